@@ -1,0 +1,5 @@
+"""`python -m coevo_ray` is the command line."""
+
+from coevo_ray.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Thin Ray wrappers over plain, separately tested classes."""

@@ -1,0 +1,307 @@
+"""The command line: each command is a thin call of the function of the same name.
+
+Progress and errors go to stderr, with `--json` one JSON object to stdout at the end. Exit codes: 0 done, 2 wrong usage
+or configuration, 3 bad input, 4 stopped part-way and resumable, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coevo_ray._version import __version__
+from coevo_ray.errors import CoevoError, StoppedError, UsageError
+
+app = typer.Typer(
+    name="coevo-ray",
+    help="Decide what data is worth: targets from public priors, per-epoch selection, an annotation gate; on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
+Out = Annotated[str, typer.Option("--out", help="Folder of the result: local path, s3:// or gs://.")]
+PoolPath = Annotated[str, typer.Option("--pool", help="Folder of a pool, as ingest made it.")]
+TargetsPath = Annotated[str, typer.Option("--targets", help="Folder of targets, as encode or merge made it.")]
+
+
+@app.command()
+def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
+    """Run the whole loop on handwritten digits; needs the extra `demo` and no download."""
+    from coevo_ray.demo import demo as function
+
+    _show(function(out), as_json)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="YAML file of the run, such as examples/digits.yaml.")],
+    out: Annotated[Optional[str], typer.Option("--out", help="Overrides `out` of the file.")] = None,  # noqa: UP045 - typer on 3.10
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the whole loop that a YAML file describes, or continue it."""
+    from coevo_ray.config import load_config
+    from coevo_ray.coevolve import run as function
+
+    config = load_config(file, **({} if out is None else {"out": out}))
+    _show(function(config), as_json)
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[str], typer.Argument(help="Image folders, Parquet files or folders of them.")],
+    out: Out,
+    test_fraction: Annotated[float, typer.Option(help="Share of rows to hold out.")] = 0.2,
+    classes: Annotated[Optional[int], typer.Option(help="Number of classes; other labels are rejected.")] = None,  # noqa: UP045
+    label_column: Annotated[str, typer.Option(help="Parquet column of labels.")] = "label",
+    image_column: Annotated[str, typer.Option(help="Parquet column of image bytes.")] = "image",
+    key_column: Annotated[Optional[str], typer.Option(help="Parquet column of your own ids.")] = None,  # noqa: UP045
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a pool from images: row_ids, splits, rejects."""
+    from coevo_ray.pipelines.ingest import ingest as function
+
+    columns: dict[str, Any] = {"image_column": image_column, "key_column": key_column}
+    if label_column != "label":  # only a column that was named must be there
+        columns["label_column"] = label_column
+    settings = {
+        "sources": [{"uri": uri, **columns} for uri in sources],
+        "test_fraction": test_fraction,
+        "classes": classes,
+    }
+    pool = function(settings, out)
+    _show({"pool": str(pool.location), **pool.manifest.summary}, as_json)
+
+
+@app.command()
+def encode(
+    pool: PoolPath,
+    prior: Annotated[list[str], typer.Option("--prior", help="scheme:model[@pixels]; give it once per participant.")],
+    out: Out,
+    shared: Annotated[float, typer.Option(help="Shared set: share of the pool below 1, or rows.")] = 0.1,
+    dim: Annotated[int, typer.Option(help="Dimension of the targets.")] = 128,
+    gpus: Annotated[float, typer.Option(help="GPUs for each actor.")] = 0,
+    cpus: Annotated[float, typer.Option(help="CPUs for each actor.")] = 1,
+    actors: Annotated[int, typer.Option(help="Actors for each prior.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Encode disjoint parts of a pool with prior models and align them into targets."""
+    from coevo_ray.pipelines.encode import encode as function
+
+    settings = {
+        "priors": [_prior(text) for text in prior],
+        "dim": dim,
+        "shared": shared,
+        "compute": {"gpus": gpus, "cpus": cpus, "actors": actors},
+    }
+    targets = function(settings, pool, out)
+    _show({"targets": str(targets.location), **targets.manifest.summary}, as_json)
+
+
+def _prior(text: str) -> dict[str, Any]:
+    name, at, pixels = text.partition("@")
+    if at and not pixels.isdigit():
+        raise UsageError(f"--prior {text}: {pixels!r} is not a number of pixels", "write it as scheme:model@64")
+    return {"name": name, "input_size": int(pixels) if at else None}
+
+
+@app.command()
+def merge(
+    contributions: Annotated[list[str], typer.Argument(help="Folders of contributions.")],
+    out: Out,
+    reference: Annotated[Optional[str], typer.Option(help="Reference prior; default: lowest uniformity.")] = None,  # noqa: UP045
+    alignment: Annotated[str, typer.Option(help="ridge or procrustes.")] = "ridge",
+    as_json: JsonFlag = False,
+) -> None:
+    """Align contributions of several participants into one target table."""
+    from coevo_ray.config import EncodeConfig, make_config
+    from coevo_ray.pipelines.merge import contribution_names
+    from coevo_ray.pipelines.merge import merge as function
+
+    names = contribution_names(contributions)
+    config = make_config(EncodeConfig, {"priors": names, "reference": reference, "alignment": alignment}, "merge")
+    targets = function(contributions, out, config)
+    _show({"targets": str(targets.location), **targets.manifest.summary}, as_json)
+
+
+@app.command()
+def sae(
+    pool: PoolPath,
+    targets: TargetsPath,
+    out: Out,
+    latents: Annotated[int, typer.Option(help="Number of factors.")] = 512,
+    k: Annotated[int, typer.Option(help="Active factors of a row.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 40,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit the sparse autoencoder and score every row."""
+    from coevo_ray.config import SaeConfig, make_config
+    from coevo_ray.pipelines.score import score
+    from coevo_ray.pool.pool import Pool
+    from coevo_ray.store.artifact import load_manifest
+    from coevo_ray.store.location import Location
+    from coevo_ray.store.row_table import RowTable
+    from coevo_ray.training.sae_fit import fit_sae
+
+    config = make_config(SaeConfig, {"latents": latents, "k": k, "epochs": epochs}, "sae")
+    place, table = Location.parse(out), RowTable(Location.parse(targets), "targets")
+    model = fit_sae(config, Pool.open(pool), table, place.child("model"))
+    scores = score(config, table, model, place)
+    summary = {k: v for k, v in load_manifest(model).summary.items() if k != "history"}
+    _show({"sae": str(model), "scores": str(scores.location), **summary}, as_json)
+
+
+@app.command()
+def plan(
+    rows: Annotated[int, typer.Option(help="Rows of the training split.")],
+    policy: Annotated[str, typer.Option(help="full, full_budget, static_random, random, rotation or factors.")],
+    keep: Annotated[float, typer.Option(help="Kept share.")] = 0.5,
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    scores: Annotated[Optional[str], typer.Option(help="Folder of a score table, for factors and scored.")] = None,  # noqa: UP045
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate which rows a policy would use, without training."""
+    from coevo_ray.plan import plan as function
+
+    _show(function(rows, policy, keep=keep, epochs=epochs, seed=seed, scores=scores), as_json)
+
+
+@app.command()
+def gate(pool: PoolPath, targets: TargetsPath, out: Out, as_json: JsonFlag = False) -> None:
+    """Ask for labels until the gate stops by itself."""
+    from coevo_ray.config import GateSettings
+    from coevo_ray.pipelines.gate import gate as function
+    from coevo_ray.pool.pool import Pool
+    from coevo_ray.store.location import Location
+    from coevo_ray.store.row_table import RowTable
+
+    labels = function(GateSettings(), Pool.open(pool), RowTable(Location.parse(targets), "targets"), out)
+    _show({"labels_table": str(labels.location), **labels.manifest.summary}, as_json)
+
+
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(help="YAML file of the run; its earlier stages must be finished.")],
+    policy: Annotated[Optional[str], typer.Option(help="One policy instead of those of the file.")] = None,  # noqa: UP045
+    as_json: JsonFlag = False,
+) -> None:
+    """Train on each epoch's subset, after the earlier stages of a run."""
+    from coevo_ray.coevolve import train_stage
+    from coevo_ray.config import load_config
+
+    _show(train_stage(load_config(file), policy), as_json)
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="YAML file of a finished run.")],
+    out: Annotated[Optional[str], typer.Option("--out", help="Overrides `out` of the file.")] = None,  # noqa: UP045
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the summary and the HTML report of a run whose stages are finished."""
+    from coevo_ray.config import load_config
+    from coevo_ray.report.run import write_report
+    from coevo_ray.store.location import Location
+
+    config = load_config(file, **({} if out is None else {"out": out}))
+    _show(write_report(config, Location.parse(config.out)), as_json)
+
+
+@app.command()
+def doctor(
+    artifact: Annotated[Optional[str], typer.Option(help="Also verify this artifact's checksums.")] = None,  # noqa: UP045
+    as_json: JsonFlag = False,
+) -> None:
+    """Check this machine, and optionally an artifact."""
+    from coevo_ray.doctor import doctor as function
+
+    result = function(artifact)
+    _show(result, as_json)
+    if not result["ok"]:
+        raise typer.Exit(1 if artifact is None else 3)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit(0)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _lines(result):
+        table.add_row(key, value)
+    Console().print(table)
+
+
+def _lines(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested summary as lines of dotted keys; long lists (curves) are left to `--json` and the report."""
+    if isinstance(value, dict):
+        return [line for key, item in value.items() for line in _lines(item, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list):
+        if any(isinstance(item, dict) for item in value) and len(value) <= 8:
+            return [line for i, item in enumerate(value) for line in _lines(item, f"{prefix}[{i}]")]
+        return [(prefix, ", ".join(str(v) for v in value[:8]))] if len(value) <= 8 else []
+    return [(prefix, f"{value:.4g}" if isinstance(value, float) else str(value))]
+
+
+def _fail(error: CoevoError) -> NoReturn:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"error: {error.cause}", markup=False, style="bold red")
+    console.print(f"remedy: {error.remedy}", markup=False)
+    _end(error.exit_code)
+
+
+def _end(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    raise SystemExit(code)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise StoppedError(
+        f"stopped by {signal.Signals(number).name}", "run the same command again: finished parts are kept"
+    )
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs a command and exits with a documented code."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except CoevoError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        _fail(StoppedError("stopped by Ctrl-C", "run the same command again: finished parts are kept"))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _fail(StoppedError(f"{error}", "mend the store, then run the same command again: finished parts are kept"))
+    except Exception as error:  # noqa: BLE001 - usage errors of whichever click typer brings; all others go on
+        show: Callable[[], None] | None = getattr(error, "show", None)
+        if show is None or not hasattr(error, "exit_code"):
+            raise
+        show()
+        _end(2)
+    _end(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

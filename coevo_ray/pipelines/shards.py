@@ -1,0 +1,106 @@
+"""Runs functions over shards with Ray Data: one shard is one block from the first stage to the last.
+
+Shards are ours (ranges of rows, fixed by the configuration), not Ray's blocks, so that results and resume do not depend
+on parallelism. Each stage returns small rows; data go to the store inside the stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from coevo_ray.errors import CoevoError, StoppedError
+from coevo_ray.progress import Ticker
+
+Row = dict[str, Any]
+_RAY_ADVICE = "\nFailed to apply UDF transform"
+
+
+def shard_dataset(count: int) -> ray.data.Dataset:
+    """A dataset with one row {"id": shard index} per block."""
+    return ray.data.range(count, override_num_blocks=max(1, count))
+
+
+def run_shards(
+    title: str,
+    shards: Sequence[int],
+    stages: Callable[[ray.data.Dataset], ray.data.Dataset],
+    *,
+    total: int | None = None,
+    unit: str = "rows",
+) -> Iterator[Row]:
+    """Runs stages over some shards and yields their result rows as they come, in any order.
+
+    Args:
+        title: shown while it runs.
+        shards: indices of the shards to do; nothing is started when there are none.
+        stages: takes a dataset of rows {"shard": int} and adds map stages.
+        total: for progress: the sum of the result rows' "rows".
+        unit: for progress.
+
+    Raises:
+        CoevoError: what a stage raised, as it was raised there.
+        StoppedError: Ray failed (a lost node, a killed worker that could not be replaced).
+    """
+    if not shards:
+        return
+    wanted = list(shards)
+    dataset = shard_dataset(len(wanted)).map_batches(_ShardNames(wanted), batch_size=None, num_cpus=0.1)
+    with Ticker(title, total, unit) as ticker, ray_errors(title):
+        for row in stages(dataset).iter_rows():
+            ticker.advance(int(row.get("rows", 1)))
+            yield dict(row)
+
+
+class _ShardNames:
+    """Replaces positions by shard indices."""
+
+    def __init__(self, shards: Sequence[int]) -> None:
+        self.shards = list(shards)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"shard": [self.shards[int(i)] for i in batch["id"]]}
+
+
+class ray_errors:  # noqa: N801 - used like a function, in a with statement
+    """Turns what Ray wraps around an error back into the error that was raised in the worker."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None or (isinstance(error, CoevoError) and not isinstance(error, RayError)):
+            return
+        inner = unwrap(error)
+        if inner is not None:
+            raise inner from error
+        if isinstance(error, RayError):
+            raise StoppedError(
+                f"{self.title}: Ray stopped the work: {str(error).strip().splitlines()[-1]}",
+                "see the Ray logs for the cause, then run the same command again: finished shards are kept",
+            ) from error
+
+
+def unwrap(error: BaseException) -> CoevoError | None:
+    """The CoevoError inside a chain of Ray errors, or None."""
+    seen: set[int] = set()
+    todo: list[Any] = [error]
+    while todo:
+        item = todo.pop()
+        if not isinstance(item, BaseException) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, CoevoError) and not isinstance(item, RayError):
+            # Ray Data appends advice on its own retries to the first argument.
+            return type(item)(item.cause.split(_RAY_ADVICE)[0], item.remedy)
+        todo += [item.__cause__, item.__context__, getattr(item, "cause", None)]
+        todo += [a for a in getattr(item, "args", ()) if isinstance(a, BaseException)]
+        failures = getattr(item, "worker_failures", None)
+        todo += list(failures.values()) if isinstance(failures, dict) else []
+    return None

@@ -1,0 +1,1 @@
+"""The pool: sources, decoding, row addressing, rejects."""

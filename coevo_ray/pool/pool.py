@@ -1,0 +1,74 @@
+"""The pool: samples with dense row_ids, as Parquet with a manifest (DESIGN section 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+
+TRAIN, TEST = 0, 1
+SCHEMA = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("key", pa.string()),
+        ("image", pa.binary()),
+        ("label", pa.int64()),
+        ("split", pa.int8()),
+    ]
+)
+
+
+class Pool(RowTable):
+    """A finished pool.
+
+    Columns: `row_id int64` dense from 0, `key string`, `image binary` (encoded bytes as they came), `label int64`
+    (nullable), `split int8` (0 train, 1 test).
+
+    Args:
+        location: its folder.
+
+    Raises:
+        InputError: there is no pool here, or it has no rows.
+    """
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location, "pool")
+        if len(self) == 0:
+            raise InputError(f"the pool at {location} has no rows", "ingest at least one readable image")
+
+    @classmethod
+    def open(cls, uri: str) -> Pool:
+        """Opens a pool by path or URI.
+
+        Raises:
+            InputError: there is no pool here.
+        """
+        return cls(Location.parse(uri))
+
+    def splits(self) -> npt.NDArray[np.int8]:
+        """int8[rows]: 0 train, 1 test."""
+        result: npt.NDArray[np.int8] = self.column("split").to_numpy()
+        return result
+
+    def train_ids(self) -> Int64Array:
+        """row_ids of the training split, increasing."""
+        return np.flatnonzero(self.splits() == TRAIN).astype(np.int64)
+
+    def test_ids(self) -> Int64Array:
+        """row_ids of the held-out split, increasing."""
+        return np.flatnonzero(self.splits() == TEST).astype(np.int64)
+
+    def labels(self) -> Int64Array:
+        """int64[rows], -1 where there is none. For oracles, training and evaluation only; selection never reads it."""
+        result: Int64Array = self.column("label").fill_null(-1).to_numpy().astype(np.int64)
+        return result
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 where no row has a label."""
+        return int(self.manifest.summary["classes"])

@@ -1,0 +1,76 @@
+"""Rejected rows: counted, listed with key, stage and reason, never silently dropped (DESIGN section 4)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from coevo_ray.errors import InputError
+from coevo_ray.store.artifact import FileEntry, write_table
+from coevo_ray.store.location import Location
+
+REJECTS = "rejects.parquet"
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that was left out.
+
+    Attributes:
+        key: the user's own id (or the row_id as text where the key is not at hand).
+        stage: where it was found ("ingest", "encode").
+        reason: one line.
+    """
+
+    key: str
+    stage: str
+    reason: str
+
+
+def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> None:
+    """Ends the job when too many rows were rejected.
+
+    Args:
+        rejects: the rejected rows.
+        rows: rows that were looked at, rejected ones included.
+        limit: `max_reject_fraction`.
+        what: the artifact's location, for the message.
+
+    Raises:
+        InputError: the share is over the limit; names the commonest reasons and the first keys.
+    """
+    if rows == 0 or len(rejects) / rows <= limit:
+        return
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in Counter(r.reason for r in rejects).most_common(3))
+    raise InputError(
+        f"{what}: {len(rejects)} of {rows} rows were rejected, more than max_reject_fraction {limit}: {reasons}; "
+        f"first keys {[r.key for r in rejects[:3]]}",
+        "mend the source, or raise max_reject_fraction if so many may go",
+    )
+
+
+def write_rejects(folder: Location, rejects: Iterable[Reject]) -> list[FileEntry]:
+    """Writes the rejects table, ordered by stage and key; no file where nothing was rejected.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    rows = sorted(rejects, key=lambda r: (r.stage, r.key, r.reason))
+    if not rows:
+        return []
+    columns = {name: [getattr(r, name) for r in rows] for name in ("key", "stage", "reason")}
+    entry = write_table(folder, REJECTS, pa.table(columns))
+    return [FileEntry(entry.path, 0, entry.bytes, entry.sha256)]  # not counted among the artifact's own rows
+
+
+def read_rejects(folder: Location) -> list[Reject]:
+    """The rejects of a finished artifact; empty where there are none."""
+    import pyarrow.parquet as pq
+
+    file = folder.child(REJECTS)
+    if not file.is_file():
+        return []
+    return [Reject(**row) for row in pq.read_table(file.path, filesystem=file.file_system).to_pylist()]

@@ -1,0 +1,1 @@
+"""Prior models: adapters of public pretrained encoders and their registry."""

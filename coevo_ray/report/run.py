@@ -1,0 +1,166 @@
+"""Gathers a run's figures from its artifacts' manifests and writes `summary.json` and `report.html`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import yaml
+
+from coevo_ray._version import __version__
+from coevo_ray.config import RunConfig
+from coevo_ray.report.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot, ReportData, SaePlots, TrainPlots
+from coevo_ray.report.write import render_report
+from coevo_ray.store.artifact import Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.store.location import Location
+
+Summary = dict[str, Any]
+
+
+def write_report(config: RunConfig, out: Location) -> Summary:
+    """Writes a run's summary and report, or returns the summary that is there.
+
+    Args:
+        config: the run's configuration.
+        out: the run's folder, with finished stages.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        InputError: a stage is not finished.
+        UsageError: the report was made with another configuration.
+        StoppedError: the store refused.
+    """
+    stages = _stages(config, out)
+    inputs = {name: manifest.identity for name, manifest in stages.items()}
+    content = _content(config)
+    if begin(out, "run", content, inputs) is not None:
+        summary: Summary = json.loads(out.child("summary.json").read_bytes())
+        return summary
+    summary = summarise(config, stages, out)
+    html = render_report(report_data(config, stages, summary))
+    files = [
+        write_blob(out, "report.html", html.encode()),
+        write_blob(out, "summary.json", (json.dumps(summary, indent=2) + "\n").encode()),
+    ]
+    finish(out, "run", content, inputs, files, {"seconds": summary["seconds"]})
+    return summary
+
+
+def _content(config: RunConfig) -> dict[str, Any]:
+    """The configuration without what does not shape results."""
+    exclude: Any = {"out": True, **dict.fromkeys(("pool", "encode", "sae", "gate", "train"), {"compute"})}
+    return config.model_dump(mode="json", exclude=exclude)
+
+
+def _stages(config: RunConfig, out: Location) -> dict[str, Manifest]:
+    places = {
+        "pool": (out.child("pool"), "pool"),
+        "encode": (out.child("encode", "targets"), "targets"),
+        "sae": (out.child("sae"), "sae"),
+        "codes": (out.child("factors", "codes"), "codes"),
+        "scores": (out.child("factors", "scores"), "scores"),
+    }
+    if config.gate:
+        places["gate"] = (out.child("gate"), "labels")
+        places["graph"] = (out.child("gate", "graph"), "graph")
+    if config.train:
+        places |= {f"train.{p}": (out.child("train", p), "model") for p in config.train.policies}
+    return {name: load_manifest(location, kind) for name, (location, kind) in places.items()}
+
+
+def _pick(manifest: Manifest, *names: str) -> Summary:
+    return {name: manifest.summary[name] for name in names}
+
+
+def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> Summary:
+    """What `summary.json` holds; figures come from the manifests, so that a repeated run gives the same."""
+    encode = stages["encode"].summary
+    encode_seconds = encode["seconds"] + sum(p["seconds"] for p in encode["priors"])
+    prior_names = ("name", "uniformity", "alignment_r2", "rows", "rejected", "rows_per_s", "reference", "bytes_to_send")
+    summary: Summary = {
+        "title": config.title,
+        "version": __version__,
+        "pool": _pick(
+            stages["pool"], "rows", "train_rows", "test_rows", "classes", "rejected", "reject_reasons", "seconds"
+        ),
+        "encode": {
+            **_pick(stages["encode"], "reference", "dim", "shared_rows", "warnings"),
+            "priors": [{name: p[name] for name in prior_names} for p in encode["priors"]],
+            "seconds": round(encode_seconds, 3),
+        },
+        "sae": {
+            **_pick(stages["sae"], "explained_variance", "dead_fraction", "latents", "k"),
+            "seconds": round(sum(stages[name].summary["seconds"] for name in ("sae", "codes", "scores")), 3),
+        },
+    }
+    if config.gate:
+        names = ("labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy")
+        summary["gate"] = _pick(stages["gate"], *names, "seconds")
+    if config.train:
+        trained = {policy: stages[f"train.{policy}"] for policy in config.train.policies}
+        names = ("accuracy", "seconds", "samples", "epochs", "wall_seconds")
+        summary["train"] = {policy: _pick(manifest, *names) for policy, manifest in trained.items()}
+    seconds = [part["seconds"] for name, part in summary.items() if name in ("pool", "encode", "sae", "gate")]
+    seconds += [part["wall_seconds"] for part in summary.get("train", {}).values()]
+    return {**summary, "report": str(out.child("report.html")), "seconds": round(sum(seconds), 3)}
+
+
+def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary) -> ReportData:
+    """What the HTML report is made from."""
+    return ReportData(
+        title=config.title,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        version=__version__,
+        summary=summary,
+        config_yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        encode=_encode_plots(stages["encode"]),
+        sae=SaePlots(
+            np.array(stages["scores"].summary["frequencies"]),
+            [(n, ev) for n, ev in stages["sae"].summary["history"]],
+        ),
+        gate=_gate_plots(stages["gate"]) if config.gate else None,
+        train=_train_plots(config, stages) if config.train else None,
+        notes=summary["encode"]["warnings"],
+        versions={name: version(name) for name in ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu")},
+    )
+
+
+def _encode_plots(manifest: Manifest) -> EncodePlots:
+    names = ("name", "uniformity", "alignment_r2", "rows", "rows_per_s", "reference")
+    return EncodePlots([PriorPlot(**{name: prior[name] for name in names}) for prior in manifest.summary["priors"]])
+
+
+def _gate_plots(manifest: Manifest) -> GatePlots:
+    curve = manifest.summary["curve"]
+    return GatePlots(
+        gate=[(point["labels"], point["accuracy"]) for point in curve],
+        random=[(labels, accuracy) for labels, accuracy in manifest.summary["random_curve"]],
+        full_accuracy=manifest.summary["full_accuracy"],
+        mean_gain=[(i, point["mean_gain"]) for i, point in enumerate(curve)],
+        stopped_by=manifest.summary["stopped_by"] or "",
+    )
+
+
+def _train_plots(config: RunConfig, stages: dict[str, Manifest]) -> TrainPlots:
+    assert config.train is not None  # asked for only with a training stage
+    plots = []
+    for policy in config.train.policies:
+        figures = stages[f"train.{policy}"].summary
+        history = figures["history"]
+        plots.append(
+            PolicyPlot(
+                name=policy,
+                accuracy_by_samples=[(h["samples"], h["accuracy"]) for h in history],
+                usage_histogram={int(k): v for k, v in figures["usage"].items()},
+                accuracy=figures["accuracy"],
+                seconds=figures["seconds"],
+                samples=figures["samples"],
+                kept_share=history[0]["samples"] / figures["candidates"],
+            )
+        )
+    return TrainPlots(plots)

@@ -1,0 +1,276 @@
+"""Artifacts: folders of data files with a manifest that is written last (DESIGN section 4).
+
+An artifact without a manifest does not exist for readers. While one is being made, `_started.json` holds its
+configuration, so that a second attempt continues the first or is refused when the configuration has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coevo_ray._version import __version__
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.store.location import Location
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_STARTED = "_started.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One data file of an artifact.
+
+    Attributes:
+        path: relative to the artifact's folder.
+        rows: rows in the file (0 for files that are not tables).
+        bytes: size.
+        sha256: checksum of the content, hex.
+        first_row_id, last_row_id: the smallest and largest row_id inside; -1 without rows.
+        group_rows: rows of each Parquet row group but the last; 0 where there are none.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    first_row_id: int = -1
+    last_row_id: int = -1
+    group_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is made of and from.
+
+    Attributes:
+        kind: what it is ("pool", "targets", ...).
+        config: the settings that shape its content; compute settings (actors, batch sizes) do not belong here.
+        inputs: name -> identity of each input artifact.
+        rows: data rows in all.
+        summary: figures about the making and the content, as shown in `summary.json`.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    rows: int
+    files: tuple[FileEntry, ...]
+    summary: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+    package_version: str = __version__
+    created: str = ""
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of the configuration."""
+        return digest(self.config)
+
+    @property
+    def identity(self) -> str:
+        """Hash of configuration, inputs and file contents: what a later artifact records as its input."""
+        return digest([self.kind, self.config, self.inputs, [[f.path, f.sha256] for f in self.files]])
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as it is stored."""
+        content = asdict(self)
+        return {**content, "files": [asdict(f) for f in self.files], "config_hash": self.config_hash}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Manifest:
+        """Reads what `to_json` wrote."""
+        content = dict(content)
+        content.pop("config_hash", None)
+        content["files"] = tuple(FileEntry(**f) for f in content["files"])
+        return cls(**content)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex, 16 bytes) of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def load_manifest(location: Location, kind: str | None = None) -> Manifest:
+    """The manifest of a finished artifact.
+
+    Args:
+        location: the artifact's folder.
+        kind: what it must be, or None for anything.
+
+    Raises:
+        InputError: there is no finished artifact here, it is of another kind, or of a newer schema.
+    """
+    file = location.child(MANIFEST)
+    if not file.is_file():
+        half = location.child(_STARTED).is_file()
+        raise InputError(
+            f"no finished {kind or 'artifact'} at {location}"
+            + (" (one was started and not completed)" if half else ""),
+            "run the command that makes it again: it continues" if half else "check the path, or make it first",
+        )
+    content = file.read_json()
+    if content.get("schema_version", 0) > SCHEMA_VERSION:
+        raise InputError(
+            f"{location} has schema version {content['schema_version']}, this package reads up to {SCHEMA_VERSION}",
+            f"upgrade coevo-ray (it was written by {content.get('package_version')}, this is {__version__})",
+        )
+    if kind is not None and content.get("kind") != kind:
+        raise InputError(f"{location} holds a {content.get('kind')}, a {kind} is needed", f"give the path of a {kind}")
+    return Manifest.from_json(content)
+
+
+def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:
+    """Starts or continues an artifact.
+
+    Args:
+        location: its folder.
+        kind, config, inputs: as in `Manifest`.
+
+    Returns:
+        The manifest when the same artifact is already finished (nothing is left to do), else None: go on and
+        skip the files that are there.
+
+    Raises:
+        UsageError: another configuration, kind or input was used for what is there, or nothing can be written.
+    """
+    config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
+    wanted = {"kind": kind, "config": config, "inputs": inputs}
+    if location.child(MANIFEST).is_file():
+        manifest = load_manifest(location)
+        _refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
+        return manifest
+    location.check_writable()
+    started = location.child(_STARTED)
+    if started.is_file():
+        _refuse_change(location, wanted, started.read_json())
+    else:
+        started.write_json(wanted)
+    return None
+
+
+def finish(
+    location: Location,
+    kind: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    files: list[FileEntry],
+    summary: dict[str, Any],
+) -> Manifest:
+    """Writes the manifest: from here on the artifact exists.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    manifest = Manifest(
+        kind=kind,
+        config=json.loads(json.dumps(config)),
+        inputs=inputs,
+        rows=sum(f.rows for f in files),
+        files=tuple(sorted(files, key=lambda f: f.path)),
+        summary=summary,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    location.child(MANIFEST).write_json(manifest.to_json())
+    location.child(_STARTED).delete_file()
+    return manifest
+
+
+def _refuse_change(location: Location, wanted: dict[str, Any], there: dict[str, Any]) -> None:
+    changes = [
+        f"{name}: there {have!r}, asked for {want!r}" for name, have, want in _differences(_flat(there), _flat(wanted))
+    ]
+    if changes:
+        raise UsageError(
+            f"{location} was made with other settings: " + "; ".join(changes[:8]),
+            "use the former settings, choose another output, or delete that folder to make it anew",
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    keys = sorted(set(there) | set(wanted))
+    return [(k, there.get(k, "(nothing)"), wanted.get(k, "(nothing)")) for k in keys if there.get(k) != wanted.get(k)]
+
+
+def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 65_536) -> FileEntry:
+    """Writes a Parquet file whole or not at all, after reading its footer back.
+
+    Args:
+        folder: the artifact's folder.
+        name: file name inside it.
+        table: the rows; with a `row_id` column it must be sorted by it.
+        group_rows: rows of a row group.
+
+    Raises:
+        InputError: row_ids are not strictly increasing.
+        StoppedError: the store refused.
+    """
+    first = last = -1
+    if "row_id" in table.column_names and table.num_rows:
+        row_ids = table.column("row_id").to_numpy()
+        if (row_ids[1:] <= row_ids[:-1]).any():
+            raise InputError(
+                f"row_ids for {folder.child(name)} do not increase", "sort the rows and drop doubles first"
+            )
+        first, last = int(row_ids[0]), int(row_ids[-1])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=max(1, group_rows), compression="zstd")
+    buffer = sink.getvalue()
+    written = pq.ParquetFile(pa.BufferReader(buffer)).metadata.num_rows
+    if written != table.num_rows:
+        raise InputError(f"{name}: {written} of {table.num_rows} rows were encoded", "report this: Parquet lost rows")
+    folder.child(name).write_bytes(buffer)
+    checksum = hashlib.sha256(buffer).hexdigest()
+    return FileEntry(name, table.num_rows, buffer.size, checksum, first, last, min(group_rows, table.num_rows))
+
+
+def write_blob(folder: Location, name: str, data: bytes) -> FileEntry:
+    """Writes a file that is not a table (safetensors, JSON, HTML) and describes it.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    folder.child(name).write_bytes(data)
+    return FileEntry(name, 0, len(data), hashlib.sha256(data).hexdigest())
+
+
+def describe(folder: Location, name: str) -> FileEntry:
+    """The entry of a file that an earlier, interrupted attempt has already written.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    data = folder.child(name).read_bytes()
+    checksum = hashlib.sha256(data).hexdigest()
+    if not name.endswith(".parquet"):
+        return FileEntry(name, 0, len(data), checksum)
+    file = pq.ParquetFile(pa.BufferReader(data))
+    first = last = -1
+    if file.metadata.num_rows and "row_id" in file.schema_arrow.names:
+        row_ids = file.read(columns=["row_id"]).column(0).to_numpy()
+        first, last = int(row_ids[0]), int(row_ids[-1])
+    group = file.metadata.row_group(0).num_rows if file.metadata.num_row_groups else 0
+    return FileEntry(name, file.metadata.num_rows, len(data), checksum, first, last, group)
+
+
+def verify(location: Location, manifest: Manifest) -> list[str]:
+    """Compares every file with its checksum; returns the paths that differ or are missing."""
+    damaged = []
+    for entry in manifest.files:
+        file = location.child(entry.path)
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != entry.sha256:
+            damaged.append(entry.path)
+    return damaged

@@ -1,0 +1,244 @@
+"""Locations: a path or URI and the file operations that the package needs on it.
+
+A `Location` is a plain string underneath, so that it pickles into Ray tasks and each process opens its own file system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from coevo_ray.errors import InputError, StoppedError, UsageError
+
+_TEMPORARY = ".tmp-"
+
+
+@lru_cache(maxsize=64)
+def _file_system(root: str) -> pafs.FileSystem:
+    """The file system of a URI's scheme, host and query; one per process."""
+    try:
+        file_system, _ = pafs.FileSystem.from_uri(root)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot open the store {root!r}: {error}",
+            "use a local path, s3://bucket/folder or gs://bucket/folder, and check the credentials",
+        ) from error
+    return file_system
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder on a local disk or an object store.
+
+    Attributes:
+        uri: absolute local path, or a URI that `pyarrow.fs` understands; a query (`?region=...`) stays with it.
+    """
+
+    uri: str
+
+    @classmethod
+    def parse(cls, text: str | os.PathLike[str] | Location) -> Location:
+        """Makes a location from what a user wrote; relative paths are taken from the working directory.
+
+        Raises:
+            UsageError: the text is empty or its store cannot be opened.
+        """
+        if isinstance(text, Location):
+            return text
+        text = os.fspath(text)
+        if not text.strip():
+            raise UsageError("a path is empty", "give a local path or a URI such as s3://bucket/folder")
+        if "://" in text:
+            location = cls(text.rstrip("/"))
+            if urlsplit(text).scheme == "file":
+                return cls(urlsplit(text).path or "/")
+            _file_system(location._root)
+            return location
+        return cls(str(Path(text).expanduser().absolute()))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path on a mounted file system."""
+        return "://" not in self.uri
+
+    @property
+    def _root(self) -> str:
+        parts = urlsplit(self.uri)
+        return urlunsplit((parts.scheme, parts.netloc, "", parts.query, ""))
+
+    @property
+    def file_system(self) -> pafs.FileSystem:
+        """The pyarrow file system that holds this location."""
+        return pafs.LocalFileSystem() if self.is_local else _file_system(self._root)
+
+    @property
+    def path(self) -> str:
+        """The path inside `file_system`."""
+        if self.is_local:
+            return self.uri
+        parts = urlsplit(self.uri)
+        return (parts.netloc + parts.path).rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+    def child(self, *parts: str) -> Location:
+        """A location below this one."""
+        tail = "/".join(parts)
+        if self.is_local:
+            return Location(f"{self.uri.rstrip('/')}/{tail}")
+        uri = urlsplit(self.uri)
+        return Location(urlunsplit((uri.scheme, uri.netloc, f"{uri.path.rstrip('/')}/{tail}", uri.query, "")))
+
+    def __str__(self) -> str:
+        return self.uri
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _info(self) -> pafs.FileInfo:
+        return self.file_system.get_file_info(self.path)
+
+    def exists(self) -> bool:
+        """Whether a file or folder is there."""
+        return bool(self._info().type != pafs.FileType.NotFound)
+
+    def is_file(self) -> bool:
+        """Whether a file is there."""
+        return bool(self._info().type == pafs.FileType.File)
+
+    def is_folder(self) -> bool:
+        """Whether a folder is there."""
+        return bool(self._info().type == pafs.FileType.Directory)
+
+    def read_bytes(self) -> bytes:
+        """The file's content.
+
+        Raises:
+            InputError: the file is missing or cannot be read.
+        """
+        try:
+            with self.file_system.open_input_stream(self.path) as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            raise InputError(f"cannot read {self}: {error}", "check the path and your permission to read it") from error
+
+    def read_json(self) -> Any:
+        """The file's content as JSON.
+
+        Raises:
+            InputError: the file is missing or is not JSON.
+        """
+        try:
+            return json.loads(self.read_bytes())
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{self} is not JSON: {error}", "the file is damaged; delete its folder and run the command again"
+            ) from error
+
+    def files(self, recursive: bool = False) -> list[str]:
+        """Paths of the files below, relative to here, sorted; unfinished (temporary) files are left out.
+
+        Raises:
+            InputError: the folder does not exist or cannot be listed.
+        """
+        try:
+            infos = self.file_system.get_file_info(pafs.FileSelector(self.path, recursive=recursive))
+        except OSError as error:
+            raise InputError(f"cannot list {self}: {error}", "check the path and your permission to read it") from error
+        skip = len(self.path.rstrip("/")) + 1
+        names = [info.path[skip:] for info in infos if info.type == pafs.FileType.File]
+        return sorted(name for name in names if _TEMPORARY not in name)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Writes and removes a small file, so that a store that refuses is found before any work.
+
+        Raises:
+            UsageError: nothing can be written here.
+        """
+        probe = self.child(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            self.file_system.create_dir(self.path, recursive=True)
+            with self.file_system.open_output_stream(probe.path) as stream:
+                stream.write(b"coevo-ray")
+            self.file_system.delete_file(probe.path)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self}: {error}", "choose another output with --out, or grant the permission to write"
+            ) from error
+
+    def write_bytes(self, data: bytes | pa.Buffer) -> None:
+        """Writes a file that is either whole or not there; on a local disk it is on the disk when this returns.
+
+        Raises:
+            StoppedError: the store refused (full disk, lost connection); nothing earlier is damaged.
+        """
+        with _stopping(self):
+            if self.is_local:
+                _write_local(Path(self.path), data)
+                return
+            # Object stores show an object only once its upload has been completed.
+            with self.file_system.open_output_stream(self.path) as stream:
+                stream.write(data)
+
+    def write_json(self, value: Any) -> None:
+        """Writes JSON, indented, keys in the order given.
+
+        Raises:
+            StoppedError: the store refused.
+        """
+        self.write_bytes((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+    def delete_file(self) -> None:
+        """Deletes a file; a missing one is fine.
+
+        Raises:
+            StoppedError: the store refused.
+        """
+        with _stopping(self):
+            if self.is_file():
+                self.file_system.delete_file(self.path)
+
+
+def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The rename itself must survive a power cut before anything may be acknowledged.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _stopping(location: Location) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoppedError(
+            f"cannot write {location}: {error}",
+            "free space or restore the store, then run the same command again: finished parts are kept",
+        ) from error

@@ -1,0 +1,162 @@
+"""Row tables: Parquet artifacts sorted by row_id, read by row_id and never by position (DESIGN section 4).
+
+The pool, targets, codes and scores are all row tables. A row group without a wanted row is not read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coevo_ray.errors import InputError
+from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
+from coevo_ray.store.location import Location
+
+Int64Array = npt.NDArray[np.int64]
+_OPEN_FILES = 32
+
+
+class RowTable:
+    """A finished artifact whose files hold disjoint, increasing ranges of row_ids.
+
+    Args:
+        location: the artifact's folder.
+        kind: what it must be, or None for anything.
+
+    Raises:
+        InputError: there is no such artifact, or its files overlap.
+    """
+
+    def __init__(self, location: Location, kind: str | None = None) -> None:
+        self.location = location
+        self.manifest: Manifest = load_manifest(location, kind)
+        tables = [f for f in self.manifest.files if f.rows and f.first_row_id >= 0]
+        self.files: list[FileEntry] = sorted(tables, key=lambda f: f.first_row_id)
+        self._first: Int64Array = np.array([f.first_row_id for f in self.files], dtype=np.int64)
+        self._last: Int64Array = np.array([f.last_row_id for f in self.files], dtype=np.int64)
+        if (self._first[1:] <= self._last[:-1]).any():
+            raise InputError(f"files of {location} overlap in row_id", "the artifact is damaged; make it anew")
+        self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def __reduce__(self) -> tuple[type[RowTable], tuple[Location]]:
+        return (type(self), (self.location,))  # open files do not travel
+
+    def read(self, row_ids: Int64Array, columns: list[str]) -> pa.Table:
+        """Rows by id.
+
+        Args:
+            row_ids: int64[n], strictly increasing.
+            columns: names; `row_id` is added in front when it is missing.
+
+        Returns:
+            A table of n rows in the order of `row_ids`.
+
+        Raises:
+            InputError: a row or a column is not there.
+        """
+        parts: list[pa.Table] = []
+        for index in np.unique(np.searchsorted(self._last, row_ids)):
+            if index < len(self.files):
+                low, high = np.searchsorted(row_ids, [self._first[index], self._last[index] + 1])
+                parts.extend(self._read_groups(int(index), row_ids[low:high], columns))
+        found = sum(part.num_rows for part in parts)
+        if found != len(row_ids):
+            raise InputError(
+                f"{self.location} has {found} of {len(row_ids)} wanted rows",
+                "the artifact belongs to another pool, or rows were rejected: see its rejects table",
+            )
+        return pa.concat_tables(parts).combine_chunks() if parts else self._empty(_with_row_id(columns))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole small column in row_id order; not for images or vectors of large pools.
+
+        Raises:
+            InputError: the column is not there.
+        """
+        return self.scan([name]).column(name)
+
+    def row_ids(self) -> Int64Array:
+        """All row_ids, increasing."""
+        result: Int64Array = self.scan(["row_id"]).column("row_id").to_numpy()
+        return result
+
+    def scan(self, columns: list[str]) -> pa.Table:
+        """All rows of some columns in row_id order."""
+        tables = [self._file(i).read(columns=self._checked(i, columns)) for i in range(len(self.files))]
+        return pa.concat_tables(tables) if tables else self._empty(columns)
+
+    def iter_file(self, index: int, columns: list[str]) -> Iterator[pa.Table]:
+        """The row groups of one file, one table each."""
+        names = self._checked(index, _with_row_id(columns))
+        file = self._file(index)
+        for group in range(file.metadata.num_row_groups):
+            yield file.read_row_group(group, columns=names)
+
+    def block_starts(self) -> Int64Array:
+        """First row_id of every row group (assuming dense ids inside a file): the feed's blocks."""
+        starts = [np.arange(f.first_row_id, f.last_row_id + 1, max(1, f.group_rows)) for f in self.files]
+        return np.concatenate(starts).astype(np.int64) if starts else np.zeros(0, dtype=np.int64)
+
+    def _read_groups(self, index: int, wanted: Int64Array, columns: list[str]) -> Iterator[pa.Table]:
+        file = self._file(index)
+        names = self._checked(index, _with_row_id(columns))
+        position = file.schema_arrow.names.index("row_id")
+        for group in range(file.metadata.num_row_groups):
+            statistics = file.metadata.row_group(group).column(position).statistics
+            low, high = np.searchsorted(wanted, [statistics.min, statistics.max + 1])
+            if low == high:
+                continue
+            table = file.read_row_group(group, columns=names)
+            have = table.column("row_id").to_numpy()
+            yield table.take(np.flatnonzero(np.isin(have, wanted[low:high], assume_unique=True)))
+
+    def _file(self, index: int) -> pq.ParquetFile:
+        if index in self._open:
+            self._open.move_to_end(index)
+            return self._open[index]
+        location = self.location.child(self.files[index].path)
+        try:
+            file = pq.ParquetFile(location.path, filesystem=location.file_system, pre_buffer=True)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"cannot read {location}: {error}", "the artifact is damaged; make it anew") from error
+        self._open[index] = file
+        if len(self._open) > _OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        return file
+
+    def _checked(self, index: int, columns: list[str]) -> list[str]:
+        have = self._file(index).schema_arrow.names
+        missing = [c for c in columns if c not in have]
+        if missing:
+            raise InputError(f"{self.location} has no column {missing}", f"its columns are {have}")
+        return columns
+
+    def _empty(self, columns: list[str]) -> pa.Table:
+        if not self.files:
+            return pa.table({name: pa.array([], pa.int64()) for name in columns})
+        return self._file(0).schema_arrow.empty_table().select(self._checked(0, columns))
+
+
+def _with_row_id(columns: list[str]) -> list[str]:
+    return columns if "row_id" in columns else ["row_id", *columns]
+
+
+def vectors(column: pa.ChunkedArray | pa.Array, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[np.float32]:
+    """A fixed-size-list column as a matrix [rows, n]."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = array.flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(flat.reshape(len(array), array.type.list_size), dtype=dtype)
+
+
+def vector_column(matrix: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """A matrix [rows, n] as a fixed-size-list column of float16."""
+    flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float16).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])

@@ -1,0 +1,1 @@
+"""Ray Train: the feed, SAE fit, supervised training."""

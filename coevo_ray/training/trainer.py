@@ -1,0 +1,96 @@
+"""Starts a Ray Train run: resources, storage, restarts and errors, the same for every objective."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from coevo_ray.config import Compute
+from coevo_ray.errors import StoppedError
+from coevo_ray.pipelines.shards import ray_errors
+from coevo_ray.store.location import Location
+
+HISTORY = "history.json"
+STATE = "state.pt"
+
+
+def fit(
+    title: str, loop: Callable[[dict[str, Any]], None], config: dict[str, Any], compute: Compute, location: Location
+) -> Checkpoint:
+    """Runs a training loop on Ray Train workers; a run that was stopped goes on from its last checkpoint.
+
+    Args:
+        title: shown in errors.
+        loop: runs on every worker with `config`.
+        config: what the loop needs; must pickle.
+        compute: workers and their resources.
+        location: folder of the run's checkpoints; it must be seen by all nodes.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        CoevoError: what the loop raised.
+        StoppedError: workers failed more often than they are replaced.
+    """
+    resources: dict[str, float] = {"CPU": compute.cpus}
+    if compute.gpus > 0:
+        resources["GPU"] = compute.gpus
+    storage = {} if location.is_local else {"storage_filesystem": location.file_system}
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=compute.actors, use_gpu=compute.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=location.path,
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            **storage,
+        ),
+    )
+    with ray_errors(title):
+        result = trainer.fit()
+    if result.checkpoint is None:
+        raise StoppedError(f"{title} ended without a checkpoint", "run the same command again")
+    return result.checkpoint
+
+
+def worker_threads(cpus: float, gpus: float) -> None:
+    """Gives a worker as many Torch threads as it has reserved cores, so that workers do not fight over them."""
+    torch.set_num_threads(max(1, int(cpus)) if gpus == 0 else 1)
+
+
+def save_checkpoint(state: dict[str, Any], history: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
+    """Reports metrics from every rank; rank 0 adds a checkpoint with `state` and the history so far."""
+    if ray.train.get_context().get_world_rank() != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(state, Path(folder) / STATE)
+        (Path(folder) / HISTORY).write_text(json.dumps(history))
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def resume() -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """State and history of the last checkpoint inside a worker; (None, []) at the start."""
+    checkpoint = ray.train.get_checkpoint()
+    return (None, []) if checkpoint is None else load_checkpoint(checkpoint)
+
+
+def load_checkpoint(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """State and history of a checkpoint."""
+    with checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
+        return state, json.loads((Path(folder) / HISTORY).read_text())

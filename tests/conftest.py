@@ -1,0 +1,16 @@
+"""Fixtures: one local Ray session for all tests that need one, stopped at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A Ray session on this machine; the package uses it because it is there."""
+    from coevo_ray.pipelines.session import ray_session
+
+    with ray_session():
+        yield

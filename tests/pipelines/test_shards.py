@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from coevo_ray.errors import CoevoError, InputError, StoppedError
+from coevo_ray.pipelines.shards import run_shards
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def test_each_shard_is_one_block_through_all_stages() -> None:
+    def widen(batch: dict[str, Any]) -> dict[str, Any]:
+        shard = int(batch["shard"][0])
+        return {"shard": np.full(1000 * (shard + 1), shard), "x": np.zeros((1000 * (shard + 1), 64), np.float32)}
+
+    class Count:
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            shards = np.unique(batch["shard"])
+            return {"shard": [int(shards[0])], "rows": [len(batch["shard"])], "kinds": [len(shards)]}
+
+    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        wide = dataset.map_batches(widen, batch_size=None, num_cpus=0.5)
+        return wide.map_batches(Count, batch_size=None, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.5)
+
+    rows = sorted((r["shard"], r["rows"], r["kinds"]) for r in run_shards("count", [0, 3, 5, 17], stages))
+    assert rows == [(s, 1000 * (s + 1), 1) for s in (0, 3, 5, 17)]
+
+
+def test_no_shards_start_nothing() -> None:
+    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        raise AssertionError("must not be called")
+
+    assert list(run_shards("nothing", [], stages)) == []
+
+
+def test_objects_travel_in_result_rows() -> None:
+    def make(row: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": 1, "result": InputError(f"shard {row['shard']}", "none")}
+
+    results = [r["result"] for r in run_shards("objects", [4, 2], lambda d: d.map(make, num_cpus=0.5))]
+    assert sorted(str(r.cause) for r in results) == ["shard 2", "shard 4"]
+
+
+@pytest.mark.parametrize("kind", [InputError, StoppedError])
+def test_errors_of_stages_come_back_as_raised(kind: type[CoevoError]) -> None:
+    def fail(row: dict[str, Any]) -> dict[str, Any]:
+        raise kind("the cause", "the remedy")
+
+    with pytest.raises(kind) as caught:
+        list(run_shards("fail", [0], lambda d: d.map(fail, num_cpus=0.5)))
+    assert (caught.value.cause, caught.value.remedy) == ("the cause", "the remedy")

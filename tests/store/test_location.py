@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.store.location import Location
+
+
+def test_children_of_paths_and_uris() -> None:
+    assert Location.parse("/a/b").child("c", "d").uri == "/a/b/c/d"
+    s3 = Location("s3://bucket/pool?region=eu-west-1")
+    assert s3.child("x").uri == "s3://bucket/pool/x?region=eu-west-1"
+    assert s3.child("x").path == "bucket/pool/x"
+
+
+def test_file_uri_is_a_local_path(tmp_path: Path) -> None:
+    assert Location.parse(f"file://{tmp_path}") == Location(str(tmp_path))
+
+
+def test_relative_paths_start_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Location.parse("runs").uri == str(tmp_path / "runs")
+
+
+def test_written_bytes_come_back_and_no_temporary_file_stays(tmp_path: Path) -> None:
+    place = Location.parse(str(tmp_path)).child("a", "b.bin")
+    place.write_bytes(b"one")
+    place.write_bytes(b"two")
+    assert place.read_bytes() == b"two"
+    assert os.listdir(tmp_path / "a") == ["b.bin"]
+
+
+def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet.tmp-123").write_bytes(b"")
+    (tmp_path / "y.parquet").write_bytes(b"")
+    assert Location.parse(str(tmp_path)).files() == ["y.parquet"]
+
+
+@pytest.mark.parametrize("text", ["", "   "])
+def test_empty_path_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        Location.parse(text)
+
+
+def test_unknown_scheme_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot open the store"):
+        Location.parse("nowhere://x/y")
+
+
+def test_a_store_that_cannot_be_written_is_found_before_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        Location.parse(str(tmp_path / "file" / "below")).check_writable()
+
+
+def test_a_refusing_store_stops_resumably(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoppedError) as caught:
+        Location.parse(str(tmp_path / "file" / "below")).write_bytes(b"x")
+    assert caught.value.exit_code == 4
+
+
+def test_a_full_disk_stops_resumably_and_keeps_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"earlier")
+    with pytest.raises(StoppedError, match="cannot write"), _on_full_disk():
+        Location.parse(str(tmp_path / "kept")).write_bytes(b"x" * 4096)
+    assert (tmp_path / "kept").read_bytes() == b"earlier"
+
+
+class _on_full_disk:  # noqa: N801 - reads as a condition
+    """A file size limit makes the kernel refuse the write, as a full disk does."""
+
+    def __enter__(self) -> None:
+        import resource
+        import signal
+
+        self.handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, self.limit[1]))
+
+    def __exit__(self, *_: object) -> None:
+        import resource
+        import signal
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limit)
+        signal.signal(signal.SIGXFSZ, self.handler)
+
+
+def test_missing_file_names_the_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no-such"):
+        Location.parse(str(tmp_path / "no-such")).read_bytes()
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        Location.parse(str(tmp_path / "bad.json")).read_json()

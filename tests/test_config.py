@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coevo_ray.config import RunConfig, load_config, make_config
+from coevo_ray.demo import demo_config
+from coevo_ray.errors import UsageError
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+SMALL: dict[str, Any] = {"out": "x", "pool": {"sources": ["a"]}, "encode": {"priors": ["efficientnet_lite:0"]}}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_every_shipped_yaml_is_a_run(path: Path) -> None:
+    assert load_config(path).pool.sources
+
+
+def test_the_demo_is_the_digits_example() -> None:
+    example = next(p for p in EXAMPLES if p.name == "digits.yaml")
+    assert demo_config("here") == load_config(example, out="here")
+
+
+def test_the_cluster_job_runs_the_digits_example() -> None:
+    job = yaml.safe_load((Path(__file__).parents[1] / "cluster" / "rayjob.yaml").read_text())
+    assert job["kind"] == "RayJob"
+    assert "coevo-ray run examples/digits.yaml" in job["spec"]["entrypoint"]
+
+
+def _with(path: str, value: Any) -> dict[str, Any]:
+    content = yaml.safe_load(yaml.safe_dump(SMALL))
+    *parents, last = path.split(".")
+    place = content
+    for name in parents:
+        place = place.setdefault(name, {})
+    place[last] = value
+    return dict(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("colour", "red", "unknown key colour"),
+        ("pool.shards", 3, "unknown key pool.shards"),
+        ("encode.compute.cpu", 3, "unknown key encode.compute.cpu"),
+        ("pool.sources", [], "pool.sources"),
+        ("pool.test_fraction", 1.0, "pool.test_fraction"),
+        ("encode.dim", 1, "encode.dim"),
+        ("encode.reference", "other:1", "not one of the priors"),
+        ("encode.priors", ["a:b", "a:b"], "named twice"),
+        ("encode.shared", 10.5, "whole number of rows"),
+        ("sae", {"latents": 4, "k": 5}, "5 active factors of only 4"),
+        ("gate", None, "there is no gate"),
+        ("train", {"policies": ["nice"]}, "train.policies"),
+        ("train", {"policies": ["full", "full"]}, "named twice"),
+        ("train", {"keep": 0}, "train.keep"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(path: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_config(RunConfig, _with(path, value), "test")
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(UsageError, match="encode is missing"):
+        make_config(RunConfig, {"out": "x", "pool": {"sources": ["a"]}}, "test")
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "no settings"), ("a: [", "not YAML"), ("- 1", "no settings")])
+def test_files_that_are_no_configuration(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_config(tmp_path / "run.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no\.yaml"):
+        load_config(tmp_path / "no.yaml")
+
+
+def test_compute_does_not_shape_content() -> None:
+    one = make_config(RunConfig, SMALL, "test").encode.content()
+    two = make_config(RunConfig, _with("encode.compute", {"actors": 4}), "test").encode.content()
+    assert one == two
+
+
+def test_settings_cannot_be_changed_later() -> None:
+    config = make_config(RunConfig, SMALL, "test")
+    with pytest.raises(ValueError, match="frozen"):
+        config.out = "y"  # type: ignore[misc]  # that it is refused is what is tested
