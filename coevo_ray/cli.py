@@ -51,8 +51,8 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run the whole loop that a YAML file describes, or continue it."""
-    from coevo_ray.config import load_config
     from coevo_ray.coevolve import run as function
+    from coevo_ray.config import load_config
 
     config = load_config(file, **({} if out is None else {"out": out}))
     _show(function(config), as_json)
@@ -294,7 +294,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if error.errno is None:
             raise
         _fail(StoppedError(f"{error}", "mend the store, then run the same command again: finished parts are kept"))
-    except Exception as error:  # noqa: BLE001 - usage errors of whichever click typer brings; all others go on
+    except Exception as error:
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None or not hasattr(error, "exit_code"):
             raise

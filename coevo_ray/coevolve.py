@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coevo_ray.config import RunConfig
-from coevo_ray.core.epoch_plan import Int64Array
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode import encode
 from coevo_ray.pipelines.gate import gate

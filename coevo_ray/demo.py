@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from coevo_ray.config import RunConfig, make_config
 from coevo_ray.coevolve import run
+from coevo_ray.config import RunConfig, make_config
 
 _CONFIG: dict[str, Any] = {
     "title": "Handwritten digits",

@@ -57,7 +57,10 @@ def doctor(artifact: str | None = None) -> dict[str, Any]:
 def _import_problems() -> list[str]:
     problems = []
     for name, remedy in (
-        ("torchvision", "install the torch that it was built for, from the same place: pip install -U torch torchvision"),
+        (
+            "torchvision",
+            "install the torch that it was built for, from the same place: pip install -U torch torchvision",
+        ),
         ("faiss", "pip install -U faiss-cpu"),
         ("ray.data", "pip install -U 'ray[data,train]' aiohttp"),
     ):

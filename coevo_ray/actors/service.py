@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.epoch_plan import Int64Array, Subset
+from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.gate import AnnotationGate, Requests
 from coevo_ray.core.ledger import SelectionLedger
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Journal, Record
 from coevo_ray.store.location import Location
@@ -253,7 +254,9 @@ class SelectionService:
         inside = positions < len(self._row_ids)
         unknown = row_ids[~inside | (self._row_ids[np.where(inside, positions, 0)] != row_ids)]
         if len(unknown):
-            raise InputError(f"{len(unknown)} rows are not the gate's, first {unknown[:3].tolist()}", "check the row_ids")
+            raise InputError(
+                f"{len(unknown)} rows are not the gate's, first {unknown[:3].tolist()}", "check the row_ids"
+            )
         return positions.astype(np.int64)
 
     def _ledger(self) -> SelectionLedger:

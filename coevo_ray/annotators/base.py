@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from coevo_ray.core.epoch_plan import Int64Array
+from coevo_ray.core.rows import Int64Array
 
 
 @dataclass(frozen=True)

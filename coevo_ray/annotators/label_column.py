@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coevo_ray.annotators.base import Answers
-from coevo_ray.core.epoch_plan import Int64Array
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 

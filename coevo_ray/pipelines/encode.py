@@ -152,7 +152,7 @@ def _encode_contribution(
     pixels = info.input_size**2 * 3
     if plan.shard_rows * pixels > _BLOCK_BYTES * 2:
         raise UsageError(
-            f"encode.shard_rows {plan.shard_rows} x {info.input_size} px is {plan.shard_rows * pixels >> 20} MiB a block",
+            f"encode.shard_rows {plan.shard_rows} at {info.input_size} px is {plan.shard_rows * pixels >> 20} MiB",
             f"lower encode.shard_rows to {_BLOCK_BYTES // pixels} or fewer",
         )
 

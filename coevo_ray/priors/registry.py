@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, cast
 
 from coevo_ray.errors import UsageError
-from coevo_ray.priors.base import Prior
+from coevo_ray.priors.base import Prior, known
 
+# Scheme -> its module and how it is written.
 _SCHEMES = {
-    "callable": "coevo_ray.priors.user",
-    "efficientnet_lite": "coevo_ray.priors.efficientnet_lite",
-    "open_clip": "coevo_ray.priors.open_clip",
-    "torchvision": "coevo_ray.priors.torchvision",
+    "efficientnet_lite": ("coevo_ray.priors.efficientnet_lite", "efficientnet_lite:0|1|2"),
+    "open_clip": ("coevo_ray.priors.open_clip", "open_clip:MODEL/PRETRAINED"),
+    "torchvision": ("coevo_ray.priors.torchvision", "torchvision:MODEL/WEIGHTS"),
+    "callable": ("coevo_ray.priors.user", "callable:package.module:Class"),
 }
+FORMS = ", ".join(form for _, form in _SCHEMES.values())
 
 
 class Adapter(Protocol):
@@ -29,60 +31,75 @@ class Adapter(Protocol):
         ...
 
 
-def _adapter(spec: str) -> tuple[Adapter, str]:
-    scheme, colon, model = spec.partition(":")
-    if scheme not in _SCHEMES or not colon or not model:
-        near = difflib.get_close_matches(scheme, _SCHEMES, n=1)
-        hint = f"; did you mean {near[0]}:{model or 'MODEL'}?" if near else ""
-        raise UsageError(
-            f"unknown prior {spec!r}{hint}",
-            "use efficientnet_lite:0|1|2, open_clip:MODEL/PRETRAINED, torchvision:MODEL/WEIGHTS "
-            "or callable:package.module:Class",
-        )
-    return cast(Adapter, import_module(_SCHEMES[scheme])), model
+@dataclass(frozen=True)
+class PriorSpec:
+    """A parsed prior.
+
+    Attributes:
+        scheme: which adapter.
+        model: what the adapter is given.
+        input_size: pixels of its square input; None for the model's own.
+    """
+
+    scheme: str
+    model: str
+    input_size: int | None
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it."""
+        return f"{self.scheme}:{self.model}"
+
+    @property
+    def adapter(self) -> Adapter:
+        """The scheme's module."""
+        return cast(Adapter, import_module(_SCHEMES[self.scheme][0]))
+
+
+def parse_prior(spec: str, input_size: int | None = None) -> PriorSpec:
+    """Reads `scheme:model`; whether the scheme has this model is for `check_prior`.
+
+    Args:
+        spec: what the user wrote.
+        input_size: pixels of its square input, or None for the model's own.
+
+    Raises:
+        UsageError: the scheme is unknown, there is no model, or the input size is not positive.
+    """
+    scheme, _, model = spec.partition(":")
+    known("prior", scheme, _SCHEMES, FORMS)
+    if not model:
+        raise UsageError(f"prior {spec!r} names no model", f"write {_SCHEMES[scheme][1]}")
+    if input_size is not None and input_size < 1:
+        raise UsageError(f"{spec} with an input of {input_size} pixels", "give a positive input_size or none")
+    return PriorSpec(scheme, model, input_size)
 
 
 def check_prior(spec: str, input_size: int | None = None) -> None:
-    """Looks whether a prior can be loaded, before any work starts.
+    """Looks before any work whether a prior can be loaded: names, packages, and weights in the cache or reachable.
 
     Args:
         spec: `scheme:model`.
-        input_size: pixels of its input, or None for the model's own.
+        input_size: pixels of its square input, or None for the model's own.
 
     Raises:
-        UsageError: it is unknown, or its package is missing.
+        UsageError: it is unknown, does not take this input size, or its package is missing.
         InputError: its weights are not there.
     """
-    adapter, model = _adapter(spec)
-    adapter.check(model, input_size)
+    prior = parse_prior(spec, input_size)
+    prior.adapter.check(prior.model, prior.input_size)
 
 
 def load_prior(spec: str, input_size: int | None = None) -> Prior:
-    """Loads a prior on the CPU, in evaluation mode.
+    """Loads a prior on the CPU, in evaluation mode, without gradients.
 
     Args:
         spec: `scheme:model`.
-        input_size: pixels of its input, or None for the model's own.
+        input_size: pixels of its square input, or None for the model's own.
 
     Raises:
-        UsageError: it is unknown, or its package is missing.
-        InputError: its weights are not there or do not fit.
+        UsageError: it is unknown, does not take this input size, or its package is missing.
+        InputError: its weights are not there, are damaged, or do not fit.
     """
-    adapter, model = _adapter(spec)
-    prior = adapter.load(model, input_size)
-    prior.module.eval().requires_grad_(False)
-    return prior
-
-
-def known(kind: str, name: str, names: list[str], where: str) -> None:
-    """Refuses a name that is not among those known, with the nearest spelling.
-
-    Raises:
-        UsageError: it is not known.
-    """
-    if name in names:
-        return
-    near = difflib.get_close_matches(name, names, n=3)
-    hint = f"; near: {', '.join(near)}" if near else ""
-    shown = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-    raise UsageError(f"unknown {kind} {name!r}{hint}", f"known ones are {shown} ({where})")
+    prior = parse_prior(spec, input_size)
+    return prior.adapter.load(prior.model, prior.input_size)

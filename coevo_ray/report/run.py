@@ -53,7 +53,7 @@ def write_report(config: RunConfig, out: Location) -> Summary:
 
 def _content(config: RunConfig) -> dict[str, Any]:
     """The configuration without what does not shape results."""
-    exclude: Any = {"out": True, **dict.fromkeys(("pool", "encode", "sae", "gate", "train"), {"compute"})}
+    exclude: Any = {"out": True, **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "train")}}
     return config.model_dump(mode="json", exclude=exclude)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from coevo_ray.core.epoch_plan import EpochPlan, Int64Array, RankBatch, Subset, plan_epoch
+from coevo_ray.core.epoch_plan import EpochPlan, RankBatch, Subset, plan_epoch
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.store.row_table import RowTable
 
 Tensors = dict[str, torch.Tensor]
@@ -140,7 +141,7 @@ def _ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
                 if not put(batch):
                     return
             put(_END)
-        except BaseException as error:  # handed to the reader, who raises it
+        except BaseException as error:  # noqa: BLE001 - handed to the reader, who raises it
             put(error)
 
     thread = threading.Thread(target=work, daemon=True, name="coevo-feed")

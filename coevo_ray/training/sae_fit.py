@@ -16,7 +16,8 @@ from safetensors.torch import save as save_safetensors
 
 from coevo_ray.actors.progress import progress_board
 from coevo_ray.config import SaeConfig, make_config
-from coevo_ray.core.epoch_plan import Int64Array, Subset
+from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.sae import ReconstructionStatistics, SAEConfig, TopKSAE
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.session import ray_session
@@ -56,7 +57,9 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
     started = time.monotonic()
     rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
     if len(rows) < config.k:
-        raise InputError(f"{len(rows)} training rows for k = {config.k} active factors", "give more rows, or lower sae.k")
+        raise InputError(
+            f"{len(rows)} training rows for k = {config.k} active factors", "give more rows, or lower sae.k"
+        )
     with ray_session(), progress_board("fit SAE", config.epochs, "epochs") as board:
         loop_config = {"config": config, "targets": targets.location, "rows": ray.put(rows), "board": board}
         checkpoint = fit("fit SAE", _loop, loop_config, config.compute, location.child("training"))

@@ -21,9 +21,10 @@ from coevo_ray.actors.progress import progress_board
 from coevo_ray.actors.selection import SelectionHandle, start_selection
 from coevo_ray.actors.service import SelectionService
 from coevo_ray.config import TrainConfig
-from coevo_ray.core.epoch_plan import Int64Array, Subset
+from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.policies import make_policy
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.session import ray_session
 from coevo_ray.pool.pool import Pool
@@ -78,7 +79,11 @@ class LedgerInputs:
         row_ids = table.column("row_id").to_numpy()
         columns = []
         # Rows that were rejected have no score: they come last, and belong to no factor.
-        for name, dtype, missing in (("representativeness", np.float16, 0), ("diversity", np.float16, 0), ("factor", np.int32, -1)):
+        for name, dtype, missing in (
+            ("representativeness", np.float16, 0),
+            ("diversity", np.float16, 0),
+            ("factor", np.int32, -1),
+        ):
             column = np.full(len(self.labels), missing, dtype=dtype)
             column[row_ids] = table.column(name).to_numpy()
             columns.append(column)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def test_written_bytes_come_back_and_no_temporary_file_stays(tmp_path: Path) -> 
     place.write_bytes(b"one")
     place.write_bytes(b"two")
     assert place.read_bytes() == b"two"
-    assert os.listdir(tmp_path / "a") == ["b.bin"]
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.bin"]
 
 
 def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:

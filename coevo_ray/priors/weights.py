@@ -1,0 +1,117 @@
+"""Weights' files: found, checked and read without running code from them."""
+
+from __future__ import annotations
+
+import pickle
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from coevo_ray.errors import InputError
+
+# What a damaged, truncated or foreign file makes torch.load and safetensors raise.
+READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
+RANDOM = "random"
+RANDOM_SEED = 0
+RANDOM_LICENCE = f"none: random initialisation, seed {RANDOM_SEED}"
+_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+_TIMEOUT_S = 10
+
+
+def local_file(text: str) -> Path | None:
+    """The file that a user named instead of public weights; None where the text names no file.
+
+    Args:
+        text: what stands behind `scheme:model/`.
+
+    Raises:
+        InputError: it is a file's name and there is no such file, or the path is relative.
+    """
+    if "/" not in text and not text.endswith(_SUFFIXES):
+        return None
+    path = Path(text)
+    if not path.is_absolute():  # workers run in folders of their own
+        raise InputError(f"the weights' path {text} is relative", "give an absolute path, the same on every node")
+    if not path.is_file():
+        raise InputError(f"there are no weights at {text}", "check the path; it must be there on every node")
+    return path
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Reads a state dict from safetensors, or from a pickle that may hold nothing but tensors.
+
+    Args:
+        path: the file.
+
+    Returns:
+        name -> tensor, on the CPU; a surrounding {"state_dict": ...} is taken off.
+
+    Raises:
+        InputError: the file is damaged, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"{path} holds no state dict", "save it with torch.save(model.state_dict(), path)")
+    return state
+
+
+def load_into(module: torch.nn.Module, path: Path, name: str) -> None:
+    """Reads a file into a module; every weight must be there and fit.
+
+    Args:
+        module: the module.
+        path: the file.
+        name: scheme:model, for the message.
+
+    Raises:
+        InputError: the file is damaged, or is of another model.
+    """
+    try:
+        module.load_state_dict(read_state(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{path} does not fit {name}: {reason}", "give the weights of this very model") from error
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """The error for a file that cannot be read."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"cannot read the weights {path}: {reason}", "delete the file and fetch it again")
+
+
+def check_download(url: str, name: str, remedy: str, headers: dict[str, str] | None = None) -> None:
+    """Asks for a file's headers, so that weights that cannot be fetched are found before any work.
+
+    Args:
+        url: where the file is.
+        name: scheme:model, for the message.
+        remedy: how to do without the download.
+        headers: sent with the request.
+
+    Raises:
+        InputError: it cannot be reached.
+    """
+    request = urllib.request.Request(url, method="HEAD", headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+            return
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise not_fetched(name, f"{url}: {error}", remedy) from error
+
+
+def not_fetched(name: str, reason: str, remedy: str) -> InputError:
+    """The error for weights that are neither in the cache nor can be downloaded."""
+    reason = " ".join(reason.split())[:300]
+    return InputError(f"the weights of {name} are not in the cache and cannot be downloaded ({reason})", remedy)
