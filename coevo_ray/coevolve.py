@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from coevo_ray.config import RunConfig
+from coevo_ray.config import RunConfig, TrainConfig, make_config
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode import encode
 from coevo_ray.pipelines.gate import gate
 from coevo_ray.pipelines.ingest import ingest
@@ -47,12 +47,48 @@ def run(config: RunConfig) -> dict[str, Any]:
         scores = score(config.sae, targets, sae, out.child("factors"))
         labels = gate(config.gate, pool, targets, out.child("gate")) if config.gate else None
         if config.train:
-            for policy in config.train.policies:
-                use = training_labels(config, pool, labels)
-                train(config.train, policy, pool, use, scores, out.child("train", policy))
+            _train(config, config.train, pool, scores, labels, out)
     summary = write_report(config, out)
     say(f"report: {summary['report']}")
     return summary
+
+
+def train_stage(config: RunConfig, policy: str | None = None) -> dict[str, Any]:
+    """Trains under the configured policies, after the earlier stages of the run.
+
+    Args:
+        config: the run.
+        policy: one policy instead of the configured ones.
+
+    Returns:
+        For each policy the figures of its training.
+
+    Raises:
+        UsageError: the run has no training stage, or the policy is unknown.
+        InputError: an earlier stage is not finished.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    if config.train is None:
+        raise UsageError("this run has no training stage", "add train: to the file")
+    settings = config.train
+    if policy is not None:
+        settings = make_config(TrainConfig, {**settings.model_dump(), "policies": [policy]}, "train")
+    out = Location.parse(config.out)
+    pool, scores = Pool(out.child("pool")), RowTable(out.child("factors", "scores"), "scores")
+    labels = RowTable(out.child("gate"), "labels") if config.gate else None
+    return _train(config, settings, pool, scores, labels, out)
+
+
+def _train(
+    config: RunConfig, settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None, out: Location
+) -> dict[str, Any]:
+    use = training_labels(config, pool, labels)
+    results = {}
+    with ray_session():
+        for policy in settings.policies:
+            model = train(settings, policy, pool, use, scores, out.child("train", policy))
+            results[policy] = load_manifest(model, "model").summary
+    return results
 
 
 def check(config: RunConfig) -> None:

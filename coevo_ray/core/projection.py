@@ -105,7 +105,8 @@ def normalise(vectors: Float32Array) -> Float32Array:
             f"{bad} of {len(vectors)} vectors are zero or not finite and have no direction",
             "look at the prior's features: a collapsed or broken encoder gives such rows",
         )
-    return (vectors / norms).astype(np.float32, copy=False)
+    unit: Float32Array = (vectors / norms).astype(np.float32, copy=False)
+    return unit
 
 
 def _matrix(features: npt.NDArray[np.floating]) -> Float32Array:

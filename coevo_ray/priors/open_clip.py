@@ -5,7 +5,6 @@ PRETRAINED is one of OpenCLIP's tags (`laion2b_s34b_b79k`), the absolute path of
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +98,12 @@ def _tag(name: str, pretrained: str) -> dict[str, Any]:
 
 def _hub(tag: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Repository on the Hugging Face Hub and the files that may hold the weights, best first; "" if elsewhere."""
-    repository, file = os.path.split(tag.get("hf_hub", ""))
+    repository, _, file = str(tag.get("hf_hub", "")).rpartition("/")
     if not file:
         return repository, _HUB_FILES
-    stem, suffix = os.path.splitext(file)
-    return repository, (f"{stem}.safetensors", file) if suffix in (".bin", ".pth") else (file,)
+    if file.endswith((".bin", ".pth")):
+        return repository, (f"{file[:-4]}.safetensors", file)
+    return repository, (file,)
 
 
 def _cached(tag: dict[str, Any]) -> Path | None:
@@ -128,7 +128,7 @@ def _check_tag(model: str, tag: dict[str, Any]) -> None:
         check_download(tag["url"], f"open_clip:{model}", _remedy(model))
         return
     from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     if constants.HF_HUB_OFFLINE:
         raise not_fetched(f"open_clip:{model}", "HF_HUB_OFFLINE is set", _remedy(model))

@@ -66,7 +66,7 @@ def _call(model: str, found: Callable[..., Any], input_size: int | None) -> Any:
 
 def _check_attributes(model: str, made: Any, input_size: int | None) -> None:
     for name, kind in _NEEDED.items():
-        have = getattr(made, name, None)
+        have: Any = getattr(made, name, None)
         if not isinstance(have, kind) or (kind is int and have < 1):
             shown = f"has {name} = {have!r}"[:120] if hasattr(made, name) else f"has no {name}"
             raise UsageError(

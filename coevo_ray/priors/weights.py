@@ -6,6 +6,7 @@ import pickle
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -54,17 +55,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         InputError: the file is damaged, or holds something else.
     """
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path} holds no state dict", "save it with torch.save(model.state_dict(), path)")
-    return state
+    return dict(state)
 
 
 def load_into(module: torch.nn.Module, path: Path, name: str) -> None:

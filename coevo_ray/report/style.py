@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
 
-from coevo_ray.report.wording import MISSING, shorten
+from coevo_ray.report.wording import decimal, shorten
 
 WIDTH_IN = 4.9
 # Light and dark: Okabe and Ito's hues, with the lightness moved until each has contrast on its background.
@@ -102,6 +102,14 @@ def line_swatch(slot: int) -> Markup:
     )
 
 
+def plain_swatch(slot: int) -> Markup:
+    """The legend's picture of a line without markers."""
+    return Markup(
+        f'<svg class="swatch" viewBox="0 0 28 12" aria-hidden="true">'
+        f'<path d="M0 6H28" stroke="var(--series-{slot % len(SERIES)})" stroke-width="2"/></svg>'
+    )
+
+
 def dashed_swatch() -> Markup:
     """The legend's picture of a reference line."""
     return Markup(
@@ -123,9 +131,14 @@ def styled() -> Any:
     return matplotlib.style.context(["default", _RC])
 
 
+def new_figure(height_in: float) -> Figure:
+    """An empty figure of the common width; call it inside `styled()`."""
+    return Figure(figsize=(WIDTH_IN, height_in))
+
+
 def new_axes(height_in: float = 3.0) -> tuple[Figure, Axes]:
     """A figure of the common width with one plot; call it inside `styled()`."""
-    figure = Figure(figsize=(WIDTH_IN, height_in))
+    figure = new_figure(height_in)
     return figure, figure.subplots()
 
 
@@ -134,10 +147,10 @@ def _font() -> FT2Font:
     return FT2Font(findfont(FontProperties(family="DejaVu Sans")))
 
 
-def drawable(text: str) -> str:
+def drawable(text: str, length: int) -> str:
     """The text as it can be drawn in a plot: shortened, and characters that the font lacks as white squares."""
-    safe = (c if c.isprintable() and _font().get_char_index(ord(c)) else "\N{WHITE SQUARE}" for c in shorten(text))
-    return "".join(safe)
+    font, blank = _font(), "\N{WHITE SQUARE}"
+    return "".join(c if c.isprintable() and font.get_char_index(ord(c)) else blank for c in shorten(text, length))
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> Markup:
@@ -183,6 +196,6 @@ def _localise(key: str, value: str, name: str) -> str:
     return value
 
 
-def value_text(text: str) -> str:
-    """A value beside a bar: a dash where it was not measured."""
-    return "\N{EN DASH}" if text == MISSING else text
+def value_text(value: float | None) -> str:
+    """A value beside a bar: a dash where there is none."""
+    return "\N{EN DASH}" if value is None else decimal(value)

@@ -104,7 +104,7 @@ def listing(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
 
 
-def shorten(text: str, length: int = 36) -> str:
+def shorten(text: str, length: int) -> str:
     """The text, its middle left out where it is longer than `length` characters."""
     if len(text) <= length:
         return text

@@ -149,19 +149,17 @@ def _to_tensors(rows: Any, random: np.random.Generator) -> dict[str, torch.Tenso
 
 def _start(config: SaeConfig, table: RowTable, rows: Int64Array) -> TopKSAE:
     """A new model with the input's mean and scale, from a streamed pass over the training rows."""
-    count, total, squares = 0, 0.0, 0.0
-    dim = 0
+    count, total, squares = 0, np.zeros(1), np.zeros(1)
     for index in range(len(table.files)):
         for part in table.iter_file(index, ["target"]):
             use = np.isin(part.column("row_id").to_numpy(), rows, assume_unique=True)
             x = vectors(part.column("target")).astype(np.float64)[use]
-            dim = x.shape[1]
             count, total, squares = count + len(x), total + x.sum(axis=0), squares + (x * x).sum(axis=0)
     mean = total / count
     mean_square = float((squares / count - mean * mean).mean())
     if not np.isfinite(mean_square) or mean_square <= 0:
         raise InputError(f"the targets' mean square is {mean_square}", "they are constant or not finite: see encode")
-    sae = TopKSAE(SAEConfig(dim=dim, latents=config.latents, k=config.k, dead_after_samples=4 * count))
+    sae = TopKSAE(SAEConfig(dim=len(mean), latents=config.latents, k=config.k, dead_after_samples=4 * count))
     sae.set_input_statistics(torch.from_numpy(mean).float(), mean_square)
     return sae
 

@@ -4,6 +4,7 @@ import math
 import tracemalloc
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,13 +13,16 @@ import coevo_ray.core.uniformity as module
 from coevo_ray.core.uniformity import uniformity
 from coevo_ray.errors import InputError, UsageError
 
+Array = npt.NDArray[np.floating]
 
-def unit(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+
+def unit(rows: int, columns: int, seed: int = 0) -> Array:
     vectors = np.random.Generator(np.random.PCG64(seed)).standard_normal((rows, columns))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    made: Array = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return made
 
 
-def oracle(u: np.ndarray, t: float) -> float:
+def oracle(u: Array, t: float) -> float:
     """The formula as it stands, in Python floats."""
     total, pairs = 0.0, 0
     for i in range(len(u)):

@@ -1,0 +1,349 @@
+"""The plots of a report: each takes the numbers of a stage and returns a `Plot`, or None where nothing was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from coevo_ray.report import style
+from coevo_ray.report.data import Curve, EncodePlots, GatePlots, PolicyPlot, PriorPlot, SaePlots, TrainPlots
+from coevo_ray.report.wording import count, decimal, finite, integer, percent
+
+Points = list[tuple[float, float]]
+_LOWEST_SHARE = -0.25  # shares below this are cut off, so that one bad start does not flatten the rest
+
+
+@dataclass(frozen=True)
+class Legend:
+    """One entry: a picture of the line and what it stands for."""
+
+    swatch: Markup
+    label: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing with its heading, its legend and the sentence that says how to read it."""
+
+    title: str
+    svg: Markup
+    reading: str
+    legend: tuple[Legend, ...] = ()
+
+
+def uniformity(plots: EncodePlots) -> Plot | None:
+    """Uniformity V_k per prior, as bars."""
+    values = [finite(p.uniformity) for p in plots.priors]
+    if all(value is None for value in values):
+        return None
+    return Plot(
+        "Uniformity per prior",
+        _prior_bars("uniformity", "uniformity", plots.priors, values, "uniformity (log mean, lower is better)", 0.0),
+        "Lower is better: a longer bar to the left means that the prior spreads the rows more evenly.",
+    )
+
+
+def alignment(plots: EncodePlots) -> Plot | None:
+    """Held-out R^2 of each prior's map to the reference, as bars; the reference has none."""
+    values = [None if p.reference else finite(p.alignment_r2) for p in plots.priors]
+    if all(value is None for value in values):
+        return None
+    axis = "alignment R² (held-out rows, higher is better)"
+    return Plot(
+        "Alignment per prior",
+        _prior_bars("alignment", "alignment R²", plots.priors, values, axis, 1.0),
+        "Higher is better: 1 means that the prior's vectors match the reference's exactly, 0 that they say no more "
+        "than the reference's mean.",
+    )
+
+
+def frequencies(plots: SaePlots, active: float | None) -> Plot | None:
+    """Factor frequencies p_j, sorted, on a log axis; `active` is the number k of active factors of a row."""
+    values = np.sort(np.asarray(plots.factor_frequencies, dtype=np.float64).ravel())[::-1]
+    values = values[np.isfinite(values)]
+    alive = values[values > 0]
+    if alive.size == 0:
+        return None
+    dead = values.size - alive.size
+    shown = np.unique(np.geomspace(1, alive.size, 200).round().astype(int)) - 1
+    shown = np.union1d(shown, np.linspace(0, alive.size - 1, min(alive.size, 200)).round().astype(int))
+    with style.styled():
+        figure, axes = style.new_axes()
+        axes.plot(shown + 1, alive[shown] * 100, color=style.SERIES[0][0])
+        if active:
+            axes.axhline(100 * active / values.size, color=style.MUTED[0], linewidth=1.4, linestyle=(0, (3, 3)))
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
+        axes.set_xlim(0, values.size + 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(_compact))
+        axes.set_xlabel("factors, most frequent first")
+        axes.set_ylabel("rows with the factor (%)")
+        label = (
+            f"Line plot of the frequency of {count(alive.size, 'factor')}, sorted: from {percent(float(alive[0]), 2)} "
+            f"of the rows down to {percent(float(alive[-1]), 3)}; {integer(dead)} of {integer(values.size)} are dead."
+        )
+        svg = style.inline_svg(figure, "frequencies", label)
+    never = f"{integer(dead)} of {integer(values.size)} factors are dead (active in no row) and are not drawn; "
+    return Plot(
+        "Factor frequencies",
+        svg,
+        "A flatter curve is better: the factors share the work. At the right are the rare factors. "
+        + (never + "fewer is better." if dead else "No factor is dead."),
+        _legend((style.plain_swatch(0), "factors"), (style.dashed_swatch(), "all used equally" if active else "")),
+    )
+
+
+def explained_variance(plots: SaePlots) -> Plot | None:
+    """Explained variance while the sparse autoencoder is fitted."""
+    points = _finite(plots.explained_variance)
+    if not points:
+        return None
+    svg = _lines(
+        "explained-variance",
+        "Line plot of explained variance against samples seen",
+        [("explained variance", 0, points)],
+        ("samples seen by the fit", "explained variance (%)"),
+    )
+    cut = " Values below \N{MINUS SIGN}25 % are cut off." if min(y for _, y in points) < _LOWEST_SHARE else ""
+    return Plot(
+        "Explained variance during the fit",
+        svg,
+        f"Higher is better; a curve that still climbs at its end would gain from more epochs.{cut}",
+    )
+
+
+def labels_curve(plots: GatePlots) -> Plot | None:
+    """Accuracy against labels for the gate and for random labels, with all labels as a line and the stop marked."""
+    gate, chance = _finite(plots.gate), _finite(plots.random)
+    full = finite(plots.full_accuracy)
+    if not gate and not chance:
+        return None
+    stop = _stop(plots, gate)
+    series = [(name, slot, data) for name, slot, data in (("gate", 0, gate), ("random labels", 1, chance)) if data]
+    svg = _lines(
+        "labels",
+        "Line plot of accuracy against labels",
+        series,
+        ("labels", "accuracy (%)"),
+        level=("all labels", full),
+        stop=stop,
+    )
+    entries = [(style.line_swatch(slot), name) for name, slot, _ in series]
+    if full is not None:
+        entries.append((style.dashed_swatch(), "all labels"))
+    if stop is not None:
+        entries.append((style.ring_swatch(), f"stop, {count(stop[0], 'label')}"))
+    return Plot(
+        "Labels against accuracy",
+        svg,
+        "Higher and further left is better: more accuracy for fewer labels. The accuracy axis does not start at 0.",
+        _legend(*entries),
+    )
+
+
+def mean_gain(plots: GatePlots) -> Plot | None:
+    """Mean gain of the rows without a label, per round."""
+    points = _finite(plots.mean_gain)
+    if not points:
+        return None
+    svg = _lines(
+        "gain",
+        "Line plot of mean gain against rounds",
+        [("mean gain", 0, points)],
+        ("round", "mean gain per unlabelled row"),
+        stop=points[-1],
+        scale=1.0,
+    )
+    return Plot(
+        "Expected gain per round",
+        svg,
+        "Lower means that less is left to win by asking: the gate expects this much confidence from one more label.",
+        _legend((style.line_swatch(0), "mean gain"), (style.ring_swatch(), "stop")),
+    )
+
+
+def policies_curve(plots: TrainPlots) -> Plot | None:
+    """Accuracy against samples seen, one line for each policy."""
+    slots = policy_slots(plots)
+    series = [(p.name, slots[p.name], _finite(p.accuracy_by_samples)) for p in plots.policies]
+    series = [entry for entry in series if entry[2]]
+    if not series:
+        return None
+    svg = _lines(
+        "policies",
+        "Line plot of test accuracy against samples seen",
+        series,
+        ("samples seen", "test accuracy (%)"),
+    )
+    return Plot(
+        "Accuracy against samples seen",
+        svg,
+        "Higher and further left is better: more accuracy for fewer samples. A line ends where its training ended; "
+        "the accuracy axis does not start at 0.",
+        _legend(*((style.line_swatch(slot), name) for name, slot, _ in series)),
+    )
+
+
+def usage(plots: TrainPlots) -> Plot | None:
+    """How often rows were used, one small histogram for each policy."""
+    slots = policy_slots(plots)
+    shown = [(p, histogram) for p in plots.policies if (histogram := _histogram(p))]
+    if not shown:
+        return None
+    highest = max(max(histogram) for _, histogram in shown)
+    texts = []
+    with style.styled():
+        figure = style.new_figure(0.62 + 0.86 * len(shown))
+        grid = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (policy, histogram) in zip(grid, shown, strict=True):
+            rows = sum(histogram.values())
+            spread = _used(histogram)
+            axes.bar(
+                list(histogram),
+                [100 * n / rows for n in histogram.values()],
+                width=0.8 if highest < 40 else 1.0,
+                color=style.SERIES[slots[policy.name] % len(style.SERIES)][0],
+            )
+            axes.set_title(style.drawable(policy.name, 24), loc="left", fontsize=10)
+            axes.set_title(spread, loc="right", fontsize=9, color=style.MUTED[0])
+            axes.set_ylim(0, 100)
+            axes.set_yticks([0, 50, 100])
+            texts.append(f"{policy.name} {spread}")
+        grid[-1].set_xlim(-0.6, highest + 0.6)
+        grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        grid[-1].set_xlabel("times that a row was used")
+        figure.supylabel("rows (%)", fontsize=10)
+        svg = style.inline_svg(figure, "usage", f"Histograms of how often rows were used: {'; '.join(texts)}.")
+    return Plot(
+        "How often rows were used",
+        svg,
+        "At the same kept share a narrower histogram is better: the rows take turns. A bar at 0 is rows that no epoch "
+        "used.",
+    )
+
+
+def policy_slots(plots: TrainPlots) -> dict[str, int]:
+    """The colour slot of each policy: the run's own, full and random always have the same."""
+    fixed = {plots.own: 0, plots.full: 5, "random": 1}
+    free = [slot for slot in (2, 3, 4, 6, 7, *range(8, 8 + len(plots.policies)))]
+    slots: dict[str, int] = {}
+    for policy in plots.policies:
+        if policy.name not in slots:
+            slots[policy.name] = fixed[policy.name] if policy.name in fixed else free.pop(0)
+    return slots
+
+
+def _used(histogram: Mapping[int, int]) -> str:
+    used = [times for times, rows in histogram.items() if rows]
+    low, high = min(used), max(used)
+    mean = sum(times * rows for times, rows in histogram.items()) / sum(histogram.values())
+    return count(low, "time") if low == high else f"{low} to {high} times, mean {decimal(mean, 1)}"
+
+
+def _histogram(policy: PolicyPlot) -> dict[int, int]:
+    histogram = {int(times): int(rows) for times, rows in sorted(policy.usage_histogram.items()) if rows > 0}
+    return histogram
+
+
+def _stop(plots: GatePlots, gate: Points) -> tuple[float, float] | None:
+    """The gate's stopping point: the last one that is not beyond `stopped_at`."""
+    limit = finite(plots.stopped_at)
+    before = [point for point in gate if limit is None or point[0] <= limit]
+    return before[-1] if before else None
+
+
+def _finite(curve: Curve) -> Points:
+    pairs = ((finite(x), finite(y)) for x, y in curve)
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def _legend(*entries: tuple[Markup, str]) -> tuple[Legend, ...]:
+    return tuple(Legend(swatch, label) for swatch, label in entries if label)
+
+
+def _compact(value: float, _: object = None) -> str:
+    """An axis number: 1500 -> 1,500, 20000 -> 20k, 2500000 -> 2.5M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):g}{unit}"
+    return f"{value:,g}"
+
+
+def _described(series: Iterable[tuple[str, int, Points]], scale: float) -> str:
+    """The first and last point of each line in words."""
+    parts = []
+    for name, _, points in series:
+        first, last = (percent(y) if scale == 100 else decimal(y, 3) for y in (points[0][1], points[-1][1]))
+        parts.append(f"{name} from {first} at {integer(points[0][0])} to {last} at {integer(points[-1][0])}")
+    return "; ".join(parts)
+
+
+def _lines(
+    name: str,
+    what: str,
+    series: Sequence[tuple[str, int, Points]],
+    labels: tuple[str, str],
+    *,
+    level: tuple[str, float | None] = ("", None),
+    stop: tuple[float, float] | None = None,
+    scale: float = 100.0,
+) -> Markup:
+    """Lines of (x, y * scale) with an optional horizontal level and a ring around the stopping point."""
+    with style.styled():
+        figure, axes = style.new_axes()
+        for _, slot, points in series:
+            axes.plot([x for x, _ in points], [y * scale for _, y in points], **style.line_style(slot, len(points)))
+        text = f"{what}: {_described(series, scale)}"
+        if level[1] is not None:
+            axes.axhline(level[1] * scale, color=style.MUTED[0], linewidth=1.4, linestyle=(0, (3, 3)))
+            text += f"; {level[0]} {percent(level[1])}"
+        if stop is not None:
+            ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
+            axes.plot([stop[0]], [stop[1] * scale], marker="o", markeredgecolor=style.INK[0], **ring)
+            text += f"; stop at {integer(stop[0])}"
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(_compact))
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        if scale == 100.0:
+            _share_axis(axes)
+        return style.inline_svg(figure, name, f"{text}.")
+
+
+def _share_axis(axes: Axes) -> None:
+    """Keeps an axis of shares in per cent within what can be read."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 100 * _LOWEST_SHARE), min(max(high, 100 * _LOWEST_SHARE + 1), 102))
+
+
+def _prior_bars(
+    name: str, what: str, priors: Sequence[PriorPlot], values: list[float | None], axis: str, end: float
+) -> Markup:
+    """Horizontal bars from 0, each under its prior's name and value; the axis reaches at least from 0 to `end`."""
+    known = [value for value in values if value is not None]
+    with style.styled():
+        figure, axes = style.new_axes(0.85 + 0.55 * len(priors))
+        for row, (prior, value) in enumerate(zip(priors, values, strict=True)):
+            slot = 0 if prior.reference else 5
+            if value is not None:
+                axes.barh(-row, value, height=0.3, color=style.SERIES[slot][0])
+            at = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
+            note = " (reference)" if prior.reference else ""
+            axes.text(0.0, 0.19 - row, style.drawable(prior.name, 26) + note, ha="left", **at)
+            axes.text(1.0, 0.19 - row, style.value_text(value), ha="right", **at)
+        low, high = min(0.0, *known), max(0.0, end, *known)
+        axes.set_xlim(low, high if high > low else low + 1.0)
+        axes.set_ylim(-len(priors) + 0.7, 0.65)
+        axes.set_yticks([])
+        axes.grid(visible=True, axis="x")
+        axes.axvline(0, color=style.MUTED[0], linewidth=1)
+        axes.set_xlabel(axis)
+        axes.spines["left"].set_visible(False)
+        texts = [f"{p.name} {decimal(v) if v is not None else 'none'}" for p, v in zip(priors, values, strict=True)]
+        return style.inline_svg(figure, name, f"Bar plot of {what} per prior: {'; '.join(texts)}.")
