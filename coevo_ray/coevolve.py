@@ -83,7 +83,7 @@ def _train(
     config: RunConfig, settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None, out: Location
 ) -> dict[str, Any]:
     use = training_labels(config, pool, labels)
-    results = {}
+    results: dict[str, Any] = {}
     with ray_session():
         for policy in settings.policies:
             model = train(settings, policy, pool, use, scores, out.child("train", policy))

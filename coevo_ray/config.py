@@ -135,7 +135,7 @@ class GateSettings(_Model):
     round_fraction: Share = Field(0.03, description="Labels asked for in a round, as a share of the training rows.")
     neighbours: int = Field(16, ge=1, description="Neighbours of a row in the graph.")
     relative_gain: float = Field(
-        0.2, ge=0, lt=1, description="Stop when mean gain falls below this share of the first."
+        0.1, ge=0, lt=1, description="Stop when mean gain falls below this share of the first."
     )
     accuracy_patience: int = Field(4, ge=1, description="Stop after so many rounds without better accuracy.")
     accuracy_tolerance: float = Field(0.002, ge=0, description="Accuracy that counts as better.")

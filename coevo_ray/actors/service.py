@@ -7,7 +7,7 @@ nothing. A new instance over the same journal is in the state that was last ackn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,15 +49,29 @@ class Answered:
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """row_id, label, round, time (seconds since 1970), annotator (index into `names`)."""
-        empty = {"row_id": np.int64, "label": np.int64, "round": np.int32, "time": np.float64, "annotator": np.int16}
-        parts = zip(empty.items(), (self.row_ids, self.labels, self.rounds, self.times, self.annotators), strict=True)
-        return {name: np.concatenate([np.zeros(0, dtype), *part]) for (name, dtype), part in parts}
+        return {
+            "row_id": _joined(self.row_ids, np.int64),
+            "label": _joined(self.labels, np.int64),
+            "round": _joined(self.rounds, np.int32),
+            "time": _joined(self.times, np.float64),
+            "annotator": _joined(self.annotators, np.int16),
+        }
 
     @classmethod
     def restore(cls, columns: dict[str, npt.NDArray[Any]], names: list[str]) -> Answered:
         """From `columns()` and `names`."""
-        order = ("row_id", "label", "round", "time", "annotator")
-        return cls(*([columns[name]] for name in order), names=list(names))
+        return cls(
+            [columns["row_id"]],
+            [columns["label"]],
+            [columns["round"]],
+            [columns["time"]],
+            [columns["annotator"]],
+            list(names),
+        )
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *parts])
 
 
 class SelectionService:

@@ -24,7 +24,7 @@ class Subset:
 
     Attributes:
         epoch: from 0.
-        row_ids: int64[n], increasing.
+        row_ids: int64[n], increasing and distinct.
         weights: float32[n], or None where every row weighs 1.
     """
 
@@ -56,13 +56,16 @@ class EpochPlan:
 
     Attributes:
         order: int64[n], row_ids in the order in which they are used.
-        weights: float32[n] in that order.
+        weights: float32[n] in that order, or None where every row weighs 1.
         global_batch: rows of a global batch; the last one may be smaller.
+        seed, epoch: what the order was made from.
     """
 
     order: Int64Array
-    weights: Float32Array
+    weights: Float32Array | None
     global_batch: int
+    seed: int
+    epoch: int
 
     @property
     def steps(self) -> int:
@@ -71,6 +74,9 @@ class EpochPlan:
 
     def rank_batches(self, rank: int, world_size: int, start: int = 0) -> Iterator[RankBatch]:
         """One rank's batches from a global sample offset on.
+
+        Where the last global batch does not divide by the workers, short slices are padded: the batch's first row is
+        repeated with weight 0, so that all ranks have equal shapes in a step.
 
         Args:
             rank, world_size: 0 <= rank < world_size.
@@ -86,14 +92,20 @@ class EpochPlan:
                 f"cannot start at sample {start} of {len(self.order)} in batches of {self.global_batch}",
                 "start at an offset that this plan has given, with the same global batch",
             )
-        for first in range(start, len(self.order), self.global_batch):
-            batch = np.arange(first, min(first + self.global_batch, len(self.order)))
-            wide = -(-len(batch) // world_size)
-            mine = batch[rank::world_size]
-            padding = np.full(wide - len(mine), batch[0])
-            weights = np.concatenate([self.weights[mine], np.zeros(len(padding), np.float32)])
-            rows = np.concatenate([mine, padding]).astype(np.int64)
-            yield RankBatch(self.order[rows], weights, int(batch[-1]) + 1, len(batch))
+        # The errors above come with the call, not with the first batch.
+        firsts = range(start, len(self.order), self.global_batch)
+        return (self._rank_batch(first, rank, world_size) for first in firsts)
+
+    def _rank_batch(self, first: int, rank: int, world_size: int) -> RankBatch:
+        end = min(first + self.global_batch, len(self.order))
+        mine = slice(first + rank, end, world_size)
+        rows = self.order[mine]
+        weights = np.ones(len(rows), dtype=np.float32) if self.weights is None else self.weights[mine]
+        padding = -(-(end - first) // world_size) - len(rows)
+        if padding:
+            rows = np.concatenate([rows, np.repeat(self.order[first], padding)])
+            weights = np.concatenate([weights, np.zeros(padding, dtype=np.float32)])
+        return RankBatch(rows, weights, end, end - first)
 
 
 def plan_epoch(
@@ -109,15 +121,18 @@ def plan_epoch(
         window_blocks: blocks whose rows are shuffled together; bounds a reader's memory.
 
     Raises:
-        InputError: the subset is empty, or a size is below 1.
+        InputError: the subset is empty, not increasing, or its weights do not fit; a size is below 1.
     """
+    _check_subset(subset)
     rows = len(subset.row_ids)
-    if rows == 0:
-        raise InputError(f"epoch {subset.epoch} has no rows", "raise the kept share, or check the labels")
-    if global_batch < 1 or window_blocks < 1:
-        raise InputError(f"global batch {global_batch}, window {window_blocks}", "both must be 1 or more")
-    generator = np.random.Generator(np.random.PCG64([seed, subset.epoch]))
-    if isinstance(block_rows, int):
+    least = int(np.min(block_rows, initial=1)) if np.ndim(block_rows) == 0 else 1
+    if min(global_batch, window_blocks, least) < 1:
+        raise InputError(
+            f"global batch {global_batch}, window {window_blocks} blocks, blocks of {block_rows} rows",
+            "all must be 1 or more",
+        )
+    generator = np.random.Generator(np.random.PCG64([seed % 2**64, subset.epoch]))
+    if np.ndim(block_rows) == 0:
         block = subset.row_ids // block_rows
     else:
         block = np.searchsorted(block_rows, subset.row_ids, side="right")
@@ -125,5 +140,17 @@ def plan_epoch(
     window = (generator.permutation(len(present)) // window_blocks)[block]
     # Sorting by (window, noise) shuffles within windows and keeps windows apart.
     order = np.lexsort((generator.random(rows), window))
-    weights = np.ones(rows, dtype=np.float32) if subset.weights is None else subset.weights.astype(np.float32)
-    return EpochPlan(subset.row_ids[order], weights[order], global_batch)
+    weights = None if subset.weights is None else subset.weights[order].astype(np.float32)
+    return EpochPlan(subset.row_ids[order], weights, global_batch, seed, subset.epoch)
+
+
+def _check_subset(subset: Subset) -> None:
+    rows = len(subset.row_ids)
+    if rows == 0:
+        raise InputError(f"epoch {subset.epoch} has no rows", "raise the kept share, or check the labels")
+    if (subset.row_ids[1:] <= subset.row_ids[:-1]).any():
+        raise InputError(f"epoch {subset.epoch}: row_ids are not increasing and distinct", "sort them, once each")
+    if subset.weights is not None and len(subset.weights) != rows:
+        raise InputError(
+            f"epoch {subset.epoch}: {len(subset.weights)} weights for {rows} rows", "give one for each row"
+        )

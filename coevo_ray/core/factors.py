@@ -23,7 +23,9 @@ def count_factors(indices: Indices, values: Float32Array, latents: int) -> npt.N
     """
     active = indices[values > 0]
     if active.size and (active.min() < 0 or active.max() >= latents):
-        raise InputError(f"factor {active.max()} of {latents} latents", "the codes belong to another SAE")
+        raise InputError(
+            f"factors {active.min()} to {active.max()} in codes of {latents} latents", "the codes belong to another SAE"
+        )
     return np.bincount(active, minlength=latents).astype(np.int64)
 
 
@@ -46,7 +48,7 @@ def shares(values: Float32Array) -> Float32Array:
 
 
 def representativeness(indices: Indices, values: Float32Array, p: Float64Array) -> Float32Array:
-    """R_i = sum_j a_ij p_j, float32[n]: rows made of frequent factors come first."""
+    """R_i = sum_j a_ij p_j, float32[n]: rows made of frequent factors come first (D5.2; p float64[latents])."""
     result: Float32Array = (shares(values) * p[indices]).sum(axis=1).astype(np.float32)
     return result
 
@@ -58,7 +60,7 @@ def diversity(
     rare_quantile: float = 0.5,
     covered: npt.NDArray[np.int64] | None = None,
 ) -> Float32Array:
-    """D_i = sum over rare j of a_ij log(1 / p_j), float32[n].
+    """D_i = sum over rare j of a_ij log(1 / p_j), float32[n] (arXiv 2603.04981, D5.2).
 
     Args:
         indices, values: codes.
@@ -88,7 +90,12 @@ def rank_normalise(x: Float32Array) -> Float32Array:
 
 
 def strongest_factor(indices: Indices, values: Float32Array) -> npt.NDArray[np.int32]:
-    """The factor with the largest value in each row, int32[n]; -1 where nothing is active."""
-    best = values.argmax(axis=1)
-    rows = np.arange(len(values))
-    return np.where(values[rows, best] > 0, indices[rows, best], -1).astype(np.int32)
+    """The factor with the largest value in each row, int32[n]; -1 where nothing is active.
+
+    Among equal values the lowest index wins, so that the order of a row's codes does not matter.
+    """
+    best = values.max(axis=1, initial=0.0)
+    none = np.iinfo(np.int32).max
+    is_best = (values == best[:, None]) & (values > 0)
+    strongest = np.where(is_best, indices, none).min(axis=1, initial=none)
+    return np.where(best > 0, strongest, -1).astype(np.int32)

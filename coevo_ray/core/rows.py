@@ -14,20 +14,24 @@ from coevo_ray.errors import InputError
 
 Int64Array = npt.NDArray[np.int64]
 
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+# Keeps participants independent of every choice of rows made with the same seed: with one hash for both, all rows
+# of the held-out split (the smallest hashes) would go to the first participant.
+_PARTICIPANTS = 0x7061727469636970
+
 
 def hash_rows(row_ids: Int64Array, seed: int) -> npt.NDArray[np.uint64]:
     """Hashes row_ids with splitmix64 (Steele et al. 2014).
 
     Args:
         row_ids: int64[n].
-        seed: any non-negative integer.
+        seed: any integer; taken modulo 2^64.
 
     Returns:
-        uint64[n], uniform over the whole range.
+        uint64[n], uniform over the whole range; for one seed distinct row_ids have distinct hashes.
     """
-    with np.errstate(over="ignore"):
-        offset = _mix(np.array([seed], dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-        return _mix(row_ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + offset)
+    offset = _mix(np.array([seed % 2**64], dtype=np.uint64) + _GAMMA)
+    return _mix(row_ids.astype(np.uint64) * _GAMMA + offset)
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -54,7 +58,7 @@ def assign_participants(row_ids: Int64Array, weights: Sequence[float], seed: int
     shares = np.asarray(weights, dtype=np.float64)
     if not 1 <= len(shares) <= 256 or not np.isfinite(shares).all() or (shares <= 0).any():
         raise InputError(f"participants' weights are {list(weights)}", "give 1 to 256 positive numbers")
-    unit = hash_rows(row_ids, seed).astype(np.float64) / 2.0**64
+    unit = hash_rows(row_ids, seed ^ _PARTICIPANTS).astype(np.float64) / 2.0**64
     bounds = np.cumsum(shares / shares.sum())
     index = np.searchsorted(bounds, unit, side="right")
     return np.minimum(index, len(shares) - 1).astype(np.uint8)
@@ -76,5 +80,7 @@ def choose_rows(candidates: Int64Array, count: int, seed: int) -> Int64Array:
     """
     if not 0 <= count <= len(candidates):
         raise InputError(f"{count} rows are wanted of {len(candidates)}", "ask for fewer rows")
-    order = np.lexsort((candidates, hash_rows(candidates, seed)))
-    return np.sort(candidates[order[:count]])
+    if count in (0, len(candidates)):
+        return np.sort(candidates[:count])
+    # Distinct rows have distinct hashes, so the smallest ones are a unique set and a partition finds it in O(n).
+    return np.sort(candidates[np.argpartition(hash_rows(candidates, seed), count - 1)[:count]])

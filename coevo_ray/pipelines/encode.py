@@ -95,7 +95,8 @@ def check_devices(compute: Compute) -> None:
     Raises:
         UsageError: states what was asked for and what the largest node has.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    nodes = [node["Resources"] for node in alive]
     for name, need in (("CPU", compute.cpus), ("GPU", compute.gpus)):
         have = max((node.get(name, 0.0) for node in nodes), default=0.0)
         if need > have:
@@ -275,7 +276,7 @@ class EncodeShard:
         }
 
     def _encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        parts = [np.zeros((0, self.prior.info.dim), dtype=np.float32)]
+        parts: list[npt.NDArray[np.float32]] = [np.zeros((0, self.prior.info.dim), dtype=np.float32)]
         for start in range(0, len(images), self.batch_rows):
             chunk = np.ascontiguousarray(images[start : start + self.batch_rows])
             features = encode_batch(self.prior, chunk, self.device)

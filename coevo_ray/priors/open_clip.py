@@ -127,12 +127,11 @@ def _check_tag(model: str, tag: dict[str, Any]) -> None:
     if not repository:
         check_download(tag["url"], f"open_clip:{model}", _remedy(model))
         return
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils._headers import build_hf_headers
-
-    if constants.HF_HUB_OFFLINE:
+    hub = library("huggingface_hub", f"open_clip:{model}", "pip install huggingface_hub")
+    if hub.constants.HF_HUB_OFFLINE:
         raise not_fetched(f"open_clip:{model}", "HF_HUB_OFFLINE is set", _remedy(model))
-    check_download(hf_hub_url(repository, files[-1]), f"open_clip:{model}", _remedy(model), build_hf_headers())
+    url, headers = hub.hf_hub_url(repository, files[-1]), hub.utils.build_hf_headers()
+    check_download(url, f"open_clip:{model}", _remedy(model), headers)
 
 
 def _download(model: str, tag: dict[str, Any]) -> Path:

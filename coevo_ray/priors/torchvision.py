@@ -25,6 +25,7 @@ from coevo_ray.priors.weights import (
     load_into,
     local_file,
     not_fetched,
+    unreadable,
 )
 
 _LICENCE = "code BSD-3-Clause; trained on ImageNet-1K"
@@ -134,6 +135,8 @@ def _pretrained(name: str, weights: str, entry: Any) -> nn.Module:
             made: nn.Module = _models(name).get_model(name, weights=entry, progress=False)
             return made
     except READ_ERRORS as error:
+        if cached.is_file():
+            raise unreadable(cached, error) from error
         raise not_fetched(f"torchvision:{name}/{weights}", str(error), _remedy(name, cached)) from error
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from coevo_ray.errors import UsageError
 from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, make_prior
 
-_NEEDED = {"module": nn.Module, "dim": int, "input_size": int}
+_NEEDED: dict[str, type] = {"module": nn.Module, "dim": int, "input_size": int}
 _FORM = "write callable:package.module:Class; the package must be installed, or on PYTHONPATH, on every node"
 
 
@@ -67,7 +67,7 @@ def _call(model: str, found: Callable[..., Any], input_size: int | None) -> Any:
 def _check_attributes(model: str, made: Any, input_size: int | None) -> None:
     for name, kind in _NEEDED.items():
         have: Any = getattr(made, name, None)
-        if not isinstance(have, kind) or (kind is int and have < 1):
+        if not isinstance(have, kind) or (isinstance(have, int) and have < 1):
             shown = f"has {name} = {have!r}"[:120] if hasattr(made, name) else f"has no {name}"
             raise UsageError(
                 f"callable:{model} gave a {type(made).__name__} that {shown}",

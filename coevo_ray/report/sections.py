@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coevo_ray.report import plots
-from coevo_ray.report.data import PolicyPlot, ReportData, TrainPlots
+from coevo_ray.report.data import PriorPlot, ReportData
+from coevo_ray.report.policies import PolicyRow, headline_row, policy_rows
 from coevo_ray.report.wording import (
     against,
     chance,
@@ -20,17 +21,13 @@ from coevo_ray.report.wording import (
     percent,
 )
 
+# The words of `core.gate.Gate.stopped_by`.
 STOPS = {
     "gain": "the gain that it still expected per unlabelled row fell below its threshold",
-    "relative_gain": "the gain that it still expected per unlabelled row fell below its threshold",
     "accuracy": "more labels no longer raised the measured accuracy",
-    "marginal_accuracy": "more labels no longer raised the measured accuracy",
-    "budget": "its label budget was spent",
-    "max_label_fraction": "its label budget was spent",
-    "rounds": "it reached the highest number of rounds allowed",
+    "max_labels": "its label budget was spent",
     "max_rounds": "it reached the highest number of rounds allowed",
     "exhausted": "no row without a label was left",
-    "pool": "no row without a label was left",
 }
 
 
@@ -50,7 +47,7 @@ class Section:
     title: str
     sentences: tuple[str, ...]
     plots: tuple[plots.Plot, ...]
-    table: Table
+    table: Table | None
 
 
 def sections(data: ReportData) -> list[Section]:
@@ -59,17 +56,237 @@ def sections(data: ReportData) -> list[Section]:
     return [section for section in made if section is not None]
 
 
+def absent(data: ReportData) -> str | None:
+    """A sentence that names the stages without a section."""
+    titles = {"pool": "ingest", "encode": "encode", "sae": "sae", "gate": "gate", "train": "train"}
+    there = {section.anchor for section in sections(data)}
+    missing = [title for anchor, title in titles.items() if anchor not in there]
+    return f"Not part of this run: {listing(missing)}." if missing else None
+
+
 def pool(data: ReportData) -> Section | None:
     """What came in."""
-    if lookup(data.summary, "pool") is None:
+    if not lookup(data.summary, "pool"):
         return None
-    rows, rejected = number(data.summary, "pool", "rows"), number(data.summary, "pool", "rejected")
+    figures = {key: number(data.summary, "pool", key) for key in ("rows", "train_rows", "test_rows", "rejected")}
+    rejected, test = figures["rejected"], figures["test_rows"]
+    sentences = [f"The pool holds {count(figures['rows'], 'row')}."] if figures["rows"] is not None else []
+    if rejected is not None:
+        more = "1 more row was" if rejected == 1 else f"{integer(rejected)} more rows were"
+        sentences.append("No row was rejected." if rejected == 0 else f"{more} rejected{_reasons(data)}.")
+    if test:
+        sentences.append("Nothing is trained on the test rows; the accuracies below are measured on them.")
+    elif test == 0:
+        sentences.append("No rows are held out as test rows, so accuracies cannot be measured on them.")
+    measures = [
+        ("rows", integer(figures["rows"])),
+        ("training rows", integer(figures["train_rows"])),
+        ("test rows", integer(test)),
+        ("classes", integer(number(data.summary, "pool", "classes"))),
+        ("rejected rows", integer(rejected)),
+        ("seconds", duration(number(data.summary, "pool", "seconds"))),
+    ]
+    return Section("pool", "Pool", tuple(sentences), (), _measures(measures))
+
+
+def encode(data: ReportData) -> Section | None:
+    """Prior models, their uniformity and their alignment."""
+    priors = _priors(data)
+    if not priors and not lookup(data.summary, "encode"):
+        return None
+    dim, shared = number(data.summary, "encode", "dim"), number(data.summary, "encode", "shared_rows")
+    sentences = [f"{count(len(priors), 'prior model')} encoded the pool."] if priors else []
+    sentences += _reference_sentence(data, priors)
+    if dim is not None and shared is not None:
+        sentences.append(
+            f"Every prior encoded {count(shared, 'shared row')}, and targets have {integer(dim)} dimensions."
+        )
+        if len(priors) > 1 and shared < 2 * dim:
+            sentences.append(f"Below {integer(2 * dim)} shared rows the alignment is uncertain.")
+    if data.encode is not None:
+        drawn = (plots.uniformity(data.encode), plots.alignment(data.encode))
+    else:
+        drawn = (None, None)
+    rows = tuple(
+        (
+            p.name + (" (reference)" if p.reference else ""),
+            decimal(finite(p.uniformity)),
+            decimal(finite(p.alignment_r2)),
+            integer(finite(p.rows)),
+            decimal(finite(p.rows_per_s), 1),
+        )
+        for p in priors
+    )
+    table = Table(("prior", "uniformity", "alignment R²", "rows", "rows/s"), rows) if rows else None
+    return Section("encode", "Targets from prior models", _took(data, "encode", sentences), _shown(*drawn), table)
+
+
+def sae(data: ReportData) -> Section | None:
+    """Factors of the sparse autoencoder."""
+    if data.sae is None and not lookup(data.summary, "sae"):
+        return None
+    keys = ("explained_variance", "dead_fraction", "latents", "k")
+    variance, dead, latents, k = (number(data.summary, "sae", key) for key in keys)
     sentences = []
-    if rows is not None and rejected is not None:
-        outcome = "none was rejected" if rejected == 0 else f"{count(rejected, 'more row')} rejected"
-        sentences.append(f"The pool holds {count(rows, 'row')}; {outcome.replace('rows rejected', 'rows were rejected')}.")
-    sentences.append("Test rows are held out: nothing is trained on them, all accuracies are measured on them.")
-    keys = ("rows", "train_rows", "test_rows", "classes", "rejected")
-    names = ("rows", "training rows", "test rows", "classes", "rejected rows")
-    cells = tuple((name, integer(number(data.summary, "pool", key))) for key, name in zip(keys, names, strict=True))
-    return Section("pool", "Pool", tuple(sentences), (), Table(("measure", "value"), cells))
+    if variance is not None and variance > 0:
+        sentences.append(f"The factors explain {percent(variance)} of the targets' variance.")
+    elif variance is not None:
+        sentences.append("The factors reproduce the targets no better than the targets' mean does.")
+    if latents is not None and k is not None:
+        sentences.append(f"Each row is described by its {integer(k)} strongest of {count(latents, 'factor')}.")
+    drawn: tuple[plots.Plot | None, ...] = ()
+    if data.sae is not None:
+        drawn = (plots.frequencies(data.sae, k), plots.explained_variance(data.sae))
+    measures = [
+        ("explained variance", percent(variance)),
+        ("dead fraction at the end of the fit", percent(dead)),
+        ("factors (latents)", integer(latents)),
+        ("active factors of a row (k)", integer(k)),
+    ]
+    return Section("sae", "Factors", _took(data, "sae", sentences), _shown(*drawn), _measures(measures))
+
+
+def gate(data: ReportData) -> Section | None:
+    """Labels that were asked for, against random labels and all labels."""
+    if data.gate is None and not lookup(data.summary, "gate"):
+        return None
+    keys = ("labels", "label_fraction", "rounds", "accuracy", "random_accuracy", "full_accuracy")
+    figures = {key: number(data.summary, "gate", key) for key in keys}
+    labels, accuracy = figures["labels"], figures["accuracy"]
+    sentences = []
+    if labels is not None:
+        share = figures["label_fraction"]
+        of = f", {percent(share)} of the training rows" if share is not None else ""
+        rounds = figures["rounds"]
+        sentences.append(
+            f"The gate asked for {count(labels, 'label')}{of}"
+            + (f", in {count(rounds, 'round')}." if rounds is not None else ".")
+        )
+    sentences += _stop_sentence(data)
+    if accuracy is not None:
+        others = (
+            ("with the same number of random labels", figures["random_accuracy"]),
+            ("with all labels", figures["full_accuracy"]),
+        )
+        compared = [
+            f"{against(accuracy, other)} {what} ({percent(other)})" for what, other in others if other is not None
+        ]
+        tail = f": {listing(compared)}" if compared else ""
+        sentences.append(f"Its accuracy is {percent(accuracy)}{tail}.")
+        sentences += [chance(number(data.summary, "pool", "test_rows"), accuracy) or ""]
+    drawn: tuple[plots.Plot | None, ...] = ()
+    if data.gate is not None:
+        drawn = (plots.labels_curve(data.gate), plots.mean_gain(data.gate))
+    measures = [
+        ("labels asked for", integer(labels)),
+        ("share of the training rows", percent(figures["label_fraction"])),
+        ("rounds", integer(figures["rounds"])),
+        ("stopped by", _stop_word(data) or "not stated"),
+        ("accuracy of the gate", percent(accuracy)),
+        ("accuracy of random labels", percent(figures["random_accuracy"])),
+        ("accuracy of all labels", percent(figures["full_accuracy"])),
+    ]
+    return Section("gate", "Annotation gate", _took(data, "gate", sentences), _shown(*drawn), _measures(measures))
+
+
+def train(data: ReportData) -> Section | None:
+    """Trainings under each policy."""
+    rows = policy_rows(data)
+    if not rows:
+        return None
+    drawn: tuple[plots.Plot | None, ...] = ()
+    if data.train is not None:
+        drawn = (plots.policies_curve(data.train), plots.usage(data.train))
+    cells = tuple(
+        (row.name, percent(row.kept_share), percent(row.accuracy), integer(row.samples), duration(row.seconds))
+        for row in rows
+    )
+    table = Table(("policy", "kept share", "accuracy", "samples", "time"), cells)
+    return Section("train", "Training on each epoch's subset", _train_sentences(data, rows), _shown(*drawn), table)
+
+
+def _train_sentences(data: ReportData, rows: list[PolicyRow]) -> tuple[str, ...]:
+    own = headline_row(rows)
+    if own is None or own.accuracy is None:
+        return ("No accuracy was measured.",)
+    kept = f"kept {percent(own.kept_share)} of the labelled training rows in each epoch and " if own.kept_share else ""
+    sentences = [f"Policy {own.name} {kept}reached an accuracy of {percent(own.accuracy)}."]
+    compared = [
+        f"{against(own.accuracy, row.accuracy)} {row.name} ({percent(row.accuracy)}{_visits(own, row)})"
+        for row in rows
+        if row is not own and row.accuracy is not None
+    ]
+    if compared:
+        sentences.append(f"That is {listing(compared)}.")
+        sentences.append(chance(number(data.summary, "pool", "test_rows"), own.accuracy) or "")
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def _visits(own: PolicyRow, other: PolicyRow) -> str:
+    """The other policy's samples relative to ours, where they differ by more than one per cent."""
+    if not own.samples or not other.samples or abs(other.samples / own.samples - 1) <= 0.01:
+        return ""
+    return f", with {decimal(other.samples / own.samples, 1)} times the samples"
+
+
+def _priors(data: ReportData) -> list[PriorPlot]:
+    """The priors of the plots, or else those of the summary."""
+    if data.encode is not None:
+        return list(data.encode.priors)
+    entries = lookup(data.summary, "encode", "priors")
+    reference = lookup(data.summary, "encode", "reference")
+    keys = ("uniformity", "alignment_r2", "rows", "rows_per_s")
+    return [
+        PriorPlot(str(e.get("name")), *(e.get(key) for key in keys), reference=e.get("name") == reference)
+        for e in (entries if isinstance(entries, list) else [])
+        if isinstance(e, dict)
+    ]
+
+
+def _reference_sentence(data: ReportData, priors: list[PriorPlot]) -> list[str]:
+    named = lookup(data.summary, "encode", "reference")
+    name = named if isinstance(named, str) else next((p.name for p in priors if p.reference), None)
+    if name is None or len(priors) < 2:
+        return []
+    known = [(value, p.name) for p in priors if (value := finite(p.uniformity)) is not None]
+    own = next((value for value, prior in known if prior == name), None)
+    if own is None:
+        return [f"The others were brought into the space of {name}."]
+    if own <= min(known)[0]:
+        return [f"The others were brought into the space of {name}, whose uniformity is the lowest."]
+    return [f"The others were brought into the space of {name}, although {min(known)[1]} has a lower uniformity."]
+
+
+def _stop_word(data: ReportData) -> str:
+    plotted = data.gate.stopped_by if data.gate is not None else ""
+    return str(plotted or lookup(data.summary, "gate", "stopped_by") or "")
+
+
+def _stop_sentence(data: ReportData) -> list[str]:
+    word = _stop_word(data)
+    if not word:
+        return []
+    return [f"It stopped because {STOPS[word]}." if word in STOPS else f"It stopped by: {word}."]
+
+
+def _reasons(data: ReportData) -> str:
+    """Rejected rows per reason, in brackets, where the summary has them."""
+    reasons = lookup(data.summary, "pool", "reject_reasons")
+    if not isinstance(reasons, dict) or not reasons:
+        return ""
+    return f" ({listing([f'{integer(finite(n))} {reason}' for reason, n in sorted(reasons.items())])})"
+
+
+def _took(data: ReportData, stage: str, sentences: list[str]) -> tuple[str, ...]:
+    """The sentences that are there, and how long the stage took."""
+    seconds = number(data.summary, stage, "seconds")
+    last = [f"This stage took {duration(seconds)}."] if seconds is not None else []
+    return tuple(sentence for sentence in sentences + last if sentence)
+
+
+def _measures(measures: list[tuple[str, str]]) -> Table:
+    return Table(("measure", "value"), tuple(measures))
+
+
+def _shown(*drawn: plots.Plot | None) -> tuple[plots.Plot, ...]:
+    return tuple(plot for plot in drawn if plot is not None)

@@ -64,7 +64,8 @@ def fit(
         result = trainer.fit()
     if result.checkpoint is None:
         raise StoppedError(f"{title} ended without a checkpoint", "run the same command again")
-    return result.checkpoint
+    checkpoint: Checkpoint = result.checkpoint
+    return checkpoint
 
 
 def worker_threads(cpus: float, gpus: float) -> None:

@@ -1,0 +1,107 @@
+"""The report of a run: one HTML page that needs no network and no script."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from coevo_ray.report import style
+from coevo_ray.report.data import ReportData
+from coevo_ray.report.policies import headline_row, policy_rows
+from coevo_ray.report.sections import absent, sections
+from coevo_ray.report.wording import against, count, duration, integer, number, percent
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One figure of the strip at the top and the sentence that explains it."""
+
+    name: str
+    value: str
+    sentence: str
+
+
+def render_report(data: ReportData) -> str:
+    """The report as the text of a self-contained HTML page; the same data give the same text.
+
+    Args:
+        data: the figures of the run; stages that were not run are None and missing in the summary.
+
+    Returns:
+        HTML with inline SVG, without references to anything outside.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("coevo_ray.report").joinpath("report.html.j2").read_text("utf-8"))
+    html = template.render(
+        data=data,
+        headlines=headlines(data),
+        sections=sections(data),
+        absent=absent(data),
+        summary_json=json.dumps(data.summary, indent=2, ensure_ascii=False, default=str),
+        light=style.css_variables(dark=False),
+        dark=style.css_variables(dark=True),
+    )
+    return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def headlines(data: ReportData) -> list[Headline]:
+    """The figures that matter, in the order of the flow; those that were not measured are left out."""
+    made = (_rows(data), _variance(data), _labels(data), _kept(data), _seconds(data))
+    return [headline for headline in made if headline is not None]
+
+
+def _rows(data: ReportData) -> Headline | None:
+    rows = number(data.summary, "pool", "rows")
+    if rows is None:
+        return None
+    train, test = (number(data.summary, "pool", key) for key in ("train_rows", "test_rows"))
+    split = f", {integer(train)} to learn from and {integer(test)} to test on" if None not in (train, test) else ""
+    return Headline("Rows", integer(rows), f"{'is' if rows == 1 else 'are'} in the pool{split}.")
+
+
+def _variance(data: ReportData) -> Headline | None:
+    variance = number(data.summary, "sae", "explained_variance")
+    if variance is None:
+        return None
+    latents = number(data.summary, "sae", "latents")
+    by = f"by {count(latents, 'factor')}" if latents is not None else "by the factors"
+    return Headline(
+        "Explained variance", percent(variance), f"of what the prior models say about the rows is kept {by}."
+    )
+
+
+def _labels(data: ReportData) -> Headline | None:
+    share = number(data.summary, "gate", "label_fraction")
+    if share is None:
+        return None
+    labels, accuracy, full = (number(data.summary, "gate", key) for key in ("labels", "accuracy", "full_accuracy"))
+    asked = f" ({integer(labels)})" if labels is not None else ""
+    return Headline(
+        "Labels", percent(share), f"of the labels were asked for{asked}{_accuracy(accuracy, full, 'all labels')}"
+    )
+
+
+def _kept(data: ReportData) -> Headline | None:
+    rows = policy_rows(data)
+    own = headline_row(rows)
+    if own is None or own.kept_share is None:
+        return None
+    full = next((row.accuracy for row in rows if row.full and row is not own), None)
+    sentence = f"of the labelled training rows are used in an epoch by policy {own.name}"
+    return Headline("Kept share", percent(own.kept_share), sentence + _accuracy(own.accuracy, full, "full data"))
+
+
+def _accuracy(accuracy: float | None, full: float | None, everything: str) -> str:
+    """The end of a sentence: the accuracy and how it compares."""
+    if accuracy is None:
+        return "; its accuracy was not measured."
+    compared = f", {against(accuracy, full)} with {everything} ({percent(full)})" if full is not None else ""
+    return f"; accuracy {percent(accuracy)}{compared}."
+
+
+def _seconds(data: ReportData) -> Headline | None:
+    seconds = number(data.summary, "seconds")
+    return None if seconds is None else Headline("Time", duration(seconds), "for all stages together.")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.priors.base import (
+    LoadedPrior,
+    Prior,
+    channels,
+    encode_batch,
+    feature_dim,
+    known,
+    make_prior,
+    weights_hash,
+)
+
+
+class Means(nn.Module):
+    """Features that can be computed by hand: the mean of each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(2, 3)) * self.scale
+
+
+class Raises(Means):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no\nkernel")
+
+
+class Maps(Means):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+def prior(module: nn.Module | None = None, dim: int = 3) -> LoadedPrior:
+    return make_prior("test:means", module or Means(), 4, dim, (10.0, 20.0, 30.0), (2.0, 4.0, 5.0), "none")
+
+
+def images(rows: int, size: int = 4) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.Generator(np.random.PCG64(0)).integers(0, 256, (rows, size, size, 3), dtype=np.uint8)
+
+
+def test_batch_is_normalised_in_pixel_units() -> None:
+    batch = images(5)
+    got = encode_batch(prior(), batch, "cpu")
+    assert got.dtype == np.float32
+    for i in range(5):
+        for c, (mean, std) in enumerate(((10, 2), (20, 4), (30, 5))):
+            total = sum((int(batch[i, y, x, c]) - mean) / std for y in range(4) for x in range(4))
+            assert got[i, c] == pytest.approx(total / 16, rel=1e-5)
+
+
+def test_batches_do_not_influence_one_another() -> None:
+    batch = images(6)
+    whole = encode_batch(prior(), batch, "cpu")
+    parts = [encode_batch(prior(), batch[i : i + 2], torch.device("cpu")) for i in (0, 2, 4)]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-6)
+    assert encode_batch(prior(), batch[:0], "cpu").shape == (0, 3)
+
+
+def test_read_only_images_are_taken_without_a_warning() -> None:
+    batch = images(2)
+    expected = encode_batch(prior(), batch, "cpu")
+    batch.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(encode_batch(prior(), batch, "cpu"), expected)
+
+
+def test_wrong_images_and_features_name_the_prior() -> None:
+    with pytest.raises(InputError, match=r"test:means was given uint8\[2, 5, 5, 3\], needs uint8\[b, 4, 4, 3\]"):
+        encode_batch(prior(), images(2, size=5), "cpu")
+    with pytest.raises(InputError, match="was given float64"):
+        encode_batch(prior(), images(2).astype(np.float64), "cpu")
+    with pytest.raises(InputError, match=r"test:means gave \[2, 3\], need \[2, 7\]"):
+        encode_batch(prior(dim=7), images(2), "cpu")
+    with pytest.raises(InputError, match="test:means failed on a batch of 2 images: no kernel"):
+        encode_batch(prior(Raises()), images(2), "cpu")
+
+
+def test_a_prior_is_in_evaluation_mode_frozen_and_travels() -> None:
+    module = nn.Sequential(Means(), nn.Dropout())
+    made: Prior = prior(module)
+    assert not any(m.training for m in module.modules())
+    assert not any(p.requires_grad for p in module.parameters())
+    copy = pickle.loads(pickle.dumps(made))
+    assert copy.info == made.info
+    assert np.array_equal(encode_batch(copy, images(2), "cpu"), encode_batch(made, images(2), "cpu"))
+    assert "4 (bicubic)" in made.info.preprocessing
+    assert "10 20 30" in made.info.preprocessing
+
+
+def test_weights_hash_is_that_of_names_types_shapes_and_bytes() -> None:
+    def linear(value: float, dtype: torch.dtype = torch.float32, columns: int = 6) -> nn.Linear:
+        module = nn.Linear(columns, 12 // columns, bias=False).to(dtype)
+        nn.init.constant_(module.weight, value)
+        return module
+
+    same = weights_hash(linear(1.0))
+    assert same == weights_hash(linear(1.0))
+    assert len(same) == 64
+    for other in (linear(2.0), linear(1.0, torch.bfloat16), linear(1.0, columns=3), nn.Sequential(linear(1.0))):
+        assert weights_hash(other) != same
+    strided = linear(1.0)
+    strided.weight = nn.Parameter(torch.ones(6, 2).T)
+    assert weights_hash(strided) == same
+    assert weights_hash(nn.BatchNorm1d(2)) != weights_hash(nn.BatchNorm1d(2, momentum=None, affine=False))
+
+
+def test_feature_dim_is_found_or_explained() -> None:
+    assert feature_dim("x:y", Means(), 8) == 3
+    with pytest.raises(UsageError, match=r"x:y cannot take 2 pixels"):
+        feature_dim("x:y", nn.Conv2d(3, 3, 5), 2)
+    with pytest.raises(UsageError, match=r"x:y gives \[1, 3, 4, 4\]"):
+        feature_dim("x:y", Maps(), 4)
+
+
+def test_known_names_pass_and_others_get_the_nearest() -> None:
+    names = [f"ViT-B-{i}" for i in range(20)]
+    known("model", "ViT-B-7", names, "x:MODEL")
+    with pytest.raises(UsageError, match=r"unknown model 'vit-b-7'; did you mean ViT-B-7") as caught:
+        known("model", "vit-b-7", names, "x:MODEL")
+    assert "and 8 more" in caught.value.remedy
+    with pytest.raises(UsageError) as caught:
+        known("model", "zzz", ["a", "b"], "x:MODEL")
+    assert "did you mean" not in caught.value.cause
+    assert caught.value.remedy == "write x:MODEL; known: a, b"
+
+
+def test_channels_are_three() -> None:
+    assert channels((0.0, 0.5, 1.0)) == (0.0, 127.5, 255.0)
+    with pytest.raises(UsageError, match="2 values"):
+        channels((0.5, 0.5))
