@@ -99,8 +99,8 @@ class EpochPlan:
     def _rank_batch(self, first: int, rank: int, world_size: int) -> RankBatch:
         end = min(first + self.global_batch, len(self.order))
         mine = slice(first + rank, end, world_size)
-        rows = self.order[mine]
-        weights = np.ones(len(rows), dtype=np.float32) if self.weights is None else self.weights[mine]
+        rows = self.order[mine].copy()
+        weights = np.ones(len(rows), dtype=np.float32) if self.weights is None else self.weights[mine].copy()
         padding = -(-(end - first) // world_size) - len(rows)
         if padding:
             rows = np.concatenate([rows, np.repeat(self.order[first], padding)])
@@ -125,18 +125,18 @@ def plan_epoch(
     """
     _check_subset(subset)
     rows = len(subset.row_ids)
-    least = int(np.min(block_rows, initial=1)) if np.ndim(block_rows) == 0 else 1
-    if min(global_batch, window_blocks, least) < 1:
+    size = int(block_rows) if np.ndim(block_rows) == 0 else None
+    if min(global_batch, window_blocks, 1 if size is None else size) < 1:
         raise InputError(
             f"global batch {global_batch}, window {window_blocks} blocks, blocks of {block_rows} rows",
             "all must be 1 or more",
         )
     generator = np.random.Generator(np.random.PCG64([seed % 2**64, subset.epoch]))
-    if np.ndim(block_rows) == 0:
-        block = subset.row_ids // block_rows
-    else:
-        block = np.searchsorted(block_rows, subset.row_ids, side="right")
-    present, block = np.unique(block, return_inverse=True)
+    starts = np.asarray(block_rows)
+    ids = subset.row_ids
+    present, block = np.unique(
+        np.searchsorted(starts, ids, side="right") if size is None else ids // size, return_inverse=True
+    )
     window = (generator.permutation(len(present)) // window_blocks)[block]
     # Sorting by (window, noise) shuffles within windows and keeps windows apart.
     order = np.lexsort((generator.random(rows), window))

@@ -1,321 +1,340 @@
-"""The annotation gate: which rows deserve a label, until it stops by itself (arXiv 2506.08070; DESIGN section 5.4)."""
+"""The annotation gate: which rows deserve a label (Info-Coevolution, arXiv 2506.08070; DESIGN 5.4).
+
+Rows are positions 0..N-1 of the neighbour graph. A gate lives through rounds: predictions come in, rows are requested,
+labels are submitted, until `stopped_by` names a reason. It keeps 12 bytes for each row beside the graph and what the
+labels need, and its whole state can be saved between any two calls.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.gate_rules import (
-    Beliefs,
-    beliefs,
-    draw_diverse,
-    draw_in_proportion,
-    margin_gain,
-    published_gain,
-)
+from coevo_ray.core.gate_beliefs import Beliefs, refuse
+from coevo_ray.core.gate_config import GateConfig
+from coevo_ray.core.gate_draw import draw_diverse, draw_in_proportion, draw_random, row_noise
+from coevo_ray.core.gate_stop import StopReason, stop_reason
 from coevo_ray.core.graph import NeighbourGraph
-from coevo_ray.core.rows import Int64Array, choose_rows
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import InputError
+
+__all__ = ["AnnotationGate", "GateConfig", "Requests", "StopReason"]
+
+Int64Array = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+_FIELDS = ("classes", "rounds", "predicted", "first_gain", "seen", "accuracies")
+_ARRAYS = ("candidates", "confidence", "best", "gain", "rows", "row_rounds", "open", "open_gains")
 
 
-@dataclass(frozen=True)
-class GateConfig:
-    """Settings of a gate.
-
-    Attributes:
-        classes: C, 2 or more.
-        round_size: rows of a round.
-        neighbours, min_similarity: which neighbours vote.
-        recheck_neighbours, recheck_similarity: which neighbours are near: their gain changes within a round (compat),
-            and of them only the best is asked for in a round (margin).
-        rule: "margin" (default) or "compat", the published gain and draw.
-        seed: seed of random rows.
-        relative_gain: stop when the mean gain of unlabelled rows falls below this share of the first one.
-        accuracy_patience, accuracy_tolerance: stop after so many rounds without an accuracy that is better by more than
-            the tolerance, but not before the mean gain has halved: a small sample is noisy.
-        max_labels, max_rounds: never more.
-    """
-
-    classes: int
-    round_size: int
-    neighbours: int = 16
-    min_similarity: float = 0.85
-    recheck_neighbours: int = 8
-    recheck_similarity: float = 0.9
-    rule: Literal["margin", "compat"] = "margin"
-    seed: int = 0
-    relative_gain: float = 0.2
-    accuracy_patience: int = 4
-    accuracy_tolerance: float = 0.002
-    max_labels: int = np.iinfo(np.int64).max
-    max_rounds: int = np.iinfo(np.int64).max
-
-    def __post_init__(self) -> None:
-        sizes = (self.round_size, self.neighbours, self.recheck_neighbours, self.accuracy_patience)
-        if self.classes < 2 or min(*sizes, self.max_labels, self.max_rounds) < 1:
-            raise UsageError(f"a gate of {self}", "classes must be 2 or more, all other counts 1 or more")
-        if self.rule not in ("margin", "compat"):
-            raise UsageError(f"unknown rule {self.rule!r}", "use margin or compat")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Requests:
     """Rows that need a label now.
 
     Attributes:
-        round: from 0, the random first one.
-        row_ids: int64[n], increasing; rows of the graph.
-        gains: float32[n]; 1 in the first round.
+        round: number of the round, from 0.
+        row_ids: int64[n], rows of the graph, in the order of the draw.
+        gains: float32[n], expected gain of each; 0 for random first rows.
     """
 
     round: int
     row_ids: Int64Array
-    gains: npt.NDArray[np.float32]
+    gains: Float32Array
 
 
 class AnnotationGate:
-    """Asks, takes answers, and stops. All random choices are functions of (seed, round).
+    """Decides which rows are labelled next, and when enough are.
 
     Args:
         config: settings.
         graph: neighbours of N rows.
-        candidates: bool[N], rows that may be asked about.
+        candidates: bool[N], rows that may be asked about; the others still vote.
 
     Raises:
-        InputError: shapes do not fit, or there are no candidates.
+        InputError: the candidates do not fit the graph, or there are none.
     """
 
-    def __init__(self, config: GateConfig, graph: NeighbourGraph, candidates: npt.NDArray[np.bool_]) -> None:
-        if candidates.shape != (graph.rows,) or not candidates.any():
-            raise InputError(
-                f"{int(candidates.sum())} candidates in an array of {candidates.shape} for {graph.rows} rows",
-                "give one flag for each row of the graph, and at least one candidate",
-            )
-        self.config, self.graph, self.candidates = config, graph, candidates
-        self.rounds = 0
-        self._labels = np.full(graph.rows, -1, dtype=np.int64)
-        self._round = np.full(graph.rows, -1, dtype=np.int32)
-        self._outstanding = np.zeros(0, dtype=np.int64)
-        self._probabilities: npt.NDArray[np.float32] | None = None
-        self._gain: npt.NDArray[np.float64] | None = None
+    def __init__(self, config: GateConfig, graph: NeighbourGraph, candidates: BoolArray) -> None:
+        if candidates.shape != (graph.rows,) or candidates.dtype != np.bool_:
+            have = f"{candidates.dtype}{list(candidates.shape)}"
+            raise InputError(f"candidates {have} for a graph of {graph.rows} rows", "give bool[N]")
+        if not candidates.any():
+            raise InputError("no row may be asked about", "leave at least one candidate")
+        self.config = config
+        self._graph = graph
+        self._candidates = candidates.copy()
+        self._beliefs = Beliefs(config, graph)
+        self._rows: Int64Array = np.zeros(0, dtype=np.int64)  # labelled rows in the order of their answers,
+        self._row_rounds: Int32Array = np.zeros(0, dtype=np.int32)  # and in which round each was requested
+        self._open: Int64Array = np.zeros(0, dtype=np.int64)  # requests of the open round, answered or not
+        self._open_gains: Float32Array = np.zeros(0, dtype=np.float32)
+        self._rounds = 0
+        self._predicted = False
         self._first_gain: float | None = None
-        self._accuracies: list[float] = []
-
-    # -- what is known -------------------------------------------------------------------------------------------
-
-    @property
-    def outstanding(self) -> bool:
-        """Whether requests wait for answers."""
-        return len(self._outstanding) > 0
-
-    @property
-    def labelled_rows(self) -> int:
-        """Number of labels."""
-        return int((self._labels >= 0).sum())
-
-    @property
-    def mean_gain(self) -> float | None:
-        """Mean gain of the candidates without a label; None before the first predictions, 0 when none is left."""
-        if self._gain is None:
-            return None
-        open_ = self._open()
-        return float(self._gain[open_].mean()) if len(open_) else 0.0
-
-    @property
-    def stopped_by(self) -> str | None:
-        """Why no more labels are asked for: "exhausted", "max_labels", "max_rounds", "gain", "accuracy"; or None."""
-        if self.rounds == 0 or self.outstanding:
-            return None
-        if len(self._open()) == 0:
-            return "exhausted"
-        if self.labelled_rows >= self.config.max_labels:
-            return "max_labels"
-        if self.rounds >= self.config.max_rounds:
-            return "max_rounds"
-        gain, first = self.mean_gain, self._first_gain
-        if gain is None or not first:
-            return None
-        if gain < self.config.relative_gain * first:
-            return "gain"
-        if gain < 0.5 * first and self._accuracy_stands_still():
-            return "accuracy"
-        return None
-
-    def labels(self) -> tuple[Int64Array, Int64Array, npt.NDArray[np.int32]]:
-        """Labelled rows: row, label, round; increasing by row."""
-        rows = np.flatnonzero(self._labels >= 0)
-        return rows, self._labels[rows], self._round[rows]
+        self._seen = 0  # labels that there were when the latest predictions came
+        self._accuracies: dict[int, float] = {}
 
     # -- asking --------------------------------------------------------------------------------------------------
 
     def request_seed(self, count: int) -> Requests:
-        """Random rows to begin with; the same while they are unanswered.
+        """Random candidates for round 0; the same ones until they are answered.
+
+        Args:
+            count: rows, cut to `max_labels`.
 
         Raises:
-            InputError: the first round is over, or there are fewer candidates.
+            InputError: round 0 is over, or there are fewer candidates.
         """
-        if self.rounds > 0:
-            raise InputError(f"{self.rounds} rounds are over", "random rows are only asked for at the start")
-        if not self.outstanding:
-            count = min(count, self.config.max_labels)
-            self._outstanding = choose_rows(np.flatnonzero(self.candidates).astype(np.int64), count, self.config.seed)
-        return Requests(0, self._outstanding, np.ones(len(self._outstanding), dtype=np.float32))
+        if self._rounds > 0:
+            raise InputError(f"round {self._rounds} is open; random rows are for round 0", "call request")
+        if len(self._open) == 0:
+            rows = np.flatnonzero(self._candidates)
+            count = min(count, self.config.max_labels or count)
+            if not 1 <= count <= len(rows):
+                raise InputError(
+                    f"{count} random first rows are wanted of {len(rows)} candidates", f"ask for 1 to {len(rows)}"
+                )
+            self._open = draw_random(rows, count, self._noise())
+            self._open_gains = np.zeros(count, dtype=np.float32)
+        return self._requests()
 
     def request(self) -> Requests:
-        """The rows to label now: the same while some are unanswered, none when the gate has stopped.
+        """Rows to label: what is unanswered of the open round, else a new round's; none once the gate has stopped.
 
         Raises:
             InputError: there are no predictions yet.
         """
-        if not self.outstanding and self.stopped_by is None:
-            if self._gain is None:
-                raise InputError("the gate has no predictions", "call request_seed, then update_predictions")
-            self._outstanding = self._draw(self._gain)
-        rows = self._outstanding
-        gains = np.ones(len(rows)) if self._gain is None else self._gain[rows]
-        return Requests(self.rounds, rows, gains.astype(np.float32))
+        if len(self._open) > 0 or self.stopped_by is not None:
+            return self._requests()
+        if not self._predicted:
+            raise InputError("the gate has no predictions", "call request_seed for random rows, or update_predictions")
+        if self._first_gain is None:
+            self._first_gain = self.mean_gain
+        rows = self._unlabelled()
+        left = len(rows) if self.config.max_labels is None else self.config.max_labels - self.labelled_rows
+        self._open = self._draw(rows, min(self.config.round_size, left, len(rows)))
+        self._open_gains = self._beliefs.gain[self._open]
+        return self._requests()
 
-    def _draw(self, gain: npt.NDArray[np.float64]) -> Int64Array:
-        config, rows = self.config, self._open()
-        count = min(config.round_size, len(rows), config.max_labels - self.labelled_rows)
-        if config.rule == "compat":
-            return draw_in_proportion(gain, rows, count, config.seed, self.rounds)
-        return draw_diverse(gain, rows, count, self.graph, config.recheck_neighbours, config.recheck_similarity)
+    def _draw(self, rows: Int64Array, count: int) -> Int64Array:
+        gain, noise = self._beliefs.gain, self._noise()
+        if self.config.rule == "compat":
+            return draw_in_proportion(rows, gain, count, noise)
+        return draw_diverse(
+            rows,
+            gain,
+            count,
+            noise,
+            self._graph,
+            neighbours=self.config.recheck_neighbours,
+            similarity=self.config.recheck_similarity,
+            taken=self._rows[self._seen :],  # what was answered there has not reached the gains yet
+        )
+
+    def _requests(self) -> Requests:
+        waiting = ~self._beliefs.labelled[self._open]
+        return Requests(self._rounds, self._open[waiting], self._open_gains[waiting])
+
+    def _noise(self) -> npt.NDArray[np.float64]:
+        return row_noise(self._graph.rows, self.config.seed, self._rounds)
+
+    def _unlabelled(self) -> Int64Array:
+        return np.flatnonzero(self._candidates & ~self._beliefs.labelled)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
-    def check_answers(self, row_ids: Int64Array, labels: Int64Array) -> npt.NDArray[np.bool_]:
-        """Which answers are new, bool[n]; answers that repeat a label that is there are not.
+    def check_answers(self, row_ids: Int64Array, labels: Int64Array) -> BoolArray:
+        """Which answers are new, bool[n]; a repeated answer with the same label is not.
 
         Raises:
-            InputError: a row was not asked for, a label is out of range or contradicts the one that is there.
+            InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ.
         """
-        if len(row_ids) != len(labels) or len(np.unique(row_ids)) != len(row_ids):
-            raise InputError(
-                f"{len(row_ids)} rows (some twice?) and {len(labels)} labels", "give one label for each row"
-            )
-        wrong = (labels < 0) | (labels >= self.config.classes)
-        if wrong.any():
-            raise InputError(f"label {labels[wrong][0]} is not in 0..{self.config.classes - 1}", "mend that answer")
-        there = self._labels[row_ids]
-        new = there < 0
-        strange = new & ~np.isin(row_ids, self._outstanding)
-        if strange.any():
-            first = row_ids[strange][:3].tolist()
-            raise InputError(f"{strange.sum()} rows were not asked for, first {first}", "answer only requested rows")
-        differ = ~new & (there != labels)
-        if differ.any():
-            row = int(row_ids[differ][0])
-            raise InputError(
-                f"{differ.sum()} rows have another label already: row {row} has {self._labels[row]}",
-                "decide which one holds; the first stays",
-            )
-        return new
+        kinds = {row_ids.dtype.kind, labels.dtype.kind}
+        if row_ids.ndim != 1 or row_ids.shape != labels.shape or not kinds <= {"i", "u"}:
+            have = f"row_ids {row_ids.dtype}{list(row_ids.shape)} and labels {labels.dtype}{list(labels.shape)}"
+            raise InputError(have, "give one integer label for each row")
+        rows, classes = self._graph.rows, self.config.classes
+        refuse((row_ids < 0) | (row_ids >= rows), row_ids, f"are not among the graph's {rows}")
+        refuse((labels < 0) | (labels >= classes), row_ids, f"have labels outside 0..{classes - 1}")
+        old = self._beliefs.labelled[row_ids]
+        refuse(~old & ~np.isin(row_ids, self._open), row_ids, "were not requested")
+        refuse(old & (self._beliefs.best[row_ids] != labels), row_ids, "have another label already")
+        _, first, same = np.unique(row_ids, return_index=True, return_inverse=True)
+        refuse(labels != labels[first][same], row_ids, "have two labels in one submission")
+        new = np.zeros(len(row_ids), dtype=np.bool_)
+        new[first] = True
+        return new & ~old
 
     def submit(self, row_ids: Int64Array, labels: Int64Array) -> int:
-        """Takes answers; returns how many were new. The round is over when all its rows are answered.
+        """Takes labels; the round closes with the last of its answers.
+
+        Args:
+            row_ids: int64[n], requested rows; any part of them, in any order.
+            labels: int64[n] in 0..C-1.
+
+        Returns:
+            Newly accepted labels; what was accepted before changes nothing.
 
         Raises:
-            InputError: as `check_answers`; nothing is taken then.
+            InputError: as `check_answers`; nothing is taken.
         """
         new = self.check_answers(row_ids, labels)
-        rows = row_ids[new]
-        self._labels[rows] = labels[new]
-        self._round[rows] = self.rounds
-        if self.config.rule == "compat" and self._gain is not None and len(rows):
-            self._recheck(rows)
-        was_open = self.outstanding
-        self._outstanding = self._outstanding[~np.isin(self._outstanding, rows)]
-        if was_open and not self.outstanding:
-            self.rounds += 1
+        rows = row_ids[new].astype(np.int64)
+        self._rows = np.concatenate([self._rows, rows])
+        self._row_rounds = np.concatenate([self._row_rounds, np.full(len(rows), self._rounds, dtype=np.int32)])
+        self._beliefs.take_labels(rows, labels[new])
+        if len(self._open) > 0 and self.outstanding == 0:
+            # Only now, not after each part of the answers, so that their parts and order do not matter.
+            if self.config.rule == "compat" and self._predicted:
+                self._beliefs.recheck(self._open)
+            self._rounds += 1
+            self._open, self._open_gains = self._open[:0], self._open_gains[:0]
         return len(rows)
 
-    def update_predictions(self, probabilities: npt.NDArray[np.float32]) -> None:
-        """Takes class probabilities float32[N, C] of all rows and computes all gains.
+    def update_predictions(self, probabilities: Float32Array) -> None:
+        """Takes the model's new predictions and computes all gains from them.
+
+        Args:
+            probabilities: float32[N, C], class probabilities of all rows.
 
         Raises:
-            InputError: the shape does not fit, or values are not finite.
+            InputError: they do not fit the graph and the classes, or are no distributions.
         """
-        if probabilities.shape != (self.graph.rows, self.config.classes):
-            need = (self.graph.rows, self.config.classes)
-            raise InputError(f"predictions of shape {probabilities.shape}, need {need}", "predict all rows and classes")
-        if not np.isfinite(probabilities).all():
-            raise InputError("predictions are not finite", "check the classifier")
-        self._probabilities = probabilities
-        self._gain = self._gains(beliefs(probabilities, self._labels))
-        if self._first_gain is None:
-            self._first_gain = self.mean_gain
+        self._beliefs.take_predictions(probabilities)
+        self._predicted, self._seen = True, len(self._rows)
 
     def note_accuracy(self, round_: int, accuracy: float) -> None:
-        """Takes the measured accuracy after a round; a repeat replaces it.
+        """Takes the accuracy that was measured after a round; a repeat for the same round replaces it.
+
+        Args:
+            round_: a closed round, or -1 for a measurement before any round was closed.
+            accuracy: 0..1, best on rows that were chosen at random.
 
         Raises:
-            InputError: the round is not the next one, or the accuracy is not in [0, 1].
+            InputError: the round is not closed, or the accuracy is outside 0..1.
         """
-        if not 0 <= round_ <= len(self._accuracies) or not 0 <= accuracy <= 1:
-            raise InputError(
-                f"accuracy {accuracy} of round {round_}", f"next is round {len(self._accuracies)}, in [0, 1]"
-            )
-        self._accuracies[round_:] = [accuracy]
+        if not -1 <= round_ < self._rounds:
+            raise InputError(f"accuracy of round {round_}; {self._rounds} rounds are closed", "note it afterwards")
+        if not 0 <= accuracy <= 1:
+            raise InputError(f"accuracy {accuracy}", "give a number from 0 to 1")
+        self._accuracies[int(round_)] = float(accuracy)
 
-    def _gains(self, own: Beliefs) -> npt.NDArray[np.float64]:
-        rule = published_gain if self.config.rule == "compat" else margin_gain
-        gain = rule(self.graph, own, self.config.neighbours, self.config.min_similarity)
-        gain[self._labels >= 0] = 0.0
-        return gain
+    # -- status --------------------------------------------------------------------------------------------------
 
-    def _recheck(self, rows: Int64Array) -> None:
-        """Published update inside a round: near neighbours of new labels get their new gain if the label agrees with
-        what was believed of them, else the larger of old and new."""
-        assert self._gain is not None and self._probabilities is not None  # predictions came before the answers
-        width = self.config.recheck_neighbours
-        near = self.graph.similarities[rows, :width] > self.config.recheck_similarity
-        index = self.graph.indices[rows, :width]
-        near &= index >= 0
-        touched, label = index[near], np.repeat(self._labels[rows], near.sum(axis=1))
-        own = beliefs(self._probabilities, self._labels)
-        fresh = self._gains(own)
-        agrees = np.ones(self.graph.rows, dtype=bool)
-        agrees[touched[own.best[touched] != label]] = False
-        touched = np.unique(touched)
-        old = self._gain[touched]
-        self._gain[touched] = np.where(agrees[touched], fresh[touched], np.maximum(old, fresh[touched]))
-        self._gain[self._labels >= 0] = 0.0
+    @property
+    def rounds(self) -> int:
+        """Closed rounds, which is the number of the open or next one."""
+        return self._rounds
 
-    def _open(self) -> Int64Array:
-        return np.flatnonzero(self.candidates & (self._labels < 0)).astype(np.int64)
+    @property
+    def labelled_rows(self) -> int:
+        """Accepted labels."""
+        return len(self._rows)
 
-    def _accuracy_stands_still(self) -> bool:
-        patience = self.config.accuracy_patience
-        if len(self._accuracies) <= patience:
-            return False
-        before, lately = self._accuracies[:-patience], self._accuracies[-patience:]
-        return max(lately) <= max(before) + self.config.accuracy_tolerance
+    @property
+    def outstanding(self) -> int:
+        """Requested rows that are not answered."""
+        return int((~self._beliefs.labelled[self._open]).sum())
+
+    @property
+    def mean_gain(self) -> float | None:
+        """Mean gain of the unlabelled candidates, 0 if there are none; None before the first predictions."""
+        if not self._predicted:
+            return None
+        rows = self._unlabelled()
+        return float(self._beliefs.gain[rows].mean(dtype=np.float64)) if len(rows) else 0.0
+
+    @property
+    def stopped_by(self) -> StopReason | None:
+        """Why no new round will be requested, or None while one will."""
+        return stop_reason(
+            self.config,
+            candidates=int(self._candidates.sum()),
+            labelled=self.labelled_rows,
+            rounds=self._rounds,
+            mean_gain=self.mean_gain,
+            first_gain=self._first_gain,
+            accuracies=[self._accuracies[r] for r in sorted(self._accuracies)],
+        )
+
+    def labels(self) -> tuple[Int64Array, Int64Array, Int32Array]:
+        """Accepted labels: rows int64[L], labels int64[L], rounds int32[L], in the order of the answers."""
+        return self._rows.copy(), self._beliefs.best[self._rows].astype(np.int64), self._row_rounds.copy()
 
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        """All but the predictions, which come again: JSON-able fields and arrays."""
-        fields = {"rounds": self.rounds, "first_gain": self._first_gain, "accuracies": list(self._accuracies)}
-        return fields, {"labels": self._labels, "round": self._round, "outstanding": self._outstanding}
+        """All that is needed to go on from here: JSON-able fields, and copies of the arrays by name."""
+        fields = {
+            "classes": self.config.classes,
+            "rounds": self._rounds,
+            "predicted": self._predicted,
+            "first_gain": self._first_gain,
+            "seen": self._seen,
+            "accuracies": sorted(self._accuracies.items()),
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "candidates": self._candidates,
+            "confidence": self._beliefs.confidence,
+            "best": self._beliefs.best,
+            "gain": self._beliefs.gain,
+            "rows": self._rows,
+            "row_rounds": self._row_rounds,
+            "open": self._open,
+            "open_gains": self._open_gains,
+        }
+        return fields, {name: array.copy() for name, array in arrays.items()}
 
-    def restore(self, fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes over a state.
+    def restore(self, fields: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Takes over what `state` gave; whatever the gate knew is replaced.
 
         Raises:
-            InputError: it belongs to another graph.
+            InputError: a part is missing, or the state is of another graph, other candidates or other classes.
         """
-        if len(arrays["labels"]) != self.graph.rows:
+        missing = [name for name in _FIELDS if name not in fields] + [name for name in _ARRAYS if name not in arrays]
+        if missing:
+            raise InputError(f"a gate's state without {missing}", "restore it from a backup, or start anew")
+        if fields["classes"] != self.config.classes or not np.array_equal(arrays["candidates"], self._candidates):
             raise InputError(
-                f"the journal has {len(arrays['labels'])} rows, the graph {self.graph.rows}",
-                "use another output folder",
+                f"a gate's state of {fields['classes']} classes and {len(arrays['candidates'])} rows does not fit "
+                f"{self.config.classes} classes and the candidates of {self._graph.rows} rows",
+                "use the graph, candidates and classes that it was saved with",
             )
-        self.rounds = int(fields["rounds"])
-        self._first_gain = fields["first_gain"]
-        self._accuracies = [float(a) for a in fields["accuracies"]]
-        self._labels = arrays["labels"].astype(np.int64)
-        self._round = arrays["round"].astype(np.int32)
-        self._outstanding = arrays["outstanding"].astype(np.int64)
+        beliefs = Beliefs(self.config, self._graph)
+        beliefs.confidence = arrays["confidence"].astype(np.float32)
+        beliefs.best, beliefs.gain = arrays["best"].astype(np.uint16), arrays["gain"].astype(np.float32)
+        beliefs.labelled[arrays["rows"]] = True
+        self._beliefs = beliefs
+        self._rows, self._row_rounds = arrays["rows"].astype(np.int64), arrays["row_rounds"].astype(np.int32)
+        self._open, self._open_gains = arrays["open"].astype(np.int64), arrays["open_gains"].astype(np.float32)
+        self._rounds, self._predicted, self._seen = (
+            int(fields["rounds"]),
+            bool(fields["predicted"]),
+            int(fields["seen"]),
+        )
+        self._first_gain = None if fields["first_gain"] is None else float(fields["first_gain"])
+        self._accuracies = {int(r): float(a) for r, a in fields["accuracies"]}
+
+    @classmethod
+    def from_state(
+        cls,
+        config: GateConfig,
+        graph: NeighbourGraph,
+        fields: Mapping[str, Any],
+        arrays: Mapping[str, npt.NDArray[Any]],
+    ) -> AnnotationGate:
+        """A gate in the state that `state` gave.
+
+        Raises:
+            InputError: as `restore`.
+        """
+        if "candidates" not in arrays:
+            raise InputError("a gate's state without candidates", "restore it from a backup, or start anew")
+        gate = cls(config, graph, arrays["candidates"].astype(np.bool_))
+        gate.restore(fields, arrays)
+        return gate

@@ -159,7 +159,7 @@ def unit_rows(features: npt.NDArray[np.floating[Any]]) -> Float32Array:
             f"{int(bad.sum())} of {len(features)} feature rows are zero or not finite, first rows {first}",
             "reject those rows before building the graph",
         )
-    unit = (features / largest[:, None]).astype(np.float32)
+    unit: Float32Array = (features / largest[:, None]).astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     return unit
 

@@ -8,19 +8,27 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.policies import Policy, SelectionContext
+from coevo_ray.core.policies import Policy, SelectionContext, check_schedule
 from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import InputError
 
 _MOST_USES = np.iinfo(np.uint16).max
+_SETTINGS = ("policy", "keep", "epochs", "seed")
+
+BoolArray = npt.NDArray[np.bool_]
+Bits = npt.NDArray[np.uint8]
 
 
 class SelectionLedger:
     """Usage counts of N rows, and which rows each epoch takes.
 
-    `select` is a function of the counts, so the open epoch's subset need not be kept; the last committed epoch's is
-    (N / 8 bytes), so that a worker that asks for it again gets the same rows. Per row: 2 bytes of usage, 1 bit of
-    candidates, 1 bit of the last subset; with scores 2 + 2 + 4 bytes more.
+    The open epoch's subset and the last committed one's are kept as bits, so that whoever asks again gets the same
+    rows, whatever was set in between. Older subsets are dropped: computing them again would need the counts of that
+    time, and no worker is more than one epoch behind, as a commit follows the epoch's end on all of them.
+
+    Bytes per row: 2 of usage and 3 bits; with scores 4 more, with factors and labels the narrowest integers that hold
+    them (2 each up to 32 767): at most 10.4 then.
 
     Args:
         rows: N.
@@ -32,11 +40,13 @@ class SelectionLedger:
 
     Raises:
         InputError: no candidates, or shapes that do not fit.
+        UsageError: the kept share or the epochs are out of bounds.
     """
 
     def __init__(
-        self, *, rows: int, candidates: npt.NDArray[np.bool_], policy: Policy, keep: float, epochs: int, seed: int
+        self, *, rows: int, candidates: BoolArray, policy: Policy, keep: float, epochs: int, seed: int
     ) -> None:
+        check_schedule(keep, epochs)
         if candidates.shape != (rows,) or not candidates.any():
             raise InputError(
                 f"{int(candidates.sum())} candidates in an array of {candidates.shape} for {rows} rows",
@@ -45,50 +55,50 @@ class SelectionLedger:
         self.policy, self.keep, self.epochs, self.seed = policy, keep, epochs, seed
         self.committed = 0
         self._candidates = np.packbits(candidates)
-        self._usage = np.zeros(rows, dtype=np.uint16)
-        self._last: npt.NDArray[np.uint8] | None = None
-        self._open: Subset | None = None
+        self._usage: npt.NDArray[np.uint16] = np.zeros(rows, dtype=np.uint16)
+        self._last: Bits | None = None
+        self._open: Bits | None = None
         self._representativeness: npt.NDArray[np.float16] | None = None
         self._diversity: npt.NDArray[np.float16] | None = None
-        self._factor: npt.NDArray[np.int32] | None = None
-        self._label: Int64Array | None = None
+        self._factor: IntArray | None = None
+        self._label: IntArray | None = None
 
     def set_scores(
         self,
         representativeness: npt.NDArray[np.floating[Any]],
         diversity: npt.NDArray[np.floating[Any]],
-        factor: npt.NDArray[np.integer[Any]],
+        factor: IntArray,
     ) -> None:
-        """Takes every row's scores, float[N] each, and strongest factor, int[N].
+        """Takes every row's scores, float[N] each, and strongest factor, int[N]; an open epoch keeps its rows.
 
         Raises:
-            InputError: lengths differ from N.
+            InputError: lengths differ from N, or a score is not finite.
         """
         for name, array in (("representativeness", representativeness), ("diversity", diversity), ("factor", factor)):
             self._check_length(name, array)
+            if not np.isfinite(array).all():
+                raise InputError(f"{name} of {int((~np.isfinite(array)).sum())} rows is not finite", "score them anew")
         self._representativeness = representativeness.astype(np.float16)
         self._diversity = diversity.astype(np.float16)
-        self._factor = factor.astype(np.int32)
-        self._open = None
+        self._factor = _narrow(factor)
 
-    def set_labels(self, labels: Int64Array) -> None:
-        """Takes every row's label, int64[N], -1 without one; only class quotas look at them.
+    def set_labels(self, labels: IntArray) -> None:
+        """Takes every row's label, int[N], -1 without one; only class quotas look at them.
 
         Raises:
             InputError: the length differs from N.
         """
         self._check_length("labels", labels)
-        self._label = labels
-        self._open = None
+        self._label = _narrow(labels)
 
     def select(self, epoch: int) -> Subset:
         """The subset of an epoch; the same however often it is asked for, also just after its commit.
 
         Raises:
-            InputError: an earlier epoch is not committed yet, or the epoch is long past.
+            InputError: an earlier epoch is not committed yet, the epoch is long past, or the policy broke its contract.
         """
         if epoch == self.committed - 1 and self._last is not None:
-            return Subset(epoch, self._unpack(self._last))
+            return Subset(epoch, self._rows(self._last))
         if epoch != self.committed:
             raise InputError(
                 f"epoch {epoch} was asked for, {self.committed} is next",
@@ -97,8 +107,9 @@ class SelectionLedger:
                 else "only the last epoch can be asked for again",
             )
         if self._open is None:
-            self._open = Subset(epoch, self.policy.select(self._context(epoch)))
-        return self._open
+            rows = self.policy.select(self._context(epoch))
+            self._open = self._pack(rows)
+        return Subset(epoch, self._rows(self._open))
 
     def commit(self, epoch: int) -> bool:
         """Counts the usage of an epoch's rows once.
@@ -107,18 +118,21 @@ class SelectionLedger:
             True the first time, False when it was counted before.
 
         Raises:
-            InputError: an earlier epoch is not committed yet, or a count would overflow.
+            InputError: the epoch was not selected, an earlier one is not committed yet, or a count would overflow.
         """
-        if epoch < self.committed:
+        if 0 <= epoch < self.committed:
             return False
-        rows = self.select(epoch).row_ids
-        if self._usage[rows].max(initial=0) == _MOST_USES:
+        if epoch != self.committed or self._open is None:
+            raise InputError(
+                f"epoch {epoch} cannot be committed: {self.committed} is next and is "
+                f"{'not selected' if self._open is None else 'selected'}",
+                "select an epoch, then commit it, in order",
+            )
+        used = self._flags(self._open)
+        if self._usage[used].max(initial=0) == _MOST_USES:
             raise InputError(f"a row was used {_MOST_USES} times", "start a new run: usage is counted in 16 bits")
-        self._usage[rows] += 1
-        flags = np.zeros(len(self._usage), dtype=bool)
-        flags[rows] = True
-        self._last = np.packbits(flags)
-        self._open = None
+        self._usage[used] += 1
+        self._last, self._open = self._open, None
         self.committed += 1
         return True
 
@@ -128,27 +142,64 @@ class SelectionLedger:
 
     def usage_histogram(self) -> dict[int, int]:
         """Usage count -> candidates with it."""
-        counts, rows = np.unique(self._usage[self._unpack(self._candidates)], return_counts=True)
+        counts, rows = np.unique(self._usage[self._flags(self._candidates)], return_counts=True)
         return {int(c): int(r) for c, r in zip(counts, rows, strict=True)}
 
     def never_used_share(self) -> float:
         """Share of the candidates that no committed epoch used."""
-        return float((self._usage[self._unpack(self._candidates)] == 0).mean())
+        return float((self._usage[self._flags(self._candidates)] == 0).mean())
 
-    def state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        """What a restart cannot compute again: small fields and arrays. Scores and labels come from their tables."""
-        fields = {"committed": self.committed, "policy": self.policy.name, "keep": self.keep, "seed": self.seed}
-        last = np.zeros(0, dtype=np.uint8) if self._last is None else self._last
-        return fields, {"usage": self._usage, "last": last, "candidates": self._candidates}
+    def state(self, *, scores: bool = False) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        """What a restart cannot compute again: small fields for JSON, and arrays (copies).
 
-    def restore(self, fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes over a state.
+        Args:
+            scores: also scores and labels. A run has them in tables and leaves them out, for small snapshots.
+        """
+        fields = {name: getattr(self, name) for name in ("committed", "keep", "epochs", "seed")}
+        fields |= {"policy": self.policy.name, "rows": len(self._usage)}
+        none = np.zeros(0, dtype=np.uint8)
+        bits = {"candidates": self._candidates, "last": self._last, "open": self._open}
+        arrays: dict[str, npt.NDArray[Any]] = {"usage": self._usage.copy()}
+        arrays |= {name: none if packed is None else packed.copy() for name, packed in bits.items()}
+        if scores and self._representativeness is not None and self._diversity is not None and self._factor is not None:
+            columns = (self._representativeness, self._diversity, self._factor)
+            arrays |= {k: v.copy() for k, v in zip(("representativeness", "diversity", "factor"), columns, strict=True)}
+        if scores and self._label is not None:
+            arrays["label"] = self._label.copy()
+        return fields, arrays
+
+    @classmethod
+    def from_state(cls, fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], policy: Policy) -> SelectionLedger:
+        """A ledger that goes on exactly where `state` was taken; without scores in it, set them before selecting.
 
         Raises:
-            InputError: it belongs to another policy, share, seed or set of candidates.
+            InputError: the state is damaged, or belongs to another policy.
         """
+        _check_state(fields, arrays)
+        ledger = cls(
+            rows=fields["rows"],
+            candidates=np.unpackbits(arrays["candidates"], count=fields["rows"]).astype(bool),
+            policy=policy,
+            keep=fields["keep"],
+            epochs=fields["epochs"],
+            seed=fields["seed"],
+        )
+        if "representativeness" in arrays:
+            ledger.set_scores(arrays["representativeness"], arrays["diversity"], arrays["factor"])
+        if "label" in arrays:
+            ledger.set_labels(arrays["label"])
+        ledger.restore(fields, arrays)
+        return ledger
+
+    def restore(self, fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Takes over a state's counts and subsets; scores and labels stay as they are here.
+
+        Raises:
+            InputError: it is damaged, or belongs to another policy, schedule, seed or set of candidates.
+        """
+        _check_state(fields, arrays)
         mine, my_arrays = self.state()
-        for name in ("policy", "keep", "seed"):
+        for name in _SETTINGS:
             if fields[name] != mine[name]:
                 raise InputError(
                     f"the journal's {name} is {fields[name]!r}, this run's is {mine[name]!r}",
@@ -156,28 +207,68 @@ class SelectionLedger:
                 )
         if not np.array_equal(arrays["candidates"], my_arrays["candidates"]):
             raise InputError("the journal has other candidates than this run", "use another output folder")
+        self._check_length("usage counts", arrays["usage"])
         self.committed = int(fields["committed"])
         self._usage = arrays["usage"].astype(np.uint16)
         self._last = arrays["last"].astype(np.uint8) if len(arrays["last"]) else None
-        self._open = None
+        self._open = arrays["open"].astype(np.uint8) if len(arrays["open"]) else None
 
     def _context(self, epoch: int) -> SelectionContext:
+        usage = self._usage.view()
+        usage.flags.writeable = False
         return SelectionContext(
             epoch=epoch,
             epochs=self.epochs,
             keep=self.keep,
             seed=self.seed,
-            candidates=self._unpack(self._candidates),
-            usage=self._usage,
+            candidates=self._rows(self._candidates),
+            usage=usage,
             representativeness=self._representativeness,
             diversity=self._diversity,
             factor=self._factor,
             label=self._label,
         )
 
-    def _unpack(self, bits: npt.NDArray[np.uint8]) -> Int64Array:
-        return np.flatnonzero(np.unpackbits(bits, count=len(self._usage))).astype(np.int64)
+    def _pack(self, rows: Int64Array) -> Bits:
+        """Bits of selected rows; distinct candidates, at least one."""
+        flags = np.zeros(len(self._usage), dtype=bool)
+        inside = len(rows) > 0 and rows.min() >= 0 and rows.max() < len(flags)
+        if inside:
+            flags[rows] = True
+        bits = np.packbits(flags)
+        if not inside or np.count_nonzero(flags) != len(rows) or (bits & ~self._candidates).any():
+            raise InputError(
+                f"policy {self.policy.name} selected {len(rows)} rows that are not distinct candidates",
+                "let its select return rows of context.candidates, at least one and each once",
+            )
+        return bits
+
+    def _flags(self, bits: Bits) -> BoolArray:
+        return np.unpackbits(bits, count=len(self._usage)).view(np.bool_)
+
+    def _rows(self, bits: Bits) -> Int64Array:
+        return np.flatnonzero(self._flags(bits)).astype(np.int64, copy=False)
 
     def _check_length(self, name: str, array: npt.NDArray[Any]) -> None:
         if len(array) != len(self._usage):
             raise InputError(f"{len(array)} {name} for {len(self._usage)} rows", "give one for each row")
+
+
+def _narrow(values: IntArray) -> IntArray:
+    """A copy in the narrowest of int16, int32 and int64 that holds all values."""
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    for dtype in (np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return values.astype(dtype)
+    return values.astype(np.int64)
+
+
+def _check_state(fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    missing = {"committed", "rows", *_SETTINGS} - fields.keys() | {
+        "usage",
+        "candidates",
+        "last",
+        "open",
+    } - arrays.keys()
+    if missing:
+        raise InputError(f"the ledger's state lacks {', '.join(sorted(missing))}", "use another output folder")

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.rows import Int64Array, hash_rows
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.turns import IntArray, equal_quotas, noise, smallest, stream_seed, take_turns
 from coevo_ray.errors import InputError, UsageError
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -29,10 +30,14 @@ class SelectionContext:
         keep: kept share in (0, 1].
         seed: seed of the run.
         candidates: int64[n], increasing: rows that may be selected.
-        usage: uint16[N]: committed epochs that used each row.
+        usage: uint16 or uint32[N]: committed epochs that used each row.
         representativeness, diversity: float[N] in [0, 1], or None where the pool was not scored.
-        factor: int32[N], the strongest factor, -1 without one; or None.
-        label: int64[N], -1 without one; or None. For class quotas only.
+        factor: int[N], the strongest factor, -1 without one; or None.
+        label: int[N], -1 without one; or None. For class quotas only.
+
+    Raises:
+        UsageError: the kept share is out of bounds.
+        InputError: there are no candidates.
     """
 
     epoch: int
@@ -40,16 +45,31 @@ class SelectionContext:
     keep: float
     seed: int
     candidates: Int64Array
-    usage: npt.NDArray[np.uint16]
+    usage: IntArray
     representativeness: FloatArray | None = None
     diversity: FloatArray | None = None
-    factor: npt.NDArray[np.int32] | None = None
-    label: Int64Array | None = None
+    factor: IntArray | None = None
+    label: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        check_schedule(self.keep, self.epochs)
+        if len(self.candidates) == 0:
+            raise InputError("no candidates to select from", "ingest rows, or label some if labels are needed")
 
     @property
     def budget(self) -> int:
         """Rows of an epoch: keep x n, at least 1."""
         return max(1, round(self.keep * len(self.candidates)))
+
+
+def check_schedule(keep: float, epochs: int) -> None:
+    """Checks a kept share and a number of epochs.
+
+    Raises:
+        UsageError: one is out of bounds.
+    """
+    if not 0 < keep <= 1 or epochs < 1:
+        raise UsageError(f"keep {keep}, epochs {epochs}", "need 0 < keep <= 1 and at least 1 epoch")
 
 
 class Policy(ABC):
@@ -94,7 +114,8 @@ class StaticRandom(Policy):
 
     def select(self, context: SelectionContext) -> Int64Array:
         """See `Policy.select`."""
-        return _smallest(context.candidates, _noise(context.candidates, context.seed, 0), context.budget)
+        rows = context.candidates
+        return rows[smallest(noise(rows, context.seed, 0), context.budget, rows, context.seed)]
 
 
 class Random(Policy):
@@ -104,13 +125,15 @@ class Random(Policy):
 
     def select(self, context: SelectionContext) -> Int64Array:
         """See `Policy.select`."""
-        return _smallest(
-            context.candidates, _noise(context.candidates, context.seed, context.epoch + 1), context.budget
-        )
+        rows = context.candidates
+        return rows[smallest(noise(rows, context.seed, context.epoch + 1), context.budget, rows, context.seed)]
 
 
 class Rotation(Policy):
-    """Every row once per cycle, in an order shuffled anew for each; usage never differs by more than 1."""
+    """Every row once per cycle, in an order shuffled anew for each; usage never differs by more than 1.
+
+    An epoch may end one cycle and begin the next; no row comes twice in it.
+    """
 
     name = "rotation"
 
@@ -126,12 +149,11 @@ class Scored(Policy):
     a_t rises from 0 to 1 as half a cosine over the epochs; Gumbel noise of temperature tau makes the top a sample
     without replacement.
 
-    With tau = 0 usage stays together: let g = ceil(range(s) / lambda) + 1, where range(s) <= 1 is that of the score
-    without the penalty. Claim: max u - min u <= g always. Suppose an epoch lifts some row i from u_i to u_i + 1 with
-    u_i + 1 - u_j > g for a row j. Then u_i - u_j >= g >= range(s) / lambda + 1, so the penalty separates them by more
-    than range(s), and j scores above i; j is then selected whenever i is, and rises with it, so that their distance
-    stays u_i - u_j <= g. The distance grows only while i is selected and j is not, which needs u_i - u_j <=
-    range(s) / lambda before and thus at most ceil(range(s) / lambda) + 1 = g afterwards.
+    With tau = 0 usage stays together. Let b = (1 - a_t) R + a_t D, rho the largest range of b over the candidates in
+    any epoch so far (at most 1), and g = ceil(rho / lambda) + 1. Claim: u_i - u_j <= g for all rows i, j, if all began
+    with equal usage. The difference grows, by 1, only in an epoch that selects i and not j. Then s_i >= s_j, that is
+    lambda (u_i - u_j) <= b_i - b_j <= rho, so before the epoch u_i - u_j <= floor(rho / lambda), and after it
+    u_i - u_j <= floor(rho / lambda) + 1 <= g. (The ceiling leaves room for rounding in s.)
 
     Args:
         penalty: lambda > 0, loss of score per use.
@@ -152,27 +174,32 @@ class Scored(Policy):
         """Score of every candidate, float64[n], noise included."""
         if context.representativeness is None or context.diversity is None:
             raise InputError("policy scored needs scores and the pool has none", "run sae first, or take rotation")
-        alpha = 0.5 * (1.0 - np.cos(np.pi * context.epoch / max(1, context.epochs - 1)))
+        alpha = 0.5 * (1.0 - np.cos(np.pi * min(1.0, context.epoch / max(1, context.epochs - 1))))
         rows = context.candidates
         r, d = context.representativeness[rows].astype(np.float64), context.diversity[rows].astype(np.float64)
         s = (1.0 - alpha) * r + alpha * d - self.penalty * context.usage[rows]
         if self.temperature > 0:
-            s = s - self.temperature * np.log(-np.log(_noise(rows, context.seed, context.epoch + 1)))
+            s = s - self.temperature * np.log(-np.log(noise(rows, context.seed, context.epoch + 1)))
+        if not np.isfinite(s).all():
+            raise InputError("scores are not finite", "score the pool anew: see sae")
         scores: npt.NDArray[np.float64] = s
         return scores
 
     def select(self, context: SelectionContext) -> Int64Array:
         """See `Policy.select`."""
-        return _smallest(context.candidates, -self.score(context), context.budget)
+        rows = context.candidates
+        # Equal scores are broken by a hash that changes with the epoch, so that no row is always behind.
+        return rows[smallest(-self.score(context), context.budget, rows, stream_seed(context.seed, context.epoch + 1))]
 
 
 class Factors(Policy):
     """Rotation stratified by factors: each epoch covers every factor in proportion, and every row has its turn.
 
     Rows of a factor get evenly spaced phases in [0, 1), in an order and from an offset that are random per factor and
-    cycle; in the sequence of all rows by phase any window holds each factor in proportion to its frequency, within one
-    row a factor. Taking turns along it is the usage penalty of the paper at its limit: usage never differs by more
-    than 1. Without factors it is `Rotation`.
+    cycle. An epoch takes the next window along the phases, wide enough for the exact budget; of a factor with n rows a
+    window of width w holds floor(w n) or ceil(w n). Taking turns is the paper's usage penalty at its limit: usage
+    never differs by more than 1 (see `take_turns`). An epoch that ends one cycle and begins the next has a window of
+    each; rows of the old one are left out of the new one's. Without factors it is `Rotation`.
 
     Args:
         class_balanced: equal quotas for all classes instead of proportional ones; rotation then runs inside each class,
@@ -191,9 +218,15 @@ class Factors(Policy):
             return take_turns(rows, context.usage[rows], budget, context.seed, _strata(context, rows))
         if context.label is None:
             raise InputError("class quotas need labels", "set class_balanced: false, or train on labelled rows")
+        labels = context.label[rows]
+        if (labels < 0).any():
+            raise InputError(
+                f"class quotas need labels, {int((labels < 0).sum())} of {len(rows)} candidates have none",
+                "set class_balanced: false, or train on labelled rows",
+            )
         chosen = []
-        for label, quota in equal_quotas(context.label[rows], budget).items():
-            members = rows[context.label[rows] == label]
+        for label, quota in equal_quotas(labels, budget, context.epoch).items():
+            members = rows[labels == label]
             usage, strata = context.usage[members], _strata(context, members)
             chosen.append(take_turns(members, usage, quota, context.seed, strata))
         return np.sort(np.concatenate(chosen))
@@ -218,84 +251,5 @@ def make_policy(name: str, **options: Any) -> Policy:
         raise UsageError(f"policy {name}: {error}", "leave that option out") from error
 
 
-def take_turns(
-    rows: Int64Array,
-    usage: npt.NDArray[np.uint16],
-    count: int,
-    seed: int,
-    strata: npt.NDArray[np.int32] | None = None,
-) -> Int64Array:
-    """The `count` rows whose turn it is: least used first, among equals by the phase of that cycle.
-
-    Usage never differs by more than 1 if it did not before: while rows used c times are left they are taken before any
-    row used c + 1 times, and no row is taken twice at once, so {c, c + 1} becomes {c, c + 1} or {c + 1, c + 2}.
-
-    Args:
-        rows: int64[n], increasing.
-        usage: uint16[n] of these rows.
-        count: at most n.
-        seed: seed of the phases.
-        strata: int32[n]; rows of a stratum are spread evenly over a cycle.
-
-    Returns:
-        int64[count], increasing and distinct.
-    """
-    keys = np.empty(len(rows))
-    for cycle in np.unique(usage):
-        now = usage == cycle
-        keys[now] = cycle + stratified_phases(rows, seed, int(cycle), strata)[now]
-    return _smallest(rows, keys, count)
-
-
-def stratified_phases(
-    rows: Int64Array, seed: int, cycle: int, strata: npt.NDArray[np.int32] | None
-) -> npt.NDArray[np.float64]:
-    """A phase in [0, 1) for each row: evenly spaced within its stratum, from a random offset."""
-    noise = _noise(rows, seed, cycle + 1)
-    if strata is None:
-        return noise
-    order = np.lexsort((noise, strata))
-    _, start, size = np.unique(strata[order], return_index=True, return_counts=True)
-    rank = np.arange(len(rows)) - np.repeat(start, size)
-    # The offset of a stratum is the noise of its first row in this cycle: random, and the same for any sharding.
-    offset = np.repeat(noise[order][start], size)
-    phases = np.empty(len(rows))
-    phases[order] = (rank + offset) / np.repeat(size, size)
-    return phases
-
-
-def equal_quotas(labels: Int64Array, budget: int) -> dict[int, int]:
-    """Rows of each class, as equal as their sizes allow; they sum to the budget.
-
-    Args:
-        labels: int64[n].
-        budget: at most n.
-    """
-    classes, sizes = np.unique(labels, return_counts=True)
-    quotas = np.zeros(len(classes), dtype=np.int64)
-    left = budget
-    while left > 0:
-        open_ = np.flatnonzero(quotas < sizes)
-        share = max(1, left // len(open_))
-        for i in open_:
-            give = min(share, int(sizes[i] - quotas[i]), left)
-            quotas[i] += give
-            left -= give
-    return {int(c): int(q) for c, q in zip(classes, quotas, strict=True) if q > 0}
-
-
-def _strata(context: SelectionContext, rows: Int64Array) -> npt.NDArray[np.int32] | None:
+def _strata(context: SelectionContext, rows: Int64Array) -> IntArray | None:
     return None if context.factor is None else context.factor[rows]
-
-
-def _noise(rows: Int64Array, seed: int, stream: int) -> npt.NDArray[np.float64]:
-    """Uniform in (0, 1), a function of (row, seed, stream)."""
-    bits = hash_rows(rows, seed * 1_000_003 + stream)
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
-
-
-def _smallest(rows: Int64Array, keys: npt.NDArray[np.float64], count: int) -> Int64Array:
-    """The rows with the smallest keys, increasing; linear in their number."""
-    if count >= len(rows):
-        return rows
-    return np.sort(rows[np.argpartition(keys, count - 1)[:count]])

@@ -232,7 +232,7 @@ def _minimise(x: torch.Tensor, y: torch.Tensor, row_weight: torch.Tensor, classe
         return value
 
     with torch.enable_grad():
-        optimiser.step(loss)
+        optimiser.step(loss)  # type: ignore[no-untyped-call]  # and this one
     return parameters.detach()
 
 

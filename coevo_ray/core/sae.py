@@ -53,7 +53,8 @@ class SAELoss(NamedTuple):
     Attributes:
         total: reconstruction + coefficient x auxiliary; scalar with gradient.
         reconstruction: mean squared error in units of the scaled input.
-        auxiliary: the same for the residual, reconstructed by dead latents; 0 while none is dead.
+        auxiliary: squared error of the residual as the dead latents reconstruct it, relative to the residual's mean
+            square; 0 while none is dead.
         codes: the batch's codes.
         xhat: reconstruction in input units, without gradient.
     """
@@ -72,16 +73,17 @@ class TopKSAE(nn.Module):
 
     Args:
         config: shape of the model.
+        generator: draws the first decoder; None takes PyTorch's own generator, which `torch.manual_seed` sets.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
     silent: torch.Tensor
 
-    def __init__(self, config: SAEConfig) -> None:
+    def __init__(self, config: SAEConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        decoder = nn.functional.normalize(torch.randn(config.latents, config.dim), dim=1)
+        decoder = nn.functional.normalize(torch.randn(config.latents, config.dim, generator=generator), dim=1)
         self.decoder = nn.Parameter(decoder)
         self.encoder = nn.Parameter(decoder.clone())
         self.encoder_bias = nn.Parameter(torch.zeros(config.latents))
@@ -108,21 +110,28 @@ class TopKSAE(nn.Module):
         self.scale.fill_(mean_square**0.5)
 
     def encode(self, x: torch.Tensor) -> Codes:
-        """Codes of inputs float[n, d]."""
-        return self._top(self._pre_activations(self._scaled(x)), self.config.k)
+        """Codes of inputs float[n, d].
+
+        Raises:
+            InputError: the inputs' shape does not fit.
+        """
+        return self._encode(self._scaled(x), self.config.k)
 
     def decode(self, codes: Codes) -> torch.Tensor:
         """Reconstructions float[n, d] in input units."""
         return self._decode(codes) * self.scale + self.mean
 
     def loss(self, x: torch.Tensor) -> SAELoss:
-        """Loss of a batch float[n, d] (Gao et al. 2024, sections 2.3 and A.2)."""
+        """Loss of a batch float[n, d] (Gao et al. 2024, sections 2.3 and A.2).
+
+        Raises:
+            InputError: the inputs' shape does not fit.
+        """
         scaled = self._scaled(x)
-        pre = self._pre_activations(scaled)
-        codes = self._top(pre, self.config.k)
+        codes = self._encode(scaled, self.config.k)
         decoded = self._decode(codes)
         reconstruction = (decoded - scaled).square().mean()
-        auxiliary = self._auxiliary(pre, (scaled - decoded).detach())
+        auxiliary = self._auxiliary(scaled, (scaled - decoded).detach())
         total = reconstruction + self.config.aux_coefficient * auxiliary
         detached = Codes(codes.indices, codes.values.detach())
         return SAELoss(total, reconstruction, auxiliary, detached, decoded.detach() * self.scale + self.mean)
@@ -161,26 +170,29 @@ class TopKSAE(nn.Module):
             )
         return (x - self.mean) / self.scale
 
-    def _pre_activations(self, scaled: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(scaled - self.pre_bias, self.encoder, self.encoder_bias)
+    def _encode(self, scaled: torch.Tensor, k: int, among: torch.Tensor | None = None) -> Codes:
+        """TopK(ReLU(W_enc (x' - b_pre) + b_enc)) over all latents, or over those in `among`, int64[j].
 
-    @staticmethod
-    def _top(pre: torch.Tensor, k: int) -> Codes:
+        All use of the encoder's weight is here, so that another gradient can take its place.
+        """
+        weight = self.encoder if among is None else self.encoder[among]
+        bias = self.encoder_bias if among is None else self.encoder_bias[among]
+        pre = nn.functional.linear(scaled - self.pre_bias, weight, bias)
         values, indices = pre.topk(k, dim=1, sorted=False)
-        return Codes(indices, values.relu())
+        return Codes(indices if among is None else among[indices], values.relu())
 
     def _decode(self, codes: Codes) -> torch.Tensor:
         """Touches only the active rows of the decoder, forward and backward."""
-        total = nn.functional.embedding_bag(codes.indices, self.decoder, per_sample_weights=codes.values, mode="sum")
-        return total + self.pre_bias
+        return self._sum_active(codes) + self.pre_bias
 
-    def _auxiliary(self, pre: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    def _sum_active(self, codes: Codes) -> torch.Tensor:
+        return nn.functional.embedding_bag(codes.indices, self.decoder, per_sample_weights=codes.values, mode="sum")
+
+    def _auxiliary(self, scaled: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         dead = torch.nonzero(self.dead).squeeze(1)
         if len(dead) == 0:
-            return pre.new_zeros(())
-        codes = self._top(pre[:, dead], min(self.config.k_aux, len(dead)))
-        weights = codes.values
-        guess = nn.functional.embedding_bag(dead[codes.indices], self.decoder, per_sample_weights=weights, mode="sum")
+            return scaled.new_zeros(())
+        guess = self._sum_active(self._encode(scaled, min(self.config.k_aux, len(dead)), dead))
         # Relative to the residual's size, as published, so that the term keeps its weight as the fit improves.
         return (guess - residual).square().mean() / residual.square().mean().clamp_min(1e-12)
 

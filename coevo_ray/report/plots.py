@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from coevo_ray.report import style
-from coevo_ray.report.data import Curve, EncodePlots, GatePlots, PolicyPlot, PriorPlot, SaePlots, TrainPlots
+from coevo_ray.report.data import EncodePlots, GatePlots, PolicyPlot, SaePlots, TrainPlots
+from coevo_ray.report.drawing import LOWEST_SHARE, Points, compact, finite_points, lines, prior_bars
 from coevo_ray.report.wording import count, decimal, finite, integer, percent
-
-Points = list[tuple[float, float]]
-_LOWEST_SHARE = -0.25  # shares below this are cut off, so that one bad start does not flatten the rest
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,20 @@ def uniformity(plots: EncodePlots) -> Plot | None:
         return None
     return Plot(
         "Uniformity per prior",
-        _prior_bars("uniformity", "uniformity", plots.priors, values, "uniformity (log mean, lower is better)", 0.0),
+        prior_bars("uniformity", "uniformity", plots.priors, values, "uniformity (log mean, lower is better)", 0.0),
         "Lower is better: a longer bar to the left means that the prior spreads the rows more evenly.",
     )
 
 
 def alignment(plots: EncodePlots) -> Plot | None:
-    """Held-out R^2 of each prior's map to the reference, as bars; the reference has none."""
-    values = [None if p.reference else finite(p.alignment_r2) for p in plots.priors]
-    if all(value is None for value in values):
+    """Held-out R^2 of each prior's map to the reference, as bars; nothing where only the reference has a value."""
+    values = [finite(p.alignment_r2) for p in plots.priors]
+    if all(value is None or prior.reference for prior, value in zip(plots.priors, values, strict=True)):
         return None
     axis = "alignment R² (held-out rows, higher is better)"
     return Plot(
         "Alignment per prior",
-        _prior_bars("alignment", "alignment R²", plots.priors, values, axis, 1.0),
+        prior_bars("alignment", "alignment R²", plots.priors, values, axis, 1.0),
         "Higher is better: 1 means that the prior's vectors match the reference's exactly, 0 that they say no more "
         "than the reference's mean.",
     )
@@ -81,7 +79,7 @@ def frequencies(plots: SaePlots, active: float | None) -> Plot | None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
         axes.set_xlim(0, values.size + 1)
-        axes.xaxis.set_major_formatter(FuncFormatter(_compact))
+        axes.xaxis.set_major_formatter(FuncFormatter(compact))
         axes.set_xlabel("factors, most frequent first")
         axes.set_ylabel("rows with the factor (%)")
         label = (
@@ -101,16 +99,16 @@ def frequencies(plots: SaePlots, active: float | None) -> Plot | None:
 
 def explained_variance(plots: SaePlots) -> Plot | None:
     """Explained variance while the sparse autoencoder is fitted."""
-    points = _finite(plots.explained_variance)
+    points = finite_points(plots.explained_variance)
     if not points:
         return None
-    svg = _lines(
+    svg = lines(
         "explained-variance",
         "Line plot of explained variance against samples seen",
         [("explained variance", 0, points)],
         ("samples seen by the fit", "explained variance (%)"),
     )
-    cut = " Values below \N{MINUS SIGN}25 % are cut off." if min(y for _, y in points) < _LOWEST_SHARE else ""
+    cut = " Values below \N{MINUS SIGN}25 % are cut off." if min(y for _, y in points) < LOWEST_SHARE else ""
     return Plot(
         "Explained variance during the fit",
         svg,
@@ -120,13 +118,13 @@ def explained_variance(plots: SaePlots) -> Plot | None:
 
 def labels_curve(plots: GatePlots) -> Plot | None:
     """Accuracy against labels for the gate and for random labels, with all labels as a line and the stop marked."""
-    gate, chance = _finite(plots.gate), _finite(plots.random)
+    gate, chance = finite_points(plots.gate), finite_points(plots.random)
     full = finite(plots.full_accuracy)
     if not gate and not chance:
         return None
     stop = _stop(plots, gate)
     series = [(name, slot, data) for name, slot, data in (("gate", 0, gate), ("random labels", 1, chance)) if data]
-    svg = _lines(
+    svg = lines(
         "labels",
         "Line plot of accuracy against labels",
         series,
@@ -149,10 +147,10 @@ def labels_curve(plots: GatePlots) -> Plot | None:
 
 def mean_gain(plots: GatePlots) -> Plot | None:
     """Mean gain of the rows without a label, per round."""
-    points = _finite(plots.mean_gain)
+    points = finite_points(plots.mean_gain)
     if not points:
         return None
-    svg = _lines(
+    svg = lines(
         "gain",
         "Line plot of mean gain against rounds",
         [("mean gain", 0, points)],
@@ -171,21 +169,25 @@ def mean_gain(plots: GatePlots) -> Plot | None:
 def policies_curve(plots: TrainPlots) -> Plot | None:
     """Accuracy against samples seen, one line for each policy."""
     slots = policy_slots(plots)
-    series = [(p.name, slots[p.name], _finite(p.accuracy_by_samples)) for p in plots.policies]
+    series = [(p.name, slots[p.name], finite_points(p.accuracy_by_samples)) for p in plots.policies]
     series = [entry for entry in series if entry[2]]
     if not series:
         return None
-    svg = _lines(
+    floor = _floor([points for _, _, points in series])
+    svg = lines(
         "policies",
         "Line plot of test accuracy against samples seen",
         series,
         ("samples seen", "test accuracy (%)"),
+        floor=floor,
     )
+    cut = min(y for _, _, points in series for _, y in points) < floor
+    axis = f"accuracies below {percent(floor, 0)} are cut off" if cut else "the accuracy axis does not start at 0"
     return Plot(
         "Accuracy against samples seen",
         svg,
         "Higher and further left is better: more accuracy for fewer samples. A line ends where its training ended; "
-        "the accuracy axis does not start at 0.",
+        f"{axis}.",
         _legend(*((style.line_swatch(slot), name) for name, slot, _ in series)),
     )
 
@@ -210,15 +212,15 @@ def usage(plots: TrainPlots) -> Plot | None:
                 width=0.8 if highest < 40 else 1.0,
                 color=style.SERIES[slots[policy.name] % len(style.SERIES)][0],
             )
-            axes.set_title(style.drawable(policy.name, 24), loc="left", fontsize=10)
-            axes.set_title(spread, loc="right", fontsize=9, color=style.MUTED[0])
+            axes.set_title(style.drawable(policy.name, 24), loc="left")
+            axes.set_title(spread, loc="right", fontsize=9.5, color=style.MUTED[0])
             axes.set_ylim(0, 100)
             axes.set_yticks([0, 50, 100])
             texts.append(f"{policy.name} {spread}")
         grid[-1].set_xlim(-0.6, highest + 0.6)
         grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         grid[-1].set_xlabel("times that a row was used")
-        figure.supylabel("rows (%)", fontsize=10)
+        figure.supylabel("rows (%)", fontsize=10.5)
         svg = style.inline_svg(figure, "usage", f"Histograms of how often rows were used: {'; '.join(texts)}.")
     return Plot(
         "How often rows were used",
@@ -231,7 +233,7 @@ def usage(plots: TrainPlots) -> Plot | None:
 def policy_slots(plots: TrainPlots) -> dict[str, int]:
     """The colour slot of each policy: the run's own, full and random always have the same."""
     fixed = {plots.own: 0, plots.full: 5, "random": 1}
-    free = [slot for slot in (2, 3, 4, 6, 7, *range(8, 8 + len(plots.policies)))]
+    free = [2, 3, 4, 6, 7, *range(8, 8 + len(plots.policies))]
     slots: dict[str, int] = {}
     for policy in plots.policies:
         if policy.name not in slots:
@@ -247,8 +249,14 @@ def _used(histogram: Mapping[int, int]) -> str:
 
 
 def _histogram(policy: PolicyPlot) -> dict[int, int]:
-    histogram = {int(times): int(rows) for times, rows in sorted(policy.usage_histogram.items()) if rows > 0}
-    return histogram
+    return {int(times): int(rows) for times, rows in sorted(policy.usage_histogram.items()) if rows > 0}
+
+
+def _floor(curves: list[Points]) -> float:
+    """Where the accuracy axis may begin, so that the first epochs do not flatten the differences at the end."""
+    ends = [points[-1][1] for points in curves]
+    best = max(y for points in curves for _, y in points)
+    return math.floor(20 * max(best - 4 * (best - min(ends)) - 0.1, 0)) / 20
 
 
 def _stop(plots: GatePlots, gate: Points) -> tuple[float, float] | None:
@@ -258,92 +266,5 @@ def _stop(plots: GatePlots, gate: Points) -> tuple[float, float] | None:
     return before[-1] if before else None
 
 
-def _finite(curve: Curve) -> Points:
-    pairs = ((finite(x), finite(y)) for x, y in curve)
-    return [(x, y) for x, y in pairs if x is not None and y is not None]
-
-
 def _legend(*entries: tuple[Markup, str]) -> tuple[Legend, ...]:
     return tuple(Legend(swatch, label) for swatch, label in entries if label)
-
-
-def _compact(value: float, _: object = None) -> str:
-    """An axis number: 1500 -> 1,500, 20000 -> 20k, 2500000 -> 2.5M."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{value / (1e3 if unit == 'k' else limit):g}{unit}"
-    return f"{value:,g}"
-
-
-def _described(series: Iterable[tuple[str, int, Points]], scale: float) -> str:
-    """The first and last point of each line in words."""
-    parts = []
-    for name, _, points in series:
-        first, last = (percent(y) if scale == 100 else decimal(y, 3) for y in (points[0][1], points[-1][1]))
-        parts.append(f"{name} from {first} at {integer(points[0][0])} to {last} at {integer(points[-1][0])}")
-    return "; ".join(parts)
-
-
-def _lines(
-    name: str,
-    what: str,
-    series: Sequence[tuple[str, int, Points]],
-    labels: tuple[str, str],
-    *,
-    level: tuple[str, float | None] = ("", None),
-    stop: tuple[float, float] | None = None,
-    scale: float = 100.0,
-) -> Markup:
-    """Lines of (x, y * scale) with an optional horizontal level and a ring around the stopping point."""
-    with style.styled():
-        figure, axes = style.new_axes()
-        for _, slot, points in series:
-            axes.plot([x for x, _ in points], [y * scale for _, y in points], **style.line_style(slot, len(points)))
-        text = f"{what}: {_described(series, scale)}"
-        if level[1] is not None:
-            axes.axhline(level[1] * scale, color=style.MUTED[0], linewidth=1.4, linestyle=(0, (3, 3)))
-            text += f"; {level[0]} {percent(level[1])}"
-        if stop is not None:
-            ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
-            axes.plot([stop[0]], [stop[1] * scale], marker="o", markeredgecolor=style.INK[0], **ring)
-            text += f"; stop at {integer(stop[0])}"
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(_compact))
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
-        if scale == 100.0:
-            _share_axis(axes)
-        return style.inline_svg(figure, name, f"{text}.")
-
-
-def _share_axis(axes: Axes) -> None:
-    """Keeps an axis of shares in per cent within what can be read."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 100 * _LOWEST_SHARE), min(max(high, 100 * _LOWEST_SHARE + 1), 102))
-
-
-def _prior_bars(
-    name: str, what: str, priors: Sequence[PriorPlot], values: list[float | None], axis: str, end: float
-) -> Markup:
-    """Horizontal bars from 0, each under its prior's name and value; the axis reaches at least from 0 to `end`."""
-    known = [value for value in values if value is not None]
-    with style.styled():
-        figure, axes = style.new_axes(0.85 + 0.55 * len(priors))
-        for row, (prior, value) in enumerate(zip(priors, values, strict=True)):
-            slot = 0 if prior.reference else 5
-            if value is not None:
-                axes.barh(-row, value, height=0.3, color=style.SERIES[slot][0])
-            at = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
-            note = " (reference)" if prior.reference else ""
-            axes.text(0.0, 0.19 - row, style.drawable(prior.name, 26) + note, ha="left", **at)
-            axes.text(1.0, 0.19 - row, style.value_text(value), ha="right", **at)
-        low, high = min(0.0, *known), max(0.0, end, *known)
-        axes.set_xlim(low, high if high > low else low + 1.0)
-        axes.set_ylim(-len(priors) + 0.7, 0.65)
-        axes.set_yticks([])
-        axes.grid(visible=True, axis="x")
-        axes.axvline(0, color=style.MUTED[0], linewidth=1)
-        axes.set_xlabel(axis)
-        axes.spines["left"].set_visible(False)
-        texts = [f"{p.name} {decimal(v) if v is not None else 'none'}" for p, v in zip(priors, values, strict=True)]
-        return style.inline_svg(figure, name, f"Bar plot of {what} per prior: {'; '.join(texts)}.")

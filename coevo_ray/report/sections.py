@@ -84,7 +84,7 @@ def pool(data: ReportData) -> Section | None:
         ("test rows", integer(test)),
         ("classes", integer(number(data.summary, "pool", "classes"))),
         ("rejected rows", integer(rejected)),
-        ("seconds", duration(number(data.summary, "pool", "seconds"))),
+        ("time", duration(number(data.summary, "pool", "seconds"))),
     ]
     return Section("pool", "Pool", tuple(sentences), (), _measures(measures))
 
@@ -101,12 +101,9 @@ def encode(data: ReportData) -> Section | None:
         sentences.append(
             f"Every prior encoded {count(shared, 'shared row')}, and targets have {integer(dim)} dimensions."
         )
-        if len(priors) > 1 and shared < 2 * dim:
-            sentences.append(f"Below {integer(2 * dim)} shared rows the alignment is uncertain.")
+    drawn: tuple[plots.Plot | None, ...] = ()
     if data.encode is not None:
         drawn = (plots.uniformity(data.encode), plots.alignment(data.encode))
-    else:
-        drawn = (None, None)
     rows = tuple(
         (
             p.name + (" (reference)" if p.reference else ""),
@@ -235,11 +232,17 @@ def _priors(data: ReportData) -> list[PriorPlot]:
         return list(data.encode.priors)
     entries = lookup(data.summary, "encode", "priors")
     reference = lookup(data.summary, "encode", "reference")
-    keys = ("uniformity", "alignment_r2", "rows", "rows_per_s")
     return [
-        PriorPlot(str(e.get("name")), *(e.get(key) for key in keys), reference=e.get("name") == reference)
-        for e in (entries if isinstance(entries, list) else [])
-        if isinstance(e, dict)
+        PriorPlot(
+            name=str(entry.get("name")),
+            uniformity=entry.get("uniformity"),
+            alignment_r2=entry.get("alignment_r2"),
+            rows=entry.get("rows"),
+            rows_per_s=entry.get("rows_per_s"),
+            reference=entry.get("name") == reference,
+        )
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict)
     ]
 
 

@@ -20,7 +20,7 @@ from matplotlib.ft2font import FT2Font
 
 from coevo_ray.report.wording import decimal, shorten
 
-WIDTH_IN = 4.9
+WIDTH_IN = 4.6
 # Light and dark: Okabe and Ito's hues, with the lightness moved until each has contrast on its background.
 SERIES = (
     ("#0072b2", "#56b4e9"),
@@ -45,7 +45,7 @@ _RC: dict[str, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "coevo-ray",
     "font.family": "DejaVu Sans",
-    "font.size": 10,
+    "font.size": 10.5,
     "text.color": INK[0],
     "axes.labelcolor": INK[0],
     "axes.edgecolor": MUTED[0],
@@ -59,7 +59,7 @@ _RC: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10,
+    "axes.titlesize": 10.5,
     "axes.unicode_minus": True,
     "text.parse_math": False,
     "lines.linewidth": 2,

@@ -1,0 +1,69 @@
+"""Settings of the annotation gate (DESIGN 5.4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from coevo_ray.errors import UsageError
+
+Rule = Literal["margin", "compat"]
+MAX_CLASSES = 65_536  # classes are kept as uint16
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """Settings of the annotation gate.
+
+    Attributes:
+        classes: number of classes C, 2 to 65 536.
+        round_size: labels asked for in a round, at most.
+        rule: `margin` (ours: the margin of the fused class distribution, from the top, near rows apart) or `compat`
+            (as published: 1 - fused confidence, drawn in proportion, near rows rechecked after answers).
+        neighbours: nearest neighbours that vote.
+        min_similarity: neighbours less similar do not vote.
+        recheck_neighbours: nearest neighbours that are looked at after an answer (compat) or within a batch (margin).
+        recheck_similarity: of those, only the more similar ones.
+        seed: seed of the random first rows and of every draw.
+        relative_gain: stop when the mean gain of the unlabelled rows falls below this share of the first; 0 never.
+        accuracy_patience: stop after so many rounds without better accuracy, once the mean gain has halved.
+        accuracy_tolerance: accuracy has to rise by more than this to count as better.
+        max_labels: never ask for more labels; None for no limit.
+        max_rounds: never ask more often, the random first round included; None for no limit.
+
+    Raises:
+        UsageError: a value is out of bounds.
+    """
+
+    classes: int
+    round_size: int
+    rule: Rule = "margin"
+    neighbours: int = 16
+    min_similarity: float = 0.85
+    recheck_neighbours: int = 8
+    recheck_similarity: float = 0.9
+    seed: int = 0
+    relative_gain: float = 0.2
+    accuracy_patience: int = 4
+    accuracy_tolerance: float = 0.002
+    max_labels: int | None = None
+    max_rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("margin", "compat"):
+            raise UsageError(f"gate rule {self.rule!r}", "use margin or compat")
+        self._check("classes", 2, MAX_CLASSES)
+        for name in ("round_size", "neighbours", "recheck_neighbours", "accuracy_patience"):
+            self._check(name, 1, math.inf)
+        for name in ("min_similarity", "recheck_similarity", "relative_gain", "accuracy_tolerance"):
+            self._check(name, 0, 1)
+        self._check("seed", 0, math.inf)
+        for name in ("max_labels", "max_rounds"):
+            if getattr(self, name) is not None:
+                self._check(name, 1, math.inf)
+
+    def _check(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if not low <= value <= high:
+            raise UsageError(f"gate.{name} is {value}", f"give a value from {low} to {high}")

@@ -1,0 +1,119 @@
+"""Whose turn it is: rotation of rows, evenly spaced phases, class quotas, and choice by smallest key.
+
+The arithmetic beneath the policies (DESIGN section 5.3). Every function depends on its arguments alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coevo_ray.core.rows import Int64Array, hash_rows
+
+IntArray = npt.NDArray[np.integer[Any]]
+
+
+def take_turns(
+    rows: Int64Array,
+    usage: IntArray,
+    count: int,
+    seed: int,
+    strata: IntArray | None = None,
+) -> Int64Array:
+    """The `count` rows whose turn it is: least used first, among equals by the phase of that cycle.
+
+    Usage never differs by more than 1 if it did not before: while rows used c times are left they are taken before any
+    row used c + 1 times, and no row is taken twice at once, so {c, c + 1} becomes {c, c + 1} or {c + 1, c + 2}.
+
+    Args:
+        rows: int64[n], increasing.
+        usage: int[n], usage counts of these rows.
+        count: from 1 to n.
+        seed: seed of the phases.
+        strata: int[n]; rows of a stratum are spread evenly over a cycle.
+
+    Returns:
+        int64[count], increasing and distinct.
+    """
+    at_most = np.cumsum(np.bincount(usage))
+    # Rows used less often than this all have their turn; among those used just so often the phases decide.
+    cycle = int(np.searchsorted(at_most, count))
+    chosen = usage < cycle
+    open_ = np.flatnonzero(usage == cycle)
+    phases = stratified_phases(rows, seed, cycle, strata)[open_]
+    left = count - int(np.count_nonzero(chosen))
+    chosen[open_[smallest(phases, left, rows[open_], stream_seed(seed, cycle + 1))]] = True
+    return rows[chosen]
+
+
+def stratified_phases(rows: Int64Array, seed: int, cycle: int, strata: IntArray | None) -> npt.NDArray[np.float64]:
+    """A phase in [0, 1) for each row, float64[n]: evenly spaced within its stratum, from a random offset."""
+    shuffle = noise(rows, seed, cycle + 1)
+    if strata is None:
+        return shuffle
+    order = np.lexsort((shuffle, strata))
+    names, start, size = np.unique(strata[order], return_index=True, return_counts=True)
+    rank = np.arange(len(rows)) - np.repeat(start, size)
+    # From the stratum's own hash: the noise of one of its rows is not uniform once the rows are sorted by it.
+    offset = np.repeat(noise(names.astype(np.int64), seed, -1 - cycle), size)
+    phases = np.empty(len(rows))
+    phases[order] = (rank + offset) / np.repeat(size, size)
+    return phases
+
+
+def equal_quotas(labels: IntArray, budget: int, epoch: int = 0) -> dict[int, int]:
+    """Rows of each class, as equal as their sizes allow; they sum to the budget.
+
+    Each class gets min(its size, level); what is left goes, one row each, to classes that have more, in turn over the
+    epochs, so that no class is left out when there are more classes than rows.
+
+    Args:
+        labels: int[n].
+        budget: at most n.
+        epoch: from 0.
+
+    Returns:
+        Class -> rows, for classes with at least one.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+
+    def rows_at(level: int) -> int:
+        return int(np.minimum(sizes, level).sum())
+
+    level = bisect_right(range(int(sizes.max()) + 1), budget, key=rows_at) - 1
+    quotas = np.minimum(sizes, level)
+    left = budget - int(quotas.sum())
+    if left:
+        open_ = np.flatnonzero(sizes > level)
+        quotas[open_[(epoch * left + np.arange(left)) % len(open_)]] += 1
+    return {int(c): int(q) for c, q in zip(classes, quotas, strict=True) if q > 0}
+
+
+def noise(rows: Int64Array, seed: int, stream: int) -> npt.NDArray[np.float64]:
+    """Uniform in (0, 1), a function of (row, seed, stream)."""
+    bits = hash_rows(rows, stream_seed(seed, stream))
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+
+
+def stream_seed(seed: int, stream: int) -> int:
+    """A seed of its own for each use of the run's seed."""
+    return seed * 1_000_003 + stream
+
+
+def smallest(keys: npt.NDArray[np.float64], count: int, rows: Int64Array, tie_seed: int) -> npt.NDArray[np.bool_]:
+    """Marks the `count` smallest keys, bool[n], in linear time; 1 <= count.
+
+    Equal keys at the edge are chosen by their rows' hash: which of them a partition puts first differs between
+    processors, and the same subset must come back after a restart elsewhere.
+    """
+    if count >= len(keys):
+        return np.ones(len(keys), dtype=bool)
+    edge = np.partition(keys, count - 1)[count - 1]
+    marked: npt.NDArray[np.bool_] = keys < edge
+    tied = np.flatnonzero(keys == edge)
+    first = np.argsort(hash_rows(rows[tied], tie_seed))
+    marked[tied[first[: count - int(np.count_nonzero(marked))]]] = True
+    return marked
