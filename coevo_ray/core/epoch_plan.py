@@ -127,16 +127,12 @@ def plan_epoch(
     rows = len(subset.row_ids)
     size = int(block_rows) if np.ndim(block_rows) == 0 else None
     if min(global_batch, window_blocks, 1 if size is None else size) < 1:
-        raise InputError(
-            f"global batch {global_batch}, window {window_blocks} blocks, blocks of {block_rows} rows",
-            "all must be 1 or more",
-        )
+        sizes = f"global batch {global_batch}, window {window_blocks} blocks, block rows {size}"
+        raise InputError(sizes, "all must be 1 or more")
     generator = np.random.Generator(np.random.PCG64([seed % 2**64, subset.epoch]))
-    starts = np.asarray(block_rows)
     ids = subset.row_ids
-    present, block = np.unique(
-        np.searchsorted(starts, ids, side="right") if size is None else ids // size, return_inverse=True
-    )
+    block_of = np.searchsorted(np.asarray(block_rows), ids, side="right") if size is None else ids // size
+    present, block = np.unique(block_of, return_inverse=True)
     window = (generator.permutation(len(present)) // window_blocks)[block]
     # Sorting by (window, noise) shuffles within windows and keeps windows apart.
     order = np.lexsort((generator.random(rows), window))

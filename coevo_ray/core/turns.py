@@ -95,7 +95,8 @@ def equal_quotas(labels: IntArray, budget: int, epoch: int = 0) -> dict[int, int
 def noise(rows: Int64Array, seed: int, stream: int) -> npt.NDArray[np.float64]:
     """Uniform in (0, 1), a function of (row, seed, stream)."""
     bits = hash_rows(rows, stream_seed(seed, stream))
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    # 52 bits, so that adding a half is exact: with 53 the largest would round to 1.
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
 
 
 def stream_seed(seed: int, stream: int) -> int:

@@ -1,0 +1,141 @@
+"""The epoch's arithmetic: every row once, equal steps and shapes on all ranks, exact restart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coevo_ray.core.epoch_plan import EpochPlan, Int64Array, RankBatch, Subset, plan_epoch
+from coevo_ray.errors import InputError
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[Subset, EpochPlan]:
+    ids = np.array(sorted(draw(st.sets(st.integers(0, 300), min_size=1, max_size=80))), dtype=np.int64)
+    weights = draw(st.none() | st.just(np.linspace(0.5, 2.0, len(ids), dtype=np.float32)))
+    subset = Subset(draw(st.integers(0, 5)), ids, weights)
+    blocks: Int64Array | int = draw(st.integers(1, 50) | st.just(np.array([0, 7, 30, 31, 200])))
+    sizes = {"global_batch": draw(st.integers(1, 90)), "window_blocks": draw(st.integers(1, 5))}
+    return subset, plan_epoch(subset, seed=draw(st.integers(-1, 3)), block_rows=blocks, **sizes)
+
+
+def real(batch: RankBatch) -> Int64Array:
+    return batch.row_ids[batch.weights > 0]
+
+
+@given(plans(), st.integers(1, 7))
+def test_ranks_together_see_each_row_once_in_the_global_order(made: tuple[Subset, EpochPlan], world: int) -> None:
+    subset, plan = made
+    ranks = [list(plan.rank_batches(rank, world)) for rank in range(world)]
+    assert {len(batches) for batches in ranks} == {plan.steps}
+    seen = []
+    for step, batches in enumerate(zip(*ranks, strict=True)):
+        first = step * plan.global_batch
+        whole = plan.order[first : first + plan.global_batch]
+        assert len({b.row_ids.shape for b in batches} | {b.weights.shape for b in batches}) == 1
+        assert {(b.offset, b.global_rows) for b in batches} == {(first + len(whole), len(whole))}
+        for rank, batch in enumerate(batches):
+            assert np.array_equal(real(batch), whole[rank::world])
+            assert set(batch.row_ids.tolist()) <= set(whole.tolist())  # padding comes from the same batch
+            seen.extend(real(batch).tolist())
+    assert sorted(seen) == subset.row_ids.tolist()
+
+
+@given(plans(), st.integers(1, 4))
+def test_weights_stay_with_their_rows(made: tuple[Subset, EpochPlan], world: int) -> None:
+    subset, plan = made
+    ones = np.ones(len(subset.row_ids), np.float32) if subset.weights is None else subset.weights
+    weight_of = dict(zip(subset.row_ids.tolist(), ones.tolist(), strict=True))
+    for rank in range(world):
+        for batch in plan.rank_batches(rank, world):
+            assert batch.weights.dtype == np.float32
+            used = batch.weights > 0
+            assert batch.weights[used].tolist() == [weight_of[row] for row in batch.row_ids[used].tolist()]
+
+
+@given(plans(), st.integers(1, 4), st.data())
+def test_start_skips_exactly_even_with_another_number_of_workers(
+    made: tuple[Subset, EpochPlan], world: int, data: st.DataObject
+) -> None:
+    _, plan = made
+    before = list(plan.rank_batches(0, 1))
+    done = data.draw(st.integers(0, plan.steps))
+    offset = before[done - 1].offset if done else 0
+    rows = [real(b) for rank in range(world) for b in plan.rank_batches(rank, world, start=offset)]
+    left = np.concatenate([*rows, np.zeros(0, np.int64)])
+    assert sorted(left.tolist()) == sorted(plan.order[offset:].tolist())
+
+
+@given(plans())
+def test_the_order_is_a_function_of_its_arguments(made: tuple[Subset, EpochPlan]) -> None:
+    subset, plan = made
+    again = plan_epoch(subset, seed=plan.seed, global_batch=3, block_rows=10, window_blocks=2)
+    larger = plan_epoch(subset, seed=plan.seed, global_batch=5, block_rows=10, window_blocks=2)
+    assert np.array_equal(again.order, larger.order)
+    assert plan.epoch == subset.epoch
+
+
+@pytest.mark.parametrize("blocks", [10, np.arange(0, 1000, 10), np.int64(10)])
+@pytest.mark.parametrize("window", [1, 4])
+def test_rows_are_shuffled_within_a_window_of_shuffled_blocks(blocks: Int64Array | int, window: int) -> None:
+    subset = Subset(0, np.arange(1000), None)
+    plan = plan_epoch(subset, seed=1, global_batch=32, block_rows=blocks, window_blocks=window)
+    visited = [set((part // 10).tolist()) for part in plan.order.reshape(-1, 10 * window)]
+    assert all(len(part) == window for part in visited)  # a window's rows come from its own blocks only
+    assert len(set().union(*visited)) == 100
+    assert [min(part) for part in visited] != sorted(min(part) for part in visited)
+    assert not np.array_equal(plan.order, np.sort(plan.order.reshape(-1, 10 * window), axis=1).ravel())
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    rows = np.arange(100)
+    orders = {
+        tuple(plan_epoch(Subset(e, rows), seed=s, global_batch=8, block_rows=10, window_blocks=2).order.tolist())
+        for e in range(3)
+        for s in range(3)
+    }
+    assert len(orders) == 9
+
+
+def test_a_batch_smaller_than_the_world_pads_the_idle_ranks() -> None:
+    plan = plan_epoch(Subset(0, np.array([4, 9])), seed=0, global_batch=8, block_rows=4, window_blocks=1)
+    batches = [next(plan.rank_batches(rank, 3)) for rank in range(3)]
+    assert [b.weights.tolist() for b in batches] == [[1.0], [1.0], [0.0]]
+    assert batches[2].row_ids.tolist() == [plan.order[0]]
+
+
+@pytest.mark.parametrize("start", [-4, 3, 12, 14])
+def test_a_start_that_no_batch_ends_at_is_refused_at_once(start: int) -> None:
+    plan = plan_epoch(Subset(0, np.arange(10)), seed=0, global_batch=4, block_rows=4, window_blocks=1)
+    with pytest.raises(InputError, match="cannot start"):
+        plan.rank_batches(0, 1, start)
+
+
+@pytest.mark.parametrize(("rank", "world"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_rank_outside_the_world_is_refused(rank: int, world: int) -> None:
+    plan = plan_epoch(Subset(0, np.arange(10)), seed=0, global_batch=4, block_rows=4, window_blocks=1)
+    with pytest.raises(InputError, match="rank"):
+        plan.rank_batches(rank, world)
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "sizes"),
+    [
+        ([], None, (4, 4, 1)),
+        ([3, 2], None, (4, 4, 1)),
+        ([2, 2], None, (4, 4, 1)),
+        ([1, 2], [1.0], (4, 4, 1)),
+        ([1, 2], None, (0, 4, 1)),
+        ([1, 2], None, (4, 0, 1)),
+        ([1, 2], None, (4, 4, 0)),
+    ],
+)
+def test_bad_subsets_and_sizes_are_refused(
+    rows: list[int], weights: list[float] | None, sizes: tuple[int, int, int]
+) -> None:
+    subset = Subset(0, np.array(rows, np.int64), None if weights is None else np.array(weights, np.float32))
+    batch, block, window = sizes
+    with pytest.raises(InputError):
+        plan_epoch(subset, seed=0, global_batch=batch, block_rows=block, window_blocks=window)
