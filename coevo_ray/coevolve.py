@@ -14,12 +14,12 @@ from coevo_ray.pipelines.encode import encode
 from coevo_ray.pipelines.gate import gate
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.score import score
-from coevo_ray.pipelines.session import ray_session
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.sources import check_source
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
 from coevo_ray.report.run import write_report
+from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable

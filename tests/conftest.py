@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """A Ray session on this machine; the package uses it because it is there."""
-    from coevo_ray.pipelines.session import ray_session
+    from coevo_ray.runtime.session import ray_session
 
     with ray_session():
         yield

@@ -152,11 +152,10 @@ class SelectionService:
         gate = self._gate()
         if gate.stopped_by is not None and not gate.outstanding:
             return np.zeros(0, dtype=np.int64)
-        fresh = not gate.outstanding
-        requests: Requests = gate.request_seed(rows) if rows is not None else gate.request()
-        if fresh and len(requests.row_ids):
-            self.snapshot()
-        return np.sort(self._row_ids[requests.row_ids])
+        if not gate.outstanding:
+            # A draw is a function of the gate's state: that it was made is all that the journal needs to know.
+            self._journal.append("request", {"rows": rows})
+        return np.sort(self._row_ids[self._draw(rows).row_ids])
 
     def submit(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> int:
         """Takes labels; returns how many were new.
@@ -176,12 +175,18 @@ class SelectionService:
         return int(new.sum())
 
     def update_predictions(self, *parts: tuple[Int64Array, npt.NDArray[np.float32]]) -> None:
-        """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes])."""
+        """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]).
+
+        Raises:
+            InputError: they are no distributions, or a row is not the gate's.
+            StoppedError: the journal cannot be written; send them again.
+        """
         gate = self._gate()
         probabilities = np.zeros((len(self._row_ids), gate.config.classes), dtype=np.float32)
         for row_ids, values in parts:
             probabilities[self._positions(row_ids)] = values
         gate.update_predictions(probabilities)
+        self.snapshot()
 
     def note_accuracy(self, accuracy: float) -> None:
         """Takes the measured accuracy after the round that was answered last; for the stop rule."""
@@ -221,10 +226,11 @@ class SelectionService:
         self._since_snapshot = 0
 
     def _replay(self, record: Record) -> None:
-        replay: dict[str, Callable[[Record], None]] = {
+        replay: dict[str, Callable[[Record], object]] = {
             "snapshot": self._restore,
             "commit": self._replay_commit,
             "labels": self._apply_labels,
+            "request": lambda record: self._draw(record.fields["rows"]),
         }
         if record.event not in replay:
             raise InputError(f"unknown journal event {record.event!r}", "it was written by a newer version: upgrade")
@@ -250,6 +256,10 @@ class SelectionService:
                 "the journal belongs to other settings; use those, or delete it to start anew",
             )
         ledger.commit(epoch)
+
+    def _draw(self, seed_rows: int | None) -> Requests:
+        gate = self._gate()
+        return gate.request() if seed_rows is None else gate.request_seed(seed_rows)
 
     def _apply_labels(self, record: Record) -> None:
         row_ids, labels = record.arrays["row_ids"], record.arrays["labels"]

@@ -21,13 +21,13 @@ from coevo_ray.core.rows import choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.contribution import Plan, read_shard_rejects, shard_name, write_shard_rejects
 from coevo_ray.pipelines.merge import merge
-from coevo_ray.pipelines.session import ray_session
-from coevo_ray.pipelines.shards import run_shards
 from coevo_ray.pool.images import ImageError, decode_resized
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
 from coevo_ray.priors.base import encode_batch
 from coevo_ray.priors.registry import check_prior, load_prior
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column

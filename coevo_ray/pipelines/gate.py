@@ -28,10 +28,10 @@ from coevo_ray.core.graph import NeighbourGraph, build_graph
 from coevo_ray.core.probe import LinearProbe, cross_fitted_accuracy
 from coevo_ray.core.rows import Int64Array, choose_rows
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.session import ray_session
-from coevo_ray.pipelines.shards import ray_errors
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import Ticker
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import Manifest, begin, digest, finish, load_manifest, write_blob, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors

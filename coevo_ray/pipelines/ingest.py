@@ -20,13 +20,13 @@ import ray
 from coevo_ray.config import PoolConfig, Source, make_config
 from coevo_ray.core.rows import choose_rows
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.session import ray_session
-from coevo_ray.pipelines.shards import run_shards
 from coevo_ray.pool.images import ImageError, verify_image
 from coevo_ray.pool.pool import SCHEMA, TEST, TRAIN, Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
 from coevo_ray.pool.samples import SCHEME, materialise_sample
 from coevo_ray.pool.sources import Entry, SourceShard, list_source, read_shard
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, write_table
 from coevo_ray.store.location import Location
 

@@ -21,10 +21,10 @@ from coevo_ray.config import EncodeConfig
 from coevo_ray.core.alignment import Alignment, align, few_rows_warning, fit_alignment, identity_alignment
 from coevo_ray.core.uniformity import uniformity
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.session import ray_session
-from coevo_ray.pipelines.shards import run_shards
 from coevo_ray.pool.rejects import read_rejects, write_rejects
 from coevo_ray.progress import say
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe, finish, write_blob, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column, vectors

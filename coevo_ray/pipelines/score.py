@@ -26,8 +26,8 @@ from coevo_ray.core.factors import (
     strongest_factor,
 )
 from coevo_ray.core.sae import TopKSAE
-from coevo_ray.pipelines.session import ray_session
-from coevo_ray.pipelines.shards import run_shards
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe, finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors

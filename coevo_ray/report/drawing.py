@@ -93,18 +93,18 @@ def prior_bars(
         figure, axes = style.new_axes(0.8 + 0.58 * len(priors))
         for row, (prior, value) in enumerate(zip(priors, values, strict=True)):
             slot = 0 if prior.reference else 5
+            axes.plot([0, 0], [-row - 0.2, -row + 0.2], color=style.MUTED[0], linewidth=1)
             if value is not None:
                 axes.barh(-row, value, height=0.3, color=style.SERIES[slot][0])
             at: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
             note = " (reference)" if prior.reference else ""
-            axes.text(0.0, 0.21 - row, style.drawable(prior.name, 26) + note, ha="left", **at)
+            axes.text(0.01, 0.21 - row, style.drawable(prior.name, 32) + note, ha="left", **at)
             axes.text(0.99, 0.21 - row, style.value_text(value), ha="right", **at)
         low, high = min(0.0, *known), max(0.0, end, *known)
         axes.set_xlim(low, high if high > low else low + 1.0)
         axes.set_ylim(-len(priors) + 0.7, 0.65)
         axes.set_yticks([])
         axes.grid(visible=False)
-        axes.axvline(0, color=style.MUTED[0], linewidth=1)
         axes.set_xlabel(axis)
         axes.spines["left"].set_visible(False)
         texts = [f"{p.name} {decimal(v) if v is not None else 'none'}" for p, v in zip(priors, values, strict=True)]

@@ -72,7 +72,7 @@ def frequencies(plots: SaePlots, active: float | None) -> Plot | None:
     shown = np.union1d(shown, np.linspace(0, alive.size - 1, min(alive.size, 200)).round().astype(int))
     with style.styled():
         figure, axes = style.new_axes()
-        axes.plot(shown + 1, alive[shown] * 100, color=style.SERIES[0][0])
+        axes.plot(shown + 1, alive[shown] * 100, color=style.SERIES[0][0], marker="o" if alive.size == 1 else "")
         if active:
             axes.axhline(100 * active / values.size, color=style.MUTED[0], linewidth=1.4, linestyle=(0, (3, 3)))
         axes.set_yscale("log")
@@ -87,7 +87,8 @@ def frequencies(plots: SaePlots, active: float | None) -> Plot | None:
             f"of the rows down to {percent(float(alive[-1]), 3)}; {integer(dead)} of {integer(values.size)} are dead."
         )
         svg = style.inline_svg(figure, "frequencies", label)
-    never = f"{integer(dead)} of {integer(values.size)} factors are dead (active in no row) and are not drawn; "
+    verb = "is" if dead == 1 else "are"
+    never = f"{integer(dead)} of {count(values.size, 'factor')} {verb} dead (active in no row) and not drawn; "
     return Plot(
         "Factor frequencies",
         svg,
@@ -150,19 +151,21 @@ def mean_gain(plots: GatePlots) -> Plot | None:
     points = finite_points(plots.mean_gain)
     if not points:
         return None
+    gate = finite_points(plots.gate)
+    ended = _stop(plots, gate) == (gate[-1] if gate else None)
     svg = lines(
         "gain",
         "Line plot of mean gain against rounds",
         [("mean gain", 0, points)],
         ("round", "mean gain per unlabelled row"),
-        stop=points[-1],
+        stop=points[-1] if ended else None,
         scale=1.0,
     )
     return Plot(
         "Expected gain per round",
         svg,
         "Lower means that less is left to win by asking: the gate expects this much confidence from one more label.",
-        _legend((style.line_swatch(0), "mean gain"), (style.ring_swatch(), "stop")),
+        _legend((style.line_swatch(0), "mean gain"), (style.ring_swatch(), "stop" if ended else "")),
     )
 
 

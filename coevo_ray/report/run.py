@@ -103,8 +103,8 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
         summary["gate"] = _pick(stages["gate"], *names, "seconds")
     if config.train:
         trained = {policy: stages[f"train.{policy}"] for policy in config.train.policies}
-        names = ("accuracy", "seconds", "samples", "epochs", "wall_seconds")
-        summary["train"] = {policy: _pick(manifest, *names) for policy, manifest in trained.items()}
+        figures = ("accuracy", "seconds", "samples", "epochs", "wall_seconds")
+        summary["train"] = {policy: _pick(manifest, *figures) for policy, manifest in trained.items()}
     seconds = [part["seconds"] for name, part in summary.items() if name in ("pool", "encode", "sae", "gate")]
     seconds += [part["wall_seconds"] for part in summary.get("train", {}).values()]
     return {**summary, "report": str(out.child("report.html")), "seconds": round(sum(seconds), 3)}

@@ -75,7 +75,7 @@ def pool(data: ReportData) -> Section | None:
         more = "1 more row was" if rejected == 1 else f"{integer(rejected)} more rows were"
         sentences.append("No row was rejected." if rejected == 0 else f"{more} rejected{_reasons(data)}.")
     if test:
-        sentences.append("Nothing is trained on the test rows; the accuracies below are measured on them.")
+        sentences.append("Accuracies are measured on the test rows, whose labels no training sees.")
     elif test == 0:
         sentences.append("No rows are held out as test rows, so accuracies cannot be measured on them.")
     measures = [
@@ -277,7 +277,7 @@ def _reasons(data: ReportData) -> str:
     reasons = lookup(data.summary, "pool", "reject_reasons")
     if not isinstance(reasons, dict) or not reasons:
         return ""
-    return f" ({listing([f'{integer(finite(n))} {reason}' for reason, n in sorted(reasons.items())])})"
+    return f" ({listing([f'{reason}: {integer(finite(n))}' for reason, n in sorted(reasons.items())])})"
 
 
 def _took(data: ReportData, stage: str, sentences: list[str]) -> tuple[str, ...]:

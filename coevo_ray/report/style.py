@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ElementTree
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
@@ -126,7 +127,7 @@ def ring_swatch() -> Markup:
     )
 
 
-def styled() -> Any:
+def styled() -> AbstractContextManager[None]:
     """Context in which figures are made and drawn: matplotlib's defaults and ours, nothing of the user's own."""
     return matplotlib.style.context(["default", _RC])
 

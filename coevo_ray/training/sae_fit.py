@@ -20,8 +20,8 @@ from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.sae import ReconstructionStatistics, SAEConfig, TopKSAE
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.session import ray_session
 from coevo_ray.pool.pool import Pool
+from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors

@@ -26,8 +26,8 @@ from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.policies import make_policy
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.session import ray_session
 from coevo_ray.pool.pool import Pool
+from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import begin, digest, finish, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from coevo_ray.config import Compute
 from coevo_ray.errors import StoppedError
-from coevo_ray.pipelines.shards import ray_errors
+from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.location import Location
 
 HISTORY = "history.json"

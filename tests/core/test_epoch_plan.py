@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_ray.core.epoch_plan import EpochPlan, Int64Array, RankBatch, Subset, plan_epoch
+from coevo_ray.core.epoch_plan import EpochPlan, RankBatch, Subset, plan_epoch
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 
 

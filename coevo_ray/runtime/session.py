@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +17,8 @@ _ENVIRONMENT = {
     # Ray Train takes reports when it looks at its workers; every 2 s would double the time of short epochs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "1",
+    # Ray Data's actor pools make Ray's C++ side print a harmless [E] line to the terminal for each pool.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -48,7 +48,7 @@ def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         try:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise UsageError(
                 f"cannot reach the Ray cluster at RAY_ADDRESS={address}: {error}",
@@ -61,7 +61,7 @@ def _connect() -> None:
     ray.init(
         address="local",
         include_dashboard=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
         log_to_driver=False,
         object_store_memory=store,
     )
@@ -76,6 +76,5 @@ def _configure_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_operator_progress_bars = False
-    if not sys.stderr.isatty():
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that they are off
     logging.getLogger("ray.train").setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from coevo_ray.errors import CoevoError, InputError, StoppedError
-from coevo_ray.pipelines.shards import run_shards
+from coevo_ray.runtime.shards import run_shards
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -1,0 +1,241 @@
+"""One contract suite for the plain service, the actor, and both after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coevo_ray.actors.selection import SelectionHandle, start_selection
+from coevo_ray.actors.service import SelectionService
+from coevo_ray.core.gate import AnnotationGate, GateConfig
+from coevo_ray.core.graph import build_graph
+from coevo_ray.core.ledger import SelectionLedger
+from coevo_ray.core.policies import make_policy
+from coevo_ray.errors import InputError, StoppedError
+from coevo_ray.store.journal import Journal
+from coevo_ray.store.location import Location
+
+ROWS, CLASSES = 60, 3
+ROW_IDS = np.arange(ROWS, dtype=np.int64) * 3 + 5
+
+
+class Make:
+    """Builds the service where it is called; pickles into the actor."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self) -> SelectionService:
+        ledger = SelectionLedger(
+            rows=ROWS, candidates=np.ones(ROWS, bool), policy=make_policy("rotation"), keep=0.3, epochs=40, seed=1
+        )
+        features = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
+        gate = AnnotationGate(
+            GateConfig(classes=CLASSES, round_size=7, seed=2, max_labels=20),
+            build_graph(features, k=4),
+            np.ones(ROWS, bool),
+        )
+        return SelectionService(Location(self.folder), ledger=ledger, gate=gate, row_ids=ROW_IDS)
+
+
+class Subject:
+    """What is under test, and how it is crashed: a new instance over the same journal, or a killed actor process."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind, self.make = kind, Make(str(folder / "journal"))
+        run = f"{folder.parent.name}-{folder.name}"
+        self.service: Any = self.make() if kind == "plain" else start_selection(run, self.make)
+
+    def crash(self) -> None:
+        if self.kind == "plain":
+            self.service = self.make()
+        else:
+            ray.kill(self.service.actor, no_restart=False)
+
+
+@pytest.fixture(params=["plain", "actor"])
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    if request.param == "actor":
+        request.getfixturevalue("ray_local")
+    made = Subject(request.param, tmp_path)
+    yield made
+    if isinstance(made.service, SelectionHandle):
+        made.service.stop()
+
+
+@pytest.fixture(params=[False, True], ids=["steady", "crashing"])
+def crash(request: pytest.FixtureRequest, subject: Subject) -> Callable[[], None]:
+    """Called between steps: crashes the subject in one of the two runs of a test."""
+    return subject.crash if request.param else lambda: None
+
+
+def predictions(seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(seed).dirichlet(np.ones(CLASSES), size=ROWS).astype(np.float32)
+
+
+def test_select_is_the_same_until_and_after_commit(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.select(0).row_ids
+    crash()
+    assert np.array_equal(subject.service.select(0).row_ids, first)
+    assert subject.service.commit(0) is True
+    crash()
+    assert subject.service.commit(0) is False
+    assert np.array_equal(subject.service.select(0).row_ids, first)
+    assert subject.service.usage().sum() == len(first)
+
+
+def test_usage_counts_each_epoch_once(subject: Subject, crash: Callable[[], None]) -> None:
+    expected = np.zeros(ROWS, dtype=int)
+    for epoch in range(20):  # over a snapshot and some records after it
+        expected[subject.service.select(epoch).row_ids] += 1
+        subject.service.commit(epoch)
+        subject.service.commit(epoch)
+    crash()
+    assert np.array_equal(subject.service.usage(), expected)
+    assert sum(count * rows for count, rows in subject.service.usage_histogram().items()) == expected.sum()
+    assert np.array_equal(np.sort(subject.service.select(20).row_ids), subject.service.select(20).row_ids)
+
+
+def test_epochs_out_of_order_are_refused(subject: Subject) -> None:
+    with pytest.raises(InputError, match="epoch 3"):
+        subject.service.select(3)
+    with pytest.raises(InputError, match="epoch 2"):
+        subject.service.commit(2)
+
+
+def test_requests_stay_until_they_are_answered(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.request(10)
+    crash()
+    assert np.array_equal(subject.service.request(10), first)
+    assert len(first) == 10
+    assert set(first) <= set(ROW_IDS.tolist())
+    labels = np.arange(10) % CLASSES
+    assert subject.service.submit(first[:6], labels[:6], "ann") == 6
+    crash()
+    assert np.array_equal(subject.service.request(10), first[6:])
+
+
+def test_labels_are_counted_once_and_keep_their_annotator(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.request(10)
+    labels = (np.arange(10) % CLASSES).astype(np.int64)
+    assert subject.service.submit(first, labels, "ann") == 10
+    crash()
+    assert subject.service.submit(first, labels, "bob") == 0
+    subject.service.update_predictions((ROW_IDS, predictions(1)))
+    second = subject.service.request()
+    assert len(second) == 7
+    assert not set(second) & set(first)
+    crash()
+    assert np.array_equal(subject.service.request(), second)
+    subject.service.submit(second, np.zeros(7, dtype=np.int64), "bob")
+    crash()
+    labelled = subject.service.labelled()
+    assert labelled["row_id"].tolist() == [*first.tolist(), *second.tolist()]
+    assert labelled["label"].tolist() == [*labels.tolist(), *[0] * 7]
+    assert labelled["round"].tolist() == [0] * 10 + [1] * 7
+    assert [labelled["names"][i] for i in labelled["annotator"]] == ["ann"] * 10 + ["bob"] * 7
+    assert subject.service.gate_status()["labels"] == 17
+
+
+def test_wrong_answers_change_nothing(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.request(5)
+    stranger = np.setdiff1d(ROW_IDS, first)[:1]
+    for row_ids, labels in ((stranger, [0]), (first[:1], [CLASSES]), (np.array([4]), [0])):
+        with pytest.raises(InputError):
+            subject.service.submit(np.asarray(row_ids), np.asarray(labels), "ann")
+    crash()
+    assert len(subject.service.labelled()["row_id"]) == 0
+    assert np.array_equal(subject.service.request(5), first)
+
+
+def test_the_gate_goes_on_alike_after_a_crash(subject: Subject, crash: Callable[[], None], tmp_path: Path) -> None:
+    def rounds(service: Any, between: Callable[[], None]) -> list[list[int]]:
+        asked = [service.request(6)]
+        service.submit(asked[0], (asked[0] % CLASSES).astype(np.int64), "ann")
+        for round_ in range(10):
+            between()
+            service.update_predictions((ROW_IDS, predictions(round_)))
+            row_ids = service.request()
+            if len(row_ids) == 0:
+                break
+            asked.append(row_ids)
+            between()
+            service.submit(row_ids, (row_ids % CLASSES).astype(np.int64), "ann")
+        return [a.tolist() for a in asked]
+
+    twin = Make(str(tmp_path / "twin"))()
+    service = subject.service if subject.kind == "actor" else _Following(subject)
+    assert rounds(service, crash) == rounds(twin, lambda: None)
+    assert twin.gate_status()["stopped_by"] == "max_labels"
+
+
+class _Following:
+    """Always the current plain service, also after a crash replaced it."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.subject.service, name)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.sampled_from(["select", "commit", "crash", "snapshot"]), max_size=30))
+def test_any_steps_equal_a_run_without_crashes(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
+    make = Make(str(tmp_path_factory.mktemp("any") / "journal"))
+    service, twin = make(), Make(str(tmp_path_factory.mktemp("twin") / "journal"))()
+    epoch = 0
+    for step in steps:
+        if step == "crash":
+            service = make()
+        elif step == "snapshot":
+            service.snapshot()
+        elif step == "select":
+            assert np.array_equal(service.select(epoch).row_ids, twin.select(epoch).row_ids)
+        else:
+            assert service.commit(epoch) == twin.commit(epoch)
+            epoch += 1
+    assert np.array_equal(service.usage(), twin.usage())
+
+
+def test_what_cannot_be_journalled_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Make(str(tmp_path / "journal"))()
+    service.select(0)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoppedError("the store refused", "mend it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", refuse)
+        with pytest.raises(StoppedError):
+            service.commit(0)
+    assert service.usage().sum() == 0
+    assert service.commit(0) is True
+
+
+def test_another_runs_journal_is_refused(tmp_path: Path) -> None:
+    make = Make(str(tmp_path / "journal"))
+    service = make()
+    service.select(0)
+    service.commit(0)
+    service.snapshot()
+    other = SelectionLedger(
+        rows=ROWS, candidates=np.ones(ROWS, bool), policy=make_policy("random"), keep=0.3, epochs=40, seed=1
+    )
+    with pytest.raises(InputError, match="policy"):
+        SelectionService(Location(make.folder), ledger=other)
+
+
+def test_parts_that_are_not_there_are_named(tmp_path: Path) -> None:
+    service = SelectionService(Location(str(tmp_path / "journal")))
+    with pytest.raises(InputError, match="no selection ledger"):
+        service.select(0)
+    with pytest.raises(InputError, match="no annotation gate"):
+        service.gate_status()

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BLOCKED = """
+import importlib, pkgutil, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"ray", "pyarrow"}:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Block())
+import coevo_ray.core
+names = [m.name for m in pkgutil.iter_modules(coevo_ray.core.__path__)]
+for name in names:
+    importlib.import_module(f"coevo_ray.core.{name}")
+print(len(names))
+"""
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_core_is_importable_with_ray_and_arrow_blocked() -> None:
+    result = _python(BLOCKED)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) >= 10
+
+
+def test_the_block_blocks() -> None:
+    result = _python(BLOCKED.replace("import coevo_ray.core", "import ray\nimport coevo_ray.core"))
+    assert result.returncode != 0
+    assert "ray is blocked" in result.stderr
+
+
+def test_importing_the_package_is_light() -> None:
+    result = _python("import sys, coevo_ray; print([m for m in ('ray', 'torch', 'pyarrow') if m in sys.modules])")
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    result = _python("import coevo_ray; print([getattr(coevo_ray, n) for n in coevo_ray.__all__] and 'ok')")
+    assert result.stdout.strip() == "ok", result.stderr
