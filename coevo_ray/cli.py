@@ -39,9 +39,9 @@ TargetsPath = Annotated[str, typer.Option("--targets", help="Folder of targets, 
 @app.command()
 def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
     """Run the whole loop on handwritten digits; needs the extra `demo` and no download."""
-    from coevo_ray.demo import demo as function
+    from coevo_ray import commands
 
-    _show(function(out), as_json)
+    _show(commands.demo(out), as_json)
 
 
 @app.command()
@@ -51,11 +51,12 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run the whole loop that a YAML file describes, or continue it."""
-    from coevo_ray.coevolve import run as function
     from coevo_ray.config import load_config
 
-    config = load_config(file, **({} if out is None else {"out": out}))
-    _show(function(config), as_json)
+    config = load_config(file, **({} if out is None else {"out": out}))  # a mistake shows before the slow imports
+    from coevo_ray import commands
+
+    _show(commands.run(config), as_json)
 
 
 @app.command()
@@ -70,7 +71,7 @@ def ingest(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a pool from images: row_ids, splits, rejects."""
-    from coevo_ray.pipelines.ingest import ingest as function
+    from coevo_ray import commands
 
     columns: dict[str, Any] = {"image_column": image_column, "key_column": key_column}
     if label_column != "label":  # only a column that was named must be there
@@ -80,7 +81,7 @@ def ingest(
         "test_fraction": test_fraction,
         "classes": classes,
     }
-    pool = function(settings, out)
+    pool = commands.ingest(settings, out)
     _show({"pool": str(pool.location), **pool.manifest.summary}, as_json)
 
 
@@ -97,7 +98,7 @@ def encode(
     as_json: JsonFlag = False,
 ) -> None:
     """Encode disjoint parts of a pool with prior models and align them into targets."""
-    from coevo_ray.pipelines.encode import encode as function
+    from coevo_ray import commands
 
     settings = {
         "priors": [_prior(text) for text in prior],
@@ -105,7 +106,7 @@ def encode(
         "shared": shared,
         "compute": {"gpus": gpus, "cpus": cpus, "actors": actors},
     }
-    targets = function(settings, pool, out)
+    targets = commands.encode(settings, pool, out)
     _show({"targets": str(targets.location), **targets.manifest.summary}, as_json)
 
 
@@ -125,13 +126,13 @@ def merge(
     as_json: JsonFlag = False,
 ) -> None:
     """Align contributions of several participants into one target table."""
+    from coevo_ray import commands
     from coevo_ray.config import EncodeConfig, make_config
     from coevo_ray.pipelines.merge import contribution_names
-    from coevo_ray.pipelines.merge import merge as function
 
     names = contribution_names(contributions)
     config = make_config(EncodeConfig, {"priors": names, "reference": reference, "alignment": alignment}, "merge")
-    targets = function(contributions, out, config)
+    targets = commands.merge(contributions, out, config)
     _show({"targets": str(targets.location), **targets.manifest.summary}, as_json)
 
 
@@ -146,20 +147,10 @@ def sae(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit the sparse autoencoder and score every row."""
-    from coevo_ray.config import SaeConfig, make_config
-    from coevo_ray.pipelines.score import score
-    from coevo_ray.pool.pool import Pool
-    from coevo_ray.store.artifact import load_manifest
-    from coevo_ray.store.location import Location
-    from coevo_ray.store.row_table import RowTable
-    from coevo_ray.training.sae_fit import fit_sae
+    from coevo_ray import commands
 
-    config = make_config(SaeConfig, {"latents": latents, "k": k, "epochs": epochs}, "sae")
-    place, table = Location.parse(out), RowTable(Location.parse(targets), "targets")
-    model = fit_sae(config, Pool.open(pool), table, place.child("model"))
-    scores = score(config, table, model, place)
-    summary = {k: v for k, v in load_manifest(model).summary.items() if k != "history"}
-    _show({"sae": str(model), "scores": str(scores.location), **summary}, as_json)
+    scores = commands.sae({"latents": latents, "k": k, "epochs": epochs}, pool, targets, out)
+    _show({"scores": str(scores.location), **scores.manifest.summary}, as_json)
 
 
 @app.command()
@@ -173,21 +164,17 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Simulate which rows a policy would use, without training."""
-    from coevo_ray.plan import plan as function
+    from coevo_ray import commands
 
-    _show(function(rows, policy, keep=keep, epochs=epochs, seed=seed, scores=scores), as_json)
+    _show(commands.plan(rows, policy, keep=keep, epochs=epochs, seed=seed, scores=scores), as_json)
 
 
 @app.command()
 def gate(pool: PoolPath, targets: TargetsPath, out: Out, as_json: JsonFlag = False) -> None:
     """Ask for labels until the gate stops by itself."""
-    from coevo_ray.config import GateSettings
-    from coevo_ray.pipelines.gate import gate as function
-    from coevo_ray.pool.pool import Pool
-    from coevo_ray.store.location import Location
-    from coevo_ray.store.row_table import RowTable
+    from coevo_ray import commands
 
-    labels = function(GateSettings(), Pool.open(pool), RowTable(Location.parse(targets), "targets"), out)
+    labels = commands.gate({}, pool, targets, out)
     _show({"labels_table": str(labels.location), **labels.manifest.summary}, as_json)
 
 
@@ -198,10 +185,10 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train on each epoch's subset, after the earlier stages of a run."""
-    from coevo_ray.coevolve import train_stage
+    from coevo_ray import commands
     from coevo_ray.config import load_config
 
-    _show(train_stage(load_config(file), policy), as_json)
+    _show(commands.train(load_config(file), policy), as_json)
 
 
 @app.command()
@@ -211,12 +198,10 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the summary and the HTML report of a run whose stages are finished."""
+    from coevo_ray import commands
     from coevo_ray.config import load_config
-    from coevo_ray.report.run import write_report
-    from coevo_ray.store.location import Location
 
-    config = load_config(file, **({} if out is None else {"out": out}))
-    _show(write_report(config, Location.parse(config.out)), as_json)
+    _show(commands.report(load_config(file, **({} if out is None else {"out": out}))), as_json)
 
 
 @app.command()
@@ -225,9 +210,9 @@ def doctor(
     as_json: JsonFlag = False,
 ) -> None:
     """Check this machine, and optionally an artifact."""
-    from coevo_ray.doctor import doctor as function
+    from coevo_ray import commands
 
-    result = function(artifact)
+    result = commands.doctor(artifact)
     _show(result, as_json)
     if not result["ok"]:
         raise typer.Exit(1 if artifact is None else 3)

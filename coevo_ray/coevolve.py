@@ -11,7 +11,7 @@ from coevo_ray.config import RunConfig, TrainConfig, make_config
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode import encode
-from coevo_ray.pipelines.gate import gate
+from coevo_ray.pipelines.gate import gate_rounds
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.score import score
 from coevo_ray.pool.pool import Pool
@@ -25,7 +25,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import make_model
 from coevo_ray.training.sae_fit import fit_sae
-from coevo_ray.training.supervised import train
+from coevo_ray.training.supervised import train_policy
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         targets = encode(config.encode, pool, out.child("encode"))
         sae = fit_sae(config.sae, pool, targets, out.child("sae"))
         scores = score(config.sae, targets, sae, out.child("factors"))
-        labels = gate(config.gate, pool, targets, out.child("gate")) if config.gate else None
+        labels = gate_rounds(config.gate, pool, targets, out.child("gate")) if config.gate else None
         if config.train:
             _train(config, config.train, pool, scores, labels, out)
     summary = write_report(config, out)
@@ -53,7 +53,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     return summary
 
 
-def train_stage(config: RunConfig, policy: str | None = None) -> dict[str, Any]:
+def train(config: RunConfig, policy: str | None = None) -> dict[str, Any]:
     """Trains under the configured policies, after the earlier stages of the run.
 
     Args:
@@ -86,7 +86,7 @@ def _train(
     results: dict[str, Any] = {}
     with ray_session():
         for policy in settings.policies:
-            model = train(settings, policy, pool, use, scores, out.child("train", policy))
+            model = train_policy(settings, policy, pool, use, scores, out.child("train", policy))
             results[policy] = load_manifest(model, "model").summary
     return results
 

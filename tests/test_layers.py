@@ -44,3 +44,15 @@ def test_importing_the_package_is_light() -> None:
 def test_every_public_name_is_there() -> None:
     result = _python("import coevo_ray; print([getattr(coevo_ray, n) for n in coevo_ray.__all__] and 'ok')")
     assert result.stdout.strip() == "ok", result.stderr
+
+
+def test_commands_are_functions_of_the_package_whatever_was_imported_first() -> None:
+    code = """
+import coevo_ray, coevo_ray.commands as c, coevo_ray.simulation, coevo_ray.diagnosis
+for name in ("doctor", "encode", "gate", "ingest", "merge", "plan", "run", "sae", "train"):
+    assert callable(getattr(coevo_ray, name)) and getattr(coevo_ray, name) is getattr(c, name), name
+assert callable(c.demo) and callable(c.report)
+print("ok")
+"""
+    result = _python(code)
+    assert result.stdout.strip() == "ok", result.stderr

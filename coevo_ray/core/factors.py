@@ -96,6 +96,5 @@ def strongest_factor(indices: Indices, values: Float32Array) -> npt.NDArray[np.i
     """
     best = values.max(axis=1, initial=0.0)
     none = np.iinfo(np.int32).max
-    is_best = (values == best[:, None]) & (values > 0)
-    strongest = np.where(is_best, indices, none).min(axis=1, initial=none)
+    strongest = np.where(values == best[:, None], indices, none).min(axis=1, initial=none)
     return np.where(best > 0, strongest, -1).astype(np.int32)

@@ -19,6 +19,7 @@ Int64Array = npt.NDArray[np.int64]
 _ITERATIONS = 500
 _BLOCK_ROWS = 65_536
 _TEMPERATURE = 0.07
+_BLOCK_VALUES = 1 << 24  # similarities held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +203,7 @@ def knn_accuracy(
     truth = _checked_labels(test_labels, len(test), classes)
     known = torch.from_numpy(_checked_labels(train_labels, len(train), classes))
     right = 0
-    block = max(1, (1 << 24) // len(train))
+    block = max(1, _BLOCK_VALUES // len(train))
     for start in range(0, len(test), block):
         products = torch.from_numpy(test[start : start + block]) @ torch.from_numpy(train).T
         values, columns = products.topk(min(k, len(train)), dim=1)

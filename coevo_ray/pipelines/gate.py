@@ -51,7 +51,7 @@ def open_annotator(config: GateSettings, pool: Pool) -> Annotator:
     return LabelColumn(pool)
 
 
-def gate(
+def gate_rounds(
     config: GateSettings | dict[str, Any],
     pool: Pool,
     targets: RowTable,

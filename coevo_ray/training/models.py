@@ -53,7 +53,7 @@ def make_model(name: str, classes: int) -> nn.Module:
         classes: outputs.
 
     Raises:
-        UsageError: the name is unknown, or the function does not return a module.
+        UsageError: the name is unknown, or the function does not take `num_classes` or return a module.
     """
     if name == "small_cnn":
         return SmallCNN(classes)
@@ -62,7 +62,7 @@ def make_model(name: str, classes: int) -> nn.Module:
         return _torchvision(rest, classes)
     try:
         model: Any = getattr(import_module(scheme), rest)(num_classes=classes)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UsageError(
             f"unknown model {name!r}: {error}", "use small_cnn, torchvision:resnet18 or package.module:function"
         ) from error

@@ -90,7 +90,7 @@ class LedgerInputs:
         return tuple(columns)
 
 
-def train(
+def train_policy(
     config: TrainConfig, policy: str, pool: Pool, labels: Int64Array, scores: RowTable | None, out: str | Location
 ) -> Location:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.

@@ -69,7 +69,7 @@ def dense_loss(sae: TopKSAE, x: torch.Tensor) -> torch.Tensor:
 def test_loss_and_gradients_equal_the_dense_model(dead: int) -> None:
     ours, oracle, x = make(), make(), inputs()
     for sae in (ours, oracle):
-        sae.silent[:dead] = 10
+        sae.silent[CONFIG.latents - dead :] = 10
     loss = ours.loss(x)
     torch.autograd.backward(loss.total)
     expected = dense_loss(oracle, x)

@@ -1,0 +1,157 @@
+"""Dynamic selection: time and memory of an epoch's `select` and `commit`, and of a restart.
+
+    python -m benchmarks.selection --json [--quick] [--rows N]
+
+Every policy runs in a process of its own, through the plain `SelectionService` with a journal on the local disk. A
+snapshot is followed by as many epochs as fit before the service makes the next one; each is timed, and the restart
+then reads that snapshot and replays all of them: the worst case.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.common import Child, finish, in_child, note, parser, peak_bytes, rows_of, spread, timed
+
+if TYPE_CHECKING:
+    from coevo_ray.actors.service import SelectionService
+    from coevo_ray.core.ledger import SelectionLedger
+
+POLICIES = ("factors", "rotation", "random", "scored")
+FACTORS = 1000
+KEEP = 0.3
+# The service makes a snapshot with every 16th commit.
+EPOCHS = 15
+SEED = 0
+_CHUNK = 1 << 20
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    arguments = parser(__doc__.split("\n")[0], 10_000_000, 1_000_000).parse_args()
+    rows = rows_of(arguments)
+    children = {}
+    for policy in POLICIES:
+        children[policy] = in_child(measure, policy, rows)
+        seconds = statistics.median(children[policy].result["seconds"])
+        note(f"{policy}: {rows:,} rows, {seconds:.3f} s an epoch")
+    finish("selection", _result(rows, children), arguments.json)
+
+
+def _result(rows: int, children: dict[str, Child]) -> dict[str, Any]:
+    by_policy = {policy: _summary(rows, child.result) for policy, child in children.items()}
+    headline = by_policy["factors"]
+    return {
+        "rows": rows,
+        "policy": "factors",
+        "factors": FACTORS,
+        "keep": KEEP,
+        "repeats": EPOCHS,
+        **{name: headline[name] for name in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row")},
+        "by_policy": by_policy,
+    }
+
+
+def _summary(rows: int, measured: dict[str, Any]) -> dict[str, Any]:
+    seconds = measured.pop("seconds")
+    select, commit = measured.pop("select_seconds"), measured.pop("commit_seconds")
+    over_idle = measured["peak_bytes"] - measured["idle_bytes"]
+    return {
+        "seconds": round(statistics.median(seconds), 4),
+        "epochs": spread(seconds),
+        "select_seconds": round(statistics.median(select), 4),
+        "commit_seconds": round(statistics.median(commit), 4),
+        **measured,
+        "bytes_per_row": round(measured.pop("ledger_bytes") / rows, 3),
+        "peak_bytes_per_row": round(over_idle / rows, 1),
+    }
+
+
+def measure(policy: str, rows: int) -> dict[str, Any]:
+    """Times one policy in this process.
+
+    Returns:
+        `seconds`, `select_seconds`, `commit_seconds` of each epoch; `snapshot_seconds`, `restore_seconds`;
+        `idle_bytes`: memory with the libraries loaded, before there are rows; `peak_bytes`: up to the last epoch;
+        `ledger_bytes`: what the ledger keeps.
+    """
+    from coevo_ray.actors.service import SelectionService
+    from coevo_ray.store.location import Location
+
+    idle = peak_bytes()
+    with tempfile.TemporaryDirectory(prefix="coevo-selection-") as folder:
+        journal = Location.parse(Path(folder) / "journal")
+        service = SelectionService(journal, _ledger(policy, rows))
+        _, snapshot = timed(service.snapshot)
+        times = [_epoch(service, epoch) for epoch in range(EPOCHS)]
+        peak = peak_bytes()
+        kept = _kept_bytes(service)
+        usage = service.usage()
+        del service
+        ledger = _ledger(policy, rows)  # a run has the scores in tables: reading them again is not the journal's work
+        restored, restore = timed(lambda: SelectionService(journal, ledger))
+        if not np.array_equal(restored.usage(), usage):
+            raise RuntimeError(f"policy {policy}: the restored usage counts differ")
+    return {
+        "seconds": [select + commit for select, commit in times],
+        "select_seconds": [select for select, _ in times],
+        "commit_seconds": [commit for _, commit in times],
+        "snapshot_seconds": round(snapshot, 4),
+        "restore_seconds": round(restore, 4),
+        "restored_epochs": EPOCHS,
+        "idle_bytes": idle,
+        "peak_bytes": peak,
+        "ledger_bytes": kept,
+    }
+
+
+def _epoch(service: SelectionService, epoch: int) -> tuple[float, float]:
+    subset, select = timed(lambda: service.select(epoch))
+    committed, commit = timed(lambda: service.commit(epoch))
+    if not committed or len(subset.row_ids) == 0:
+        raise RuntimeError(f"epoch {epoch} was not counted")
+    return select, commit
+
+
+def _kept_bytes(service: SelectionService) -> int:
+    """Bytes of all arrays of the ledger, at its fullest: with an open epoch beside the last one."""
+    service.select(EPOCHS)
+    if service.ledger is None:
+        raise RuntimeError("the service lost its ledger")
+    return sum(array.nbytes for array in service.ledger.state(scores=True)[1].values())
+
+
+def _ledger(policy: str, rows: int) -> SelectionLedger:
+    """A ledger over rows with random scores; a third of the factors hold most rows, as in a real pool."""
+    from coevo_ray.core.ledger import SelectionLedger
+    from coevo_ray.core.policies import make_policy
+
+    ledger = SelectionLedger(
+        rows=rows,
+        candidates=np.ones(rows, dtype=bool),
+        policy=make_policy(policy),
+        keep=KEEP,
+        epochs=100,
+        seed=SEED,
+    )
+    random = np.random.Generator(np.random.PCG64(SEED))
+    scores = np.empty((2, rows), dtype=np.float16)
+    factor: npt.NDArray[np.int16] = np.empty(rows, dtype=np.int16)
+    # In chunks, so that making the data does not set the peak of memory.
+    for start in range(0, rows, _CHUNK):
+        part = slice(start, min(rows, start + _CHUNK))
+        count = part.stop - start
+        scores[:, part] = random.random((2, count), dtype=np.float32)
+        factor[part] = (FACTORS * random.random(count) ** 2).astype(np.int16)
+    ledger.set_scores(scores[0], scores[1], factor)
+    return ledger
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The command line: exit codes as the README says, and nothing but JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coevo_ray import __version__, cli
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("demo", "ingest", "encode", "merge", "sae", "plan", "gate", "train", "run", "report", "doctor")
+
+
+def coevo_ray(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "coevo_ray", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_the_readme_too() -> None:
+    result = coevo_ray("--help")
+    assert result.returncode == 0
+    readme = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert re.search(rf"^\W*{command}\s", result.stdout, re.MULTILINE), command
+        assert f"`{command}`" in readme, command
+
+
+def test_version() -> None:
+    assert coevo_ray("--version").stdout.strip() == __version__
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_plan_prints_one_json_object_and_nothing_else() -> None:
+    result = coevo_ray("plan", "--rows", "100", "--policy", "rotation", "--keep", "0.3", "--epochs", "7", "--json")
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert plan["samples"] == 210
+    assert sum(int(c) * r for c, r in plan["usage"].items()) == 210
+    assert set(plan["usage"]) == {"2", "3"}
+
+
+def test_doctor_finds_this_machine_well() -> None:
+    result = coevo_ray("doctor", "--json")
+    assert result.returncode == 0, result.stdout
+    found = json.loads(result.stdout)
+    assert found["ok"]
+    assert found["versions"]["coevo-ray"] == __version__
+
+
+def test_doctor_finds_a_damaged_artifact(tmp_path: Path) -> None:
+    from coevo_ray.store.artifact import begin, finish, write_blob
+    from coevo_ray.store.location import Location
+
+    place = Location.parse(str(tmp_path / "a"))
+    begin(place, "x", {}, {})
+    finish(place, "x", {}, {}, [write_blob(place, "data.bin", b"whole")], {})
+    (tmp_path / "a" / "data.bin").write_bytes(b"half")
+    result = coevo_ray("doctor", "--artifact", str(place), "--json")
+    assert result.returncode == 3
+    assert "data.bin differs from its checksum" in result.stdout
+
+
+CONFIG = """
+out: {out}
+pool: {{sources: [{source}]}}
+encode: {{priors: ["{prior}"]}}
+{more}
+"""
+
+
+def _yaml(folder: Path, **values: str) -> Path:
+    defaults = {"out": str(folder / "run"), "source": "sample:digits", "prior": "efficientnet_lite:0", "more": ""}
+    file = folder / "run.yaml"
+    file.write_text(CONFIG.format(**{**defaults, **values}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "message"),
+    [
+        ({"more": "colour: red"}, 2, "unknown key colour"),
+        ({"more": "train: {keep: 2}"}, 2, "train.keep"),
+        ({"prior": "efficientnet_light:0"}, 2, "efficientnet_lite"),
+        ({"prior": "efficientnet_lite:9"}, 2, "unknown"),
+        ({"more": "train: {model: huge_cnn}"}, 2, "unknown model"),
+        ({"out": "/proc/nowhere/run"}, 2, "cannot write"),
+        ({"source": "sample:letters"}, 2, "unknown sample"),
+        ({"source": "no/such/folder"}, 3, "does not exist"),
+    ],
+)
+def test_a_bad_run_ends_before_any_work(tmp_path: Path, values: dict[str, str], code: int, message: str) -> None:
+    result = coevo_ray("run", str(_yaml(tmp_path, **values)), "--json")
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert "remedy: " in result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / "run" / "pool").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-command",),
+        ("run",),
+        ("run", "x.yaml", "--no-such-option"),
+        ("plan", "--rows", "many", "--policy", "full"),
+        ("plan", "--rows", "10", "--policy", "best"),
+        ("encode", "--pool", "p", "--out", "o", "--prior", "efficientnet_lite:0@big"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
+    result = coevo_ray(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert result.stderr != ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ingest", "empty", "--out", "pool"),
+        ("ingest", "no-such", "--out", "pool"),
+        ("encode", "--pool", "empty", "--prior", "efficientnet_lite:0", "--out", "targets"),
+        ("gate", "--pool", "empty", "--targets", "empty", "--out", "gate"),
+        ("merge", "empty", "--out", "targets"),
+    ],
+)
+def test_bad_input_exits_3(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
+    result = coevo_ray(*arguments, cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "remedy: " in result.stderr
+    assert result.stdout == ""
+
+
+def test_what_is_unforeseen_exits_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("coevo_ray.commands.doctor", fail)
+    with pytest.raises(RuntimeError, match="a defect"):  # Python's own exit code for it is 1
+        cli.main(["doctor"])
+
+
+def test_every_exit_code_is_documented() -> None:
+    from coevo_ray import errors
+
+    codes = {e.exit_code for e in (errors.CoevoError, errors.UsageError, errors.InputError, errors.StoppedError)}
+    documented = {int(c) for c in re.findall(r"^\| (\d) \|", (ROOT / "README.md").read_text(), re.MULTILINE)}
+    assert documented == codes | {0}

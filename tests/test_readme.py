@@ -1,0 +1,33 @@
+"""The README's Python example runs as it stands, and its paths exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=250, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "1797 rows, 1438 to train on" in result.stdout
+    assert "719 rows were decoded" in result.stdout
+
+
+def test_files_that_are_named_exist() -> None:
+    package = ROOT / "coevo_ray"
+    for name in re.findall(r"`((?:core|pipelines)/\w+\.py|coevolve\.py|config\.py)`", README):
+        assert (package / name).is_file(), name
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
