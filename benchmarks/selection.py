@@ -9,7 +9,6 @@ then reads that snapshot and replays all of them: the worst case.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import Child, finish, in_child, note, parser, peak_bytes, rows_of, spread, timed
+from benchmarks.common import finish, in_child, note, parser, peak_bytes, rows_of, spread, timed
 
 if TYPE_CHECKING:
     from coevo_ray.actors.service import SelectionService
@@ -36,18 +35,12 @@ def main() -> None:
     """Runs the benchmark."""
     arguments = parser(__doc__.split("\n")[0], 10_000_000, 1_000_000).parse_args()
     rows = rows_of(arguments)
-    children = {}
+    by_policy = {}
     for policy in POLICIES:
-        children[policy] = in_child(measure, policy, rows)
-        seconds = statistics.median(children[policy].result["seconds"])
-        note(f"{policy}: {rows:,} rows, {seconds:.3f} s an epoch")
-    finish("selection", _result(rows, children), arguments.json)
-
-
-def _result(rows: int, children: dict[str, Child]) -> dict[str, Any]:
-    by_policy = {policy: _summary(rows, child.result) for policy, child in children.items()}
+        by_policy[policy] = _summary(rows, in_child(measure, policy, rows).result)
+        note(f"{policy}: {rows:,} rows, {by_policy[policy]['seconds']} s an epoch")
     headline = by_policy["factors"]
-    return {
+    result = {
         "rows": rows,
         "policy": "factors",
         "factors": FACTORS,
@@ -56,20 +49,20 @@ def _result(rows: int, children: dict[str, Child]) -> dict[str, Any]:
         **{name: headline[name] for name in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row")},
         "by_policy": by_policy,
     }
+    finish("selection", result, arguments.json)
 
 
 def _summary(rows: int, measured: dict[str, Any]) -> dict[str, Any]:
-    seconds = measured.pop("seconds")
-    select, commit = measured.pop("select_seconds"), measured.pop("commit_seconds")
-    over_idle = measured["peak_bytes"] - measured["idle_bytes"]
+    select, commit = np.array(measured["select_seconds"]), np.array(measured["commit_seconds"])
     return {
-        "seconds": round(statistics.median(seconds), 4),
-        "epochs": spread(seconds),
-        "select_seconds": round(statistics.median(select), 4),
-        "commit_seconds": round(statistics.median(commit), 4),
-        **measured,
-        "bytes_per_row": round(measured.pop("ledger_bytes") / rows, 3),
-        "peak_bytes_per_row": round(over_idle / rows, 1),
+        "seconds": round(float(np.median(select + commit)), 4),
+        "epochs": spread((select + commit).tolist()),
+        "select_seconds": round(float(np.median(select)), 4),
+        "commit_seconds": round(float(np.median(commit)), 4),
+        **{name: measured[name] for name in ("snapshot_seconds", "restore_seconds", "idle_bytes", "peak_bytes")},
+        "restored_epochs": EPOCHS,
+        "bytes_per_row": round(measured["ledger_bytes"] / rows, 3),
+        "peak_bytes_per_row": round((measured["peak_bytes"] - measured["idle_bytes"]) / rows, 1),
     }
 
 
@@ -77,7 +70,7 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
     """Times one policy in this process.
 
     Returns:
-        `seconds`, `select_seconds`, `commit_seconds` of each epoch; `snapshot_seconds`, `restore_seconds`;
+        `select_seconds`, `commit_seconds` of each epoch; `snapshot_seconds`, `restore_seconds`;
         `idle_bytes`: memory with the libraries loaded, before there are rows; `peak_bytes`: up to the last epoch;
         `ledger_bytes`: what the ledger keeps.
     """
@@ -99,12 +92,10 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         if not np.array_equal(restored.usage(), usage):
             raise RuntimeError(f"policy {policy}: the restored usage counts differ")
     return {
-        "seconds": [select + commit for select, commit in times],
         "select_seconds": [select for select, _ in times],
         "commit_seconds": [commit for _, commit in times],
         "snapshot_seconds": round(snapshot, 4),
         "restore_seconds": round(restore, 4),
-        "restored_epochs": EPOCHS,
         "idle_bytes": idle,
         "peak_bytes": peak,
         "ledger_bytes": kept,

@@ -1,7 +1,7 @@
 """coevo-ray: decide what data is worth, on Ray.
 
-The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train`, `run` and `doctor`
-here, and with `demo` and `report` in `coevo_ray.commands`. They are imported when first used, so that
+The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train`, `run` and
+`doctor` here, and with `demo` and `report` in `coevo_ray.commands`. They are imported when first used, so that
 `import coevo_ray` stays light.
 """
 

@@ -8,14 +8,13 @@ labels need, and its whole state can be saved between any two calls.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.gate_beliefs import Beliefs, refuse
-from coevo_ray.core.gate_config import GateConfig
+from coevo_ray.core.gate_beliefs import Beliefs
+from coevo_ray.core.gate_config import GateConfig, Requests
 from coevo_ray.core.gate_draw import draw_diverse, draw_in_proportion, draw_random, row_noise
 from coevo_ray.core.gate_stop import StopReason, stop_reason
 from coevo_ray.core.graph import NeighbourGraph
@@ -30,21 +29,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 _FIELDS = ("classes", "rounds", "predicted", "first_gain", "seen", "accuracies")
 _ARRAYS = ("candidates", "confidence", "best", "gain", "rows", "row_rounds", "open", "open_gains")
-
-
-@dataclass(frozen=True, eq=False)
-class Requests:
-    """Rows that need a label now.
-
-    Attributes:
-        round: number of the round, from 0.
-        row_ids: int64[n], rows of the graph, in the order of the draw.
-        gains: float32[n], expected gain of each; 0 for random first rows.
-    """
-
-    round: int
-    row_ids: Int64Array
-    gains: Float32Array
 
 
 class AnnotationGate:
@@ -154,21 +138,7 @@ class AnnotationGate:
         Raises:
             InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ.
         """
-        kinds = {row_ids.dtype.kind, labels.dtype.kind}
-        if row_ids.ndim != 1 or row_ids.shape != labels.shape or not kinds <= {"i", "u"}:
-            have = f"row_ids {row_ids.dtype}{list(row_ids.shape)} and labels {labels.dtype}{list(labels.shape)}"
-            raise InputError(have, "give one integer label for each row")
-        rows, classes = self._graph.rows, self.config.classes
-        refuse((row_ids < 0) | (row_ids >= rows), row_ids, f"are not among the graph's {rows}")
-        refuse((labels < 0) | (labels >= classes), row_ids, f"have labels outside 0..{classes - 1}")
-        old = self._beliefs.labelled[row_ids]
-        refuse(~old & ~np.isin(row_ids, self._open), row_ids, "were not requested")
-        refuse(old & (self._beliefs.best[row_ids] != labels), row_ids, "have another label already")
-        _, first, same = np.unique(row_ids, return_index=True, return_inverse=True)
-        refuse(labels != labels[first][same], row_ids, "have two labels in one submission")
-        new = np.zeros(len(row_ids), dtype=np.bool_)
-        new[first] = True
-        return new & ~old
+        return self._beliefs.new_answers(self._open, row_ids, labels)
 
     def submit(self, row_ids: Int64Array, labels: Int64Array) -> int:
         """Takes labels; the round closes with the last of its answers.

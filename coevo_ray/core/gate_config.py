@@ -1,10 +1,13 @@
-"""Settings of the annotation gate (DESIGN 5.4)."""
+"""Settings and requests of the annotation gate (DESIGN 5.4)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from coevo_ray.errors import UsageError
 
@@ -67,3 +70,18 @@ class GateConfig:
         value = getattr(self, name)
         if not low <= value <= high:
             raise UsageError(f"gate.{name} is {value}", f"give a value from {low} to {high}")
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """Rows that need a label now.
+
+    Attributes:
+        round: number of the round, from 0.
+        row_ids: int64[n], rows of the graph, in the order of the draw.
+        gains: float32[n], expected gain of each; 0 for random first rows.
+    """
+
+    round: int
+    row_ids: npt.NDArray[np.int64]
+    gains: npt.NDArray[np.float32]

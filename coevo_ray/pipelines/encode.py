@@ -114,7 +114,8 @@ def contribute(config: EncodeConfig, pool: Pool, index: int, location: Location)
     """
     prior = config.priors[index]
     content = {
-        **config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed", "max_reject_fraction"}),
+        # The limit of rejects is not among them: it only ends jobs, and who raises it after that may continue.
+        **config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed"}),
         "prior": prior.model_dump(mode="json"),
         "weights": [p.weight for p in config.priors],
         "index": index,
@@ -262,7 +263,7 @@ class EncodeShard:
         features = self._encode(batch["image"][present])
         reasons = np.array(batch["reason"], dtype=object)[present]
         bad = (reasons == "") & ~finite_rows(features)
-        reasons[bad] = f"{self.prior.info.name} gave a feature that is not finite or is zero"
+        reasons[bad] = f"feature is zero or not finite: {self.prior.info.name}"
         good = reasons == ""
         rejects = [Reject(str(k), "encode", str(r)) for k, r in zip(batch["key"][present], reasons, strict=True) if r]
         columns = {name: batch[name][present][good] for name in ("row_id", "own", "shared")}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ from coevo_ray.core.rows import choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pool.images import ImageError, verify_image
 from coevo_ray.pool.pool import SCHEMA, TEST, TRAIN, Pool
-from coevo_ray.pool.rejects import Reject, check_share, write_rejects
+from coevo_ray.pool.rejects import Reject, check_share, commonest, count_reasons, write_rejects
 from coevo_ray.pool.samples import SCHEME, materialise_sample
-from coevo_ray.pool.sources import Entry, SourceShard, list_source, read_shard
+from coevo_ray.pool.sources import Entry, SourceShard, distinguish, list_source, read_shard
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, write_table
@@ -58,11 +57,16 @@ def ingest(config: PoolConfig | dict[str, Any], out: str | Location) -> Pool:
     """
     config = config if isinstance(config, PoolConfig) else make_config(PoolConfig, config, "pool")
     location = Location.parse(out)
-    if begin(location, "pool", config.content(), {}) is not None:
+    if begin(location, "pool", _content(config), {}) is not None:
         return Pool(location)
     with ray_session():
         _ingest(config, location)
     return Pool(location)
+
+
+def _content(config: PoolConfig) -> dict[str, Any]:
+    """What shapes the pool. The limit of rejects only ends jobs: who raises it after that may continue."""
+    return config.model_dump(mode="json", exclude={"compute", "max_reject_fraction"})
 
 
 def _ingest(config: PoolConfig, location: Location) -> Manifest:
@@ -75,7 +79,9 @@ def _ingest(config: PoolConfig, location: Location) -> Manifest:
     check_share(rejects, entries, config.max_reject_fraction, str(location))
     counts = [int(c.usable.sum()) for c in checked]
     if sum(counts) == 0:
-        raise InputError(f"none of {entries} entries could be used", "see the reasons above; is this an image source?")
+        raise InputError(
+            f"none of {entries} entries could be used: {commonest(rejects)}", "is this a source of images?"
+        )
     splits = _splits(config, shards, counts)
     files = _write(config, location, shards, checked, splits)
     files += write_rejects(location, rejects)
@@ -85,33 +91,42 @@ def _ingest(config: PoolConfig, location: Location) -> Manifest:
         "train_rows": int((splits == TRAIN).sum()),
         "test_rows": int((splits == TEST).sum()),
         "rejected": len(rejects),
-        "reject_reasons": dict(Counter(r.reason.split(":")[0] for r in rejects)),
+        "reject_reasons": count_reasons(rejects),
         "classes": config.classes or int(labels.max(initial=-1)) + 1,
         "labelled": int((labels >= 0).sum()),
         "class_names": list(next((s.classes for s in shards if s.classes), ())),
         "bytes": sum(f.bytes for f in files),
         "seconds": round(time.monotonic() - started, 3),
     }
-    return finish(location, "pool", config.content(), {}, files, summary)
+    return finish(location, "pool", _content(config), {}, files, summary)
 
 
 def _list(config: PoolConfig, location: Location) -> list[SourceShard]:
-    shards: list[SourceShard] = []
+    sources: list[list[SourceShard]] = []
     for source in config.sources:
         if source.uri.startswith(SCHEME):
             # Samples are written once beside the pool, then treated like any user's images.
             folder = materialise_sample(source.uri, location.child("_samples"))
             source = Source(**{**source.model_dump(), "uri": folder.uri})
-        shards += list_source(source, config.shard_rows)
+        sources.append(list_source(source, config.shard_rows))
+    shards = distinguish(sources)
     if sum(s.rows for s in shards) == 0:
         raise InputError("the sources hold no rows", "give a source with at least one image")
+    return _same_classes(shards)
+
+
+def _same_classes(shards: list[SourceShard]) -> list[SourceShard]:
+    """Gives all image folders the classes of the one with most; one that lacks some (a small test set) is fine."""
     names = {s.classes for s in shards if s.classes}
-    if len(names) > 1:
-        raise InputError(
-            f"image folders have different classes: {[list(n)[:4] for n in sorted(names)][:2]}",
-            "give all sources the same class sub-folders (an empty one is enough), or use Parquet with labels",
-        )
-    return shards
+    most = max(names, key=lambda n: (len(n), n), default=())
+    for other in sorted(names):
+        only = sorted(set(other) - set(most))
+        if only:
+            raise InputError(
+                f"image folders have different classes: {only[:4]} are not among {list(most)[:8]}",
+                "give one source all class sub-folders, with an image in each, or use Parquet with labels",
+            )
+    return [replace(s, classes=most) if s.classes else s for s in shards]
 
 
 def _check(config: PoolConfig, shards: list[SourceShard]) -> list[_Checked]:
@@ -143,7 +158,7 @@ def _check_shard(index: int, shard: SourceShard, config: PoolConfig) -> _Checked
 def _problem(entry: Entry, config: PoolConfig) -> str:
     classes = config.classes
     if entry.label is not None and (entry.label < 0 or (classes is not None and entry.label >= classes)):
-        return f"label outside the range: {entry.label}, need 0..{classes - 1 if classes else 'classes - 1'}"
+        return f"label outside the range: {entry.label}, need {f'0..{classes - 1}' if classes else '0 or more'}"
     assert entry.image is not None  # an entry without an error has its bytes
     if not config.verify:
         return ""
@@ -198,7 +213,10 @@ def _write(
     keep = [i for i, c in enumerate(checked) if c.usable.any()]
     starts = np.concatenate([[0], np.cumsum([c.usable.sum() for c in checked])]).astype(np.int64)
     there = set(location.files())
-    files = [describe(location, _name(i)) for i in keep if _name(i) in there]
+    done = {i: describe(location, _name(i)) for i in keep if _name(i) in there}
+    # A source that grew or shrank since the interrupted attempt shifts row_ids: such files are written anew.
+    done = {i: f for i, f in done.items() if (f.first_row_id, f.rows) == (starts[i], starts[i + 1] - starts[i])}
+    files = list(done.values())
     usable = [c.usable for c in checked]
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
@@ -210,7 +228,7 @@ def _write(
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map(write, num_cpus=config.compute.reader_cpus)
 
-    todo = [i for i in keep if _name(i) not in there]
+    todo = [i for i in keep if i not in done]
     files += [r["result"] for r in run_shards("write pool", todo, stages, total=sum(usable[i].sum() for i in todo))]
     return files
 

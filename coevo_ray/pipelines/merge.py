@@ -31,6 +31,8 @@ from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
 # The pair-wise mean of the uniformity settles with a few thousand rows; its cost grows with their square.
 _UNIFORMITY_ROWS = 4096
+# Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
+_COLLAPSED = -0.05
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def merge(contributions: Sequence[str | Location], out: str | Location, config: 
     """
     location = Location.parse(out)
     tables = [RowTable(Location.parse(c), "contribution") for c in contributions]
+    _check_together(tables)
+    _check_reference([t.manifest.summary["name"] for t in tables], config.reference)
     content = config.model_dump(mode="json", include={"reference", "alignment", "seed"})
     inputs = {t.manifest.summary["name"]: t.manifest.identity for t in tables}
     if begin(location, "targets", content, inputs) is not None:
@@ -83,17 +87,18 @@ def _merge(
     tables: list[RowTable], location: Location, config: EncodeConfig, content: dict[str, Any], inputs: dict[str, str]
 ) -> None:
     started = time.monotonic()
-    _check_together(tables)
     participants = _participants(tables)
     reference = _reference(participants, config.reference)
     alignments = [_align(p, participants[reference], config) for p in participants]
     matrices = {f"alignment.{i}": a.matrix for i, a in enumerate(alignments)}
     blob = write_blob(location, "alignment.safetensors", save_safetensors(matrices))
     files = _write_targets(tables, [a.matrix for a in alignments], location)
-    rejects = write_rejects(location, {r for t in tables for r in read_rejects(t.location)})
+    rejects = {r for t in tables for r in read_rejects(t.location)}
+    reject_files = write_rejects(location, rejects)
     priors = [_card(p, a, i == reference) for i, (p, a) in enumerate(zip(participants, alignments, strict=True))]
     shared_rows = len(participants[reference].shared)
     warnings = [w for w in [few_rows_warning(shared_rows, alignments[0].matrix.shape[0])] if w]
+    warnings += [_collapsed_warning(p) for p in participants if p.uniformity > _COLLAPSED]
     for warning in warnings:
         say(f"warning: {warning}")
     summary = {
@@ -102,15 +107,17 @@ def _merge(
         "shared_rows": shared_rows,
         "priors": priors,
         "warnings": warnings,
-        "rejected": sum(p["rejected"] for p in priors),
+        "rejected": len(rejects),
         "bytes_stored": sum(f.bytes for f in files),
         "seconds": round(time.monotonic() - started, 3),
     }
     card = write_blob(location, "card.json", (json.dumps(summary, indent=2) + "\n").encode())
-    finish(location, "targets", content, inputs, [*files, *rejects, blob, card], summary)
+    finish(location, "targets", content, inputs, [*files, *reject_files, blob, card], summary)
 
 
 def _check_together(tables: list[RowTable]) -> None:
+    if not tables:
+        raise InputError("no contributions to merge", "give the folder of each participant's contribution")
     first = tables[0].manifest
     for table in tables[1:]:
         there = table.manifest
@@ -126,6 +133,13 @@ def _check_together(tables: list[RowTable]) -> None:
                 f"{table.location} was made from another pool than {tables[0].location}",
                 "encode all contributions from the same pool",
             )
+    have, need = sorted(t.manifest.config["index"] for t in tables), len(first.config["weights"])
+    if have != list(range(need)):
+        raise InputError(
+            f"contributions of participants {have}, need each of {list(range(need))} once: rows would be "
+            f"{'doubled' if len(set(have)) < len(have) else 'missing'}",
+            "give one contribution of every participant",
+        )
 
 
 def _participants(tables: list[RowTable]) -> list[_Participant]:
@@ -144,12 +158,21 @@ def _participants(tables: list[RowTable]) -> list[_Participant]:
 
 
 def _reference(participants: list[_Participant], wanted: str | None) -> int:
-    names = [p.name for p in participants]
     if wanted is None:
         return int(np.argmin([p.uniformity for p in participants]))
-    if wanted not in names:
+    return [p.name for p in participants].index(wanted)
+
+
+def _check_reference(names: list[str], wanted: str | None) -> None:
+    if wanted is not None and wanted not in names:
         raise UsageError(f"reference {wanted!r} is not among the contributions {names}", "name one of them")
-    return names.index(wanted)
+
+
+def _collapsed_warning(participant: _Participant) -> str:
+    return (
+        f"{participant.name} gives nearly the same features for all images (uniformity {participant.uniformity:.3f}, "
+        f"0 is constant): its targets say little; check its weights and preprocessing, or leave it out"
+    )
 
 
 def _align(participant: _Participant, reference: _Participant, config: EncodeConfig) -> Alignment:

@@ -30,6 +30,24 @@ class Reject:
     reason: str
 
 
+def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
+    """Rejected rows by kind of reason, the commonest first; what stands behind a colon or in brackets is left out."""
+    return dict(Counter(_kind(r.reason) for r in rejects).most_common())
+
+
+def commonest(rejects: list[Reject]) -> str:
+    """The three commonest kinds of reasons, each with its first row, for messages."""
+    first: dict[str, Reject] = {}
+    for reject in rejects:
+        first.setdefault(_kind(reject.reason), reject)
+    counts = list(count_reasons(rejects).items())[:3]
+    return "; ".join(f"{count} x {kind} (key {first[kind].key}: {first[kind].reason})" for kind, count in counts)
+
+
+def _kind(reason: str) -> str:
+    return reason.split(":")[0].split(" (")[0]
+
+
 def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> None:
     """Ends the job when too many rows were rejected.
 
@@ -44,10 +62,9 @@ def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> No
     """
     if rows == 0 or len(rejects) / rows <= limit:
         return
-    reasons = ", ".join(f"{count} x {reason}" for reason, count in Counter(r.reason for r in rejects).most_common(3))
     raise InputError(
-        f"{what}: {len(rejects)} of {rows} rows were rejected, more than max_reject_fraction {limit}: {reasons}; "
-        f"first keys {[r.key for r in rejects[:3]]}",
+        f"{what}: {len(rejects)} of {rows} rows were rejected, more than max_reject_fraction {limit}: "
+        f"{commonest(rejects)}",
         "mend the source, or raise max_reject_fraction if so many may go",
     )
 

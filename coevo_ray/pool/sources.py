@@ -5,6 +5,7 @@ Listing a source only looks at names and footers; the bytes are read shard by sh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +46,7 @@ class SourceShard:
         files: image folder: relative file names; Parquet: the one file.
         start, rows: Parquet: the rows of that file.
         classes: image folder: class names, whose positions are the labels; empty without classes.
+        prefix: put before keys that are made of file names, where several sources hold the same names.
     """
 
     source: Source
@@ -52,6 +54,7 @@ class SourceShard:
     start: int
     rows: int
     classes: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
@@ -65,7 +68,7 @@ def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
     if not location.exists():
         raise InputError(f"source {source.uri} does not exist", "check the path (relative ones start where you are)")
     names = [location.name] if location.is_file() else location.files(recursive=True)
-    parquet = [n for n in names if n.endswith(".parquet")]
+    parquet = [n for n in names if _is_parquet(n)]
     images = [n for n in names if n.lower().endswith(IMAGE_SUFFIXES)]
     chosen = source.format if source.format != "auto" else ("parquet" if parquet and not images else "images")
     if chosen == "parquet":
@@ -119,6 +122,35 @@ def _check_columns(source: Source, file: pq.ParquetFile, name: str) -> None:
             )
 
 
+def distinguish(sources: list[list[SourceShard]]) -> list[SourceShard]:
+    """Joins the shards of several sources; where file names occur in more than one, keys get a prefix.
+
+    The prefix is the shortest tail of the sources' paths that differs: `train/cat/1.png`, `test/cat/1.png`.
+    """
+    files = [{name for shard in shards for name in shard.files} for shards in sources]
+    if sum(len(names) for names in files) == len(set().union(*files)):
+        return [shard for shards in sources for shard in shards]
+    paths = [_folder_parts(shards) for shards in sources]
+    deepest = max((len(parts) for parts in paths), default=0)
+    # A source that is given twice keeps equal keys, whose second occurrence is rejected.
+    distinct = len(set(map(tuple, paths)))
+    depth = next((d for d in range(1, deepest) if len({tuple(p[-d:]) for p in paths}) == distinct), deepest)
+    prefixes = ["".join(f"{part}/" for part in parts[-depth:]) for parts in paths]
+    return [replace(s, prefix=prefix) for shards, prefix in zip(sources, prefixes, strict=True) for s in shards]
+
+
+def _folder_parts(shards: list[SourceShard]) -> list[str]:
+    if not shards:
+        return []
+    location = Location.parse(shards[0].source.uri)
+    parts = location.path.strip("/").split("/")
+    return parts[:-1] if location.is_file() else parts
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(".parquet")
+
+
 def _file(location: Location, name: str) -> Location:
     return location if location.is_file() else location.child(name)
 
@@ -137,19 +169,21 @@ def read_shard(shard: SourceShard) -> Iterator[Entry]:
         InputError: a Parquet file, or a column's type, cannot be read.
     """
     location = Location.parse(shard.source.uri)
-    if shard.files[0].endswith(".parquet"):
+    if _is_parquet(shard.files[0]):
         yield from _read_parquet(shard, location)
         return
     for name in shard.files:
         label = shard.classes.index(name.split("/", 1)[0]) if "/" in name else None
+        key = shard.prefix + name
         try:
-            yield Entry(name, location.child(name).read_bytes(), label)
+            yield Entry(key, location.child(name).read_bytes(), label)
         except InputError as error:
-            yield Entry(name, None, label, f"unreadable file: {error.cause}")
+            yield Entry(key, None, label, f"unreadable file: {error.cause}")
 
 
 def _read_parquet(shard: SourceShard, location: Location) -> Iterator[Entry]:
-    file = _open(_file(location, shard.files[0]))
+    place = _file(location, shard.files[0])
+    file = _open(place)
     source = shard.source
     label_column = source.label_column if source.label_column in file.schema_arrow.names else None
     columns = [c for c in (source.image_column, label_column, source.key_column) if c is not None]
@@ -157,11 +191,20 @@ def _read_parquet(shard: SourceShard, location: Location) -> Iterator[Entry]:
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if position < stop and position + rows > shard.start:
-            table = file.read_row_group(group, columns=columns)
+            table = _read_group(file, group, columns, place)
             first = max(0, shard.start - position)
             part = table.slice(first, min(rows, stop - position) - first)
             yield from _entries(part, shard, label_column, position + first)
         position += rows
+
+
+def _read_group(file: pq.ParquetFile, group: int, columns: list[str], location: Location) -> pa.Table:
+    try:
+        return file.read_row_group(group, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"cannot read row group {group} of {location}: {error}", "the file is damaged; copy it again"
+        ) from error
 
 
 def _entries(table: pa.Table, shard: SourceShard, label_column: str | None, start: int) -> Iterator[Entry]:
@@ -170,7 +213,11 @@ def _entries(table: pa.Table, shard: SourceShard, label_column: str | None, star
     labels = table.column(label_column).to_pylist() if label_column else [None] * len(images)
     keys = table.column(source.key_column).to_pylist() if source.key_column else None
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        key = str(keys[i]) if keys is not None else f"{shard.files[0]}:{start + i}"
+        row = f"{shard.prefix}{shard.files[0]}:{start + i}"
+        if keys is not None and keys[i] is None:
+            yield Entry(row, None, None, f"no key in column {source.key_column}")
+            continue
+        key = row if keys is None else str(keys[i])
         # Hugging Face datasets keep images as {"bytes": ..., "path": ...}.
         data = image.get("bytes") if isinstance(image, dict) else image
         if not isinstance(data, bytes):
@@ -181,10 +228,14 @@ def _entries(table: pa.Table, shard: SourceShard, label_column: str | None, star
 
 
 def _label(value: Any) -> tuple[int | None, str]:
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, ""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        return None, f"label {value!r} is not a whole number"
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):
+        return None, f"label is not a whole number: {value!r}"
+    if value != int(value):
+        return None, f"label is not a whole number: {value!r}"
+    if not -(2**63) <= value < 2**63:
+        return None, f"label outside the range: {value!r}, need 64 bits or fewer"
     return int(value), ""
 
 

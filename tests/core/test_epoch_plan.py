@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.core.epoch_plan import EpochPlan, RankBatch, Subset, plan_epoch
@@ -26,6 +26,7 @@ def real(batch: RankBatch) -> Int64Array:
     return batch.row_ids[batch.weights > 0]
 
 
+@settings(deadline=None)
 @given(plans(), st.integers(1, 7))
 def test_ranks_together_see_each_row_once_in_the_global_order(made: tuple[Subset, EpochPlan], world: int) -> None:
     subset, plan = made
@@ -44,6 +45,7 @@ def test_ranks_together_see_each_row_once_in_the_global_order(made: tuple[Subset
     assert sorted(seen) == subset.row_ids.tolist()
 
 
+@settings(deadline=None)
 @given(plans(), st.integers(1, 4))
 def test_weights_stay_with_their_rows(made: tuple[Subset, EpochPlan], world: int) -> None:
     subset, plan = made
@@ -56,6 +58,7 @@ def test_weights_stay_with_their_rows(made: tuple[Subset, EpochPlan], world: int
             assert batch.weights[used].tolist() == [weight_of[row] for row in batch.row_ids[used].tolist()]
 
 
+@settings(deadline=None)
 @given(plans(), st.integers(1, 4), st.data())
 def test_start_skips_exactly_even_with_another_number_of_workers(
     made: tuple[Subset, EpochPlan], world: int, data: st.DataObject
@@ -69,6 +72,7 @@ def test_start_skips_exactly_even_with_another_number_of_workers(
     assert sorted(left.tolist()) == sorted(plan.order[offset:].tolist())
 
 
+@settings(deadline=None)
 @given(plans())
 def test_the_order_is_a_function_of_its_arguments(made: tuple[Subset, EpochPlan]) -> None:
     subset, plan = made

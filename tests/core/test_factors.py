@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.core.factors import (
@@ -54,6 +54,7 @@ def slow_diversity(row: dict[int, float], p: list[float], quantile: float, cover
     return total
 
 
+@settings(deadline=None)
 @given(codes(), st.integers(0, 30))
 def test_counts_are_loops_and_add_up_over_shards(code: tuple[Indices, Values], cut: int) -> None:
     indices, values = code
@@ -68,6 +69,7 @@ def test_counts_are_loops_and_add_up_over_shards(code: tuple[Indices, Values], c
     assert frequencies(indices, values).tolist() == [count / len(indices) for count in expected]
 
 
+@settings(deadline=None)
 @given(codes(), st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.booleans())
 def test_scores_are_the_formulas(code: tuple[Indices, Values], quantile: float, with_covered: bool) -> None:
     indices, values = code
@@ -83,6 +85,7 @@ def test_scores_are_the_formulas(code: tuple[Indices, Values], quantile: float, 
         assert d[i] == pytest.approx(wanted, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(codes(), st.integers(0, 1000))
 def test_nothing_depends_on_the_order_of_rows_or_codes(code: tuple[Indices, Values], seed: int) -> None:
     indices, values = code
@@ -96,6 +99,7 @@ def test_nothing_depends_on_the_order_of_rows_or_codes(code: tuple[Indices, Valu
     assert np.array_equal(strongest_factor(*mixed), strongest_factor(indices, values)[rows])
 
 
+@settings(deadline=None)
 @given(codes())
 def test_strongest_factor_has_the_largest_value_and_the_lowest_index(code: tuple[Indices, Values]) -> None:
     strongest = strongest_factor(*code)
@@ -115,6 +119,7 @@ def test_dead_factors_alone_give_no_diversity() -> None:
     assert strongest_factor(indices, np.zeros((3, 1), dtype=np.float32)).tolist() == [-1, -1, -1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=2, max_size=40))
 def test_ranks_are_mean_ranks_scaled_to_one(values: list[int]) -> None:
     ranks = rank_normalise(np.array(values, dtype=np.float32))

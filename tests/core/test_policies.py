@@ -51,7 +51,7 @@ def spread(usage: npt.NDArray[np.uint16], rows: Int64Array) -> int:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=20)
+@settings(deadline=None, max_examples=20)
 @given(keep=st.floats(0.001, 1.0), seed=st.integers(-3, 2**70))
 def test_subsets_are_distinct_candidates_of_exact_number(name: str, keep: float, seed: int) -> None:
     columns = pool()
@@ -79,6 +79,7 @@ def test_static_random_stays_and_random_changes() -> None:
 
 
 @pytest.mark.parametrize("name", ["rotation", "factors"])
+@settings(deadline=None)
 @given(rows=st.integers(2, 60), keep=st.floats(0.01, 1.0), seed=st.integers(0, 50))
 def test_rotations_never_let_usage_differ_by_more_than_one(name: str, rows: int, keep: float, seed: int) -> None:
     columns = pool(rows, seed)
@@ -98,6 +99,7 @@ def test_each_row_comes_once_a_cycle_and_cycles_are_reshuffled(name: str) -> Non
     assert usage.tolist() == [2] * 100
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 200), keep=st.sampled_from([0.1, 0.2, 0.25, 0.5]))
 def test_factors_cover_every_factor_in_proportion_in_each_epoch(seed: int, keep: float) -> None:
     columns = pool(400, seed)
@@ -116,6 +118,7 @@ def test_factors_without_scores_is_rotation() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(ours, rotation, strict=True))
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 50), keep=st.floats(0.02, 1.0))
 def test_class_quotas_are_equal_and_rotate_within_a_class(seed: int, keep: float) -> None:
     columns = pool(200, seed)
@@ -167,6 +170,7 @@ def test_gumbel_noise_draws_in_proportion_to_the_exponential_of_the_score() -> N
     assert np.allclose(np.bincount(drawn, minlength=5) / 6000, expected / expected.sum(), atol=0.03)
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(2, 30),
     keep=st.floats(0.02, 1.0),

@@ -26,6 +26,7 @@ def test_splitmix_oracle_gives_the_published_first_value() -> None:
     assert mix(GAMMA) == 0xE220A8397B1DCDAF  # splitmix64 with state 0
 
 
+@settings(deadline=None)
 @given(row_ids, seeds)
 def test_hash_equals_plain_integers(rows: Int64Array, seed: int) -> None:
     offset = mix((seed + GAMMA) % WORD)
@@ -33,6 +34,7 @@ def test_hash_equals_plain_integers(rows: Int64Array, seed: int) -> None:
     assert hash_rows(rows, seed).tolist() == expected
 
 
+@settings(deadline=None)
 @given(row_ids, seeds, st.data())
 def test_nothing_depends_on_order_or_shards(rows: Int64Array, seed: int, data: st.DataObject) -> None:
     order = np.array(data.draw(st.permutations(range(len(rows)))))
@@ -45,6 +47,7 @@ def test_nothing_depends_on_order_or_shards(rows: Int64Array, seed: int, data: s
     assert np.array_equal(choose_rows(rows[order], cut, seed), choose_rows(rows, cut, seed))
 
 
+@settings(deadline=None)
 @given(row_ids, seeds, st.data())
 def test_chosen_rows_have_the_smallest_hashes_and_grow_with_the_count(
     rows: Int64Array, seed: int, data: st.DataObject

@@ -7,13 +7,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.core.rows import hash_rows
 from coevo_ray.core.turns import equal_quotas, noise, smallest, stratified_phases, take_turns
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(0, 9), st.data())
 def test_smallest_sorts_by_key_then_hash(keys: list[int], tie_seed: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(keys)))
@@ -31,6 +32,7 @@ def test_noise_is_uniform_and_inside_the_open_interval() -> None:
     assert np.allclose(np.histogram(values, 10, (0, 1))[0] / len(values), 0.1, atol=0.005)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.integers(0, 5), st.integers(0, 3))
 def test_phases_are_evenly_spaced_so_windows_hold_each_stratum_in_proportion(
     strata: list[int], seed: int, cycle: int
@@ -55,6 +57,7 @@ def test_offsets_of_strata_are_uniform_whatever_their_size() -> None:
     assert abs(np.quantile(offsets, 0.25) - 0.25) < 0.1
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())
 def test_take_turns_takes_the_least_used_then_the_lowest_phase(usage: list[int], data: st.DataObject) -> None:
     counts: npt.NDArray[np.uint16] = np.array(usage, dtype=np.uint16)
@@ -67,6 +70,7 @@ def test_take_turns_takes_the_least_used_then_the_lowest_phase(usage: list[int],
     assert taken.tolist() == sorted(rows[order[:count]].tolist())
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 9), st.data())
 def test_quotas_are_as_equal_as_sizes_allow(labels: list[int], epoch: int, data: st.DataObject) -> None:
     budget = data.draw(st.integers(1, len(labels)))

@@ -1,0 +1,227 @@
+"""Whole runs on real data: killed and continued, repeated, and as a job on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.artifact import load_manifest, verify
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+from tests.processes import Marked, coevo_ray
+
+ROOT = Path(__file__).parents[1]
+SMALL = """
+out: {out}
+pool: {{sources: ["sample:digits"], test_fraction: 0.2, shard_rows: 700}}
+encode:
+  priors: [{{name: "efficientnet_lite:0", input_size: 32}}, {{name: "efficientnet_lite:1", input_size: 32}}]
+  dim: 32
+  shared: 0.1
+  shard_rows: 256
+sae: {{latents: 64, k: 8, epochs: 12}}
+gate: {{seed_fraction: 0.1, round_fraction: 0.1, relative_gain: 0.0, max_rounds: 6}}
+train: {{image_size: 8, labels: gate, policies: [full, factors], epochs: 4}}
+"""
+
+
+def write_config(folder: Path, name: str) -> tuple[Path, Path]:
+    out = folder / name
+    file = folder / f"{name}.yaml"
+    file.write_text(SMALL.format(out=out))
+    return file, out
+
+
+def files_of(out: Path) -> dict[str, float]:
+    """Every file with its time of change."""
+    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+
+
+def timeless(value: Any) -> Any:
+    """A summary without what may differ between two runs: times, rates, paths."""
+    if isinstance(value, dict):
+        skip = ("seconds", "wall_seconds", "rows_per_s", "report")
+        return {k: timeless(v) for k, v in value.items() if k not in skip}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """A run that nothing disturbed: its file, its folder, its summary."""
+    folder = tmp_path_factory.mktemp("whole")
+    file, out = write_config(folder, "run")
+    command = coevo_ray(folder, "run", str(file), "--json")
+    assert command.wait() == 0, command.err.read_text()
+    assert command.gone(), "processes were left behind"
+    return file, out, json.loads(command.out.read_text())
+
+
+def test_the_summary_has_what_was_promised(whole: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, out, summary = whole
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert (summary["pool"]["rows"], summary["pool"]["rejected"]) == (1797, 0)
+    priors = summary["encode"]["priors"]
+    assert summary["encode"]["reference"] in [p["name"] for p in priors]
+    assert all({"name", "uniformity", "alignment_r2", "rows", "rows_per_s"} <= p.keys() for p in priors)
+    assert {"explained_variance", "dead_fraction", "latents", "k"} <= summary["sae"].keys()
+    gate = summary["gate"]
+    names = {"labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy"}
+    assert names <= gate.keys()
+    assert (gate["stopped_by"], gate["rounds"]) == ("max_rounds", 6)
+    assert gate["full_accuracy"] > 0.5
+    full, factors = summary["train"]["full"], summary["train"]["factors"]
+    assert full["samples"] == 4 * gate["labels"]
+    assert factors["samples"] == 4 * round(0.5 * gate["labels"])
+    assert all({"accuracy", "seconds", "samples"} <= p.keys() for p in (full, factors))
+    assert Path(summary["report"]).read_text().startswith("<!doctype html>".upper()[:2])
+    assert summary["seconds"] > 0
+
+
+def test_artifacts_hold_each_row_once_and_match_their_checksums(whole: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, out, _ = whole
+    place = Location.parse(str(out))
+    pool, targets = Pool(place.child("pool")), RowTable(place.child("encode", "targets"), "targets")
+    assert pool.row_ids().tolist() == list(range(1797))
+    assert targets.row_ids().tolist() == list(range(1797))
+    labels = RowTable(place.child("gate"), "labels").scan(["row_id", "label", "annotator", "round", "time"])
+    row_ids = labels.column("row_id").to_numpy()
+    assert len(np.unique(row_ids)) == len(row_ids)
+    assert not np.isin(row_ids, pool.test_ids()).any()
+    assert np.array_equal(labels.column("label").to_numpy(), pool.labels()[row_ids])
+    artifacts = [p.parent for p in out.rglob("manifest.json")]
+    assert len(artifacts) == 12
+    for folder in artifacts:
+        at = Location.parse(str(folder))
+        assert verify(at, load_manifest(at)) == []
+
+
+def test_a_second_run_redoes_nothing(whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
+    file, out, summary = whole
+    before = files_of(out)
+    command = coevo_ray(tmp_path, "run", str(file), "--json")
+    assert command.wait() == 0, command.err.read_text()
+    assert json.loads(command.out.read_text()) == summary
+    assert files_of(out) == before
+
+
+def test_changed_settings_are_refused_and_nothing_is_damaged(
+    whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, out, _ = whole
+    before = files_of(out)
+    (tmp_path / "run.yaml").write_text(SMALL.format(out=out).replace("dim: 32", "dim: 16"))
+    command = coevo_ray(tmp_path, "run", str(tmp_path / "run.yaml"), "--json")
+    assert command.wait() == 2
+    assert "dim: there 32, asked for 16" in command.err.read_text()
+    assert command.out.read_text() == ""
+    assert files_of(out) == before
+
+
+def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
+    whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    file, out = write_config(tmp_path, "run")
+    kept: dict[str, float] = {}
+
+    def start_and_kill(pattern: str) -> None:
+        command = coevo_ray(tmp_path, "run", str(file), "--json")
+        try:
+            command.until(lambda: len(list(out.glob(pattern))) >= 1)
+            command.kill()
+            assert command.gone(), "the killed run left processes behind"
+        finally:
+            command.end()
+        for name, changed in kept.items():
+            assert (out / name).stat().st_mtime_ns == changed, f"{name} was made again"
+        kept.update({n: t for n, t in files_of(out).items() if n.endswith((".parquet", "manifest.json", ".png"))})
+
+    start_and_kill("encode/contributions/00/features-000001.parquet")
+    assert not (out / "encode/targets/manifest.json").exists()
+    start_and_kill("gate/journal/000000000[4-9].*")
+    command = coevo_ray(tmp_path, "run", str(file), "--json")
+    try:
+        command.until(lambda: len(list(out.glob("train/full/training/ray/checkpoint_*"))) >= 1)
+        command.process.send_signal(signal.SIGTERM)
+        assert command.wait(60) == 4, command.err.read_text()
+        assert "run the same command again" in command.err.read_text()
+        assert command.gone(), "the stopped run left processes behind"
+    finally:
+        command.end()
+    command = coevo_ray(tmp_path, "run", str(file), "--json")
+    assert command.wait() == 0, command.err.read_text()
+    assert timeless(json.loads(command.out.read_text())) == timeless(whole[2])
+
+
+@pytest.fixture
+def ray_head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A cluster of one node as `ray start --head` makes it, token authentication on; ended by its own processes' ids."""
+    home = tmp_path / "home"
+    home.mkdir()
+    token = {"RAY_AUTH_MODE": "token", "HOME": str(home), "RAY_AUTH_TOKEN": os.urandom(16).hex()}
+    # A short folder: Ray keeps sockets in it, and their paths are limited to 107 characters.
+    session = Path("/tmp") / f"coevo-{os.getpid()}"
+    ray = str(Path(sys.executable).with_name("ray"))
+    ports = [
+        "--port=26379",
+        "--dashboard-port=28265",
+        "--ray-client-server-port=20001",
+        "--dashboard-agent-listen-port=25365",
+    ]
+    start = [ray, "start", "--head", "--num-cpus=2", "--object-store-memory=500000000", f"--temp-dir={session}", *ports]
+    head = Marked([*start, "--include-dashboard=true", "--disable-usage-stats", "--block"], tmp_path, token)
+    try:
+        address = {"RAY_ADDRESS": "http://127.0.0.1:28265", **token}
+        listing = [ray, "job", "list"]
+        deadline = time.monotonic() + 90
+        while subprocess.run(
+            listing, env={**os.environ, **address}, capture_output=True, timeout=60, check=False
+        ).returncode:
+            assert head.process.poll() is None, head.err.read_text() + head.out.read_text()
+            assert time.monotonic() < deadline, "the head did not come up"
+            time.sleep(1)
+        yield address
+    finally:
+        head.end()
+        assert head.gone(), "the cluster left processes behind"
+        subprocess.run(["rm", "-rf", str(session)], check=True)
+
+
+def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str], tmp_path: Path) -> None:
+    """Submitted once as cluster/README.md says; repeated on this machine it redoes nothing."""
+    out = tmp_path / "digits"
+    example = str(ROOT / "examples" / "digits.yaml")
+    program = f"{sys.executable} -m coevo_ray"
+    ray = str(Path(sys.executable).with_name("ray"))
+    submit = [ray, "job", "submit", "--", *program.split(), "run", example, "--out", str(out), "--json"]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
+    result = subprocess.run(
+        submit, env={**environment, **ray_head}, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["gate"]["accuracy"] > 0.75
+    assert summary["train"]["factors"]["accuracy"] > 0.9
+    before = files_of(out)
+    command = coevo_ray(tmp_path, "run", example, "--out", str(out), "--json")
+    assert command.wait() == 0, command.err.read_text()
+    assert json.loads(command.out.read_text()) == summary
+    assert files_of(out) == before
+
+
+def test_without_its_token_a_client_is_refused_with_a_remedy(ray_head: dict[str, str], tmp_path: Path) -> None:
+    file, _ = write_config(tmp_path, "run")
+    wrong = {**ray_head, "RAY_ADDRESS": "127.0.0.1:26379", "RAY_AUTH_TOKEN": "0" * 32}
+    command = coevo_ray(tmp_path, "run", str(file), environment=wrong)
+    assert command.wait(120) == 2, command.err.read_text()
+    assert "RAY_ADDRESS" in command.err.read_text()
