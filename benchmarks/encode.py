@@ -8,7 +8,6 @@ there are cores. They take turns (A B C, A B C, ...), each in a process of its o
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from argparse import Namespace
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._encode_pool import PIXELS, make_pool
-from benchmarks.common import Child, cores, finish, in_child, note, parser, rows_of, spread, timed
+from benchmarks.common import Child, cores, finish, in_child, note, parser, rows_of, timed
 
 PRIOR = "efficientnet_lite:0"
 SHARED = 0.1

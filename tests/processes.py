@@ -64,6 +64,14 @@ class Marked:
                 continue  # it ended, or belongs to somebody else
         return found
 
+    def assert_gone(self) -> None:
+        """All processes end by themselves; names those that do not."""
+        if not self.gone():
+            commands = [
+                (Path("/proc") / str(p) / "cmdline").read_bytes().replace(b"\0", b" ")[:200] for p in self.left()
+            ]
+            raise AssertionError(f"processes were left behind: {commands}")
+
     def gone(self, timeout_s: float = 60) -> bool:
         """Whether all processes end by themselves in time."""
         deadline = time.monotonic() + timeout_s

@@ -63,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[st
     file, out = write_config(folder, "run")
     command = coevo_ray(folder, "run", str(file), "--json")
     assert command.wait() == 0, command.err.read_text()
-    assert command.gone(), "processes were left behind"
+    command.assert_gone()
     return file, out, json.loads(command.out.read_text())
 
 
@@ -139,7 +139,7 @@ def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
         try:
             command.until(lambda: len(list(out.glob(pattern))) >= 1)
             command.kill()
-            assert command.gone(), "the killed run left processes behind"
+            command.assert_gone()
         finally:
             command.end()
         for name, changed in kept.items():
@@ -155,7 +155,7 @@ def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
         command.process.send_signal(signal.SIGTERM)
         assert command.wait(60) == 4, command.err.read_text()
         assert "run the same command again" in command.err.read_text()
-        assert command.gone(), "the stopped run left processes behind"
+        command.assert_gone()
     finally:
         command.end()
     command = coevo_ray(tmp_path, "run", str(file), "--json")
@@ -165,7 +165,7 @@ def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
 
 @pytest.fixture
 def ray_head(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A cluster of one node as `ray start --head` makes it, token authentication on; ended by its own processes' ids."""
+    """A cluster of one node as `ray start --head` makes it, token authentication on; ended by process ids."""
     home = tmp_path / "home"
     home.mkdir()
     token = {"RAY_AUTH_MODE": "token", "HOME": str(home), "RAY_AUTH_TOKEN": os.urandom(16).hex()}
@@ -193,8 +193,15 @@ def ray_head(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield address
     finally:
         head.end()
-        assert head.gone(), "the cluster left processes behind"
+        head.assert_gone()
         subprocess.run(["rm", "-rf", str(session)], check=True)
+
+
+def _run(command: list[str], environment: dict[str, str], timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    base = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+    return subprocess.run(
+        command, env={**base, **environment}, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
 
 
 def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str], tmp_path: Path) -> None:
@@ -204,10 +211,7 @@ def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str]
     program = f"{sys.executable} -m coevo_ray"
     ray = str(Path(sys.executable).with_name("ray"))
     submit = [ray, "job", "submit", "--", *program.split(), "run", example, "--out", str(out), "--json"]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
-    result = subprocess.run(
-        submit, env={**environment, **ray_head}, capture_output=True, text=True, timeout=280, check=False
-    )
+    result = _run(submit, ray_head, timeout_s=280)
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((out / "summary.json").read_text())
     assert summary["gate"]["accuracy"] > 0.75

@@ -18,7 +18,7 @@ from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.gate import AnnotationGate, Requests
 from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal, Record
 from coevo_ray.store.location import Location
 
@@ -147,15 +147,23 @@ class SelectionService:
             rows: the number of random rows to begin with; only for the first request.
 
         Raises:
+            InputError: there are no predictions yet, or fewer rows than asked for; nothing was requested.
             StoppedError: the journal cannot be written; nothing was requested.
         """
         gate = self._gate()
         if gate.stopped_by is not None and not gate.outstanding:
             return np.zeros(0, dtype=np.int64)
-        if not gate.outstanding:
+        if gate.outstanding:
+            return np.sort(self._row_ids[self._draw(rows).row_ids])
+        before = gate.state()
+        drawn = np.sort(self._row_ids[self._draw(rows).row_ids])
+        try:
             # A draw is a function of the gate's state: that it was made is all that the journal needs to know.
             self._journal.append("request", {"rows": rows})
-        return np.sort(self._row_ids[self._draw(rows).row_ids])
+        except StoppedError:
+            gate.restore(*before)
+            raise
+        return drawn
 
     def submit(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> int:
         """Takes labels; returns how many were new.

@@ -47,7 +47,7 @@ class GateConfig:
     recheck_neighbours: int = 8
     recheck_similarity: float = 0.9
     seed: int = 0
-    relative_gain: float = 0.05
+    relative_gain: float = 0.1
     accuracy_patience: int = 4
     accuracy_tolerance: float = 0.002
     max_labels: int | None = None

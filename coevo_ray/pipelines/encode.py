@@ -6,6 +6,7 @@ it at once, so that a killed job redoes at most the shards in flight.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -59,7 +60,9 @@ def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
     return choose_rows(train, count, seed)
 
 
-def encode(config: EncodeConfig | dict[str, Any], pool: Pool | str, out: str | Location) -> RowTable:
+def encode(
+    config: EncodeConfig | dict[str, Any], pool: Pool | str | os.PathLike[str], out: str | os.PathLike[str] | Location
+) -> RowTable:
     """Encodes a pool with several priors and merges their contributions into targets.
 
     Args:

@@ -7,6 +7,7 @@ writes, already knows how many rows each shard keeps: row_ids are dense and do n
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,7 +44,7 @@ class _Checked:
     rejects: list[Reject]
 
 
-def ingest(config: PoolConfig | dict[str, Any], out: str | Location) -> Pool:
+def ingest(config: PoolConfig | dict[str, Any], out: str | os.PathLike[str] | Location) -> Pool:
     """Makes a pool, or continues or returns the one that is there.
 
     Args:

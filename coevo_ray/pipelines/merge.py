@@ -6,6 +6,7 @@ Needs no images and no priors, so anyone can merge what participants on differen
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ class _Participant:
     uniformity: float
 
 
-def merge(contributions: Sequence[str | Location], out: str | Location, config: EncodeConfig) -> RowTable:
+def merge(
+    contributions: Sequence[str | os.PathLike[str] | Location],
+    out: str | os.PathLike[str] | Location,
+    config: EncodeConfig,
+) -> RowTable:
     """Aligns contributions to the reference prior and writes the target table.
 
     Args:

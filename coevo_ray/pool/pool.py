@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -42,7 +44,7 @@ class Pool(RowTable):
             raise InputError(f"the pool at {location} has no rows", "ingest at least one readable image")
 
     @classmethod
-    def open(cls, uri: str) -> Pool:
+    def open(cls, uri: str | os.PathLike[str]) -> Pool:
         """Opens a pool by path or URI.
 
         Raises:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import time
 from typing import Any
 
@@ -18,7 +20,7 @@ from coevo_ray.actors.progress import progress_board
 from coevo_ray.config import SaeConfig, make_config
 from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.sae import ReconstructionStatistics, SAEConfig, TopKSAE
+from coevo_ray.core.sae import Codes, ReconstructionStatistics, SAEConfig, TopKSAE
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
@@ -176,18 +178,25 @@ def _epoch(
     """One pass; returns the statistics of all ranks."""
     statistics = ReconstructionStatistics.empty(sae.config.dim, sae.config.latents)
     for batch in feed.epoch(subset, rank, world):
-        x = batch.tensors["target"].to(next(sae.parameters()).device)
+        x = batch.tensors["target"].to(sae.decoder.device)
         loss = model(x)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         sae.remove_parallel_gradient_()
         optimizer.step()
         sae.normalise_decoder_()
-        counts = sae.active_counts(loss.codes)
-        samples = len(x)
+        real = batch.weights > 0  # padding repeats a row that another rank has
+        codes = Codes(loss.codes.indices[real], loss.codes.values[real])
+        counts = sae.active_counts(codes)
+        statistics = statistics + ReconstructionStatistics.measure(x[real], loss.xhat[real], counts)
         if world > 1:
             torch.distributed.all_reduce(counts)
-            samples *= world
-        sae.note_active_(counts, samples)
-        statistics = statistics + ReconstructionStatistics.measure(x, loss.xhat, counts if rank == 0 else counts * 0)
-    return statistics
+        sae.note_active_(counts, batch.global_rows)
+    return _over_ranks(statistics) if world > 1 else statistics
+
+
+def _over_ranks(statistics: ReconstructionStatistics) -> ReconstructionStatistics:
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, statistics)
+    total: ReconstructionStatistics = functools.reduce(operator.add, parts)
+    return total

@@ -220,6 +220,26 @@ def test_what_cannot_be_journalled_is_not_acknowledged(tmp_path: Path, monkeypat
     assert service.commit(0) is True
 
 
+def test_a_request_that_cannot_be_made_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Make(str(tmp_path / "journal"))
+    service = make()
+    with pytest.raises(InputError):
+        service.request()  # there are no predictions
+    with pytest.raises(InputError):
+        service.request(ROWS + 1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoppedError("the store refused", "mend it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", refuse)
+        with pytest.raises(StoppedError):
+            service.request(5)
+    assert make().gate_status()["labels"] == 0  # what the journal holds can be replayed
+    first = service.request(5)
+    assert np.array_equal(make().request(5), first)
+
+
 def test_another_runs_journal_is_refused(tmp_path: Path) -> None:
     make = Make(str(tmp_path / "journal"))
     service = make()

@@ -68,7 +68,7 @@ def test_parquet_with_bytes_labels_and_its_own_keys(tmp_path: Path) -> None:
 
 def test_columns_may_have_other_names_and_keys_may_be_numbers(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", img=[png(0)], target=[7], number=[42], label=[1])
-    settings = {"image_column": "img", "label_column": "target", "key_column": "number"}
+    settings: dict[str, Any] = {"image_column": "img", "label_column": "target", "key_column": "number"}
     assert entries(file, **settings) == [Entry("42", png(0), 7)]
     assert entries(file, **{**settings, "label_column": None}) == [Entry("42", png(0), None)]
 
@@ -133,7 +133,7 @@ def test_parquet_without_a_label_column_is_unlabelled_unless_one_was_named(tmp_p
 def test_a_missing_column_names_those_that_exist(tmp_path: Path, setting: str, column: str) -> None:
     write_parquet(tmp_path / "a.parquet", image=[png(0)], label=[0], key=["x"])
     with pytest.raises(InputError) as caught:
-        entries(tmp_path, **{setting: column})
+        entries(tmp_path, 3, **{setting: column})
     assert f"a.parquet has no column {column!r}; its columns are ['image', 'label', 'key']" in caught.value.cause
     assert caught.value.remedy.startswith(f"set {setting} of the source to one of them")
     assert ("null" in caught.value.remedy) == (setting != "image_column")
