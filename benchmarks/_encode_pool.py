@@ -29,8 +29,7 @@ def make_pool(folder: str, rows: int, source: str | None) -> int:
     if source is None:
         source = str(Path(folder) / "images.parquet")
         _write_digits(source, rows)
-    # Nothing is held out, and the pool's files are as large as ingest makes them for anyone.
-    config = {"sources": [source], "test_fraction": 0, "verify": False}
+    config = {"sources": [source], "test_fraction": 0}
     return len(ingest(config, str(Path(folder) / "pool")))
 
 

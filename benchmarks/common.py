@@ -42,7 +42,7 @@ def parser(description: str, rows: int, quick_rows: int) -> argparse.ArgumentPar
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--json", action="store_true", help="print one JSON object on the last line of stdout")
     made.add_argument("--quick", action="store_true", help="a small run that shows the form, not the figures to quote")
-    made.add_argument("--rows", type=_positive, help=f"rows; otherwise {rows:,}, with --quick {quick_rows:,}")
+    made.add_argument("--rows", type=positive, help=f"rows; otherwise {rows:,}, with --quick {quick_rows:,}")
     made.set_defaults(full_rows=rows, quick_rows=quick_rows)
     return made
 
@@ -52,7 +52,8 @@ def rows_of(arguments: argparse.Namespace) -> int:
     return int(arguments.rows or (arguments.quick_rows if arguments.quick else arguments.full_rows))
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
@@ -71,14 +72,14 @@ def timed(function: Callable[[], Result]) -> tuple[Result, float]:
     return result, time.perf_counter() - started
 
 
-def spread(values: Sequence[float], digits: int = 4) -> dict[str, Any]:
-    """Median, smallest and largest of repeated measurements, and how many there are."""
-    return {
-        "median": round(statistics.median(values), digits),
-        "min": round(min(values), digits),
-        "max": round(max(values), digits),
-        "repeats": len(values),
-    }
+def middle(values: Sequence[float]) -> float:
+    """The median, rounded for print."""
+    return round(statistics.median(values), 4)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Smallest, median and largest of repeated measurements."""
+    return {"min": round(min(values), 4), "median": middle(values), "max": round(max(values), 4)}
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Child:

@@ -20,8 +20,10 @@ from benchmarks._encode_pool import PIXELS, make_pool
 from benchmarks.common import Child, cores, finish, in_child, note, parser, rows_of, timed
 
 PRIOR = "efficientnet_lite:0"
+DIM = 128
 SHARED = 0.1
-_OVERHEAD = ("project", "write", "uniformity", "align", "write_targets", "fit_alignment")
+SEED = 0
+_START_UP = ("load_model",)
 
 
 def main() -> None:
@@ -31,35 +33,40 @@ def main() -> None:
         rows = in_child(make_pool, folder, rows_of(arguments), arguments.source).result
         note(f"pool of {rows:,} images")
         repeats = [_repeat(folder, arguments, i) for i in range(arguments.repeats or (1 if arguments.quick else 3))]
-    finish("encode", _result(rows, repeats, arguments), arguments.json)
+        difference = _difference(Path(folder))
+    result = {**_settings(arguments, rows), **_ratios(repeats), "max_feature_difference": difference}
+    finish("encode", {**result, **_where_time_goes(repeats, rows, arguments.actors)}, arguments.json)
 
 
 def _arguments() -> Namespace:
     made = parser(__doc__.split("\n")[0], 20_000, 1_500)
     made.add_argument("--source", help="URI of your own images (folder or Parquet) instead of generated ones")
-    made.add_argument("--repeats", type=int, help="turns of each side; otherwise 3, with --quick 1")
-    made.add_argument("--actors", type=int, default=cores(), help="actors of our stage")
+    made.add_argument("--repeats", type=positive, help="turns of each side; otherwise 3, with --quick 1")
+    made.add_argument("--actors", type=positive, default=cores(), help="actors of our stage")
     made.add_argument("--cpus", type=float, default=0.5, help="CPUs that each actor reserves")
     made.add_argument("--reader-cpus", type=float, default=0.5, help="CPUs that each decoding task reserves")
-    made.add_argument("--batch-rows", type=int, default=64, help="rows of a forward pass of our stage")
-    made.add_argument("--shard-rows", type=int, default=512, help="rows of a shard of our stage")
-    made.add_argument("--loop-batch-rows", type=int, default=64, help="rows of a forward pass of the bare loops")
+    made.add_argument("--batch-rows", type=positive, default=64, help="rows of a forward pass of our stage")
+    made.add_argument("--shard-rows", type=positive, default=512, help="rows of a shard of our stage")
+    made.add_argument("--loop-batch-rows", type=positive, default=32, help="rows of a forward pass of the bare loops")
     return made.parse_args()
 
 
 def _repeat(folder: str, arguments: Namespace, index: int) -> dict[str, Child]:
     config = {
         "priors": [{"name": PRIOR, "input_size": PIXELS}],
+        "dim": DIM,
         "shared": SHARED,
+        "seed": SEED,
         "shard_rows": arguments.shard_rows,
         "compute": _compute(arguments),
     }
     loop = (folder, arguments.loop_batch_rows, cores())
-    children = {
-        "ours": in_child(encode_pool, folder, config, index),
-        "loop": in_child(bare_loop, *loop, False),
-        "prefetching_loop": in_child(bare_loop, *loop, True),
+    turns = {
+        "ours": (encode_pool, folder, config, index),
+        "loop": (bare_loop, *loop, False),
+        "prefetching_loop": (bare_loop, *loop, True),
     }
+    children = {name: in_child(*turn) for name, turn in turns.items()}
     for name, child in children.items():
         note(f"repeat {index}, {name}: {child.result['steady_seconds']:.2f} s, {child.seconds:.2f} s with start-up")
     return children
@@ -69,8 +76,58 @@ def _compute(arguments: Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in ("actors", "cpus", "reader_cpus", "batch_rows")}
 
 
+def _settings(arguments: Namespace, rows: int) -> dict[str, Any]:
+    return {
+        "rows": rows,
+        "source": arguments.source or "generated digits",
+        "prior": PRIOR,
+        "pixels": PIXELS,
+        "settings": {
+            "ours": {"shard_rows": arguments.shard_rows, **_compute(arguments)},
+            "loop": {"batch_rows": arguments.loop_batch_rows, "threads": cores()},
+        },
+    }
+
+
+def _ratios(repeats: list[dict[str, Child]]) -> dict[str, Any]:
+    def ratio(peer: str, theirs: str, ours: str) -> list[float]:
+        """Seconds of the peer over ours, repeat by repeat: neighbours in time share the machine's mood."""
+        return [_seconds(r[peer], theirs) / _seconds(r["ours"], ours) for r in repeats]
+
+    steady = ratio("loop", "steady_seconds", "steady_seconds")
+    return {
+        "repeats": len(repeats),
+        "ratio_to_bare_loop": middle(steady),
+        "ratio_in_running_session": middle(ratio("loop", "loaded_seconds", "encode_seconds")),
+        "ratio_with_startup": middle(ratio("loop", "process_seconds", "process_seconds")),
+        "ratio_to_prefetching_loop": middle(ratio("prefetching_loop", "steady_seconds", "steady_seconds")),
+        "ratio_to_bare_loop_spread": spread(steady),
+    }
+
+
+def _seconds(child: Child, name: str) -> float:
+    return child.seconds if name == "process_seconds" else float(child.result[name])
+
+
+def _where_time_goes(repeats: list[dict[str, Child]], rows: int, actors: int) -> dict[str, Any]:
+    """Seconds and shares of our stage, of the repeat with the median ratio... of each quantity its own median."""
+    ours = [r["ours"].result for r in repeats]
+    names = sorted({name for result in ours for name in result["parts"]})
+    none = {"seconds": 0.0, "cpu_seconds": 0.0}
+    breakdown = {
+        name: {unit: middle([o["parts"].get(name, none)[unit] for o in ours]) for unit in none} for name in names
+    }
+    idle = [cores() * o["steady_seconds"] - sum(_cpu(o["parts"])) for o in ours]
+    return {
+        "overhead_share": middle([_overhead(o, actors) for o in ours]),
+        "rows_per_s": {name: round(rows / middle([r[name].result["steady_seconds"] for r in repeats]), 1) for name in repeats[0]},
+        "seconds": {name: middle([o[f"{name}_seconds"] for o in ours]) for name in ("session", "encode", "steady")},
+        "breakdown": {**breakdown, "ray_and_waiting": {"cpu_seconds": middle(idle)}},
+    }
+
+
 def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, Any]:
-    """Our stage, from starting Ray to the finished targets; runs in a child process.
+    """Our turn, from starting Ray to the finished targets; runs in a child process.
 
     Returns:
         `session_seconds`: starting and stopping Ray; `encode_seconds`: the call of `encode`; `steady_seconds`: see

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import finish, in_child, note, parser, peak_bytes, rows_of, spread, timed
+from benchmarks.common import finish, in_child, middle, note, parser, peak_bytes, rows_of, spread, timed
 
 if TYPE_CHECKING:
     from coevo_ray.actors.service import SelectionService
@@ -53,12 +53,13 @@ def main() -> None:
 
 
 def _summary(rows: int, measured: dict[str, Any]) -> dict[str, Any]:
-    select, commit = np.array(measured["select_seconds"]), np.array(measured["commit_seconds"])
+    select, commit = measured["select_seconds"], measured["commit_seconds"]
+    both = [s + c for s, c in zip(select, commit, strict=True)]
     return {
-        "seconds": round(float(np.median(select + commit)), 4),
-        "epochs": spread((select + commit).tolist()),
-        "select_seconds": round(float(np.median(select)), 4),
-        "commit_seconds": round(float(np.median(commit)), 4),
+        "seconds": middle(both),
+        "epochs": spread(both),
+        "select_seconds": middle(select),
+        "commit_seconds": middle(commit),
         **{name: measured[name] for name in ("snapshot_seconds", "restore_seconds", "idle_bytes", "peak_bytes")},
         "restored_epochs": EPOCHS,
         "bytes_per_row": round(measured["ledger_bytes"] / rows, 3),

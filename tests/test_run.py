@@ -169,6 +169,7 @@ def ray_head(tmp_path: Path) -> Iterator[dict[str, str]]:
     home = tmp_path / "home"
     home.mkdir()
     token = {"RAY_AUTH_MODE": "token", "HOME": str(home), "RAY_AUTH_TOKEN": os.urandom(16).hex()}
+    token["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # as cluster/README.md advises for short epochs
     # A short folder: Ray keeps sockets in it, and their paths are limited to 107 characters.
     session = Path("/tmp") / f"coevo-{os.getpid()}"
     ray = str(Path(sys.executable).with_name("ray"))

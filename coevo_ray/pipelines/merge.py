@@ -101,22 +101,18 @@ def _merge(
     rejects = {r for t in tables for r in read_rejects(t.location)}
     reject_files = write_rejects(location, rejects)
     priors = [_card(p, a, i == reference) for i, (p, a) in enumerate(zip(participants, alignments, strict=True))]
-    shared_rows = len(participants[reference].shared)
-    warnings = [w for w in [few_rows_warning(shared_rows, alignments[0].matrix.shape[0])] if w]
-    warnings += [_collapsed_warning(p) for p in participants if p.uniformity > _COLLAPSED]
-    for warning in warnings:
-        say(f"warning: {warning}")
     summary = {
         "reference": participants[reference].name,
         "dim": int(alignments[0].matrix.shape[0]),
-        "shared_rows": shared_rows,
+        "shared_rows": len(participants[reference].shared),
+        "projection_seed": tables[0].manifest.config["seed"],
         "priors": priors,
-        "warnings": warnings,
+        "warnings": _warnings(participants),
         "rejected": len(rejects),
         "bytes_stored": sum(f.bytes for f in files),
         "seconds": round(time.monotonic() - started, 3),
     }
-    card = write_blob(location, "card.json", (json.dumps(summary, indent=2) + "\n").encode())
+    card = write_blob(location, "card.json", (json.dumps(_without_times(summary), indent=2) + "\n").encode())
     finish(location, "targets", content, inputs, [*files, *reject_files, blob, card], summary)
 
 
@@ -173,11 +169,19 @@ def _check_reference(names: list[str], wanted: str | None) -> None:
         raise UsageError(f"reference {wanted!r} is not among the contributions {names}", "name one of them")
 
 
-def _collapsed_warning(participant: _Participant) -> str:
-    return (
-        f"{participant.name} gives nearly the same features for all images (uniformity {participant.uniformity:.3f}, "
-        f"0 is constant): its targets say little; check its weights and preprocessing, or leave it out"
-    )
+def _warnings(participants: list[_Participant]) -> list[str]:
+    """What a user should know of the targets; also said at once."""
+    few = few_rows_warning(*participants[0].shared.shape)
+    warnings = [few] if few else []
+    warnings += [
+        f"{p.name} gives nearly the same features for all images (uniformity {p.uniformity:.3f}, 0 is constant): "
+        "its targets say little; check its weights and preprocessing, or leave it out"
+        for p in participants
+        if p.uniformity > _COLLAPSED
+    ]
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return warnings
 
 
 def _align(participant: _Participant, reference: _Participant, config: EncodeConfig) -> Alignment:
@@ -196,6 +200,13 @@ def _card(participant: _Participant, alignment: Alignment, is_reference: bool) -
         "alignment_ridge": float(alignment.ridge),
         "reference": is_reference,
     }
+
+
+def _without_times(summary: dict[str, Any]) -> dict[str, Any]:
+    """The card: the identity of the targets covers it, and must not change when the same targets are made again."""
+    times = ("seconds", "rows_per_s")
+    priors = [{k: v for k, v in prior.items() if k not in times} for prior in summary["priors"]]
+    return {**{k: v for k, v in summary.items() if k not in times}, "priors": priors}
 
 
 def _write_targets(

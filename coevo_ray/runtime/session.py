@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,8 +19,6 @@ _ENVIRONMENT = {
     # Ray Train takes reports when it looks at its workers; every 2 s would double the time of short epochs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ray Data's actor pools make Ray's C++ side print a harmless [E] line to the terminal for each pool.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -34,7 +34,11 @@ def ray_session() -> Iterator[None]:
         _configure_data()
         yield
         return
+    on_terminate = signal.getsignal(signal.SIGTERM)
     _connect()
+    if callable(on_terminate) and threading.current_thread() is threading.main_thread():
+        # ray.init puts its own in place, which aborts the process; ours ends it with the exit code for "resumable".
+        signal.signal(signal.SIGTERM, on_terminate)
     _configure_data()
     try:
         yield
@@ -77,4 +81,5 @@ def _configure_data() -> None:
     context.print_on_execution_start = False
     context.enable_operator_progress_bars = False
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that they are off
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.WARNING)
