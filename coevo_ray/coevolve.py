@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from coevo_ray.pipelines.encode import encode
 from coevo_ray.pipelines.gate import gate_rounds
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.score import score
-from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.pool import TEST, Pool
 from coevo_ray.pool.sources import check_source
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
-from coevo_ray.report.run import write_report
+from coevo_ray.report.run import is_finished, write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
@@ -40,6 +39,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     """
     check(config)
     out = Location.parse(config.out)
+    if is_finished(config, out):
+        return write_report(config, out)  # looks whether the settings are the same; needs no Ray
     with ray_session():
         pool = ingest(config.pool, out.child("pool"))
         targets = encode(config.encode, pool, out.child("encode"))
@@ -47,7 +48,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         scores = score(config.sae, targets, sae, out.child("factors"))
         labels = gate_rounds(config.gate, pool, targets, out.child("gate")) if config.gate else None
         if config.train:
-            _train(config, config.train, pool, scores, labels, out)
+            _train(config.train, pool, scores, labels, out)
     summary = write_report(config, out)
     say(f"report: {summary['report']}")
     return summary
@@ -76,13 +77,13 @@ def train(config: RunConfig, policy: str | None = None) -> dict[str, Any]:
     out = Location.parse(config.out)
     pool, scores = Pool(out.child("pool")), RowTable(out.child("factors", "scores"), "scores")
     labels = RowTable(out.child("gate"), "labels") if config.gate else None
-    return _train(config, settings, pool, scores, labels, out)
+    return _train(settings, pool, scores, labels, out)
 
 
 def _train(
-    config: RunConfig, settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None, out: Location
+    settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None, out: Location
 ) -> dict[str, Any]:
-    use = training_labels(config, pool, labels)
+    use = training_labels(settings, pool, scores, labels)
     results: dict[str, Any] = {}
     with ray_session():
         for policy in settings.policies:
@@ -107,30 +108,21 @@ def check(config: RunConfig) -> None:
     Location.parse(config.out).check_writable()
 
 
-def training_labels(config: RunConfig, pool: Pool, labels: RowTable | None) -> Int64Array:
+def training_labels(settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None) -> Int64Array:
     """int64[rows], -1 where there is none: the pool's own labels, or the gate's with the held-out rows' labels.
+
+    Rows that encode rejected (they have no score) take no part: their images cannot be read.
 
     Raises:
         InputError: labels of the gate are wanted and there are none.
     """
     known = pool.labels()
-    if config.train is None or config.train.labels == "pool":
-        return known
-    if labels is None:
-        raise InputError("train.labels is 'gate' and there are no labels of a gate", "run the gate first")
-    table = labels.scan(["row_id", "label"])
-    use = np.where(pool.splits() == 1, known, -1)
-    use[table.column("row_id").to_numpy()] = table.column("label").to_numpy()
-    return use
-
-
-def read_summary(out: str) -> dict[str, Any]:
-    """The summary of a finished run.
-
-    Raises:
-        InputError: there is no finished run at `out`.
-    """
-    location = Location.parse(out)
-    load_manifest(location, "run")
-    summary: dict[str, Any] = json.loads(location.child("summary.json").read_bytes())
-    return summary
+    if settings.labels == "gate":
+        if labels is None:
+            raise InputError("train.labels is 'gate' and there are no labels of a gate", "run the gate first")
+        table = labels.scan(["row_id", "label"])
+        known = np.where(pool.splits() == TEST, known, -1)
+        known[table.column("row_id").to_numpy()] = table.column("label").to_numpy()
+    readable = np.zeros(len(pool), dtype=bool)
+    readable[scores.row_ids()] = True
+    return np.where(readable, known, -1)

@@ -14,7 +14,7 @@ from coevo_ray._version import __version__
 from coevo_ray.config import RunConfig
 from coevo_ray.report.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot, ReportData, SaePlots, TrainPlots
 from coevo_ray.report.write import render_report
-from coevo_ray.store.artifact import Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import MANIFEST, Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 
 Summary = dict[str, Any]
@@ -51,6 +51,12 @@ def write_report(config: RunConfig, out: Location) -> Summary:
     return summary
 
 
+def is_finished(config: RunConfig, out: Location) -> bool:
+    """Whether the report and every stage of a run are there, with whatever settings."""
+    folders = [out, *(location for location, _ in _places(config, out).values())]
+    return all(folder.child(MANIFEST).is_file() for folder in folders)
+
+
 def _content(config: RunConfig) -> dict[str, Any]:
     """The configuration without what does not shape results."""
     exclude: Any = {"out": True, **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "train")}}
@@ -58,6 +64,11 @@ def _content(config: RunConfig) -> dict[str, Any]:
 
 
 def _stages(config: RunConfig, out: Location) -> dict[str, Manifest]:
+    return {name: load_manifest(location, kind) for name, (location, kind) in _places(config, out).items()}
+
+
+def _places(config: RunConfig, out: Location) -> dict[str, tuple[Location, str]]:
+    """Where each stage's artifact is, and of which kind it is."""
     places = {
         "pool": (out.child("pool"), "pool"),
         "encode": (out.child("encode", "targets"), "targets"),
@@ -70,7 +81,7 @@ def _stages(config: RunConfig, out: Location) -> dict[str, Manifest]:
         places["graph"] = (out.child("gate", "graph"), "graph")
     if config.train:
         places |= {f"train.{p}": (out.child("train", p), "model") for p in config.train.policies}
-    return {name: load_manifest(location, kind) for name, (location, kind) in places.items()}
+    return places
 
 
 def _pick(manifest: Manifest, *names: str) -> Summary:
@@ -89,7 +100,7 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
             stages["pool"], "rows", "train_rows", "test_rows", "classes", "rejected", "reject_reasons", "seconds"
         ),
         "encode": {
-            **_pick(stages["encode"], "reference", "dim", "shared_rows", "warnings"),
+            **_pick(stages["encode"], "reference", "dim", "shared_rows", "rejected", "warnings"),
             "priors": [{name: p[name] for name in prior_names} for p in encode["priors"]],
             "seconds": round(encode_seconds, 3),
         },

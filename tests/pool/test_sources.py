@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,14 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     check_source(Source(uri=str(tmp_path)))
     with pytest.raises(UsageError, match="unknown sample 'sample:none'"):
         check_source(Source(uri="sample:none"))
+
+
+def test_the_sample_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_source(Source(uri="sample:digits"))
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # Python's own way to make an import fail
+    with pytest.raises(UsageError, match="needs scikit-learn") as caught:
+        check_source(Source(uri="sample:digits"))
+    assert caught.value.remedy == "pip install 'coevo-ray[demo]'"
 
 
 def test_a_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
