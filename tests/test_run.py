@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import load_manifest, verify
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.training.sae_fit import load_sae
 from tests.processes import Marked, coevo_ray
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +106,25 @@ def test_artifacts_hold_each_row_once_and_match_their_checksums(whole: tuple[Pat
     for folder in artifacts:
         at = Location.parse(str(folder))
         assert verify(at, load_manifest(at)) == []
+
+
+def test_codes_and_scores_are_those_of_the_model(whole: tuple[Path, Path, dict[str, Any]]) -> None:
+    """What was made shard by shard, in two passes, against the whole table at once."""
+    place = Location.parse(str(whole[1]))
+    sae = load_sae(place.child("sae"))
+    targets = RowTable(place.child("encode", "targets")).scan(["target"])
+    with torch.inference_mode():
+        codes = sae.encode(torch.from_numpy(vectors(targets.column("target"))))
+    indices, values = codes.indices.numpy().astype(np.int32), codes.values.numpy().astype(np.float16).astype(np.float32)
+    p = (np.bincount(indices[values > 0], minlength=64)) / len(values)
+    table = RowTable(place.child("factors", "scores"), "scores")
+    assert np.allclose(table.manifest.summary["frequencies"], p, atol=1e-7)
+    scores = table.scan(["representativeness", "diversity", "factor"])
+    share = values / values.sum(axis=1, keepdims=True)
+    order = np.argsort((share * p[indices]).sum(axis=1), kind="stable")
+    assert np.abs(scores.column("representativeness").to_numpy()[order] - np.linspace(0, 1, 1797)).max() < 0.01
+    strongest = indices[np.arange(1797), values.argmax(axis=1)]
+    assert (scores.column("factor").to_numpy() == strongest).mean() > 0.99  # float16 makes a few ties
 
 
 def test_a_second_run_redoes_nothing(whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:

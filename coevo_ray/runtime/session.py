@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         try:
+            _knock(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise UsageError(
@@ -69,6 +71,17 @@ def _connect() -> None:
         log_to_driver=False,
         object_store_memory=store,
     )
+
+
+def _knock(address: str) -> None:
+    """Fails at once where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        OSError: no connection.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():  # "auto" and "local" name no port
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _configure_data() -> None:

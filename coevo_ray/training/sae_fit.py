@@ -24,6 +24,7 @@ from coevo_ray.core.sae import Codes, ReconstructionStatistics, SAEConfig, TopKS
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
@@ -62,8 +63,15 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
         raise InputError(
             f"{len(rows)} training rows for k = {config.k} active factors", "give more rows, or lower sae.k"
         )
-    with ray_session(), progress_board("fit SAE", config.epochs, "epochs") as board:
-        loop_config = {"config": config, "targets": targets.location, "rows": ray.put(rows), "board": board}
+    with ray_session(), ray_errors("fit SAE"), progress_board("fit SAE", config.epochs, "epochs") as board:
+        statistics = ray.get(ray.remote(_input_statistics).options(num_cpus=0.5).remote(targets, rows))
+        loop_config = {
+            "config": config,
+            "targets": targets.location,
+            "rows": ray.put(rows),
+            "statistics": statistics,
+            "board": board,
+        }
         checkpoint = fit("fit SAE", _loop, loop_config, config.compute, location.child("training"))
     state, history = load_checkpoint(checkpoint)
     sae = TopKSAE(SAEConfig(**state["config"]))
@@ -107,7 +115,11 @@ def _loop(arguments: dict[str, Any]) -> None:
     feed = Feed(table, ["target"], _to_tensors, global_batch=min(config.batch_rows, len(rows)), seed=config.seed)
     device = ray.train.torch.get_device()
     torch.manual_seed(config.seed)
-    sae = _start(config, table, rows).to(device)
+    mean, mean_square = arguments["statistics"]
+    sizes = {"dim": len(mean), "latents": config.latents, "k": config.k}
+    sae = TopKSAE(SAEConfig(**sizes, dead_after_samples=4 * len(rows)))
+    sae.set_input_statistics(mean, mean_square)
+    sae.to(device)
     state, history = resume()
     if state is not None:
         sae.load_state_dict(state["model"])
@@ -149,8 +161,8 @@ def _to_tensors(rows: Any, random: np.random.Generator) -> dict[str, torch.Tenso
     return {"target": torch.from_numpy(vectors(rows.column("target")))}
 
 
-def _start(config: SaeConfig, table: RowTable, rows: Int64Array) -> TopKSAE:
-    """A new model with the input's mean and scale, from a streamed pass over the training rows."""
+def _input_statistics(table: RowTable, rows: Int64Array) -> tuple[torch.Tensor, float]:
+    """Ray task: mean float32[d] and mean square about it, in one streamed pass over the training rows."""
     count, total, squares = 0, np.zeros(1), np.zeros(1)
     for index in range(len(table.files)):
         for part in table.iter_file(index, ["target"]):
@@ -159,11 +171,10 @@ def _start(config: SaeConfig, table: RowTable, rows: Int64Array) -> TopKSAE:
             count, total, squares = count + len(x), total + x.sum(axis=0), squares + (x * x).sum(axis=0)
     mean = total / count
     mean_square = float((squares / count - mean * mean).mean())
-    if not np.isfinite(mean_square) or mean_square <= 0:
+    # Float16 values that are all the same still differ from their mean by rounding.
+    if not np.isfinite(mean_square) or mean_square <= 1e-12:
         raise InputError(f"the targets' mean square is {mean_square}", "they are constant or not finite: see encode")
-    sae = TopKSAE(SAEConfig(dim=len(mean), latents=config.latents, k=config.k, dead_after_samples=4 * count))
-    sae.set_input_statistics(torch.from_numpy(mean).float(), mean_square)
-    return sae
+    return torch.from_numpy(mean).float(), mean_square
 
 
 def _epoch(

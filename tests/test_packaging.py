@@ -1,0 +1,49 @@
+"""What is stated about versions is true."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import metadata, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+
+
+def _pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert lines, "constraints.txt is empty"
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), line
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_every_dependency_is_pinned_inside_its_bounds() -> None:
+    pins = _pins()
+    checked = 0
+    for text in requires("coevo-ray") or []:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        if name == "coevo-ray":
+            continue
+        assert name in pins, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(Version(pins[name])), f"{name}: {pins[name]} is outside {requirement}"
+        assert requirement.specifier, f"{name} has no lower bound"
+        checked += 1
+    assert checked >= 20
+
+
+def test_licence_and_types_are_shipped() -> None:
+    assert metadata("coevo-ray")["License-Expression"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert (ROOT / "coevo_ray" / "py.typed").is_file()
+
+
+def test_ci_runs_the_readmes_commands() -> None:
+    ci, readme = (ROOT / ".ci" / "run").read_text(), (ROOT / "README.md").read_text()
+    for command in ("make demo", "make test"):
+        assert command in ci
+        assert command in readme
