@@ -11,7 +11,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+_STAT = Path("/proc/stat")
+_QUIET = 0.15
 _PACKAGES = ("coevo-ray", "ray", "torch", "numpy", "pyarrow", "pillow")
 
 
@@ -30,11 +32,13 @@ class Child:
         result: what its function returned.
         seconds: wall-clock time from the start of the process to its end.
         peak_bytes: its largest resident memory, interpreter and libraries included.
+        busy_before: share of the machine's cores that other work kept busy just before it started.
     """
 
     result: Any
     seconds: float
     peak_bytes: int
+    busy_before: float
 
 
 def parser(description: str, rows: int, quick_rows: int) -> argparse.ArgumentParser:
@@ -93,13 +97,36 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Child:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(_with_peak, function, arguments).result()
 
+    busy = _busy_share()
+    if busy > _QUIET:
+        note(f"warning: other work keeps {busy:.0%} of the cores busy, so the figures will be off")
     (result, peak), seconds = timed(call)
-    return Child(result, seconds, peak)
+    return Child(result, seconds, peak, busy)
 
 
 def _with_peak(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, int]:
     result = function(*arguments)
     return result, peak_bytes()
+
+
+def _busy_share() -> float:
+    """Share of the time of all cores that was not idle in the next half second; 0 where Linux does not say."""
+
+    def busy_and_all() -> tuple[int, int]:
+        ticks = [int(field) for field in _STAT.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+        return sum(ticks) - sum(ticks[3:5]), sum(ticks)  # the fourth and fifth are idle and waiting for disks
+
+    if not _STAT.is_file():
+        return 0.0
+    before = busy_and_all()
+    time.sleep(0.5)
+    after = busy_and_all()
+    return (after[0] - before[0]) / max(1, after[1] - before[1])
+
+
+def busiest(children: Iterable[Child]) -> float:
+    """The largest `busy_before`, for the result."""
+    return round(max(child.busy_before for child in children), 3)
 
 
 def peak_bytes() -> int:

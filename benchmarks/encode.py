@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks._encode_pool import PIXELS, make_pool
 from benchmarks._encode_sides import PRIOR, bare_loop, encode_pool
-from benchmarks.common import Child, cores, finish, in_child, middle, note, parser, positive, rows_of, spread
+from benchmarks.common import Child, busiest, cores, finish, in_child, middle, note, parser, positive, rows_of, spread
 
 DIM = 128
 SHARED = 0.1
@@ -49,6 +49,7 @@ def main() -> None:
         **_where_time_goes(repeats, arguments.actors),
         "rows_per_s": {name: round(rows / middle(_seconds(repeats, name)), 1) for name in repeats[0]},
         "max_feature_difference": difference,
+        "busy_before": busiest(child for turns in repeats for child in turns.values()),
         "ours": {"shard_rows": arguments.shard_rows, **_compute(arguments)},
         "loop": {"batch_rows": arguments.loop_batch_rows, "threads": cores()},
     }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import finish, in_child, middle, note, parser, peak_bytes, rows_of, spread, timed
+from benchmarks.common import busiest, finish, in_child, middle, note, parser, peak_bytes, rows_of, spread, timed
 
 if TYPE_CHECKING:
     from coevo_ray.actors.service import SelectionService
@@ -35,9 +35,10 @@ def main() -> None:
     """Runs the benchmark."""
     arguments = parser(__doc__.split("\n")[0], 10_000_000, 1_000_000).parse_args()
     rows = rows_of(arguments)
-    by_policy = {}
+    by_policy, children = {}, []
     for policy in POLICIES:
-        by_policy[policy] = _summary(rows, in_child(measure, policy, rows).result)
+        children.append(in_child(measure, policy, rows))
+        by_policy[policy] = _summary(rows, children[-1].result)
         note(f"{policy}: {rows:,} rows, {by_policy[policy]['seconds']} s an epoch")
     headline = by_policy["factors"]
     result = {
@@ -48,6 +49,7 @@ def main() -> None:
         "repeats": EPOCHS,
         **{name: headline[name] for name in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row")},
         "by_policy": by_policy,
+        "busy_before": busiest(children),
     }
     finish("selection", result, arguments.json)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,20 +19,37 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = ("demo", "ingest", "encode", "merge", "sae", "plan", "gate", "train", "run", "report", "doctor")
 
 
-def coevo_ray(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "coevo_ray", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        cwd=cwd,
-        env=environment,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_help_names_every_command_and_the_readme_too() -> None:
+@pytest.fixture
+def coevo_ray(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Runs a command in this process, which has the slow imports behind it, and gives its exit code and output."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    on_terminate = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> Result:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        assert isinstance(ended.value.code, int)
+        return Result(ended.value.code, *capfd.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, on_terminate)
+
+
+Command = Callable[..., Result]
+
+
+def test_help_names_every_command_and_the_readme_too(coevo_ray: Command) -> None:
     result = coevo_ray("--help")
     assert result.returncode == 0
     readme = (ROOT / "README.md").read_text()
@@ -39,12 +58,12 @@ def test_help_names_every_command_and_the_readme_too() -> None:
         assert f"`{command}`" in readme, command
 
 
-def test_version() -> None:
+def test_version(coevo_ray: Command) -> None:
     assert coevo_ray("--version").stdout.strip() == __version__
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_plan_prints_one_json_object_and_nothing_else() -> None:
+def test_plan_prints_one_json_object_and_nothing_else(coevo_ray: Command) -> None:
     result = coevo_ray("plan", "--rows", "100", "--policy", "rotation", "--keep", "0.3", "--epochs", "7", "--json")
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)
@@ -53,7 +72,7 @@ def test_plan_prints_one_json_object_and_nothing_else() -> None:
     assert set(plan["usage"]) == {"2", "3"}
 
 
-def test_doctor_finds_this_machine_well() -> None:
+def test_doctor_finds_this_machine_well(coevo_ray: Command) -> None:
     result = coevo_ray("doctor", "--json")
     assert result.returncode == 0, result.stdout
     found = json.loads(result.stdout)
@@ -61,7 +80,7 @@ def test_doctor_finds_this_machine_well() -> None:
     assert found["versions"]["coevo-ray"] == __version__
 
 
-def test_doctor_finds_a_damaged_artifact(tmp_path: Path) -> None:
+def test_doctor_finds_a_damaged_artifact(coevo_ray: Command, tmp_path: Path) -> None:
     from coevo_ray.store.artifact import begin, finish, write_blob
     from coevo_ray.store.location import Location
 
@@ -102,7 +121,9 @@ def _yaml(folder: Path, **values: str) -> Path:
         ({"source": "no/such/folder"}, 3, "does not exist"),
     ],
 )
-def test_a_bad_run_ends_before_any_work(tmp_path: Path, values: dict[str, str], code: int, message: str) -> None:
+def test_a_bad_run_ends_before_any_work(
+    coevo_ray: Command, tmp_path: Path, values: dict[str, str], code: int, message: str
+) -> None:
     result = coevo_ray("run", str(_yaml(tmp_path, **values)), "--json")
     assert result.returncode == code, result.stderr
     assert message in result.stderr
@@ -122,7 +143,7 @@ def test_a_bad_run_ends_before_any_work(tmp_path: Path, values: dict[str, str], 
         ("encode", "--pool", "p", "--out", "o", "--prior", "efficientnet_lite:0@big"),
     ],
 )
-def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> None:
     result = coevo_ray(*arguments)
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
@@ -139,10 +160,13 @@ def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
         ("merge", "empty", "--out", "targets"),
     ],
 )
-def test_bad_input_exits_3(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_bad_input_exits_3(
+    coevo_ray: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no image")
-    result = coevo_ray(*arguments, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = coevo_ray(*arguments)
     assert result.returncode == 3, result.stderr
     assert "remedy: " in result.stderr
     assert result.stdout == ""
@@ -155,6 +179,13 @@ def test_what_is_unforeseen_exits_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coevo_ray.commands.doctor", fail)
     with pytest.raises(RuntimeError, match="a defect"):  # Python's own exit code for it is 1
         cli.main(["doctor"])
+
+
+def test_the_module_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "coevo_ray", "plan", "--rows", "0", "--policy", "full"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "remedy: need rows >= 1" in result.stderr
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -245,6 +245,7 @@ def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str]
     assert files_of(out) == before
 
 
+@pytest.mark.slow
 def test_without_its_token_a_client_is_refused_with_a_remedy(ray_head: dict[str, str], tmp_path: Path) -> None:
     file, _ = write_config(tmp_path, "run")
     wrong = {**ray_head, "RAY_ADDRESS": "127.0.0.1:26379", "RAY_AUTH_TOKEN": "0" * 32}

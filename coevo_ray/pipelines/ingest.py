@@ -60,8 +60,10 @@ def ingest(config: PoolConfig | dict[str, Any], out: str | os.PathLike[str] | Lo
     location = Location.parse(out)
     if begin(location, "pool", _content(config), {}) is not None:
         return Pool(location)
+    started = time.monotonic()
+    shards = _list(config, location)  # a missing source shows before Ray is started
     with ray_session():
-        _ingest(config, location)
+        _ingest(config, location, shards, started)
     return Pool(location)
 
 
@@ -70,9 +72,7 @@ def _content(config: PoolConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"compute", "max_reject_fraction"})
 
 
-def _ingest(config: PoolConfig, location: Location) -> Manifest:
-    started = time.monotonic()
-    shards = _list(config, location)
+def _ingest(config: PoolConfig, location: Location, shards: list[SourceShard], started: float) -> Manifest:
     checked = _check(config, shards)
     rejects = _reject_duplicates(checked, shards)
     rejects += [r for c in checked for r in c.rejects]

@@ -1,0 +1,85 @@
+"""Every benchmark runs as its page says and prints one JSON object last, with the keys that are promised."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.common import in_child, middle, spread
+
+_ROOT = Path(__file__).parent.parent
+
+
+def _run(name: str, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--quick", *options]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(result, dict)
+    assert result["benchmark"] == name
+    assert result["hardware"].keys() >= {"cpu", "cores", "memory_bytes", "gpus"}
+    assert result["hardware"]["cores"] >= 1
+    assert result["versions"].keys() >= {"python", "coevo-ray", "ray", "torch", "numpy"}
+    assert result["repeats"] >= 1
+    return result
+
+
+def test_selection_gives_its_keys() -> None:
+    result = _run("selection", "--rows", "20000")
+    assert result["rows"] == 20_000
+    assert result["by_policy"].keys() == {"factors", "rotation", "random", "scored"}
+    for row in result["by_policy"].values():
+        assert row["seconds"] > 0
+        assert row["restore_seconds"] > 0
+        # D5.6: at most 12 bytes per row. 2 of usage, 2 each of two scores and the factor, and 3 bits.
+        assert row["bytes_per_row"] == 8.375
+        assert row["peak_bytes"] > 20_000 * row["bytes_per_row"]
+        assert row["epochs"]["min"] <= row["seconds"] <= row["epochs"]["max"]
+    for key in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row"):
+        assert result[key] == result["by_policy"]["factors"][key]
+
+
+@pytest.mark.slow
+def test_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None:
+    result = _run("encode", "--rows", "300", "--shard-rows", "128")
+    assert result["rows"] == 300
+    for key in ("ratio_to_bare_loop", "ratio_in_running_session", "ratio_with_startup", "ratio_to_prefetching_loop"):
+        assert result[key] > 0
+    # What is left out of each: nothing, the session, and the actors' start too.
+    assert result["seconds"]["steady"] < result["seconds"]["encode"]
+    assert 0 < result["overhead_share"] < 1
+    parts = {"read_decode", "forward", "project", "write", "uniformity", "fit_alignment", "align_write"}
+    assert result["breakdown"].keys() == parts | {"load_model", "ray_and_waiting"}
+    assert all(part["cpu_seconds"] > 0 for name, part in result["breakdown"].items() if name != "ray_and_waiting")
+    # Features are stored as float16; those of unit vectors differ by half of 2^-11 at most.
+    assert result["max_feature_difference"] <= 2**-11
+    assert result["rows_per_s"].keys() == {"ours", "loop", "prefetching_loop"}
+
+
+@pytest.mark.parametrize("option", ["0", "-5", "many"])
+def test_rows_must_be_positive(option: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.selection", "--json", "--rows", option]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "--rows" in done.stderr
+
+
+def _allocate(megabytes: int) -> int:
+    return len(bytes(megabytes << 20).replace(b"\0", b"\1"))
+
+
+def test_a_child_reports_its_own_peak() -> None:
+    small, large = in_child(_allocate, 1), in_child(_allocate, 200)
+    assert large.result == 200 << 20
+    assert large.peak_bytes - small.peak_bytes > 150 << 20
+    assert large.seconds > 0
+
+
+def test_repeats_are_summed_up() -> None:
+    assert middle([3.0, 1.0, 2.00004]) == 2.0
+    assert spread([3.0, 1.0, 2.0]) == {"min": 1.0, "median": 2.0, "max": 3.0}
