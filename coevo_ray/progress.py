@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _LOG_EVERY_S = 10.0
+_STILL_THERE_EVERY_S = 60.0
 
 
 def say(text: str) -> None:
@@ -52,7 +53,7 @@ class Ticker:
         self.done += count
         if self._bar:
             self._bar.update(self._task, advance=count, note=note)
-        elif time.monotonic() - self._last >= _LOG_EVERY_S:
+        elif time.monotonic() - self._last >= (_LOG_EVERY_S if count else _STILL_THERE_EVERY_S):
             self._last = time.monotonic()
             of = f" of {self.total:,}" if self.total is not None else ""
             say(f"{self.title}: {self.done:,}{of} {self.unit} {note}".rstrip())

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from coevo_ray.progress import Ticker
 
@@ -51,6 +51,8 @@ def _watch(board: Any, ticker: Ticker, stop: threading.Event) -> None:
         last = stop.wait(0.5)
         try:
             done, text = ray.get(board.read.remote(), timeout=2)
+        except GetTimeoutError:
+            continue  # a busy machine; the next look will do
         except RayError:
             return  # the board is only for show: the work goes on without it
         ticker.advance(done - ticker.done, text)

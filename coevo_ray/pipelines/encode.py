@@ -172,9 +172,10 @@ def _encode_contribution(
             num_gpus=compute.gpus,
         )
 
+    total = sum(len(plan.row_ids(s)[0]) for s in todo)
     rejects: list[Reject] = [r for s in done for r in read_shard_rejects(location, s)]
     encode_seconds = 0.0
-    for row in run_shards(f"encode {prior.name}", todo, stages, total=None):
+    for row in run_shards(f"encode {prior.name}", todo, stages, total=total):
         files.append(row["result"])
         rejects += row["rejects"]
         encode_seconds += float(row["encode_seconds"])
