@@ -6,15 +6,13 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks._clock import Event, clock, events, record
 from benchmarks._encode_pool import PIXELS
-
-if TYPE_CHECKING:
-    from benchmarks._encode_clock import Event
 
 PRIOR = "efficientnet_lite:0"
 Images = npt.NDArray[np.uint8]
@@ -32,12 +30,14 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
         `session_seconds`: starting and stopping Ray; `encode_seconds`: the call of `encode`; `steady_seconds`: see
         `_steady`; `aside_seconds`: the benchmark's own work; `parts`: part -> wall and CPU seconds over all its calls.
     """
-    from benchmarks import _encode_clock as clocks
+    from benchmarks import _clocked_encode, _clocked_merge
     from coevo_ray.pipelines.encode import encode
     from coevo_ray.runtime.session import ray_session
 
     out, times = Path(folder) / f"ours-{index}", Path(folder) / f"times-{index}"
-    clocks.record(times)
+    record(times)
+    _clocked_encode.install()
+    _clocked_merge.install()
     began = time.time()
     with ray_session():
         started = time.time()
@@ -45,20 +45,19 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
         ended = time.time()
     stopped = time.time()
     _fit(out)
-    events = clocks.events(times)
+    noted = events(times)
     np.save(Path(folder) / "ours.npy", _features(out))
     return {
         "session_seconds": started - began + stopped - ended,
         "encode_seconds": ended - started,
-        "steady_seconds": _steady(events, ended),
+        "steady_seconds": _steady(noted, ended),
         "aside_seconds": time.time() - stopped,
-        "parts": _parts(events),
+        "parts": _parts(noted),
     }
 
 
 def _fit(out: Path) -> None:
     """A lone prior is its own reference and fits nothing; the fit costs the same whatever it is fitted to."""
-    from benchmarks._encode_clock import clock
     from coevo_ray.core.alignment import fit_alignment
 
     shared = _features(out, shared=True)
@@ -74,19 +73,19 @@ def _features(out: Path, shared: bool = False) -> npt.NDArray[np.float32]:
     return vectors((table.filter(table.column("shared")) if shared else table).column("feature"))
 
 
-def _steady(events: list[Event], ended: float) -> float:
+def _steady(noted: list[Event], ended: float) -> float:
     """Seconds from the moment when the first actor has its model to the end of encode.
 
     What was decoded before that moment, while actors were starting, is added in full: it would be a present otherwise.
     """
-    ready = min(e.end for e in events if e.part == "load_model")
-    decoded_before = sum(max(0.0, min(e.end, ready) - e.start) for e in events if e.part == "read_decode")
+    ready = min(e.end for e in noted if e.part == "load_model")
+    decoded_before = sum(max(0.0, min(e.end, ready) - e.start) for e in noted if e.part == "read_decode")
     return ended - ready + decoded_before
 
 
-def _parts(events: list[Event]) -> dict[str, dict[str, float]]:
+def _parts(noted: list[Event]) -> dict[str, dict[str, float]]:
     parts: dict[str, dict[str, float]] = {}
-    for event in events:
+    for event in noted:
         part = parts.setdefault(event.part, {"seconds": 0.0, "cpu_seconds": 0.0})
         part["seconds"] += event.end - event.start
         part["cpu_seconds"] += event.cpu
