@@ -20,8 +20,8 @@ _CONFIG: dict[str, Any] = {
         "shard_rows": 256,
         "compute": {"actors": 1, "cpus": 1},
     },
-    "sae": {"latents": 256, "k": 16, "epochs": 60},
-    "gate": {"seed_fraction": 0.05, "round_fraction": 0.03},
+    "sae": {"latents": 256, "k": 16, "epochs": 40},
+    "gate": {"seed_fraction": 0.05, "round_fraction": 0.05},
     "train": {
         "model": "small_cnn",
         "image_size": 16,
@@ -29,7 +29,7 @@ _CONFIG: dict[str, Any] = {
         "labels": "pool",
         "policies": ["full", "random", "rotation", "factors"],
         "keep": 0.5,
-        "epochs": 12,
+        "epochs": 10,
     },
 }
 

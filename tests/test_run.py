@@ -160,7 +160,7 @@ def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
         try:
             command.until(lambda: len(list(out.glob(pattern))) >= 1)
             command.kill()
-            command.assert_gone()
+            command.assert_gone(killed=True)
         finally:
             command.end()
         for name, changed in kept.items():

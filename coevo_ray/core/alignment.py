@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.core.projection import normalise
+from coevo_ray.core.rows import hash_rows
 from coevo_ray.errors import InputError, UsageError
 
 Float32Array = npt.NDArray[np.float32]
@@ -48,11 +49,12 @@ def fit_alignment(
     ridges: Sequence[float] = RIDGES,
     holdout: float = 0.2,
     seed: int = 0,
+    row_ids: npt.NDArray[np.int64] | None = None,
 ) -> Alignment:
     """T_k = argmin_T sum_x ||T u_k(x) - u_{k*}(x)||^2 + ridge ||T||^2 over the shared rows, in closed form.
 
     The ridge with the best R^2 on held-out rows is taken and T fitted again on all rows. "procrustes" restricts T to
-    rotations and reflections instead. Which rows are held out follows from their content, not their order.
+    rotations and reflections instead. Which rows are held out follows from their ids (or content), not their order.
 
     Args:
         source: float[s, n], the participant's unit vectors of the shared rows.
@@ -61,6 +63,8 @@ def fit_alignment(
         ridges: candidates, each > 0.
         holdout: share of rows to hold out, in (0, 1).
         seed: seed of the held-out rows.
+        row_ids: int64[s], ids of the shared rows: held-out rows are then chosen by them, so that rounding of the
+            vectors (another batch size) does not change the choice; None takes the vectors' content.
 
     Returns:
         The alignment. Its `r2` is 1 - SS_res / SS_tot on the held-out rows, from the fit without them, SS_tot about the
@@ -72,7 +76,8 @@ def fit_alignment(
     """
     _check(source, target, method, ridges, holdout)
     x, y = source.astype(np.float64), target.astype(np.float64)
-    held = _held_out(source, target, holdout, seed)
+    hashed = _hash_values(source, target, seed) if row_ids is None else hash_rows(row_ids, seed)
+    held = _held_out(hashed, holdout)
     solvers = {False: _solver(x[~held], y[~held], method), True: _solver(x, y, method)}
     candidates = sorted(ridges) if method == "ridge" else [0.0]
     scores = [_r2(solvers[False](ridge), x[held], y[held], y[~held].mean(axis=0)) for ridge in candidates]
@@ -149,10 +154,10 @@ def _check(
         raise InputError("shared vectors hold NaN or infinite values", "reject such rows before aligning")
 
 
-def _held_out(
-    source: npt.NDArray[np.floating], target: npt.NDArray[np.floating], holdout: float, seed: int
-) -> BoolArray:
-    """bool[s]: the rows with the lowest hashes of their values, so that shuffling the rows changes nothing."""
+def _hash_values(
+    source: npt.NDArray[np.floating], target: npt.NDArray[np.floating], seed: int
+) -> npt.NDArray[np.uint64]:
+    """uint64[s]: hashes of the rows' values, for rows without ids."""
     pairs = np.concatenate([source, target], axis=1).astype(np.float32) + np.float32(0)  # -0 and 0 are equal
     bits = pairs.view(np.uint32).astype(np.uint64)
     random = np.random.Generator(np.random.PCG64(seed))
@@ -160,6 +165,12 @@ def _held_out(
     hashed = (bits * random.integers(1, 2**63, bits.shape[1], dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
     hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashed = (hashed ^ (hashed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    result: npt.NDArray[np.uint64] = hashed
+    return result
+
+
+def _held_out(hashed: npt.NDArray[np.uint64], holdout: float) -> BoolArray:
+    """bool[s]: the rows with the lowest hashes, so that shuffling the rows changes nothing."""
     count = min(max(1, round(holdout * len(hashed))), len(hashed) - 2)
     held = np.zeros(len(hashed), dtype=bool)
     held[np.argsort(hashed, kind="stable")[:count]] = True

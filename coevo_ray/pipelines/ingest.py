@@ -27,7 +27,7 @@ from coevo_ray.pool.samples import SCHEME, materialise_sample
 from coevo_ray.pool.sources import Entry, SourceShard, distinguish, list_source, read_shard
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, write_table
+from coevo_ray.store.artifact import SCRATCH, FileEntry, Manifest, begin, describe, finish, write_table
 from coevo_ray.store.location import Location
 
 _GROUP_BYTES = 4 << 20
@@ -107,7 +107,7 @@ def _list(config: PoolConfig, location: Location) -> list[SourceShard]:
     for source in config.sources:
         if source.uri.startswith(SCHEME):
             # Samples are written once beside the pool, then treated like any user's images.
-            folder = materialise_sample(source.uri, location.child("_samples"))
+            folder = materialise_sample(source.uri, location.child(SCRATCH.rstrip("/")))
             source = Source(**{**source.model_dump(), "uri": folder.uri})
         sources.append(list_source(source, config.shard_rows))
     shards = distinguish(sources)

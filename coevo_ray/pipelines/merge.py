@@ -42,6 +42,7 @@ class _Participant:
 
     name: str
     table: RowTable
+    shared_ids: npt.NDArray[np.int64]
     shared: npt.NDArray[np.float32]
     uniformity: float
 
@@ -154,7 +155,7 @@ def _participants(tables: list[RowTable]) -> list[_Participant]:
         shared = vectors(table.read(common, ["feature"]).column("feature"))
         # Shared rows come in row_id order, which says nothing about content: the first ones are a fair sample.
         v = uniformity(shared[:_UNIFORMITY_ROWS])
-        participants.append(_Participant(table.manifest.summary["name"], table, shared, v))
+        participants.append(_Participant(table.manifest.summary["name"], table, common, shared, v))
     return participants
 
 
@@ -187,7 +188,9 @@ def _warnings(participants: list[_Participant]) -> list[str]:
 def _align(participant: _Participant, reference: _Participant, config: EncodeConfig) -> Alignment:
     if participant is reference:
         return identity_alignment(participant.shared.shape[1])
-    return fit_alignment(participant.shared, reference.shared, method=config.alignment, seed=config.seed)
+    return fit_alignment(
+        participant.shared, reference.shared, method=config.alignment, seed=config.seed, row_ids=participant.shared_ids
+    )
 
 
 def _card(participant: _Participant, alignment: Alignment, is_reference: bool) -> dict[str, Any]:

@@ -19,11 +19,6 @@ Row = dict[str, Any]
 _RAY_ADVICE = "\nFailed to apply UDF transform"
 
 
-def shard_dataset(count: int) -> ray.data.Dataset:
-    """A dataset with one row {"id": shard index} per block."""
-    return ray.data.range(count, override_num_blocks=max(1, count))
-
-
 def run_shards(
     title: str,
     shards: Sequence[int],
@@ -47,22 +42,11 @@ def run_shards(
     """
     if not shards:
         return
-    wanted = list(shards)
-    dataset = shard_dataset(len(wanted)).map_batches(_ShardNames(wanted), batch_size=None, num_cpus=0.1)
+    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     with Ticker(title, total, unit) as ticker, ray_errors(title):
         for row in stages(dataset).iter_rows():
             ticker.advance(int(row.get("rows", 1)))
             yield dict(row)
-
-
-class _ShardNames:
-    """Replaces positions by shard indices."""
-
-    def __init__(self, shards: Sequence[int]) -> None:
-        self.shards = list(shards)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"shard": [self.shards[int(i)] for i in batch["id"]]}
 
 
 class ray_errors:  # noqa: N801 - used like a function, in a with statement

@@ -22,6 +22,7 @@ from coevo_ray.store.location import Location
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _STARTED = "_started.json"
+SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
         return manifest
     location.check_writable()
     started = location.child(_STARTED)
-    if started.is_file():
+    if started.is_file() and _has_data(location):
         _refuse_change(location, wanted, started.read_json())
-    else:
+    else:  # an attempt that failed before its first file binds nobody
         started.write_json(wanted)
     return None
 
@@ -181,6 +182,11 @@ def finish(
     location.child(MANIFEST).write_json(manifest.to_json())
     location.child(_STARTED).delete_file()
     return manifest
+
+
+def _has_data(location: Location) -> bool:
+    names = [name for name in location.files(recursive=True) if name != _STARTED]
+    return any(not name.startswith(SCRATCH) for name in names)
 
 
 def _refuse_change(location: Location, wanted: dict[str, Any], there: dict[str, Any]) -> None:

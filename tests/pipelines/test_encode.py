@@ -141,7 +141,8 @@ def test_the_other_priors_rows_are_aligned_by_the_stored_matrix(made: Path) -> N
     reference = LITE.index(table.manifest.summary["reference"])
     other = 1 - reference
     shared = [features(t)[t.column("shared").to_numpy()] for t in parts]
-    fitted = fit_alignment(shared[other], shared[reference])
+    ids = parts[0].column("row_id").to_numpy()[parts[0].column("shared").to_numpy()]
+    fitted = fit_alignment(shared[other], shared[reference], row_ids=ids)
     matrices = load_file(made / "targets" / "alignment.safetensors")
     assert np.array_equal(matrices[f"alignment.{reference}"], np.eye(16, dtype=np.float32))
     assert np.allclose(matrices[f"alignment.{other}"], fitted.matrix, atol=1e-6)

@@ -52,11 +52,20 @@ def test_changed_config_is_refused_with_both_values(place: Location, finished: b
         _make(place)
     else:
         begin(place, "numbers", {"a": 1, "deep": {"b": [1, 2]}}, {"pool": "id"})
+        write_table(place, "one.parquet", _table(0, 5))
     with pytest.raises(UsageError) as caught:
         begin(place, "numbers", {"a": 2, "deep": {"b": [1, 2]}}, {"pool": "other"})
     text = str(caught.value)
     assert "config.a: there 1, asked for 2" in text
     assert "inputs.pool: there 'id', asked for 'other'" in text
+
+
+def test_an_attempt_that_wrote_nothing_binds_nobody(place: Location) -> None:
+    begin(place, "numbers", {"a": 1}, {})
+    assert begin(place, "numbers", {"a": 2}, {}) is None
+    write_table(place, "one.parquet", _table(0, 5))
+    with pytest.raises(UsageError, match="a: there 2, asked for 3"):
+        begin(place, "numbers", {"a": 3}, {})
 
 
 def test_wrong_kind_and_newer_schema_are_refused(place: Location) -> None:
