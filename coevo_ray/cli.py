@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -47,7 +47,7 @@ def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="YAML file of the run, such as examples/digits.yaml.")],
-    out: Annotated[Optional[str], typer.Option("--out", help="Overrides `out` of the file.")] = None,  # noqa: UP045 - typer on 3.10
+    out: Annotated[str | None, typer.Option("--out", help="Overrides `out` of the file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the whole loop that a YAML file describes, or continue it."""
@@ -64,10 +64,10 @@ def ingest(
     sources: Annotated[list[str], typer.Argument(help="Image folders, Parquet files or folders of them.")],
     out: Out,
     test_fraction: Annotated[float, typer.Option(help="Share of rows to hold out.")] = 0.2,
-    classes: Annotated[Optional[int], typer.Option(help="Number of classes; other labels are rejected.")] = None,  # noqa: UP045
+    classes: Annotated[int | None, typer.Option(help="Number of classes; other labels are rejected.")] = None,
     label_column: Annotated[str, typer.Option(help="Parquet column of labels.")] = "label",
     image_column: Annotated[str, typer.Option(help="Parquet column of image bytes.")] = "image",
-    key_column: Annotated[Optional[str], typer.Option(help="Parquet column of your own ids.")] = None,  # noqa: UP045
+    key_column: Annotated[str | None, typer.Option(help="Parquet column of your own ids.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a pool from images: row_ids, splits, rejects."""
@@ -121,7 +121,7 @@ def _prior(text: str) -> dict[str, Any]:
 def merge(
     contributions: Annotated[list[str], typer.Argument(help="Folders of contributions.")],
     out: Out,
-    reference: Annotated[Optional[str], typer.Option(help="Reference prior; default: lowest uniformity.")] = None,  # noqa: UP045
+    reference: Annotated[str | None, typer.Option(help="Reference prior; default: lowest uniformity.")] = None,
     alignment: Annotated[str, typer.Option(help="ridge or procrustes.")] = "ridge",
     as_json: JsonFlag = False,
 ) -> None:
@@ -160,7 +160,7 @@ def plan(
     keep: Annotated[float, typer.Option(help="Kept share.")] = 0.5,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
-    scores: Annotated[Optional[str], typer.Option(help="Folder of a score table, for factors and scored.")] = None,  # noqa: UP045
+    scores: Annotated[str | None, typer.Option(help="Folder of a score table, for factors and scored.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Simulate which rows a policy would use, without training."""
@@ -181,7 +181,7 @@ def gate(pool: PoolPath, targets: TargetsPath, out: Out, as_json: JsonFlag = Fal
 @app.command()
 def train(
     file: Annotated[Path, typer.Argument(help="YAML file of the run; its earlier stages must be finished.")],
-    policy: Annotated[Optional[str], typer.Option(help="One policy instead of those of the file.")] = None,  # noqa: UP045
+    policy: Annotated[str | None, typer.Option(help="One policy instead of those of the file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train on each epoch's subset, after the earlier stages of a run."""
@@ -194,7 +194,7 @@ def train(
 @app.command()
 def report(
     file: Annotated[Path, typer.Argument(help="YAML file of a finished run.")],
-    out: Annotated[Optional[str], typer.Option("--out", help="Overrides `out` of the file.")] = None,  # noqa: UP045
+    out: Annotated[str | None, typer.Option("--out", help="Overrides `out` of the file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the summary and the HTML report of a run whose stages are finished."""
@@ -206,7 +206,7 @@ def report(
 
 @app.command()
 def doctor(
-    artifact: Annotated[Optional[str], typer.Option(help="Also verify this artifact's checksums.")] = None,  # noqa: UP045
+    artifact: Annotated[str | None, typer.Option(help="Also verify this artifact's checksums.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check this machine, and optionally an artifact."""
@@ -279,7 +279,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if error.errno is None:
             raise
         _fail(StoppedError(f"{error}", "mend the store, then run the same command again: finished parts are kept"))
-    except Exception as error:
+    except Exception as error:  # usage errors of whichever click typer brings; all others go on
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None or not hasattr(error, "exit_code"):
             raise
