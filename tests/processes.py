@@ -31,7 +31,7 @@ class Marked:
                 arguments, stdout=out, stderr=err, env={**base, **(environment or {}), MARK: self.mark}
             )
 
-    def wait(self, timeout_s: float = 240) -> int:
+    def wait(self, timeout_s: float = 600) -> int:
         """The exit code; the whole of stderr is in the error when it takes too long."""
         try:
             return self.process.wait(timeout_s)
@@ -39,7 +39,7 @@ class Marked:
             self.end()
             raise AssertionError(f"still running after {timeout_s} s:\n{self.err.read_text()}") from error
 
-    def until(self, there: Callable[[], bool], timeout_s: float = 120) -> None:
+    def until(self, there: Callable[[], bool], timeout_s: float = 400) -> None:
         """Waits for a condition while the command runs."""
         deadline = time.monotonic() + timeout_s
         while not there():

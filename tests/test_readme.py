@@ -18,7 +18,7 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     command = [sys.executable, "-c", code]
     result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=250, env=environment, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=600, env=environment, check=False
     )
     assert result.returncode == 0, result.stderr
     assert "1797 rows, 1438 to train on" in result.stdout
