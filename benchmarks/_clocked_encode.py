@@ -10,7 +10,7 @@ from coevo_ray.pipelines import encode as encode_module
 from coevo_ray.pipelines.encode import Decode, EncodeShard
 
 # Part -> name under which the stage finds the function that does it.
-_FUNCTIONS = {"forward": "encode_batch", "project": "project", "write": "write_table"}
+_FUNCTIONS = {"project": "project", "write": "write_table"}
 
 
 class ClockedDecode(Decode):

@@ -25,7 +25,7 @@ from coevo_ray.pipelines.merge import merge
 from coevo_ray.pool.images import ImageError, decode_resized
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
-from coevo_ray.priors.base import encode_batch
+from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.registry import check_prior, load_prior
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
@@ -253,9 +253,9 @@ class EncodeShard:
             )
         self.device = torch.device("cuda" if compute.gpus > 0 else "cpu")
         self.prior = load_prior(prior.name, prior.input_size)
-        self.prior.module.to(self.device).eval()
+        self.encoder = Encoder(self.prior, self.device, batch_rows=compute.batch_rows)
         self.projection = projection_matrix(self.prior.info.dim, dim, seed)
-        self.batch_rows, self.location = compute.batch_rows, location
+        self.location = location
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Encodes and writes one shard."""
@@ -281,12 +281,7 @@ class EncodeShard:
         }
 
     def _encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        parts: list[npt.NDArray[np.float32]] = [np.zeros((0, self.prior.info.dim), dtype=np.float32)]
-        for start in range(0, len(images), self.batch_rows):
-            chunk = np.ascontiguousarray(images[start : start + self.batch_rows])
-            features = encode_batch(self.prior, chunk, self.device)
-            parts.append(features)
-        return np.concatenate(parts)
+        return self.encoder.encode(np.ascontiguousarray(images))
 
     def _write(
         self,

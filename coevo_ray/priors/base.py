@@ -1,4 +1,4 @@
-"""What a prior model is to this package, and its forward pass."""
+"""What a prior model is to this package."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import UsageError
+from coevo_ray.priors.inputs import ImageInput, PriorInput
 
 Channels = tuple[float, float, float]
 
@@ -25,7 +24,7 @@ class PriorInfo:
 
     Attributes:
         name: as the user wrote it, for instance efficientnet_lite:0.
-        input_size: pixels of its square input.
+        input_size: pixels of its square input; tokens of a text; dimension of a feature column.
         dim: d_k, dimension of its features.
         preprocessing: one line.
         weights: identity of the weights, see `weights_hash`.
@@ -38,6 +37,7 @@ class PriorInfo:
     preprocessing: str
     weights: str
     licence: str
+    modality: Literal["image", "text", "features"] = "image"
 
 
 class Prior(Protocol):
@@ -50,7 +50,12 @@ class Prior(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """Normalised images float32[b, 3, s, s] -> features float[b, dim]."""
+        """Features float[b, dim] of normalised images float32[b, 3, s, s], tokens int64[b, l] or columns."""
+        ...
+
+    @property
+    def input(self) -> PriorInput:
+        """What it takes from a row."""
         ...
 
     @property
@@ -70,14 +75,22 @@ class LoadedPrior:
 
     info: PriorInfo
     module: nn.Module
-    mean: Channels
-    std: Channels
+    input: PriorInput
+    mean: Channels = (0.0, 0.0, 0.0)
+    std: Channels = (1.0, 1.0, 1.0)
 
 
 def make_prior(
-    name: str, module: nn.Module, input_size: int, dim: int, mean: Channels, std: Channels, licence: str
+    name: str,
+    module: nn.Module,
+    input_size: int,
+    dim: int,
+    mean: Channels,
+    std: Channels,
+    licence: str,
+    crop: Literal["center", "squash"] = "center",
 ) -> LoadedPrior:
-    """Puts a prior together: evaluation mode, no gradients, weights hashed, preprocessing put into words.
+    """Puts an image prior together: evaluation mode, no gradients, weights hashed, preprocessing put into words.
 
     Args:
         name: scheme:model.
@@ -86,59 +99,14 @@ def make_prior(
         dim: d_k.
         mean, std: per channel, in units of 0..255 pixels.
         licence: a note.
+        crop: how images become square.
     """
     module.eval().requires_grad_(False)
     values = [" ".join(f"{v:g}" for v in channels) for channels in (mean, std)]
-    preprocessing = (
-        f"RGB 0..255, shorter side to {input_size} (bicubic), centre crop, minus {values[0]}, divided by {values[1]}"
-    )
+    square = f"shorter side to {input_size} (bicubic), centre crop" if crop == "center" else f"squashed to {input_size}"
+    preprocessing = f"RGB 0..255, {square}, minus {values[0]}, divided by {values[1]}"
     info = PriorInfo(name, input_size, dim, preprocessing, weights_hash(module), licence)
-    return LoadedPrior(info, module, mean, std)
-
-
-def encode_batch(prior: Prior, images: npt.NDArray[np.uint8], device: torch.device | str) -> npt.NDArray[np.float32]:
-    """Features of decoded images: psi_k of CoOpt, arXiv 2505.14117, D5.1. They cross to the device as bytes.
-
-    Args:
-        prior: the model; its module is on `device` and in evaluation mode.
-        images: uint8[b, s, s, 3].
-        device: where to compute.
-
-    Returns:
-        float32[b, dim].
-
-    Raises:
-        InputError: the images have another shape or type, or the module raises or gives another shape.
-        torch.cuda.OutOfMemoryError: the batch is too large for the GPU.
-    """
-    size, dim = prior.info.input_size, prior.info.dim
-    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-        raise InputError(
-            f"prior {prior.info.name} was given {images.dtype}{list(images.shape)}, needs uint8[b, {size}, {size}, 3]",
-            "decode with decode_resized at the prior's input size",
-        )
-    mean = torch.tensor(prior.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(prior.std, device=device).view(1, 3, 1, 1)
-    with torch.inference_mode():
-        owned = images if images.flags.writeable else images.copy()  # PyTorch warns of read-only memory
-        # The permuted view stays channels-last, the faster layout for convolutions on CPU and GPU.
-        pixels = torch.from_numpy(owned).to(device).permute(0, 3, 1, 2).float()
-        try:
-            features = prior.module((pixels - mean) / std)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            raise InputError(
-                f"prior {prior.info.name} failed on a batch of {len(images)} images: {' '.join(str(error).split())}",
-                "check its input size and its module",
-            ) from error
-    if not isinstance(features, torch.Tensor) or features.shape != (len(images), dim):
-        have = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise InputError(
-            f"prior {prior.info.name} gave {have}, need [{len(images)}, {dim}]", "mend its module or its stated dim"
-        )
-    result: npt.NDArray[np.float32] = features.float().cpu().numpy()
-    return result
+    return LoadedPrior(info, module, ImageInput(input_size, crop), mean, std)
 
 
 def feature_dim(name: str, module: nn.Module, input_size: int) -> int:

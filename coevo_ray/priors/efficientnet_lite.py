@@ -10,6 +10,7 @@ from torch import nn
 
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors.base import LoadedPrior, known, library, make_prior
+from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import load_into
 
 # The sizes that the weights were trained at.
@@ -32,7 +33,7 @@ class _Pooled(nn.Module):
         return maps.mean(dim=(2, 3))
 
 
-def check(model: str, input_size: int | None) -> None:
+def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     known("efficientnet_lite model", model, _SIZES, "efficientnet_lite:0|1|2")
     own = _SIZES[model]
@@ -44,9 +45,9 @@ def check(model: str, input_size: int | None) -> None:
     _weights(model)
 
 
-def load(model: str, input_size: int | None) -> LoadedPrior:
+def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
-    check(model, input_size)
+    check(model, input_size, samples)
     size = input_size or _SIZES[model]
     package = _library(model, "efficientnet_lite_pytorch")
     # The padding of its convolutions is fixed by image_size when it is built.

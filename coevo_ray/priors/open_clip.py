@@ -13,6 +13,7 @@ from torch import nn
 
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, known, library, make_prior
+from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import (
     RANDOM,
     RANDOM_LICENCE,
@@ -41,7 +42,7 @@ class _ImageTower(nn.Module):
         return pooled
 
 
-def check(model: str, input_size: int | None) -> None:
+def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     name, pretrained = _split(model)
     text = _open_clip(model).get_model_config(name).get("text_cfg", {})
@@ -54,7 +55,7 @@ def check(model: str, input_size: int | None) -> None:
         _check_tag(model, tag)
 
 
-def load(model: str, input_size: int | None) -> LoadedPrior:
+def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
     name, pretrained = _split(model)
     tag, path, licence = {}, None, RANDOM_LICENCE

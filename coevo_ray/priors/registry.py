@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from coevo_ray.errors import UsageError
 from coevo_ray.priors.base import Prior, known
+from coevo_ray.priors.inputs import IMAGES, Samples
 
 # Scheme -> its module and how it is written.
 _SCHEMES = {
@@ -22,11 +23,11 @@ FORMS = ", ".join(form for _, form in _SCHEMES.values())
 class Adapter(Protocol):
     """What each scheme's module offers."""
 
-    def check(self, model: str, input_size: int | None) -> None:
+    def check(self, model: str, input_size: int | None, samples: Samples) -> None:
         """Looks whether the model can be loaded, as far as that goes without loading it."""
         ...
 
-    def load(self, model: str, input_size: int | None) -> Prior:
+    def load(self, model: str, input_size: int | None, samples: Samples) -> Prior:
         """Loads the model."""
         ...
 
@@ -75,31 +76,33 @@ def parse_prior(spec: str, input_size: int | None = None) -> PriorSpec:
     return PriorSpec(scheme, model, input_size)
 
 
-def check_prior(spec: str, input_size: int | None = None) -> None:
+def check_prior(spec: str, input_size: int | None = None, samples: Samples = IMAGES) -> None:
     """Looks before any work whether a prior can be loaded: names, packages, and weights in the cache or reachable.
 
     Args:
         spec: `scheme:model`.
         input_size: pixels of its square input, or None for the model's own.
+        samples: what the pool offers: a model with an image and a text tower gives the one that fits.
 
     Raises:
-        UsageError: it is unknown, does not take this input size, or its package is missing.
+        UsageError: it is unknown, is not for such samples, does not take this input size, or its package is missing.
         InputError: its weights are not there.
     """
     prior = parse_prior(spec, input_size)
-    prior.adapter.check(prior.model, prior.input_size)
+    prior.adapter.check(prior.model, prior.input_size, samples)
 
 
-def load_prior(spec: str, input_size: int | None = None) -> Prior:
+def load_prior(spec: str, input_size: int | None = None, samples: Samples = IMAGES) -> Prior:
     """Loads a prior on the CPU, in evaluation mode, without gradients.
 
     Args:
         spec: `scheme:model`.
         input_size: pixels of its square input, or None for the model's own.
+        samples: what the pool offers: a model with an image and a text tower gives the one that fits.
 
     Raises:
-        UsageError: it is unknown, does not take this input size, or its package is missing.
+        UsageError: it is unknown, is not for such samples, does not take this input size, or its package is missing.
         InputError: its weights are not there, are damaged, or do not fit.
     """
     prior = parse_prior(spec, input_size)
-    return prior.adapter.load(prior.model, prior.input_size)
+    return prior.adapter.load(prior.model, prior.input_size, samples)

@@ -16,6 +16,7 @@ from torch import nn
 
 from coevo_ray.errors import UsageError
 from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, known, library, make_prior
+from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import (
     RANDOM,
     RANDOM_LICENCE,
@@ -40,7 +41,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _FIXED_SIZE = ("vit_", "maxvit_")
 
 
-def check(model: str, input_size: int | None) -> None:
+def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     name, weights = _split(model)
     entry = _entry(name, weights)
@@ -54,7 +55,7 @@ def check(model: str, input_size: int | None) -> None:
         check_download(entry.url, f"torchvision:{model}", _remedy(name, cached))
 
 
-def load(model: str, input_size: int | None) -> LoadedPrior:
+def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
     name, weights = _split(model)
     entry = _entry(name, weights)

@@ -16,17 +16,18 @@ from torch import nn
 
 from coevo_ray.errors import UsageError
 from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, make_prior
+from coevo_ray.priors.inputs import Samples
 
 _NEEDED: dict[str, type] = {"module": nn.Module, "dim": int, "input_size": int}
 _FORM = "write callable:package.module:Class; the package must be installed, or on PYTHONPATH, on every node"
 
 
-def check(model: str, input_size: int | None) -> None:
+def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     _find(model)
 
 
-def load(model: str, input_size: int | None) -> LoadedPrior:
+def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
     made = _call(model, _find(model), input_size)
     _check_attributes(model, made, input_size)

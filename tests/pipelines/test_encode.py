@@ -25,7 +25,7 @@ from coevo_ray.pipelines.merge import merge
 from coevo_ray.pool.images import decode_resized
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, read_rejects
-from coevo_ray.priors.base import encode_batch
+from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.registry import load_prior
 from coevo_ray.store.artifact import verify
 from coevo_ray.store.location import Location
@@ -118,7 +118,7 @@ def test_contributions_are_what_a_plain_loop_gives(pool: Pool, made: Path) -> No
         assert table.column("shared").to_pylist() == [i in shared for i in rows]
         matrix = projection_matrix(1280, 16, seed=0)
         for row, feature in zip(rows, features(table), strict=True):
-            plain = project(encode_batch(prior, decode_resized(images[row], 32)[None], "cpu"), matrix)[0]
+            plain = project(Encoder(prior, "cpu").encode(decode_resized(images[row], 32)[None]), matrix)[0]
             assert np.abs(feature - plain).max() < HALF
 
 

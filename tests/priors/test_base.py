@@ -13,12 +13,12 @@ from coevo_ray.priors.base import (
     LoadedPrior,
     Prior,
     channels,
-    encode_batch,
     feature_dim,
     known,
     make_prior,
     weights_hash,
 )
+from coevo_ray.priors.encoder import Encoder
 
 
 class Means(nn.Module):
@@ -52,7 +52,7 @@ def images(rows: int, size: int = 4) -> np.ndarray[tuple[int, ...], np.dtype[np.
 
 def test_batch_is_normalised_in_pixel_units() -> None:
     batch = images(5)
-    got = encode_batch(prior(), batch, "cpu")
+    got = Encoder(prior(), "cpu").encode(batch)
     assert got.dtype == np.float32
     for i in range(5):
         for c, (mean, std) in enumerate(((10, 2), (20, 4), (30, 5))):
@@ -62,30 +62,30 @@ def test_batch_is_normalised_in_pixel_units() -> None:
 
 def test_batches_do_not_influence_one_another() -> None:
     batch = images(6)
-    whole = encode_batch(prior(), batch, "cpu")
-    parts = [encode_batch(prior(), batch[i : i + 2], torch.device("cpu")) for i in (0, 2, 4)]
+    whole = Encoder(prior(), "cpu").encode(batch)
+    parts = [Encoder(prior(), torch.device("cpu")).encode(batch[i : i + 2]) for i in (0, 2, 4)]
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-6)
-    assert encode_batch(prior(), batch[:0], "cpu").shape == (0, 3)
+    assert Encoder(prior(), "cpu").encode(batch[:0]).shape == (0, 3)
 
 
 def test_read_only_images_are_taken_without_a_warning() -> None:
     batch = images(2)
-    expected = encode_batch(prior(), batch, "cpu")
+    expected = Encoder(prior(), "cpu").encode(batch)
     batch.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(encode_batch(prior(), batch, "cpu"), expected)
+        assert np.array_equal(Encoder(prior(), "cpu").encode(batch), expected)
 
 
 def test_wrong_images_and_features_name_the_prior() -> None:
     with pytest.raises(InputError, match=r"test:means was given uint8\[2, 5, 5, 3\], needs uint8\[b, 4, 4, 3\]"):
-        encode_batch(prior(), images(2, size=5), "cpu")
+        Encoder(prior(), "cpu").encode(images(2, size=5))
     with pytest.raises(InputError, match="was given float64"):
-        encode_batch(prior(), images(2).astype(np.float64), "cpu")
+        Encoder(prior(), "cpu").encode(images(2).astype(np.float64))
     with pytest.raises(InputError, match=r"test:means gave \[2, 3\], need \[2, 7\]"):
-        encode_batch(prior(dim=7), images(2), "cpu")
-    with pytest.raises(InputError, match="test:means failed on a batch of 2 images: no kernel"):
-        encode_batch(prior(Raises()), images(2), "cpu")
+        Encoder(prior(dim=7), "cpu").encode(images(2))
+    with pytest.raises(InputError, match="test:means failed on a batch of 2 rows: no kernel"):
+        Encoder(prior(Raises()), "cpu").encode(images(2))
 
 
 def test_a_prior_is_in_evaluation_mode_frozen_and_travels() -> None:
@@ -95,7 +95,7 @@ def test_a_prior_is_in_evaluation_mode_frozen_and_travels() -> None:
     assert not any(p.requires_grad for p in module.parameters())
     copy = pickle.loads(pickle.dumps(made))
     assert copy.info == made.info
-    assert np.array_equal(encode_batch(copy, images(2), "cpu"), encode_batch(made, images(2), "cpu"))
+    assert np.array_equal(Encoder(copy, "cpu").encode(images(2)), Encoder(made, "cpu").encode(images(2)))
     assert "4 (bicubic)" in made.info.preprocessing
     assert "10 20 30" in made.info.preprocessing
 

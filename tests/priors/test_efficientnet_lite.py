@@ -9,7 +9,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.priors.base import Prior, encode_batch
+from coevo_ray.priors.base import Prior
+from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.registry import check_prior, load_prior
 
 Images = npt.NDArray[np.uint8]
@@ -38,11 +39,11 @@ def test_features_of_real_images_are_finite_deterministic_and_tell_classes_apart
     prior: Prior, digits: tuple[Images, npt.NDArray[np.int64]]
 ) -> None:
     images, classes = digits
-    features = encode_batch(prior, images, "cpu")
+    features = Encoder(prior, "cpu").encode(images)
     assert features.shape == (8, 1280)
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
-    assert np.array_equal(features, encode_batch(prior, images, "cpu"))
+    assert np.array_equal(features, Encoder(prior, "cpu").encode(images))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     similarity = unit @ unit.T
     same = classes[:, None] == classes[None, :]
@@ -63,7 +64,7 @@ def test_features_are_what_the_packages_own_forward_classifies(
     inputs = (torch.tensor(digits[0]).permute(0, 3, 1, 2).float() - 127) / 128
     with torch.inference_mode():
         logits = network(inputs).numpy()
-    features = encode_batch(prior, digits[0], "cpu")
+    features = Encoder(prior, "cpu").encode(digits[0])
     expected = features @ state["_fc.weight"].numpy().T + state["_fc.bias"].numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-3)
 
@@ -85,7 +86,7 @@ def test_every_size_of_model_loads_at_64_and_its_own_size() -> None:
         assert loaded.info.input_size == own
         hashes.add(loaded.info.weights)
         small = load_prior(f"efficientnet_lite:{model}", 64)
-        assert encode_batch(small, np.zeros((1, 64, 64, 3), np.uint8), "cpu").shape == (1, 1280)
+        assert Encoder(small, "cpu").encode(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 1280)
     assert len(hashes) == 3
 
 

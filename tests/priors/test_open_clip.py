@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.priors.base import encode_batch
+from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.registry import check_prior, load_prior
 
 IMAGES = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -61,7 +61,7 @@ def test_random_weights_are_seeded_and_leave_the_global_state_alone() -> None:
     assert one.info == load_prior("open_clip:tiny-test-clip/random").info
     assert (one.info.input_size, one.info.dim) == (32, 24)
     assert "random initialisation" in one.info.licence
-    features = encode_batch(one, IMAGES, "cpu")
+    features = Encoder(one, "cpu").encode(IMAGES)
     assert features.shape == (3, 24)
     assert np.isfinite(features).all()
 
@@ -78,7 +78,7 @@ def test_features_are_those_of_encode_image(tmp_path: Path) -> None:
     inputs = ((torch.tensor(IMAGES).float() / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
         expected = network.encode_image(inputs)
-    np.testing.assert_allclose(encode_batch(prior, IMAGES, "cpu"), expected, atol=1e-4)
+    np.testing.assert_allclose(Encoder(prior, "cpu").encode(IMAGES), expected, atol=1e-4)
     assert not any("transformer.resblocks" in name and "visual" not in name for name in prior.module.state_dict())
 
 
@@ -87,7 +87,7 @@ def test_another_input_size_is_taken(tmp_path: Path) -> None:
     torch.save(whole_model(3).state_dict(), path)
     prior = load_prior(f"open_clip:tiny-test-clip/{path}", 64)
     assert prior.info.input_size == 64
-    assert encode_batch(prior, np.zeros((1, 64, 64, 3), np.uint8), "cpu").shape == (1, 24)
+    assert Encoder(prior, "cpu").encode(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 24)
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:

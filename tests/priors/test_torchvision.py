@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.priors.base import encode_batch
+from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.registry import check_prior, load_prior
 from coevo_ray.priors.torchvision import _cached, _entry, _random, _strip_head
 
@@ -48,7 +48,7 @@ def test_random_weights_are_seeded_and_leave_the_global_state_alone() -> None:
     two = load_prior("torchvision:mobilenet_v2/random", 64)
     assert one.info == two.info
     assert "random initialisation, seed 0" in one.info.licence
-    assert np.array_equal(encode_batch(one, IMAGES, "cpu"), encode_batch(two, IMAGES, "cpu"))
+    assert np.array_equal(Encoder(one, "cpu").encode(IMAGES), Encoder(two, "cpu").encode(IMAGES))
     assert load_prior("torchvision:mobilenet_v2/random").info.input_size == 224
 
 
@@ -60,7 +60,7 @@ def test_features_are_what_the_classifier_sees() -> None:
     inputs = ((torch.tensor(IMAGES).float() / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
         logits = network(inputs)
-        features = torch.tensor(encode_batch(prior, IMAGES, "cpu"))
+        features = torch.tensor(Encoder(prior, "cpu").encode(IMAGES))
         last = network.fc
         assert isinstance(last, nn.Linear)
         np.testing.assert_allclose(logits, last(features), atol=1e-4)
@@ -96,7 +96,7 @@ def test_cached_weights_need_no_network() -> None:
     mean, std = torch.tensor(prior.mean), torch.tensor(prior.std)
     with torch.inference_mode():
         expected = network(((torch.tensor(IMAGES).float() - mean) / std).permute(0, 3, 1, 2))
-    np.testing.assert_allclose(encode_batch(prior, IMAGES, "cpu"), expected, atol=1e-4)
+    np.testing.assert_allclose(Encoder(prior, "cpu").encode(IMAGES), expected, atol=1e-4)
 
 
 def test_weights_that_cannot_be_downloaded_name_the_remedy() -> None:

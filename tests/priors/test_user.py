@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coevo_ray.errors import UsageError
-from coevo_ray.priors.base import encode_batch
+from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.registry import check_prior, load_prior
 
 _MODULE = """
@@ -68,7 +68,7 @@ def test_the_users_encoder_is_taken_as_it_is() -> None:
     assert (prior.info.name, prior.info.input_size, prior.info.dim) == (spec, 8, 3)
     assert prior.info.licence == "not stated"
     white = np.full((2, 8, 8, 3), 255, np.uint8)
-    np.testing.assert_allclose(encode_batch(prior, white, "cpu"), 1.0)  # pixels are scaled to 0..1
+    np.testing.assert_allclose(Encoder(prior, "cpu").encode(white), 1.0)  # pixels are scaled to 0..1
     assert load_prior("callable:my_encoders_for_test:make").info.weights == prior.info.weights
 
 
@@ -78,7 +78,7 @@ def test_mean_std_licence_and_input_size_are_honoured() -> None:
     assert prior.info.input_size == 4
     assert load_prior("callable:my_encoders_for_test:Full").info.input_size == 16
     ones = np.full((1, 4, 4, 3), 5, np.uint8)
-    np.testing.assert_allclose(encode_batch(prior, ones, "cpu")[0, :3], [2.0, 1.5, 1.0])
+    np.testing.assert_allclose(Encoder(prior, "cpu").encode(ones)[0, :3], [2.0, 1.5, 1.0])
 
 
 @pytest.mark.parametrize(
