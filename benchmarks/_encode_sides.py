@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._clock import Event, clock, events, record
 from benchmarks._encode_pool import PIXELS
 
 PRIOR = "efficientnet_lite:0"
@@ -27,69 +26,53 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
         index: number of the turn.
 
     Returns:
-        `session_seconds`: starting and stopping Ray; `encode_seconds`: the call of `encode`; `steady_seconds`: see
-        `_steady`; `aside_seconds`: the benchmark's own work; `parts`: part -> wall and CPU seconds over all its calls.
+        `session_seconds`: starting and stopping Ray; `encode_seconds`: the call of `encode`; `steady_seconds`: of them,
+        from the moment when the first actor has its model; `aside_seconds`: the benchmark's own work; `fit_seconds`: an
+        alignment fit; `stage_seconds`: stage -> seconds over all its tasks and actors; `waiting_share`.
     """
-    from benchmarks import _clocked_encode, _clocked_merge
     from coevo_ray.pipelines.encode import encode
     from coevo_ray.runtime.session import ray_session
 
-    out, times = Path(folder) / f"ours-{index}", Path(folder) / f"times-{index}"
-    record(times)
-    _clocked_encode.install()
-    _clocked_merge.install()
+    out = Path(folder) / f"ours-{index}"
     began = time.time()
     with ray_session():
         started = time.time()
-        encode(config, str(Path(folder) / "pool"), str(out))
+        targets = encode(config, str(Path(folder) / "pool"), str(out))
         ended = time.time()
     stopped = time.time()
-    _fit(out)
-    noted = events(times)
+    fit_seconds = _fit(out)
+    summary = targets.manifest.summary
+    (prior,) = summary["priors"]
     np.save(Path(folder) / "ours.npy", _features(out))
+    wave = prior["seconds"] - prior["startup_seconds"]
     return {
         "session_seconds": started - began + stopped - ended,
         "encode_seconds": ended - started,
-        "steady_seconds": _steady(noted, ended),
+        "steady_seconds": wave + summary["seconds"],
         "aside_seconds": time.time() - stopped,
-        "parts": _parts(noted),
+        "fit_seconds": fit_seconds,
+        "stage_seconds": {**prior["stage_seconds"], **summary["stage_seconds"]},
+        "waiting_share": prior["waiting_share"],
     }
 
 
-def _fit(out: Path) -> None:
+def _fit(out: Path) -> float:
     """A lone prior is its own reference and fits nothing; the fit costs the same whatever it is fitted to."""
     from coevo_ray.core.alignment import fit_alignment
 
     shared = _features(out, shared=True)
-    with clock("fit_alignment"):
-        fit_alignment(shared, np.ascontiguousarray(shared[:, ::-1]))
+    started = time.time()
+    fit_alignment(shared, np.ascontiguousarray(shared[:, ::-1]))
+    return time.time() - started
 
 
 def _features(out: Path, shared: bool = False) -> npt.NDArray[np.float32]:
+    from coevo_ray.pipelines.contribution import open_contribution
     from coevo_ray.store.location import Location
-    from coevo_ray.store.row_table import RowTable, vectors
+    from coevo_ray.store.row_table import vectors
 
-    table = RowTable(Location.parse(out / "contributions" / "00"), "contribution").scan(["shared", "feature"])
+    table = open_contribution(Location.parse(out / "contributions" / "00")).scan(["shared", "feature"])
     return vectors((table.filter(table.column("shared")) if shared else table).column("feature"))
-
-
-def _steady(noted: list[Event], ended: float) -> float:
-    """Seconds from the moment when the first actor has its model to the end of encode.
-
-    What was decoded before that moment, while actors were starting, is added in full: it would be a present otherwise.
-    """
-    ready = min(e.end for e in noted if e.part == "load_model")
-    decoded_before = sum(max(0.0, min(e.end, ready) - e.start) for e in noted if e.part == "read_decode")
-    return ended - ready + decoded_before
-
-
-def _parts(noted: list[Event]) -> dict[str, dict[str, float]]:
-    parts: dict[str, dict[str, float]] = {}
-    for event in noted:
-        part = parts.setdefault(event.part, {"seconds": 0.0, "cpu_seconds": 0.0})
-        part["seconds"] += event.end - event.start
-        part["cpu_seconds"] += event.cpu
-    return parts
 
 
 def bare_loop(folder: str, batch_rows: int, threads: int, prefetch: bool) -> dict[str, Any]:

@@ -24,9 +24,7 @@ SHARED = 0.1
 SEED = 0
 # Parts of the work that are neither the decoding nor the forward pass, by where they run.
 _IN_ACTORS = ("project", "write")
-_AFTERWARDS = ("uniformity", "fit_alignment", "align_write")
-# Not within the steady seconds.
-_OUTSIDE = ("load_model", "fit_alignment")
+_AFTERWARDS = ("uniformity", "fit", "align_write")
 
 Turns = dict[str, Child]
 
@@ -64,7 +62,7 @@ def _arguments() -> Namespace:
     made.add_argument("--cpus", type=float, default=0.5, help="CPUs that each actor reserves")
     made.add_argument("--reader-cpus", type=float, default=0.5, help="CPUs that each decoding task reserves")
     made.add_argument("--batch-rows", type=positive, default=64, help="rows of a forward pass of our stage")
-    made.add_argument("--shard-rows", type=positive, default=512, help="rows of a shard of our stage")
+    made.add_argument("--shard-rows", type=positive, help="rows of a shard of our stage; otherwise its own choice")
     made.add_argument("--loop-batch-rows", type=positive, default=32, help="rows of a forward pass of the loops")
     return made.parse_args()
 
@@ -115,27 +113,25 @@ def _ratios(repeats: list[Turns]) -> dict[str, Any]:
 def _where_time_goes(repeats: list[Turns], actors: int) -> dict[str, Any]:
     """Overhead and breakdown of our stage, medians over the repeats."""
     ours = [r["ours"].result for r in repeats]
-    parts = [result["parts"] for result in ours]
-    breakdown = {name: {unit: middle([p[name][unit] for p in parts]) for unit in parts[0][name]} for name in parts[0]}
-    working = [sum(part["cpu_seconds"] for name, part in p.items() if name not in _OUTSIDE) for p in parts]
-    waiting = [cores() * o["steady_seconds"] - cpu for o, cpu in zip(ours, working, strict=True)]
-    breakdown["ray_and_waiting"] = {"cpu_seconds": middle(waiting)}
+    clocks = ("session", "encode", "steady", "fit")
     return {
         "overhead_share": middle([_overhead_share(o, actors) for o in ours]),
-        "breakdown": breakdown,
-        "seconds": {name: middle([o[f"{name}_seconds"] for o in ours]) for name in ("session", "encode", "steady")},
+        "stage_seconds": {name: middle([o["stage_seconds"][name] for o in ours]) for name in ours[0]["stage_seconds"]},
+        "waiting_share": middle([o["waiting_share"] for o in ours]),
+        "seconds": {
+            name: middle([o[f"{name}_seconds"] for o in ours]) for name in ("session", "encode", "steady", "fit")
+        },
     }
 
 
 def _overhead_share(ours: dict[str, Any], actors: int) -> float:
     """Projection, uniformity, alignment and writing over the steady seconds.
 
-    Actors work side by side, so their seconds count once for all of them; the merge's tasks are counted as if they ran
-    one after another.
+    Actors work side by side, so their seconds count once for all of them; the merge counts by the clock.
     """
-    parts = {name: part["seconds"] for name, part in ours["parts"].items()}
-    overhead = sum(parts[n] for n in _IN_ACTORS) / actors + sum(parts[n] for n in _AFTERWARDS)
-    return float(overhead / (ours["steady_seconds"] + parts["fit_alignment"]))
+    stages = ours["stage_seconds"]
+    overhead = sum(stages[n] for n in _IN_ACTORS) / actors + sum(stages[n] for n in _AFTERWARDS) + ours["fit_seconds"]
+    return float(overhead / (ours["steady_seconds"] + ours["fit_seconds"]))
 
 
 def _difference(folder: Path) -> float:

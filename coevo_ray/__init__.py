@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coevo_ray.commands import train as train
     from coevo_ray.config import RunConfig as RunConfig
     from coevo_ray.config import load_config as load_config
+    from coevo_ray.pipelines.targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
     from coevo_ray.training.feed import Feed as Feed
 
@@ -34,6 +35,7 @@ _PUBLIC = {
     "Pool": "coevo_ray.pool.pool",
     "RunConfig": "coevo_ray.config",
     "load_config": "coevo_ray.config",
+    "load_targets": "coevo_ray.pipelines.targets",
 }
 
 __all__ = ["__version__", *_PUBLIC]

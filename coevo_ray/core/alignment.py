@@ -16,7 +16,7 @@ from coevo_ray.errors import InputError, UsageError
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Method = Literal["ridge", "procrustes"]
+Method = Literal["ridge", "procrustes", "none"]
 
 # Rows are unit vectors, so the eigenvalues of their Gram matrix sum to the rows: from nearly none to a strong pull.
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
@@ -32,7 +32,7 @@ class Alignment:
         ridge: the weight of ||T||^2 that was chosen; 0 for procrustes and identity.
         r2: R^2 on held-out rows.
         rows: shared rows that were fitted, held-out ones included.
-        method: ridge, procrustes or identity.
+        method: ridge, procrustes, none or identity.
     """
 
     matrix: Float32Array
@@ -54,12 +54,13 @@ def fit_alignment(
     """T_k = argmin_T sum_x ||T u_k(x) - u_{k*}(x)||^2 + ridge ||T||^2 over the shared rows, in closed form.
 
     The ridge with the best R^2 on held-out rows is taken and T fitted again on all rows. "procrustes" restricts T to
-    rotations and reflections instead. Which rows are held out follows from their ids (or content), not their order.
+    rotations and reflections instead, "none" keeps T at the identity and only measures. Which rows are held out follows
+    from their ids (or content), not their order.
 
     Args:
         source: float[s, n], the participant's unit vectors of the shared rows.
         target: float[s, n], the reference prior's, in the same order.
-        method: ridge or procrustes.
+        method: ridge, procrustes or none.
         ridges: candidates, each > 0.
         holdout: share of rows to hold out, in (0, 1).
         seed: seed of the held-out rows.
@@ -138,8 +139,8 @@ def _check(
     ridges: Sequence[float],
     holdout: float,
 ) -> None:
-    if method not in ("ridge", "procrustes"):
-        raise UsageError(f"unknown alignment method {method!r}", "use ridge or procrustes")
+    if method not in ("ridge", "procrustes", "none"):
+        raise UsageError(f"unknown alignment method {method!r}", "use ridge, procrustes or none")
     if not ridges or min(ridges) <= 0 or not 0 < holdout < 1:
         raise UsageError(f"ridges {tuple(ridges)}, holdout {holdout:g}", "need ridges > 0 and 0 < holdout < 1")
     if source.ndim != 2 or source.shape != target.shape:
@@ -179,6 +180,9 @@ def _held_out(hashed: npt.NDArray[np.uint64], holdout: float) -> BoolArray:
 
 def _solver(x: Float64Array, y: Float64Array, method: Method) -> Callable[[float], Float64Array]:
     """From rows to a function of the ridge, so that every candidate shares one decomposition."""
+    if method == "none":
+        identity = np.eye(x.shape[1])
+        return lambda ridge: identity
     cross = y.T @ x
     if method == "procrustes":
         left, _, right = np.linalg.svd(cross)

@@ -1,41 +1,87 @@
 """Encode: pool -> one contribution per prior (CoOpt, arXiv 2505.14117, DESIGN section 5.1), on Ray Data.
 
-A shard is a range of row_ids. CPU tasks read and decode it, an actor of the prior's pool encodes, projects and writes
-it at once, so that a killed job redoes at most the shards in flight.
+A shard is a range of row_ids. CPU tasks read it once and prepare the inputs of every prior; an actor pool for each
+prior encodes and projects; CPU tasks write. Participants work side by side as far as the cluster has room for them, and
+a killed job redoes at most the shards in flight.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import ray
-import torch
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
-from coevo_ray.core.projection import finite_rows, project, projection_matrix
 from coevo_ray.core.rows import choose_rows
-from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import Plan, read_shard_rejects, shard_name, write_shard_rejects
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.contribution import OWN, Plan, open_contribution, read_shard_rejects
+from coevo_ray.pipelines.encode_stages import EncodeParts, Participant, WriteParts
 from coevo_ray.pipelines.merge import merge
-from coevo_ray.pool.images import ImageError, decode_resized
+from coevo_ray.pipelines.prepare import Prepare
+from coevo_ray.pipelines.resources import settle, waves
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
-from coevo_ray.priors.encoder import Encoder
+from coevo_ray.priors.base import PriorInfo
+from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import check_prior, load_prior
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, write_table
+from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable, vector_column
+from coevo_ray.store.row_table import RowTable
 
 Int64Array = npt.NDArray[np.int64]
-# A shard travels between stages as one block; Ray Data would cut larger ones.
-_BLOCK_BYTES = 48 << 20
+# Prepared inputs of a shard; a handful of shards is in flight for each actor.
+_SHARD_BYTES = 64 << 20
+_MOST_ROWS, _LEAST_ROWS = 4096, 64
+# Small pools still fill every actor.
+_LEAST_SHARDS = 16
+_WRITE_CPUS = 0.1
+_COUNTED_SHARDS = 512
+
+
+def encode(
+    config: EncodeConfig | dict[str, Any], pool: Pool | str | os.PathLike[str], out: str | os.PathLike[str] | Location
+) -> RowTable:
+    """Encodes a pool with its priors and merges their contributions into targets.
+
+    A participant that works alone (one prior, and a shared pool or a part of the pool) makes its contribution only.
+
+    Args:
+        config: priors, dimension, shared set; a dict is validated.
+        pool: the pool or its path.
+        out: folder that will hold `contributions/` and `targets/`, or the one contribution.
+
+    Returns:
+        The target table: `row_id`, `target float16[dim]`, `prior uint8`; or the contribution.
+
+    Raises:
+        InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
+        UsageError: a prior is unknown, a device is asked for that no node has, or settings were changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    config = config if isinstance(config, EncodeConfig) else make_config(EncodeConfig, config, "encode")
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    location = Location.parse(out)
+    samples = Samples(pool.modality, pool.features)
+    for prior in config.priors:
+        check_prior(prior.name, prior.input_size, samples)
+    shared = _shared(config, pool)
+    with ray_session():
+        computes = settle([config.compute_of(i) for i in range(len(config.priors))])
+        job = _Job(config, pool, samples, shared, computes)
+        if config.alone:
+            _contribute(job, [location])
+            return open_contribution(location)
+        places = [location.child("contributions", f"{index:02d}") for index in range(len(config.priors))]
+        _contribute(job, places)
+        return merge(places, location.child("targets"), config.merging())
 
 
 def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
@@ -60,237 +106,257 @@ def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
     return choose_rows(train, count, seed)
 
 
-def encode(
-    config: EncodeConfig | dict[str, Any], pool: Pool | str | os.PathLike[str], out: str | os.PathLike[str] | Location
-) -> RowTable:
-    """Encodes a pool with several priors and merges their contributions into targets.
+@dataclass(frozen=True)
+class _Job:
+    """What all participants of one call have in common.
 
-    Args:
-        config: priors, dimension, shared set; a dict is validated.
-        pool: the pool or its path.
-        out: folder that will hold `contributions/` and `targets/`.
-
-    Returns:
-        The target table: `row_id`, `target float16[dim]`, `prior uint8`.
-
-    Raises:
-        InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
-        UsageError: a prior is unknown, a device is asked for that no node has, or settings were changed.
-        StoppedError: the store or the cluster failed; run it again to continue.
+    Attributes:
+        shared: the pool that is the shared set, or row_ids of the pool.
+        computes: with what each prior runs.
     """
-    config = config if isinstance(config, EncodeConfig) else make_config(EncodeConfig, config, "encode")
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
-    location = Location.parse(out)
-    for prior in config.priors:
-        check_prior(prior.name, prior.input_size)
-    with ray_session():
-        check_devices(config.compute)
-        contributions = [
-            contribute(config, pool, index, location.child("contributions", f"{index:02d}"))
-            for index in range(len(config.priors))
-        ]
-        return merge(contributions, location.child("targets"), config)
+
+    config: EncodeConfig
+    pool: Pool
+    samples: Samples
+    shared: Pool | Int64Array
+    computes: list[Compute]
+
+    @property
+    def shared_inputs(self) -> dict[str, str]:
+        return {"shared": self.shared.manifest.identity} if isinstance(self.shared, Pool) else {}
+
+    def plan(self, shard_rows: int) -> Plan:
+        config, shared = self.config, self.shared
+        part = config.part
+        weights = tuple(p.weight for p in config.priors) if part is None else (1.0,) * part[1]
+        common = (self.pool.location, len(self.pool), weights, shard_rows, config.seed)
+        if isinstance(shared, Pool):
+            return Plan(*common, shared_pool=shared.location, shared_rows=len(shared))
+        return Plan(*common, shared=shared)
+
+    def place(self, index: int) -> int:
+        """A prior's place in the assignment of rows."""
+        return index if self.config.part is None else self.config.part[0]
 
 
-def check_devices(compute: Compute) -> None:
-    """Refuses a device that no node of the cluster has.
-
-    Raises:
-        UsageError: states what was asked for and what the largest node has.
-    """
-    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-    nodes = [node["Resources"] for node in alive]
-    for name, need in (("CPU", compute.cpus), ("GPU", compute.gpus)):
-        have = max((node.get(name, 0.0) for node in nodes), default=0.0)
-        if need > have:
-            raise UsageError(
-                f"an actor needs {need:g} {name}s, the largest node of the Ray cluster has {have:g}",
-                f"lower compute.{name.lower()}s, or start a node with more",
-            )
-
-
-def contribute(config: EncodeConfig, pool: Pool, index: int, location: Location) -> Location:
-    """Makes one participant's contribution: projected features of its rows and of the shared set, and no images.
-
-    Raises:
-        InputError, UsageError, StoppedError: as `encode`.
-    """
-    prior = config.priors[index]
-    content = {
-        # The limit of rejects is not among them: it only ends jobs, and who raises it after that may continue.
-        **config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed"}),
-        "prior": prior.model_dump(mode="json"),
-        "weights": [p.weight for p in config.priors],
-        "index": index,
-    }
-    inputs = {"pool": pool.manifest.identity}
-    if begin(location, "contribution", content, inputs) is not None:
-        return location
-    plan = Plan(
-        pool=pool.location,
-        rows=len(pool),
-        shared=shared_set(pool, config.shared, config.seed),
-        weights=tuple(p.weight for p in config.priors),
-        index=index,
-        shard_rows=config.shard_rows,
-        seed=config.seed,
-    )
-    _encode_contribution(config, prior, plan, location, content, inputs)
-    return location
-
-
-def _encode_contribution(
-    config: EncodeConfig,
-    prior: PriorConfig,
-    plan: Plan,
-    location: Location,
-    content: dict[str, Any],
-    inputs: dict[str, str],
-) -> Manifest:
-    started = time.monotonic()
-    there = set(location.files())
-    done = [s for s in range(plan.shards) if shard_name(s) in there]
-    files = [describe(location, shard_name(s)) for s in done]
-    todo = [s for s in range(plan.shards) if shard_name(s) not in there]
-    compute = config.compute
-    info = load_prior(prior.name, prior.input_size).info
-    pixels = info.input_size**2 * 3
-    if plan.shard_rows * pixels > _BLOCK_BYTES * 2:
-        raise UsageError(
-            f"encode.shard_rows {plan.shard_rows} at {info.input_size} px is {plan.shard_rows * pixels >> 20} MiB",
-            f"lower encode.shard_rows to {_BLOCK_BYTES // pixels} or fewer",
+def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
+    if not isinstance(config.shared, str):
+        return shared_set(pool, config.shared, config.seed)
+    shared = Pool.open(config.shared)
+    have = (shared.modality, sorted(shared.features.items()))
+    need = (pool.modality, sorted(pool.features.items()))
+    if have[0] != need[0] or len(shared) < 4:
+        raise InputError(
+            f"the shared pool {config.shared} has {len(shared)} rows of {have[0]}s, the pool holds {need[0]}s; "
+            "4 rows are the least",
+            "share a few rows of the same kind (twice encode.dim or more align well)",
         )
+    return shared
 
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        decoded = dataset.map_batches(Decode(plan, info.input_size), batch_size=None, num_cpus=compute.reader_cpus)
-        return decoded.map_batches(
-            EncodeShard,
-            fn_constructor_args=(prior, config.dim, config.seed, compute, location),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=compute.actors),
-            num_cpus=compute.cpus,
-            num_gpus=compute.gpus,
-        )
 
-    total = sum(len(plan.row_ids(s)[0]) for s in todo)
-    rejects: list[Reject] = [r for s in done for r in read_shard_rejects(location, s)]
-    encode_seconds = 0.0
-    for row in run_shards(f"encode {prior.name}", todo, stages, total=total):
-        files.append(row["result"])
-        rejects += row["rejects"]
-        encode_seconds += float(row["encode_seconds"])
-    rows = sum(f.rows for f in files)
-    check_share(rejects, rows + len(rejects), config.max_reject_fraction, str(location))
-    seconds = time.monotonic() - started
-    encoded_now = rows - sum(f.rows for f in files[: len(done)])
-    summary = {
-        "name": prior.name,
-        "prior": {**info.__dict__},
-        "shared_rows": len(plan.shared),
-        "rows": rows,
-        "rejected": len(rejects),
-        "bytes_to_send": sum(f.bytes for f in files),
-        "seconds": round(seconds, 3),
-        "encode_seconds": round(encode_seconds, 3),
-        "rows_per_s": round(encoded_now / encode_seconds, 1) if encode_seconds else 0.0,
+def _contribute(job: _Job, locations: list[Location]) -> None:
+    """Makes the contributions that are not finished, side by side as far as there is room."""
+    inputs = {"pool": job.pool.manifest.identity, **job.shared_inputs}
+    contents = [_content(job.config, index) for index in range(len(locations))]
+    todo = [
+        index
+        for index, (at, content) in enumerate(zip(locations, contents, strict=True))
+        if begin(at, "contribution", content, inputs) is None
+    ]
+    if not todo:
+        return
+    participants = _participants(job, locations)
+    plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
+    for wave in waves([participants[index] for index in todo], lambda who: who.compute):
+        results = encode_wave(plan, wave, f"encode {', '.join(who.prior.label for who in wave)}")
+        for who in wave:
+            content = contents[locations.index(who.location)]
+            _finish(job, plan, who, results[who.place], content, inputs)
+
+
+def _content(config: EncodeConfig, index: int) -> dict[str, Any]:
+    """What shapes a contribution. The limit of rejects only ends jobs: who raises it after that may continue."""
+    settings = config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed", "precision"})
+    if isinstance(config.shared, str):
+        settings["shared"] = "a pool of its own"  # which one is among the inputs; its path is not
+    part = config.part
+    return {
+        **settings,
+        "prior": config.priors[index].model_dump(mode="json", include={"name", "input_size"}),
+        "weights": [p.weight for p in config.priors] if part is None else [1.0] * part[1],
+        "index": index if part is None else part[0],
     }
-    files = [*files, *write_rejects(location, rejects)]
-    return finish(location, "contribution", content, inputs, files, summary)
 
 
-class Decode:
-    """Ray Data stage: shard index -> decoded images uint8[rows, s, s, 3] with row_id and own flag.
+def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
+    """All priors are loaded once, on the cluster, for their cards: the driver's machine may be too small for them."""
+    config = job.config
+    load = ray.remote(_card)
+    waiting = [
+        load.options(num_cpus=compute.cpus).remote(prior, job.samples)
+        for prior, compute in zip(config.priors, job.computes, strict=True)
+    ]
+    with ray_errors("load priors"):
+        cards = ray.get(waiting)
+    return [
+        Participant(
+            place=job.place(index),
+            prior=prior,
+            info=info,
+            input=taken,
+            samples=job.samples,
+            dim=config.dim,
+            seed=config.seed,
+            precision=config.precision,
+            compile=config.compile,
+            compute=job.computes[index],
+            location=locations[index],
+        )
+        for index, (prior, (info, taken)) in enumerate(zip(config.priors, cards, strict=True))
+    ]
+
+
+def _card(prior: PriorConfig, samples: Samples) -> tuple[PriorInfo, PriorInput]:
+    loaded = load_prior(prior.name, prior.input_size, samples)
+    return loaded.info, loaded.input
+
+
+def _shard_rows(rows: int, inputs: list[PriorInput]) -> int:
+    """Rows of a shard: bounded bytes of prepared inputs, and enough shards for all actors; a multiple of 64."""
+    row_bytes = max(int(np.prod(spec.shape)) * spec.dtype.itemsize for spec in inputs)
+    most = min(_SHARD_BYTES // row_bytes, -(-rows // _LEAST_SHARDS), _MOST_ROWS)
+    return max(_LEAST_ROWS, most // _LEAST_ROWS * _LEAST_ROWS)
+
+
+@dataclass
+class Made:
+    """What one participant's part of a wave came to.
+
+    Attributes:
+        files: of its contribution.
+        rejects: rows that were left out.
+        resumed: rows of files that an earlier attempt had written.
+        times: seconds of work by stage, over all tasks and actors.
+        bytes_read, bytes_moved: see `parts.Part`.
+        seconds: wall clock of the wave.
+        startup: of them, until the first actor had its model.
+    """
+
+    files: list[FileEntry] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    resumed: int = 0
+    times: Counter[str] = field(default_factory=Counter)
+    bytes_read: int = 0
+    bytes_moved: int = 0
+    seconds: float = 0.0
+    startup: float = 0.0
+
+
+def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict[int, Made]:
+    """Runs some participants side by side over one reading of the pool.
 
     Args:
         plan: which rows.
-        size: pixels of the prior's input.
+        participants: whose priors; there is room for all of their actors.
+        title: shown while it runs.
+
+    Returns:
+        By place of the participant.
+
+    Raises:
+        InputError: a prior fails.
+        StoppedError: the store or the cluster failed.
     """
+    started = time.time()
+    made = {who.place: Made() for who in participants}
+    missing = {who.place: _resume(plan, who.location, made[who.place]) for who in participants}
+    todo = sorted(set().union(*missing.values()))
+    shards = [{"shard": s, "wanted": [k for k in made if s in missing[k]]} for s in todo]
 
-    def __init__(self, plan: Plan, size: int) -> None:
-        self.plan, self.size = plan, size
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Reads and decodes one shard."""
-        shard = int(batch["shard"][0])
-        ids, own, shared = self.plan.row_ids(shard)
-        table = Pool(self.plan.pool).read(ids, ["key", "image"])
-        images = np.zeros((len(ids), self.size, self.size, 3), dtype=np.uint8)
-        reasons = np.full(len(ids), "", dtype=object)
-        for i, data in enumerate(table.column("image")):
-            try:
-                images[i] = decode_resized(data.as_py(), self.size)
-            except ImageError as error:
-                reasons[i] = error.reason
-        empty = len(ids) == 0  # one row keeps the shard alive through the stages: an empty block would vanish
-        return {
-            "shard": np.full(max(1, len(ids)), shard),
-            "row_id": np.array([-1]) if empty else ids,
-            "own": np.array([False]) if empty else own,
-            "shared": np.array([False]) if empty else shared,
-            "key": np.array([""], dtype=object) if empty else np.array(table.column("key").to_pylist(), dtype=object),
-            "image": np.zeros((1, self.size, self.size, 3), np.uint8) if empty else images,
-            "reason": np.array([""], dtype=object) if empty else reasons,
-        }
-
-
-class EncodeShard:
-    """Ray Data actor: decoded shard -> feature file; returns a small row about it.
-
-    Args:
-        prior: which prior model.
-        dim: columns of the projection, n.
-        seed: seed of the projection.
-        compute: batch size and device.
-        location: the contribution's folder.
-    """
-
-    def __init__(self, prior: PriorConfig, dim: int, seed: int, compute: Compute, location: Location) -> None:
-        # Actors that take all cores each would slow one another down.
-        torch.set_num_threads(max(1, round(compute.cpus)) if compute.gpus == 0 else 1)
-        if compute.gpus > 0 and not torch.cuda.is_available():
-            raise UsageError(
-                "a GPU was asked for and PyTorch sees none", "install a CUDA build, or set compute.gpus: 0"
+    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        inputs = {who.place: who.input for who in participants}
+        reader_cpus = participants[0].compute.reader_cpus
+        dataset = dataset.map_batches(Prepare(plan, inputs), batch_size=None, num_cpus=reader_cpus)
+        for who in participants:
+            dataset = dataset.map_batches(
+                EncodeParts,
+                fn_constructor_args=(who,),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=who.compute.actors),
+                num_cpus=who.compute.cpus,
+                num_gpus=who.compute.gpus,
             )
-        self.device = torch.device("cuda" if compute.gpus > 0 else "cpu")
-        self.prior = load_prior(prior.name, prior.input_size)
-        self.encoder = Encoder(self.prior, self.device, batch_rows=compute.batch_rows)
-        self.projection = projection_matrix(self.prior.info.dim, dim, seed)
-        self.location = location
+        write = WriteParts(plan, {who.place: who.location for who in participants})
+        return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=_WRITE_CPUS)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Encodes and writes one shard."""
-        started = time.monotonic()
-        shard = int(batch["shard"][0])
-        if len(np.unique(batch["shard"])) != 1:
-            raise InputError("Ray Data joined two shards into one block", "report this with the versions of doctor")
-        present = batch["row_id"] >= 0
-        features = self._encode(batch["image"][present])
-        reasons = np.array(batch["reason"], dtype=object)[present]
-        bad = (reasons == "") & ~finite_rows(features)
-        reasons[bad] = f"feature is zero or not finite: {self.prior.info.name}"
-        good = reasons == ""
-        rejects = [Reject(str(k), "encode", str(r)) for k, r in zip(batch["key"][present], reasons, strict=True) if r]
-        columns = {name: batch[name][present][good] for name in ("row_id", "own", "shared")}
-        entry = self._write(shard, columns, features[good], rejects)
-        return {
-            "shard": [shard],
-            "rows": [entry.rows],
-            "result": [entry],
-            "rejects": [rejects],
-            "encode_seconds": [time.monotonic() - started],
-        }
+    for row in run_shards(title, shards, stages, total=_rows_to_do(plan, missing)):
+        mine = made[row["participant"]]
+        mine.files.append(row["result"])
+        mine.rejects += row["rejects"]
+        # Ray Data gives rows with different keys all of them, with None where there was nothing.
+        mine.times.update({name: seconds for name, seconds in row["times"].items() if seconds is not None})
+        mine.bytes_read += row["bytes_read"]
+        mine.bytes_moved += row["bytes_moved"]
+        ready = max(0.0, row["ready"] - started)
+        mine.startup = min(mine.startup, ready) if mine.startup else ready
+    for one in made.values():
+        one.seconds = time.time() - started
+    return made
 
-    def _encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return self.encoder.encode(np.ascontiguousarray(images))
 
-    def _write(
-        self,
-        shard: int,
-        columns: dict[str, npt.NDArray[Any]],
-        features: npt.NDArray[np.float32],
-        rejects: list[Reject],
-    ) -> FileEntry:
-        projected = project(features, self.projection) if len(features) else features @ self.projection
-        table = pa.table({**columns, "feature": vector_column(projected)})
-        write_shard_rejects(self.location, shard, rejects)
-        return write_table(self.location, shard_name(shard), table, group_rows=4096)
+def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
+    """Rows that participants have before them; of many shards a sample is counted, which is near enough."""
+    total = 0.0
+    for place, shards in missing.items():
+        sample = sorted(shards)[:: max(1, len(shards) // _COUNTED_SHARDS)]
+        rows = sum(int(plan.row_ids(shard).wanted(place).sum()) for shard in sample)
+        total += rows * len(shards) / max(1, len(sample))
+    return round(total)
+
+
+def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
+    """Takes over the shards that an earlier attempt has written; returns those that are missing."""
+    there = set(location.files())
+    missing = set()
+    for shard in range(plan.shards):
+        name = f"{plan.name(shard)}.parquet"
+        entry = describe(location, name) if name in there else None
+        rows = plan.row_ids(shard).ids if entry is not None and entry.rows else None
+        # Shards were cut in another way by another version: such a file is written anew.
+        if entry is None or (rows is not None and not rows[0] <= entry.first_row_id <= entry.last_row_id <= rows[-1]):
+            missing.add(shard)
+            continue
+        made.files.append(entry)
+        made.rejects += read_shard_rejects(location, plan.name(shard))
+        made.resumed += entry.rows
+    return missing
+
+
+def _finish(
+    job: _Job, plan: Plan, who: Participant, made: Made, content: dict[str, Any], inputs: dict[str, str]
+) -> Manifest:
+    rows = sum(f.rows for f in made.files)
+    check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))
+    busy, waiting = made.times["encode"] + made.times["project"], made.times["waiting"]
+    own = [f for f in made.files if f.path.startswith(OWN)]
+    summary = {
+        "name": who.prior.name,
+        "prior": {**who.info.__dict__},
+        "projection_seed": who.seed,
+        "pool_rows": plan.rows,
+        "shared_rows": plan.shared_rows or len(plan.shared),
+        "rows": sum(f.rows for f in own),
+        "rejected": len(made.rejects),
+        "shard_rows": plan.shard_rows,
+        "bytes_to_send": sum(f.bytes for f in made.files),
+        "bytes_read": made.bytes_read,
+        "bytes_moved": made.bytes_moved,
+        "seconds": round(made.seconds, 3),
+        "startup_seconds": round(made.startup, 3),
+        "stage_seconds": {name: round(seconds, 3) for name, seconds in sorted(made.times.items())},
+        "waiting_share": round(waiting / (waiting + busy), 4) if busy else None,
+        "rows_per_s": round((rows - made.resumed) / made.times["encode"], 1) if made.times["encode"] else 0.0,
+    }
+    files = [*made.files, *write_rejects(who.location, made.rejects)]
+    return finish(who.location, "contribution", content, inputs, files, summary)

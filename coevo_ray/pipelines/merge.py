@@ -1,11 +1,12 @@
 """Merge: contributions -> aligned targets (CoOpt, arXiv 2505.14117, DESIGN section 5.1, steps 2-4).
 
-Needs no images and no priors, so anyone can merge what participants on different clusters have made.
+Needs no images and no priors, so anyone can merge what participants on different clusters have made. Files of the
+targets are named after what they were made of: merging again with one contribution more makes only what that changes,
+and the former targets stay valid until the new manifest replaces theirs.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -16,29 +17,43 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.config import EncodeConfig
-from coevo_ray.core.alignment import Alignment, align, few_rows_warning, fit_alignment, identity_alignment
+from coevo_ray.config import MergeConfig, make_config
+from coevo_ray.core.alignment import Alignment, align, fit_alignment, identity_alignment
 from coevo_ray.core.uniformity import uniformity
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.contribution import open_contribution, own_rows, shared_features
+from coevo_ray.pipelines.merge_card import card_files, describe_targets
+from coevo_ray.pipelines.merge_check import Group, check_together, find_reference, group_by_pool, prior_label
 from coevo_ray.pool.rejects import read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.artifact import FileEntry, begin, describe, finish, write_blob, write_table
+from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe, digest, finish, write_blob, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
 # The pair-wise mean of the uniformity settles with a few thousand rows; its cost grows with their square.
 _UNIFORMITY_ROWS = 4096
-# Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
-_COLLAPSED = -0.05
+_FILE_ROWS = 65_536
+_GROUP_ROWS = 4096
+_ALIGNMENT = "alignment.safetensors"
 
 
 @dataclass(frozen=True)
-class _Participant:
-    """One contribution, ready for alignment."""
+class Participant:
+    """One contribution, ready for alignment.
+
+    Attributes:
+        name: of its prior, with the input size where one was chosen.
+        table: its own rows.
+        shared_ids: int64[s], rows of the shared set that it could encode.
+        shared: float32[s, n].
+        uniformity: V_k on those rows.
+    """
 
     name: str
     table: RowTable
@@ -50,207 +65,197 @@ class _Participant:
 def merge(
     contributions: Sequence[str | os.PathLike[str] | Location],
     out: str | os.PathLike[str] | Location,
-    config: EncodeConfig,
+    config: MergeConfig | dict[str, Any] | None = None,
 ) -> RowTable:
     """Aligns contributions to the reference prior and writes the target table.
 
+    Rows of contributions from one pool keep their row_ids; where the participants have pools of their own, row_ids
+    count through the pools in the order of the contributions (the manifest's summary lists them).
+
     Args:
-        contributions: folders of contributions over the same pool and shared set.
+        contributions: folders of contributions with the same shared set. Those of targets that are there may be
+            followed by further ones, which extends the targets.
         out: folder of the targets.
-        config: reference and alignment method.
+        config: reference and alignment; a dict is validated.
 
     Returns:
         The target table: `row_id`, `target float16[dim]`, `prior uint8` (the place in `contributions`).
 
     Raises:
-        InputError: a contribution is missing, or they do not belong together.
+        InputError: a contribution is missing or damaged, or they do not belong together.
         UsageError: the reference is unknown, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
+    settings = config if isinstance(config, MergeConfig) else make_config(MergeConfig, config or {}, "merge")
     location = Location.parse(out)
-    tables = [RowTable(Location.parse(c), "contribution") for c in contributions]
-    _check_together(tables)
-    _check_reference([t.manifest.summary["name"] for t in tables], config.reference)
-    content = config.model_dump(mode="json", include={"reference", "alignment", "seed"})
-    inputs = {t.manifest.summary["name"]: t.manifest.identity for t in tables}
-    if begin(location, "targets", content, inputs) is not None:
-        return RowTable(location, "targets")
-    with ray_session():
-        _merge(tables, location, config, content, inputs)
+    tables = [open_contribution(place) for c in contributions for place in _places(Location.parse(c))]
+    check_together(tables)
+    groups = group_by_pool(tables, settings.allow_overlap)
+    find_reference(tables, settings.reference)
+    content = settings.model_dump(mode="json", exclude={"allow_overlap"})
+    inputs = {f"contribution.{i:03d}": t.manifest.identity for i, t in enumerate(tables)}
+    if begin_more(location, "targets", content, inputs) or begin(location, "targets", content, inputs) is None:
+        with ray_session():
+            _merge(tables, groups, location, settings, content, inputs)
     return RowTable(location, "targets")
 
 
-def contribution_names(contributions: Sequence[str | Location]) -> list[str]:
-    """Names of the priors of some contributions.
-
-    Raises:
-        InputError: a contribution is missing.
-    """
-    return [RowTable(Location.parse(c), "contribution").manifest.summary["name"] for c in contributions]
+def _places(location: Location) -> list[Location]:
+    """The contribution at a folder, or all of those that `encode` with several priors has put there."""
+    inside = location.child("contributions")
+    if location.child("manifest.json").is_file() or not inside.is_folder():
+        return [location]
+    names = {name.split("/")[0] for name in inside.files(recursive=True)}
+    return [inside.child(name) for name in sorted(names)]
 
 
 def _merge(
-    tables: list[RowTable], location: Location, config: EncodeConfig, content: dict[str, Any], inputs: dict[str, str]
+    tables: list[RowTable],
+    groups: list[Group],
+    location: Location,
+    config: MergeConfig,
+    content: dict[str, Any],
+    inputs: dict[str, str],
 ) -> None:
     started = time.monotonic()
-    participants = _participants(tables)
-    reference = _reference(participants, config.reference)
-    alignments = [_align(p, participants[reference], config) for p in participants]
-    matrices = {f"alignment.{i}": a.matrix for i, a in enumerate(alignments)}
-    blob = write_blob(location, "alignment.safetensors", save_safetensors(matrices))
-    files = _write_targets(tables, [a.matrix for a in alignments], location)
+    participants = [_participant(table) for table in tables]
+    measured = time.monotonic()
+    named = find_reference(tables, config.reference)
+    reference = int(np.argmin([p.uniformity for p in participants])) if named is None else named
+    alignments = _align_all(participants, reference, config, location)
+    fitted = time.monotonic()
+    files = _write_targets(groups, tables, [a.matrix for a in alignments], location)
     rejects = {r for t in tables for r in read_rejects(t.location)}
-    reject_files = write_rejects(location, rejects)
-    priors = [_card(p, a, i == reference) for i, (p, a) in enumerate(zip(participants, alignments, strict=True))]
-    summary = {
-        "reference": participants[reference].name,
-        "dim": int(alignments[0].matrix.shape[0]),
-        "shared_rows": len(participants[reference].shared),
-        "projection_seed": tables[0].manifest.config["seed"],
-        "priors": priors,
-        "warnings": _warnings(participants),
-        "rejected": len(rejects),
-        "bytes_stored": sum(f.bytes for f in files),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    card = write_blob(location, "card.json", (json.dumps(_without_times(summary), indent=2) + "\n").encode())
-    finish(location, "targets", content, inputs, [*files, *reject_files, blob, card], summary)
-
-
-def _check_together(tables: list[RowTable]) -> None:
-    if not tables:
-        raise InputError("no contributions to merge", "give the folder of each participant's contribution")
-    first = tables[0].manifest
-    for table in tables[1:]:
-        there = table.manifest
-        for name in ("dim", "shared", "shard_rows", "seed", "weights"):
-            if there.config[name] != first.config[name]:
-                raise InputError(
-                    f"contributions differ in {name}: {first.config[name]} at {tables[0].location}, "
-                    f"{there.config[name]} at {table.location}",
-                    "encode them with the same settings",
-                )
-        if there.inputs != first.inputs:
-            raise InputError(
-                f"{table.location} was made from another pool than {tables[0].location}",
-                "encode all contributions from the same pool",
-            )
-    have, need = sorted(t.manifest.config["index"] for t in tables), len(first.config["weights"])
-    if have != list(range(need)):
-        raise InputError(
-            f"contributions of participants {have}, need each of {list(range(need))} once: rows would be "
-            f"{'doubled' if len(set(have)) < len(have) else 'missing'}",
-            "give one contribution of every participant",
-        )
-
-
-def _participants(tables: list[RowTable]) -> list[_Participant]:
-    """Reads every participant's features of the shared rows that all of them have."""
-    ids = [t.row_ids()[t.column("shared").to_numpy().astype(bool)] for t in tables]
-    common = ids[0]
-    for other in ids[1:]:
-        common = np.intersect1d(common, other, assume_unique=True)
-    participants = []
-    for table in tables:
-        shared = vectors(table.read(common, ["feature"]).column("feature"))
-        # Shared rows come in row_id order, which says nothing about content: the first ones are a fair sample.
-        v = uniformity(shared[:_UNIFORMITY_ROWS])
-        participants.append(_Participant(table.manifest.summary["name"], table, common, shared, v))
-    return participants
-
-
-def _reference(participants: list[_Participant], wanted: str | None) -> int:
-    if wanted is None:
-        return int(np.argmin([p.uniformity for p in participants]))
-    return [p.name for p in participants].index(wanted)
-
-
-def _check_reference(names: list[str], wanted: str | None) -> None:
-    if wanted is not None and wanted not in names:
-        raise UsageError(f"reference {wanted!r} is not among the contributions {names}", "name one of them")
-
-
-def _warnings(participants: list[_Participant]) -> list[str]:
-    """What a user should know of the targets; also said at once."""
-    few = few_rows_warning(*participants[0].shared.shape)
-    warnings = [few] if few else []
-    warnings += [
-        f"{p.name} gives nearly the same features for all images (uniformity {p.uniformity:.3f}, 0 is constant): "
-        "its targets say little; check its weights and preprocessing, or leave it out"
-        for p in participants
-        if p.uniformity > _COLLAPSED
-    ]
-    for warning in warnings:
+    others = write_rejects(location, rejects)
+    blob = write_blob(location, _ALIGNMENT, save_safetensors(_to_arrays(alignments, participants, reference, config)))
+    summary = describe_targets(participants, alignments, reference, groups)
+    summary |= {"rejected": len(rejects), "bytes_stored": sum(f.bytes for f in files)}
+    ended = time.monotonic()
+    times = {"uniformity": measured - started, "fit": fitted - measured, "align_write": ended - fitted}
+    summary |= {"rows": sum(f.rows for f in files), "seconds": round(ended - started, 3)}
+    summary |= {"stage_seconds": {name: round(seconds, 3) for name, seconds in times.items()}}
+    for warning in summary["warnings"]:
         say(f"warning: {warning}")
-    return warnings
+    cards = card_files(location, summary)
+    finish(location, "targets", content, inputs, [*files, *others, blob, *cards], summary)
+    kept = {f.path for f in files}
+    for name in location.files():  # what an extension has replaced
+        if name.startswith("targets-") and name not in kept:
+            location.child(name).delete_file()
 
 
-def _align(participant: _Participant, reference: _Participant, config: EncodeConfig) -> Alignment:
-    if participant is reference:
-        return identity_alignment(participant.shared.shape[1])
+def _participant(table: RowTable) -> Participant:
+    ids, shared = shared_features(table)
+    if not np.isfinite(shared).all():
+        raise InputError(f"{table.location} has shared rows that are not finite", "the contribution is damaged")
+    # Shared rows come in row_id order, which says nothing about content: the first ones are a fair sample.
+    v = uniformity(shared[:_UNIFORMITY_ROWS])
+    return Participant(prior_label(table), table, ids, shared, v)
+
+
+def _align_all(
+    participants: list[Participant], reference: int, config: MergeConfig, location: Location
+) -> list[Alignment]:
+    """One alignment for each participant; those that were fitted before to the same vectors are taken over."""
+    known = _from_arrays(location)
+    target = participants[reference]
+    alignments = []
+    for index, participant in enumerate(participants):
+        if index == reference:
+            alignments.append(identity_alignment(participant.shared.shape[1]))
+            continue
+        key = _key(participant, target, config)
+        alignments.append(known[key] if key in known else _align(participant, target, config))
+    return alignments
+
+
+def _align(participant: Participant, reference: Participant, config: MergeConfig) -> Alignment:
+    common, mine, theirs = np.intersect1d(
+        participant.shared_ids, reference.shared_ids, assume_unique=True, return_indices=True
+    )
     return fit_alignment(
-        participant.shared, reference.shared, method=config.alignment, seed=config.seed, row_ids=participant.shared_ids
+        participant.shared[mine], reference.shared[theirs], method=config.alignment, seed=config.seed, row_ids=common
     )
 
 
-def _card(participant: _Participant, alignment: Alignment, is_reference: bool) -> dict[str, Any]:
-    made = participant.table.manifest.summary
-    kept = ("name", "rows", "rejected", "rows_per_s", "seconds", "bytes_to_send", "prior")
-    return {
-        **{name: made[name] for name in kept},
-        "uniformity": round(participant.uniformity, 6),
-        "alignment_r2": round(float(alignment.r2), 6),
-        "alignment_ridge": float(alignment.ridge),
-        "reference": is_reference,
-    }
+def _key(participant: Participant, reference: Participant, config: MergeConfig) -> str:
+    parts = [p.table.manifest.identity for p in (participant, reference)]
+    return digest([*parts, config.alignment, config.seed])
 
 
-def _without_times(summary: dict[str, Any]) -> dict[str, Any]:
-    """The card: the identity of the targets covers it, and must not change when the same targets are made again."""
-    times = ("seconds", "rows_per_s")
-    priors = [{k: v for k, v in prior.items() if k not in times} for prior in summary["priors"]]
-    return {**{k: v for k, v in summary.items() if k not in times}, "priors": priors}
+def _to_arrays(
+    alignments: list[Alignment], participants: list[Participant], reference: int, config: MergeConfig
+) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for index, (alignment, participant) in enumerate(zip(alignments, participants, strict=True)):
+        arrays[f"alignment.{index}"] = alignment.matrix
+        if index != reference:
+            key = _key(participant, participants[reference], config)
+            arrays[f"fit.{key}.{alignment.method}"] = np.array([index, alignment.ridge, alignment.r2, alignment.rows])
+    return arrays
+
+
+def _from_arrays(location: Location) -> dict[str, Alignment]:
+    """Alignments that the targets there were made with, by what they were fitted to."""
+    file = location.child(_ALIGNMENT)
+    if not file.is_file():
+        return {}
+    try:
+        arrays = load_safetensors(file.read_bytes())
+        known = {}
+        for name, (index, ridge, r2, rows) in ((n, a) for n, a in arrays.items() if n.startswith("fit.")):
+            _, key, method = name.split(".")
+            matrix = arrays[f"alignment.{int(index)}"]
+            known[key] = Alignment(matrix, float(ridge), float(r2), int(rows), method)
+        return known
+    except (SafetensorError, KeyError, ValueError):  # damaged: they are fitted again
+        return {}
 
 
 def _write_targets(
-    tables: list[RowTable], matrices: list[npt.NDArray[np.float32]], location: Location
+    groups: list[Group], tables: list[RowTable], matrices: list[npt.NDArray[np.float32]], location: Location
 ) -> list[FileEntry]:
-    names = sorted({f.path for t in tables for f in t.files})
     there = set(location.files())
+    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, matrices, _FILE_ROWS))}
     files = [describe(location, name) for name in names if name in there]
-    locations = [t.location for t in tables]
+    todo = [{"name": name} for name in names if name not in there]
+    places = [t.location for t in tables]
+    inputs = ray.put((names, places, matrices))
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
-        entry = _write_shard([RowTable(at) for at in locations], matrices, location, names[row["shard"]])
+        names, places, matrices = ray.get(inputs)
+        group, index = names[row["name"]]
+        parts = [(k, open_contribution(places[k]), matrices[k]) for k in group.contributions]
+        first = index * _FILE_ROWS
+        table = _targets(parts, first, first + _FILE_ROWS, group.first_row_id)
+        entry = write_table(location, row["name"], table, group_rows=_GROUP_ROWS)
         return {"rows": entry.rows, "result": entry}
 
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map(write, num_cpus=0.5)
 
-    todo = [i for i, name in enumerate(names) if name not in there]
     return [*files, *(row["result"] for row in run_shards("align targets", todo, stages))]
 
 
-def _write_shard(
-    tables: list[RowTable], matrices: list[npt.NDArray[np.float32]], location: Location, name: str
-) -> FileEntry:
+def _targets(
+    parts: list[tuple[int, RowTable, npt.NDArray[np.float32]]], start: int, stop: int, offset: int
+) -> pa.Table:
+    """Targets of a range of a pool's row_ids; a row that several participants hold is the first one's."""
     row_ids, targets, priors = [], [], []
-    for index, (table, matrix) in enumerate(zip(tables, matrices, strict=True)):
-        for position, file in enumerate(table.files):
-            if file.path != name:
-                continue
-            for part in table.iter_file(position, ["own", "feature"]):
-                own = part.filter(part.column("own"))
-                if own.num_rows:
-                    row_ids.append(own.column("row_id").to_numpy())
-                    targets.append(align(vectors(own.column("feature")), matrix))
-                    priors.append(np.full(own.num_rows, index, dtype=np.uint8))
-    order = np.argsort(np.concatenate(row_ids)) if row_ids else np.zeros(0, dtype=np.int64)
-    if not row_ids:
-        return write_table(location, name, pa.table({"row_id": pa.array([], pa.int64())}))
-    columns = {
-        "row_id": np.concatenate(row_ids)[order],
-        "target": vector_column(np.concatenate(targets)[order]),
-        "prior": np.concatenate(priors)[order],
-    }
-    return write_table(location, name, pa.table(columns), group_rows=4096)
+    for place, contribution, matrix in parts:
+        own = own_rows(contribution, ["row_id", "feature"], start, stop)
+        features = vectors(own.column("feature"))
+        bad = ~np.isfinite(features).all(axis=1) | ~(features != 0).any(axis=1)
+        if bad.any():
+            rows = own.column("row_id").to_numpy()[bad][:5].tolist()
+            raise InputError(
+                f"{contribution.location} has {int(bad.sum())} features that are zero or not finite, first rows {rows}",
+                "the contribution is damaged: ask for it again",
+            )
+        row_ids.append(own.column("row_id").to_numpy())
+        targets.append(align(features, matrix))
+        priors.append(np.full(own.num_rows, place, dtype=np.uint8))
+    ids, first = np.unique(np.concatenate(row_ids), return_index=True)
+    vectors_of = np.concatenate(targets)[first]
+    columns = {"row_id": ids + offset, "target": vector_column(vectors_of), "prior": np.concatenate(priors)[first]}
+    return pa.table(columns)

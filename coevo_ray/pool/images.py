@@ -88,20 +88,25 @@ def verify_image(data: bytes) -> tuple[int, int]:
 
 
 def decode_resized(data: bytes, size: int, crop: Literal["center", "squash"] = "center") -> npt.NDArray[np.uint8]:
-    """Decodes, brings the shorter side to `size` (bicubic, antialiased when it shrinks) and cuts the centre.
+    """Decodes an image and makes it square, see `resized`.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    return resized(decode_image(data), size, crop)
+
+
+def resized(image: Image.Image, size: int, crop: Literal["center", "squash"] = "center") -> npt.NDArray[np.uint8]:
+    """Brings the shorter side to `size` (bicubic, antialiased when it shrinks) and cuts the centre.
 
     Args:
-        data: the encoded bytes.
+        image: 8-bit RGB.
         size: pixels of the square output.
         crop: `squash` scales both sides to `size` instead and cuts nothing.
 
     Returns:
         uint8[size, size, 3], writable.
-
-    Raises:
-        ImageError: it cannot be decoded.
     """
-    image = decode_image(data)
     width, height = image.size
     if crop == "squash" or width == height:
         box = (0.0, 0.0, float(width), float(height))

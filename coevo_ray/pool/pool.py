@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,16 @@ class Pool(RowTable):
             InputError: there is no pool here.
         """
         return cls(Location.parse(uri))
+
+    @property
+    def modality(self) -> Literal["image", "text"]:
+        """What its rows are."""
+        return "image"
+
+    @property
+    def features(self) -> dict[str, int]:
+        """The user's own feature columns and their dimension."""
+        return {}
 
     def splits(self) -> npt.NDArray[np.int8]:
         """int8[rows]: 0 train, 1 test."""

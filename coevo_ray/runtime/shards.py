@@ -21,7 +21,7 @@ _RAY_ADVICE = "\nFailed to apply UDF transform"
 
 def run_shards(
     title: str,
-    shards: Sequence[int],
+    shards: Sequence[int] | Sequence[Row],
     stages: Callable[[ray.data.Dataset], ray.data.Dataset],
     *,
     total: int | None = None,
@@ -31,8 +31,8 @@ def run_shards(
 
     Args:
         title: shown while it runs.
-        shards: indices of the shards to do; nothing is started when there are none.
-        stages: takes a dataset of rows {"shard": int} and adds map stages.
+        shards: indices of the shards to do, or rows that say what to do; nothing is started when there are none.
+        stages: takes a dataset of rows {"shard": int}, or of those rows, and adds map stages.
         total: for progress: the sum of the result rows' "rows".
         unit: for progress.
 
@@ -42,7 +42,8 @@ def run_shards(
     """
     if not shards:
         return
-    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+    items = [shard if isinstance(shard, dict) else {"shard": shard} for shard in shards]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
     with Ticker(title, total, unit) as ticker, ray_errors(title):
         for row in stages(dataset).iter_rows():
             ticker.advance(int(row.get("rows", 1)))

@@ -157,6 +157,22 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
     return None
 
 
+def begin_more(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Whether a finished artifact is here that only lacks some of the inputs: it may be extended in place.
+
+    The extension writes files under new names and the manifest last, so that the former artifact stays valid till then.
+
+    Args:
+        location: its folder.
+        kind, config, inputs: as in `Manifest`, of the extended artifact.
+    """
+    if not location.child(MANIFEST).is_file():
+        return False
+    there = load_manifest(location)
+    same = there.kind == kind and there.config == json.loads(json.dumps(config))
+    return same and there.inputs.items() < inputs.items()
+
+
 def finish(
     location: Location,
     kind: str,

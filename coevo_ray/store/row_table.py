@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,27 +28,32 @@ class RowTable:
     Args:
         location: the artifact's folder.
         kind: what it must be, or None for anything.
+        prefix: how the names of its files begin, where an artifact holds more than one table.
+
+    Attributes:
+        bytes_read: compressed bytes of the row groups that `read` has taken from the store so far.
 
     Raises:
         InputError: there is no such artifact, or its files overlap.
     """
 
-    def __init__(self, location: Location, kind: str | None = None) -> None:
-        self.location = location
+    def __init__(self, location: Location, kind: str | None = None, prefix: str = "") -> None:
+        self.location, self.prefix = location, prefix
         self.manifest: Manifest = load_manifest(location, kind)
-        tables = [f for f in self.manifest.files if f.rows and f.first_row_id >= 0]
+        tables = [f for f in self.manifest.files if f.rows and f.first_row_id >= 0 and f.path.startswith(prefix)]
         self.files: list[FileEntry] = sorted(tables, key=lambda f: f.first_row_id)
         self._first: Int64Array = np.array([f.first_row_id for f in self.files], dtype=np.int64)
         self._last: Int64Array = np.array([f.last_row_id for f in self.files], dtype=np.int64)
         if (self._first[1:] <= self._last[:-1]).any():
             raise InputError(f"files of {location} overlap in row_id", "the artifact is damaged; make it anew")
         self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self.bytes_read = 0
 
     def __len__(self) -> int:
-        return self.manifest.rows
+        return sum(f.rows for f in self.files)
 
-    def __reduce__(self) -> tuple[type[RowTable], tuple[Location]]:
-        return (type(self), (self.location,))  # open files do not travel
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (type(self), self.location, self.prefix))  # open files do not travel
 
     def read(self, row_ids: Int64Array, columns: list[str]) -> pa.Table:
         """Rows by id.
@@ -93,6 +99,22 @@ class RowTable:
         tables = [self._file(i).read(columns=self._checked(i, columns)) for i in range(len(self.files))]
         return pa.concat_tables(tables) if tables else self._empty(columns)
 
+    def read_range(self, start: int, stop: int | None, columns: list[str]) -> pa.Table:
+        """All rows from row_id `start` up to `stop` (without it; None for the end), in row_id order.
+
+        Raises:
+            InputError: a column is not there.
+        """
+        last = np.iinfo(np.int64).max if stop is None else stop - 1
+        names = _with_row_id(columns)
+        parts: list[pa.Table] = []
+        for index in np.flatnonzero((self._last >= start) & (self._first <= last)):
+            for table in self._groups_between(int(index), start, last, names):
+                ids = table.column("row_id").to_numpy()
+                low, high = np.searchsorted(ids, start), np.searchsorted(ids, last, side="right")
+                parts.append(table.slice(low, high - low))
+        return (pa.concat_tables(parts) if parts else self._empty(names)).select(columns)
+
     def iter_file(self, index: int, columns: list[str]) -> Iterator[pa.Table]:
         """The row groups of one file, one table each."""
         names = self._checked(index, _with_row_id(columns))
@@ -114,9 +136,24 @@ class RowTable:
             low, high = np.searchsorted(wanted, [statistics.min, statistics.max + 1])
             if low == high:
                 continue
-            table = file.read_row_group(group, columns=names)
+            table = self._group(file, group, names)
             have = table.column("row_id").to_numpy()
             yield table.take(np.flatnonzero(np.isin(have, wanted[low:high], assume_unique=True)))
+
+    def _groups_between(self, index: int, first: int, last: int, names: list[str]) -> Iterator[pa.Table]:
+        file = self._file(index)
+        self._checked(index, names)
+        position = file.schema_arrow.names.index("row_id")
+        for group in range(file.metadata.num_row_groups):
+            statistics = file.metadata.row_group(group).column(position).statistics
+            if statistics.max >= first and statistics.min <= last:
+                yield self._group(file, group, names)
+
+    def _group(self, file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table:
+        metadata, wanted = file.metadata.row_group(group), set(names)
+        columns = (metadata.column(i) for i in range(metadata.num_columns))
+        self.bytes_read += sum(c.total_compressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
+        return file.read_row_group(group, columns=names)
 
     def _file(self, index: int) -> pq.ParquetFile:
         if index in self._open:
@@ -143,6 +180,10 @@ class RowTable:
         if not self.files:
             return pa.table({name: pa.array([], pa.int64()) for name in columns})
         return self._file(0).schema_arrow.empty_table().select(self._checked(0, columns))
+
+
+def _reopen(kind: type[RowTable], location: Location, prefix: str) -> RowTable:
+    return kind(location) if kind is not RowTable else RowTable(location, prefix=prefix)
 
 
 def _with_row_id(columns: list[str]) -> list[str]:

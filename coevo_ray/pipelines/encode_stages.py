@@ -1,0 +1,178 @@
+"""The later stages of encode: an actor pool for each prior, then CPU tasks that write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from coevo_ray.config import Compute, PriorConfig
+from coevo_ray.core.projection import finite_rows, project, projection_matrix
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.contribution import Plan, write_shard_rejects
+from coevo_ray.pipelines.parts import Part, from_block, to_block
+from coevo_ray.pool.rejects import Reject
+from coevo_ray.priors.base import PriorInfo
+from coevo_ray.priors.encoder import Encoder, Precision
+from coevo_ray.priors.inputs import PriorInput, Samples
+from coevo_ray.priors.registry import load_prior
+from coevo_ray.store.artifact import write_table
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import vector_column
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One prior and where its contribution goes.
+
+    Attributes:
+        place: its place in the assignment of rows.
+        prior: which prior model.
+        info: its card, as it was loaded before the start.
+        input: what it takes from a row.
+        samples: what the pool offers.
+        dim: columns of the projection, n.
+        seed: seed of the projection.
+        precision: of the forward pass.
+        compile: whether to compile the model.
+        compute: with what it runs.
+        location: the contribution's folder.
+    """
+
+    place: int
+    prior: PriorConfig
+    info: PriorInfo
+    input: PriorInput
+    samples: Samples
+    dim: int
+    seed: int
+    precision: Precision
+    compile: bool
+    compute: Compute
+    location: Location
+
+
+class EncodeParts:
+    """Ray Data actor: encodes and projects its participant's parts, and hands those of others on.
+
+    Args:
+        participant: whose parts.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+        InputError: the weights on this node are not those of the node where the job began.
+    """
+
+    def __init__(self, participant: Participant) -> None:
+        compute = participant.compute
+        # Actors that take all cores each would slow one another down.
+        torch.set_num_threads(max(1, round(compute.cpus)) if compute.gpus == 0 else 1)
+        if compute.gpus > 0 and not torch.cuda.is_available():
+            raise UsageError(
+                "a GPU was asked for and PyTorch sees none", "install a CUDA build, or set compute.gpus: 0"
+            )
+        prior = load_prior(participant.prior.name, participant.prior.input_size, participant.samples)
+        if prior.info.weights != participant.info.weights:
+            raise InputError(
+                f"{prior.info.name} has weights {prior.info.weights[:12]} on this node, "
+                f"{participant.info.weights[:12]} where the job began",
+                "put the same weights' file on every node",
+            )
+        self.participant = participant
+        self.encoder = Encoder(
+            prior,
+            torch.device("cuda" if compute.gpus > 0 else "cpu"),
+            batch_rows=compute.batch_rows,
+            precision=participant.precision,
+        )
+        self.projection = projection_matrix(prior.info.dim, participant.dim, participant.seed)
+        self._ended: float | None = None
+        self._ready = time.time()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Encodes what is its own of one block."""
+        started = time.monotonic()
+        mine = block.column("participant").to_numpy() == self.participant.place
+        parts = [self._encode(part) for part in from_block(block.filter(pa.array(mine)))]
+        if parts:
+            idle = 0.0 if self._ended is None else started - self._ended
+            parts[0].times["waiting"] = parts[0].times.get("waiting", 0.0) + idle
+        self._ended = time.monotonic()
+        if not parts:
+            return block
+        others = block.filter(pa.array(~mine))
+        return pa.concat_tables([to_block(parts), others]) if others.num_rows else to_block(parts)
+
+    def _encode(self, part: Part) -> Part:
+        started = time.monotonic()
+        usable = np.array([reason == "" for reason in part.reasons], dtype=bool)
+        features = self._features(part, usable)
+        encoded = time.monotonic()
+        bad = usable & ~finite_rows(features)
+        reason = f"feature is zero or not finite: {self.participant.info.name}"
+        part.reasons = [reason if is_bad else r for r, is_bad in zip(part.reasons, bad, strict=True)]
+        good = usable & ~bad
+        part.data = np.zeros((len(good), self.participant.dim), dtype=np.float16)
+        if good.any():
+            part.data[good] = project(features[good], self.projection).astype(np.float16)
+        part.ready = self._ready
+        part.times |= {"encode": encoded - started, "project": time.monotonic() - encoded}
+        return part
+
+    def _features(self, part: Part, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        try:
+            if usable.all():
+                return self.encoder.encode(part.data)
+            features = np.zeros((len(usable), self.participant.info.dim), dtype=np.float32)
+            features[usable] = self.encoder.encode(part.data[usable])
+            return features
+        except InputError as error:
+            first, last = (part.keys[0], part.keys[-1]) if part.keys else ("none", "none")
+            raise InputError(f"{error.cause} (rows with keys {first} to {last})", error.remedy) from error
+
+
+class WriteParts:
+    """Ray Data stage: writes each encoded part as a file of its contribution; returns a small row about it.
+
+    Args:
+        plan: names of the files.
+        locations: place of a participant -> folder of its contribution.
+    """
+
+    def __init__(self, plan: Plan, locations: dict[int, Location]) -> None:
+        self.plan, self.locations = plan, locations
+
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
+        """Writes the parts of one block."""
+        rows = [self._write(part) for part in from_block(block)]
+        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {"rows": []}
+
+    def _write(self, part: Part) -> dict[str, Any]:
+        started = time.monotonic()
+        good = np.array([reason == "" for reason in part.reasons], dtype=bool)
+        rejects = [Reject(k, "encode", r) for k, r in zip(part.keys, part.reasons, strict=True) if r]
+        location, name = self.locations[part.participant], self.plan.name(part.shard)
+        columns = {
+            "row_id": part.row_ids[good],
+            "own": part.own[good],
+            "shared": part.shared[good],
+            "feature": vector_column(part.data[good]),
+            "sample": part.samples[good],
+        }
+        write_shard_rejects(location, name, rejects)
+        entry = write_table(location, f"{name}.parquet", pa.table(columns), group_rows=4096)
+        return {
+            "participant": part.participant,
+            "rows": entry.rows,
+            "result": entry,
+            "rejects": rejects,
+            "times": {**part.times, "write": time.monotonic() - started},
+            "bytes_read": part.bytes_read,
+            "bytes_moved": part.bytes_moved,
+            "ready": part.ready,
+        }

@@ -1,0 +1,185 @@
+"""The card of the targets: where they come from, how far they can be trusted, what they cost. JSON and Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from coevo_ray.core.alignment import Alignment, few_rows_warning
+from coevo_ray.pipelines.merge_check import Group
+from coevo_ray.store.artifact import FileEntry, write_blob
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+
+# Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
+_COLLAPSED = -0.05
+_FROM_CONTRIBUTION = (
+    "name",
+    "rows",
+    "rejected",
+    "rows_per_s",
+    "seconds",
+    "startup_seconds",
+    "stage_seconds",
+    "waiting_share",
+    "bytes_read",
+    "bytes_moved",
+    "bytes_to_send",
+    "prior",
+    "projection_seed",
+)
+# They differ from run to run, and the card is part of the targets' identity.
+_TIMES = ("seconds", "rows_per_s", "startup_seconds", "stage_seconds", "waiting_share", "bytes_read", "bytes_moved")
+
+
+class Measured(Protocol):
+    """What the card needs to know of a participant."""
+
+    @property
+    def name(self) -> str:
+        """Name of its prior."""
+        ...
+
+    @property
+    def table(self) -> RowTable:
+        """Its contribution."""
+        ...
+
+    @property
+    def shared_ids(self) -> npt.NDArray[np.int64]:
+        """Shared rows that it could encode."""
+        ...
+
+    @property
+    def uniformity(self) -> float:
+        """V_k."""
+        ...
+
+
+def describe_targets(
+    participants: Sequence[Measured], alignments: Sequence[Alignment], reference: int, groups: Sequence[Group]
+) -> dict[str, Any]:
+    """The summary of the targets, without what is known only when they are written."""
+    first = participants[0].table.manifest
+    priors = [
+        _describe_prior(p, a, i == reference) for i, (p, a) in enumerate(zip(participants, alignments, strict=True))
+    ]
+    return {
+        "reference": participants[reference].name,
+        "dim": int(first.config["dim"]),
+        "shared_rows": len(participants[reference].shared_ids),
+        "projection_seed": int(first.config["seed"]),
+        "pools": [{"identity": g.pool, "first_row_id": g.first_row_id, "rows": g.rows} for g in groups],
+        "priors": priors,
+        "warnings": _warnings(participants, alignments, reference, groups),
+        **{name: sum(p[name] for p in priors) for name in ("bytes_read", "bytes_moved", "bytes_to_send")},
+    }
+
+
+def _describe_prior(participant: Measured, alignment: Alignment, is_reference: bool) -> dict[str, Any]:
+    made = participant.table.manifest.summary
+    return {
+        **{name: made[name] for name in _FROM_CONTRIBUTION},
+        "name": participant.name,
+        "uniformity": round(participant.uniformity, 6),
+        "alignment_r2": round(float(alignment.r2), 6),
+        "alignment_ridge": float(alignment.ridge),
+        "alignment_rows": alignment.rows,
+        "reference": is_reference,
+    }
+
+
+def _warnings(
+    participants: Sequence[Measured], alignments: Sequence[Alignment], reference: int, groups: Sequence[Group]
+) -> list[str]:
+    dim = int(participants[0].table.manifest.config["dim"])
+    rows = [a.rows for i, a in enumerate(alignments) if i != reference]
+    few = few_rows_warning(min(rows, default=len(participants[reference].shared_ids)), dim)
+    collapsed = [
+        f"{p.name} gives nearly the same features for all rows (uniformity {p.uniformity:.3f}, 0 is constant): "
+        "its targets say little; check its weights and preprocessing, or leave it out"
+        for p in participants
+        if p.uniformity > _COLLAPSED
+    ]
+    return [*([few] if few else []), *collapsed, *_missing(participants, groups)]
+
+
+def _missing(participants: Sequence[Measured], groups: Sequence[Group]) -> list[str]:
+    found = []
+    for group in groups:
+        configs = [participants[k].table.manifest.config for k in group.contributions]
+        parts = len(configs[0]["weights"])
+        lacking = sorted(set(range(parts)) - {c["index"] for c in configs})
+        if lacking and all(c["weights"] == configs[0]["weights"] for c in configs):
+            found.append(
+                f"parts {lacking} of {parts} of pool {group.pool[:12]} are missing: their rows have no target until "
+                "their contributions are merged as well"
+            )
+    return found
+
+
+def card_files(location: Location, summary: dict[str, Any]) -> list[FileEntry]:
+    """Writes `card.json` and `README.md`.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    card = {k: v for k, v in summary.items() if k not in _TIMES}
+    card["priors"] = [{k: v for k, v in prior.items() if k not in _TIMES} for prior in summary["priors"]]
+    return [
+        write_blob(location, "card.json", (json.dumps(card, indent=2) + "\n").encode()),
+        write_blob(location, "README.md", _markdown(card).encode()),
+    ]
+
+
+def _markdown(card: dict[str, Any]) -> str:
+    rows = max(1, card["rows"])
+    lines = [
+        "# Targets",
+        "",
+        f"{card['rows']:,} rows; each is a unit vector of {card['dim']} float16 values that a public prior model gave "
+        "its sample (CoOpt, arXiv 2505.14117), brought to one space.",
+        "",
+        "| column | type | meaning |",
+        "|---|---|---|",
+        "| `row_id` | int64 | row of the pool; the only key to join by |",
+        f"| `target` | fixed_size_list<float16>[{card['dim']}] | aligned target |",
+        "| `prior` | uint8 | which of the priors below, from 0 |",
+        "",
+        "```python",
+        "import coevo_ray",
+        "",
+        'dataset = coevo_ray.load_targets("this folder", pool="the pool").dataset()  # a Ray Dataset',
+        "```",
+        "",
+        "## Priors",
+        "",
+        "| | prior | rows | uniformity | alignment R^2 | licence | weights |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for i, prior in enumerate(card["priors"]):
+        r2 = "reference" if prior["reference"] else f"{prior['alignment_r2']:.3f}"
+        lines.append(
+            f"| {i} | {prior['name']} | {prior['rows']:,} | {prior['uniformity']:.3f} | {r2} | "
+            f"{prior['prior']['licence']} | `{prior['prior']['weights'][:16]}` |"
+        )
+    lines += [
+        "",
+        "Uniformity: lower is more even over the sphere, 0 is constant. R^2: on shared rows held out of the fit.",
+        "",
+        *(f"- {prior['name']}: {prior['prior']['preprocessing']}" for prior in card["priors"]),
+        "",
+        "## Making",
+        "",
+        f"- shared set: {card['shared_rows']:,} rows; seed of projection and assignment: {card['projection_seed']}",
+        f"- storage: {card['bytes_stored']:,} bytes, {card['bytes_stored'] / rows:.0f} for each row",
+        f"- sent by participants: {card['bytes_to_send']:,} bytes",
+        f"- rejected rows: {card['rejected']:,}",
+        *(f"- pool {p['identity']}: {p['rows']:,} rows, from row_id {p['first_row_id']}" for p in card["pools"]),
+        *(f"- warning: {warning}" for warning in card["warnings"]),
+    ]
+    return "\n".join(lines) + "\n"

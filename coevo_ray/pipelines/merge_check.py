@@ -1,0 +1,158 @@
+"""What contributions must have in common to be merged, and how their rows are numbered together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.contribution import own_rows
+from coevo_ray.store.artifact import digest
+from coevo_ray.store.row_table import RowTable
+
+
+@dataclass(frozen=True)
+class Group:
+    """The contributions over one pool.
+
+    Attributes:
+        pool: identity of the pool.
+        contributions: their places.
+        rows: rows of the pool.
+        first_row_id: where its row_ids begin in the targets.
+    """
+
+    pool: str
+    contributions: tuple[int, ...]
+    rows: int
+    first_row_id: int
+
+    def names(
+        self, tables: Sequence[RowTable], matrices: Sequence[npt.NDArray[np.float32]], file_rows: int
+    ) -> list[str]:
+        """Names of its target files, which follow from all that they are made of."""
+        made_of = [[k, tables[k].manifest.identity, matrices[k].tobytes().hex()] for k in self.contributions]
+        name = digest([made_of, self.first_row_id])[:12]
+        return [f"targets-{self.first_row_id:012d}-{name}-{i:06d}.parquet" for i in range(-(-self.rows // file_rows))]
+
+
+def prior_label(table: RowTable) -> str:
+    """Name of a contribution's prior, with the input size where one was chosen."""
+    prior: dict[str, Any] = table.manifest.config["prior"]
+    return str(prior["name"]) if prior["input_size"] is None else f"{prior['name']}@{prior['input_size']}"
+
+
+def check_together(tables: Sequence[RowTable]) -> None:
+    """Refuses contributions that cannot be brought to one space.
+
+    Raises:
+        InputError: there are none, or they differ in dimension or in the shared set.
+    """
+    if not tables:
+        raise InputError("no contributions to merge", "give the folder of each participant's contribution")
+    if len(tables) > 256:
+        raise InputError(f"{len(tables)} contributions, 256 are the most", "merge them in groups")
+    first = tables[0]
+    for table in tables[1:]:
+        if table.manifest.config["dim"] != first.manifest.config["dim"]:
+            raise InputError(
+                f"contributions differ in dim: {first.manifest.config['dim']} at {first.location}, "
+                f"{table.manifest.config['dim']} at {table.location}",
+                "encode them with the same --dim",
+            )
+        if _shared(table) != _shared(first):
+            raise InputError(
+                f"contributions differ in their shared set: {_shared_words(first)} at {first.location}, "
+                f"{_shared_words(table)} at {table.location}",
+                "encode them with the same shared pool (--shared FOLDER), or the same pool, --shared and seed",
+            )
+
+
+def _shared(table: RowTable) -> list[Any]:
+    manifest = table.manifest
+    if "shared" in manifest.inputs:
+        return [manifest.inputs["shared"]]
+    return [manifest.inputs["pool"], manifest.config["shared"], manifest.config["seed"]]
+
+
+def _shared_words(table: RowTable) -> str:
+    shared = _shared(table)
+    if len(shared) == 1:
+        return f"all of pool {shared[0][:12]}"
+    return f"shared {shared[1]:g}, seed {shared[2]} of pool {shared[0][:12]}"
+
+
+def group_by_pool(tables: Sequence[RowTable], allow_overlap: bool) -> list[Group]:
+    """Numbers the rows of all pools, and looks for rows that several contributions hold.
+
+    Args:
+        tables: contributions.
+        allow_overlap: take them as they are.
+
+    Returns:
+        One group for each pool, in the order of the first contributions.
+
+    Raises:
+        InputError: rows overlap: the same rows of one pool, or the same content in several pools.
+    """
+    if not allow_overlap:
+        _check_overlap(tables)
+    pools: dict[str, list[int]] = {}
+    for place, table in enumerate(tables):
+        pools.setdefault(table.manifest.inputs["pool"], []).append(place)
+    groups, start = [], 0
+    for pool, places in pools.items():
+        rows = int(tables[places[0]].manifest.summary["pool_rows"])
+        groups.append(Group(pool, tuple(places), rows, start))
+        start += rows
+    return groups
+
+
+def _check_overlap(tables: Sequence[RowTable]) -> None:
+    for first, second in combinations(tables, 2):
+        one_pool = first.manifest.inputs["pool"] == second.manifest.inputs["pool"]
+        # Parts of one assignment are disjoint by construction; anything else is looked at.
+        if (
+            one_pool
+            and _assignment(first)[:-1] == _assignment(second)[:-1]
+            and _assignment(first) != _assignment(second)
+        ):
+            continue
+        column = "row_id" if one_pool else "sample"
+        common = np.intersect1d(*(own_rows(t, [column]).column(column).to_numpy() for t in (first, second)))
+        if len(common):
+            what = f"rows of the same pool, such as row_id {common[0]}" if one_pool else "samples with the same content"
+            raise InputError(
+                f"{first.location} and {second.location} overlap: both hold {len(common)} {what}",
+                "give each row to one participant (--part), or take the first one's with --allow-overlap",
+            )
+
+
+def _disjoint(first: list[Any], second: list[Any]) -> bool:
+    return first[:-1] == second[:-1] and first[-1] != second[-1]
+
+
+def _assignment(table: RowTable) -> list[Any]:
+    return [table.manifest.config[name] for name in ("seed", "weights", "index")]
+
+
+def find_reference(tables: Sequence[RowTable], reference: str | None) -> int | None:
+    """Place of the named reference; None leaves the choice to uniformity.
+
+    Raises:
+        UsageError: it is not among the contributions, or several have its name.
+    """
+    if reference is None:
+        return None
+    labels = [prior_label(t) for t in tables]
+    names = [t.manifest.config["prior"]["name"] for t in tables]
+    found = [i for i in range(len(tables)) if reference in (labels[i], names[i], str(i))]
+    if len(found) != 1:
+        problem = f"is the name of several of {labels}" if found else f"is not among the contributions {labels}"
+        raise UsageError(f"reference {reference!r} {problem}", f"name one by its place, 0 to {len(tables) - 1}")
+    return found[0]

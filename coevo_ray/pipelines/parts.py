@@ -1,0 +1,118 @@
+"""Parts: what one participant wants of one shard, on its way between the stages of encode.
+
+A block of Ray Data holds one row per part; its arrays are binary cells, so that a stage hands parts of other
+participants on without looking into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+# Column -> type of the array in its cells.
+_ARRAYS = {"row_ids": np.int64, "own": np.bool_, "shared": np.bool_, "samples": np.uint64}
+_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("participant", pa.uint8()),
+        *((name, pa.binary()) for name in _ARRAYS),
+        ("keys", pa.list_(pa.string())),
+        ("reasons", pa.list_(pa.string())),
+        ("data", pa.large_binary()),
+        ("data_type", pa.string()),
+        ("data_shape", pa.list_(pa.int32())),
+        ("times", pa.map_(pa.string(), pa.float64())),
+        ("bytes_read", pa.int64()),
+        ("bytes_moved", pa.int64()),
+        ("ready", pa.float64()),
+    ]
+)
+
+
+@dataclass
+class Part:
+    """What one participant wants of one shard.
+
+    Attributes:
+        shard: number of the shard.
+        participant: place of the participant.
+        row_ids: int64[n], increasing.
+        own, shared: bool[n].
+        samples: uint64[n], hash of each row's content.
+        keys: the user's own ids.
+        reasons: why a row cannot be used; "" where it can.
+        data: [n, ...], prepared inputs at first, later projected features.
+        times: seconds of work by stage.
+        bytes_read: read from the pool for it.
+        bytes_moved: handed from stage to stage.
+        ready: when the actor that encoded it had loaded its model, in seconds since 1970.
+    """
+
+    shard: int
+    participant: int
+    row_ids: npt.NDArray[np.int64]
+    own: npt.NDArray[np.bool_]
+    shared: npt.NDArray[np.bool_]
+    samples: npt.NDArray[np.uint64]
+    keys: list[str]
+    reasons: list[str]
+    data: npt.NDArray[Any]
+    times: dict[str, float] = field(default_factory=dict)
+    bytes_read: int = 0
+    bytes_moved: int = 0
+    ready: float = 0.0
+
+
+def to_block(parts: list[Part]) -> pa.Table:
+    """Parts as a block."""
+    columns: dict[str, list[Any]] = {
+        "shard": [p.shard for p in parts],
+        "participant": [p.participant for p in parts],
+        **{name: [np.ascontiguousarray(getattr(p, name)).tobytes() for p in parts] for name in _ARRAYS},
+        "keys": [p.keys for p in parts],
+        "reasons": [p.reasons for p in parts],
+        "data": [pa.py_buffer(np.ascontiguousarray(p.data)) for p in parts],
+        "data_type": [p.data.dtype.str for p in parts],
+        "data_shape": [p.data.shape for p in parts],
+        "times": [list(p.times.items()) for p in parts],
+        "bytes_read": [p.bytes_read for p in parts],
+        "bytes_moved": [p.bytes_moved + p.data.nbytes for p in parts],
+        "ready": [p.ready for p in parts],
+    }
+    arrays = [pa.array(columns[f.name], f.type) for f in _SCHEMA if f.name != "data"]
+    arrays.insert(_SCHEMA.get_field_index("data"), _binary(columns["data"]))
+    return pa.Table.from_arrays(arrays, schema=_SCHEMA)
+
+
+def _binary(buffers: list[pa.Buffer]) -> pa.Array:
+    """One part is wrapped as it is, several are copied once: pyarrow would go through Python's bytes."""
+    offsets = np.concatenate([[0], np.cumsum([b.size for b in buffers])]).astype(np.int64)
+    joined = (
+        buffers[0] if len(buffers) == 1 else pa.py_buffer(np.concatenate([np.frombuffer(b, "u1") for b in buffers]))
+    )
+    return pa.Array.from_buffers(pa.large_binary(), len(buffers), [None, pa.py_buffer(offsets), joined])
+
+
+def from_block(block: pa.Table) -> Iterator[Part]:
+    """The parts of a block; `data` is a read-only view of it."""
+    for i in range(block.num_rows):
+        row = {name: block.column(name)[i] for name in block.column_names}
+        shape = row["data_shape"].as_py()
+        data = np.frombuffer(row["data"].as_buffer(), dtype=row["data_type"].as_py()).reshape(shape)
+        yield Part(
+            shard=row["shard"].as_py(),
+            participant=row["participant"].as_py(),
+            **{name: np.frombuffer(row[name].as_py(), dtype=kind) for name, kind in _ARRAYS.items()},
+            keys=row["keys"].as_py(),
+            reasons=row["reasons"].as_py(),
+            data=data,
+            times=dict(row["times"].as_py()),
+            bytes_read=row["bytes_read"].as_py(),
+            bytes_moved=row["bytes_moved"].as_py(),
+            ready=row["ready"].as_py(),
+        )

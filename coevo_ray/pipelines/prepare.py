@@ -1,0 +1,123 @@
+"""First stage of encode, on CPU tasks: reads the rows of a shard once and prepares each prior's inputs from them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from coevo_ray.pipelines.contribution import Plan
+from coevo_ray.pipelines.parts import Part, to_block
+from coevo_ray.pool.images import ImageError, decode_image, resized
+from coevo_ray.pool.pool import Pool
+from coevo_ray.priors.inputs import ColumnInput, ImageInput, PriorInput, TextInput
+from coevo_ray.store.row_table import vectors
+
+Prepared = tuple[npt.NDArray[Any], list[str]]
+
+
+class Prepare:
+    """Ray Data stage: shard -> one part for each participant that still needs it.
+
+    Args:
+        plan: which rows.
+        inputs: place of a participant -> what its prior takes from a row.
+    """
+
+    def __init__(self, plan: Plan, inputs: Mapping[int, PriorInput]) -> None:
+        self.plan, self.inputs = plan, dict(inputs)
+        self._pools: dict[str, Pool] = {}
+
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        """Reads and prepares one shard; `wanted` lists the participants."""
+        started = time.monotonic()
+        shard, wanted = int(batch["shard"][0]), [int(k) for k in batch["wanted"][0]]
+        rows = self.plan.row_ids(shard)
+        masks = {k: rows.wanted(k) for k in wanted}
+        ids = rows.ids[np.logical_or.reduce(list(masks.values()))]
+        pool = self._pools.setdefault(str(rows.pool), Pool(rows.pool))
+        before = pool.bytes_read
+        columns = sorted({self.inputs[k].column for k in wanted})
+        table = pool.read(ids, ["key", *columns])
+        read = time.monotonic()
+        samples = {column: _hashes(table.column(column)) for column in columns}
+        keys = table.column("key").to_pylist()
+        seats = {k: np.searchsorted(ids, rows.ids[masks[k]]) for k in wanted}
+        prepared = _prepare(table, {k: self.inputs[k] for k in wanted}, seats)
+        parts = [
+            Part(
+                shard=shard,
+                participant=k,
+                row_ids=rows.ids[masks[k]],
+                own=rows.own(k)[masks[k]],
+                shared=rows.shared[masks[k]],
+                samples=samples[self.inputs[k].column][seats[k]],
+                keys=[keys[i] for i in seats[k]],
+                reasons=prepared[k][1],
+                data=prepared[k][0],
+            )
+            for k in wanted
+        ]
+        # What is done once for all of them is counted with the first.
+        parts[0].bytes_read = pool.bytes_read - before
+        parts[0].times = {"read": read - started, "prepare": time.monotonic() - read}
+        return to_block(parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pools": {}}
+
+
+def _hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """uint64[n]: BLAKE2b of each cell's bytes."""
+    if pa.types.is_fixed_size_list(column.type):
+        cells: Any = vectors(column)
+    else:
+        cells = (cell.as_buffer() for chunk in column.chunks for cell in chunk)
+    digests = [hashlib.blake2b(cell, digest_size=8).digest() for cell in cells]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def _prepare(
+    table: pa.Table, inputs: dict[int, PriorInput], seats: dict[int, npt.NDArray[np.int64]]
+) -> dict[int, Prepared]:
+    images = {k: spec for k, spec in inputs.items() if isinstance(spec, ImageInput)}
+    prepared = _images(table.column("image"), images, seats) if images else {}
+    for k, spec in inputs.items():
+        if isinstance(spec, TextInput):
+            texts = table.column("text").take(pa.array(seats[k])).to_pylist()
+            prepared[k] = (spec.tokenize(texts), [""] * len(texts))
+        elif isinstance(spec, ColumnInput):
+            values = vectors(table.column(spec.column))[seats[k]]
+            prepared[k] = (values, [""] * len(values))
+    return prepared
+
+
+def _images(
+    column: pa.ChunkedArray, inputs: dict[int, ImageInput], seats: dict[int, npt.NDArray[np.int64]]
+) -> dict[int, Prepared]:
+    """Each image is decoded once, and resized once for each kind of input, whoever wants it."""
+    arrays = {k: np.empty((len(seats[k]), *spec.shape), dtype=np.uint8) for k, spec in inputs.items()}
+    reasons = {k: [""] * len(seats[k]) for k in inputs}
+    takers: list[list[tuple[int, int]]] = [[] for _ in range(len(column))]
+    for k in inputs:
+        for seat, row in enumerate(seats[k]):
+            takers[row].append((k, seat))
+    for data, who in zip(column, takers, strict=True):
+        made: dict[ImageInput, npt.NDArray[np.uint8]] = {}
+        try:
+            image = decode_image(data.as_py())
+        except ImageError as error:
+            for k, seat in who:
+                arrays[k][seat], reasons[k][seat] = 0, error.reason
+            continue
+        for k, seat in who:
+            spec = inputs[k]
+            if spec not in made:
+                made[spec] = resized(image, spec.size, spec.crop)
+            arrays[k][seat] = made[spec]
+    return {k: (arrays[k], reasons[k]) for k in inputs}

@@ -1,0 +1,164 @@
+"""Targets as a dataset: joined to a pool by row_id, for Ray or for PyTorch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import torch
+from torch.utils.data import Dataset
+
+from coevo_ray.errors import InputError
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable, vectors
+
+_COLUMNS = ("key", "image", "label", "split")
+_BLOCK_ROWS = 4096
+Int64Array = npt.NDArray[np.int64]
+
+
+class Targets:
+    """A target table, alone or with the columns of a pool.
+
+    Args:
+        table: the targets.
+        pool: the pool that its rows are of; of several merged pools, the one whose rows are wanted. None for all
+            targets, without a pool's columns.
+        columns: columns of the pool to add.
+
+    Attributes:
+        card: priors, uniformity, alignment, licences, costs; as in `card.json`.
+        row_ids: int64[rows], the pool's own where there is a pool, else those of the targets.
+
+    Raises:
+        InputError: the targets were not made from this pool, or a column is not in it.
+    """
+
+    def __init__(self, table: RowTable, pool: Pool | None = None, columns: Sequence[str] = _COLUMNS) -> None:
+        self.table, self.pool = table, pool
+        self.card: dict[str, Any] = table.location.child("card.json").read_json()
+        self.first_row_id, ids = 0, table.row_ids()
+        self.columns: list[str] = []
+        if pool is not None:
+            start, rows = _place(table, pool)
+            ids = ids[(ids >= start) & (ids < start + rows)] - start
+            self.first_row_id = start
+            self.columns = [c for c in columns if c not in ("row_id", "target", "prior")]
+            pool.read(ids[:1], self.columns)  # a column that is not there shows now
+        self.row_ids: Int64Array = ids
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def read(self, row_ids: Int64Array) -> pa.Table:
+        """Some rows: `row_id`, `target`, `prior`, and the pool's columns.
+
+        Args:
+            row_ids: int64[n], strictly increasing, among `row_ids`.
+
+        Raises:
+            InputError: a row is not there.
+        """
+        made = self.table.read(row_ids + self.first_row_id, ["target", "prior"])
+        made = made.set_column(0, "row_id", pa.array(row_ids))
+        if self.pool is not None and self.columns:
+            of_pool = self.pool.read(row_ids, self.columns)
+            for name in self.columns:
+                made = made.append_column(name, of_pool.column(name))
+        return made
+
+    def dataset(self) -> ray.data.Dataset:
+        """A Ray Dataset of all rows, in blocks of up to 4 096; they are read when it is consumed."""
+        blocks = [{"first": int(first)} for first in range(0, len(self), _BLOCK_ROWS)]
+        if not blocks:
+            return ray.data.from_arrow(self.read(self.row_ids))
+        here = ray.put(self)
+
+        def read(row: dict[str, Any]) -> Iterator[pa.Table]:
+            targets: Targets = ray.get(here)
+            first = int(row["first"][0])
+            yield targets.read(targets.row_ids[first : first + _BLOCK_ROWS])
+
+        return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(read, batch_size=1)
+
+    def torch(self) -> TorchTargets:
+        """A map-style PyTorch dataset."""
+        return TorchTargets(self)
+
+
+class TorchTargets(Dataset[dict[str, Any]]):
+    """Targets for `torch.utils.data.DataLoader`.
+
+    Items are dicts with `row_id`, `target float32[n]`, `prior` and the pool's columns, images as encoded bytes.
+
+    A whole batch is read at once (`__getitems__`). Shuffled epochs over pools larger than memory go faster with
+    `coevo_ray.Feed`, which visits row groups in shuffled order.
+
+    Args:
+        targets: the targets.
+    """
+
+    def __init__(self, targets: Targets) -> None:
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """The items at some places, in their order."""
+        wanted = self.targets.row_ids[np.asarray(indices, dtype=np.int64)]
+        ids, seats = np.unique(wanted, return_inverse=True)
+        table = self.targets.read(ids)
+        targets = torch.from_numpy(vectors(table.column("target")))
+        rest = table.drop_columns(["target"]).to_pylist()
+        return [{**rest[seat], "target": targets[seat]} for seat in seats]
+
+
+def load_targets(
+    uri: str | os.PathLike[str],
+    pool: Pool | str | os.PathLike[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> Targets:
+    """Opens targets, and joins them to a pool by row_id.
+
+    Args:
+        uri: folder of the targets, or of `encode`, which holds them as `targets/`.
+        pool: the pool or its folder; None for the targets alone.
+        columns: columns of the pool to add; None for all of its key, image (or text), label and split.
+
+    Returns:
+        The targets; `.dataset()` is a Ray Dataset, `.torch()` a PyTorch dataset.
+
+    Raises:
+        InputError: there are no targets, they were not made from this pool, or a column is not there.
+    """
+    location = Location.parse(uri)
+    inside = location.child("targets")
+    table = RowTable(inside if inside.child("manifest.json").is_file() else location, "targets")
+    if pool is None:
+        return Targets(table)
+    opened = pool if isinstance(pool, Pool) else Pool.open(pool)
+    usual = [opened.modality if name == "image" else name for name in _COLUMNS]
+    return Targets(table, opened, usual if columns is None else columns)
+
+
+def _place(table: RowTable, pool: Pool) -> tuple[int, int]:
+    """Where a pool's rows begin among those of the targets, and how many there are."""
+    pools = table.manifest.summary["pools"]
+    for entry in pools:
+        if entry["identity"] == pool.manifest.identity:
+            return int(entry["first_row_id"]), int(entry["rows"])
+    raise InputError(
+        f"{table.location} was not made from the pool at {pool.location} ({pool.manifest.identity[:12]}), "
+        f"but from {[entry['identity'][:12] for entry in pools]}",
+        "give the pool that was encoded; a pool that has grown since must be encoded again",
+    )
