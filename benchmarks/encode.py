@@ -118,9 +118,7 @@ def _where_time_goes(repeats: list[Turns], actors: int) -> dict[str, Any]:
         "overhead_share": middle([_overhead_share(o, actors) for o in ours]),
         "stage_seconds": {name: middle([o["stage_seconds"][name] for o in ours]) for name in ours[0]["stage_seconds"]},
         "waiting_share": middle([o["waiting_share"] for o in ours]),
-        "seconds": {
-            name: middle([o[f"{name}_seconds"] for o in ours]) for name in ("session", "encode", "steady", "fit")
-        },
+        "seconds": {name: middle([o[f"{name}_seconds"] for o in ours]) for name in clocks},
     }
 
 

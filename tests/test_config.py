@@ -51,7 +51,7 @@ def _with(path: str, value: Any) -> dict[str, Any]:
         ("encode.dim", 1, "encode.dim"),
         ("encode.reference", "other:1", "not one of the priors"),
         ("encode.priors", ["a:b", "a:b"], "named twice"),
-        ("encode.shared", 10.5, "whole number of rows"),
+        ("encode.shared", 10.5, "whole rows"),
         ("sae", {"latents": 4, "k": 5}, "5 active factors of only 4"),
         ("gate", None, "there is no gate"),
         ("train", {"policies": ["nice"]}, "train.policies"),
