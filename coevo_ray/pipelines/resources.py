@@ -67,19 +67,27 @@ def waves(items: Sequence[Item], compute_of: Callable[[Item], Compute]) -> list[
         items: participants.
         compute_of: what each of them asks for.
     """
-    have = _total(_nodes())
-    groups: list[list[Item]] = []
-    taken: Resources = {}
-    for item in items:
-        compute = compute_of(item)
+    groups = fit_waves([compute_of(item) for item in items], _total(_nodes()))
+    return [[items[i] for i in group] for group in groups]
+
+
+def fit_waves(computes: Sequence[Compute], have: Resources) -> list[list[int]]:
+    """The places of those that run together, wave by wave; one reading task always finds room.
+
+    Args:
+        computes: what each participant asks for.
+        have: what there is, by name.
+    """
+    groups: list[list[int]] = []
+    left: Resources = {}
+    for index, compute in enumerate(computes):
         need = _need(compute)
-        left = {name: have.get(name, 0.0) - taken.get(name, 0.0) for name in need}
-        left["CPU"] -= compute.reader_cpus
-        if not groups or any(need[name] > left[name] for name in need):
+        room = {**left, "CPU": left.get("CPU", 0.0) - compute.reader_cpus}
+        if not groups or any(need[name] > room.get(name, 0.0) for name in need):
             groups.append([])
-            taken = {}
-        groups[-1].append(item)
-        taken = {name: taken.get(name, 0.0) + need[name] for name in need}
+            left = dict(have)
+        groups[-1].append(index)
+        left = {name: left.get(name, 0.0) - need[name] for name in need}
     return groups
 
 

@@ -44,3 +44,42 @@ class Constant:
 class WrongShape:
     def __init__(self) -> None:
         self.module, self.dim, self.input_size = _OneRow(), 192, 8
+
+
+class _Linear(nn.Module):
+    matrix: torch.Tensor
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = images.flatten(1)
+        features: torch.Tensor = (pixels - pixels.mean(dim=1, keepdim=True)) @ self.matrix
+        return features
+
+
+def _random(seed: int, rows: int, columns: int) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+class Pixels:
+    """As many features as the tests' targets have dimensions, so that projection is a rotation too."""
+
+    def __init__(self) -> None:
+        self.module, self.dim, self.input_size = _Linear(_random(1, 192, 8)), 8, 8
+
+
+class Rotated:
+    """Pixels, turned."""
+
+    def __init__(self) -> None:
+        turn = torch.linalg.qr(_random(2, 8, 8))[0]
+        self.module, self.dim, self.input_size = _Linear(_random(1, 192, 8) @ turn), 8, 8
+
+
+class Shuffled:
+    """Another encoder of the same images."""
+
+    def __init__(self) -> None:
+        self.module, self.dim, self.input_size = _Linear(_random(3, 192, 12).abs().sqrt()), 12, 8
