@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -83,3 +88,50 @@ class Shuffled:
 
     def __init__(self) -> None:
         self.module, self.dim, self.input_size = _Linear(_random(3, 192, 12).abs().sqrt()), 12, 8
+
+
+FLAG = Path(tempfile.gettempdir()) / f"coevo-tests-fault-{os.getuid()}"
+
+
+class _Faulty(nn.Module):
+    """Pixels, until the flag is set: then what the flag says happens once, in whichever actor sees it first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = Pixels().module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 1:  # not in the check that is made when it is loaded
+            self._fault()
+        features: torch.Tensor = self.pixels(images)
+        return features
+
+    def _fault(self) -> None:
+        try:
+            what = FLAG.read_text()
+            FLAG.unlink()
+        except FileNotFoundError:
+            return
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif what.startswith("lose "):  # the disk that holds the folder goes away
+            folder = Path(what.removeprefix("lose "))
+            folder.rename(folder.with_suffix(".gone"))
+            folder.write_text("not a folder")
+
+
+class Faulty:
+    def __init__(self) -> None:
+        self.module, self.dim, self.input_size = _Faulty(), 8, 8
+
+
+class _Raises(_Linear):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 1:
+            raise RuntimeError("no such kernel")
+        return super().forward(images)
+
+
+class Raises:
+    def __init__(self) -> None:
+        self.module, self.dim, self.input_size = _Raises(_random(1, 192, 8)), 8, 8
