@@ -17,8 +17,6 @@ _CONFIG: dict[str, Any] = {
         ],
         "dim": 128,
         "shared": 0.2,
-        "shard_rows": 256,
-        "compute": {"actors": 1, "cpus": 1},
     },
     "sae": {"latents": 256, "k": 16, "epochs": 40},
     "gate": {"seed_fraction": 0.05, "round_fraction": 0.05},

@@ -41,7 +41,7 @@ Int64Array = npt.NDArray[np.int64]
 _SHARD_BYTES = 64 << 20
 _MOST_ROWS, _LEAST_ROWS = 4096, 64
 # Small pools still fill every actor.
-_LEAST_SHARDS = 16
+_LEAST_SHARDS = 8
 _WRITE_CPUS = 0.1
 _COUNTED_SHARDS = 512
 
@@ -240,6 +240,7 @@ class Made:
         bytes_read, bytes_moved: see `parts.Part`.
         seconds: wall clock of the wave.
         startup: of them, until the first actor had its model.
+        side_by_side: participants of the wave.
     """
 
     files: list[FileEntry] = field(default_factory=list)
@@ -250,6 +251,7 @@ class Made:
     bytes_moved: int = 0
     seconds: float = 0.0
     startup: float = 0.0
+    side_by_side: int = 1
 
 
 def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict[int, Made]:
@@ -300,8 +302,9 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
         mine.bytes_moved += row["bytes_moved"]
         ready = max(0.0, row["ready"] - started)
         mine.startup = min(mine.startup, ready) if mine.startup else ready
+    seconds = time.time() - started
     for one in made.values():
-        one.seconds = time.time() - started
+        one.seconds, one.side_by_side = seconds, len(made)
     return made
 
 
@@ -353,6 +356,7 @@ def _finish(
         "bytes_read": made.bytes_read,
         "bytes_moved": made.bytes_moved,
         "seconds": round(made.seconds, 3),
+        "side_by_side": made.side_by_side,
         "startup_seconds": round(made.startup, 3),
         "stage_seconds": {name: round(seconds, 3) for name, seconds in sorted(made.times.items())},
         "waiting_share": round(waiting / (waiting + busy), 4) if busy else None,

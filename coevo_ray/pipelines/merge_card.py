@@ -23,6 +23,7 @@ _FROM_CONTRIBUTION = (
     "rejected",
     "rows_per_s",
     "seconds",
+    "side_by_side",
     "startup_seconds",
     "stage_seconds",
     "waiting_share",
@@ -33,7 +34,16 @@ _FROM_CONTRIBUTION = (
     "projection_seed",
 )
 # They differ from run to run, and the card is part of the targets' identity.
-_TIMES = ("seconds", "rows_per_s", "startup_seconds", "stage_seconds", "waiting_share", "bytes_read", "bytes_moved")
+_TIMES = (
+    "seconds",
+    "side_by_side",
+    "rows_per_s",
+    "startup_seconds",
+    "stage_seconds",
+    "waiting_share",
+    "bytes_read",
+    "bytes_moved",
+)
 
 
 class Measured(Protocol):

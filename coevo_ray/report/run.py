@@ -91,7 +91,8 @@ def _pick(manifest: Manifest, *names: str) -> Summary:
 def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> Summary:
     """What `summary.json` holds; figures come from the manifests, so that a repeated run gives the same."""
     encode = stages["encode"].summary
-    encode_seconds = encode["seconds"] + sum(p["seconds"] for p in encode["priors"])
+    # Participants that ran side by side all state the seconds of their wave.
+    encode_seconds = encode["seconds"] + sum(p["seconds"] / p["side_by_side"] for p in encode["priors"])
     prior_names = ("name", "uniformity", "alignment_r2", "rows", "rejected", "rows_per_s", "reference", "bytes_to_send")
     summary: Summary = {
         "title": config.title,

@@ -161,7 +161,16 @@ def test_the_summary_is_the_card(made: Path) -> None:
     table, parts = targets_at(made), contributions_at(made)
     summary = table.manifest.summary
     written = json.loads((made / "targets" / "card.json").read_text())
-    costs = {"seconds", "rows_per_s", "startup_seconds", "stage_seconds", "waiting_share", "bytes_read", "bytes_moved"}
+    costs = {
+        "seconds",
+        "side_by_side",
+        "rows_per_s",
+        "startup_seconds",
+        "stage_seconds",
+        "waiting_share",
+        "bytes_read",
+        "bytes_moved",
+    }
     assert {**{k: v for k, v in summary.items() if k not in costs}, "priors": 0} == {**written, "priors": 0}
     for card, full in zip(written["priors"], summary["priors"], strict=True):
         assert card == {k: v for k, v in full.items() if k not in costs}
