@@ -21,10 +21,11 @@ from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
 from coevo_ray.core.rows import choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.contribution import OWN, Plan, open_contribution, read_shard_rejects
-from coevo_ray.pipelines.encode_stages import EncodeParts, Participant, WriteParts
+from coevo_ray.pipelines.encode_parts import EncodeParts, Participant
 from coevo_ray.pipelines.merge import merge
 from coevo_ray.pipelines.prepare import Prepare
 from coevo_ray.pipelines.resources import settle, waves
+from coevo_ray.pipelines.write_parts import WriteParts
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
 from coevo_ray.priors.base import PriorInfo
@@ -42,7 +43,6 @@ _SHARD_BYTES = 64 << 20
 _MOST_ROWS, _LEAST_ROWS = 4096, 64
 # Small pools still fill every actor.
 _LEAST_SHARDS = 8
-_WRITE_CPUS = 0.1
 _COUNTED_SHARDS = 512
 
 
@@ -272,12 +272,12 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
     started = time.time()
     made = {who.place: Made() for who in participants}
     missing = {who.place: _resume(plan, who.location, made[who.place]) for who in participants}
+    reader_cpus = participants[0].compute.reader_cpus
     todo = sorted(set().union(*missing.values()))
     shards = [{"shard": s, "wanted": [k for k in made if s in missing[k]]} for s in todo]
 
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
         inputs = {who.place: who.input for who in participants}
-        reader_cpus = participants[0].compute.reader_cpus
         dataset = dataset.map_batches(Prepare(plan, inputs), batch_size=None, num_cpus=reader_cpus)
         for who in participants:
             dataset = dataset.map_batches(
@@ -290,7 +290,7 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
                 num_gpus=who.compute.gpus,
             )
         write = WriteParts(plan, {who.place: who.location for who in participants})
-        return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=_WRITE_CPUS)
+        return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=reader_cpus)
 
     for row in run_shards(title, shards, stages, total=_rows_to_do(plan, missing)):
         mine = made[row["participant"]]

@@ -96,3 +96,9 @@ def _configure_data() -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that they are off
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # An error comes back to the caller as it was raised; its printed trace hides that in a page of Ray's own frames.
+    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
+    # It advises to declare the memory of workers, most of which is PyTorch's libraries, shared by all of them.
+    detectors = getattr(context, "issue_detectors_config", None)  # not in the oldest versions
+    if detectors is not None:
+        detectors.high_memory_detector_config.detection_time_interval_s = -1

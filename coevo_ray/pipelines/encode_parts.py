@@ -1,10 +1,9 @@
-"""The later stages of encode: an actor pool for each prior, then CPU tasks that write."""
+"""Second stage of encode: an actor pool for each prior."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +13,12 @@ import torch
 from coevo_ray.config import Compute, PriorConfig
 from coevo_ray.core.projection import finite_rows, project, projection_matrix
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import Plan, write_shard_rejects
 from coevo_ray.pipelines.parts import Part, from_block, to_block
-from coevo_ray.pool.rejects import Reject
 from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Encoder, Precision
 from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import load_prior
-from coevo_ray.store.artifact import write_table
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import vector_column
 
 
 @dataclass(frozen=True)
@@ -134,45 +129,3 @@ class EncodeParts:
         except InputError as error:
             first, last = (part.keys[0], part.keys[-1]) if part.keys else ("none", "none")
             raise InputError(f"{error.cause} (rows with keys {first} to {last})", error.remedy) from error
-
-
-class WriteParts:
-    """Ray Data stage: writes each encoded part as a file of its contribution; returns a small row about it.
-
-    Args:
-        plan: names of the files.
-        locations: place of a participant -> folder of its contribution.
-    """
-
-    def __init__(self, plan: Plan, locations: dict[int, Location]) -> None:
-        self.plan, self.locations = plan, locations
-
-    def __call__(self, block: pa.Table) -> dict[str, Any]:
-        """Writes the parts of one block."""
-        rows = [self._write(part) for part in from_block(block)]
-        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {"rows": []}
-
-    def _write(self, part: Part) -> dict[str, Any]:
-        started = time.monotonic()
-        good = np.array([reason == "" for reason in part.reasons], dtype=bool)
-        rejects = [Reject(k, "encode", r) for k, r in zip(part.keys, part.reasons, strict=True) if r]
-        location, name = self.locations[part.participant], self.plan.name(part.shard)
-        columns = {
-            "row_id": part.row_ids[good],
-            "own": part.own[good],
-            "shared": part.shared[good],
-            "feature": vector_column(part.data[good]),
-            "sample": part.samples[good],
-        }
-        write_shard_rejects(location, name, rejects)
-        entry = write_table(location, f"{name}.parquet", pa.table(columns), group_rows=4096)
-        return {
-            "participant": part.participant,
-            "rows": entry.rows,
-            "result": entry,
-            "rejects": rejects,
-            "times": {**part.times, "write": time.monotonic() - started},
-            "bytes_read": part.bytes_read,
-            "bytes_moved": part.bytes_moved,
-            "ready": part.ready,
-        }

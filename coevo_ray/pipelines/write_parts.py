@@ -1,0 +1,58 @@
+"""Last stage of encode, on CPU tasks that write what actors made. No PyTorch here: their workers stay small."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from coevo_ray.pipelines.contribution import Plan, write_shard_rejects
+from coevo_ray.pipelines.parts import Part, from_block
+from coevo_ray.pool.rejects import Reject
+from coevo_ray.store.artifact import write_table
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import vector_column
+
+
+class WriteParts:
+    """Ray Data stage: writes each encoded part as a file of its contribution; returns a small row about it.
+
+    Args:
+        plan: names of the files.
+        locations: place of a participant -> folder of its contribution.
+    """
+
+    def __init__(self, plan: Plan, locations: dict[int, Location]) -> None:
+        self.plan, self.locations = plan, locations
+
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
+        """Writes the parts of one block."""
+        rows = [self._write(part) for part in from_block(block)]
+        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {"rows": []}
+
+    def _write(self, part: Part) -> dict[str, Any]:
+        started = time.monotonic()
+        good = np.array([reason == "" for reason in part.reasons], dtype=bool)
+        rejects = [Reject(k, "encode", r) for k, r in zip(part.keys, part.reasons, strict=True) if r]
+        location, name = self.locations[part.participant], self.plan.name(part.shard)
+        columns = {
+            "row_id": part.row_ids[good],
+            "own": part.own[good],
+            "shared": part.shared[good],
+            "feature": vector_column(part.data[good]),
+            "sample": part.samples[good],
+        }
+        write_shard_rejects(location, name, rejects)
+        entry = write_table(location, f"{name}.parquet", pa.table(columns), group_rows=4096)
+        return {
+            "participant": part.participant,
+            "rows": entry.rows,
+            "result": entry,
+            "rejects": rejects,
+            "times": {**part.times, "write": time.monotonic() - started},
+            "bytes_read": part.bytes_read,
+            "bytes_moved": part.bytes_moved,
+            "ready": part.ready,
+        }
