@@ -44,6 +44,17 @@ def test_selection_gives_its_keys() -> None:
         assert result[key] == result["by_policy"]["factors"][key]
 
 
+def test_ingest_gives_its_keys() -> None:
+    result = _run("ingest", "--rows", "20000")
+    assert result["rows"] == 20_000
+    assert result["by_mode"].keys() == {"key", "content"}
+    for mode in result["by_mode"].values():
+        assert mode["seconds"].keys() == mode["peak_bytes_per_row_up_to"].keys()
+        assert mode["peak_bytes_per_row"] > 16  # the hashes alone
+        assert 0 < mode["names_bytes_per_row"] < 10
+    assert result["peak_bytes_per_row"] == result["by_mode"]["key"]["peak_bytes_per_row"]
+
+
 @pytest.mark.slow
 def test_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None:
     result = _run("encode", "--rows", "300", "--shard-rows", "128")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -11,26 +11,45 @@ import pyarrow as pa
 
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
+from coevo_ray.pool.entries import Modality
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
 TRAIN, TEST = 0, 1
-SCHEMA = pa.schema(
-    [
-        ("row_id", pa.int64()),
-        ("key", pa.string()),
-        ("image", pa.binary()),
-        ("label", pa.int64()),
-        ("split", pa.int8()),
-    ]
-)
+CONTENT_BYTES = 16
+
+
+def pool_schema(modality: Modality, features: Mapping[str, int], content: bool = False) -> pa.Schema:
+    """The columns of a pool.
+
+    Args:
+        modality: what its samples are.
+        features: name and dimension of the user's vectors.
+        content: whether each row's content hash is kept, against which later rows are compared.
+    """
+    return pa.schema(
+        [
+            ("row_id", pa.int64()),
+            ("key", pa.string()),
+            (modality, pa.binary() if modality == "image" else pa.string()),
+            ("label", pa.int64()),
+            ("split", pa.int8()),
+            *([("content", pa.binary(CONTENT_BYTES))] if content else []),
+            *((name, pa.list_(pa.float32(), dimension)) for name, dimension in features.items()),
+        ]
+    )
+
+
+SCHEMA = pool_schema("image", {})
 
 
 class Pool(RowTable):
     """A finished pool.
 
-    Columns: `row_id int64` dense from 0, `key string`, `image binary` (encoded bytes as they came), `label int64`
-    (nullable), `split int8` (0 train, 1 test).
+    Columns: `row_id int64` dense from 0, `key string`, `image binary` (encoded bytes) or `text string`, `label int64`
+    (nullable), `split int8` (0 train, 1 test), and the user's vectors, each `fixed_size_list<float32>[d]`. Where
+    duplicates were rejected by content also `content fixed_size_binary[16]`, BLAKE2b of the bytes (or text) as they
+    came.
 
     Args:
         location: its folder.
@@ -53,16 +72,6 @@ class Pool(RowTable):
         """
         return cls(Location.parse(uri))
 
-    @property
-    def modality(self) -> Literal["image", "text"]:
-        """What its rows are."""
-        return "image"
-
-    @property
-    def features(self) -> dict[str, int]:
-        """The user's own feature columns and their dimension."""
-        return {}
-
     def splits(self) -> npt.NDArray[np.int8]:
         """int8[rows]: 0 train, 1 test."""
         result: npt.NDArray[np.int8] = self.column("split").to_numpy()
@@ -80,6 +89,16 @@ class Pool(RowTable):
         """int64[rows], -1 where there is none. For oracles, training and evaluation only; selection never reads it."""
         result: Int64Array = self.column("label").fill_null(-1).to_numpy().astype(np.int64)
         return result
+
+    @property
+    def modality(self) -> Modality:
+        """What its samples are, and the name of their column. Pools from before there were texts hold images."""
+        return "text" if self.manifest.summary.get("modality") == "text" else "image"
+
+    @property
+    def features(self) -> dict[str, int]:
+        """Name and dimension of the user's own vector columns."""
+        return {str(name): int(d) for name, d in self.manifest.summary.get("features", {}).items()}
 
     @property
     def classes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import FileEntry, write_table
+from coevo_ray.store.artifact import MANIFEST, FileEntry, load_manifest, write_table
 from coevo_ray.store.location import Location
 
 REJECTS = "rejects.parquet"
+_PART = re.compile(r"rejects-\d{6,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,13 @@ def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> No
     )
 
 
-def write_rejects(folder: Location, rejects: Iterable[Reject]) -> list[FileEntry]:
+def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) -> list[FileEntry]:
     """Writes the rejects table, ordered by stage and key; no file where nothing was rejected.
+
+    Args:
+        folder: the artifact's folder.
+        rejects: the rejected rows.
+        part: 0 for the artifact's first making, n for what was appended in the n-th place: each has its own file.
 
     Raises:
         StoppedError: the store refused.
@@ -79,15 +86,23 @@ def write_rejects(folder: Location, rejects: Iterable[Reject]) -> list[FileEntry
     if not rows:
         return []
     columns = {name: [getattr(r, name) for r in rows] for name in ("key", "stage", "reason")}
-    entry = write_table(folder, REJECTS, pa.table(columns))
+    entry = write_table(folder, _name(part), pa.table(columns))
     return [FileEntry(entry.path, 0, entry.bytes, entry.sha256)]  # not counted among the artifact's own rows
 
 
 def read_rejects(folder: Location) -> list[Reject]:
-    """The rejects of a finished artifact; empty where there are none."""
+    """The rejects of a finished artifact, in the order of its parts; empty where there are none."""
     import pyarrow.parquet as pq
 
-    file = folder.child(REJECTS)
-    if not file.is_file():
+    if not folder.exists():
         return []
-    return [Reject(**row) for row in pq.read_table(file.path, filesystem=file.file_system).to_pylist()]
+    names = {name for name in folder.files() if name == REJECTS or _PART.fullmatch(name)}
+    if folder.child(MANIFEST).is_file():  # an append that was cut off may have left a part that does not count
+        names &= {file.path for file in load_manifest(folder).files}
+    files = [folder.child(name) for name in sorted(names, key=lambda name: (name != REJECTS, name))]
+    tables = [pq.read_table(file.path, filesystem=file.file_system) for file in files]
+    return [Reject(**row) for table in tables for row in table.to_pylist()]
+
+
+def _name(part: int) -> str:
+    return f"rejects-{part:06d}.parquet" if part else REJECTS

@@ -1,242 +1,251 @@
-"""Sources: image folders and Parquet, cut into shards that do not depend on parallelism.
+"""Sources: image folders, Parquet and tars, cut into shards that do not depend on parallelism.
 
-Listing a source only looks at names and footers; the bytes are read shard by shard in the workers.
+Listing a source looks at names, footers and headers only; the bytes are read shard by shard in the workers. Of an image
+folder's names the driver keeps a few packed bytes each.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
+import numpy.typing as npt
 
 from coevo_ray.config import Source
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.entries import Entry, Reading, SourceShard, pack_names
+from coevo_ray.pool.listing import walk
+from coevo_ray.pool.parquet_source import is_parquet, list_parquet, read_parquet
+from coevo_ray.pool.tar_source import IMAGE_EXTENSIONS, cut_tar, is_tar, list_tars, read_tar
 from coevo_ray.store.location import Location
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+__all__ = [
+    "DATASET",
+    "Entry",
+    "SourceShard",
+    "check_source",
+    "cut",
+    "distinguish",
+    "list_source",
+    "read_keys",
+    "read_shard",
+    "same_classes",
+]
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One sample of a source, before it has a row_id.
-
-    Attributes:
-        key: the user's own id.
-        image: encoded bytes as they came, or None where they are missing.
-        label: the class number, or None.
-        error: why it cannot be used, or "".
-    """
-
-    key: str
-    image: bytes | None
-    label: int | None
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class SourceShard:
-    """A run of consecutive entries of one source.
-
-    Attributes:
-        source: the settings of the source.
-        files: image folder: relative file names; Parquet: the one file.
-        start, rows: Parquet: the rows of that file.
-        classes: image folder: class names, whose positions are the labels; empty without classes.
-        prefix: put before keys that are made of file names, where several sources hold the same names.
-    """
-
-    source: Source
-    files: tuple[str, ...]
-    start: int
-    rows: int
-    classes: tuple[str, ...] = ()
-    prefix: str = ""
+IMAGE_SUFFIXES = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
+DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
 
 
 def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
-    """Cuts a source into shards of at most `shard_rows` entries.
+    """Cuts a source into shards of at most `shard_rows` entries; tars are left whole for `cut`.
 
     Raises:
-        InputError: the path does not exist, or holds no images and no Parquet; a column is missing.
-        UsageError: the store cannot be opened.
+        InputError: the path does not exist, or holds nothing of the wanted format; a column is missing.
+        UsageError: the store cannot be opened, or a setting does not fit the format.
     """
     location = Location.parse(source.uri)
     if not location.exists():
         raise InputError(f"source {source.uri} does not exist", "check the path (relative ones start where you are)")
-    names = [location.name] if location.is_file() else location.files(recursive=True)
-    parquet = [n for n in names if _is_parquet(n)]
-    images = [n for n in names if n.lower().endswith(IMAGE_SUFFIXES)]
-    chosen = source.format if source.format != "auto" else ("parquet" if parquet and not images else "images")
-    if chosen == "parquet":
-        return _list_parquet(source, location, parquet, shard_rows)
-    return _list_images(source, location, images, shard_rows, seen=len(names))
+    found = _Found(source, location, shard_rows)
+    chosen = source.format if source.format != "auto" else found.best_format()
+    if chosen == "webdataset":
+        return list_tars(source, location, found.tars)
+    if chosen in ("parquet", "huggingface"):
+        return list_parquet(source, location, found.parquet, shard_rows)
+    return found.image_shards()
 
 
-def _list_images(
-    source: Source, location: Location, images: list[str], shard_rows: int, seen: int
-) -> list[SourceShard]:
-    if not images:
-        raise InputError(
-            f"no images in {source.uri}: {seen} files, none ends in {', '.join(IMAGE_SUFFIXES[:4])}, ...",
-            "give a folder of images (sub-folders are classes) or of Parquet files",
-        )
-    if location.is_file():
-        raise InputError(f"{source.uri} is one image", "give the folder that holds the images")
-    classes = tuple(sorted({name.split("/", 1)[0] for name in images if "/" in name}))
-    shards = []
-    for start in range(0, len(images), shard_rows):
-        files = tuple(images[start : start + shard_rows])
-        shards.append(SourceShard(source, files, start, len(files), classes))
-    return shards
+class _Found:
+    """One pass over the names of a source: image names in packed runs of `shard_rows`, the few others as they are."""
 
+    def __init__(self, source: Source, location: Location, shard_rows: int) -> None:
+        self.source, self.location = source, location
+        self.parquet: list[str] = []
+        self.tars: list[str] = []
+        self.packed: list[tuple[bytes, int]] = []
+        self.classes: set[str] = set()
+        self.seen = 0
+        self.wants_images = source.text_column is None and source.format in ("auto", "images")
+        run: list[str] = []
+        for name in [location.name] if location.is_file() else walk(location):
+            self.seen += 1
+            if is_parquet(name):
+                self.parquet.append(name)
+            elif is_tar(name):
+                self.tars.append(name)
+            elif self.wants_images and name.lower().endswith(IMAGE_SUFFIXES):
+                run.append(name)
+                if "/" in name:
+                    self.classes.add(name.split("/", 1)[0])
+                if len(run) == shard_rows:
+                    self._pack(run)
+        self._pack(run)
 
-def _list_parquet(source: Source, location: Location, files: list[str], shard_rows: int) -> list[SourceShard]:
-    if not files:
-        raise InputError(f"no Parquet files in {source.uri}", "give a .parquet file or a folder of them")
-    shards = []
-    for name in files:
-        file = _open(_file(location, name))
-        _check_columns(source, file, name)
-        rows = file.metadata.num_rows
-        whole = SourceShard(source, (name,), 0, rows)
-        shards += [
-            replace(whole, start=start, rows=min(shard_rows, rows - start)) for start in range(0, rows, shard_rows)
-        ]
-    return shards
+    def _pack(self, run: list[str]) -> None:
+        if run:
+            self.packed.append((pack_names(run), len(run)))
+            run.clear()
 
+    def best_format(self) -> str:
+        """Images where there are any, else Parquet, else tars."""
+        if self.packed or not (self.parquet or self.tars):
+            return "images"
+        return "parquet" if self.parquet else "webdataset"
 
-def _check_columns(source: Source, file: pq.ParquetFile, name: str) -> None:
-    have = file.schema_arrow.names
-    needed = {"image_column": source.image_column, "key_column": source.key_column}
-    if "label_column" in source.model_fields_set:
-        needed["label_column"] = source.label_column
-    for setting, column in needed.items():
-        if column is not None and column not in have:
-            raise InputError(
-                f"{source.uri}: {name} has no column {column!r}; its columns are {have}",
-                f"set {setting} of the source to one of them" + (" or to null" if setting != "image_column" else ""),
+    def image_shards(self) -> list[SourceShard]:
+        source = self.source
+        if source.text_column is not None or source.feature_columns:
+            setting = "text_column" if source.text_column is not None else "feature_columns"
+            raise UsageError(
+                f"{setting} is set and {source.uri} holds no Parquet or tars",
+                f"leave {setting} out, or give Parquet files",
             )
+        if not self.packed:
+            raise InputError(
+                f"no images in {source.uri}: {self.seen} files, none ends in .png, .jpg, .jpeg, .webp, ...",
+                "give a folder of images (sub-folders are classes), of Parquet files or of tars",
+            )
+        if self.location.is_file():
+            raise InputError(f"{source.uri} is one image", "give the folder that holds the images")
+        names = tuple(sorted(self.classes))
+        reading = Reading(source.uri, "images", names=names, prefix=source.key_prefix or "")
+        starts = np.cumsum([0, *(rows for _, rows in self.packed)])
+        return [
+            SourceShard(reading, packed, int(start), rows, split=source.split)
+            for (packed, rows), start in zip(self.packed, starts, strict=False)
+        ]
 
 
-def distinguish(sources: list[list[SourceShard]]) -> list[SourceShard]:
-    """Joins the shards of several sources; where file names occur in more than one, keys get a prefix.
+def cut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
+    """Cuts a shard that `list_source` left whole; others come back as they are.
 
-    The prefix is the shortest tail of the sources' paths that differs: `train/cat/1.png`, `test/cat/1.png`.
+    Raises:
+        InputError: a tar is damaged or cut off.
     """
-    files = [{name for shard in shards for name in shard.files} for shards in sources]
-    if sum(len(names) for names in files) == len(set().union(*files)):
-        return [shard for shards in sources for shard in shards]
-    paths = [_folder_parts(shards) for shards in sources]
-    deepest = max((len(parts) for parts in paths), default=0)
-    # A source that is given twice keeps equal keys, whose second occurrence is rejected.
-    distinct = len(set(map(tuple, paths)))
-    depth = next((d for d in range(1, deepest) if len({tuple(p[-d:]) for p in paths}) == distinct), deepest)
-    prefixes = ["".join(f"{part}/" for part in parts[-depth:]) for parts in paths]
-    return [replace(s, prefix=prefix) for shards, prefix in zip(sources, prefixes, strict=True) for s in shards]
-
-
-def _folder_parts(shards: list[SourceShard]) -> list[str]:
-    if not shards:
-        return []
-    location = Location.parse(shards[0].source.uri)
-    parts = location.path.strip("/").split("/")
-    return parts[:-1] if location.is_file() else parts
-
-
-def _is_parquet(name: str) -> bool:
-    return name.lower().endswith(".parquet")
-
-
-def _file(location: Location, name: str) -> Location:
-    return location if location.is_file() else location.child(name)
-
-
-def _open(location: Location) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(location.path, filesystem=location.file_system)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {location}: {error}", "is it a whole Parquet file?") from error
+    return cut_tar(shard, shard_rows) if shard.rows < 0 else [shard]
 
 
 def read_shard(shard: SourceShard) -> Iterator[Entry]:
     """The entries of a shard, in order. Unreadable files become entries with an error.
 
     Raises:
-        InputError: a Parquet file, or a column's type, cannot be read.
+        InputError: a Parquet file, one of its columns' types, or a tar cannot be read.
     """
-    location = Location.parse(shard.source.uri)
-    if _is_parquet(shard.files[0]):
-        yield from _read_parquet(shard, location)
-        return
+    if shard.reading.format == "parquet":
+        return read_parquet(shard)
+    return read_tar(shard) if shard.reading.format == "webdataset" else _read_images(shard)
+
+
+def read_keys(shard: SourceShard) -> Iterator[str]:
+    """The keys of a shard's entries, in order, without reading images, texts or vectors.
+
+    Raises:
+        InputError: as for `read_shard`.
+    """
+    if shard.reading.format == "images":
+        yield from (shard.reading.prefix + name for name in shard.files)
+    else:
+        read = read_parquet if shard.reading.format == "parquet" else read_tar
+        yield from (entry.key for entry in read(shard, keys_only=True))
+
+
+def _read_images(shard: SourceShard) -> Iterator[Entry]:
+    location = Location.parse(shard.reading.uri)
+    numbers = {name: i for i, name in enumerate(shard.reading.names)}
     for name in shard.files:
-        label = shard.classes.index(name.split("/", 1)[0]) if "/" in name else None
-        key = shard.prefix + name
+        label, _ = shard.reading.label(numbers[name.split("/", 1)[0]] if "/" in name else None)
+        key = shard.reading.prefix + name
         try:
             yield Entry(key, location.child(name).read_bytes(), label)
         except InputError as error:
             yield Entry(key, None, label, f"unreadable file: {error.cause}")
 
 
-def _read_parquet(shard: SourceShard, location: Location) -> Iterator[Entry]:
-    place = _file(location, shard.files[0])
-    file = _open(place)
-    source = shard.source
-    label_column = source.label_column if source.label_column in file.schema_arrow.names else None
-    columns = [c for c in (source.image_column, label_column, source.key_column) if c is not None]
-    position, stop = 0, shard.start + shard.rows
-    for group in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if position < stop and position + rows > shard.start:
-            table = _read_group(file, group, columns, place)
-            first = max(0, shard.start - position)
-            part = table.slice(first, min(rows, stop - position) - first)
-            yield from _entries(part, shard, label_column, position + first)
-        position += rows
+def distinguish(sources: list[list[SourceShard]]) -> list[SourceShard]:
+    """Joins the shards of several sources; where file names occur in more than one, keys get a prefix.
+
+    The prefix is the shortest tail of the sources' paths that differs: `train/cat/1.png`, `test/cat/1.png`. Sources
+    that have a prefix of their own or keys from the user are left as they are.
+    """
+    clashing = [i for i, shards in enumerate(sources) if shards and _named_by_file(shards[0].reading)]
+    if len(clashing) < 2 or not _overlap([sources[i] for i in clashing]):
+        return [shard for shards in sources for shard in shards]
+    paths = {i: _folder_parts(sources[i]) for i in clashing}
+    deepest = max((len(parts) for parts in paths.values()), default=0)
+    # A source that is given twice keeps equal keys, whose second occurrence is rejected.
+    distinct = len(set(map(tuple, paths.values())))
+    tails = range(1, deepest)
+    depth = next((d for d in tails if len({tuple(p[-d:]) for p in paths.values()}) == distinct), deepest)
+    result = []
+    for i, shards in enumerate(sources):
+        prefix = "".join(f"{part}/" for part in paths[i][-depth:]) if i in paths else None
+        result += shards if prefix is None else with_reading(shards, prefix=prefix)
+    return result
 
 
-def _read_group(file: pq.ParquetFile, group: int, columns: list[str], location: Location) -> pa.Table:
-    try:
-        return file.read_row_group(group, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"cannot read row group {group} of {location}: {error}", "the file is damaged; copy it again"
-        ) from error
+def same_classes(
+    sources: list[list[SourceShard]], known: tuple[str, ...] = ()
+) -> tuple[list[list[SourceShard]], tuple[str, ...]]:
+    """Gives all sources with class names the numbers of the one with most; a source that lacks some is fine.
+
+    Args:
+        sources: the shards of each source.
+        known: class names that are settled already, those of a pool that is appended to.
+
+    Returns:
+        The sources, whose labels now mean the same, and the class names.
+
+    Raises:
+        InputError: a source has a class that is not among them.
+    """
+    own = [shards[0].classes if shards else () for shards in sources]
+    names = known or max(own, key=len, default=())
+    result = []
+    for shards, classes in zip(sources, own, strict=True):
+        only = sorted(set(classes) - set(names))
+        if only:
+            raise InputError(
+                f"{'the pool has' if known else 'sources have'} different classes: {only[:4]} are not among "
+                f"{list(names)[:8]}",
+                "give one source all class sub-folders, with an image in each, or use Parquet with labels"
+                if not known
+                else "a pool's classes are settled: make a new pool of all sources",
+            )
+        recode = tuple(names.index(name) for name in classes) if classes != names else ()
+        result.append(with_reading(shards, recode=recode))
+    return result, names
 
 
-def _entries(table: pa.Table, shard: SourceShard, label_column: str | None, start: int) -> Iterator[Entry]:
-    source = shard.source
-    images = table.column(source.image_column).to_pylist()
-    labels = table.column(label_column).to_pylist() if label_column else [None] * len(images)
-    keys = table.column(source.key_column).to_pylist() if source.key_column else None
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        row = f"{shard.prefix}{shard.files[0]}:{start + i}"
-        if keys is not None and keys[i] is None:
-            yield Entry(row, None, None, f"no key in column {source.key_column}")
-            continue
-        key = row if keys is None else str(keys[i])
-        # Hugging Face datasets keep images as {"bytes": ..., "path": ...}.
-        data = image.get("bytes") if isinstance(image, dict) else image
-        if not isinstance(data, bytes):
-            have = "nothing" if data is None else type(data).__name__
-            yield Entry(key, None, None, f"no image bytes in column {source.image_column} (have {have})")
-            continue
-        yield Entry(key, data, *_label(label))
+def with_reading(shards: list[SourceShard], **changes: object) -> list[SourceShard]:
+    """The shards of one source with a changed `Reading`, which they go on sharing."""
+    if not shards:
+        return []
+    reading = replace(shards[0].reading, **changes)  # type: ignore[arg-type]
+    return [replace(shard, reading=reading) for shard in shards]
 
 
-def _label(value: Any) -> tuple[int | None, str]:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None, ""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):
-        return None, f"label is not a whole number: {value!r}"
-    if value != int(value):
-        return None, f"label is not a whole number: {value!r}"
-    if not -(2**63) <= value < 2**63:
-        return None, f"label outside the range: {value!r}, need 64 bits or fewer"
-    return int(value), ""
+def _named_by_file(reading: Reading) -> bool:
+    return not reading.prefix and reading.key_column is None
+
+
+def _overlap(sources: list[list[SourceShard]]) -> bool:
+    """Whether a file name occurs in more than one source; by hash, since there may be millions."""
+    hashes = [np.unique(np.concatenate([_name_hashes(shard) for shard in shards])) for shards in sources]
+    together = np.sort(np.concatenate(hashes))
+    return bool((together[1:] == together[:-1]).any())
+
+
+def _name_hashes(shard: SourceShard) -> npt.NDArray[np.uint64]:
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in dict.fromkeys(shard.files))
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def _folder_parts(shards: list[SourceShard]) -> list[str]:
+    location = Location.parse(shards[0].reading.uri)
+    parts = location.path.strip("/").split("/")
+    return parts[:-1] if location.is_file() else parts
 
 
 def check_source(source: Source) -> None:
@@ -244,11 +253,15 @@ def check_source(source: Source) -> None:
 
     Raises:
         InputError: it is not there.
-        UsageError: the sample is unknown or the store cannot be opened.
+        UsageError: the sample is unknown, the store cannot be opened, or it is a dataset that nobody handed over.
     """
     from coevo_ray.pool.samples import SCHEME, check_sample
 
     if source.uri.startswith(SCHEME):
         check_sample(source.uri)
+    elif source.uri.startswith(DATASET):
+        raise UsageError(
+            f"source {source.uri} stands for a Ray Dataset", "call coevo_ray.ingest(config, out, dataset=...) in Python"
+        )
     elif not Location.parse(source.uri).exists():
         raise InputError(f"source {source.uri} does not exist", "check the path (relative ones start where you are)")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,4 +41,16 @@ def write_images(folder: Path, images: dict[str, bytes]) -> Path:
 def write_parquet(file: Path, group_rows: int = 4, **columns: Any) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), file, row_group_size=group_rows)
+    return file
+
+
+def write_tar(file: Path, members: Sequence[tuple[str, bytes | None]], kind: int = tarfile.PAX_FORMAT) -> Path:
+    """A tar with these files in this order, compressed by its name; None stands for a folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w:gz" if file.name.endswith("gz") else "w", format=kind) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.DIRTYPE if data is None else tarfile.REGTYPE
+            info.size = len(data or b"")
+            archive.addfile(info, io.BytesIO(data or b""))
     return file

@@ -1,0 +1,184 @@
+"""What identifies a pool, and how another source is added to one without touching what is there.
+
+New rows go to new files, which nobody sees until the manifest is replaced, in one step and last. Until then
+`_append.json` says what is being appended, so that it is continued and not mixed with something else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from coevo_ray.config import PoolConfig, Source, make_config
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.entries import Reading
+from coevo_ray.store.artifact import MANIFEST, FileEntry, Manifest, load_manifest
+from coevo_ray.store.location import Location
+
+_MARK = "_append.json"
+_DATA = re.compile(r"(rows|rejects)-(\d{6,})\.parquet")
+_FREE = {"sources", "compute", "max_reject_fraction"}  # what an append may say anew
+# Settings that came later: at these values they are left out, so that pools from before can be continued.
+_LATER: dict[str, Any] = {"max_side": None, "reject_duplicates": "key"}
+_LATER_SOURCE: dict[str, Any] = {"text_column": None, "feature_columns": [], "key_prefix": None}
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The pool that is appended to; without a manifest there is none."""
+
+    manifest: Manifest | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has; new row_ids start here."""
+        return self.manifest.rows if self.manifest else 0
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """Its files with rows, in the order of row_ids."""
+        files = self.manifest.files if self.manifest else ()
+        return sorted((f for f in files if f.rows), key=lambda f: f.first_row_id)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Its figures."""
+        return self.manifest.summary if self.manifest else {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Its class names."""
+        return tuple(self.summary.get("class_names", ()))
+
+    @property
+    def next_file(self) -> int:
+        """The first number that no file of rows has."""
+        numbers = [int(m[2]) for f in self.files if (m := _DATA.fullmatch(f.path))]
+        return max(numbers, default=-1) + 1
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """What it was made of: sources, first row_id and rows of the first making and of each append."""
+        if not self.manifest:
+            return []
+        whole = {"sources": [s["uri"] for s in self.manifest.config["sources"]], "first_row_id": 0, "rows": self.rows}
+        parts: list[dict[str, Any]] = self.summary.get("parts", [whole])
+        return parts
+
+    def check(self, reading: Reading, class_names: tuple[str, ...]) -> None:
+        """Refuses samples that are not like those of the pool.
+
+        Raises:
+            InputError: another modality or other vectors, or class names for a pool whose labels have none.
+        """
+        if self.manifest is None:
+            return
+        modality, features = self.summary.get("modality", "image"), self.summary.get("features", {})
+        if reading.text != (modality == "text"):
+            raise InputError(
+                f"the pool holds {modality}s, {reading.uri} {'texts' if reading.text else 'images'}",
+                "make a pool of each",
+            )
+        if dict(reading.features) != features:
+            raise InputError(
+                f"the pool keeps the vectors {features}, {reading.uri} gives {dict(reading.features)}",
+                "name the same feature_columns, with the same dimensions",
+            )
+        if class_names and not self.class_names and self.summary.get("labelled"):
+            raise InputError(
+                f"the pool's labels are numbers without names, {reading.uri} has {list(class_names)[:8]}",
+                "give labels as numbers in a Parquet column (format: parquet)",
+            )
+
+
+def content(config: PoolConfig) -> dict[str, Any]:
+    """What shapes a pool. The limit of rejects only ends jobs: who raises it after that may continue."""
+    result = config.model_dump(mode="json", exclude={"compute", "max_reject_fraction"})
+    result["sources"] = [_without(source, _LATER_SOURCE) for source in result["sources"]]
+    return _without(result, _LATER)
+
+
+def _without(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k not in later or v != later[k]}
+
+
+def begin_append(config: PoolConfig | dict[str, Any], location: Location) -> tuple[PoolConfig, Earlier] | None:
+    """Starts or continues an append.
+
+    Args:
+        config: the new sources; other settings must be the pool's, which those that are not given are.
+        location: the pool.
+
+    Returns:
+        The settings with the new sources alone, and the pool; None when they are in the pool already.
+
+    Raises:
+        InputError: there is no finished pool.
+        UsageError: settings differ from the pool's, some of the sources are in it already, another append was
+            begun, or nothing can be written.
+    """
+    manifest = load_manifest(location, "pool")
+    settings = _settings(config, manifest, location)
+    there = [Source.model_validate(source) for source in manifest.config["sources"]]
+    old = [source.uri for source in settings.sources if source in there]
+    mark = location.child(_MARK)
+    if len(old) == len(settings.sources):
+        mark.delete_file()  # the last step of an append that was cut off just before
+        return None
+    if old:
+        raise UsageError(f"{old} are in the pool {location} already", "append the other sources alone")
+    location.check_writable()
+    _mark(mark, {"base": manifest.identity, "sources": content(settings)["sources"]}, location)
+    return settings, Earlier(manifest)
+
+
+def end_append(location: Location) -> None:
+    """Removes the mark of a finished append.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    location.child(_MARK).delete_file()
+
+
+def _settings(config: PoolConfig | dict[str, Any], manifest: Manifest, location: Location) -> PoolConfig:
+    given = config.model_dump(mode="json", exclude_unset=True) if isinstance(config, PoolConfig) else dict(config)
+    inherited = {k: v for k, v in manifest.config.items() if k != "sources"}
+    settings = make_config(PoolConfig, {**inherited, **given}, "pool")
+    asked, known = content(settings), {**_LATER, **inherited}
+    changes = [
+        f"{name}: there {known.get(name)!r}, asked for {getattr(settings, name)!r}"
+        for name in given
+        if name not in _FREE and asked.get(name, _LATER.get(name)) != known.get(name)
+    ]
+    if changes:
+        raise UsageError(
+            f"{location} was made with other settings: {'; '.join(changes)}",
+            "leave them out: what is appended gets the pool's settings",
+        )
+    return settings
+
+
+def _mark(mark: Location, wanted: dict[str, Any], location: Location) -> None:
+    begun = mark.read_json() if mark.is_file() else None
+    if begun == wanted:
+        return
+    left = unlisted_files(location)
+    # An append that failed before its first file binds nobody.
+    if begun is not None and begun["base"] == wanted["base"] and left:
+        have, asked = ([source["uri"] for source in m["sources"]] for m in (begun, wanted))
+        raise UsageError(
+            f"another append to {location} was begun and not finished: there {have}, asked for {asked}",
+            f"append {have} again, which finishes it, or delete {mark} to give it up",
+        )
+    # What an append that was given up has left would otherwise be taken for this one's.
+    for name in left:
+        location.child(name).delete_file()
+    mark.write_json(wanted)
+
+
+def unlisted_files(location: Location) -> list[str]:
+    """Data files that are not, or not yet, part of a pool: those of an attempt that was cut off."""
+    listed = {file.path for file in load_manifest(location).files} if location.child(MANIFEST).is_file() else set()
+    return [name for name in location.files() if _DATA.fullmatch(name) and name not in listed]

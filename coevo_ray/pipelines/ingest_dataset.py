@@ -1,0 +1,140 @@
+"""A Ray Dataset as a source: run once, its rows kept as Parquet beside the pool until that is finished.
+
+Running it again for each pass would cost its work twice and could give other rows; samples never come to the driver.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data.extensions import ArrowTensorType, ArrowTensorTypeV2
+
+from coevo_ray.config import PoolConfig, Source
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.ingest_append import unlisted_files
+from coevo_ray.pool.entries import SourceShard
+from coevo_ray.pool.parquet_source import list_parquet
+from coevo_ray.pool.sources import DATASET
+from coevo_ray.progress import Ticker
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.store.artifact import SCRATCH, write_table
+from coevo_ray.store.location import Location
+
+_COMPLETE = "complete.json"
+_TITLE = "run the dataset"
+
+
+def list_dataset(
+    config: PoolConfig, source: Source, dataset: ray.data.Dataset, location: Location
+) -> list[SourceShard]:
+    """Runs a dataset and cuts its rows into shards.
+
+    What an earlier attempt has kept is used when that had already begun to write the pool; before that it may have
+    been the dataset that had to be mended.
+
+    Args:
+        config: the pool's settings.
+        source: the columns; its URI is `dataset:NAME`.
+        dataset: the rows.
+        location: the pool.
+
+    Raises:
+        InputError: a column is missing, or holds no encoded images; there are no rows.
+        StoppedError: the store or the cluster failed.
+    """
+    folder = _spool(location)
+    complete = folder.child(_COMPLETE)
+    columns = source.model_dump(mode="json")
+    kept = complete.read_json() if complete.is_file() and unlisted_files(location) else None
+    if kept is None or kept["source"] != columns:
+        discard_spool(location)
+        with ray_session():
+            kept = {"source": columns, "files": _run(config, source, dataset, folder)}
+        complete.write_json(kept)
+    files: dict[str, int] = {name: rows for name, rows in kept["files"] if rows}
+    if not files:
+        raise InputError("the dataset holds no rows", "give a dataset with at least one row")
+    plain = Source(**{**source.model_dump(exclude_unset=True), "uri": folder.uri, "format": "parquet"})
+    shards = list_parquet(plain, folder, list(files), config.shard_rows)
+    starts = dict(zip(files, np.cumsum([0, *files.values()]).tolist(), strict=False))
+    name = source.uri.removeprefix(DATASET) or "dataset"
+    prefix = source.key_prefix or ("" if source.key_column else f"{name}:")
+    reading = replace(shards[0].reading, prefix=prefix)
+    return [replace(shard, reading=reading, first=starts[shard.files[0]]) for shard in shards]
+
+
+def discard_spool(location: Location) -> None:
+    """Deletes what `list_dataset` wrote.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    folder = _spool(location)
+    if folder.exists():
+        for name in sorted(folder.files(), reverse=True):
+            folder.child(name).delete_file()
+
+
+def _spool(location: Location) -> Location:
+    return location.child(SCRATCH.rstrip("/"), "dataset")
+
+
+def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: Location) -> list[list[Any]]:
+    """Writes each block to a file; returns names and rows in the dataset's order."""
+
+    def write(block: pa.Table) -> pa.Table:
+        # A task that is run again after a fault writes under another name; only what it returns counts.
+        name = f"part-{uuid.uuid4().hex}.parquet"
+        write_table(folder, name, _columns(source, block), group_rows=1024)
+        return pa.table({"file": [name], "rows": [block.num_rows]})
+
+    options = dataset.context.execution_options
+    before = options.preserve_order
+    options.preserve_order = True
+    try:
+        blocks = dataset.map_batches(
+            write, batch_size=None, batch_format="pyarrow", num_cpus=config.compute.reader_cpus
+        )
+        result = []
+        with Ticker(_TITLE, None) as ticker, ray_errors(_TITLE):
+            for row in blocks.iter_rows():
+                ticker.advance(row["rows"])
+                result.append([row["file"], row["rows"]])
+    finally:
+        options.preserve_order = before
+    return result
+
+
+def _columns(source: Source, block: pa.Table) -> pa.Table:
+    """The columns that a pool needs, as plain Parquet types."""
+    data = source.text_column or source.image_column
+    wanted = [data, source.label_column, source.key_column, *source.feature_columns]
+    columns = {}
+    for name in dict.fromkeys(wanted):
+        if name is None or (name == source.label_column and name not in block.column_names):
+            continue
+        if name not in block.column_names:
+            raise InputError(
+                f"the dataset has no column {name!r}; its columns are {block.column_names}",
+                "name its columns in the source: image_column, text_column, label_column, key_column",
+            )
+        columns[name] = _plain(block.column(name), name, is_data=name == data)
+    return pa.table(columns)
+
+
+def _plain(column: pa.ChunkedArray, name: str, is_data: bool) -> pa.ChunkedArray:
+    kind = column.type
+    if isinstance(kind, ArrowTensorType | ArrowTensorTypeV2) and len(kind.shape) == 1 and not is_data:
+        return pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        raise InputError(
+            f"column {name!r} of the dataset holds {kind}",
+            "images must be encoded bytes: read them with ray.data.read_binary_files (column bytes) or from Parquet",
+        )
+    return column

@@ -1,0 +1,84 @@
+"""Rows that came before: found by hash on the driver, named by tasks that read nothing but keys."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from coevo_ray.config import PoolConfig
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.pipelines.ingest_passes import Checked, earlier_hashes, keys_at
+from coevo_ray.pool.duplicates import find_duplicates
+from coevo_ray.pool.entries import SourceShard
+from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.rejects import Reject
+from coevo_ray.store.artifact import FileEntry
+from coevo_ray.store.location import Location
+
+
+def reject_duplicates(
+    config: PoolConfig,
+    location: Location,
+    earlier: Sequence[FileEntry],
+    shards: list[SourceShard],
+    checked: list[Checked],
+) -> list[Reject]:
+    """Marks entries as unusable whose key an earlier usable one has, then those whose content one has.
+
+    Args:
+        config: the pool's settings.
+        location: the pool.
+        earlier: files of rows that are in the pool already; the first occurrence may be there.
+        shards: the new shards.
+        checked: what was found in them; `usable` is changed, and hashes are dropped once they have been compared.
+
+    Returns:
+        A reject for each; a double of content names the key that it doubles.
+    """
+    old_keys, old_contents = earlier_hashes(config, location, earlier) if earlier else ([], [])
+    old = sum(len(h) for h in old_keys)
+    starts: Int64Array = np.cumsum([0, *(len(c.usable) for c in checked)]) + old
+    usable = [np.ones(len(h), dtype=bool) for h in old_keys] + [c.usable for c in checked]
+
+    by_key, _ = find_duplicates([*old_keys, *(c.keys for c in checked)], usable)
+    _mark(checked, starts, by_key)
+    for c in checked:
+        c.keys = c.keys[:0].copy()
+    by_content: Int64Array = np.zeros(0, np.int64)
+    firsts = by_content
+    if config.reject_duplicates == "content":
+        by_content, firsts = find_duplicates([*old_contents, *(c.contents for c in checked)], usable)
+        _mark(checked, starts, by_content)
+        for c in checked:
+            c.contents = c.contents[:0].copy()
+    keys = _keys(config, location, shards, starts, np.concatenate([by_key, by_content, firsts]))
+    rejects = [Reject(keys[p], "ingest", "duplicate key") for p in by_key.tolist()]
+    for position, first in zip(by_content.tolist(), firsts.tolist(), strict=True):
+        rejects.append(Reject(keys[position], "ingest", f"duplicate content: the same as {keys[first]}"))
+    return rejects
+
+
+def _mark(checked: list[Checked], starts: Int64Array, positions: Int64Array) -> None:
+    for i in np.unique(np.searchsorted(starts, positions, side="right") - 1).tolist():
+        low, high = np.searchsorted(positions, [starts[i], starts[i + 1]])
+        checked[i].usable[positions[low:high] - starts[i]] = False
+
+
+def _keys(
+    config: PoolConfig, location: Location, shards: list[SourceShard], starts: Int64Array, positions: Int64Array
+) -> dict[int, str]:
+    """The keys at some positions among all rows, those that are in the pool already counted first."""
+    positions = np.unique(positions)
+    keys: dict[int, str] = {}
+    old = positions[positions < starts[0]]  # row_ids are dense, so a position is a row_id
+    if len(old):
+        keys.update(zip(old.tolist(), Pool(location).read(old, ["key"]).column("key").to_pylist(), strict=True))
+    wanted: dict[int, list[int]] = defaultdict(list)
+    for position in positions[positions >= starts[0]].tolist():
+        shard = int(np.searchsorted(starts, position, side="right")) - 1
+        wanted[shard].append(position - int(starts[shard]))
+    for (shard, i), key in keys_at(config, shards, wanted).items():
+        keys[int(starts[shard]) + i] = key
+    return keys

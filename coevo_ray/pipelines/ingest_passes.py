@@ -1,0 +1,285 @@
+"""The passes of ingest over shards, each a few lines in a Ray Data task: cut, check, keys, write.
+
+What a task needs travels in its own row: a closure would bring the whole listing to each of them.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from coevo_ray.config import PoolConfig
+from coevo_ray.errors import InputError
+from coevo_ray.pool.duplicates import HashArray, as_hashes, digest_of, hash_all
+from coevo_ray.pool.entries import Entry, Modality, SourceShard
+from coevo_ray.pool.images import ImageError, verify_image
+from coevo_ray.pool.max_side import limit_side_or_keep
+from coevo_ray.pool.pool import pool_schema
+from coevo_ray.pool.rejects import Reject
+from coevo_ray.pool.sources import cut, read_keys, read_shard
+from coevo_ray.runtime.shards import Row, run_shards
+from coevo_ray.store.artifact import FileEntry, describe, write_table
+from coevo_ray.store.location import Location
+
+_GROUP_BYTES = 4 << 20
+_BATCH_ROWS = 256
+Bools = npt.NDArray[np.bool_]
+
+
+# -- cut -------------------------------------------------------------------------------------------------------------
+
+
+def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShard]:
+    """Cuts the tars among the shards in place of themselves; a pass only where there is more than one."""
+    todo = [i for i, shard in enumerate(shards) if shard.rows < 0]
+    rows = config.shard_rows
+
+    def task(row: Row) -> Row:
+        return {"rows": 1, "shard": row["shard"], "result": pickle.dumps(cut(pickle.loads(row["part"]), rows))}
+
+    cuts: dict[int, list[SourceShard]] = {}
+    if len(todo) == 1:
+        cuts[todo[0]] = cut(shards[todo[0]], rows)
+    else:
+        parts = [(i, pickle.dumps(shards[i])) for i in todo]
+        for row in run_shards("look through tars", _rows(parts), _one(config, task), total=len(todo), unit="tars"):
+            cuts[row["shard"]] = pickle.loads(row["result"])
+    return [part for i, shard in enumerate(shards) for part in cuts.get(i, [shard])]
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Checked:
+    """What the first pass found in a shard: 17 bytes per row, 33 with content hashes.
+
+    Attributes:
+        shard: its index.
+        usable: bool[n].
+        keys: uint64[n, 2], hashes of the keys.
+        contents: uint64[n, 2], hashes of bytes or texts; uint64[0, 2] where they are not wanted.
+        rejects: the entries that cannot be used.
+    """
+
+    shard: int
+    usable: Bools
+    keys: HashArray
+    contents: HashArray
+    rejects: list[Reject]
+
+
+def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]:
+    """Reads and decodes every entry, since a truncated image shows itself only then."""
+
+    def task(row: Row) -> Row:
+        found = check_shard(row["shard"], pickle.loads(row["part"]), config)
+        return {"rows": len(found.usable), "result": pickle.dumps(found)}
+
+    total = None if any(s.rows < 0 for s in shards) else sum(s.rows for s in shards)
+    parts = [(i, pickle.dumps(shard)) for i, shard in enumerate(shards)]
+    rows = run_shards("check samples", _rows(parts), _one(config, task), total=total)
+    return sorted((pickle.loads(row["result"]) for row in rows), key=lambda c: c.shard)
+
+
+def check_shard(index: int, shard: SourceShard, config: PoolConfig) -> Checked:
+    """Checks one shard."""
+    by_content = config.reject_duplicates == "content"
+    usable, keys, contents, rejects = [], [], [], []
+    for entry in read_shard(shard):
+        reason = entry.error or _problem(entry, config)
+        if reason:
+            rejects.append(Reject(entry.key, "ingest", reason))
+        usable.append(not reason)
+        keys.append(digest_of(entry.key.encode()))
+        if by_content:
+            contents.append(digest_of(entry.content))
+    return Checked(index, np.array(usable, bool), as_hashes(b"".join(keys)), as_hashes(b"".join(contents)), rejects)
+
+
+def _problem(entry: Entry, config: PoolConfig) -> str:
+    classes = config.classes
+    if entry.label is not None and (entry.label < 0 or (classes is not None and entry.label >= classes)):
+        return f"label outside the range: {entry.label}, need {f'0..{classes - 1}' if classes else '0 or more'}"
+    if not config.verify or entry.image is None:  # an entry without an error has an image or a text
+        return ""
+    try:
+        verify_image(entry.image)
+    except ImageError as error:
+        return error.reason
+    return ""
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def keys_at(config: PoolConfig, shards: list[SourceShard], wanted: dict[int, list[int]]) -> dict[tuple[int, int], str]:
+    """The keys of some entries: (shard, position in it) -> key. Nothing but keys is read."""
+
+    def task(row: Row) -> Row:
+        shard, positions = pickle.loads(row["part"])
+        keys = list(read_keys(shard))
+        return {"rows": len(positions), "shard": row["shard"], "keys": [keys[i] for i in positions]}
+
+    parts = [(i, pickle.dumps((shards[i], wanted[i]))) for i in sorted(wanted)]
+    total = sum(map(len, wanted.values()))
+    result = {}
+    for row in run_shards("name duplicates", _rows(parts), _one(config, task), total=total):
+        result.update({(row["shard"], i): key for i, key in zip(wanted[row["shard"]], row["keys"], strict=True)})
+    return result
+
+
+def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileEntry]) -> tuple[list[HashArray], ...]:
+    """Key hashes and content hashes of the rows of a pool, file by file; images are not read."""
+    by_content = config.reject_duplicates == "content"
+
+    def task(row: Row) -> Row:
+        place = location.child(row["part"].decode())
+        with pq.ParquetFile(place.path, filesystem=place.file_system) as file:
+            table = file.read(columns=["key", "content"] if by_content else ["key"])
+        keys = hash_all(key.encode() for key in table.column("key").to_pylist())
+        contents = as_hashes(b"".join(table.column("content").to_pylist()) if by_content else b"")
+        return {"rows": table.num_rows, "shard": row["shard"], "result": pickle.dumps((keys, contents))}
+
+    found: dict[int, tuple[HashArray, HashArray]] = {}
+    parts = [(i, file.path.encode()) for i, file in enumerate(files)]
+    total = sum(file.rows for file in files)
+    for row in run_shards("read earlier keys", _rows(parts), _one(config, task), total=total):
+        found[row["shard"]] = pickle.loads(row["result"])
+    return [found[i][0] for i in range(len(files))], [found[i][1] for i in range(len(files))]
+
+
+# -- write -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished file, the largest label in it (-1 without any) and how many of its rows have one."""
+
+    file: FileEntry
+    largest_label: int
+    labelled: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that a shard gives to the pool: which of its entries, their first row_id and their splits."""
+
+    name: str
+    usable: Bools
+    first_row_id: int
+    splits: npt.NDArray[np.int8]
+
+
+def write_shards(
+    config: PoolConfig, location: Location, shards: list[SourceShard], rows: dict[int, Rows]
+) -> list[Written]:
+    """Writes one file per shard; those that an interrupted attempt left are kept where their rows are the same."""
+    there = set(location.files())
+
+    def task(row: Row) -> Row:
+        shard, part, begun = pickle.loads(row["part"])
+        # A source that grew or shrank since the interrupted attempt shifts row_ids: such files are written anew.
+        written = (_described(location, part) if begun else None) or write_shard(config, location, shard, part)
+        return {"rows": written.file.rows, "result": pickle.dumps(written)}
+
+    parts = [(i, pickle.dumps((shards[i], part, part.name in there))) for i, part in rows.items()]
+    total = sum(len(part.splits) for part in rows.values())
+    results = run_shards("write pool", _rows(parts), _one(config, task), total=total)
+    return sorted((pickle.loads(row["result"]) for row in results), key=lambda w: w.file.path)
+
+
+def write_shard(config: PoolConfig, location: Location, shard: SourceShard, rows: Rows) -> Written:
+    """Writes the file of one shard."""
+    reading = shard.reading
+    modality: Modality = "text" if reading.text else "image"
+    schema = pool_schema(modality, dict(reading.features), config.reject_duplicates == "content")
+    batches, batch, position = [], [], 0
+    for entry in _usable(shard, rows):
+        batch.append(entry)
+        if len(batch) == _BATCH_ROWS:  # Arrow's copy replaces the entries bit by bit, so that few bytes lie there twice
+            batches.append(_batch(config, batch, schema, rows, position))
+            position, batch = position + len(batch), []
+    batches.append(_batch(config, batch, schema, rows, position))
+    table = pa.Table.from_batches(batches, schema)
+    mean_bytes = max(1, table.column(modality).nbytes // max(1, table.num_rows))
+    group = int(np.clip(_GROUP_BYTES // mean_bytes, 16, 512))
+    file = write_table(location, rows.name, table, group_rows=group)
+    return Written(file, *_labels(table))
+
+
+def _usable(shard: SourceShard, rows: Rows) -> Iterator[Entry]:
+    count = 0
+    for count, entry in enumerate(read_shard(shard), 1):
+        if count <= len(rows.usable) and rows.usable[count - 1]:
+            if entry.error:
+                raise InputError(
+                    f"{entry.key} changed while it was ingested: {entry.error}",
+                    "run it again when the source is at rest",
+                )
+            yield entry
+    if count != len(rows.usable):
+        raise InputError(
+            f"{shard.files[0]} of {shard.reading.uri} changed while it was ingested: "
+            f"{count} entries, {len(rows.usable)} before",
+            "run it again when the source is at rest",
+        )
+
+
+def _batch(config: PoolConfig, entries: list[Entry], schema: pa.Schema, rows: Rows, start: int) -> pa.RecordBatch:
+    low, high = rows.first_row_id + start, rows.first_row_id + start + len(entries)
+    columns: dict[str, Any] = {
+        "row_id": pa.array(np.arange(low, high)),
+        "key": [e.key for e in entries],
+        "image": [e.image for e in entries],
+        "text": [e.text for e in entries],
+        "label": [e.label for e in entries],
+        "split": pa.array(rows.splits[start : start + len(entries)]),
+    }
+    if config.max_side is not None:
+        columns["image"] = [limit_side_or_keep(e.image, config.max_side) for e in entries if e.image is not None]
+    if "content" in schema.names:
+        columns["content"] = [digest_of(e.content) for e in entries]
+    for place, name in enumerate(n for n in schema.names if pa.types.is_fixed_size_list(schema.field(n).type)):
+        kind = schema.field(name).type
+        matrix = np.concatenate([e.features[place] for e in entries] or [np.zeros(0, np.float32)])
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(matrix), kind.list_size).cast(kind)
+    arrays = [
+        column if isinstance(column := columns[name], pa.Array) else pa.array(column, schema.field(name).type)
+        for name in schema.names
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _described(location: Location, part: Rows) -> Written | None:
+    """A file of an earlier attempt, or None where its rows are not those that are wanted now."""
+    file = describe(location, part.name)
+    if (file.first_row_id, file.rows) != (part.first_row_id, len(part.splits)):
+        return None
+    place = location.child(part.name)
+    with pq.ParquetFile(place.path, filesystem=place.file_system) as stored:
+        return Written(file, *_labels(stored.read(columns=["label"])))
+
+
+def _labels(table: pa.Table) -> tuple[int, int]:
+    labels = table.column("label").drop_null().to_numpy()
+    return int(labels.max(initial=-1)), len(labels)
+
+
+def _rows(parts: list[tuple[int, bytes]]) -> list[Row]:
+    return [{"shard": i, "part": part} for i, part in parts]
+
+
+def _one(config: PoolConfig, task: Any) -> Any:
+    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        return dataset.map(task, num_cpus=config.compute.reader_cpus)
+
+    return stages

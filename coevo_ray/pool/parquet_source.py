@@ -1,0 +1,300 @@
+"""Parquet sources, those of Hugging Face included: which columns to read, cutting files into shards, reading rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coevo_ray.config import Source
+from coevo_ray.errors import InputError
+from coevo_ray.pool.entries import Entry, FloatArray, Reading, SourceShard, pack_names
+from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
+from coevo_ray.store.location import Location
+
+SUFFIX = ".parquet"
+_BATCH_ROWS = 256
+_FOOTERS_AT_ONCE = 16  # reading footers waits for the store, not for the processor
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a file name is one of Parquet."""
+    return name.lower().endswith(SUFFIX)
+
+
+def list_parquet(source: Source, location: Location, files: list[str], shard_rows: int) -> list[SourceShard]:
+    """Cuts Parquet files into shards; looks at footers, and at the first rows where a vector's length is not declared.
+
+    Raises:
+        InputError: there are no files, one is damaged, a column is missing or has different dimensions.
+    """
+    if not files:
+        raise InputError(f"no Parquet files in {source.uri}", "give a .parquet file or a folder of them")
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        footers = list(pool.map(lambda name: _footer(place_of(location, name)), files))
+    hub = hub_features(footers[0][1].metadata) if source.format in ("auto", "huggingface") else None
+    if source.format == "huggingface" and hub is None:
+        raise InputError(
+            f"{source.uri}: {files[0]} has no metadata of Hugging Face",
+            "set format: parquet, or write it with datasets",
+        )
+    reading = _reading(source, footers[0][1].names, hub)
+    for name, (_, schema) in zip(files, footers, strict=True):
+        _check_columns(source, reading, schema, name)
+    reading = replace(reading, features=_dimensions(source, location, files, [schema for _, schema in footers]))
+    splits = hub_splits(files) if hub is not None else dict.fromkeys(files)
+    shards = []
+    for name, (rows, _) in zip(files, footers, strict=True):
+        whole = SourceShard(reading, pack_names([name]), 0, rows, split=source.split or splits[name])
+        shards += [
+            replace(whole, start=start, rows=min(shard_rows, rows - start)) for start in range(0, rows, shard_rows)
+        ]
+    return shards
+
+
+def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]:
+    """The entries of a shard, in order; row groups outside it are not read.
+
+    Args:
+        shard: rows of one file.
+        keys_only: leave images, texts, labels and features unread.
+
+    Raises:
+        InputError: the file, or a column, cannot be read.
+    """
+    reading = shard.reading
+    place = place_of(Location.parse(reading.uri), shard.files[0])
+    with _open(place) as file:
+        label = reading.label_column if reading.label_column in file.schema_arrow.names else None
+        wanted = (reading.key_column, *(() if keys_only else (reading.data_column, label, *dict(reading.features))))
+        columns = [column for column in wanted if column is not None]
+        position, stop = 0, shard.start + shard.rows
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if position < stop and position + rows > shard.start:
+                table = _read_group(file, group, columns, place) if columns else None
+                first = max(0, shard.start - position)
+                last = min(rows, stop - position)
+                for low in range(first, last, _BATCH_ROWS):
+                    count = min(_BATCH_ROWS, last - low)
+                    part = _Rows(None if table is None else table.slice(low, count), count, shard, position + low)
+                    yield from part.keys_only() if keys_only else part.entries(label)
+            position += rows
+
+
+class _Rows:
+    """A few consecutive rows of a file; `table` holds the columns that are needed, None when there are none."""
+
+    def __init__(self, table: pa.Table | None, count: int, shard: SourceShard, start: int) -> None:
+        self.table, self.count, self.reading = table, count, shard.reading
+        # Rows of a Ray Dataset go by their position in it: files are cut as its blocks happened to be.
+        name, first = (f"{shard.files[0]}:", 0) if shard.first < 0 else ("", shard.first)
+        self.rows = [f"{self.reading.prefix}{name}{first + start + i}" for i in range(count)]
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Key and what is wrong with it, or ""."""
+        column = self.reading.key_column
+        if column is None or self.table is None:
+            return [(row, "") for row in self.rows]
+        values = self.table.column(column).to_pylist()
+        problem = f"no key in column {column}"
+        return [
+            (row, problem) if v is None else (f"{self.reading.prefix}{v}", "")
+            for row, v in zip(self.rows, values, strict=True)
+        ]
+
+    def keys_only(self) -> Iterator[Entry]:
+        """Entries without content."""
+        for key, error in self.keys():
+            yield Entry(key, None, None, error)
+
+    def entries(self, label_column: str | None) -> Iterator[Entry]:
+        """Whole entries."""
+        assert self.table is not None and self.reading.data_column is not None
+        data = self.table.column(self.reading.data_column).to_pylist()
+        labels = self.table.column(label_column).to_pylist() if label_column else [None] * self.count
+        vectors = [_vectors(self.table.column(name), name, d) for name, d in self.reading.features]
+        for i, (key, problem) in enumerate(self.keys()):
+            label, label_error = self.reading.label(labels[i])
+            made = _content(data[i], self.reading)
+            error = problem or (made if isinstance(made, str) else "") or label_error
+            error = error or next((v[i] for v in vectors if isinstance(v[i], str)), "")
+            if isinstance(made, str) or problem:
+                yield Entry(key, None, None, error)
+            elif error:
+                yield Entry(key, made[0], label, error, made[1])
+            else:
+                yield Entry(key, made[0], label, "", made[1], tuple(v[i] for v in vectors))
+
+
+def _content(value: Any, reading: Reading) -> tuple[bytes | None, str | None] | str:
+    """Image and text of a row, one of them None; or what is wrong."""
+    have = "nothing" if value is None else type(value).__name__
+    if reading.text:
+        if value is not None and not isinstance(value, str):
+            return f"no text in column {reading.data_column} (have {have})"
+        return (None, value) if value and value.strip() else f"empty text in column {reading.data_column}"
+    # Hugging Face keeps images as {"bytes": ..., "path": ...}.
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        have = "nothing" if data is None else type(data).__name__
+        return f"no image bytes in column {reading.data_column} (have {have})"
+    return data, None
+
+
+def _vectors(column: pa.ChunkedArray, name: str, dimension: int) -> list[Any]:
+    """For each row its float32[dimension], or what is wrong with it."""
+    result: list[Any] = []
+    for value in column:
+        vector = _vector(value)
+        if vector is None:
+            result.append(f"no vector in column {name}")
+        elif len(vector) != dimension:
+            result.append(f"wrong length in column {name}: {len(vector)} values, need {dimension}")
+        elif not np.isfinite(vector).all():
+            result.append(f"values that are not finite in column {name}")
+        else:
+            result.append(vector)
+    return result
+
+
+def _vector(value: pa.Scalar) -> FloatArray | None:
+    if value is None or not value.is_valid:
+        return None
+    numbers = value.values.to_numpy(zero_copy_only=False)
+    if numbers.dtype == object:  # numbers and nulls in a type that has no NaN
+        numbers = np.array([np.nan if n is None else n for n in numbers])
+    with np.errstate(over="ignore"):  # becomes infinite, and is rejected for that
+        result: FloatArray = numbers.astype(np.float32)
+    return result
+
+
+def _reading(source: Source, columns: list[str], hub: HubFeatures | None) -> Reading:
+    """Which columns are read: those that were named, else the usual names, else the only ones of their kind."""
+    named = source.model_fields_set
+    data = source.text_column or source.image_column
+    label = source.label_column
+    if hub is not None:
+        if source.text_column is None and "image_column" not in named and data not in columns and len(hub.images) == 1:
+            data = hub.images[0]
+        if "label_column" not in named and label not in columns and len(hub.classes) == 1:
+            label = next(iter(hub.classes))
+    names = hub.classes.get(label, ()) if hub is not None and label is not None else ()
+    return Reading(
+        uri=source.uri,
+        format="parquet",
+        data_column=data,
+        text=source.text_column is not None,
+        label_column=label,
+        key_column=source.key_column,
+        names=names,
+        unlabelled=bool(names),
+        prefix=source.key_prefix or "",
+    )
+
+
+def _check_columns(source: Source, reading: Reading, schema: pa.Schema, name: str) -> None:
+    have = schema.names
+    needed: list[tuple[str, str | None]] = [
+        ("image_column" if source.text_column is None else "text_column", reading.data_column),
+        ("key_column", reading.key_column),
+    ]
+    if "label_column" in source.model_fields_set:
+        needed.append(("label_column", source.label_column))
+    needed += [("feature_columns", column) for column in source.feature_columns]
+    for setting, column in needed:
+        if column is not None and column not in have:
+            raise InputError(
+                f"{source.uri}: {name} has no column {column!r}; its columns are {have}",
+                f"set {setting} of the source to one of them"
+                + (" or to null" if setting in ("label_column", "key_column") else ""),
+            )
+    for column in source.feature_columns:
+        if not _holds_numbers(schema.field(column).type):
+            raise InputError(
+                f"{source.uri}: column {column!r} of {name} is {schema.field(column).type}, no list of numbers",
+                "leave it out of feature_columns, or convert it to lists of numbers",
+            )
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in lists) and (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    )
+
+
+def _dimensions(
+    source: Source, location: Location, files: list[str], schemas: list[pa.Schema]
+) -> tuple[tuple[str, int], ...]:
+    """Name and dimension of each kept column; the same in all files that declare one."""
+    result = []
+    for column in sorted(source.feature_columns):  # one order for all sources of a pool
+        declared = {
+            schema.field(column).type.list_size: name
+            for name, schema in zip(reversed(files), reversed(schemas), strict=True)
+            if pa.types.is_fixed_size_list(schema.field(column).type)
+        }
+        if len(declared) > 1:
+            have = ", ".join(f"{d} in {name}" for d, name in sorted(declared.items()))
+            raise InputError(
+                f"{source.uri}: column {column!r} has different dimensions: {have}", "a pool needs one dimension of it"
+            )
+        dimension = next(iter(declared), None) or _usual_length(location, files, column)
+        if not dimension:
+            raise InputError(f"{source.uri}: column {column!r} holds no vectors", "leave it out of feature_columns")
+        result.append((column, dimension))
+    return tuple(result)
+
+
+def _usual_length(location: Location, files: list[str], column: str) -> int | None:
+    """The commonest length of a list column in the first rows that have one."""
+    for name in files:
+        with _open(place_of(location, name)) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
+                lengths = Counter(len(v) for v in batch.column(0) if v.is_valid and len(v))
+                if lengths:
+                    # Of equally common ones the longer: an unfinished vector is likelier than one that is too long.
+                    return max(lengths, key=lambda d: (lengths[d], d))
+    return None
+
+
+def place_of(location: Location, name: str) -> Location:
+    """Where a file of a source is; a source may be one file itself."""
+    return location if location.is_file() else location.child(name)
+
+
+def schema_of(location: Location) -> pa.Schema:
+    """A file's schema.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return _footer(location)[1]
+
+
+def _footer(location: Location) -> tuple[int, pa.Schema]:
+    with _open(location) as file:
+        return file.metadata.num_rows, file.schema_arrow
+
+
+def _open(location: Location) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(location.path, filesystem=location.file_system)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {location}: {error}", "is it a whole Parquet file?") from error
+
+
+def _read_group(file: pq.ParquetFile, group: int, columns: list[str], location: Location) -> pa.Table:
+    try:
+        return file.read_row_group(group, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"cannot read row group {group} of {location}: {error}", "the file is damaged; copy it again"
+        ) from error

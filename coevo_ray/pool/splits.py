@@ -1,0 +1,52 @@
+"""Which rows of a pool are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from coevo_ray.core.rows import hash_rows
+from coevo_ray.pool.pool import TEST, TRAIN
+
+_CHUNK = 1 << 18
+
+
+def assign_splits(
+    forced: npt.NDArray[np.int8], first_row_id: int, test_fraction: float, seed: int
+) -> npt.NDArray[np.int8]:
+    """Forced splits stay; of the other rows exactly the wanted share is held out, by smallest hash of the row_id.
+
+    The choice is that of `choose_rows`, made chunk by chunk: 17 bytes per row, a third of what it takes at once.
+
+    Args:
+        forced: int8[n], 0 train, 1 test, -1 free.
+        first_row_id: of the first of these n consecutive rows.
+        test_fraction: share of the free rows.
+        seed: seed of the hash.
+
+    Returns:
+        int8[n], 0 train, 1 test.
+    """
+    free = int((forced < 0).sum())
+    count = round(test_fraction * free)
+    splits = np.where(forced < 0, TRAIN, forced).astype(np.int8)
+    if count == 0:
+        return splits
+    hashes = np.empty(free, dtype=np.uint64)
+    position = 0
+    for rows in _free_rows(forced):
+        hashes[position : position + len(rows)] = hash_rows(rows + first_row_id, seed)
+        position += len(rows)
+    hashes.partition(count - 1)
+    limit = hashes[count - 1]  # distinct row_ids have distinct hashes
+    del hashes
+    for rows in _free_rows(forced):
+        splits[rows[hash_rows(rows + first_row_id, seed) <= limit]] = TEST
+    return splits
+
+
+def _free_rows(forced: npt.NDArray[np.int8]) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(forced), _CHUNK):
+        yield np.flatnonzero(forced[start : start + _CHUNK] < 0).astype(np.int64) + start
