@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from coevo_ray.errors import UsageError
-from coevo_ray.priors.inputs import ImageInput, PriorInput
+from coevo_ray.priors.inputs import ImageInput, Modality, PriorInput, Samples, TextInput, Tokenizer
 
 Channels = tuple[float, float, float]
+Crop = Literal["center", "squash"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class PriorInfo:
         preprocessing: one line.
         weights: identity of the weights, see `weights_hash`.
         licence: a note for the targets' card.
+        modality: what it takes: images, texts, or the user's own features.
     """
 
     name: str
@@ -88,7 +90,7 @@ def make_prior(
     mean: Channels,
     std: Channels,
     licence: str,
-    crop: Literal["center", "squash"] = "center",
+    crop: Crop = "center",
 ) -> LoadedPrior:
     """Puts an image prior together: evaluation mode, no gradients, weights hashed, preprocessing put into words.
 
@@ -109,29 +111,77 @@ def make_prior(
     return LoadedPrior(info, module, ImageInput(input_size, crop), mean, std)
 
 
-def feature_dim(name: str, module: nn.Module, input_size: int) -> int:
+def make_text_prior(
+    name: str, module: nn.Module, context: int, dim: int, tokenize: Tokenizer, licence: str
+) -> LoadedPrior:
+    """Puts a text prior together, as `make_prior` does for images.
+
+    Args:
+        name: scheme:model.
+        module: int64[b, context] -> float[b, dim].
+        context: tokens of a text.
+        dim: d_k.
+        tokenize: texts -> int32[b, context]; pickles.
+        licence: a note.
+    """
+    module.eval().requires_grad_(False)
+    preprocessing = f"tokens of its own tokenizer, padded and cut to {context}"
+    info = PriorInfo(name, context, dim, preprocessing, weights_hash(module), licence, modality="text")
+    return LoadedPrior(info, module, TextInput(context, tokenize))
+
+
+def feature_dim(name: str, module: nn.Module, input_size: int, modality: Modality = "image") -> int:
     """Dimension of a module's features, by one forward pass.
 
     Args:
         name: scheme:model, for the message.
         module: the module; is put into evaluation mode.
-        input_size: pixels of its input.
+        input_size: pixels of its input, or tokens of a text.
+        modality: what it takes.
 
     Raises:
         UsageError: the module cannot take this input size, or gives no float[b, dim].
     """
+    is_image = modality == "image"
+    example = torch.zeros(1, 3, input_size, input_size) if is_image else torch.zeros(1, input_size, dtype=torch.int64)
     try:
         with torch.inference_mode():
-            features = module.eval()(torch.zeros(1, 3, input_size, input_size))
-    except (RuntimeError, ValueError, AssertionError) as error:
+            features = module.eval()(example)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         raise UsageError(
-            f"{name} cannot take {input_size} pixels: {' '.join(str(error).split())[:200]}",
+            f"{name} cannot take {input_size} {'pixels' if is_image else 'tokens'}: "
+            f"{' '.join(str(error).split())[:200]}",
             "leave input_size out to use the model's own, or give a larger one",
         ) from error
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         have = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise UsageError(f"{name} gives {have} for one image, need [1, dim]", "write an adapter: callable:module:Class")
+        raise UsageError(
+            f"{name} gives {have} for one {modality}, need [1, dim]", "write an adapter: callable:module:Class"
+        )
     return int(features.shape[1])
+
+
+def require_modality(name: str, takes: Modality, samples: Samples) -> None:
+    """Refuses a prior that is not for the pool's rows.
+
+    Args:
+        name: scheme:model.
+        takes: what it encodes.
+        samples: what the pool offers.
+
+    Raises:
+        UsageError: the pool holds something else.
+    """
+    if samples.modality == takes:
+        return
+    fitting = {
+        "image": "efficientnet_lite:0|1|2, torchvision:MODEL/WEIGHTS, timm:MODEL, open_clip:MODEL/PRETRAINED",
+        "text": "open_clip:MODEL/PRETRAINED (its text tower), callable:package.module:Class with tokenize and context",
+    }
+    raise UsageError(
+        f"{name} encodes {takes}s, and the pool holds {samples.modality}s",
+        f"for {samples.modality}s use {fitting[samples.modality]}, or column:NAME for features that the pool has",
+    )
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.priors.base import LoadedPrior, known, library, make_prior
+from coevo_ray.priors.base import LoadedPrior, known, library, make_prior, require_modality
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import load_into
 
@@ -36,6 +36,7 @@ class _Pooled(nn.Module):
 def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     known("efficientnet_lite model", model, _SIZES, "efficientnet_lite:0|1|2")
+    require_modality(f"efficientnet_lite:{model}", "image", samples)
     own = _SIZES[model]
     if input_size not in (None, own) and (input_size is None or input_size % 32):
         raise UsageError(

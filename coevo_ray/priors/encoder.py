@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.priors.base import Prior
 from coevo_ray.priors.inputs import ImageInput
+from coevo_ray.priors.overlap import Overlap
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+FloatArray = npt.NDArray[np.float32]
+_AMPERE = (8, 0)  # the first CUDA capability with bfloat16 in hardware
 
 
 class Encoder:
     """A prior on a device.
 
+    On a CUDA device the transfer of a batch overlaps with the forward pass of the one before.
+
     Args:
         prior: the model; it is moved to the device.
         device: where to compute.
         batch_rows: rows of one forward pass.
-        precision: of the forward pass; auto is float32 on a CPU.
+        precision: of the forward pass, by autocast; auto is float32, and on a CUDA device bfloat16 or else float16.
+        compile_module: whether torch.compile makes the module faster; it takes a minute and needs a compiler.
 
     Attributes:
         precision: what auto came to.
-        batch_rows: rows of one forward pass.
+        batch_rows: rows of one forward pass; halved as often as the device's memory makes it necessary.
+        busy_seconds: what forward passes took until now; the rest of the time the device waited.
+
+    Raises:
+        UsageError: the device cannot compute in this precision.
     """
 
     def __init__(
-        self, prior: Prior, device: torch.device | str, *, batch_rows: int = 64, precision: Precision = "auto"
+        self,
+        prior: Prior,
+        device: torch.device | str,
+        *,
+        batch_rows: int = 64,
+        precision: Precision = "auto",
+        compile_module: bool = False,
     ) -> None:
         self.prior, self.device, self.batch_rows = prior, torch.device(device), batch_rows
-        self.precision = "float32" if precision == "auto" else precision
-        prior.module.to(self.device).eval()
+        self.precision = _precision(self.device, precision)
+        self.busy_seconds = 0.0
+        module = prior.module.to(self.device).eval()
+        if isinstance(prior.input, ImageInput):
+            module = module.to(memory_format=torch.channels_last)
+        self._module: Any = torch.compile(module) if compile_module else module
         self._mean = torch.tensor(prior.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(prior.std, device=self.device).view(1, 3, 1, 1)
+        self._overlap: Overlap | None = None
 
-    def encode(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def encode(self, inputs: npt.NDArray[Any]) -> FloatArray:
         """Features of prepared rows.
 
         Args:
@@ -49,40 +72,69 @@ class Encoder:
 
         Raises:
             InputError: the inputs have another shape or type, or the module raises or gives another shape.
+            StoppedError: the device's memory is too small for one row.
         """
-        info, wanted = self.prior.info, self.prior.input
+        self._check(inputs)
+        features = np.empty((len(inputs), self.prior.info.dim), dtype=np.float32)
+        done = 0
+        while done < len(inputs):
+            fits = True
+            try:
+                for part in self._batches(inputs[done:]):
+                    features[done : done + len(part)] = part
+                    done += len(part)
+            except torch.cuda.OutOfMemoryError:
+                fits = False
+            if not fits:  # only here are the tensors free that the error's traceback held
+                self._halve()
+        return features
+
+    def _check(self, inputs: npt.NDArray[Any]) -> None:
+        wanted = self.prior.input
         if inputs.dtype != wanted.dtype or inputs.shape[1:] != wanted.shape:
             raise InputError(
-                f"prior {info.name} was given {inputs.dtype}{list(inputs.shape)}, needs {wanted.dtype}[b, "
+                f"prior {self.prior.info.name} was given {inputs.dtype}{list(inputs.shape)}, needs {wanted.dtype}[b, "
                 f"{', '.join(map(str, wanted.shape))}]",
                 "prepare rows as the prior's input says",
             )
-        features = np.empty((len(inputs), info.dim), dtype=np.float32)
-        for start in range(0, len(inputs), self.batch_rows):
-            part = inputs[start : start + self.batch_rows]
-            features[start : start + len(part)] = self._forward(part).float().cpu().numpy()
-        return features
 
-    def _forward(self, inputs: npt.NDArray[Any]) -> torch.Tensor:
-        owned = inputs if inputs.flags.writeable else inputs.copy()  # PyTorch warns of read-only memory
-        rows = torch.from_numpy(owned).to(self.device)
-        with torch.inference_mode():
-            try:
-                features = self.prior.module(self._scaled(rows))
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-                raise InputError(
-                    f"prior {self.prior.info.name} failed on a batch of {len(inputs)} rows: "
-                    f"{' '.join(str(error).split())}",
-                    "check its input size and its module",
-                ) from error
-        return self._checked(features, len(inputs))
+    def _batches(self, inputs: npt.NDArray[Any]) -> Iterator[FloatArray]:
+        """Features batch by batch, each to be copied before the next is asked for."""
+        parts = (inputs[i : i + self.batch_rows] for i in range(0, len(inputs), self.batch_rows))
+        if self.device.type != "cuda":
+            for part in parts:
+                owned = part if part.flags.writeable else part.copy()  # PyTorch warns of read-only memory
+                started = time.perf_counter()
+                features = self._forward(torch.from_numpy(owned).to(self.device)).cpu().numpy()
+                self.busy_seconds += time.perf_counter() - started
+                yield features
+            return
+        if self._overlap is None:
+            self._overlap = Overlap(self.prior, self.batch_rows, self.device)
+        for finished, seconds in self._overlap.run(parts, self._forward):
+            self.busy_seconds += seconds
+            yield finished
+
+    def _forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Features float32[b, dim] of rows on the device."""
+        half = torch.float16 if self.precision == "float16" else torch.bfloat16
+        autocast = torch.autocast(self.device.type, dtype=half, enabled=self.precision != "float32")
+        try:
+            with torch.inference_mode(), autocast:
+                features = self._module(self._scaled(rows))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            raise InputError(
+                f"prior {self.prior.info.name} failed on a batch of {len(rows)} rows: {' '.join(str(error).split())}",
+                "check its input size and its module",
+            ) from error
+        return self._checked(features, len(rows)).float()
 
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
         if isinstance(self.prior.input, ImageInput):
             # The permuted view stays channels-last, the faster layout for convolutions on CPU and GPU.
-            return (rows.permute(0, 3, 1, 2).float() - self._mean) / self._std
+            return torch.sub(rows.permute(0, 3, 1, 2), self._mean).div_(self._std)
         return rows.long() if rows.dtype == torch.int32 else rows
 
     def _checked(self, features: Any, rows: int) -> torch.Tensor:
@@ -93,3 +145,24 @@ class Encoder:
                 f"prior {info.name} gave {have}, need [{rows}, {info.dim}]", "mend its module or its stated dim"
             )
         return features
+
+    def _halve(self) -> None:
+        if self.device.type == "cuda":
+            self._overlap = None
+            torch.cuda.empty_cache()
+        if self.batch_rows == 1:
+            raise StoppedError(
+                f"{self.device} has no memory for one row of {self.prior.info.name}",
+                "free its memory, take a device with more, or give the prior a smaller input_size",
+            )
+        self.batch_rows = max(1, self.batch_rows // 2)
+
+
+def _precision(device: torch.device, precision: Precision) -> Precision:
+    if precision == "auto":
+        if device.type != "cuda":
+            return "float32"
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= _AMPERE else "float16"
+    if precision == "float16" and device.type == "cpu":
+        raise UsageError("float16 on a CPU", "choose float32 or bfloat16, or a GPU")
+    return precision

@@ -1,20 +1,36 @@
-"""OpenCLIP image towers: `open_clip:MODEL/PRETRAINED`.
+"""OpenCLIP's towers: `open_clip:MODEL/PRETRAINED`, the image tower for images and the text tower for texts.
 
-PRETRAINED is one of OpenCLIP's tags (`laion2b_s34b_b79k`), the absolute path of a checkpoint, or `random`.
+PRETRAINED is one of OpenCLIP's tags (`laion2b_s34b_b79k`), the absolute path of a checkpoint, or `random`. For texts
+input_size is the context length. Features are those of encode_image and encode_text, not normalised.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, known, library, make_prior
+from coevo_ray.priors import hub
+from coevo_ray.priors.base import (
+    Crop,
+    LoadedPrior,
+    channels,
+    feature_dim,
+    known,
+    library,
+    make_prior,
+    make_text_prior,
+)
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import (
+    FILE_LICENCE,
     RANDOM,
     RANDOM_LICENCE,
     RANDOM_SEED,
@@ -27,6 +43,9 @@ from coevo_ray.priors.weights import (
 
 # What a Hugging Face repository calls OpenCLIP weights when the tag does not say.
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
+# Tokens of a text where a model's configuration does not say.
+_CONTEXT = 77
 
 
 class _ImageTower(nn.Module):
@@ -42,17 +61,60 @@ class _ImageTower(nn.Module):
         return pooled
 
 
+class _TextTower(nn.Module):
+    """The text half."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        for other in ("visual", "text_decoder", "logit_scale", "logit_bias"):
+            if hasattr(network, other):
+                delattr(network, other)
+        self.network = network
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.network.encode_text(tokens, normalize=False)
+        return features
+
+
+@dataclass(frozen=True)
+class _Tokenize:
+    """A model's tokenizer; it pickles as its name, and its vocabulary is read where it is first used."""
+
+    model: str
+    context: int
+
+    def __call__(self, texts: list[str]) -> npt.NDArray[np.int32]:
+        """Tokens int32[b, context]."""
+        tokens: npt.NDArray[np.int32] = _tokenizer(self.model, self.context)(texts).numpy().astype(np.int32)
+        return tokens
+
+
+@cache
+def _tokenizer(model: str, context: int) -> Any:
+    try:
+        return _open_clip(model).get_tokenizer(model, context_length=context)
+    except READ_ERRORS as error:
+        raise not_fetched(f"the tokenizer of open_clip:{model}", str(error), _remedy(model)) from error
+
+
 def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     name, pretrained = _split(model)
-    text = _open_clip(model).get_model_config(name).get("text_cfg", {})
-    if "hf_model_name" in text:
+    text = _text_config(model, name)
+    tokenizer = text.get("hf_tokenizer_name") if samples.modality == "text" else None
+    if tokenizer or "hf_model_name" in text:
         library("transformers", f"open_clip:{model}", "pip install transformers")
+    if tokenizer and not Path(tokenizer).exists():
+        remedy = "set HF_HOME to a cache that holds it on every node, or choose a model with OpenCLIP's own tokenizer"
+        hub.check_file(tokenizer, _TOKENIZER_FILES, f"open_clip:{model} (its tokenizer {tokenizer})", remedy)
     if pretrained == RANDOM or local_file(pretrained) is not None:
         return
     tag = _tag(name, pretrained)
-    if _cached(tag) is None:
-        _check_tag(model, tag)
+    repository, files = _hub(tag)
+    if repository:
+        hub.check_file(repository, files, f"open_clip:{model}", _remedy(model))
+    elif _cached(tag) is None:
+        check_download(tag["url"], f"open_clip:{model}", _remedy(model))
 
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
@@ -60,21 +122,39 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     name, pretrained = _split(model)
     tag, path, licence = {}, None, RANDOM_LICENCE
     if pretrained != RANDOM:
-        path, licence = local_file(pretrained), "as stated by who made the weights' file"
+        path, licence = local_file(pretrained), FILE_LICENCE
         if path is None:
             tag = _tag(name, pretrained)
             path, licence = _cached(tag) or _download(model, tag), f"code MIT; weights as stated at {_origin(tag)}"
-    network = _create(model, name, path, bool(tag.get("quick_gelu")), input_size)
+    is_text = samples.modality == "text"
+    size_option = "force_context_length" if is_text else "force_image_size"
+    options = {size_option: input_size, "force_quick_gelu": bool(tag.get("quick_gelu"))}
+    network = _create(model, name, path, options)
+    if is_text:
+        context = input_size or int(_text_config(model, name).get("context_length", _CONTEXT))
+        return _text_prior(model, network, context, licence)
     module, own = _ImageTower(network.visual), network.visual.image_size
     size = input_size or int(own[0] if isinstance(own, tuple | list) else own)
     preset = {**_open_clip(model).get_model_preprocess_cfg(network), **tag}
     dim = feature_dim(f"open_clip:{model}", module, size)
     mean, std = channels(preset["mean"]), channels(preset["std"])
-    return make_prior(f"open_clip:{model}", module, size, dim, mean, std, licence)
+    crop: Crop = "squash" if preset.get("resize_mode") == "squash" else "center"
+    return make_prior(f"open_clip:{model}", module, size, dim, mean, std, licence, crop)
+
+
+def _text_prior(model: str, network: Any, context: int, licence: str) -> LoadedPrior:
+    spec, module = f"open_clip:{model}", _TextTower(network)
+    dim = feature_dim(spec, module, context, "text")
+    return make_text_prior(spec, module, context, dim, _Tokenize(model.partition("/")[0], context), licence)
 
 
 def _open_clip(model: str) -> Any:
     return library("open_clip", f"open_clip:{model}", "pip install -U open_clip_torch")
+
+
+def _text_config(model: str, name: str) -> dict[str, Any]:
+    config: dict[str, Any] = _open_clip(model).get_model_config(name).get("text_cfg", {})
+    return config
 
 
 def _split(model: str) -> tuple[str, str]:
@@ -112,27 +192,12 @@ def _cached(tag: dict[str, Any]) -> Path | None:
     if not repository:
         path = Path("~/.cache/clip").expanduser() / Path(tag["url"]).name
         return path if path.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = [try_to_load_from_cache(repository, file) for file in files]
-    return next((Path(path) for path in found if isinstance(path, str)), None)
+    return hub.cached_file(repository, files)
 
 
 def _origin(tag: dict[str, Any]) -> str:
     repository, _ = _hub(tag)
     return f"huggingface.co/{repository}" if repository else str(tag["url"])
-
-
-def _check_tag(model: str, tag: dict[str, Any]) -> None:
-    repository, files = _hub(tag)
-    if not repository:
-        check_download(tag["url"], f"open_clip:{model}", _remedy(model))
-        return
-    hub = library("huggingface_hub", f"open_clip:{model}", "pip install huggingface_hub")
-    if hub.constants.HF_HUB_OFFLINE:
-        raise not_fetched(f"open_clip:{model}", "HF_HUB_OFFLINE is set", _remedy(model))
-    url, headers = hub.hf_hub_url(repository, files[-1]), hub.utils.build_hf_headers()
-    check_download(url, f"open_clip:{model}", _remedy(model), headers)
 
 
 def _download(model: str, tag: dict[str, Any]) -> Path:
@@ -149,15 +214,16 @@ def _remedy(model: str) -> str:
     )
 
 
-def _create(model: str, name: str, path: Path | None, quick_gelu: bool, input_size: int | None) -> Any:
-    """Builds the whole model, of which the image tower is kept; without a file its weights are random but seeded."""
-    options: dict[str, Any] = {"force_image_size": input_size, "force_quick_gelu": quick_gelu, "weights_only": True}
+def _create(model: str, name: str, path: Path | None, options: dict[str, Any]) -> Any:
+    """Builds the whole model, of which one tower is kept; without a file its weights are random but seeded."""
     pretrained = None if path is None else str(path)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             # pretrained_text would fetch the text tower's own weights, which nobody asked for.
-            return _open_clip(model).create_model(name, pretrained=pretrained, pretrained_text=False, **options)
+            return _open_clip(model).create_model(
+                name, pretrained=pretrained, pretrained_text=False, weights_only=True, **options
+            )
     except READ_ERRORS as error:
         if path is not None:
             raise unreadable(path, error) from error

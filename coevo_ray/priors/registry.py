@@ -15,7 +15,10 @@ _SCHEMES = {
     "efficientnet_lite": ("coevo_ray.priors.efficientnet_lite", "efficientnet_lite:0|1|2"),
     "open_clip": ("coevo_ray.priors.open_clip", "open_clip:MODEL/PRETRAINED"),
     "torchvision": ("coevo_ray.priors.torchvision", "torchvision:MODEL/WEIGHTS"),
+    "timm": ("coevo_ray.priors.timm", "timm:MODEL[.TAG]"),
+    "file": ("coevo_ray.priors.file", "file:/PATH#ARCHITECTURE"),
     "callable": ("coevo_ray.priors.user", "callable:package.module:Class"),
+    "column": ("coevo_ray.priors.column", "column:NAME"),
 }
 FORMS = ", ".join(form for _, form in _SCHEMES.values())
 
@@ -39,7 +42,7 @@ class PriorSpec:
     Attributes:
         scheme: which adapter.
         model: what the adapter is given.
-        input_size: pixels of its square input; None for the model's own.
+        input_size: pixels of its square input, or tokens of a text; None for the model's own.
     """
 
     scheme: str
@@ -62,7 +65,7 @@ def parse_prior(spec: str, input_size: int | None = None) -> PriorSpec:
 
     Args:
         spec: what the user wrote.
-        input_size: pixels of its square input, or None for the model's own.
+        input_size: pixels of its square input, or tokens of a text; None for the model's own.
 
     Raises:
         UsageError: the scheme is unknown, there is no model, or the input size is not positive.
@@ -72,7 +75,7 @@ def parse_prior(spec: str, input_size: int | None = None) -> PriorSpec:
     if not model:
         raise UsageError(f"prior {spec!r} names no model", f"write {_SCHEMES[scheme][1]}")
     if input_size is not None and input_size < 1:
-        raise UsageError(f"{spec} with an input of {input_size} pixels", "give a positive input_size or none")
+        raise UsageError(f"{spec} with an input_size of {input_size}", "give a positive input_size or none")
     return PriorSpec(scheme, model, input_size)
 
 
@@ -81,7 +84,7 @@ def check_prior(spec: str, input_size: int | None = None, samples: Samples = IMA
 
     Args:
         spec: `scheme:model`.
-        input_size: pixels of its square input, or None for the model's own.
+        input_size: pixels of its square input, or tokens of a text; None for the model's own.
         samples: what the pool offers: a model with an image and a text tower gives the one that fits.
 
     Raises:
@@ -97,7 +100,7 @@ def load_prior(spec: str, input_size: int | None = None, samples: Samples = IMAG
 
     Args:
         spec: `scheme:model`.
-        input_size: pixels of its square input, or None for the model's own.
+        input_size: pixels of its square input, or tokens of a text; None for the model's own.
         samples: what the pool offers: a model with an image and a text tower gives the one that fits.
 
     Raises:

@@ -1,6 +1,7 @@
 """torchvision classifiers without their last layer: `torchvision:MODEL/WEIGHTS`.
 
-WEIGHTS is one of the model's (`IMAGENET1K_V1`, `DEFAULT`), the absolute path of a state dict, or `random`.
+WEIGHTS is one of the model's (`IMAGENET1K_V1`, `DEFAULT`), the absolute path of a state dict, or `random`. Of a state
+dict the last layer's weights are not needed, and may be of any number of classes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch
 from torch import nn
 
 from coevo_ray.errors import UsageError
-from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, known, library, make_prior
+from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, known, library, make_prior, require_modality
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import (
+    FILE_LICENCE,
     RANDOM,
     RANDOM_LICENCE,
     RANDOM_SEED,
@@ -43,6 +45,7 @@ _FIXED_SIZE = ("vit_", "maxvit_")
 
 def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
+    require_modality(f"torchvision:{model}", "image", samples)
     name, weights = _split(model)
     entry = _entry(name, weights)
     if entry is None:
@@ -57,16 +60,17 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
+    require_modality(f"torchvision:{model}", "image", samples)
     name, weights = _split(model)
     entry = _entry(name, weights)
     preset = _preset(entry or _models(model).get_model_weights(name).DEFAULT)
     module = _random(name) if entry is None else _pretrained(name, weights, entry)
     licence = RANDOM_LICENCE if entry is None else str(entry.meta.get("license", _LICENCE))
+    head = _strip_head(module, name)
     path = None if weights == RANDOM else local_file(weights)
     if path is not None:
-        load_into(module, path, f"torchvision:{name}")
-        licence = "as stated by who made the weights' file"
-    _strip_head(module, name)
+        load_into(module, path, f"torchvision:{name}", (head,))
+        licence = FILE_LICENCE
     size = input_size or int(preset["crop_size"])
     dim = feature_dim(f"torchvision:{model}", module, size)
     mean, std = channels(preset["mean"]), channels(preset["std"])
@@ -141,18 +145,22 @@ def _pretrained(name: str, weights: str, entry: Any) -> nn.Module:
         raise not_fetched(f"torchvision:{name}/{weights}", str(error), _remedy(name, cached)) from error
 
 
-def _strip_head(module: nn.Module, name: str) -> None:
-    """Takes off the last linear layer, and keeps what comes before it in the head, such as a norm."""
+def _strip_head(module: nn.Module, name: str) -> str:
+    """Takes off the last linear layer, and keeps what comes before it in the head, such as a norm.
+
+    Returns:
+        What the names of its weights begin with.
+    """
     for head in _HEADS:
         layer = getattr(module, head, None)
         if isinstance(layer, nn.Linear):
             setattr(module, head, nn.Identity())
-            return
+            return f"{head}."
         if isinstance(layer, nn.Sequential):
             linear = [key for key, child in layer.named_children() if isinstance(child, nn.Linear)]
             if linear:
                 setattr(layer, linear[-1], nn.Identity())
-            else:  # SqueezeNet classifies with a convolution
-                setattr(module, head, nn.AdaptiveAvgPool2d(1))
-            return
+                return f"{head}.{linear[-1]}."
+            setattr(module, head, nn.AdaptiveAvgPool2d(1))  # SqueezeNet classifies with a convolution
+            return f"{head}."
     raise UsageError(f"torchvision:{name} has no classifier to take off", "use callable:package.module:Class for it")

@@ -1,25 +1,61 @@
 """The user's own encoder: `callable:package.module:Class`.
 
-Calling it (with `input_size=`, if it takes one and the user gave one) returns an object with `module`
-(float32[b, 3, s, s] -> float[b, dim]), `dim`, `input_size`, and optionally `mean` and `std` (three numbers each, in
-units of 0..255 pixels; without them pixels are scaled to 0..1) and `licence`.
+Calling it (with `input_size=`, if it takes one and the user gave one) returns an object with `module`, `dim`, and
+
+- for images `input_size`: the module takes float32[b, 3, s, s]. Optionally `mean` and `std` (three numbers each, in
+  units of 0..255 pixels; without them pixels are scaled to 0..1);
+- for texts `context` and `tokenize` (texts -> integers [b, context], padded and cut): the module takes
+  int64[b, context]. `tokenize` travels to CPU tasks without the module: a function, or a small object that pickles.
+
+The module gives float[b, dim]. `licence` is optional.
 """
 
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
-from coevo_ray.errors import UsageError
-from coevo_ray.priors.base import LoadedPrior, channels, feature_dim, make_prior
-from coevo_ray.priors.inputs import Samples
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.priors.base import (
+    LoadedPrior,
+    channels,
+    feature_dim,
+    make_prior,
+    make_text_prior,
+    require_modality,
+)
+from coevo_ray.priors.inputs import Modality, Samples
 
-_NEEDED: dict[str, type] = {"module": nn.Module, "dim": int, "input_size": int}
+NO_LICENCE = "not stated"
 _FORM = "write callable:package.module:Class; the package must be installed, or on PYTHONPATH, on every node"
+
+
+@dataclass(frozen=True)
+class _Tokenize:
+    """The user's tokenizer, held to its word."""
+
+    model: str
+    context: int
+    tokenize: Callable[[list[str]], Any]
+
+    def __call__(self, texts: list[str]) -> npt.NDArray[np.int32]:
+        """Tokens int32[b, context]."""
+        tokens = np.asarray(self.tokenize(texts))
+        if tokens.shape != (len(texts), self.context) or tokens.dtype.kind not in "iu":
+            raise InputError(
+                f"callable:{self.model} tokenizes {len(texts)} texts to {tokens.dtype}{list(tokens.shape)}, "
+                f"need integers [{len(texts)}, {self.context}]",
+                "pad and cut every text to context tokens",
+            )
+        return tokens.astype(np.int32, copy=False)
 
 
 def check(model: str, input_size: int | None, samples: Samples) -> None:
@@ -29,18 +65,75 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
+    return make(model, build(model, input_size), samples)
+
+
+def build(model: str, input_size: int | None) -> Any:
+    """Calls the user's class and checks what it gives.
+
+    Args:
+        model: package.module:Class.
+        input_size: pixels of its square input, or tokens of a text; None for its own.
+
+    Raises:
+        UsageError: it cannot be imported, raises, lacks an attribute, or takes another input size.
+    """
     made = _call(model, _find(model), input_size)
-    _check_attributes(model, made, input_size)
-    name, dim = f"callable:{model}", int(made.dim)
+    _check_attributes(model, made)
+    own = made.context if _is_text(made) else made.input_size
+    if input_size not in (None, own):
+        raise UsageError(
+            f"callable:{model} takes {own} {'tokens' if _is_text(made) else 'pixels'}, {input_size} were asked for",
+            "leave input_size out, or let the class take it as an argument",
+        )
+    return made
+
+
+def make(model: str, made: Any, samples: Samples) -> LoadedPrior:
+    """The prior of what `build` gave.
+
+    Args:
+        model: package.module:Class.
+        made: what `build` gave.
+        samples: what the pool offers.
+
+    Raises:
+        UsageError: it is not for such samples, or does not do what it states.
+    """
+    name, dim, licence = f"callable:{model}", int(made.dim), str(getattr(made, "licence", NO_LICENCE))
+    modality: Modality = "text" if _is_text(made) else "image"
+    require_modality(name, modality, samples)
+    size = int(made.context if modality == "text" else made.input_size)
+    have = feature_dim(name, made.module, size, modality)
+    if have != dim:
+        raise UsageError(f"{name} gives features of dimension {have} and states dim {dim}", "mend one of them")
+    if modality == "text":
+        return make_text_prior(name, made.module, size, dim, _Tokenize(model, size, _picklable(name, made)), licence)
     mean = channels(getattr(made, "mean", (0.0, 0.0, 0.0)), 1.0)
     std = channels(getattr(made, "std", (255.0, 255.0, 255.0)), 1.0)
     if min(std) <= 0:
         raise UsageError(f"{name} has std {std}", "give three numbers above 0, in units of 0..255 pixels")
-    have = feature_dim(name, made.module, made.input_size)
-    if have != dim:
-        raise UsageError(f"{name} gives features of dimension {have} and states dim {dim}", "mend one of them")
-    licence = str(getattr(made, "licence", "not stated"))
-    return make_prior(name, made.module, int(made.input_size), dim, mean, std, licence)
+    return make_prior(name, made.module, size, dim, mean, std, licence)
+
+
+def _is_text(made: Any) -> bool:
+    return hasattr(made, "tokenize")
+
+
+def _picklable(name: str, made: Any) -> Callable[[list[str]], Any]:
+    tokenize: Callable[[list[str]], Any] = made.tokenize
+    if getattr(tokenize, "__self__", None) is made:
+        reason = "it is a method of the object that holds the module"
+    else:
+        try:
+            pickle.dumps(tokenize)
+            return tokenize
+        except Exception as error:  # noqa: BLE001 - the user's object may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    raise UsageError(
+        f"the tokenize of {name} cannot travel to CPU tasks: {reason}",
+        "make it a function of the module, or an object of its own that pickles",
+    )
 
 
 def _find(model: str) -> Callable[..., Any]:
@@ -65,17 +158,13 @@ def _call(model: str, found: Callable[..., Any], input_size: int | None) -> Any:
         raise UsageError(f"callable:{model} raised when it was called: {reason}", "mend it; try it alone") from error
 
 
-def _check_attributes(model: str, made: Any, input_size: int | None) -> None:
-    for name, kind in _NEEDED.items():
+def _check_attributes(model: str, made: Any) -> None:
+    needed: dict[str, type] = {"module": nn.Module, "dim": int, "context" if _is_text(made) else "input_size": int}
+    for name, kind in needed.items():
         have: Any = getattr(made, name, None)
         if not isinstance(have, kind) or (isinstance(have, int) and have < 1):
             shown = f"has {name} = {have!r}"[:120] if hasattr(made, name) else f"has no {name}"
             raise UsageError(
                 f"callable:{model} gave a {type(made).__name__} that {shown}",
-                "give it module (a torch.nn.Module), dim and input_size (positive integers)",
+                "give it module (a torch.nn.Module), dim and input_size, or context for texts (positive integers)",
             )
-    if input_size not in (None, made.input_size):
-        raise UsageError(
-            f"callable:{model} takes {made.input_size} pixels, {input_size} were asked for",
-            "leave input_size out, or let the class take it as an argument",
-        )

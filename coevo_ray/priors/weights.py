@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import urllib.error
 import urllib.request
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.Unp
 RANDOM = "random"
 RANDOM_SEED = 0
 RANDOM_LICENCE = f"none: random initialisation, seed {RANDOM_SEED}"
+FILE_LICENCE = "as stated by who made the weights' file"
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 _TIMEOUT_S = 10
+# What training code puts around a state dict, and before the names in it.
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("module.", "model.", "_orig_mod.", "backbone.", "encoder.")
 
 
 def local_file(text: str) -> Path | None:
@@ -49,7 +54,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         path: the file.
 
     Returns:
-        name -> tensor, on the CPU; a surrounding {"state_dict": ...} is taken off.
+        name -> tensor, on the CPU; a surrounding {"state_dict": ...}, or "model", is taken off.
 
     Raises:
         InputError: the file is damaged, or holds something else.
@@ -59,29 +64,62 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    if isinstance(state, dict):
+        state = next((state[name] for name in _CONTAINERS if isinstance(state.get(name), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path} holds no state dict", "save it with torch.save(model.state_dict(), path)")
     return dict(state)
 
 
-def load_into(module: torch.nn.Module, path: Path, name: str) -> None:
+def load_into(module: torch.nn.Module, path: Path, name: str, dropped: Sequence[str] = ()) -> None:
     """Reads a file into a module; every weight must be there and fit.
+
+    A prefix that a wrapper put before all names (`module.`, `model.`, ...) is taken off where the names fit without it.
 
     Args:
         module: the module.
         path: the file.
         name: scheme:model, for the message.
+        dropped: beginnings of names that the module has no place for any more, such as those of a classifier that was
+            taken off: they may be in the file or not, and of any shape.
 
     Raises:
         InputError: the file is damaged, or is of another model.
     """
-    try:
-        module.load_state_dict(read_state(path))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{path} does not fit {name}: {reason}", "give the weights of this very model") from error
+    wanted = module.state_dict()
+    state = _unwrapped(read_state(path), wanted)
+    state = {key: value for key, value in state.items() if key in wanted or not key.startswith(tuple(dropped))}
+    found = {
+        # Files of PyTorch before 0.4.1 have no such counters, and evaluation does not use them.
+        "missing": [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in wanted],
+        "of another shape": [
+            f"{key} {list(state[key].shape)}, need {list(wanted[key].shape)}"
+            for key in wanted
+            if key in state and state[key].shape != wanted[key].shape
+        ],
+    }
+    if any(found.values()):
+        reasons = [f"{len(keys)} {what} ({_shown(keys)})" for what, keys in found.items() if keys]
+        raise InputError(
+            f"{path} does not fit {name}: of {len(wanted)} weights {'; '.join(reasons)}",
+            "give the weights of this very model, or name the model that they are of",
+        )
+    module.load_state_dict(state, strict=False)
+
+
+def _unwrapped(state: dict[str, torch.Tensor], wanted: Collection[str]) -> dict[str, torch.Tensor]:
+    """The state without wrappers' prefixes, as soon as some of its names are wanted ones."""
+    while state and not any(key in wanted for key in state):
+        prefix = next((p for p in _WRAPPERS if all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _shown(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

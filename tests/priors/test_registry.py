@@ -36,7 +36,7 @@ def test_unknown_priors_name_what_is_known(spec: str, cause: str, remedy: str) -
 
 
 def test_input_size_is_positive() -> None:
-    with pytest.raises(UsageError, match="0 pixels"):
+    with pytest.raises(UsageError, match="input_size of 0"):
         check_prior("efficientnet_lite:0", 0)
 
 

@@ -1,0 +1,161 @@
+"""timm's encoders without their classifier: `timm:MODEL[.TAG]`, the extra `timm`.
+
+TAG is one of the model's pretrained weights; without it timm's first is taken. `timm:MODEL/random` and
+`timm:MODEL/ABSOLUTE_PATH` (a state dict; the classifier's weights are not needed and may be of any number of classes)
+stand in for public weights. Size, mean, std and crop are those of timm's configuration; scaling is bicubic and a centre
+crop is of the whole shorter side, whatever share of it timm evaluates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from coevo_ray.errors import UsageError
+from coevo_ray.priors import hub
+from coevo_ray.priors.base import Crop, LoadedPrior, channels, feature_dim, known, library, make_prior, require_modality
+from coevo_ray.priors.inputs import Samples
+from coevo_ray.priors.weights import (
+    FILE_LICENCE,
+    RANDOM,
+    RANDOM_LICENCE,
+    RANDOM_SEED,
+    READ_ERRORS,
+    check_download,
+    load_into,
+    local_file,
+    not_fetched,
+    unreadable,
+)
+
+_INSTALL = "pip install 'coevo-ray[timm]'"
+# What a Hugging Face repository of timm's calls weights when the configuration does not say.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def check(model: str, input_size: int | None, samples: Samples) -> None:
+    """See `registry.check_prior`."""
+    require_modality(f"timm:{model}", "image", samples)
+    name, weights = _split(model)
+    if weights == RANDOM or local_file(weights) is not None:
+        return
+    config = _config(name, weights)
+    repository, files = _hub(config)
+    if repository:
+        hub.check_file(repository, files, f"timm:{model}", _remedy(name))
+    elif not _torch_cached(config).is_file():
+        check_download(config.url, f"timm:{model}", _remedy(name))
+
+
+def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
+    """See `registry.load_prior`."""
+    require_modality(f"timm:{model}", "image", samples)
+    name, weights = _split(model)
+    path = None if weights == RANDOM else local_file(weights)
+    is_public = path is None and weights != RANDOM
+    module: Any = _pretrained(model, name, weights) if is_public else _create(name)
+    licence = RANDOM_LICENCE
+    if is_public:
+        licence = f"{_config(name, weights).license or 'not stated'}, as stated by timm"
+    elif path is not None:
+        load_into(module, path, f"timm:{name}", _classifiers(module))
+        licence = FILE_LICENCE
+    preset = _timm(model).data.resolve_model_data_config(module)
+    size = _resize(model, module, int(preset["input_size"][-1]), input_size)
+    dim = feature_dim(f"timm:{model}", module, size)
+    mean, std = channels(preset["mean"]), channels(preset["std"])
+    crop: Crop = "squash" if preset["crop_mode"] == "squash" else "center"
+    return make_prior(f"timm:{model}", module, size, dim, mean, std, licence, crop)
+
+
+def _timm(model: str) -> Any:
+    return library("timm", f"timm:{model}", _INSTALL)
+
+
+def _split(model: str) -> tuple[str, str]:
+    """Name, and weights: a tag, "" for timm's first, `random` or a file's path."""
+    before, _, weights = model.partition("/")
+    name, _, tag = before.partition(".")
+    package = _timm(model)
+    known("timm model", name, package.list_models(), "timm:MODEL[.TAG]")
+    form = f"timm:{name}.TAG, timm:{name}/{RANDOM} or timm:{name}/ABSOLUTE_PATH"
+    if weights and (tag or (weights != RANDOM and local_file(weights) is None)):
+        raise UsageError(f"timm:{model}: what stands behind the slash is not understood", f"write {form}")
+    if tag:
+        tags = [full.partition(".")[2] for full in package.list_pretrained() if full.startswith(f"{name}.")]
+        known(f"weights of timm:{name}", tag, tags, form)
+    return name, weights or tag
+
+
+def _config(name: str, tag: str) -> Any:
+    """timm's entry of weights: where they are and how pixels were scaled."""
+    models = library("timm.models", f"timm:{name}", _INSTALL)
+    config = models.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise UsageError(
+            f"timm:{name} has no public weights", f"write timm:{name}/{RANDOM}, or timm:{name}/ABSOLUTE_PATH of a file"
+        )
+    return config
+
+
+def _hub(config: Any) -> tuple[str, tuple[str, ...]]:
+    """Repository on the Hugging Face Hub and the files that may hold the weights, best first; "" if elsewhere."""
+    named = config.hf_hub_filename
+    if not named:
+        return config.hf_hub_id or "", _HUB_FILES
+    safe = (f"{named[:-4]}.safetensors",) if named.endswith((".bin", ".pth")) else ()
+    return config.hf_hub_id or "", (*safe, named)
+
+
+def _torch_cached(config: Any) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(config.url).path).name
+
+
+def _remedy(name: str) -> str:
+    return (
+        "set HF_HOME (for weights that are not on the Hugging Face Hub TORCH_HOME) to a cache that holds them on every "
+        f"node, or fetch the file elsewhere and name it: timm:{name}/ABSOLUTE_PATH"
+    )
+
+
+def _create(name: str, **options: Any) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        return _timm(name).create_model(name, num_classes=0, **options)
+
+
+def _pretrained(model: str, name: str, tag: str) -> Any:
+    config = _config(name, tag)
+    repository, files = _hub(config)
+    cached = hub.cached_file(repository, files) if repository else _torch_cached(config)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # PyTorch announces downloads on stdout, which is for results
+            return _create(f"{name}.{tag}" if tag else name, pretrained=True)
+    except READ_ERRORS as error:
+        if cached is not None and cached.is_file():
+            raise unreadable(cached, error) from error
+        raise not_fetched(f"timm:{model}", str(error), _remedy(name)) from error
+
+
+def _classifiers(module: Any) -> tuple[str, ...]:
+    names = module.pretrained_cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def _resize(model: str, module: Any, own: int, input_size: int | None) -> int:
+    """Pixels of the input, after making the module ready for them where its positions fix them."""
+    if input_size is None or input_size == own or not module.pretrained_cfg.get("fixed_input_size"):
+        return input_size or own
+    try:
+        module.set_input_size(img_size=input_size)
+    except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"timm:{model} cannot take {input_size} pixels: {reason}", f"leave input_size out to use its own {own}"
+        ) from error
+    return input_size
