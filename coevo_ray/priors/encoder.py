@@ -103,7 +103,8 @@ class Encoder:
         parts = (inputs[i : i + self.batch_rows] for i in range(0, len(inputs), self.batch_rows))
         if self.device.type != "cuda":
             for part in parts:
-                owned = part if part.flags.writeable else part.copy()  # PyTorch warns of read-only memory
+                # PyTorch warns of read-only memory and refuses negative strides.
+                owned = np.require(part, requirements=["C_CONTIGUOUS", "WRITEABLE"])
                 started = time.perf_counter()
                 features = self._forward(torch.from_numpy(owned).to(self.device)).cpu().numpy()
                 self.busy_seconds += time.perf_counter() - started

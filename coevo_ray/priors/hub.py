@@ -38,9 +38,10 @@ def check_file(repository: str, files: Sequence[str], prior: str, remedy: str) -
         InputError: none of them is there.
     """
     hub = library("huggingface_hub", prior, "pip install huggingface_hub")
+    constants = library("huggingface_hub.constants", prior, "pip install huggingface_hub")
     if cached_file(repository, files) is not None:
         return
-    if hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise not_fetched(prior, "HF_HUB_OFFLINE is set", remedy)
     name, _, revision = repository.partition("@")
     for file in files:

@@ -1,7 +1,8 @@
 """OpenCLIP's towers: `open_clip:MODEL/PRETRAINED`, the image tower for images and the text tower for texts.
 
 PRETRAINED is one of OpenCLIP's tags (`laion2b_s34b_b79k`), the absolute path of a checkpoint, or `random`. For texts
-input_size is the context length. Features are those of encode_image and encode_text, not normalised.
+input_size is the context length. Features are those of encode_image and encode_text, not normalised. A checkpoint's
+pixels are prepared as those of the model's tags where these agree, else as OpenAI's.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
         return _text_prior(model, network, context, licence)
     module, own = _ImageTower(network.visual), network.visual.image_size
     size = input_size or int(own[0] if isinstance(own, tuple | list) else own)
-    preset = {**_open_clip(model).get_model_preprocess_cfg(network), **tag}
+    preset = {**_open_clip(model).get_model_preprocess_cfg(network), **(tag or _common_preset(name))}
     dim = feature_dim(f"open_clip:{model}", module, size)
     mean, std = channels(preset["mean"]), channels(preset["std"])
     crop: Crop = "squash" if preset.get("resize_mode") == "squash" else "center"
@@ -175,6 +176,14 @@ def _tag(name: str, pretrained: str) -> dict[str, Any]:
     known(f"weights of open_clip:{name}", pretrained, tags, f"open_clip:{name}/TAG or an absolute path")
     tag: dict[str, Any] = package.get_pretrained_cfg(name, pretrained)
     return tag
+
+
+def _common_preset(name: str) -> dict[str, Any]:
+    """How all tags of a model prepare pixels; empty where they differ."""
+    package = _open_clip(name)
+    tags = [package.get_pretrained_cfg(name, tag) for tag in package.list_pretrained_tags_by_model(name)]
+    presets = [{key: tag[key] for key in ("mean", "std", "resize_mode") if key in tag} for tag in tags]
+    return presets[0] if presets and all(preset == presets[0] for preset in presets) else {}
 
 
 def _hub(tag: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

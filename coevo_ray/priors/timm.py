@@ -1,9 +1,9 @@
 """timm's encoders without their classifier: `timm:MODEL[.TAG]`, the extra `timm`.
 
-TAG is one of the model's pretrained weights; without it timm's first is taken. `timm:MODEL/random` and
-`timm:MODEL/ABSOLUTE_PATH` (a state dict; the classifier's weights are not needed and may be of any number of classes)
-stand in for public weights. Size, mean, std and crop are those of timm's configuration; scaling is bicubic and a centre
-crop is of the whole shorter side, whatever share of it timm evaluates.
+TAG is one of the model's pretrained weights; without it timm's first is taken. `timm:MODEL[.TAG]/random` and
+`timm:MODEL[.TAG]/ABSOLUTE_PATH` (a state dict; the classifier's weights are not needed and may be of any number of
+classes) stand in for public weights; TAG then says how pixels are prepared. Size, mean, std and crop are those of
+timm's configuration; scaling is bicubic, and a centre crop is of the whole shorter side, whatever share timm evaluates.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     require_modality(f"timm:{model}", "image", samples)
     name, weights = _split(model)
-    if weights == RANDOM or local_file(weights) is not None:
+    if weights:
         return
-    config = _config(name, weights)
+    config = _config(name)
     repository, files = _hub(config)
     if repository:
         hub.check_file(repository, files, f"timm:{model}", _remedy(name))
@@ -54,16 +54,15 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
-    require_modality(f"timm:{model}", "image", samples)
+    check(model, input_size, samples)  # the Hub's own client tries long before it gives up
     name, weights = _split(model)
-    path = None if weights == RANDOM else local_file(weights)
-    is_public = path is None and weights != RANDOM
-    module: Any = _pretrained(model, name, weights) if is_public else _create(name)
-    licence = RANDOM_LICENCE
-    if is_public:
-        licence = f"{_config(name, weights).license or 'not stated'}, as stated by timm"
-    elif path is not None:
-        load_into(module, path, f"timm:{name}", _classifiers(module))
+    module: Any = _create(name) if weights else _pretrained(name)
+    if not weights:
+        licence = f"{_config(name).license or 'not stated'}, as stated by timm"
+    elif weights == RANDOM:
+        licence = RANDOM_LICENCE
+    else:
+        load_into(module, Path(weights), f"timm:{name}", _classifiers(module))
         licence = FILE_LICENCE
     preset = _timm(model).data.resolve_model_data_config(module)
     size = _resize(model, module, int(preset["input_size"][-1]), input_size)
@@ -78,24 +77,24 @@ def _timm(model: str) -> Any:
 
 
 def _split(model: str) -> tuple[str, str]:
-    """Name, and weights: a tag, "" for timm's first, `random` or a file's path."""
-    before, _, weights = model.partition("/")
-    name, _, tag = before.partition(".")
+    """MODEL[.TAG], and what stands in for public weights: `random`, a file's path, or ""."""
+    full, _, weights = model.partition("/")
+    name, _, tag = full.partition(".")
     package = _timm(model)
     known("timm model", name, package.list_models(), "timm:MODEL[.TAG]")
     form = f"timm:{name}.TAG, timm:{name}/{RANDOM} or timm:{name}/ABSOLUTE_PATH"
-    if weights and (tag or (weights != RANDOM and local_file(weights) is None)):
-        raise UsageError(f"timm:{model}: what stands behind the slash is not understood", f"write {form}")
     if tag:
-        tags = [full.partition(".")[2] for full in package.list_pretrained() if full.startswith(f"{name}.")]
+        tags = [every.partition(".")[2] for every in package.list_pretrained() if every.startswith(f"{name}.")]
         known(f"weights of timm:{name}", tag, tags, form)
-    return name, weights or tag
+    if weights and weights != RANDOM and local_file(weights) is None:
+        raise UsageError(f"timm:{model}: {weights!r} is no file", f"write {form}")
+    return full, weights
 
 
-def _config(name: str, tag: str) -> Any:
-    """timm's entry of weights: where they are and how pixels were scaled."""
+def _config(name: str) -> Any:
+    """timm's entry of MODEL[.TAG]: where the weights are and how pixels were scaled."""
     models = library("timm.models", f"timm:{name}", _INSTALL)
-    config = models.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
+    config = models.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
         raise UsageError(
             f"timm:{name} has no public weights", f"write timm:{name}/{RANDOM}, or timm:{name}/ABSOLUTE_PATH of a file"
@@ -129,17 +128,17 @@ def _create(name: str, **options: Any) -> Any:
         return _timm(name).create_model(name, num_classes=0, **options)
 
 
-def _pretrained(model: str, name: str, tag: str) -> Any:
-    config = _config(name, tag)
+def _pretrained(name: str) -> Any:
+    config = _config(name)
     repository, files = _hub(config)
     cached = hub.cached_file(repository, files) if repository else _torch_cached(config)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # PyTorch announces downloads on stdout, which is for results
-            return _create(f"{name}.{tag}" if tag else name, pretrained=True)
+            return _create(name, pretrained=True)
     except READ_ERRORS as error:
         if cached is not None and cached.is_file():
             raise unreadable(cached, error) from error
-        raise not_fetched(f"timm:{model}", str(error), _remedy(name)) from error
+        raise not_fetched(f"timm:{name}", str(error), _remedy(name)) from error
 
 
 def _classifiers(module: Any) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import UsageError
 from coevo_ray.priors.base import (
     LoadedPrior,
     Prior,
@@ -16,9 +15,12 @@ from coevo_ray.priors.base import (
     feature_dim,
     known,
     make_prior,
+    make_text_prior,
+    require_modality,
     weights_hash,
 )
 from coevo_ray.priors.encoder import Encoder
+from coevo_ray.priors.inputs import Samples, TextInput
 
 
 class Means(nn.Module):
@@ -32,11 +34,6 @@ class Means(nn.Module):
         return images.mean(dim=(2, 3)) * self.scale
 
 
-class Raises(Means):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no\nkernel")
-
-
 class Maps(Means):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images
@@ -48,44 +45,6 @@ def prior(module: nn.Module | None = None, dim: int = 3) -> LoadedPrior:
 
 def images(rows: int, size: int = 4) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.Generator(np.random.PCG64(0)).integers(0, 256, (rows, size, size, 3), dtype=np.uint8)
-
-
-def test_batch_is_normalised_in_pixel_units() -> None:
-    batch = images(5)
-    got = Encoder(prior(), "cpu").encode(batch)
-    assert got.dtype == np.float32
-    for i in range(5):
-        for c, (mean, std) in enumerate(((10, 2), (20, 4), (30, 5))):
-            total = sum((int(batch[i, y, x, c]) - mean) / std for y in range(4) for x in range(4))
-            assert got[i, c] == pytest.approx(total / 16, rel=1e-5)
-
-
-def test_batches_do_not_influence_one_another() -> None:
-    batch = images(6)
-    whole = Encoder(prior(), "cpu").encode(batch)
-    parts = [Encoder(prior(), torch.device("cpu")).encode(batch[i : i + 2]) for i in (0, 2, 4)]
-    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-6)
-    assert Encoder(prior(), "cpu").encode(batch[:0]).shape == (0, 3)
-
-
-def test_read_only_images_are_taken_without_a_warning() -> None:
-    batch = images(2)
-    expected = Encoder(prior(), "cpu").encode(batch)
-    batch.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert np.array_equal(Encoder(prior(), "cpu").encode(batch), expected)
-
-
-def test_wrong_images_and_features_name_the_prior() -> None:
-    with pytest.raises(InputError, match=r"test:means was given uint8\[2, 5, 5, 3\], needs uint8\[b, 4, 4, 3\]"):
-        Encoder(prior(), "cpu").encode(images(2, size=5))
-    with pytest.raises(InputError, match="was given float64"):
-        Encoder(prior(), "cpu").encode(images(2).astype(np.float64))
-    with pytest.raises(InputError, match=r"test:means gave \[2, 3\], need \[2, 7\]"):
-        Encoder(prior(dim=7), "cpu").encode(images(2))
-    with pytest.raises(InputError, match="test:means failed on a batch of 2 rows: no kernel"):
-        Encoder(prior(Raises()), "cpu").encode(images(2))
 
 
 def test_a_prior_is_in_evaluation_mode_frozen_and_travels() -> None:
@@ -141,3 +100,33 @@ def test_channels_are_three() -> None:
     assert channels((0.0, 0.5, 1.0)) == (0.0, 127.5, 255.0)
     with pytest.raises(UsageError, match="2 values"):
         channels((0.5, 0.5))
+
+
+class Counts(nn.Module):
+    """Features that can be computed by hand: how often each of four tokens is in a text."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return nn.functional.one_hot(tokens, 4).float().sum(dim=1)
+
+
+def test_a_text_prior_says_how_texts_are_prepared() -> None:
+    assert feature_dim("x:y", Counts(), 3, "text") == 4
+    with pytest.raises(UsageError, match=r"x:y cannot take 3 tokens"):
+        feature_dim("x:y", nn.Conv2d(3, 3, 5), 3, "text")
+    made = make_text_prior("x:y", Counts(), 3, 4, lambda texts: np.zeros((len(texts), 3), np.int32), "none")
+    assert (made.info.modality, made.info.input_size, made.info.dim) == ("text", 3, 4)
+    assert "cut to 3" in made.info.preprocessing
+    assert isinstance(made.input, TextInput)
+    tokens = np.array([[0, 1, 1], [3, 3, 3]], np.int32)
+    assert Encoder(made, "cpu").encode(tokens).tolist() == [[1, 2, 0, 0], [0, 0, 0, 3]]
+
+
+def test_other_samples_are_refused_with_what_fits() -> None:
+    require_modality("x:y", "image", Samples())
+    require_modality("x:y", "text", Samples("text"))
+    with pytest.raises(UsageError, match="x:y encodes texts, and the pool holds images") as caught:
+        require_modality("x:y", "text", Samples())
+    assert "efficientnet_lite:0|1|2" in caught.value.remedy
+    with pytest.raises(UsageError, match="x:y encodes images, and the pool holds texts") as caught:
+        require_modality("x:y", "image", Samples("text"))
+    assert "open_clip:MODEL/PRETRAINED (its text tower)" in caught.value.remedy

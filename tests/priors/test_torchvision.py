@@ -11,6 +11,7 @@ from torch import nn
 
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors.encoder import Encoder
+from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior, load_prior
 from coevo_ray.priors.torchvision import _cached, _entry, _random, _strip_head
 
@@ -142,6 +143,24 @@ def test_a_local_file_stands_in_for_public_weights(tmp_path: Path) -> None:
         load_prior(f"torchvision:resnet34/{path}", 64)
     with pytest.raises(InputError, match="no weights at"):
         check_prior(f"torchvision:resnet18/{tmp_path}/none.pt")
+
+
+def test_the_classifiers_weights_may_be_absent_or_of_another_size(tmp_path: Path) -> None:
+    for name, head in (("resnet18", "fc."), ("mobilenet_v2", "classifier.1."), ("squeezenet1_1", "classifier.")):
+        state = _random(name).state_dict()
+        whole = load_prior(f"torchvision:{name}/random", 64).info.weights
+        for changed in (
+            {key: value for key, value in state.items() if not key.startswith(head)},
+            {key: value[:2] if key.startswith(head) else value for key, value in state.items()},
+        ):
+            torch.save(changed, tmp_path / "mine.pt")
+            assert load_prior(f"torchvision:{name}/{tmp_path / 'mine.pt'}", 64).info.weights == whole
+
+
+def test_texts_are_refused() -> None:
+    for look in (check_prior, load_prior):
+        with pytest.raises(UsageError, match="torchvision:resnet18/random encodes images, and the pool holds texts"):
+            look("torchvision:resnet18/random", None, Samples("text"))
 
 
 def test_unknown_models_weights_and_sizes_are_refused() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors.encoder import Encoder
+from coevo_ray.priors.inputs import Samples, TextInput
 from coevo_ray.priors.registry import check_prior, load_prior
 
 _MODULE = """
@@ -119,3 +121,110 @@ def test_what_an_encoder_lacks_is_named(name: str, cause: str) -> None:
 def test_a_fixed_input_size_is_kept() -> None:
     with pytest.raises(UsageError, match="takes 8 pixels, 16 were asked for"):
         load_prior("callable:my_encoders_for_test:Plain", 16)
+
+
+_TEXTS = """
+import numpy as np
+import torch
+from torch import nn
+
+class Counts(nn.Module):
+    def forward(self, tokens):
+        assert tokens.dtype == torch.int64
+        return nn.functional.one_hot(tokens, 5).float().sum(dim=1)
+
+def letters(texts, dtype=np.int64, context=4):
+    rows = [[ord(c) % 5 for c in text[:context]] + [0] * (context - len(text)) for text in texts]
+    return np.array(rows, dtype).reshape(len(texts), -1)
+
+class Text:
+    module, dim, context, licence = Counts(), 5, 4, "MIT"
+    tokenize = staticmethod(letters)
+
+class Longer:
+    def __init__(self, input_size=4):
+        self.module, self.dim, self.context = Counts(), 5, input_size
+        self.tokenize = Cut(input_size)
+
+class Cut:
+    def __init__(self, context):
+        self.context = context
+    def __call__(self, texts):
+        return letters(texts, context=self.context)
+
+class NoContext:
+    module, dim = Counts(), 5
+    tokenize = staticmethod(letters)
+
+class Method:
+    module, dim, context = Counts(), 5, 4
+    def tokenize(self, texts):
+        return letters(texts)
+
+class Lambda(Text):
+    def __init__(self):
+        self.tokenize = lambda texts: letters(texts)
+
+class Short(Text):
+    context = 6
+
+def floats():
+    made = Text()
+    made.tokenize = as_floats
+    return made
+
+def as_floats(texts):
+    return letters(texts, np.float32)
+"""
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Samples:
+    (tmp_path / "my_texts_for_test.py").write_text(_TEXTS)
+    return Samples("text")
+
+
+@pytest.mark.parametrize(("name", "size"), [("Text", None), ("Longer", 4)])
+def test_the_users_text_encoder_is_taken_as_it_is(name: str, size: int | None, texts: Samples) -> None:
+    spec = f"callable:my_texts_for_test:{name}"
+    check_prior(spec, size, texts)
+    prior = load_prior(spec, size, texts)
+    assert (prior.info.modality, prior.info.input_size, prior.info.dim) == ("text", 4, 5)
+    source = pickle.loads(pickle.dumps(prior.input))
+    assert isinstance(source, TextInput)
+    tokens = source.tokenize(["a", "bcdefg"])  # ord("a") % 5 == 2
+    assert tokens.dtype == np.int32
+    assert tokens.tolist() == [[2, 0, 0, 0], [3, 4, 0, 1]]
+    assert Encoder(prior, "cpu").encode(tokens).tolist() == [[3, 0, 1, 0, 0], [1, 1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cause"),
+    [
+        ("NoContext", None, "has no context"),
+        ("Method", None, "cannot travel to CPU tasks: it is a method"),
+        ("Lambda", None, "cannot travel to CPU tasks"),
+        ("Text", 5, "takes 4 tokens, 5 were asked for"),
+    ],
+)
+def test_what_a_text_encoder_lacks_is_named(name: str, size: int | None, cause: str, texts: Samples) -> None:
+    with pytest.raises(UsageError, match=cause):
+        load_prior(f"callable:my_texts_for_test:{name}", size, texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("Short", r"2 texts to int64\[2, 4\], need integers \[2, 6\]"), ("floats", r"float32\[2, 4\]")],
+)
+def test_a_tokenizer_that_breaks_its_word_is_named(name: str, cause: str, texts: Samples) -> None:
+    prior = load_prior(f"callable:my_texts_for_test:{name}", None, texts)
+    assert isinstance(prior.input, TextInput)
+    with pytest.raises(InputError, match=cause):
+        prior.input.tokenize(["a", "b"])
+
+
+def test_other_samples_are_refused(texts: Samples) -> None:
+    with pytest.raises(UsageError, match="my_texts_for_test:Text encodes texts, and the pool holds images"):
+        load_prior("callable:my_texts_for_test:Text")
+    with pytest.raises(UsageError, match="my_encoders_for_test:Plain encodes images, and the pool holds texts"):
+        load_prior("callable:my_encoders_for_test:Plain", None, texts)

@@ -62,9 +62,29 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no state dict"):
         read_state(tmp_path / "list.pt")
     load_into(nn.Linear(3, 2), good, "x:y")
+    load_into(nn.BatchNorm1d(2), _without_counters(tmp_path), "x:y")
     for other in (nn.Linear(4, 2), nn.Sequential(nn.Linear(3, 2))):
         with pytest.raises(InputError, match="does not fit x:y"):
             load_into(other, good, "x:y")
+
+
+def _without_counters(folder: Path) -> Path:
+    """A file of PyTorch before 0.4.1."""
+    state = nn.BatchNorm1d(2).state_dict()
+    del state["num_batches_tracked"]
+    torch.save(state, folder / "old.pt")
+    return folder / "old.pt"
+
+
+def test_prefixes_are_taken_off_only_where_the_names_fit_without(tmp_path: Path) -> None:
+    path = tmp_path / "wrapped.pt"
+    torch.save({f"module.{key}": value for key, value in nn.Linear(3, 2).state_dict().items()}, path)
+    load_into(nn.Linear(3, 2), path, "x:y")
+    load_into(nn.ModuleDict({"module": nn.Linear(3, 2)}), path, "x:y")
+    with pytest.raises(
+        InputError, match=r"of 2 weights 2 missing \(0\.weight, 0\.bias\); 2 unexpected \(weight, bias\)"
+    ):
+        load_into(nn.Sequential(nn.Linear(3, 2)), path, "x:y")
 
 
 def test_files_are_told_from_names(tmp_path: Path) -> None:
