@@ -72,6 +72,18 @@ def test_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None:
     assert result["rows_per_s"].keys() == {"ours", "loop", "prefetching_loop"}
 
 
+def test_encode_gpu_gives_its_keys_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OUT", str(tmp_path))
+    result = _run("encode_gpu")
+    assert result == {**json.loads((tmp_path / "encode_gpu.json").read_text()), **result}
+    assert result["prior"] == "timm:test_vit/random"
+    assert result["rows_per_s"].keys() == {"encode", "encode_in_shards", "forward", "forward_and_scaling"}
+    for key in ("ratio_to_forward", "ratio_to_forward_and_scaling", "ratio_in_shards"):
+        assert result[key] > 0
+    assert 0 <= result["waiting_share"] < 1
+    assert result["max_feature_difference"] < 0.05
+
+
 @pytest.mark.parametrize("option", ["0", "-5", "many"])
 def test_rows_must_be_positive(option: str) -> None:
     command = [sys.executable, "-m", "benchmarks.selection", "--json", "--rows", option]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -17,13 +18,16 @@ from coevo_ray.priors.overlap import Overlap
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 FloatArray = npt.NDArray[np.float32]
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _AMPERE = (8, 0)  # the first CUDA capability with bfloat16 in hardware
 
 
 class Encoder:
     """A prior on a device.
 
-    On a CUDA device the transfer of a batch overlaps with the forward pass of the one before.
+    On a CUDA device the transfer of a batch overlaps with the forward pass of the one before. On a CPU, glibc is told
+    to keep the memory of one pass for the next; that holds for the whole process.
 
     Args:
         prior: the model; it is moved to the device.
@@ -33,6 +37,7 @@ class Encoder:
         compile_module: whether torch.compile makes the module faster; it takes a minute and needs a compiler.
 
     Attributes:
+        module: what computes, on the device: the prior's, or compiled of it.
         precision: what auto came to.
         batch_rows: rows of one forward pass; halved as often as the device's memory makes it necessary.
         busy_seconds: what forward passes took until now; the rest of the time the device waited.
@@ -53,10 +58,12 @@ class Encoder:
         self.prior, self.device, self.batch_rows = prior, torch.device(device), batch_rows
         self.precision = _precision(self.device, precision)
         self.busy_seconds = 0.0
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         module = prior.module.to(self.device).eval()
         if isinstance(prior.input, ImageInput):
             module = module.to(memory_format=torch.channels_last)
-        self._module: Any = torch.compile(module) if compile_module else module
+        self.module: Any = torch.compile(module) if compile_module else module
         self._mean = torch.tensor(prior.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(prior.std, device=self.device).view(1, 3, 1, 1)
         self._overlap: Overlap | None = None
@@ -122,7 +129,7 @@ class Encoder:
         autocast = torch.autocast(self.device.type, dtype=half, enabled=self.precision != "float32")
         try:
             with torch.inference_mode(), autocast:
-                features = self._module(self._scaled(rows))
+                features = self.module(self._scaled(rows))
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -157,6 +164,17 @@ class Encoder:
                 "free its memory, take a device with more, or give the prior a smaller input_size",
             )
         self.batch_rows = max(1, self.batch_rows // 2)
+
+
+def _keep_freed_memory() -> None:
+    """Stops glibc from handing a pass's large tensors back to the system, which gives them out anew page by page.
+
+    That is two thirds of the time of a pass of 384 images of 64 pixels through EfficientNet-Lite0.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        _ = libc.mallopt(_M_MMAP_THRESHOLD, 2**30) or libc.mallopt(_M_MMAP_THRESHOLD, 2**25)  # 2**25 in older versions
 
 
 def _precision(device: torch.device, precision: Precision) -> Precision:

@@ -120,6 +120,7 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
+    check(model, input_size, samples)  # the Hub's own client tries long before it gives up
     name, pretrained = _split(model)
     tag, path, licence = {}, None, RANDOM_LICENCE
     if pretrained != RANDOM:
