@@ -44,6 +44,7 @@ from coevo_ray.priors.weights import (
 
 # What a Hugging Face repository calls OpenCLIP weights when the tag does not say.
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_MODEL_FILES = ("config.json",)
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
 # Tokens of a text where a model's configuration does not say.
 _CONTEXT = 77
@@ -101,13 +102,7 @@ def _tokenizer(model: str, context: int) -> Any:
 def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     name, pretrained = _split(model)
-    text = _text_config(model, name)
-    tokenizer = text.get("hf_tokenizer_name") if samples.modality == "text" else None
-    if tokenizer or "hf_model_name" in text:
-        library("transformers", f"open_clip:{model}", "pip install transformers")
-    if tokenizer and not Path(tokenizer).exists():
-        remedy = "set HF_HOME to a cache that holds it on every node, or choose a model with OpenCLIP's own tokenizer"
-        hub.check_file(tokenizer, _TOKENIZER_FILES, f"open_clip:{model} (its tokenizer {tokenizer})", remedy)
+    _check_text_files(model, _text_config(model, name), samples)
     if pretrained == RANDOM or local_file(pretrained) is not None:
         return
     tag = _tag(name, pretrained)
@@ -116,6 +111,19 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
         hub.check_file(repository, files, f"open_clip:{model}", _remedy(model))
     elif _cached(tag) is None:
         check_download(tag["url"], f"open_clip:{model}", _remedy(model))
+
+
+def _check_text_files(model: str, text: dict[str, Any], samples: Samples) -> None:
+    """A text tower of Hugging Face is built with the image tower; a tokenizer is needed for texts alone."""
+    tokenizer = text.get("hf_tokenizer_name") if samples.modality == "text" else None
+    needed = {"text tower": (text.get("hf_model_name"), _MODEL_FILES), "tokenizer": (tokenizer, _TOKENIZER_FILES)}
+    for what, (repository, files) in needed.items():
+        if not repository:
+            continue
+        library("transformers", f"open_clip:{model}", "pip install transformers")
+        remedy = f"set HF_HOME to a cache that holds {repository} on every node, or choose a model of OpenCLIP's own"
+        if not Path(repository).exists():
+            hub.check_file(repository, files, f"open_clip:{model} (its {what} {repository})", remedy)
 
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:

@@ -175,6 +175,17 @@ def test_tokenizers_of_the_hub_are_looked_for_before_any_work(monkeypatch: pytes
     check_prior(spec, None, TEXTS)
 
 
+def test_text_towers_of_the_hub_are_looked_for_even_for_images(monkeypatch: pytest.MonkeyPatch, offline: Path) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    spec = "open_clip:roberta-ViT-B-32/random"
+    with pytest.raises(InputError, match="its text tower roberta-base"):
+        check_prior(spec)
+    put_in_hub(offline, "roberta-base", "config.json").write_text("{}")
+    check_prior(spec)
+    with pytest.raises(InputError, match="its tokenizer roberta-base"):
+        check_prior(spec, None, TEXTS)
+
+
 def test_another_input_size_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "mine.pt"
     torch.save(whole_model(3).state_dict(), path)
