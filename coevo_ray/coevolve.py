@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo_ray.config import RunConfig, TrainConfig, make_config
+from coevo_ray.config import PoolConfig, RunConfig, TrainConfig, make_config
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode import encode
@@ -15,6 +15,7 @@ from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.score import score
 from coevo_ray.pool.pool import TEST, Pool
 from coevo_ray.pool.sources import check_source
+from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
 from coevo_ray.report.run import is_finished, write_report
@@ -102,10 +103,16 @@ def check(config: RunConfig) -> None:
     for source in config.pool.sources:
         check_source(source)
     for prior in config.encode.priors:
-        check_prior(prior.name, prior.input_size)
+        check_prior(prior.name, prior.input_size, _offered(config.pool))
     if config.train:
         make_model(config.train.model, classes=2)
     Location.parse(config.out).check_writable()
+
+
+def _offered(config: PoolConfig) -> Samples:
+    """What the pool will offer to priors; its feature columns' dimensions show when they are read."""
+    columns = {column: 0 for source in config.sources for column in source.feature_columns}
+    return Samples("text" if any(source.text_column for source in config.sources) else "image", columns)
 
 
 def training_labels(settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None) -> Int64Array:

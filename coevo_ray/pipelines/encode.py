@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
+import torch
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
 from coevo_ray.core.rows import choose_rows
@@ -29,6 +30,7 @@ from coevo_ray.pipelines.write_parts import WriteParts
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
 from coevo_ray.priors.base import PriorInfo
+from coevo_ray.priors.encoder import Precision, settle_precision
 from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import check_prior, load_prior
 from coevo_ray.runtime.session import ray_session
@@ -193,7 +195,7 @@ def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
     config = job.config
     load = ray.remote(_card)
     waiting = [
-        load.options(num_cpus=compute.cpus).remote(prior, job.samples)
+        load.options(num_cpus=compute.cpus, num_gpus=compute.gpus).remote(prior, job.samples, config.precision)
         for prior, compute in zip(config.priors, job.computes, strict=True)
     ]
     with ray_errors("load priors"):
@@ -207,18 +209,20 @@ def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
             samples=job.samples,
             dim=config.dim,
             seed=config.seed,
-            precision=config.precision,
+            precision=precision,
             compile=config.compile,
             compute=job.computes[index],
             location=locations[index],
         )
-        for index, (prior, (info, taken)) in enumerate(zip(config.priors, cards, strict=True))
+        for index, (prior, (info, taken, precision)) in enumerate(zip(config.priors, cards, strict=True))
     ]
 
 
-def _card(prior: PriorConfig, samples: Samples) -> tuple[PriorInfo, PriorInput]:
+def _card(prior: PriorConfig, samples: Samples, precision: Precision) -> tuple[PriorInfo, PriorInput, Precision]:
+    """Runs where the prior's actors will: on a GPU if they have one."""
     loaded = load_prior(prior.name, prior.input_size, samples)
-    return loaded.info, loaded.input
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    return loaded.info, loaded.input, settle_precision(device, precision)
 
 
 def _shard_rows(rows: int, inputs: list[PriorInput]) -> int:
@@ -346,6 +350,7 @@ def _finish(
     summary = {
         "name": who.prior.name,
         "prior": {**who.info.__dict__},
+        "precision": who.precision,
         "projection_seed": who.seed,
         "pool_rows": plan.rows,
         "shared_rows": plan.shared_rows or len(plan.shared),

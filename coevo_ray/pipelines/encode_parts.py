@@ -12,7 +12,7 @@ import torch
 
 from coevo_ray.config import Compute, PriorConfig
 from coevo_ray.core.projection import finite_rows, project, projection_matrix
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.parts import Part, from_block, to_block
 from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Encoder, Precision
@@ -33,7 +33,7 @@ class Participant:
         samples: what the pool offers.
         dim: columns of the projection, n.
         seed: seed of the projection.
-        precision: of the forward pass.
+        precision: of the forward pass, settled.
         compile: whether to compile the model.
         compute: with what it runs.
         location: the contribution's folder.
@@ -84,6 +84,7 @@ class EncodeParts:
             torch.device("cuda" if compute.gpus > 0 else "cpu"),
             batch_rows=compute.batch_rows,
             precision=participant.precision,
+            compile_module=participant.compile,
         )
         self.projection = projection_matrix(prior.info.dim, participant.dim, participant.seed)
         self._ended: float | None = None
@@ -91,20 +92,22 @@ class EncodeParts:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Encodes what is its own of one block."""
-        started = time.monotonic()
+        began = time.monotonic()
         mine = block.column("participant").to_numpy() == self.participant.place
         parts = [self._encode(part) for part in from_block(block.filter(pa.array(mine)))]
         if parts:
-            idle = 0.0 if self._ended is None else started - self._ended
-            parts[0].times["waiting"] = parts[0].times.get("waiting", 0.0) + idle
-        self._ended = time.monotonic()
+            # All of the actor's time since its last part but the work on features.
+            now = time.monotonic()
+            worked = sum(part.times["encode"] + part.times["project"] for part in parts)
+            parts[0].times["waiting"] = now - (self._ended or began) - worked
+            self._ended = now
         if not parts:
             return block
         others = block.filter(pa.array(~mine))
         return pa.concat_tables([to_block(parts), others]) if others.num_rows else to_block(parts)
 
     def _encode(self, part: Part) -> Part:
-        started = time.monotonic()
+        busy = self.encoder.busy_seconds
         usable = np.array([reason == "" for reason in part.reasons], dtype=bool)
         features = self._features(part, usable)
         encoded = time.monotonic()
@@ -116,7 +119,7 @@ class EncodeParts:
         if good.any():
             part.data[good] = project(features[good], self.projection).astype(np.float16)
         part.ready = self._ready
-        part.times |= {"encode": encoded - started, "project": time.monotonic() - encoded}
+        part.times |= {"encode": self.encoder.busy_seconds - busy, "project": time.monotonic() - encoded}
         return part
 
     def _features(self, part: Part, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -126,6 +129,6 @@ class EncodeParts:
             features = np.zeros((len(usable), self.participant.info.dim), dtype=np.float32)
             features[usable] = self.encoder.encode(part.data[usable])
             return features
-        except InputError as error:
+        except (InputError, StoppedError) as error:
             first, last = (part.keys[0], part.keys[-1]) if part.keys else ("none", "none")
-            raise InputError(f"{error.cause} (rows with keys {first} to {last})", error.remedy) from error
+            raise type(error)(f"{error.cause} (rows with keys {first} to {last})", error.remedy) from error

@@ -31,6 +31,7 @@ _FROM_CONTRIBUTION = (
     "bytes_moved",
     "bytes_to_send",
     "prior",
+    "precision",
     "projection_seed",
 )
 # They differ from run to run, and the card is part of the targets' identity.

@@ -56,7 +56,7 @@ class Encoder:
         compile_module: bool = False,
     ) -> None:
         self.prior, self.device, self.batch_rows = prior, torch.device(device), batch_rows
-        self.precision = _precision(self.device, precision)
+        self.precision = settle_precision(self.device, precision)
         self.busy_seconds = 0.0
         if self.device.type == "cpu":
             _keep_freed_memory()
@@ -177,7 +177,12 @@ def _keep_freed_memory() -> None:
         _ = libc.mallopt(_M_MMAP_THRESHOLD, 2**30) or libc.mallopt(_M_MMAP_THRESHOLD, 2**25)  # 2**25 in older versions
 
 
-def _precision(device: torch.device, precision: Precision) -> Precision:
+def settle_precision(device: torch.device, precision: Precision) -> Precision:
+    """What `auto` comes to on a device.
+
+    Raises:
+        UsageError: the device cannot compute in this precision.
+    """
     if precision == "auto":
         if device.type != "cuda":
             return "float32"
