@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
-import torch
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
 from coevo_ray.core.rows import choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.contribution import OWN, Plan, open_contribution, read_shard_rejects
-from coevo_ray.pipelines.encode_parts import EncodeParts, Participant
+from coevo_ray.pipelines.encode_parts import EncodeParts, Participant, device_of
 from coevo_ray.pipelines.merge import merge
 from coevo_ray.pipelines.prepare import Prepare
 from coevo_ray.pipelines.resources import settle, waves
@@ -195,7 +194,7 @@ def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
     config = job.config
     load = ray.remote(_card)
     waiting = [
-        load.options(num_cpus=compute.cpus, num_gpus=compute.gpus).remote(prior, job.samples, config.precision)
+        load.options(num_cpus=compute.cpus, num_gpus=compute.gpus).remote(prior, job.samples, config.precision, compute)
         for prior, compute in zip(config.priors, job.computes, strict=True)
     ]
     with ray_errors("load priors"):
@@ -218,11 +217,13 @@ def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
     ]
 
 
-def _card(prior: PriorConfig, samples: Samples, precision: Precision) -> tuple[PriorInfo, PriorInput, Precision]:
+def _card(
+    prior: PriorConfig, samples: Samples, precision: Precision, compute: Compute
+) -> tuple[PriorInfo, PriorInput, Precision]:
     """Runs where the prior's actors will: on a GPU if they have one."""
+    settled = settle_precision(device_of(compute), precision)
     loaded = load_prior(prior.name, prior.input_size, samples)
-    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    return loaded.info, loaded.input, settle_precision(device, precision)
+    return loaded.info, loaded.input, settled
 
 
 def _shard_rows(rows: int, inputs: list[PriorInput]) -> int:

@@ -52,6 +52,17 @@ class Participant:
     location: Location
 
 
+def device_of(compute: Compute) -> torch.device:
+    """Where a participant's actors compute.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none: it never becomes a CPU by itself.
+    """
+    if compute.gpus > 0 and not torch.cuda.is_available():
+        raise UsageError("a GPU was asked for and PyTorch sees none", "install a CUDA build, or set compute.gpus: 0")
+    return torch.device("cuda" if compute.gpus > 0 else "cpu")
+
+
 class EncodeParts:
     """Ray Data actor: encodes and projects its participant's parts, and hands those of others on.
 
@@ -67,10 +78,7 @@ class EncodeParts:
         compute = participant.compute
         # Actors that take all cores each would slow one another down.
         torch.set_num_threads(max(1, round(compute.cpus)) if compute.gpus == 0 else 1)
-        if compute.gpus > 0 and not torch.cuda.is_available():
-            raise UsageError(
-                "a GPU was asked for and PyTorch sees none", "install a CUDA build, or set compute.gpus: 0"
-            )
+        device = device_of(compute)
         prior = load_prior(participant.prior.name, participant.prior.input_size, participant.samples)
         if prior.info.weights != participant.info.weights:
             raise InputError(
@@ -81,7 +89,7 @@ class EncodeParts:
         self.participant = participant
         self.encoder = Encoder(
             prior,
-            torch.device("cuda" if compute.gpus > 0 else "cpu"),
+            device,
             batch_rows=compute.batch_rows,
             precision=participant.precision,
             compile_module=participant.compile,
