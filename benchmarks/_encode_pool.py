@@ -28,12 +28,18 @@ def make_pool(folder: str, rows: int, source: str | None) -> int:
 
     if source is None:
         source = str(Path(folder) / "images.parquet")
-        _write_digits(source, rows)
+        write_digits(source, rows)
     config = {"sources": [source], "test_fraction": 0}
     return len(ingest(config, str(Path(folder) / "pool")))
 
 
-def _write_digits(path: str, rows: int) -> None:
+def write_digits(path: str, rows: int) -> None:
+    """Writes digits as a Parquet file of JPEG images.
+
+    Args:
+        path: the file.
+        rows: how many.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from sklearn.datasets import load_digits

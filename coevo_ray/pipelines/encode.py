@@ -45,6 +45,7 @@ _MOST_ROWS, _LEAST_ROWS = 4096, 64
 # Small pools still fill every actor.
 _LEAST_SHARDS = 8
 _COUNTED_SHARDS = 512
+_SHARDS_AHEAD = 2
 
 
 def encode(
@@ -228,9 +229,13 @@ def _card(
 
 def _shard_rows(rows: int, inputs: list[PriorInput]) -> int:
     """Rows of a shard: bounded bytes of prepared inputs, and enough shards for all actors; a multiple of 64."""
-    row_bytes = max(int(np.prod(spec.shape)) * spec.dtype.itemsize for spec in inputs)
+    row_bytes = max(_row_bytes(spec) for spec in inputs)
     most = min(_SHARD_BYTES // row_bytes, -(-rows // _LEAST_SHARDS), _MOST_ROWS)
     return max(_LEAST_ROWS, most // _LEAST_ROWS * _LEAST_ROWS)
+
+
+def _row_bytes(spec: PriorInput) -> int:
+    return int(np.prod(spec.shape)) * spec.dtype.itemsize
 
 
 @dataclass
@@ -297,7 +302,10 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
         write = WriteParts(plan, {who.place: who.location for who in participants})
         return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=reader_cpus)
 
-    for row in run_shards(title, shards, stages, total=_rows_to_do(plan, missing)):
+    work = run_shards(
+        title, shards, stages, total=_rows_to_do(plan, missing), in_flight_bytes=_in_flight(plan, participants)
+    )
+    for row in work:
         mine = made[row["participant"]]
         mine.files.append(row["result"])
         mine.rejects += row["rejects"]
@@ -311,6 +319,12 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
     for one in made.values():
         one.seconds, one.side_by_side = seconds, len(made)
     return made
+
+
+def _in_flight(plan: Plan, participants: list[Participant]) -> int:
+    """Bytes between the stages: enough that no actor waits, whatever the size of the pool."""
+    shard_bytes = plan.shard_rows * max(_row_bytes(who.input) for who in participants)
+    return shard_bytes * (_SHARDS_AHEAD * sum(who.compute.actors for who in participants) + _SHARDS_AHEAD)
 
 
 def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
