@@ -1,8 +1,8 @@
 """coevo-ray: decide what data is worth, on Ray.
 
-The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train`, `run` and
-`doctor` here, and with `demo` and `report` in `coevo_ray.commands`. They are imported when first used, so that
-`import coevo_ray` stays light.
+The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train` (with
+`--objective targets`: `train_targets`), `run` and `doctor` here, and with `demo` and `report` in `coevo_ray.commands`.
+They are imported when first used, so that `import coevo_ray` stays light.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from coevo_ray.commands import run as run
     from coevo_ray.commands import sae as sae
     from coevo_ray.commands import train as train
+    from coevo_ray.commands import train_targets as train_targets
     from coevo_ray.config import RunConfig as RunConfig
     from coevo_ray.config import load_config as load_config
     from coevo_ray.pipelines.targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
     from coevo_ray.training.feed import Feed as Feed
 
-_COMMANDS = ("doctor", "encode", "gate", "ingest", "merge", "plan", "run", "sae", "train")
+_COMMANDS = ("doctor", "encode", "gate", "ingest", "merge", "plan", "run", "sae", "train", "train_targets")
 _PUBLIC = {
     **dict.fromkeys(_COMMANDS, "coevo_ray.commands"),
     "Feed": "coevo_ray.training.feed",

@@ -270,15 +270,73 @@ def gate(pool: PoolPath, targets: TargetsPath, out: Out, as_json: JsonFlag = Fal
 
 @app.command()
 def train(
-    file: Annotated[Path, typer.Argument(help="YAML file of the run; its earlier stages must be finished.")],
-    policy: Annotated[str | None, typer.Option(help="One policy instead of those of the file.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="YAML file of a run whose earlier stages are finished.")] = None,
+    policy: Annotated[str | None, typer.Option(help="With FILE: one policy instead of those of the file.")] = None,
+    objective: Annotated[str | None, typer.Option(help="targets: train on stored targets, without a FILE.")] = None,
+    pool: Annotated[str | None, typer.Option(help="With --objective: folder of the pool.")] = None,
+    targets: Annotated[str | None, typer.Option(help="With --objective: folder of the targets.")] = None,
+    out: Annotated[str | None, typer.Option(help="With --objective: folder of the result.")] = None,
+    model: Annotated[str | None, typer.Option(help="small_cnn, torchvision:NAME or package.module:function.")] = None,
+    head: Annotated[str | None, typer.Option(help="linear or mlp, from features to targets.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
+    batch_rows: Annotated[int | None, typer.Option(help="Rows of a global batch.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels of the network input.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or bfloat16 for autocast.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initialisation, order and views.")] = None,
+    actors: Annotated[int | None, typer.Option(help="Ray Train workers.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs for each of them.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs for each of them.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train on each epoch's subset, after the earlier stages of a run."""
+    """Train on each epoch's subset after the earlier stages of a run, or on stored targets."""
+    settings: dict[str, Any] = {
+        "model": model,
+        "head": head,
+        "epochs": epochs,
+        "batch_rows": batch_rows,
+        "image_size": image_size,
+    }
+    settings |= {"learning_rate": learning_rate, "precision": precision, "seed": seed}
+    compute = {"actors": actors, "cpus": cpus, "gpus": gpus}
+    places = {"pool": pool, "targets": targets, "out": out}
+    if objective is None:
+        _show(_train_file(file, policy, {**places, **settings, **compute}), as_json)
+        return
+    _check_objective(objective, {"FILE": file, "--policy": policy}, places)
     from coevo_ray import commands
+
+    chosen = {**_given(settings), "compute": {"cpus": 1, **_given(compute)}}
+    summary = commands.train_targets(chosen, str(pool), str(targets), str(out))
+    _show({"model": str(out), **summary}, as_json)
+
+
+def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -> dict[str, Any]:
+    if file is None:
+        raise UsageError("train was given neither a FILE nor --objective", "give the YAML, or --objective targets")
+    if _given(others):
+        names = ", ".join("--" + name.replace("_", "-") for name in _given(others))
+        raise UsageError(f"{names} with FILE, which has its own settings", "edit FILE, or add --objective targets")
     from coevo_ray.config import load_config
 
-    _show(commands.train(load_config(file), policy), as_json)
+    config = load_config(file)  # a mistake shows before the slow imports
+    from coevo_ray import commands
+
+    return commands.train(config, policy)
+
+
+def _check_objective(objective: str, not_with_it: dict[str, Any], places: dict[str, str | None]) -> None:
+    if objective != "targets":
+        raise UsageError(f"unknown objective {objective!r}", "it can be: targets; policies are trained from a FILE")
+    if _given(not_with_it):
+        raise UsageError(f"--objective targets with {', '.join(_given(not_with_it))}", "leave one of them out")
+    missing = [f"--{name}" for name, value in places.items() if value is None]
+    if missing:
+        raise UsageError(f"--objective targets without {', '.join(missing)}", "give --pool, --targets and --out")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command()

@@ -23,8 +23,22 @@ from coevo_ray.simulation import plan
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.sae_fit import fit_sae
+from coevo_ray.training.targets import train_targets
 
-__all__ = ["demo", "doctor", "encode", "gate", "ingest", "merge", "plan", "report", "run", "sae", "train"]
+__all__ = [
+    "demo",
+    "doctor",
+    "encode",
+    "gate",
+    "ingest",
+    "merge",
+    "plan",
+    "report",
+    "run",
+    "sae",
+    "train",
+    "train_targets",
+]
 
 
 def sae(config: SaeConfig | dict[str, Any], pool: str, targets: str, out: str) -> RowTable:

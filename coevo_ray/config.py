@@ -263,6 +263,26 @@ class TrainConfig(_Model):
         return self
 
 
+class TargetTrainConfig(_Model):
+    """Training on stored targets: a fresh network regresses them, without labels (CoOpt)."""
+
+    model: str = Field("small_cnn", description="small_cnn, torchvision:NAME or package.module:function.")
+    head: Literal["linear", "mlp"] = Field("linear", description="What maps the network's features to targets.")
+    image_size: int = Field(32, ge=4, description="Pixels of the square network input.")
+    min_crop: Share = Field(0.2, description="Smallest share of an image's area in a view; 1 does not crop.")
+    flip: bool = Field(True, description="Mirror half of the views.")
+    colour: float = Field(1.0, ge=0, le=2, description="Strength of the views' colour jitter; 0 leaves colours.")
+    epochs: int = Field(20, ge=1, description="Passes over the training rows, two views of each row in each.")
+    batch_rows: int = Field(128, ge=2, description="Rows of a global batch, over all workers.")
+    learning_rate: float = Field(0.005, gt=0, description="Peak of the one-cycle schedule (AdamW).")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled weight decay.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 computes under autocast.")
+    evaluate_every: int = Field(0, ge=0, description="Also probe after every so many epochs; 0 only at the end.")
+    probe_rows: int = Field(50_000, ge=1, description="Most labelled rows of a split that the probes read.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order and views.")
+    compute: Compute = Compute(cpus=1)
+
+
 class RunConfig(_Model):
     """A whole run: what `coevo-ray run FILE.yaml` reads."""
 

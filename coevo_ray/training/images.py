@@ -38,8 +38,12 @@ class ImageTransform:
         if self.augment == "shift_flip":
             mirrored = random.random(len(images)) < 0.5
             images[mirrored] = images[mirrored, :, ::-1]
-        pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
-        return {"image": (pixels - _MEAN) / _STD}
+        return {"image": scale_pixels(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float())}
+
+
+def scale_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels float[b, 3, s, s] of 0..255 as networks see them: about zero, about unit spread."""
+    return (pixels - _MEAN.to(pixels.device)) / _STD.to(pixels.device)
 
 
 def shift(images: npt.NDArray[np.uint8], random: np.random.Generator, by: int) -> npt.NDArray[np.uint8]:

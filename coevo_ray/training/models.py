@@ -78,3 +78,55 @@ def _torchvision(name: str, classes: int) -> nn.Module:
         raise UsageError(f"torchvision has no model {name!r}", "see torchvision.models.list_models()")
     model: nn.Module = get_model(name, weights=None, num_classes=classes)
     return model
+
+
+_FEATURES_OF = 10  # outputs that tell the classifier from other layers
+
+
+def make_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
+    """A freshly initialised network with its classifier taken off, and the dimension of its features.
+
+    The classifier is the last linear layer with as many outputs as there are classes.
+
+    Args:
+        name: as in `make_model`.
+        image_size: pixels of the square input, to try it.
+
+    Raises:
+        UsageError: the name is unknown, the network ends in no linear layer, or it does not take such images.
+    """
+    network = make_model(name, _FEATURES_OF)
+    linear = [
+        (path, layer)
+        for path, layer in network.named_modules()
+        if isinstance(layer, nn.Linear) and layer.out_features == _FEATURES_OF
+    ]
+    if not linear:
+        raise UsageError(
+            f"{name} has no linear layer with num_classes outputs to take off", "use a network that ends in one"
+        )
+    path, classifier = linear[-1]
+    parent, _, attribute = path.rpartition(".")
+    if not path:
+        raise UsageError(f"{name} is a linear layer and nothing else", "use a network with layers before it")
+    setattr(network.get_submodule(parent), attribute, nn.Identity())
+    _try(name, network, image_size, classifier.in_features)
+    return network, classifier.in_features
+
+
+def _try(name: str, network: nn.Module, image_size: int, dim: int) -> None:
+    network.eval()
+    try:
+        with torch.inference_mode():
+            shape = tuple(network(torch.zeros(1, 3, image_size, image_size)).shape)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{name} does not take images of {image_size} pixels: {error}", "choose another image_size or model"
+        ) from error
+    finally:
+        network.train()
+    if shape != (1, dim):
+        raise UsageError(
+            f"{name} without its classifier gives {list(shape)} for one image, need [1, {dim}]",
+            "use a network that ends in its classifier",
+        )

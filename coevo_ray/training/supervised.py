@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
-import ray.train
-import ray.train.torch
 import torch
 import torch.distributed
 from safetensors.torch import save as save_safetensors
@@ -33,8 +31,9 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.feed import Feed
 from coevo_ray.training.images import ImageTransform
+from coevo_ray.training.learner import Learner
 from coevo_ray.training.models import make_model
-from coevo_ray.training.trainer import fit, load_checkpoint, resume, save_checkpoint, worker_threads
+from coevo_ray.training.trainer import fit, load_checkpoint, worker_threads
 
 
 @dataclass(frozen=True)
@@ -162,93 +161,61 @@ def _loop(arguments: dict[str, Any]) -> None:
     config: TrainConfig = arguments["config"]
     worker_threads(config.compute.cpus, config.compute.gpus)
     trainer = _Trainer(arguments)
-    for epoch in range(len(trainer.history), arguments["epochs"]):
+    learner = trainer.learner
+    for epoch in range(len(learner.history), arguments["epochs"]):
         started = time.monotonic()
         subset: Subset = trainer.selection.select(epoch)
         loss = trainer.train_epoch(subset)
         seconds = time.monotonic() - started
         accuracy = trainer.evaluate()
-        before = trainer.history[-1] if trainer.history else {"samples": 0, "seconds": 0.0}
-        trainer.history.append(
-            {
-                "epoch": epoch,
-                "loss": loss,
-                "accuracy": accuracy,
-                "samples": before["samples"] + len(subset.row_ids),
-                "seconds": before["seconds"] + seconds,
-            }
-        )
-        if trainer.rank == 0:
+        learner.note(len(subset.row_ids), seconds, loss=loss, accuracy=accuracy)
+        if learner.rank == 0:
             # All ranks are past the epoch here: evaluation has joined them.
             trainer.selection.commit(epoch)
             arguments["board"].note.remote(epoch + 1, "" if accuracy is None else f"accuracy {accuracy:.3f}")
-        save_checkpoint(trainer.state(), trainer.history, trainer.history[-1])
+        learner.save()
 
 
 class _Trainer:
-    """One worker's network, optimizer and feeds."""
+    """One worker's learner and feeds."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         config: TrainConfig = arguments["config"]
-        context = ray.train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.learner = Learner(config.seed)
         self.selection: SelectionHandle = arguments["selection"]
         self.labels: Int64Array = ray.get(arguments["labels"])
-        self.device = ray.train.torch.get_device()
-        state, self.history = resume()
-        torch.manual_seed(config.seed)
-        network = make_model(config.model, arguments["classes"])
         pool = Pool(arguments["pool"])
         feed = functools.partial(Feed, pool, ["image"], global_batch=config.batch_rows, seed=config.seed)
         self.feed = feed(transform=ImageTransform(config.image_size, config.augment))
         self.test_feed = feed(transform=ImageTransform(config.image_size, "none"))
         test = pool.test_ids()
         self.test = Subset(0, test[self.labels[test] >= 0], None)
-        if state is not None:
-            network.load_state_dict(state["model"])
-        self.network: nn.Module = ray.train.torch.prepare_model(network)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
+        self.learner.prepare(make_model(config.model, arguments["classes"]))
+        optimizer = functools.partial(
+            torch.optim.SGD,
             lr=config.learning_rate,
             momentum=0.9,
             nesterov=True,
             weight_decay=config.weight_decay,
         )
-        first = len(self.selection.select(len(self.history)).row_ids)
+        first = len(self.selection.select(len(self.learner.history)).row_ids)
         steps = -(-first // config.batch_rows) * arguments["epochs"]
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=0.3
+        schedule = functools.partial(
+            torch.optim.lr_scheduler.OneCycleLR, max_lr=config.learning_rate, total_steps=steps, pct_start=0.3
         )
-        if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs; tensors and numbers only."""
-        network = self.network.module if hasattr(self.network, "module") else self.network
-        assert isinstance(network, nn.Module)
-        return {
-            "model": network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        self.learner.optimise(optimizer, schedule)
 
     def train_epoch(self, subset: Subset) -> float:
         """One pass over the subset; returns this rank's mean loss per row."""
-        self.network.train()
+        learner = self.learner
+        learner.network.train()
         total, rows = 0.0, 0.0
-        for batch in self.feed.epoch(subset, self.rank, self.world):
-            labels = torch.from_numpy(self.labels[batch.row_ids]).to(self.device)
-            weights = batch.weights.to(self.device)
-            logits = self.network(batch.tensors["image"].to(self.device))
+        for batch in self.feed.epoch(subset, learner.rank, learner.world):
+            labels = torch.from_numpy(self.labels[batch.row_ids]).to(learner.device)
+            weights = batch.weights.to(learner.device)
+            logits = learner.network(batch.tensors["image"].to(learner.device))
             losses = nn.functional.cross_entropy(logits, labels, reduction="none") * weights
-            # DDP averages over workers: with this factor the gradient is the global batch's mean for any number.
-            loss = losses.sum() * self.world / batch.global_rows
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.schedule.step()
-            total, rows = total + float(losses.detach().sum()), rows + float(weights.sum())
+            total, rows = total + learner.step(losses, batch), rows + float(weights.sum())
         return total / max(rows, 1.0)
 
     @torch.no_grad()
@@ -256,12 +223,13 @@ class _Trainer:
         """Share of held-out rows that are classified rightly, over all ranks; None without held-out labels."""
         if len(self.test.row_ids) == 0:
             return None
-        self.network.eval()
-        right = torch.zeros(1, device=self.device)
-        for batch in self.test_feed.epoch(self.test, self.rank, self.world):
-            labels = torch.from_numpy(self.labels[batch.row_ids]).to(self.device)
-            predicted = self.network(batch.tensors["image"].to(self.device)).argmax(dim=1)
-            right += ((predicted == labels) * batch.weights.to(self.device)).sum()
-        if self.world > 1:
+        network, device = self.learner.network, self.learner.device
+        network.eval()
+        right = torch.zeros(1, device=device)
+        for batch in self.test_feed.epoch(self.test, self.learner.rank, self.learner.world):
+            labels = torch.from_numpy(self.labels[batch.row_ids]).to(device)
+            predicted = network(batch.tensors["image"].to(device)).argmax(dim=1)
+            right += ((predicted == labels) * batch.weights.to(device)).sum()
+        if self.learner.world > 1:
             torch.distributed.all_reduce(right)
         return float(right.item() / len(self.test.row_ids))

@@ -1,0 +1,80 @@
+"""What the objective `targets` is made of: the network, its loss, and rows joined with their targets."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.models import make_backbone
+
+_HIDDEN = 2  # width of the mlp head over the features' dimension
+
+
+class TargetNetwork(nn.Module):
+    """A backbone and a head that maps its features to targets.
+
+    Args:
+        model: name of the network, as in `make_model`; its classifier is taken off.
+        image_size: pixels of the square input.
+        head: linear or mlp.
+        dim: n of the targets.
+
+    Raises:
+        UsageError: there is no such network, or it cannot be used so.
+    """
+
+    def __init__(self, model: str, image_size: int, head: str, dim: int) -> None:
+        super().__init__()
+        self.backbone, features = make_backbone(model, image_size)
+        self.head: nn.Module = nn.Linear(features, dim)
+        if head == "mlp":
+            wide = _HIDDEN * features
+            norm, active = nn.BatchNorm1d(wide), nn.ReLU(inplace=True)
+            self.head = nn.Sequential(nn.Linear(features, wide, bias=False), norm, active, nn.Linear(wide, dim))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images float[b, 3, s, s] -> predicted targets float[b, n], of any length."""
+        predicted: torch.Tensor = self.head(self.backbone(images))
+        return predicted
+
+
+def cosine_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """1 - cos(prediction, target), averaged over the views of a row.
+
+    Args:
+        predicted: float[v b, n], the views of all rows one after another.
+        targets: float[b, n].
+
+    Returns:
+        float32[b] in 0..2.
+    """
+    views = predicted.float().view(-1, *targets.shape)
+    return (1 - nn.functional.cosine_similarity(views, targets.float().unsqueeze(0), dim=2)).mean(dim=0)
+
+
+class PoolWithTargets(Pool):
+    """A pool whose rows can be read together with their targets, joined by row_id.
+
+    Args:
+        location: the pool's folder.
+        targets: the target table's folder.
+    """
+
+    def __init__(self, location: Location, targets: Location) -> None:
+        super().__init__(location)
+        self.targets = RowTable(targets, "targets")
+
+    def __reduce__(self) -> tuple[type[PoolWithTargets], tuple[Location, ...]]:  # type: ignore[override]
+        return (type(self), (self.location, self.targets.location))
+
+    def read(self, row_ids: Int64Array, columns: list[str]) -> pa.Table:
+        """As `RowTable.read`; the column `target` comes from the target table."""
+        rows = super().read(row_ids, [name for name in columns if name != "target"])
+        if "target" not in columns:
+            return rows
+        return rows.append_column("target", self.targets.read(row_ids, ["target"]).column("target"))

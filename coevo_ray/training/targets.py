@@ -1,0 +1,247 @@
+"""The objective `targets`: a fresh network regresses stored targets (CoOpt, arXiv 2505.14117), with Ray Train.
+
+No label is read in training. Two augmented views of a row share its target; labels serve the evaluation alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import nn
+
+from coevo_ray.actors.progress import progress_board
+from coevo_ray.config import TargetTrainConfig, make_config
+from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError
+from coevo_ray.pool.pool import Pool
+from coevo_ray.progress import say
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.store.artifact import Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.evaluation import ProbeRows, evaluate
+from coevo_ray.training.feed import Feed
+from coevo_ray.training.learner import Learner
+from coevo_ray.training.models import make_backbone
+from coevo_ray.training.target_network import PoolWithTargets, TargetNetwork, cosine_loss
+from coevo_ray.training.trainer import fit, load_checkpoint, worker_threads
+from coevo_ray.training.views import Decode, Views, two_views
+
+_WEIGHTS, _CARD = "model.safetensors", "model.json"
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises
+
+
+def train_targets(
+    config: TargetTrainConfig | dict[str, Any],
+    pool: Pool | str | os.PathLike[str],
+    targets: RowTable | str | os.PathLike[str],
+    out: str | os.PathLike[str] | Location,
+) -> dict[str, Any]:
+    """Trains a fresh network to predict the targets of the pool's training rows, then probes its frozen features.
+
+    Args:
+        config: network, views, schedule; a dict is validated.
+        pool: images, or their folder. Its labels are read for evaluation only.
+        targets: target table of that pool, or its folder. Rows without a target take no part.
+        out: folder of the result: `model.safetensors` (backbone and head), `model.json` and manifest.
+
+    Returns:
+        The summary: `linear_probe` and `knn` (shares of held-out rows; null where rows have no labels), the last
+        epoch's mean `loss` per row, `samples`, `seconds` of training, and the `history`.
+
+    Raises:
+        InputError: an input is missing, the targets are not this pool's, or no training row has a target.
+        UsageError: the model is unknown, or settings were changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    config = config if isinstance(config, TargetTrainConfig) else make_config(TargetTrainConfig, config, "train")
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    targets = targets if isinstance(targets, RowTable) else RowTable(Location.parse(targets), "targets")
+    location = Location.parse(out)
+    dim = _dimension(targets)
+    make_backbone(config.model, config.image_size)  # a wrong name shows before any work
+    content = {"objective": "targets", **config.content()}
+    inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
+    done = begin(location, "model", content, inputs)
+    if done is None:
+        done = _train(config, pool, targets, dim, location, content, inputs)
+    return done.summary
+
+
+def load_target_network(location: Location) -> TargetNetwork:
+    """Reads a trained network back; its `backbone` gives features.
+
+    Raises:
+        InputError: there is no finished network of this objective here.
+    """
+    manifest = load_manifest(location, "model")
+    if not any(file.path == _CARD for file in manifest.files):
+        raise InputError(
+            f"{location} was not trained with the objective targets", "give what train --objective targets made"
+        )
+    network = TargetNetwork(**location.child(_CARD).read_json())
+    network.load_state_dict(load_safetensors(location.child(_WEIGHTS).read_bytes()))
+    return network.eval()
+
+
+def _train(
+    config: TargetTrainConfig,
+    pool: Pool,
+    targets: RowTable,
+    dim: int,
+    location: Location,
+    content: dict[str, Any],
+    inputs: dict[str, str],
+) -> Manifest:
+    started = time.monotonic()
+    rows, usable = _rows(pool, targets)
+    if len(rows) < 2:
+        raise InputError(f"{len(rows)} training rows have a target, need 2", "encode the pool's training rows")
+    probe_rows = ProbeRows.choose(pool, usable, config.probe_rows, config.seed)
+    if probe_rows is None:
+        say("train targets: no evaluation, for it needs labelled rows of two classes in both splits")
+    network = {"model": config.model, "image_size": config.image_size, "head": config.head, "dim": dim}
+    with ray_session(), progress_board("train targets", config.epochs, "epochs") as board:
+        arguments = {
+            "config": config,
+            "network": network,
+            "pool": pool.location,
+            "targets": targets.location,
+            "rows": ray.put(rows),
+            "probe_rows": ray.put(probe_rows),
+            "board": board,
+        }
+        checkpoint = fit("train targets", _loop, arguments, config.compute, location.child("training"))
+    state, history = load_checkpoint(checkpoint)
+    weights = {name: tensor.contiguous() for name, tensor in state["model"].items()}  # they are channels last
+    files = [
+        write_blob(location, _WEIGHTS, save_safetensors(weights)),
+        write_blob(location, _CARD, json.dumps(network, indent=2).encode()),
+    ]
+    last = history[-1]
+    summary = {
+        "objective": "targets",
+        "linear_probe": last.get("linear_probe"),
+        "knn": last.get("knn"),
+        **{name: last[name] for name in ("loss", "samples")},
+        "seconds": round(last["seconds"], 3),
+        "epochs": len(history),
+        "rows": len(rows),
+        "probe_rows": None if probe_rows is None else [len(probe_rows.train), len(probe_rows.test)],
+        "dim": dim,
+        "history": history,
+        "wall_seconds": round(time.monotonic() - started, 3),
+    }
+    return finish(location, "model", content, inputs, files, summary)
+
+
+def _dimension(targets: RowTable) -> int:
+    """n, from the first row of the table; the column has one size in all files."""
+    for index in range(len(targets.files)):
+        for part in targets.iter_file(index, ["target"]):
+            kind = part.schema.field("target").type
+            if not pa.types.is_fixed_size_list(kind):
+                raise InputError(f"the targets at {targets.location} are {kind}", "make them with encode or merge")
+            return int(kind.list_size)
+    raise InputError(f"the targets at {targets.location} have no rows", "encode at least one readable image")
+
+
+def _rows(pool: Pool, targets: RowTable) -> tuple[Int64Array, Int64Array]:
+    """row_ids to train on and all that have a target, both increasing."""
+    usable = targets.row_ids()
+    if usable[-1] >= len(pool):
+        raise InputError(
+            f"targets go up to row_id {usable[-1]}, the pool {pool.location} has {len(pool)} rows",
+            "give the targets that were made from this pool",
+        )
+    return np.intersect1d(usable, pool.train_ids(), assume_unique=True), usable
+
+
+def _loop(arguments: dict[str, Any]) -> None:
+    """Runs on every Ray Train worker."""
+    config: TargetTrainConfig = arguments["config"]
+    worker_threads(config.compute.cpus, config.compute.gpus)
+    trainer = _Trainer(arguments)
+    learner = trainer.learner
+    for epoch in range(len(learner.history), config.epochs):
+        started = time.monotonic()
+        loss = trainer.train_epoch(epoch)
+        entry = learner.note(len(trainer.rows), time.monotonic() - started, loss=loss)
+        entry.update(trainer.evaluate(epoch))
+        if learner.rank == 0:
+            found = f", knn {entry['knn']:.3f}" if "knn" in entry else ""
+            arguments["board"].note.remote(epoch + 1, f"loss {loss:.4f}{found}")
+        learner.save()
+
+
+class _Trainer:
+    """One worker's learner and feed."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        config: TargetTrainConfig = arguments["config"]
+        self.config = config
+        self.learner = Learner(config.seed)
+        self.rows: Int64Array = ray.get(arguments["rows"])
+        self.probe_rows: ProbeRows | None = ray.get(arguments["probe_rows"])
+        self.pool = PoolWithTargets(arguments["pool"], arguments["targets"])
+        self.views = Views(config.min_crop, config.flip, config.colour)
+        self.dtype: torch.dtype = getattr(torch, config.precision)
+        batch = min(config.batch_rows, len(self.rows))
+        decode = Decode(config.image_size)
+        self.feed = Feed(self.pool, ["image", "target"], decode, global_batch=batch, seed=config.seed)
+        # Channels last, the layout that convolutions are fastest in.
+        self.learner.prepare(TargetNetwork(**arguments["network"]).to(memory_format=torch.channels_last))
+        steps = -(-len(self.rows) // batch) * config.epochs
+        self.learner.optimise(*optimiser(config.learning_rate, config.weight_decay, steps))
+
+    def train_epoch(self, epoch: int) -> float:
+        """One pass over the rows; returns this rank's mean loss per row."""
+        learner, config = self.learner, self.config
+        learner.network.train()
+        total, rows = 0.0, 0.0
+        for batch in self.feed.epoch(Subset(epoch, self.rows, None), learner.rank, learner.world):
+            images = two_views(batch, self.views, config.seed, epoch, learner.device)
+            with torch.autocast(learner.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                predicted = learner.network(images.contiguous(memory_format=torch.channels_last))
+            weights = batch.weights.to(learner.device)
+            losses = cosine_loss(predicted, batch.tensors["target"].to(learner.device)) * weights
+            total, rows = total + learner.step(losses, batch), rows + float(batch.weights.sum())
+        return total / max(rows, 1.0)
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        """Probes after the last epoch, and in between where it was asked for; empty otherwise."""
+        every = self.config.evaluate_every
+        due = epoch + 1 == self.config.epochs or (every > 0 and (epoch + 1) % every == 0)
+        if self.probe_rows is None or not due:
+            return {}
+        learner = self.learner
+        backbone = learner.inner.backbone
+        assert isinstance(backbone, nn.Module)
+        size = self.config.image_size
+        place = (learner.device, learner.rank, learner.world)
+        return evaluate(backbone, self.pool, self.probe_rows, size, *place, dtype=self.dtype)
+
+
+def optimiser(learning_rate: float, weight_decay: float, steps: int) -> tuple[Any, Any]:
+    """AdamW with a one-cycle schedule: what makes each of them, from parameters and from the optimizer."""
+    # The fused step is one kernel; the plain one starts several for each parameter.
+    make = functools.partial(torch.optim.AdamW, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    schedule = functools.partial(
+        torch.optim.lr_scheduler.OneCycleLR,
+        max_lr=learning_rate,
+        total_steps=steps,
+        pct_start=_WARM_UP,
+        cycle_momentum=False,
+    )
+    return make, schedule
