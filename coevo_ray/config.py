@@ -268,6 +268,7 @@ class TargetTrainConfig(_Model):
 
     model: str = Field("small_cnn", description="small_cnn, torchvision:NAME or package.module:function.")
     head: Literal["linear", "mlp"] = Field("linear", description="What maps the network's features to targets.")
+    centre: bool = Field(True, description="Regress targets less their mean, which says nothing about a row.")
     image_size: int = Field(32, ge=4, description="Pixels of the square network input.")
     min_crop: Share = Field(0.2, description="Smallest share of an image's area in a view; 1 does not crop.")
     flip: bool = Field(True, description="Mirror half of the views.")

@@ -64,7 +64,7 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
             f"{len(rows)} training rows for k = {config.k} active factors", "give more rows, or lower sae.k"
         )
     with ray_session(), ray_errors("fit SAE"), progress_board("fit SAE", config.epochs, "epochs") as board:
-        statistics = ray.get(ray.remote(_input_statistics).options(num_cpus=0.5).remote(targets, rows))
+        statistics = ray.get(ray.remote(input_statistics).options(num_cpus=0.5).remote(targets, rows))
         loop_config = {
             "config": config,
             "targets": targets.location,
@@ -161,7 +161,7 @@ def _to_tensors(rows: Any, random: np.random.Generator) -> dict[str, torch.Tenso
     return {"target": torch.from_numpy(vectors(rows.column("target")))}
 
 
-def _input_statistics(table: RowTable, rows: Int64Array) -> tuple[torch.Tensor, float]:
+def input_statistics(table: RowTable, rows: Int64Array) -> tuple[torch.Tensor, float]:
     """Ray task: mean float32[d] and mean square about it, in one streamed pass over the training rows."""
     count, total, squares = 0, np.zeros(1), np.zeros(1)
     for index in range(len(table.files)):

@@ -24,6 +24,9 @@ class TargetNetwork(nn.Module):
         head: linear or mlp.
         dim: n of the targets.
 
+    Attributes:
+        mean: float32[n], what is taken off every target; zero unless it is set.
+
     Raises:
         UsageError: there is no such network, or it cannot be used so.
     """
@@ -31,6 +34,8 @@ class TargetNetwork(nn.Module):
     def __init__(self, model: str, image_size: int, head: str, dim: int) -> None:
         super().__init__()
         self.backbone, features = make_backbone(model, image_size)
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.zeros(dim))
         self.head: nn.Module = nn.Linear(features, dim)
         if head == "mlp":
             wide = _HIDDEN * features
@@ -38,23 +43,26 @@ class TargetNetwork(nn.Module):
             self.head = nn.Sequential(nn.Linear(features, wide, bias=False), norm, active, nn.Linear(wide, dim))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images float[b, 3, s, s] -> predicted targets float[b, n], of any length."""
+        """Images float[b, 3, s, s] -> directions float[b, n] of their targets less the mean, of any length."""
         predicted: torch.Tensor = self.head(self.backbone(images))
         return predicted
 
 
-def cosine_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """1 - cos(prediction, target), averaged over the views of a row.
+def cosine_loss(predicted: torch.Tensor, targets: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """1 - cos(prediction, target - mean), averaged over the views of a row.
+
+    Features of one network share a large common part; without it, what tells rows apart fills the whole cosine.
 
     Args:
         predicted: float[v b, n], the views of all rows one after another.
         targets: float[b, n].
+        mean: float[n], of all targets; zero leaves them as they are.
 
     Returns:
         float32[b] in 0..2.
     """
     views = predicted.float().view(-1, *targets.shape)
-    return (1 - nn.functional.cosine_similarity(views, targets.float().unsqueeze(0), dim=2)).mean(dim=0)
+    return (1 - nn.functional.cosine_similarity(views, (targets - mean).unsqueeze(0), dim=2)).mean(dim=0)
 
 
 class PoolWithTargets(Pool):

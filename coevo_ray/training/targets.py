@@ -27,6 +27,7 @@ from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -34,6 +35,7 @@ from coevo_ray.training.evaluation import ProbeRows, evaluate
 from coevo_ray.training.feed import Feed
 from coevo_ray.training.learner import Learner
 from coevo_ray.training.models import make_backbone
+from coevo_ray.training.sae_fit import input_statistics
 from coevo_ray.training.target_network import PoolWithTargets, TargetNetwork, cosine_loss
 from coevo_ray.training.trainer import fit, load_checkpoint, worker_threads
 from coevo_ray.training.views import Decode, Views, two_views
@@ -112,10 +114,12 @@ def _train(
     if probe_rows is None:
         say("train targets: no evaluation, for it needs labelled rows of two classes in both splits")
     network = {"model": config.model, "image_size": config.image_size, "head": config.head, "dim": dim}
-    with ray_session(), progress_board("train targets", config.epochs, "epochs") as board:
+    with ray_session(), ray_errors("train targets"), progress_board("train targets", config.epochs, "epochs") as board:
+        statistics = ray.get(ray.remote(input_statistics).options(num_cpus=0.5).remote(targets, rows))
         arguments = {
             "config": config,
             "network": network,
+            "mean": statistics[0] if config.centre else torch.zeros(dim),
             "pool": pool.location,
             "targets": targets.location,
             "rows": ray.put(rows),
@@ -200,8 +204,11 @@ class _Trainer:
         batch = min(config.batch_rows, len(self.rows))
         decode = Decode(config.image_size)
         self.feed = Feed(self.pool, ["image", "target"], decode, global_batch=batch, seed=config.seed)
+        network = TargetNetwork(**arguments["network"])
+        network.mean.copy_(arguments["mean"])
+        self.mean = network.mean
         # Channels last, the layout that convolutions are fastest in.
-        self.learner.prepare(TargetNetwork(**arguments["network"]).to(memory_format=torch.channels_last))
+        self.learner.prepare(network.to(memory_format=torch.channels_last))
         steps = -(-len(self.rows) // batch) * config.epochs
         self.learner.optimise(*optimiser(config.learning_rate, config.weight_decay, steps))
 
@@ -215,7 +222,8 @@ class _Trainer:
             with torch.autocast(learner.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 predicted = learner.network(images.contiguous(memory_format=torch.channels_last))
             weights = batch.weights.to(learner.device)
-            losses = cosine_loss(predicted, batch.tensors["target"].to(learner.device)) * weights
+            targets = batch.tensors["target"].to(learner.device)
+            losses = cosine_loss(predicted, targets, self.mean.to(learner.device)) * weights
             total, rows = total + learner.step(losses, batch), rows + float(batch.weights.sum())
         return total / max(rows, 1.0)
 
