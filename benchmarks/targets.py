@@ -218,9 +218,8 @@ def _figures(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _print(table: dict[str, Any], sweep: Any) -> None:
     """The table for people, on stderr."""
-    note(
-        f"{'objective':28} {'epochs':>6} {'probe':>7} {'kNN':>7} {'seconds':>8} {'+encode':>8} {'targets: probe, kNN':>20}"
-    )
+    head = f"{'objective':28} {'epochs':>6} {'probe':>7} {'kNN':>7} {'seconds':>8} {'+encode':>8}"
+    note(f"{head} {'targets: probe, kNN':>20}")
     for name, row in table.items():
         for epochs, f in row.items():
             judged = f.get("targets")
@@ -245,7 +244,7 @@ def _arguments() -> Namespace:
     made.add_argument("--model", default="benchmarks._targets_network:strided", help="network, as for train")
     made.add_argument("--image-size", type=positive, default=32, help="pixels of its input")
     made.add_argument("--batch-rows", type=positive, default=128, help="rows of a batch, two views each")
-    made.add_argument("--learning-rate", type=float, default=0.005, help="of our objective and the supervised one")
+    made.add_argument("--learning-rate", type=float, default=0.002, help="of our objective and the supervised one")
     made.add_argument("--byol-learning-rate", type=float, default=0.002, help="of BYOL")
     made.add_argument("--weight-decay", type=float, default=0.05, help="of all")
     made.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of all trainings")

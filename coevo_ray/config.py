@@ -275,7 +275,7 @@ class TargetTrainConfig(_Model):
     colour: float = Field(1.0, ge=0, le=2, description="Strength of the views' colour jitter; 0 leaves colours.")
     epochs: int = Field(20, ge=1, description="Passes over the training rows, two views of each row in each.")
     batch_rows: int = Field(128, ge=2, description="Rows of a global batch, over all workers.")
-    learning_rate: float = Field(0.005, gt=0, description="Peak of the one-cycle schedule (AdamW).")
+    learning_rate: float = Field(0.002, gt=0, description="Peak of the one-cycle schedule (AdamW).")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled weight decay.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 computes under autocast.")
     evaluate_every: int = Field(0, ge=0, description="Also probe after every so many epochs; 0 only at the end.")

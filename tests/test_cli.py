@@ -141,6 +141,13 @@ def test_a_bad_run_ends_before_any_work(
         ("plan", "--rows", "many", "--policy", "full"),
         ("plan", "--rows", "10", "--policy", "best"),
         ("encode", "--pool", "p", "--out", "o", "--prior", "efficientnet_lite:0@big"),
+        ("train",),
+        ("train", "run.yaml", "--epochs", "3"),
+        ("train", "run.yaml", "--targets", "t"),
+        ("train", "--objective", "labels"),
+        ("train", "--objective", "targets", "--pool", "p", "--out", "o"),
+        ("train", "run.yaml", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o"),
+        ("train", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o", "--policy", "full"),
     ],
 )
 def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> None:
@@ -158,6 +165,7 @@ def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> 
         ("encode", "--pool", "empty", "--prior", "efficientnet_lite:0", "--out", "targets"),
         ("gate", "--pool", "empty", "--targets", "empty", "--out", "gate"),
         ("merge", "empty", "--out", "targets"),
+        ("train", "--objective", "targets", "--pool", "empty", "--targets", "empty", "--out", "model"),
     ],
 )
 def test_bad_input_exits_3(
