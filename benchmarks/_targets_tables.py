@@ -223,12 +223,39 @@ class _Rows:
 
 
 def _setting(folder: str, tables: list[_Rows], n: int, size: int) -> dict[str, Any]:
+    ids, aligned, unaligned, r2 = targets_of(tables, n, size)
+    rows = _probe_rows(folder, ids)
+
+    def judge(targets: Vectors) -> dict[str, float]:
+        found: dict[str, float] = rows.judge(*(targets[np.searchsorted(ids, w)] for w in (rows.train, rows.test)))
+        return found
+
+    return {
+        "dim": n,
+        "shared_rows": size,
+        "alignment_r2": r2,
+        "aligned": judge(aligned),
+        "unaligned": judge(unaligned),
+    }
+
+
+def targets_of(tables: list[_Rows], n: int, size: int) -> tuple[Ids, Vectors, Vectors, float]:
+    """What a merge of the participants makes with other settings, with the package's own functions.
+
+    Args:
+        tables: the participants' features, full width.
+        n: common dimension.
+        size: rows of the shared set to use.
+
+    Returns:
+        int64[rows] row_ids, increasing; float32[rows, n] targets with and without alignment; mean held-out R^2.
+    """
     from coevo_ray.core.alignment import align, fit_alignment
     from coevo_ray.core.projection import project, projection_matrix
     from coevo_ray.core.rows import choose_rows
     from coevo_ray.core.uniformity import uniformity
 
-    matrix = projection_matrix(WIDE_DIM, n, 0)
+    matrix = projection_matrix(tables[0].features.shape[1], n, 0)
     chosen = choose_rows(tables[0].shared, size, seed=0)
     shared = [project(t.vectors_of(chosen), matrix) for t in tables]
     own = [project(t.vectors_of(t.own), matrix) for t in tables]
@@ -236,22 +263,9 @@ def _setting(folder: str, tables: list[_Rows], n: int, size: int) -> dict[str, A
     fits = {i: fit_alignment(u, shared[best], row_ids=chosen) for i, u in enumerate(shared) if i != best}
     aligned = [align(u, fits[i].matrix) if i in fits else u for i, u in enumerate(own)]
     ids = np.concatenate([t.own for t in tables])
-    rows = _probe_rows(folder, np.sort(ids))
     order = np.argsort(ids)
-
-    def judge(parts: list[Vectors]) -> dict[str, float]:
-        whole = np.concatenate(parts)[order]
-        found: dict[str, float] = rows.judge(*(whole[np.searchsorted(ids[order], w)] for w in (rows.train, rows.test)))
-        return found
-
     r2 = float(np.mean([f.r2 for f in fits.values()]))
-    return {
-        "dim": n,
-        "shared_rows": size,
-        "alignment_r2": r2,
-        "aligned": judge(aligned),
-        "unaligned": judge(own),
-    }
+    return ids[order], np.concatenate(aligned)[order], np.concatenate(own)[order], r2
 
 
 def _probe_rows(folder: str, usable: Ids) -> Any:
