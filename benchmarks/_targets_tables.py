@@ -127,40 +127,24 @@ def _config(name: str, dim: int, shared: int, compute: dict[str, Any]) -> dict[s
 
 def _card(summary: dict[str, Any]) -> dict[str, Any]:
     kept = ("name", "rows", "uniformity", "alignment_r2")
-    return {"reference": summary["reference"], "priors": [{k: p[k] for k in kept} for p in summary["priors"]]}
+    return {"reference": summary["reference"], "priors": [{k: p.get(k) for k in kept} for p in summary["priors"]]}
 
 
-def with_reference(folder: str, name: str, reference: str, out: str) -> dict[str, Any]:
-    """Merges the contributions of a table again under another reference; runs in a child process."""
-    from coevo_ray.config import EncodeConfig
+def merge_again(folder: str, name: str, out: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Merges the contributions of a table with other settings; runs in a child process.
+
+    Args:
+        folder: with `encode/NAME/`; gets `variants/OUT/`.
+        name: a key of PARTICIPANTS.
+        out: name of the new table.
+        config: settings of merge, such as another reference, or no alignment.
+
+    Returns:
+        Reference and priors of the new table's card.
+    """
     from coevo_ray.pipelines.merge import merge
 
-    contributions = _contributions(folder, name)
-    priors = [{"name": prior} for prior, _ in PARTICIPANTS[name]]
-    config = EncodeConfig.model_validate({"priors": priors, "reference": reference})
-    return _card(merge(contributions, f"{folder}/variants/{out}", config).manifest.summary)
-
-
-def without_alignment(folder: str, name: str, out: str) -> None:
-    """Writes the same contributions as a target table with the identity in the place of every alignment."""
-    from coevo_ray.store.artifact import begin, finish, write_table
-    from coevo_ray.store.location import Location
-    from coevo_ray.store.row_table import vector_column
-
-    tables = [_rows_of(place) for place in _contributions(folder, name)]
-    place = Location.parse(f"{folder}/variants/{out}")
-    config, inputs = {"alignment": "identity", "of": name}, {"table": _identity(folder, name)}
-    if begin(place, "targets", config, inputs) is not None:
-        return
-    ids = np.concatenate([t.own for t in tables])
-    order = np.argsort(ids)
-    columns = {
-        "row_id": ids[order],
-        "target": vector_column(np.concatenate([t.vectors_of(t.own) for t in tables])[order]),
-        "prior": np.concatenate([np.full(len(t.own), i, np.uint8) for i, t in enumerate(tables)])[order],
-    }
-    file = write_table(place, "targets.parquet", pa.table(columns), group_rows=4096)
-    finish(place, "targets", config, inputs, [file], {})
+    return _card(merge(_contributions(folder, name), f"{folder}/variants/{out}", config).manifest.summary)
 
 
 def table_path(folder: str, name: str) -> str:
@@ -282,17 +266,11 @@ def _contributions(folder: str, name: str) -> list[str]:
     return [str(place) for place in sorted((Path(folder) / "encode" / name / "contributions").iterdir())]
 
 
-def _identity(folder: str, name: str) -> str:
-    from coevo_ray.store.artifact import load_manifest
-    from coevo_ray.store.location import Location
-
-    return load_manifest(Location.parse(f"{folder}/encode/{name}/targets"), "targets").identity
-
-
 def _rows_of(contribution: str) -> _Rows:
     from coevo_ray.store.location import Location
     from coevo_ray.store.row_table import RowTable, vectors
 
-    table = RowTable(Location.parse(contribution), "contribution").scan(["row_id", "own", "shared", "feature"])
+    opened = RowTable(Location.parse(contribution), "contribution")
+    table = opened.scan(["row_id", "own", "shared", "feature"])
     own, shared = (table.column(name).to_numpy().astype(bool) for name in ("own", "shared"))
     return _Rows(table.column("row_id").to_numpy(), vectors(table.column("feature")), own, shared)

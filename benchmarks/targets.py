@@ -34,6 +34,12 @@ ON_TARGETS = {
     "weak_unaligned": ("weak_unaligned", "weak"),
     "weak_reference": ("weak_reference", "weak"),
 }
+# Table -> the one whose contributions are merged again, and how.
+VARIANTS = {
+    "collaborative_unaligned": ("collaborative", {"alignment": "none"}),
+    "weak_unaligned": ("weak", {"alignment": "none"}),
+    "weak_reference": ("weak", {"reference": tables.UNTRAINED}),
+}
 OURS = "collaborative_aligned"
 PEERS = ("random", "supervised", "byol")
 EQUAL_TIME = ("byol_equal_training_seconds", "byol_equal_seconds")
@@ -105,13 +111,9 @@ class Run:
     def variant(self, name: str) -> Any:
         """Makes a table from the contributions of another one; judges it, as every table."""
         settings = {**self.data, **self.encoding}
-        if name.endswith("_unaligned"):
-            of = name.removesuffix("_unaligned")
-            self.parts.get(f"table-{name}", settings, tables.without_alignment, self.folder, of, name)
-        elif name == "weak_reference":
-            self.parts.get(
-                f"table-{name}", settings, tables.with_reference, self.folder, "weak", tables.UNTRAINED, name
-            )
+        if name in VARIANTS:
+            of, config = VARIANTS[name]
+            self.parts.get(f"table-{name}", settings, tables.merge_again, self.folder, of, name, config)
         return self.parts.get(f"judge-{name}", settings, tables.judge_table, self.folder, name)
 
     def training(self, seed: int) -> Training:

@@ -24,7 +24,7 @@ from coevo_ray.core.projection import normalise
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable, vector_column, vectors
+from coevo_ray.store.row_table import vector_column
 
 _ROOT = Path(__file__).parent.parent
 ROWS, DIM = 60, 6
@@ -129,21 +129,7 @@ def write_contributions(folder: Path) -> npt.NDArray[np.float32]:
         place = Location.parse(str(folder / "encode" / "pair" / "contributions" / f"{index:02d}"))
         columns = {"row_id": ids[keep], "own": own[keep], "shared": shared[keep], "feature": vector_column(seen[keep])}
         finish(place, "contribution", {}, {}, [write_table(place, "a.parquet", pa.table(columns))], {})
-    place = Location.parse(str(folder / "encode" / "pair" / "targets"))
-    finish(place, "targets", {}, {}, [], {})
     return truth
-
-
-def test_the_table_without_alignment_has_every_row_as_its_participant_saw_it(tmp_path: Path) -> None:
-    truth = write_contributions(tmp_path)
-    for _ in range(2):  # the second time it is there
-        tables.without_alignment(str(tmp_path), "pair", "bare")
-    table = RowTable(Location.parse(tables.table_path(str(tmp_path), "bare")), "targets")
-    assert table.row_ids().tolist() == list(range(ROWS))
-    found = vectors(table.column("target"))
-    assert np.allclose(found[::2], truth[::2], atol=1e-3)
-    assert not np.allclose(found[1::2], truth[1::2], atol=0.1)
-    assert table.column("prior").to_pylist() == [i % 2 for i in range(ROWS)]
 
 
 def test_the_sweep_aligns_what_was_turned(tmp_path: Path) -> None:

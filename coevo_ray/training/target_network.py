@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import pyarrow as pa
 import torch
 from torch import nn
 
 from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -71,18 +75,51 @@ class PoolWithTargets(Pool):
     Args:
         location: the pool's folder.
         targets: the target table's folder.
+
+    Attributes:
+        first_target: row_id in the targets of the pool's row 0.
+        target_rows: int64 row_ids of the pool's rows that have a target, increasing.
+
+    Raises:
+        InputError: one of them is not there, or the targets were not made from this pool.
     """
 
     def __init__(self, location: Location, targets: Location) -> None:
         super().__init__(location)
         self.targets = RowTable(targets, "targets")
+        self.first_target = self._first_target()
 
-    def __reduce__(self) -> tuple[type[PoolWithTargets], tuple[Location, ...]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.location, self.targets.location))
+
+    @cached_property
+    def target_rows(self) -> Int64Array:
+        """See the class."""
+        ids = self.targets.row_ids() - self.first_target
+        return ids[(ids >= 0) & (ids < len(self))]
 
     def read(self, row_ids: Int64Array, columns: list[str]) -> pa.Table:
         """As `RowTable.read`; the column `target` comes from the target table."""
         rows = super().read(row_ids, [name for name in columns if name != "target"])
         if "target" not in columns:
             return rows
-        return rows.append_column("target", self.targets.read(row_ids, ["target"]).column("target"))
+        return rows.append_column("target", self.targets.read(row_ids + self.first_target, ["target"]).column("target"))
+
+    def _first_target(self) -> int:
+        """See the class: merged targets may count through several pools."""
+        pools = self.targets.manifest.summary.get("pools")
+        if pools is not None:
+            firsts = [p["first_row_id"] for p in pools if p["identity"] == self.manifest.identity]
+            if not firsts:
+                raise InputError(
+                    f"the targets at {self.targets.location} were not made from the pool at {self.location}",
+                    "give the pool that was encoded; a pool that has grown since must be encoded again",
+                )
+            return int(firsts[0])
+        last = max((file.last_row_id for file in self.targets.files), default=-1)
+        if last >= len(self):  # a table that names no pools must at least fit
+            raise InputError(
+                f"targets go up to row_id {last}, the pool {self.location} has {len(self)} rows",
+                "give the targets that were made from this pool",
+            )
+        return 0

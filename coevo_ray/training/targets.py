@@ -107,15 +107,18 @@ def _train(
     inputs: dict[str, str],
 ) -> Manifest:
     started = time.monotonic()
-    rows, usable = _rows(pool, targets)
+    joined = PoolWithTargets(pool.location, targets.location)
+    rows = np.intersect1d(joined.target_rows, pool.train_ids(), assume_unique=True)
     if len(rows) < 2:
         raise InputError(f"{len(rows)} training rows have a target, need 2", "encode the pool's training rows")
-    probe_rows = ProbeRows.choose(pool, usable, config.probe_rows, config.seed)
+    probe_rows = ProbeRows.choose(pool, joined.target_rows, config.probe_rows, config.seed)
     if probe_rows is None:
         say("train targets: no evaluation, for it needs labelled rows of two classes in both splits")
     network = {"model": config.model, "image_size": config.image_size, "head": config.head, "dim": dim}
     with ray_session(), ray_errors("train targets"), progress_board("train targets", config.epochs, "epochs") as board:
-        statistics = ray.get(ray.remote(input_statistics).options(num_cpus=0.5).remote(targets, rows))
+        statistics = ray.get(
+            ray.remote(input_statistics).options(num_cpus=0.5).remote(targets, rows + joined.first_target)
+        )
         arguments = {
             "config": config,
             "network": network,
@@ -159,17 +162,6 @@ def _dimension(targets: RowTable) -> int:
                 raise InputError(f"the targets at {targets.location} are {kind}", "make them with encode or merge")
             return int(kind.list_size)
     raise InputError(f"the targets at {targets.location} have no rows", "encode at least one readable image")
-
-
-def _rows(pool: Pool, targets: RowTable) -> tuple[Int64Array, Int64Array]:
-    """row_ids to train on and all that have a target, both increasing."""
-    usable = targets.row_ids()
-    if usable[-1] >= len(pool):
-        raise InputError(
-            f"targets go up to row_id {usable[-1]}, the pool {pool.location} has {len(pool)} rows",
-            "give the targets that were made from this pool",
-        )
-    return np.intersect1d(usable, pool.train_ids(), assume_unique=True), usable
 
 
 def _loop(arguments: dict[str, Any]) -> None:

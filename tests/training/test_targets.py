@@ -58,9 +58,11 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, RowTable]:
     return Pool(pool), RowTable(targets, "targets")
 
 
-def write_targets(place: Location, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:
+def write_targets(
+    place: Location, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32], **summary: Any
+) -> None:
     table = pa.table({"row_id": ids, "target": vector_column(vectors)})
-    finish(place, "targets", {}, {}, [write_table(place, "a.parquet", table, group_rows=100)], {})
+    finish(place, "targets", {}, {}, [write_table(place, "a.parquet", table, group_rows=100)], summary)
 
 
 def picture(digit: npt.NDArray[np.float64], seed: int) -> bytes:
@@ -116,6 +118,24 @@ def test_rows_are_joined_with_their_targets_by_id(tables: tuple[Pool, RowTable])
     )
     with pytest.raises(InputError, match="has 0 of 1 wanted rows"):
         joined.read(np.array([ROWS - 1]), ["target"])
+
+
+def test_targets_of_several_pools_are_found_from_where_this_pool_begins(
+    tables: tuple[Pool, RowTable], tmp_path: Path
+) -> None:
+    pool, _ = tables
+    vectors = np.random.default_rng(0).normal(size=(50, DIM)).astype(np.float32)
+    both, other = (Location.parse(str(tmp_path / name)) for name in ("both", "other"))
+    pools = [{"identity": "of another", "first_row_id": 0, "rows": 40}]
+    write_targets(other, np.arange(50), vectors, pools=pools)
+    pools.append({"identity": pool.manifest.identity, "first_row_id": 40, "rows": ROWS})
+    write_targets(both, np.arange(50), vectors, pools=pools)
+    joined = PoolWithTargets(pool.location, both)
+    assert joined.target_rows.tolist() == list(range(10))
+    found = joined.read(np.array([2, 9]), ["target"]).column("target").to_pylist()
+    assert np.array_equal(np.float16(found), vectors[[42, 49]].astype(np.float16))
+    with pytest.raises(InputError, match="were not made from the pool"):
+        PoolWithTargets(pool.location, other)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
