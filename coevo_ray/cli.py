@@ -306,7 +306,7 @@ def train(
     _check_objective(objective, {"FILE": file, "--policy": policy}, places)
     from coevo_ray import commands
 
-    chosen = {**_given(settings), "compute": {"cpus": 1, **_given(compute)}}
+    chosen = {**_named(settings), "compute": {"cpus": 1, **_named(compute)}}
     summary = commands.train_targets(chosen, str(pool), str(targets), str(out))
     _show({"model": str(out), **summary}, as_json)
 
@@ -314,8 +314,8 @@ def train(
 def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -> dict[str, Any]:
     if file is None:
         raise UsageError("train was given neither a FILE nor --objective", "give the YAML, or --objective targets")
-    if _given(others):
-        names = ", ".join("--" + name.replace("_", "-") for name in _given(others))
+    if _named(others):
+        names = ", ".join("--" + name.replace("_", "-") for name in _named(others))
         raise UsageError(f"{names} with FILE, which has its own settings", "edit FILE, or add --objective targets")
     from coevo_ray.config import load_config
 
@@ -328,14 +328,14 @@ def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -
 def _check_objective(objective: str, not_with_it: dict[str, Any], places: dict[str, str | None]) -> None:
     if objective != "targets":
         raise UsageError(f"unknown objective {objective!r}", "it can be: targets; policies are trained from a FILE")
-    if _given(not_with_it):
-        raise UsageError(f"--objective targets with {', '.join(_given(not_with_it))}", "leave one of them out")
+    if _named(not_with_it):
+        raise UsageError(f"--objective targets with {', '.join(_named(not_with_it))}", "leave one of them out")
     missing = [f"--{name}" for name, value in places.items() if value is None]
     if missing:
         raise UsageError(f"--objective targets without {', '.join(missing)}", "give --pool, --targets and --out")
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _named(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
