@@ -17,6 +17,7 @@ from coevo_ray.pipelines.gate import gate_rounds
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
 from coevo_ray.pipelines.score import score
+from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
 from coevo_ray.report.run import write_report
 from coevo_ray.simulation import plan
@@ -59,7 +60,9 @@ def sae(config: SaeConfig | dict[str, Any], pool: str, targets: str, out: str) -
     """
     settings = config if isinstance(config, SaeConfig) else make_config(SaeConfig, config, "sae")
     place, table = Location.parse(out), RowTable(Location.parse(targets), "targets")
-    model = fit_sae(settings, Pool.open(pool), table, place.child("model"))
+    opened = Pool.open(pool)
+    require_alone(table, opened)
+    model = fit_sae(settings, opened, table, place.child("model"))
     return score(settings, table, model, place)
 
 
@@ -82,8 +85,9 @@ def gate(
         UsageError: settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    table = RowTable(Location.parse(targets), "targets")
-    return gate_rounds(config, Pool.open(pool), table, out, annotator)
+    table, opened = RowTable(Location.parse(targets), "targets"), Pool.open(pool)
+    require_alone(table, opened)
+    return gate_rounds(config, opened, table, out, annotator)
 
 
 def report(config: RunConfig) -> dict[str, Any]:

@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_example_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+def test_the_python_examples_run(tmp_path: Path) -> None:
+    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in first.splitlines() if line.strip()]) <= 20
+    code = first + second  # as someone would type them, one after the other
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     command = [sys.executable, "-c", code]
     result = subprocess.run(
@@ -23,6 +24,8 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "1797 rows, 1438 to train on" in result.stdout
     assert "719 rows were decoded" in result.stdout
+    assert "(64,)" in result.stdout
+    assert "torch.Size([64])" in result.stdout
 
 
 def test_files_that_are_named_exist() -> None:

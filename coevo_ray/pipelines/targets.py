@@ -13,7 +13,7 @@ import ray
 import torch
 from torch.utils.data import Dataset
 
-from coevo_ray.errors import InputError
+from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
@@ -46,8 +46,8 @@ class Targets:
         self.first_row_id, ids = 0, table.row_ids()
         self.columns: list[str] = []
         if pool is not None:
-            start, rows = _place(table, pool)
-            ids = ids[(ids >= start) & (ids < start + rows)] - start
+            start = first_target(table, pool)
+            ids = ids[(ids >= start) & (ids < start + len(pool))] - start
             self.first_row_id = start
             self.columns = [c for c in columns if c not in ("row_id", "target", "prior")]
             pool.read(ids[:1], self.columns)  # a column that is not there shows now
@@ -149,16 +149,3 @@ def load_targets(
     opened = pool if isinstance(pool, Pool) else Pool.open(pool)
     usual = [opened.modality if name == "image" else name for name in _COLUMNS]
     return Targets(table, opened, usual if columns is None else columns)
-
-
-def _place(table: RowTable, pool: Pool) -> tuple[int, int]:
-    """Where a pool's rows begin among those of the targets, and how many there are."""
-    pools = table.manifest.summary["pools"]
-    for entry in pools:
-        if entry["identity"] == pool.manifest.identity:
-            return int(entry["first_row_id"]), int(entry["rows"])
-    raise InputError(
-        f"{table.location} was not made from the pool at {pool.location} ({pool.manifest.identity[:12]}), "
-        f"but from {[entry['identity'][:12] for entry in pools]}",
-        "give the pool that was encoded; a pool that has grown since must be encoded again",
-    )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.errors import InputError
+from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -87,7 +87,7 @@ class PoolWithTargets(Pool):
     def __init__(self, location: Location, targets: Location) -> None:
         super().__init__(location)
         self.targets = RowTable(targets, "targets")
-        self.first_target = self._first_target()
+        self.first_target = first_target(self.targets, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.location, self.targets.location))
@@ -104,22 +104,3 @@ class PoolWithTargets(Pool):
         if "target" not in columns:
             return rows
         return rows.append_column("target", self.targets.read(row_ids + self.first_target, ["target"]).column("target"))
-
-    def _first_target(self) -> int:
-        """See the class: merged targets may count through several pools."""
-        pools = self.targets.manifest.summary.get("pools")
-        if pools is not None:
-            firsts = [p["first_row_id"] for p in pools if p["identity"] == self.manifest.identity]
-            if not firsts:
-                raise InputError(
-                    f"the targets at {self.targets.location} were not made from the pool at {self.location}",
-                    "give the pool that was encoded; a pool that has grown since must be encoded again",
-                )
-            return int(firsts[0])
-        last = max((file.last_row_id for file in self.targets.files), default=-1)
-        if last >= len(self):  # a table that names no pools must at least fit
-            raise InputError(
-                f"targets go up to row_id {last}, the pool {self.location} has {len(self)} rows",
-                "give the targets that were made from this pool",
-            )
-        return 0

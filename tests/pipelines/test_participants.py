@@ -24,6 +24,7 @@ from coevo_ray.pipelines.contribution import open_contribution, shared_features
 from coevo_ray.pipelines.encode import encode
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
+from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import verify
 from coevo_ray.store.location import Location
@@ -281,10 +282,22 @@ def test_targets_join_each_pool_by_row_id(pools: dict[str, Pool], merged: Path) 
             assert (row["image"], row["key"], row["label"]) == (images[i], keys[i], pool.labels()[i])
             assert np.array_equal(np.asarray(row["target"], np.float32), values[i + start])
     assert coevo_ray.load_targets(merged).dataset().count() == 80
-    with pytest.raises(InputError, match="was not made from the pool at"):
+    with pytest.raises(InputError, match="were not made from the pool at"):
         coevo_ray.load_targets(merged, pools["cy"])
     with pytest.raises(InputError, match="has no column"):
         coevo_ray.load_targets(merged, pools["ann"], columns=["colour"])
+
+
+def test_stages_that_work_on_one_pool_refuse_targets_of_several(
+    pools: dict[str, Pool], made: dict[str, Path], merged: Path, tmp_path: Path
+) -> None:
+    ann, bob = pools["ann"], pools["bob"]
+    require_alone(merge([made["ann"]], tmp_path / "ann"), ann)
+    for stage in (coevo_ray.sae, coevo_ray.gate):
+        with pytest.raises(InputError, match="are of 2 pools; this needs those of"):
+            stage({}, bob.location.path, str(merged), str(tmp_path / "out"))
+        with pytest.raises(InputError, match="were not made from the pool at"):
+            stage({}, bob.location.path, str(tmp_path / "ann"), str(tmp_path / "out"))
 
 
 def test_a_torch_loader_gets_whole_batches_in_its_order(pools: dict[str, Pool], merged: Path) -> None:

@@ -1,0 +1,54 @@
+"""Which rows of a target table are a pool's: merged targets may count through several pools."""
+
+from __future__ import annotations
+
+from coevo_ray.errors import InputError
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.row_table import RowTable
+
+_REMEDY = "give the pool that was encoded; a pool that has grown since must be encoded again"
+
+
+def first_target(targets: RowTable, pool: Pool) -> int:
+    """row_id in the targets of a pool's row 0.
+
+    Raises:
+        InputError: the targets were not made from this pool.
+    """
+    pools = targets.manifest.summary.get("pools")
+    if pools is None:
+        return _fitting(targets, pool)
+    for entry in pools:
+        if entry["identity"] == pool.manifest.identity:
+            return int(entry["first_row_id"])
+    raise InputError(
+        f"the targets at {targets.location} were not made from the pool at {pool.location} "
+        f"({pool.manifest.identity[:12]}), but from {[entry['identity'][:12] for entry in pools]}",
+        _REMEDY,
+    )
+
+
+def _fitting(targets: RowTable, pool: Pool) -> int:
+    """A table that names no pools must at least fit."""
+    last = max((file.last_row_id for file in targets.files), default=-1)
+    if last >= len(pool):
+        raise InputError(
+            f"targets go up to row_id {last}, the pool {pool.location} has {len(pool)} rows",
+            "give the targets that were made from this pool",
+        )
+    return 0
+
+
+def require_alone(targets: RowTable, pool: Pool) -> None:
+    """Refuses targets whose row_ids are not the pool's own.
+
+    Raises:
+        InputError: they were made from another pool, or from several.
+    """
+    first_target(targets, pool)
+    pools = targets.manifest.summary.get("pools", [])
+    if len(pools) > 1:
+        raise InputError(
+            f"the targets at {targets.location} are of {len(pools)} pools; this needs those of {pool.location} alone",
+            "merge the contributions over this pool by themselves, or use coevo_ray.load_targets(targets, pool)",
+        )
