@@ -67,12 +67,14 @@ def _fit(out: Path) -> float:
 
 
 def _features(out: Path, shared: bool = False) -> npt.NDArray[np.float32]:
-    from coevo_ray.pipelines.contribution import open_contribution
+    from coevo_ray.pipelines.contribution import Contribution
     from coevo_ray.store.location import Location
     from coevo_ray.store.row_table import vectors
 
-    table = open_contribution(Location.parse(out / "contributions" / "00")).scan(["shared", "feature"])
-    return vectors((table.filter(table.column("shared")) if shared else table).column("feature"))
+    contribution = Contribution(Location.parse(out / "contributions" / "00"))
+    return (
+        contribution.shared_features()[1] if shared else vectors(contribution.own_rows(["feature"]).column("feature"))
+    )
 
 
 def bare_loop(folder: str, batch_rows: int, threads: int, prefetch: bool) -> dict[str, Any]:

@@ -25,7 +25,7 @@ UNTRAINED = "torchvision:resnet18/random"
 PARTICIPANTS: dict[str, list[tuple[str, int]]] = {
     "single_best": [(GOOD[0], PIXELS)],
     "collaborative": [(name, PIXELS) for name in GOOD],
-    "weak": [(GOOD[0], PIXELS), (GOOD[1], PIXELS), (GOOD[2], LOW_PIXELS), (UNTRAINED, PIXELS)],
+    "weak": [(GOOD[0], PIXELS), (GOOD[1], PIXELS), (GOOD[1], LOW_PIXELS), (UNTRAINED, PIXELS)],
 }
 _WIDE = "wide"
 WIDE_DIM = 1280  # of EfficientNet-Lite's features: this projection is a rotation and loses nothing

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from coevo_ray._version import __version__
 
 if TYPE_CHECKING:
+    from coevo_ray.commands import contribute as contribute
     from coevo_ray.commands import doctor as doctor
     from coevo_ray.commands import encode as encode
     from coevo_ray.commands import gate as gate
@@ -29,7 +30,19 @@ if TYPE_CHECKING:
     from coevo_ray.pool.pool import Pool as Pool
     from coevo_ray.training.feed import Feed as Feed
 
-_COMMANDS = ("doctor", "encode", "gate", "ingest", "merge", "plan", "run", "sae", "train", "train_targets")
+_COMMANDS = (
+    "contribute",
+    "doctor",
+    "encode",
+    "gate",
+    "ingest",
+    "merge",
+    "plan",
+    "run",
+    "sae",
+    "train",
+    "train_targets",
+)
 _PUBLIC = {
     **dict.fromkeys(_COMMANDS, "coevo_ray.commands"),
     "Feed": "coevo_ray.training.feed",

@@ -157,6 +157,7 @@ def encode(
     With one --prior and a pool as --shared, or with --part, OUT is this participant's contribution, for `merge`.
     """
     from coevo_ray import commands
+    from coevo_ray.config import EncodeConfig, make_config
 
     priors = [_prior(text) for text in prior]
     if weight:
@@ -176,7 +177,8 @@ def encode(
         "seed": seed,
         "compute": {"gpus": gpus, "cpus": cpus, "actors": actors, "batch_rows": batch_rows},
     }
-    made = commands.encode(settings, pool, out)
+    config = make_config(EncodeConfig, settings, "encode")
+    made = commands.contribute(config, pool, out) if config.alone else commands.encode(config, pool, out)
     _show({made.manifest.kind: str(made.location), **made.manifest.summary}, as_json)
 
 

@@ -12,7 +12,7 @@ from coevo_ray.coevolve import run, train
 from coevo_ray.config import GateSettings, RunConfig, SaeConfig, make_config
 from coevo_ray.demo import demo
 from coevo_ray.diagnosis import doctor
-from coevo_ray.pipelines.encode import encode
+from coevo_ray.pipelines.encode import contribute, encode
 from coevo_ray.pipelines.gate import gate_rounds
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
@@ -27,6 +27,7 @@ from coevo_ray.training.sae_fit import fit_sae
 from coevo_ray.training.targets import train_targets
 
 __all__ = [
+    "contribute",
     "demo",
     "doctor",
     "encode",

@@ -1,9 +1,9 @@
 """Contributions: what one participant makes of the pool, and how it is laid out.
 
-A contribution holds projected features and no images: `features-NNNNNN.parquet` with the participant's own rows and the
-shared rows of the same pool, and, where the shared set is a pool of its own, `shared-NNNNNN.parquet`. Columns: `row_id
-int64`, `own bool`, `shared bool`, `feature float16[n]`, and `sample uint64`, a hash of the row's content by which rows
-of different pools are compared.
+A contribution holds projected features and no images: `shared-NNNNNN.parquet` with the shared set, which every
+participant encodes, and `features-NNNNNN.parquet` with the participant's own rows that are not in it. Columns: `row_id
+int64`, `own bool`, `feature float16[n]`, and `sample uint64`, a hash of the row's content by which rows of different
+pools are compared. The shared set is apart so that a merge reads it without reading everything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from coevo_ray.core.rows import assign_participants
+from coevo_ray.errors import InputError
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
@@ -28,36 +29,33 @@ _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a shard that participants want.
+    """The rows of a shard.
 
     Attributes:
         pool: the pool's folder.
         ids: int64[n] row_ids, increasing.
-        owner: uint8[n], place of the participant that a row belongs to.
-        shared: bool[n], encoded by every participant.
-        belong: whether rows belong to participants at all; those of a shared pool do not.
+        owner: int16[n], place of the participant that a row belongs to; -1 in a shared pool, whose rows are nobody's.
+        shared: whether they are of the shared set, which every participant encodes.
     """
 
     pool: Location
     ids: Int64Array
-    owner: npt.NDArray[np.uint8]
-    shared: BoolArray
-    belong: bool
+    owner: npt.NDArray[np.int16]
+    shared: bool
 
     def wanted(self, participant: int) -> BoolArray:
         """bool[n]: what a participant encodes."""
-        wanted: BoolArray = self.shared | self.own(participant)
-        return wanted
+        return np.ones(len(self.ids), dtype=bool) if self.shared else self.own(participant)
 
     def own(self, participant: int) -> BoolArray:
         """bool[n]: what belongs to a participant."""
-        own: BoolArray = (self.owner == participant) & self.belong
+        own: BoolArray = self.owner == participant
         return own
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows are encoded, shard by shard: those of the pool, then those of a shared pool.
+    """Which rows are encoded, shard by shard: those of the pool, then the shared set.
 
     Attributes:
         pool, rows: the pool's folder and its number of rows.
@@ -79,13 +77,13 @@ class Plan:
 
     @cached_property
     def own_shards(self) -> int:
-        """Shards of the pool."""
+        """Shards of the pool without those of the shared set."""
         return -(-self.rows // self.shard_rows)
 
     @property
     def shards(self) -> int:
         """Shards in all."""
-        return self.own_shards + -(-self.shared_rows // self.shard_rows)
+        return self.own_shards + -(-max(self.shared_rows, len(self.shared)) // self.shard_rows)
 
     def name(self, shard: int) -> str:
         """File of a shard in a contribution, without its suffix."""
@@ -97,45 +95,74 @@ class Plan:
         """The rows of a shard."""
         if shard < self.own_shards:
             ids = self._range(shard, self.rows)
-            owner = assign_participants(ids, self.weights, self.seed)
-            return Rows(self.pool, ids, owner, np.isin(ids, self.shared, assume_unique=True), belong=True)
-        assert self.shared_pool is not None
-        ids = self._range(shard - self.own_shards, self.shared_rows)
-        return Rows(self.shared_pool, ids, np.zeros(len(ids), np.uint8), np.ones(len(ids), bool), belong=False)
+            low, high = np.searchsorted(self.shared, [ids[0], ids[-1] + 1])
+            ids = np.delete(ids, self.shared[low:high] - ids[0])
+            return Rows(self.pool, ids, self._owner(ids), shared=False)
+        shard -= self.own_shards
+        if self.shared_pool is None:
+            ids = self.shared[shard * self.shard_rows : (shard + 1) * self.shard_rows]
+            return Rows(self.pool, ids, self._owner(ids), shared=True)
+        ids = self._range(shard, self.shared_rows)
+        return Rows(self.shared_pool, ids, np.full(len(ids), -1, np.int16), shared=True)
 
     def _range(self, shard: int, rows: int) -> Int64Array:
         return np.arange(shard * self.shard_rows, min(rows, (shard + 1) * self.shard_rows), dtype=np.int64)
 
-
-def open_contribution(location: Location) -> RowTable:
-    """The participant's own rows, and the shared ones of the same pool.
-
-    Raises:
-        InputError: there is no finished contribution here.
-    """
-    return RowTable(location, "contribution", prefix=OWN)
+    def _owner(self, ids: Int64Array) -> npt.NDArray[np.int16]:
+        return assign_participants(ids, self.weights, self.seed).astype(np.int16)
 
 
-def shared_features(contribution: RowTable) -> tuple[Int64Array, npt.NDArray[np.float32]]:
-    """A participant's features of the shared set.
+class Contribution:
+    """A finished contribution.
 
-    Returns:
-        int64[s] row_ids (of the shared pool, if there is one), increasing; float32[s, n].
+    Args:
+        location: its folder.
+
+    Attributes:
+        manifest: its manifest.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: there is none here.
     """
-    if "shared" in contribution.manifest.inputs:
-        table = RowTable(contribution.location, "contribution", prefix=SHARED).scan(["row_id", "feature"])
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._rest = RowTable(location, "contribution", prefix=OWN)
+        self._shared = RowTable(location, "contribution", prefix=SHARED)
+        self.manifest = self._rest.manifest
+
+    def own_rows(self, columns: list[str], start: int = 0, stop: int | None = None) -> pa.Table:
+        """Its own rows of a range of row_ids, in their order; the whole range by default."""
+        parts = [self._rest.read_range(start, stop, _with_row_id(columns))] if self._rest.files else []
+        if "shared" not in self.manifest.inputs and self._shared.files:  # otherwise row_ids there are of another pool
+            shared = self._shared.read_range(start, stop, [*_with_row_id(columns), "own"])
+            parts.append(shared.filter(shared.column("own")).drop_columns(["own"]))
+        if not parts:
+            return self._empty(columns)
+        return pa.concat_tables(parts).sort_by("row_id").select(columns)
+
+    def shared_features(self) -> tuple[Int64Array, npt.NDArray[np.float32]]:
+        """The shared set, as far as it could be encoded.
+
+        Returns:
+            int64[s] row_ids (of the shared pool, if there is one), increasing; float32[s, n].
+
+        Raises:
+            InputError: there is no such row, or a file cannot be read.
+        """
+        if not self._shared.files:
+            raise InputError(f"{self.location} has no rows of the shared set", "encode it again; see its rejects")
+        table = self._shared.scan(["row_id", "feature"])
         return table.column("row_id").to_numpy(), vectors(table.column("feature"))
-    ids: Int64Array = contribution.row_ids()[contribution.column("shared").to_numpy()]
-    return ids, vectors(contribution.read(ids, ["feature"]).column("feature"))
+
+    def _empty(self, columns: list[str]) -> pa.Table:
+        feature = pa.list_(pa.float16(), int(self.manifest.config["dim"]))
+        kinds = {"row_id": pa.int64(), "own": pa.bool_(), "feature": feature, "sample": pa.uint64()}
+        return pa.schema([(name, kinds[name]) for name in columns]).empty_table()
 
 
-def own_rows(contribution: RowTable, columns: list[str], start: int = 0, stop: int | None = None) -> pa.Table:
-    """A participant's own rows of a range of row_ids, in their order."""
-    table = contribution.read_range(start, stop, [*columns, "own"])
-    return table.filter(table.column("own")).select(columns)
+def _with_row_id(columns: list[str]) -> list[str]:
+    return columns if "row_id" in columns else ["row_id", *columns]
 
 
 def write_shard_rejects(location: Location, name: str, rejects: list[Reject]) -> None:

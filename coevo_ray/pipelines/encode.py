@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
 from coevo_ray.core.rows import choose_rows
-from coevo_ray.errors import InputError
-from coevo_ray.pipelines.contribution import OWN, Plan, open_contribution, read_shard_rejects
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.contribution import OWN, SHARED, Contribution, Plan, read_shard_rejects
 from coevo_ray.pipelines.encode_parts import EncodeParts, Participant, device_of
 from coevo_ray.pipelines.merge import merge
 from coevo_ray.pipelines.prepare import Prepare
@@ -34,7 +37,7 @@ from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import check_prior, load_prior
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors, run_shards
-from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish
+from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe_all, finish
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
@@ -45,7 +48,6 @@ _MOST_ROWS, _LEAST_ROWS = 4096, 64
 # Small pools still fill every actor.
 _LEAST_SHARDS = 8
 _COUNTED_SHARDS = 512
-_SHARDS_AHEAD = 2
 
 
 def encode(
@@ -53,37 +55,70 @@ def encode(
 ) -> RowTable:
     """Encodes a pool with its priors and merges their contributions into targets.
 
-    A participant that works alone (one prior, and a shared pool or a part of the pool) makes its contribution only.
-
     Args:
         config: priors, dimension, shared set; a dict is validated.
         pool: the pool or its path.
-        out: folder that will hold `contributions/` and `targets/`, or the one contribution.
+        out: folder that will hold `contributions/` and `targets/`.
 
     Returns:
-        The target table: `row_id`, `target float16[dim]`, `prior uint8`; or the contribution.
+        The target table: `row_id`, `target float16[dim]`, `prior uint8`.
 
     Raises:
         InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
-        UsageError: a prior is unknown, a device is asked for that no node has, or settings were changed.
+        UsageError: a prior is unknown, a device is asked for that no node has, settings were changed, or they are those
+            of a participant alone.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config = config if isinstance(config, EncodeConfig) else make_config(EncodeConfig, config, "encode")
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    if config.alone:
+        raise UsageError(
+            "one prior with a shared pool or a part makes a contribution, not targets", "call contribute, then merge"
+        )
     location = Location.parse(out)
+    places = [location.child("contributions", f"{index:02d}") for index in range(len(config.priors))]
+    with _prepared(config, pool) as job:
+        _contribute(job, places)
+        return merge(places, location.child("targets"), config.merging())
+
+
+def contribute(
+    config: EncodeConfig | dict[str, Any], pool: Pool | str | os.PathLike[str], out: str | os.PathLike[str] | Location
+) -> Contribution:
+    """Encodes one participant's rows, and the shared set: what others need to merge its targets with theirs.
+
+    Args:
+        config: one prior, dimension, shared set (a pool that all participants have, or rows of the pool); `part` for a
+            part of the pool. A dict is validated.
+        pool: the participant's pool or its path.
+        out: folder of the contribution; it holds no images.
+
+    Returns:
+        The contribution.
+
+    Raises:
+        UsageError: there are several priors; otherwise as `encode`.
+        InputError, StoppedError: as `encode`.
+    """
+    config = config if isinstance(config, EncodeConfig) else make_config(EncodeConfig, config, "encode")
+    if len(config.priors) != 1:
+        raise UsageError(f"a contribution of {len(config.priors)} priors", "give one, or call encode")
+    location = Location.parse(out)
+    with _prepared(config, pool) as job:
+        _contribute(job, [location])
+    return Contribution(location)
+
+
+@contextmanager
+def _prepared(config: EncodeConfig, pool: Pool | str | os.PathLike[str]) -> Iterator[_Job]:
+    """Looks at all that can be known before Ray is started, then at what the cluster has."""
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     samples = Samples(pool.modality, pool.features)
     for prior in config.priors:
         check_prior(prior.name, prior.input_size, samples)
     shared = _shared(config, pool)
     with ray_session():
         computes = settle([config.compute_of(i) for i in range(len(config.priors))])
-        job = _Job(config, pool, samples, shared, computes)
-        if config.alone:
-            _contribute(job, [location])
-            return open_contribution(location)
-        places = [location.child("contributions", f"{index:02d}") for index in range(len(config.priors))]
-        _contribute(job, places)
-        return merge(places, location.child("targets"), config.merging())
+        yield _Job(config, pool, samples, shared, computes)
 
 
 def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
@@ -302,10 +337,7 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
         write = WriteParts(plan, {who.place: who.location for who in participants})
         return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=reader_cpus)
 
-    work = run_shards(
-        title, shards, stages, total=_rows_to_do(plan, missing), in_flight_bytes=_in_flight(plan, participants)
-    )
-    for row in work:
+    for row in run_shards(title, shards, stages, total=_rows_to_do(plan, missing)):
         mine = made[row["participant"]]
         mine.files.append(row["result"])
         mine.rejects += row["rejects"]
@@ -321,12 +353,6 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
     return made
 
 
-def _in_flight(plan: Plan, participants: list[Participant]) -> int:
-    """Bytes between the stages: enough that no actor waits, whatever the size of the pool."""
-    shard_bytes = plan.shard_rows * max(_row_bytes(who.input) for who in participants)
-    return shard_bytes * (_SHARDS_AHEAD * sum(who.compute.actors for who in participants) + _SHARDS_AHEAD)
-
-
 def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
     """Rows that participants have before them; of many shards a sample is counted, which is near enough."""
     total = 0.0
@@ -337,13 +363,25 @@ def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
     return round(total)
 
 
+def _own_rows(location: Location, files: list[FileEntry]) -> int:
+    """Rows that belong to the participant; of the shared set, which is small, the column that says so is read."""
+    count = sum(f.rows for f in files if f.path.startswith(OWN))
+    for file in files:
+        if file.path.startswith(SHARED):
+            place = location.child(file.path)
+            column = pq.read_table(place.path, columns=["own"], filesystem=place.file_system).column("own")
+            count += int(np.count_nonzero(column.to_numpy()))
+    return count
+
+
 def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
     """Takes over the shards that an earlier attempt has written; returns those that are missing."""
     there = set(location.files())
+    names = {shard: f"{plan.name(shard)}.parquet" for shard in range(plan.shards)}
+    entries = describe_all(location, [name for name in names.values() if name in there])
     missing = set()
-    for shard in range(plan.shards):
-        name = f"{plan.name(shard)}.parquet"
-        entry = describe(location, name) if name in there else None
+    for shard, name in names.items():
+        entry = entries.get(name)
         rows = plan.row_ids(shard).ids if entry is not None and entry.rows else None
         # Shards were cut in another way by another version: such a file is written anew.
         if entry is None or (rows is not None and not rows[0] <= entry.first_row_id <= entry.last_row_id <= rows[-1]):
@@ -361,7 +399,6 @@ def _finish(
     rows = sum(f.rows for f in made.files)
     check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))
     busy, waiting = made.times["encode"] + made.times["project"], made.times["waiting"]
-    own = [f for f in made.files if f.path.startswith(OWN)]
     summary = {
         "name": who.prior.name,
         "prior": {**who.info.__dict__},
@@ -369,7 +406,8 @@ def _finish(
         "projection_seed": who.seed,
         "pool_rows": plan.rows,
         "shared_rows": plan.shared_rows or len(plan.shared),
-        "rows": sum(f.rows for f in own),
+        "rows": _own_rows(who.location, made.files),
+        "encoded_rows": rows,
         "rejected": len(made.rejects),
         "shard_rows": plan.shard_rows,
         "bytes_to_send": sum(f.bytes for f in made.files),

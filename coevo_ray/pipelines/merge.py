@@ -25,14 +25,14 @@ from coevo_ray.config import MergeConfig, make_config
 from coevo_ray.core.alignment import Alignment, align, fit_alignment, identity_alignment
 from coevo_ray.core.uniformity import uniformity
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.contribution import open_contribution, own_rows, shared_features
+from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.merge_card import card_files, describe_targets
 from coevo_ray.pipelines.merge_check import Group, check_together, find_reference, group_by_pool, prior_label
 from coevo_ray.pool.rejects import read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe, digest, finish, write_blob, write_table
+from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, digest, finish, write_blob, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
@@ -49,14 +49,14 @@ class Participant:
 
     Attributes:
         name: of its prior, with the input size where one was chosen.
-        table: its own rows.
+        table: the contribution.
         shared_ids: int64[s], rows of the shared set that it could encode.
         shared: float32[s, n].
         uniformity: V_k on those rows.
     """
 
     name: str
-    table: RowTable
+    table: Contribution
     shared_ids: npt.NDArray[np.int64]
     shared: npt.NDArray[np.float32]
     uniformity: float
@@ -88,7 +88,7 @@ def merge(
     """
     settings = config if isinstance(config, MergeConfig) else make_config(MergeConfig, config or {}, "merge")
     location = Location.parse(out)
-    tables = [open_contribution(place) for c in contributions for place in _places(Location.parse(c))]
+    tables = [Contribution(place) for c in contributions for place in _places(Location.parse(c))]
     check_together(tables)
     groups = group_by_pool(tables, settings.allow_overlap)
     find_reference(tables, settings.reference)
@@ -110,7 +110,7 @@ def _places(location: Location) -> list[Location]:
 
 
 def _merge(
-    tables: list[RowTable],
+    tables: list[Contribution],
     groups: list[Group],
     location: Location,
     config: MergeConfig,
@@ -144,8 +144,8 @@ def _merge(
             location.child(name).delete_file()
 
 
-def _participant(table: RowTable) -> Participant:
-    ids, shared = shared_features(table)
+def _participant(table: Contribution) -> Participant:
+    ids, shared = table.shared_features()
     if not np.isfinite(shared).all():
         raise InputError(f"{table.location} has shared rows that are not finite", "the contribution is damaged")
     # Shared rows come in row_id order, which says nothing about content: the first ones are a fair sample.
@@ -213,11 +213,11 @@ def _from_arrays(location: Location) -> dict[str, Alignment]:
 
 
 def _write_targets(
-    groups: list[Group], tables: list[RowTable], matrices: list[npt.NDArray[np.float32]], location: Location
+    groups: list[Group], tables: list[Contribution], matrices: list[npt.NDArray[np.float32]], location: Location
 ) -> list[FileEntry]:
     there = set(location.files())
     names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, matrices, _FILE_ROWS))}
-    files = [describe(location, name) for name in names if name in there]
+    files = list(describe_all(location, [name for name in names if name in there]).values())
     todo = [{"name": name} for name in names if name not in there]
     places = [t.location for t in tables]
     inputs = ray.put((names, places, matrices))
@@ -225,7 +225,7 @@ def _write_targets(
     def write(row: dict[str, Any]) -> dict[str, Any]:
         names, places, matrices = ray.get(inputs)
         group, index = names[row["name"]]
-        parts = [(k, open_contribution(places[k]), matrices[k]) for k in group.contributions]
+        parts = [(k, Contribution(places[k]), matrices[k]) for k in group.contributions]
         first = index * _FILE_ROWS
         table = _targets(parts, first, first + _FILE_ROWS, group.first_row_id)
         entry = write_table(location, row["name"], table, group_rows=_GROUP_ROWS)
@@ -238,12 +238,12 @@ def _write_targets(
 
 
 def _targets(
-    parts: list[tuple[int, RowTable, npt.NDArray[np.float32]]], start: int, stop: int, offset: int
+    parts: list[tuple[int, Contribution, npt.NDArray[np.float32]]], start: int, stop: int, offset: int
 ) -> pa.Table:
     """Targets of a range of a pool's row_ids; a row that several participants hold is the first one's."""
     row_ids, targets, priors = [], [], []
     for place, contribution, matrix in parts:
-        own = own_rows(contribution, ["row_id", "feature"], start, stop)
+        own = contribution.own_rows(["row_id", "feature"], start, stop)
         features = vectors(own.column("feature"))
         bad = ~np.isfinite(features).all(axis=1) | ~(features != 0).any(axis=1)
         if bad.any():

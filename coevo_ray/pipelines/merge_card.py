@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.core.alignment import Alignment, few_rows_warning
+from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.merge_check import Group
 from coevo_ray.store.artifact import FileEntry, write_blob
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable
 
 # Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
 _COLLAPSED = -0.05
 _FROM_CONTRIBUTION = (
     "name",
     "rows",
+    "encoded_rows",
     "rejected",
     "rows_per_s",
     "seconds",
@@ -56,7 +57,7 @@ class Measured(Protocol):
         ...
 
     @property
-    def table(self) -> RowTable:
+    def table(self) -> Contribution:
         """Its contribution."""
         ...
 

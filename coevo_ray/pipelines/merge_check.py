@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import own_rows
+from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.store.artifact import digest
-from coevo_ray.store.row_table import RowTable
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Group:
     first_row_id: int
 
     def names(
-        self, tables: Sequence[RowTable], matrices: Sequence[npt.NDArray[np.float32]], file_rows: int
+        self, tables: Sequence[Contribution], matrices: Sequence[npt.NDArray[np.float32]], file_rows: int
     ) -> list[str]:
         """Names of its target files, which follow from all that they are made of."""
         made_of = [[k, tables[k].manifest.identity, matrices[k].tobytes().hex()] for k in self.contributions]
@@ -41,13 +40,13 @@ class Group:
         return [f"targets-{self.first_row_id:012d}-{name}-{i:06d}.parquet" for i in range(-(-self.rows // file_rows))]
 
 
-def prior_label(table: RowTable) -> str:
+def prior_label(table: Contribution) -> str:
     """Name of a contribution's prior, with the input size where one was chosen."""
     prior: dict[str, Any] = table.manifest.config["prior"]
     return str(prior["name"]) if prior["input_size"] is None else f"{prior['name']}@{prior['input_size']}"
 
 
-def check_together(tables: Sequence[RowTable]) -> None:
+def check_together(tables: Sequence[Contribution]) -> None:
     """Refuses contributions that cannot be brought to one space.
 
     Raises:
@@ -73,21 +72,21 @@ def check_together(tables: Sequence[RowTable]) -> None:
             )
 
 
-def _shared(table: RowTable) -> list[Any]:
+def _shared(table: Contribution) -> list[Any]:
     manifest = table.manifest
     if "shared" in manifest.inputs:
         return [manifest.inputs["shared"]]
     return [manifest.inputs["pool"], manifest.config["shared"], manifest.config["seed"]]
 
 
-def _shared_words(table: RowTable) -> str:
+def _shared_words(table: Contribution) -> str:
     shared = _shared(table)
     if len(shared) == 1:
         return f"all of pool {shared[0][:12]}"
     return f"shared {shared[1]:g}, seed {shared[2]} of pool {shared[0][:12]}"
 
 
-def group_by_pool(tables: Sequence[RowTable], allow_overlap: bool) -> list[Group]:
+def group_by_pool(tables: Sequence[Contribution], allow_overlap: bool) -> list[Group]:
     """Numbers the rows of all pools, and looks for rows that several contributions hold.
 
     Args:
@@ -113,7 +112,7 @@ def group_by_pool(tables: Sequence[RowTable], allow_overlap: bool) -> list[Group
     return groups
 
 
-def _check_overlap(tables: Sequence[RowTable]) -> None:
+def _check_overlap(tables: Sequence[Contribution]) -> None:
     for first, second in combinations(tables, 2):
         one_pool = first.manifest.inputs["pool"] == second.manifest.inputs["pool"]
         # Parts of one assignment are disjoint by construction; anything else is looked at.
@@ -124,7 +123,7 @@ def _check_overlap(tables: Sequence[RowTable]) -> None:
         ):
             continue
         column = "row_id" if one_pool else "sample"
-        common = np.intersect1d(*(own_rows(t, [column]).column(column).to_numpy() for t in (first, second)))
+        common = np.intersect1d(*(t.own_rows([column]).column(column).to_numpy() for t in (first, second)))
         if len(common):
             what = f"rows of the same pool, such as row_id {common[0]}" if one_pool else "samples with the same content"
             raise InputError(
@@ -137,11 +136,11 @@ def _disjoint(first: list[Any], second: list[Any]) -> bool:
     return first[:-1] == second[:-1] and first[-1] != second[-1]
 
 
-def _assignment(table: RowTable) -> list[Any]:
+def _assignment(table: Contribution) -> list[Any]:
     return [table.manifest.config[name] for name in ("seed", "weights", "index")]
 
 
-def find_reference(tables: Sequence[RowTable], reference: str | None) -> int | None:
+def find_reference(tables: Sequence[Contribution], reference: str | None) -> int | None:
     """Place of the named reference; None leaves the choice to uniformity.
 
     Raises:

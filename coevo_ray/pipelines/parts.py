@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 # Column -> type of the array in its cells.
-_ARRAYS = {"row_ids": np.int64, "own": np.bool_, "shared": np.bool_, "samples": np.uint64}
+_ARRAYS = {"row_ids": np.int64, "own": np.bool_, "samples": np.uint64}
 _SCHEMA = pa.schema(
     [
         ("shard", pa.int32()),
@@ -42,7 +42,7 @@ class Part:
         shard: number of the shard.
         participant: place of the participant.
         row_ids: int64[n], increasing.
-        own, shared: bool[n].
+        own: bool[n], which of them belong to the participant.
         samples: uint64[n], hash of each row's content.
         keys: the user's own ids.
         reasons: why a row cannot be used; "" where it can.
@@ -57,7 +57,6 @@ class Part:
     participant: int
     row_ids: npt.NDArray[np.int64]
     own: npt.NDArray[np.bool_]
-    shared: npt.NDArray[np.bool_]
     samples: npt.NDArray[np.uint64]
     keys: list[str]
     reasons: list[str]

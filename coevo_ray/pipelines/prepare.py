@@ -55,7 +55,6 @@ class Prepare:
                 participant=k,
                 row_ids=rows.ids[masks[k]],
                 own=rows.own(k)[masks[k]],
-                shared=rows.shared[masks[k]],
                 samples=samples[self.inputs[k].column][seats[k]],
                 keys=[keys[i] for i in seats[k]],
                 reasons=prepared[k][1],

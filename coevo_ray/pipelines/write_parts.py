@@ -40,7 +40,6 @@ class WriteParts:
         columns = {
             "row_id": part.row_ids[good],
             "own": part.own[good],
-            "shared": part.shared[good],
             "feature": vector_column(part.data[good]),
             "sample": part.samples[good],
         }

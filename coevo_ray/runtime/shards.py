@@ -26,7 +26,6 @@ def run_shards(
     *,
     total: int | None = None,
     unit: str = "rows",
-    in_flight_bytes: int | None = None,
 ) -> Iterator[Row]:
     """Runs stages over some shards and yields their result rows as they come, in any order.
 
@@ -36,8 +35,6 @@ def run_shards(
         stages: takes a dataset of rows {"shard": int}, or of those rows, and adds map stages.
         total: for progress: the sum of the result rows' "rows".
         unit: for progress.
-        in_flight_bytes: how much may lie between stages, in the object store; None leaves it to Ray Data, which uses
-            what there is.
 
     Raises:
         CoevoError: what a stage raised, as it was raised there.
@@ -47,12 +44,8 @@ def run_shards(
         return
     items = [shard if isinstance(shard, dict) else {"shard": shard} for shard in shards]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    staged = stages(dataset)
-    if in_flight_bytes is not None:
-        limits = ray.data.ExecutionResources(object_store_memory=in_flight_bytes)
-        staged.context.execution_options.resource_limits = limits
     with Ticker(title, total, unit) as ticker, ray_errors(title):
-        for row in staged.iter_rows():
+        for row in stages(dataset).iter_rows():
             ticker.advance(int(row.get("rows", 1)))
             yield dict(row)
 

@@ -6,8 +6,11 @@ configuration, so that a second attempt continues the first or is refused when t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -21,6 +24,7 @@ from coevo_ray.store.location import Location
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+_READERS = 16
 _STARTED = "_started.json"
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
 
@@ -286,6 +290,16 @@ def describe(folder: Location, name: str) -> FileEntry:
         first, last = int(row_ids[0]), int(row_ids[-1])
     group = file.metadata.row_group(0).num_rows if file.metadata.num_row_groups else 0
     return FileEntry(name, file.metadata.num_rows, len(data), checksum, first, last, group)
+
+
+def describe_all(folder: Location, names: Sequence[str]) -> dict[str, FileEntry]:
+    """`describe` for many files, several at a time: a store that is far away answers each of them late.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    with ThreadPoolExecutor(_READERS) as threads:
+        return dict(zip(names, threads.map(functools.partial(describe, folder), names), strict=True))
 
 
 def verify(location: Location, manifest: Manifest) -> list[str]:

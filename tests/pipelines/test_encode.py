@@ -19,7 +19,7 @@ from coevo_ray.core.projection import project, projection_matrix
 from coevo_ray.core.rows import assign_participants, choose_rows
 from coevo_ray.core.uniformity import uniformity
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import open_contribution
+from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.encode import encode, shared_set
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
@@ -81,8 +81,20 @@ def targets_at(out: Path) -> RowTable:
     return RowTable(Location(str(out / "targets")), "targets")
 
 
-def contributions_at(out: Path) -> list[RowTable]:
-    return [open_contribution(Location(str(folder))) for folder in sorted((out / "contributions").iterdir())]
+def contributions_at(out: Path) -> list[Contribution]:
+    return [Contribution(Location(str(folder))) for folder in sorted((out / "contributions").iterdir())]
+
+
+def own(part: Contribution) -> tuple[list[int], npt.NDArray[np.float32]]:
+    """row_ids and features of a participant's own rows."""
+    table = part.own_rows(["row_id", "feature"])
+    return table.column("row_id").to_pylist(), vectors(table.column("feature"))
+
+
+def everything(part: Contribution) -> dict[int, npt.NDArray[np.float32]]:
+    """row_id -> feature, of its own and of the shared rows of the same pool."""
+    ids, shared = part.shared_features()
+    return dict(zip([*own(part)[0], *ids.tolist()], [*own(part)[1], *shared], strict=True))
 
 
 def features(table: RowTable, name: str = "feature") -> npt.NDArray[np.float32]:
@@ -114,12 +126,10 @@ def test_contributions_are_what_a_plain_loop_gives(pool: Pool, made: Path) -> No
     shared = choose_rows(pool.train_ids(), 40, 0)
     for index, table in enumerate(contributions_at(made)):
         prior = load_prior(LITE[index], 32)
-        rows = [i for i in range(72) if owner[i] == index or i in shared]
-        assert table.row_ids().tolist() == rows
-        assert table.column("own").to_pylist() == [owner[i] == index for i in rows]
-        assert table.column("shared").to_pylist() == [i in shared for i in rows]
+        assert own(table)[0] == [i for i in range(72) if owner[i] == index]
+        assert table.shared_features()[0].tolist() == shared.tolist()
         matrix = projection_matrix(1280, 16, seed=0)
-        for row, feature in zip(rows, features(table), strict=True):
+        for row, feature in everything(table).items():
             plain = project(Encoder(prior, "cpu").encode(decode_resized(images[row], 32)[None]), matrix)[0]
             assert np.abs(feature - plain).max() < HALF
 
@@ -127,23 +137,22 @@ def test_contributions_are_what_a_plain_loop_gives(pool: Pool, made: Path) -> No
 def test_the_reference_is_the_most_uniform_prior_and_keeps_its_features(made: Path) -> None:
     table, parts = targets_at(made), contributions_at(made)
     summary = table.manifest.summary
-    shared = [features(t)[t.column("shared").to_numpy()] for t in parts]
+    shared = [part.shared_features()[1] for part in parts]
     measured = [uniformity(s) for s in shared]
     assert [p["uniformity"] for p in summary["priors"]] == pytest.approx(measured, abs=1e-6)
     reference = int(np.argmin(measured))
     assert summary["reference"] == LABELS[reference]
     assert [p["reference"] for p in summary["priors"]] == [i == reference for i in (0, 1)]
-    own = parts[reference].column("own").to_numpy()
     have = features(table, "target")[table.column("prior").to_numpy() == reference]
-    assert np.abs(have - features(parts[reference])[own]).max() < HALF
+    assert np.abs(have - own(parts[reference])[1]).max() < HALF
 
 
 def test_the_other_priors_rows_are_aligned_by_the_stored_matrix(made: Path) -> None:
     table, parts = targets_at(made), contributions_at(made)
     reference = LABELS.index(table.manifest.summary["reference"])
     other = 1 - reference
-    shared = [features(t)[t.column("shared").to_numpy()] for t in parts]
-    ids = parts[0].column("row_id").to_numpy()[parts[0].column("shared").to_numpy()]
+    shared = [part.shared_features()[1] for part in parts]
+    ids = parts[0].shared_features()[0]
     fitted = fit_alignment(shared[other], shared[reference], row_ids=ids)
     matrices = load_file(made / "targets" / "alignment.safetensors")
     assert np.array_equal(matrices[f"alignment.{reference}"], np.eye(16, dtype=np.float32))
@@ -151,8 +160,7 @@ def test_the_other_priors_rows_are_aligned_by_the_stored_matrix(made: Path) -> N
     card = table.manifest.summary["priors"][other]
     assert (card["alignment_r2"], card["alignment_ridge"]) == (pytest.approx(fitted.r2, abs=1e-6), fitted.ridge)
     targets = features(table, "target")[table.column("prior").to_numpy() == other]
-    own = features(parts[other])[parts[other].column("own").to_numpy()]
-    for target, vector in zip(targets, own, strict=True):
+    for target, vector in zip(targets, own(parts[other])[1], strict=True):
         moved = [sum(float(t) * float(v) for t, v in zip(line, vector, strict=True)) for line in fitted.matrix]
         assert np.abs(target - np.array(moved) / np.linalg.norm(moved)).max() < HALF
 
@@ -177,7 +185,7 @@ def test_the_summary_is_the_card(made: Path) -> None:
     assert summary["projection_seed"] == 0
     assert (summary["dim"], summary["shared_rows"], summary["rejected"], summary["warnings"]) == (16, 40, 0, [])
     for name, card, part in zip(LITE, summary["priors"], parts, strict=True):
-        assert (card["name"], card["rows"], card["rejected"]) == (f"{name}@32", len(part), 0)
+        assert (card["name"], card["rows"], card["rejected"]) == (f"{name}@32", len(own(part)[0]), 0)
         assert card["prior"]["weights"] == load_prior(name, 32).info.weights
         assert card["bytes_to_send"] == sum(f.stat().st_size for f in Path(part.location.path).glob("*.parquet"))
         assert card["rows_per_s"] > 0
@@ -187,12 +195,13 @@ def test_values_do_not_depend_on_shards_batches_or_parallelism(
     made: Path, made_otherwise: Path, tmp_path: Path
 ) -> None:
     for first, second in zip(contributions_at(made), contributions_at(made_otherwise), strict=True):
-        assert len(first.files) < len(second.files)
-        for column in ("row_id", "own", "shared"):
-            assert first.column(column).to_pylist() == second.column(column).to_pylist()
+        assert len(first.manifest.files) < len(second.manifest.files)
+        assert own(first)[0] == own(second)[0]
+        assert everything(first).keys() == everything(second).keys()
         # PyTorch computes other last bits for batches of another size.
-        assert np.abs(features(first) - features(second)).max() < HALF
-        assert uniformity(features(first)) == pytest.approx(uniformity(features(second)), abs=1e-3)
+        assert max(np.abs(everything(first)[row] - everything(second)[row]).max() for row in everything(first)) < HALF
+        values = [uniformity(part.shared_features()[1]) for part in (first, second)]
+        assert values[0] == pytest.approx(values[1], abs=1e-3)
     # The choice of a ridge could turn on such a bit, a rotation cannot.
     one, two = (
         merge(folders(out), tmp_path / name, config(alignment="procrustes"))
@@ -283,9 +292,9 @@ def test_the_toy_pool_holds_every_case(toy_pool: Pool) -> None:
     assert set(short(first)) & set(short(second))  # a shared row that neither can decode
     assert set(short(second)) - set(short(first))  # one that the second alone would have encoded
     owner = assign_participants(np.arange(40), [9, 1], 0)
-    wanted = (owner == 1) | np.isin(np.arange(40), shared_set(toy_pool, 17, 0))
+    rest = (owner == 1) & ~np.isin(np.arange(40), shared_set(toy_pool, 17, 0))
     assert owner[33] == 1
-    assert min(np.add.reduceat(wanted, range(0, 40, 6))) == 0  # a shard without a row of the second participant
+    assert min(np.add.reduceat(rest, range(0, 40, 6))) == 0  # a shard without a row of the second participant
 
 
 def test_too_many_rejects_end_the_job_with_their_reasons(toy_pool: Pool, refused: tuple[Path, InputError]) -> None:
@@ -296,7 +305,7 @@ def test_too_many_rejects_end_the_job_with_their_reasons(toy_pool: Pool, refused
     assert f"{len(first)} of {encoded_rows} rows were rejected, more than max_reject_fraction 0.05" in error.cause
     assert "x feature is zero or not finite (key key-" in error.cause
     with pytest.raises(InputError, match="no finished contribution"):
-        RowTable(Location(str(out / "contributions" / "00")), "contribution")
+        Contribution(Location(str(out / "contributions" / "00")))
 
 
 def contribution_rows(pool: Pool, index: int) -> list[int]:
@@ -314,8 +323,9 @@ def test_rejected_rows_are_listed_counted_and_left_out(
         assert short(read_rejects(part.location)) == short(rejects)
         assert part.manifest.summary["rejected"] == len(rejects)
         lost = {int(r.key.removeprefix("key-")) for r in rejects}
-        assert part.row_ids().tolist() == [i for i in contribution_rows(toy_pool, index) if i not in lost]
-        assert part.manifest.summary["rows"] == len(part)
+        assert sorted(everything(part)) == [i for i in contribution_rows(toy_pool, index) if i not in lost]
+        assert part.manifest.summary["rows"] == len(own(part)[0])
+        assert part.manifest.summary["encoded_rows"] == len(everything(part))
     table = targets_at(out)
     both = sorted({*short(expected[0]), *short(expected[1])})
     assert short(read_rejects(table.location)) == both
@@ -331,6 +341,7 @@ def test_raising_the_limit_goes_on_without_encoding_again(toys: tuple[Path, dict
     files = {name: content for name, content in before.items() if "features-" in name}
     # Both worked side by side, and the first one's rejects ended the job.
     assert len([name for name in files if name.endswith(".parquet")]) == 14
+    assert len([name for name in before if "shared-" in name and name.endswith(".parquet")]) == 6
     after = snapshot(out)
     assert {name: after[name] for name in files} == files
 
@@ -461,9 +472,8 @@ def test_a_reference_can_be_named(made: Path, tmp_path: Path, reference: str) ->
     table = merge(folders(made), tmp_path / "t", config(reference=reference, alignment="procrustes"))
     index = LITE.index(reference)
     assert table.manifest.summary["reference"] == f"{reference}@32"
-    part = contributions_at(made)[index]
     have = features(table, "target")[table.column("prior").to_numpy() == index]
-    assert np.abs(have - features(part)[part.column("own").to_numpy()]).max() < HALF
+    assert np.abs(have - own(contributions_at(made)[index])[1]).max() < HALF
     rotation = load_file(tmp_path / "t" / "alignment.safetensors")[f"alignment.{1 - index}"]
     assert np.allclose(rotation @ rotation.T, np.eye(16), atol=1e-5)
     assert not np.allclose(rotation, np.eye(16), atol=0.1)
@@ -471,8 +481,7 @@ def test_a_reference_can_be_named(made: Path, tmp_path: Path, reference: str) ->
 
 def test_contributions_that_do_not_belong_together_are_refused(made: Path, tmp_path: Path) -> None:
     first, second = folders(made)
-    table = contributions_at(made)[0]
-    own = table.row_ids()[table.column("own").to_numpy()]
+    ids = own(contributions_at(made)[0])[0]
     other_seed = edited(second, tmp_path / "seed", config={"seed": 1})
     other_pool = edited(second, tmp_path / "pool", inputs={"pool": "of someone else"})
     other_dim = edited(second, tmp_path / "dim", config={"dim": 17})
@@ -485,7 +494,7 @@ def test_contributions_that_do_not_belong_together_are_refused(made: Path, tmp_p
         ([first, other_seed], rf"shared 40, seed 1 of pool \w+ at {other_seed}"),
         (
             [first, first],
-            rf"{first} and {first} overlap: both hold {len(own)} rows of the same pool, such as row_id {own[0]}",
+            rf"{first} and {first} overlap: both hold {len(ids)} rows of the same pool, such as row_id {ids[0]}",
         ),
         ([], "no contributions"),
         ([first, tmp_path / "none"], f"no finished contribution at {tmp_path}/none"),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from coevo_ray.errors import InputError, StoppedError
-from coevo_ray.pipelines.contribution import open_contribution
-from coevo_ray.pipelines.encode import encode
+from coevo_ray.pipelines.contribution import Contribution
+from coevo_ray.pipelines.encode import contribute
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
@@ -36,7 +36,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 @pytest.fixture(scope="module")
 def undisturbed(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    encode({**SETTINGS, "priors": [f"{MINE}:Faulty"]}, pool, out)
+    contribute({**SETTINGS, "priors": [f"{MINE}:Faulty"]}, pool, out)
     return out
 
 
@@ -47,15 +47,17 @@ def fault() -> Iterator[Path]:
 
 
 def check_same(out: Path, undisturbed: Path) -> None:
-    one, two = (open_contribution(Location(str(folder))) for folder in (out, undisturbed))
-    assert one.row_ids().tolist() == list(range(ROWS))
-    assert np.array_equal(vectors(one.column("feature")), vectors(two.column("feature")))
+    one, two = (Contribution(Location(str(folder))) for folder in (out, undisturbed))
+    rows = [part.own_rows(["row_id", "feature"]) for part in (one, two)]
+    assert rows[0].column("row_id").to_pylist() == list(range(ROWS))
+    features = [vectors(table.column("feature")) for table in rows]
+    assert np.array_equal(features[0], features[1])
     assert one.manifest.identity == two.manifest.identity
 
 
 def test_an_actor_that_is_killed_is_replaced(pool: Pool, undisturbed: Path, fault: Path, tmp_path: Path) -> None:
     fault.write_text("die")
-    encode({**SETTINGS, "priors": [f"{MINE}:Faulty"]}, pool, tmp_path / "out")
+    contribute({**SETTINGS, "priors": [f"{MINE}:Faulty"]}, pool, tmp_path / "out")
     assert not fault.exists()
     check_same(tmp_path / "out", undisturbed)
 
@@ -67,13 +69,13 @@ def test_a_store_that_is_lost_stops_the_job_and_the_rest_is_done_when_it_is_back
     settings = {**SETTINGS, "priors": [f"{MINE}:Faulty"]}
     fault.write_text(f"lose {tmp_path / 'store'}")
     with pytest.raises(StoppedError) as caught:
-        encode(settings, pool, out)
+        contribute(settings, pool, out)
     assert caught.value.exit_code == 4
     assert str(out) in caught.value.cause
     (tmp_path / "store").unlink()
     (tmp_path / "store.gone").rename(tmp_path / "store")
     before = {f.name: f.stat().st_mtime_ns for f in out.glob("*.parquet")}
-    encode(settings, pool, out)
+    contribute(settings, pool, out)
     after = {f.name: f.stat().st_mtime_ns for f in out.glob("*.parquet")}
     assert {name: after[name] for name in before} == before
     check_same(out, undisturbed)
@@ -88,5 +90,5 @@ def test_a_store_that_is_lost_stops_the_job_and_the_rest_is_done_when_it_is_back
 )
 def test_a_prior_that_fails_is_named_with_its_rows(pool: Pool, tmp_path: Path, prior: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        encode({**SETTINGS, "priors": [f"{MINE}:{prior}"]}, pool, tmp_path / "out")
+        contribute({**SETTINGS, "priors": [f"{MINE}:{prior}"]}, pool, tmp_path / "out")
     assert caught.value.exit_code == 3

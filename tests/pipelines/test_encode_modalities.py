@@ -10,7 +10,7 @@ import pytest
 import coevo_ray
 from coevo_ray.core.projection import project, projection_matrix
 from coevo_ray.errors import UsageError
-from coevo_ray.pipelines.contribution import open_contribution
+from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.encode import encode
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pool.pool import Pool
@@ -45,18 +45,19 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def test_texts_and_feature_columns_are_encoded_side_by_side(pool: Pool, tmp_path: Path) -> None:
     settings = {"priors": [COLUMN, TEXT], "dim": 8, "shared": 10, "max_reject_fraction": 0.2}
     table = encode(settings, pool, tmp_path / "out")
-    parts = [open_contribution(Location(str(tmp_path / "out" / "contributions" / name))) for name in ("00", "01")]
+    parts = [Contribution(Location(str(tmp_path / "out" / "contributions" / name))) for name in ("00", "01")]
     samples = Samples(pool.modality, pool.features)
     assert samples == Samples("text", {"mine": 12})
     for name, part in zip((COLUMN, TEXT), parts, strict=True):
         prior = load_prior(name, None, samples)
-        column = pool.read(part.row_ids(), [prior.input.column]).column(prior.input.column)
+        own = part.own_rows(["row_id", "feature"])
+        column = pool.read(own.column("row_id").to_numpy(), [prior.input.column]).column(prior.input.column)
         inputs = vectors(column) if name == COLUMN else prior.input.tokenize(column.to_pylist())  # type: ignore[union-attr]
         plain = project(Encoder(prior, "cpu").encode(inputs), projection_matrix(prior.info.dim, 8, 0))
-        assert np.abs(vectors(part.column("feature")) - plain).max() < HALF
+        assert np.abs(vectors(own.column("feature")) - plain).max() < HALF
     missing = set(range(24)) - set(table.row_ids().tolist())
     assert missing <= {5}
-    assert (5 in parts[0].row_ids()) is False
+    assert 5 not in parts[0].own_rows(["row_id"]).column("row_id").to_pylist()
     assert {p["prior"]["modality"] for p in table.manifest.summary["priors"]} == {"text", "features"}
     row = coevo_ray.load_targets(tmp_path / "out", pool).torch()[3]
     assert row["text"].startswith("text number 3")

@@ -20,8 +20,8 @@ from coevo_ray.config import MergeConfig
 from coevo_ray.core.alignment import align
 from coevo_ray.core.rows import assign_participants
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import open_contribution, shared_features
-from coevo_ray.pipelines.encode import encode
+from coevo_ray.pipelines.contribution import Contribution
+from coevo_ray.pipelines.encode import contribute, encode
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
 from coevo_ray.pool.of_targets import require_alone
@@ -58,7 +58,7 @@ def made(pools: dict[str, Pool], tmp_path_factory: pytest.TempPathFactory) -> di
     priors = {"ann": "Pixels", "bob": "Rotated", "cy": "Shuffled"}
     for name, prior in priors.items():
         config = {"priors": [f"{MINE}:{prior}"], "dim": DIM, "shared": str(pools["shared"].location), "shard_rows": 16}
-        table = encode(config, pools[name], folder / name)
+        table = contribute(config, pools[name], folder / name)
         assert table.manifest.kind == "contribution"
     return {name: folder / name for name in priors}
 
@@ -78,13 +78,12 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_a_contribution_holds_own_and_shared_features_and_no_images(
     pools: dict[str, Pool], made: dict[str, Path]
 ) -> None:
-    table = open_contribution(Location(str(made["bob"])))
-    assert table.row_ids().tolist() == list(range(50))
-    assert table.column("own").to_pylist() == [True] * 50
-    ids, shared = shared_features(table)
+    table = Contribution(Location(str(made["bob"])))
+    assert table.own_rows(["row_id"]).column("row_id").to_pylist() == list(range(50))
+    ids, shared = table.shared_features()
     assert (ids.tolist(), shared.shape) == (list(range(40)), (40, DIM))
     names = {name for file in made["bob"].glob("*.parquet") for name in pq.read_schema(file).names}
-    assert names == {"row_id", "own", "shared", "feature", "sample"}
+    assert names == {"row_id", "own", "feature", "sample"}
     sizes = sum(f.stat().st_size for f in made["bob"].glob("*.parquet"))
     assert table.manifest.summary["bytes_to_send"] == sizes
     assert sizes < pools["bob"].manifest.summary["bytes"] + 40 * 2000
@@ -98,9 +97,9 @@ def test_parts_of_one_pool_are_disjoint_and_merge_to_what_one_call_gives(
     common = {"dim": DIM, "shared": 12, "shard_rows": 16}
     names = [f"{MINE}:Pixels", f"{MINE}:Shuffled"]
     for index, name in enumerate(names):
-        encode({**common, "priors": [name], "part": [index, 2]}, pool, tmp_path / str(index))
-    parts = [open_contribution(Location(str(tmp_path / str(i)))) for i in (0, 1)]
-    own = [set(p.row_ids()[p.column("own").to_numpy()].tolist()) for p in parts]
+        contribute({**common, "priors": [name], "part": [index, 2]}, pool, tmp_path / str(index))
+    parts = [Contribution(Location(str(tmp_path / str(i)))) for i in (0, 1)]
+    own = [set(p.own_rows(["row_id"]).column("row_id").to_pylist()) for p in parts]
     assert own[0] | own[1] == set(range(50))
     assert not own[0] & own[1]
     together = encode({**common, "priors": names}, pool, tmp_path / "both")
@@ -115,19 +114,28 @@ def test_parts_of_one_pool_are_disjoint_and_merge_to_what_one_call_gives(
 @pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 0)])
 def test_a_part_must_be_one_of_the_parts(pools: dict[str, Pool], tmp_path: Path, part: tuple[int, int]) -> None:
     with pytest.raises(UsageError, match="which, of how many"):
-        encode({"priors": [f"{MINE}:Pixels"], "part": part}, pools["ann"], tmp_path / "out")
+        contribute({"priors": [f"{MINE}:Pixels"], "part": part}, pools["ann"], tmp_path / "out")
     with pytest.raises(UsageError, match="which, of how many"):
-        encode({"priors": [f"{MINE}:Pixels", f"{MINE}:Shuffled"], "part": [0, 2]}, pools["ann"], tmp_path / "out")
+        contribute({"priors": [f"{MINE}:Pixels", f"{MINE}:Shuffled"], "part": [0, 2]}, pools["ann"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_encode_and_contribute_keep_to_their_own(pools: dict[str, Pool], tmp_path: Path) -> None:
+    alone = {"priors": [f"{MINE}:Pixels"], "shared": str(pools["shared"].location)}
+    with pytest.raises(UsageError, match="makes a contribution, not targets"):
+        encode(alone, pools["ann"], tmp_path / "out")
+    with pytest.raises(UsageError, match="a contribution of 2 priors"):
+        contribute({**alone, "priors": [f"{MINE}:Pixels", f"{MINE}:Shuffled"]}, pools["ann"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_shared_pool_must_be_there_and_hold_a_few_rows(pools: dict[str, Pool], tmp_path: Path) -> None:
     config = {"priors": [f"{MINE}:Pixels"], "dim": DIM}
     with pytest.raises(InputError, match=f"no finished pool at {tmp_path}/none"):
-        encode({**config, "shared": str(tmp_path / "none")}, pools["ann"], tmp_path / "out")
+        contribute({**config, "shared": str(tmp_path / "none")}, pools["ann"], tmp_path / "out")
     small = make_pool(tmp_path / "small", range(3))
     with pytest.raises(InputError, match="has 3 rows of images, the pool holds images; 4 rows are the least"):
-        encode({**config, "shared": str(small.location)}, pools["ann"], tmp_path / "out")
+        contribute({**config, "shared": str(small.location)}, pools["ann"], tmp_path / "out")
 
 
 # -- merging people's contributions ----------------------------------------------------------------------------------
@@ -146,7 +154,7 @@ def test_merged_pools_count_their_rows_one_after_another(
     matrices = load_file(tmp_path / "targets" / "alignment.safetensors")
     plain = []
     for index, name in enumerate(("bob", "ann")):
-        features = vectors(open_contribution(Location(str(made[name]))).column("feature"))
+        features = vectors(Contribution(Location(str(made[name]))).own_rows(["feature"]).column("feature"))
         plain += [align(row[None], matrices[f"alignment.{index}"])[0] for row in features]
     assert np.abs(targets_of(table) - np.array(plain)).max() < HALF
     assert verify(table.location, table.manifest) == []
@@ -159,7 +167,7 @@ def test_a_rotated_copy_of_a_prior_aligns_to_it(made: dict[str, Path], tmp_path:
         assert table.manifest.summary["priors"][1]["alignment_r2"] > 0.999
     table = merge([made["ann"], made["bob"]], tmp_path / "none", {"alignment": "none", "reference": "0"})
     assert table.manifest.summary["priors"][1]["alignment_r2"] < 0.5
-    own = vectors(open_contribution(Location(str(made["bob"]))).column("feature"))
+    own = vectors(Contribution(Location(str(made["bob"]))).own_rows(["feature"]).column("feature"))
     assert np.abs(targets_of(table)[30:] - own).max() < HALF
 
 
@@ -208,7 +216,7 @@ def test_the_same_samples_in_two_pools_are_found_by_content(
 ) -> None:
     twin = make_pool(tmp_path / "twin", range(20, 45))  # ten of Ann's images
     config = {"priors": [f"{MINE}:Shuffled"], "dim": DIM, "shared": str(pools["shared"].location)}
-    encode(config, twin, tmp_path / "contribution")
+    contribute(config, twin, tmp_path / "contribution")
     both = [made["ann"], tmp_path / "contribution"]
     with pytest.raises(InputError, match="overlap: both hold 10 samples with the same content"):
         merge(both, tmp_path / "targets")
@@ -219,7 +227,7 @@ def test_the_same_samples_in_two_pools_are_found_by_content(
 def test_rows_of_one_pool_that_two_hold_are_the_first_ones(pools: dict[str, Pool], tmp_path: Path) -> None:
     for name in ("Pixels", "Shuffled"):
         config = {"priors": [f"{MINE}:{name}"], "dim": DIM, "shared": 12}
-        encode({**config, "part": [0, 1]}, pools["ann"], tmp_path / name)
+        contribute({**config, "part": [0, 1]}, pools["ann"], tmp_path / name)
     both = [tmp_path / "Pixels", tmp_path / "Shuffled"]
     with pytest.raises(InputError, match="overlap: both hold 30 rows of the same pool, such as row_id 0"):
         merge(both, tmp_path / "targets")
@@ -230,7 +238,7 @@ def test_rows_of_one_pool_that_two_hold_are_the_first_ones(pools: dict[str, Pool
 
 def test_a_missing_part_is_warned_of(pools: dict[str, Pool], tmp_path: Path) -> None:
     config = {"priors": [f"{MINE}:Pixels"], "dim": DIM, "shared": 16, "part": [1, 3]}
-    encode(config, pools["bob"], tmp_path / "one")
+    contribute(config, pools["bob"], tmp_path / "one")
     table = merge([tmp_path / "one"], tmp_path / "targets")
     assert table.row_ids().tolist() == np.flatnonzero(assign_participants(np.arange(50), [1, 1, 1], 0) == 1).tolist()
     (warning,) = [w for w in table.manifest.summary["warnings"] if "missing" in w]
@@ -340,7 +348,7 @@ def test_images_are_needed_for_nothing_here(made: dict[str, Path]) -> None:
 
 
 def test_encoded_bytes_count(made: dict[str, Path], pools: dict[str, Pool]) -> None:
-    summary = open_contribution(Location(str(made["cy"]))).manifest.summary
+    summary = Contribution(Location(str(made["cy"]))).manifest.summary
     assert summary["bytes_read"] >= sum(len(b) for b in pools["cy"].column("image").to_pylist()) * 0.5
     rows = 20 + 40
     assert summary["bytes_moved"] == rows * (8 * 8 * 3 + 2 * DIM)
