@@ -32,7 +32,9 @@ test: lint
 	$(BIN)/python -m pytest -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks.ingest --json --quick
 	$(BIN)/python -m benchmarks.encode --json --quick
+	$(BIN)/python -m benchmarks.encode_memory --json --quick
 	$(BIN)/python -m benchmarks.selection --json --quick
 
 clean:
