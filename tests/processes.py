@@ -68,13 +68,16 @@ class Marked:
         """All processes end by themselves; names those that do not.
 
         Args:
-            killed: the command was killed: then Ray's own agents may try to reach their cluster for another minute.
+            killed: the command was killed: then Ray's own agents may try to reach their cluster for another minute, and
+                a worker that was just starting looks for its raylet for nearly as long.
         """
-        if not self.gone(20 if killed else 60):
-            commands = [(Path("/proc") / str(pid) / "cmdline").read_bytes()[:200] for pid in self.left()]
+        deadline = time.monotonic() + (120 if killed else 60)
+        while commands := [command for pid in self.left() if (command := _command(pid))]:
             if killed and all(b"Agent" in command for command in commands):
                 return
-            raise AssertionError(f"processes were left behind: {commands}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"processes were left behind: {commands}")
+            time.sleep(0.2)
 
     def gone(self, timeout_s: float = 60) -> bool:
         """Whether all processes end by themselves in time."""
@@ -92,6 +95,14 @@ class Marked:
                 except ProcessLookupError:
                     continue
             self.gone(5)
+
+
+def _command(pid: int) -> bytes:
+    """Its command line; empty when it has ended meanwhile."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes()[:200]
+    except OSError:
+        return b""
 
 
 def coevo_ray(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Marked:

@@ -227,6 +227,7 @@ def _run(command: list[str], environment: dict[str, str], timeout_s: float = 60)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)  # two minutes on a quiet machine
 def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str], tmp_path: Path) -> None:
     """Submitted once as cluster/README.md says; repeated on this machine it redoes nothing."""

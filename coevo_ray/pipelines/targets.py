@@ -11,8 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
+from ray.data.extensions import ArrowTensorArray
 from torch.utils.data import Dataset
 
+from coevo_ray.errors import InputError
 from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
@@ -74,16 +76,24 @@ class Targets:
         return made
 
     def dataset(self) -> ray.data.Dataset:
-        """A Ray Dataset of all rows, in blocks of up to 4 096; they are read when it is consumed."""
+        """A Ray Dataset of all rows, in blocks of up to 4 096, `target` as a tensor float32[n].
+
+        Rows are read when it is consumed, in the Ray session of that moment.
+
+        Raises:
+            InputError: no row of this pool has a target.
+        """
         blocks = [{"first": int(first)} for first in range(0, len(self), _BLOCK_ROWS)]
         if not blocks:
-            return ray.data.from_arrow(self.read(self.row_ids))
+            raise InputError(f"no row has a target in {self.table.location}", "see the rejects of its contributions")
         here = ray.put(self)
 
         def read(row: dict[str, Any]) -> Iterator[pa.Table]:
             targets: Targets = ray.get(here)
             first = int(row["first"][0])
-            yield targets.read(targets.row_ids[first : first + _BLOCK_ROWS])
+            table = targets.read(targets.row_ids[first : first + _BLOCK_ROWS])
+            tensors = ArrowTensorArray.from_numpy(vectors(table.column("target")))
+            yield table.set_column(table.column_names.index("target"), "target", tensors)
 
         return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(read, batch_size=1)
 

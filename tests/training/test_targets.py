@@ -190,6 +190,7 @@ def test_a_network_learns_from_targets_without_labels(tables: tuple[Pool, RowTab
         train_targets({**config, "epochs": 9}, pool, targets, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_training_that_failed_goes_on_to_the_same_weights(tables: tuple[Pool, RowTable], tmp_path: Path) -> None:
     config = {**SETTINGS, "model": faulty(tmp_path / "fault"), "epochs": 3, "compute": {"cpus": 1}}
@@ -204,6 +205,7 @@ def test_a_training_that_failed_goes_on_to_the_same_weights(tables: tuple[Pool, 
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_two_workers_learn_what_one_does(tables: tuple[Pool, RowTable], tmp_path: Path) -> None:
     # The network has no batch norm: that sees only a worker's own rows.
