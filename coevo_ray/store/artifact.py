@@ -253,7 +253,9 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
             )
         first, last = int(row_ids[0]), int(row_ids[-1])
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=max(1, group_rows), compression="zstd")
+    # Dictionaries are for repeated strings; tried on vectors and images they only take time.
+    repeated = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    pq.write_table(table, sink, row_group_size=max(1, group_rows), compression="zstd", use_dictionary=repeated or False)
     buffer = sink.getvalue()
     written = pq.ParquetFile(pa.BufferReader(buffer)).metadata.num_rows
     if written != table.num_rows:
