@@ -85,6 +85,7 @@ def train_peer(
     pool = Pool.open(training.pool)
     torch.manual_seed(training.seed)
     backbone, features = make_backbone(training.model, training.image_size)
+    # torch's stubs know memory_format only together with a dtype.
     backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     made: dict[str, Any] = {"seconds": 0.0, "epochs": 0.0, "loss": None}
     if name != "random":

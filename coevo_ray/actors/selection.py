@@ -60,4 +60,5 @@ def start_selection(run: str, make: Callable[[], SelectionService]) -> Selection
         run: identity of the run.
         make: builds the service inside the actor.
     """
+    # ray.remote adds `options` at run time.
     return SelectionHandle(SelectionActor.options(name=f"coevo-selection-{run}").remote(make))  # type: ignore[attr-defined]

@@ -222,6 +222,7 @@ def with_reading(shards: list[SourceShard], **changes: object) -> list[SourceSha
     """The shards of one source with a changed `Reading`, which they go on sharing."""
     if not shards:
         return []
+    # `changes` holds fields of the reading by name, whose types differ.
     reading = replace(shards[0].reading, **changes)  # type: ignore[arg-type]
     return [replace(shard, reading=reading) for shard in shards]
 

@@ -52,6 +52,7 @@ def test_texts_and_feature_columns_are_encoded_side_by_side(pool: Pool, tmp_path
         prior = load_prior(name, None, samples)
         own = part.own_rows(["row_id", "feature"])
         column = pool.read(own.column("row_id").to_numpy(), [prior.input.column]).column(prior.input.column)
+        # Of the two priors, the one that is not a column's takes texts.
         inputs = vectors(column) if name == COLUMN else prior.input.tokenize(column.to_pylist())  # type: ignore[union-attr]
         plain = project(Encoder(prior, "cpu").encode(inputs), projection_matrix(prior.info.dim, 8, 0))
         assert np.abs(vectors(own.column("feature")) - plain).max() < HALF
