@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from coevo_ray.core.policies import KeptShares, Policy, make_policy
 from coevo_ray.errors import UsageError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -236,9 +237,6 @@ class GateSettings(_Model):
     compute: Compute = Compute(cpus=1)
 
 
-PolicyName = Literal["full", "full_budget", "static_random", "random", "rotation", "scored", "factors"]
-
-
 class TrainConfig(_Model):
     """Training on each epoch's subset."""
 
@@ -246,9 +244,17 @@ class TrainConfig(_Model):
     image_size: int = Field(32, ge=4, description="Pixels of the square network input.")
     augment: Literal["none", "shift", "shift_flip"] = Field("none", description="Random shifts, or also mirror images.")
     labels: Literal["pool", "gate"] = Field("gate", description="Train on all of the pool's labels or the gate's.")
-    policies: tuple[PolicyName, ...] = Field(("factors",), min_length=1, description="One training for each.")
-    class_balanced: bool = Field(False, description="Equal quotas per class in policy factors.")
+    policies: tuple[str, ...] = Field(
+        ("factors",), min_length=1, description="One training for each; or package.module:Class for one of yours."
+    )
+    policy_options: dict[str, dict[str, Any]] = Field({}, description="Policy -> options of its own.")
+    class_power: float | None = Field(
+        None, ge=0, le=1, description="Class quotas in proportion to size ** this: 0 is equal; default: no quotas."
+    )
+    unbiased: bool = Field(False, description="Weigh rows by the inverse of their chance to be selected.")
     keep: Share = Field(0.5, description="Kept share: rows of an epoch over all training rows.")
+    keep_last: Share | None = Field(None, description="Kept share of the last epoch; linear between. Default: as keep.")
+    full_tail: float = Field(0.0, ge=0, le=1, description="Share of the epochs, at the end, on all rows.")
     epochs: int = Field(10, ge=1, description="Epochs of the full schedule.")
     batch_rows: int = Field(64, ge=1, description="Rows of a global batch, over all workers.")
     learning_rate: float = Field(0.05, gt=0, description="Peak of the one-cycle schedule (SGD, Nesterov 0.9).")
@@ -260,7 +266,28 @@ class TrainConfig(_Model):
     def _check(self) -> TrainConfig:
         if len(set(self.policies)) < len(self.policies):
             raise ValueError(f"policies are named twice: {list(self.policies)}")
+        if unknown := self.policy_options.keys() - set(self.policies):
+            raise ValueError(f"policy_options for {sorted(unknown)}, policies are {list(self.policies)}")
+        for policy in self.policies:
+            try:
+                self.make_policy(policy)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
         return self
+
+    def make_policy(self, name: str) -> Policy:
+        """One of the policies, with its options.
+
+        Raises:
+            UsageError: the name is unknown, or an option is.
+        """
+        options = self.policy_options.get(name, {})
+        return make_policy(name, class_power=self.class_power, unbiased=self.unbiased, **options)
+
+    @property
+    def shares(self) -> KeptShares:
+        """The kept share of every epoch."""
+        return KeptShares(self.keep, self.keep_last, self.full_tail)
 
 
 class TargetTrainConfig(_Model):

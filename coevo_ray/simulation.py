@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import make_policy
+from coevo_ray.core.policies import KeptShares, make_policy
 from coevo_ray.errors import UsageError
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -48,7 +48,7 @@ def plan(
         factor = table.column("factor").to_numpy()
         ledger.set_scores(table.column("representativeness").to_numpy(), table.column("diversity").to_numpy(), factor)
     samples, covered = 0, []
-    for epoch in range(rule.epochs_to_run(epochs, keep)):
+    for epoch in range(rule.epochs_to_run(epochs, KeptShares(keep))):
         chosen = ledger.select(epoch).row_ids
         samples += len(chosen)
         if factor is not None:
@@ -57,7 +57,7 @@ def plan(
     return {
         "policy": policy,
         "rows": rows,
-        "epochs": rule.epochs_to_run(epochs, keep),
+        "epochs": rule.epochs_to_run(epochs, KeptShares(keep)),
         "samples": samples,
         "never_used_share": ledger.never_used_share(),
         "usage": {str(k): int(v) for k, v in ledger.usage_histogram().items()},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.policies import Policy, SelectionContext, check_schedule
+from coevo_ray.core.epoch_plan import Float32Array, Subset
+from coevo_ray.core.policies import KeptShares, Policy, SelectionContext, check_schedule
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import InputError
@@ -34,7 +35,7 @@ class SelectionLedger:
         rows: N.
         candidates: bool[N], rows that may be selected.
         policy: the rule.
-        keep: kept share in (0, 1].
+        keep: kept share in (0, 1], or one for each epoch.
         epochs: epochs of the full schedule.
         seed: seed of the run.
 
@@ -44,24 +45,33 @@ class SelectionLedger:
     """
 
     def __init__(
-        self, *, rows: int, candidates: BoolArray, policy: Policy, keep: float, epochs: int, seed: int
+        self, *, rows: int, candidates: BoolArray, policy: Policy, keep: float | KeptShares, epochs: int, seed: int
     ) -> None:
-        check_schedule(keep, epochs)
+        self.keep = keep if isinstance(keep, KeptShares) else KeptShares(keep)
+        check_schedule(self.keep.first, epochs)
         if candidates.shape != (rows,) or not candidates.any():
             raise InputError(
                 f"{int(candidates.sum())} candidates in an array of {candidates.shape} for {rows} rows",
                 "give one flag for each row, and at least one candidate",
             )
-        self.policy, self.keep, self.epochs, self.seed = policy, keep, epochs, seed
+        self.policy, self.epochs, self.seed = policy, epochs, seed
         self.committed = 0
         self._candidates = np.packbits(candidates)
         self._usage: npt.NDArray[np.uint16] = np.zeros(rows, dtype=np.uint16)
         self._last: Bits | None = None
         self._open: Bits | None = None
+        self._last_weights: Float32Array | None = None
+        self._open_weights: Float32Array | None = None
         self._representativeness: npt.NDArray[np.float16] | None = None
         self._diversity: npt.NDArray[np.float16] | None = None
         self._factor: IntArray | None = None
         self._label: IntArray | None = None
+        self._agreement: IntArray | None = None
+        self._copies: IntArray | None = None
+        self._copy: IntArray | None = None
+        self._losses = _Losses.unknown(rows) if policy.needs_losses else None
+        # Of the open epoch: they count from its commit on, so that its subset stays what it was.
+        self._reported = _Losses.unknown(rows) if policy.needs_losses else None
 
     def set_scores(
         self,
@@ -91,6 +101,43 @@ class SelectionLedger:
         self._check_length("labels", labels)
         self._label = _narrow(labels)
 
+    def set_neighbours(self, agreement: IntArray, copies: IntArray, copy: IntArray) -> None:
+        """Takes what the neighbours in the prior's features say of every row, int[N] each; see `SelectionContext`.
+
+        Raises:
+            InputError: lengths differ from N, or a row is not one of its group's copies.
+        """
+        for name, array in (("agreement", agreement), ("copies", copies), ("copy", copy)):
+            self._check_length(name, array)
+        wrong = (copy < 0) | (copy >= copies)
+        if wrong.any():
+            raise InputError(f"{int(wrong.sum())} rows are not among their group's copies", "need 0 <= copy < copies")
+        self._agreement, self._copies, self._copy = (_narrow(array) for array in (agreement, copies, copy))
+
+    def report_losses(
+        self,
+        epoch: int,
+        row_ids: Int64Array,
+        losses: npt.NDArray[np.floating[Any]],
+        entropies: npt.NDArray[np.floating[Any]],
+    ) -> bool:
+        """Takes losses and entropies of predictions, float[b] each in nats, of some rows of the open epoch.
+
+        They are seen by the policy from the epoch's commit on. Reporting a row again overwrites it.
+
+        Returns:
+            False where the epoch is committed already, or the policy looks at no losses: nothing is taken.
+
+        Raises:
+            InputError: the epoch is not open, a row is outside the pool, or lengths differ.
+        """
+        if self._reported is None or 0 <= epoch < self.committed:
+            return False
+        if epoch != self.committed:
+            raise InputError(f"losses of epoch {epoch}, {self.committed} is open", "report an epoch before its commit")
+        self._reported.put(row_ids, losses, entropies)
+        return True
+
     def select(self, epoch: int) -> Subset:
         """The subset of an epoch; the same however often it is asked for, also just after its commit.
 
@@ -98,7 +145,7 @@ class SelectionLedger:
             InputError: an earlier epoch is not committed yet, the epoch is long past, or the policy broke its contract.
         """
         if epoch == self.committed - 1 and self._last is not None:
-            return Subset(epoch, self._rows(self._last))
+            return Subset(epoch, self._rows(self._last), self._last_weights)
         if epoch != self.committed:
             raise InputError(
                 f"epoch {epoch} was asked for, {self.committed} is next",
@@ -107,9 +154,12 @@ class SelectionLedger:
                 else "only the last epoch can be asked for again",
             )
         if self._open is None:
-            rows = self.policy.select(self._context(epoch))
-            self._open = self._pack(rows)
-        return Subset(epoch, self._rows(self._open))
+            context = self._context(epoch)
+            rows = self.policy.select(context)
+            bits = self._pack(rows)
+            self._open_weights = self._weights(context, rows)
+            self._open = bits
+        return Subset(epoch, self._rows(self._open), self._open_weights)
 
     def commit(self, epoch: int) -> bool:
         """Counts the usage of an epoch's rows once.
@@ -133,6 +183,10 @@ class SelectionLedger:
             raise InputError(f"a row was used {_MOST_USES} times", "start a new run: usage is counted in 16 bits")
         self._usage[used] += 1
         self._last, self._open = self._open, None
+        self._last_weights, self._open_weights = self._open_weights, None
+        if self._losses is not None and self._reported is not None:
+            self._losses.update(self._reported)
+            self._reported.clear()
         self.committed += 1
         return True
 
@@ -155,12 +209,17 @@ class SelectionLedger:
         Args:
             scores: also scores and labels. A run has them in tables and leaves them out, for small snapshots.
         """
-        fields = {name: getattr(self, name) for name in ("committed", "keep", "epochs", "seed")}
-        fields |= {"policy": self.policy.name, "rows": len(self._usage)}
+        fields: dict[str, Any] = {name: getattr(self, name) for name in ("committed", "epochs", "seed")}
+        fields |= {"keep": asdict(self.keep), "policy": self.policy.name, "rows": len(self._usage)}
         none = np.zeros(0, dtype=np.uint8)
         bits = {"candidates": self._candidates, "last": self._last, "open": self._open}
         arrays: dict[str, npt.NDArray[Any]] = {"usage": self._usage.copy()}
         arrays |= {name: none if packed is None else packed.copy() for name, packed in bits.items()}
+        weights = {"last_weights": self._last_weights, "open_weights": self._open_weights}
+        arrays |= {name: array.copy() for name, array in weights.items() if array is not None}
+        for prefix, losses in (("", self._losses), ("reported_", self._reported)):
+            if losses is not None:
+                arrays |= {f"{prefix}loss": losses.loss.copy(), f"{prefix}entropy": losses.entropy.copy()}
         if scores and self._representativeness is not None and self._diversity is not None and self._factor is not None:
             columns = (self._representativeness, self._diversity, self._factor)
             arrays |= {k: v.copy() for k, v in zip(("representativeness", "diversity", "factor"), columns, strict=True)}
@@ -180,7 +239,7 @@ class SelectionLedger:
             rows=fields["rows"],
             candidates=np.unpackbits(arrays["candidates"], count=fields["rows"]).astype(bool),
             policy=policy,
-            keep=fields["keep"],
+            keep=KeptShares(**fields["keep"]),
             epochs=fields["epochs"],
             seed=fields["seed"],
         )
@@ -212,6 +271,10 @@ class SelectionLedger:
         self._usage = arrays["usage"].astype(np.uint16)
         self._last = arrays["last"].astype(np.uint8) if len(arrays["last"]) else None
         self._open = arrays["open"].astype(np.uint8) if len(arrays["open"]) else None
+        self._last_weights, self._open_weights = arrays.get("last_weights"), arrays.get("open_weights")
+        if self._losses is not None:
+            self._losses = _Losses(arrays["loss"].copy(), arrays["entropy"].copy())
+            self._reported = _Losses(arrays["reported_loss"].copy(), arrays["reported_entropy"].copy())
 
     def _context(self, epoch: int) -> SelectionContext:
         usage = self._usage.view()
@@ -219,7 +282,7 @@ class SelectionLedger:
         return SelectionContext(
             epoch=epoch,
             epochs=self.epochs,
-            keep=self.keep,
+            keep=self.keep.at(epoch, self.epochs),
             seed=self.seed,
             candidates=self._rows(self._candidates),
             usage=usage,
@@ -227,7 +290,24 @@ class SelectionLedger:
             diversity=self._diversity,
             factor=self._factor,
             label=self._label,
+            loss=None if self._losses is None else self._losses.loss,
+            entropy=None if self._losses is None else self._losses.entropy,
+            agreement=self._agreement,
+            copies=self._copies,
+            copy=self._copy,
         )
+
+    def _weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
+        weights = self.policy.weights(context, rows)
+        if weights is None:
+            return None
+        if weights.shape != rows.shape or not np.isfinite(weights).all() or not (weights > 0).all():
+            raise InputError(
+                f"policy {self.policy.name} gave weights of shape {weights.shape} for {len(rows)} rows, "
+                f"{int((~(weights > 0)).sum())} of them not above 0",
+                "let its weights return one finite positive number for each selected row",
+            )
+        return weights.astype(np.float32)
 
     def _pack(self, rows: Int64Array) -> Bits:
         """Bits of selected rows; distinct candidates, at least one."""
@@ -252,6 +332,37 @@ class SelectionLedger:
     def _check_length(self, name: str, array: npt.NDArray[Any]) -> None:
         if len(array) != len(self._usage):
             raise InputError(f"{len(array)} {name} for {len(self._usage)} rows", "give one for each row")
+
+
+@dataclass
+class _Losses:
+    """Losses and entropies, float16[N], NaN where none is known."""
+
+    loss: npt.NDArray[np.float16]
+    entropy: npt.NDArray[np.float16]
+
+    @classmethod
+    def unknown(cls, rows: int) -> _Losses:
+        return cls(np.full(rows, np.nan, np.float16), np.full(rows, np.nan, np.float16))
+
+    def put(
+        self, rows: Int64Array, losses: npt.NDArray[np.floating[Any]], entropies: npt.NDArray[np.floating[Any]]
+    ) -> None:
+        if not len(rows) == len(losses) == len(entropies):
+            raise InputError(f"{len(losses)} losses, {len(entropies)} entropies for {len(rows)} rows", "one each")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.loss):
+            raise InputError(f"losses of rows {rows.min()} to {rows.max()} of {len(self.loss)}", "check the row_ids")
+        most = float(np.finfo(np.float16).max)
+        self.loss[rows] = np.minimum(losses, most)
+        self.entropy[rows] = np.minimum(entropies, most)
+
+    def update(self, newer: _Losses) -> None:
+        known = ~np.isnan(newer.loss)
+        self.loss[known], self.entropy[known] = newer.loss[known], newer.entropy[known]
+
+    def clear(self) -> None:
+        self.loss.fill(np.nan)
+        self.entropy.fill(np.nan)
 
 
 def _narrow(values: IntArray) -> IntArray:

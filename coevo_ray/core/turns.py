@@ -1,11 +1,10 @@
-"""Whose turn it is: rotation of rows, evenly spaced phases, class quotas, and choice by smallest key.
+"""Whose turn it is: rotation of rows, evenly spaced phases, and choice by smallest key.
 
 The arithmetic beneath the policies (DESIGN section 5.3). Every function depends on its arguments alone.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import Any
 
 import numpy as np
@@ -62,34 +61,6 @@ def stratified_phases(rows: Int64Array, seed: int, cycle: int, strata: IntArray 
     phases = np.empty(len(rows))
     phases[order] = (rank + offset) / np.repeat(size, size)
     return phases
-
-
-def equal_quotas(labels: IntArray, budget: int, epoch: int = 0) -> dict[int, int]:
-    """Rows of each class, as equal as their sizes allow; they sum to the budget.
-
-    Each class gets min(its size, level); what is left goes, one row each, to classes that have more, in turn over the
-    epochs, so that no class is left out when there are more classes than rows.
-
-    Args:
-        labels: int[n].
-        budget: at most n.
-        epoch: from 0.
-
-    Returns:
-        Class -> rows, for classes with at least one.
-    """
-    classes, sizes = np.unique(labels, return_counts=True)
-
-    def rows_at(level: int) -> int:
-        return int(np.minimum(sizes, level).sum())
-
-    level = bisect_right(range(int(sizes.max()) + 1), budget, key=rows_at) - 1
-    quotas = np.minimum(sizes, level)
-    left = budget - int(quotas.sum())
-    if left:
-        open_ = np.flatnonzero(sizes > level)
-        quotas[open_[(epoch * left + np.arange(left)) % len(open_)]] += 1
-    return {int(c): int(q) for c, q in zip(classes, quotas, strict=True) if q > 0}
 
 
 def noise(rows: Int64Array, seed: int, stream: int) -> npt.NDArray[np.float64]:

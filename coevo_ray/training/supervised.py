@@ -21,7 +21,6 @@ from coevo_ray.actors.service import SelectionService
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import make_policy
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
@@ -58,12 +57,11 @@ class LedgerInputs:
 
     def make(self) -> SelectionService:
         """Builds the service; runs inside the actor."""
-        options = {"class_balanced": True} if self.config.class_balanced and self.policy == "factors" else {}
         ledger = SelectionLedger(
             rows=len(self.labels),
             candidates=self.candidates,
-            policy=make_policy(self.policy, **options),
-            keep=self.config.keep,
+            policy=self.config.make_policy(self.policy),
+            keep=self.config.shares,
             epochs=self.config.epochs,
             seed=self.config.seed,
         )
@@ -121,7 +119,7 @@ def train_policy(
     ledger = LedgerInputs(
         policy, config, labels, candidates, None if scores is None else scores.location, location.child("journal")
     )
-    epochs = make_policy(policy).epochs_to_run(config.epochs, config.keep)
+    epochs = config.make_policy(policy).epochs_to_run(config.epochs, config.shares)
     with ray_session():
         selection = start_selection(digest([str(location), inputs]), ledger.make)
         try:

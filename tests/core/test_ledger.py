@@ -236,7 +236,7 @@ def test_bad_arguments_are_refused() -> None:
     for candidates in (np.zeros(3, dtype=bool), np.ones(4, dtype=bool)):
         with pytest.raises(InputError, match="candidates"):
             SelectionLedger(rows=3, candidates=candidates, policy=full, keep=0.5, epochs=1, seed=0)
-    with pytest.raises(UsageError, match="keep"):
+    with pytest.raises(UsageError, match="kept share"):
         SelectionLedger(rows=3, candidates=np.ones(3, dtype=bool), policy=full, keep=0.0, epochs=1, seed=0)
     made = ledger()
     with pytest.raises(InputError, match="49 labels for 50 rows"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.core.policies import POLICIES, Policy, Scored, SelectionContext, make_policy
+from coevo_ray.core.policies import POLICIES, KeptShares, Policy, Scored, SelectionContext, make_policy
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 
@@ -28,6 +28,8 @@ def pool(rows: int = POOL, seed: int = 0) -> dict[str, Any]:
         "diversity": random.random(rows).astype(np.float16),
         "factor": (random.geometric(0.4, rows) - 2).astype(np.int32),
         "label": random.choice(4, rows, p=[0.7, 0.2, 0.08, 0.02]).astype(np.int64),
+        "loss": np.where(random.random(rows) < 0.2, np.nan, random.exponential(1.0, rows)).astype(np.float16),
+        "entropy": np.where(random.random(rows) < 0.2, np.nan, random.random(rows)).astype(np.float16),
     }
 
 
@@ -56,7 +58,8 @@ def spread(usage: npt.NDArray[np.uint16], rows: Int64Array) -> int:
 def test_subsets_are_distinct_candidates_of_exact_number(name: str, keep: float, seed: int) -> None:
     columns = pool()
     n = len(columns["candidates"])
-    for rows in run(make_policy(name), columns, keep=keep, epochs=4, seed=seed)[0]:
+    options: dict[str, Any] = {"tail": 0.0} if name == "infobatch" else {}
+    for rows in run(make_policy(name, **options), columns, keep=keep, epochs=4, seed=seed)[0]:
         assert rows.dtype == np.int64
         assert (np.diff(rows) > 0).all()
         assert np.isin(rows, columns["candidates"]).all()
@@ -64,9 +67,12 @@ def test_subsets_are_distinct_candidates_of_exact_number(name: str, keep: float,
 
 
 def test_full_budget_runs_the_share_of_the_epochs_and_others_run_all() -> None:
-    assert make_policy("full_budget").epochs_to_run(20, 0.3) == 6
-    assert make_policy("full_budget").epochs_to_run(20, 0.001) == 1
-    assert {make_policy(name).epochs_to_run(20, 0.3) for name in POLICIES if name != "full_budget"} == {20}
+    assert make_policy("full_budget").epochs_to_run(20, KeptShares(0.3)) == 6
+    assert make_policy("full_budget").epochs_to_run(20, KeptShares(0.001)) == 1
+    # 15 epochs from 0.2 to 0.4, then 5 on all rows: 15 x 0.3 + 5 = 9.5, and even is the nearer
+    assert make_policy("full_budget").epochs_to_run(20, KeptShares(0.2, 0.4, 0.25)) == 10
+    others = {make_policy(name).epochs_to_run(20, KeptShares(0.3)) for name in POLICIES if name != "full_budget"}
+    assert others == {20}
 
 
 def test_static_random_stays_and_random_changes() -> None:
@@ -123,7 +129,7 @@ def test_factors_without_scores_is_rotation() -> None:
 def test_class_quotas_are_equal_and_rotate_within_a_class(seed: int, keep: float) -> None:
     columns = pool(200, seed)
     labels, candidates = columns["label"], columns["candidates"]
-    selections, usage = run(make_policy("factors", class_balanced=True), columns, keep=keep, epochs=7, seed=seed)
+    selections, usage = run(make_policy("factors", class_power=0.0), columns, keep=keep, epochs=7, seed=seed)
     for rows in selections:
         assert len(rows) == max(1, round(keep * len(candidates)))
         held = np.bincount(labels[rows], minlength=4)
@@ -134,8 +140,8 @@ def test_class_quotas_are_equal_and_rotate_within_a_class(seed: int, keep: float
 
 
 def test_class_quotas_need_labels() -> None:
-    policy = make_policy("factors", class_balanced=True)
-    with pytest.raises(InputError, match="labels"):
+    policy = make_policy("factors", class_power=0.0)
+    with pytest.raises(InputError, match="needs label"):
         run(policy, {**pool(), "label": None}, keep=0.5, epochs=1)
     columns = pool()
     columns["label"][columns["candidates"][:3]] = -1
@@ -210,7 +216,7 @@ def test_equal_scores_take_turns_at_chance_not_by_row_id() -> None:
 
 
 def test_scored_needs_finite_scores() -> None:
-    with pytest.raises(InputError, match="needs scores"):
+    with pytest.raises(InputError, match="needs diversity"):
         run(make_policy("scored"), {**pool(), "diversity": None}, keep=0.5, epochs=1)
     with pytest.raises(InputError, match="not finite"):
         run(make_policy("scored"), {**pool(), "diversity": np.full(POOL, np.nan)}, keep=0.5, epochs=1)
@@ -221,7 +227,7 @@ def test_unknown_policies_and_options_are_usage_errors() -> None:
         make_policy("rotaton")
     with pytest.raises(UsageError, match="temprature"):
         make_policy("scored", temprature=1.0)
-    for options in ({"penalty": 0.0}, {"temperature": -1.0}):
+    for options in cast("list[dict[str, Any]]", [{"penalty": 0.0}, {"temperature": -1.0}]):
         with pytest.raises(UsageError, match="penalty > 0"):
             make_policy("scored", **options)
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coevo_ray.core.policies import class_quotas
 from coevo_ray.core.rows import hash_rows
-from coevo_ray.core.turns import equal_quotas, noise, smallest, stratified_phases, take_turns
+from coevo_ray.core.turns import noise, smallest, stratified_phases, take_turns
 
 
 @settings(deadline=None)
@@ -74,7 +75,7 @@ def test_take_turns_takes_the_least_used_then_the_lowest_phase(usage: list[int],
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 9), st.data())
 def test_quotas_are_as_equal_as_sizes_allow(labels: list[int], epoch: int, data: st.DataObject) -> None:
     budget = data.draw(st.integers(1, len(labels)))
-    quotas = equal_quotas(np.array(labels), budget, epoch)
+    quotas = class_quotas(np.array(labels), budget, 0.0, epoch)
     assert sum(quotas.values()) == budget
     unsatisfied = [quotas.get(c, 0) for c in set(labels) if quotas.get(c, 0) < labels.count(c)]
     for label, quota in quotas.items():
@@ -88,6 +89,6 @@ def test_what_is_left_over_goes_round_the_classes(budget: int) -> None:
     labels = np.repeat(np.arange(10), 10)
     total = np.zeros(10, dtype=np.int64)
     for epoch in range(10):
-        for label, quota in equal_quotas(labels, budget, epoch).items():
+        for label, quota in class_quotas(labels, budget, 0.0, epoch).items():
             total[label] += quota
     assert total.tolist() == [budget] * 10

@@ -1,0 +1,130 @@
+"""Policies that follow the loss or the uncertainty of the network in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from coevo_ray.core.policies.base import Float32Array, FloatArray, Policy, SelectionContext, require
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.turns import noise, smallest, stream_seed
+from coevo_ray.errors import UsageError
+
+
+class InfoBatch(Policy):
+    """Prunes rows of below-mean loss at random and lets the others stand for them (Qin et al. 2024, arXiv 2303.04947).
+
+    Rows whose last loss is below the mean of the known losses are pruned with a chance r, and those of them that stay
+    weigh 1 / (1 - r); all other rows, and rows without a loss, stay with weight 1. The last epochs take all rows.
+
+    The published rule fixes r and lets the kept share follow; here the share is given and r follows, so that all
+    policies are compared at equal visits: the tail's visits are saved before it, and where pruning all but `least` of
+    the low rows does not suffice, the others are pruned as well, and weigh more for it in the same way.
+
+    Args:
+        tail: share of the epochs at the end with all rows; the source takes 0.125. Halved until the budget allows it.
+        least: smallest share of the low rows that stays.
+    """
+
+    name = "infobatch"
+    needs = frozenset({"loss"})
+    equal_visits = False
+
+    def __init__(self, tail: float = 0.125, least: float = 0.1) -> None:
+        if not 0 <= tail < 1 or not 0 < least <= 1:
+            raise UsageError(f"infobatch: tail {tail}, least {least}", "need 0 <= tail < 1 and 0 < least <= 1")
+        self.tail, self.least = tail, least
+
+    def select(self, context: SelectionContext) -> Int64Array:
+        """See `Policy.select`."""
+        require(context, self)
+        rows = context.candidates
+        if context.epoch >= context.epochs - self._tail_epochs(context):
+            return rows
+        low, kept_low, kept_high = self._parts(context)
+        chosen = np.zeros(len(rows), dtype=bool)
+        for part, count in ((np.flatnonzero(low), kept_low), (np.flatnonzero(~low), kept_high)):
+            if count:
+                members = rows[part]
+                keys = noise(members, context.seed, context.epoch + 1)
+                chosen[part[smallest(keys, count, members, context.seed)]] = True
+        kept: Int64Array = rows[chosen]
+        return kept
+
+    def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
+        """Size of the row's part over how many of it were kept."""
+        if len(rows) == len(context.candidates):
+            return None
+        low, kept_low, kept_high = self._parts(context)
+        mean = _mean_loss(context)
+        assert context.loss is not None
+        of_low, of_high = (int(flags.sum()) / max(1, kept) for flags, kept in ((low, kept_low), (~low, kept_high)))
+        return np.where(context.loss[rows] < mean, of_low, of_high).astype(np.float32)
+
+    def inclusion(self, context: SelectionContext, rows: Int64Array) -> npt.NDArray[np.float64]:
+        """The chance with which the row was kept: one over its weight."""
+        weights = self.weights(context, rows)
+        return np.ones(len(rows)) if weights is None else 1.0 / weights.astype(np.float64)
+
+    def _tail_epochs(self, context: SelectionContext) -> int:
+        tail = round(self.tail * context.epochs)
+        # At least half of the visits stay for the epochs in which pruning has something to say.
+        while tail > context.keep * context.epochs / 2:
+            tail //= 2
+        return tail
+
+    def _parts(self, context: SelectionContext) -> tuple[npt.NDArray[np.bool_], int, int]:
+        """bool[n] rows of below-mean loss; how many of them stay, and of the others."""
+        tail, n = self._tail_epochs(context), len(context.candidates)
+        share = (context.keep * context.epochs - tail) / (context.epochs - tail)
+        budget = min(n, max(1, round(share * n))) if context.quota is None else context.budget
+        assert context.loss is not None
+        low = context.loss[context.candidates] < _mean_loss(context)
+        lows, highs = int(low.sum()), int((~low).sum())
+        kept_high = min(highs, budget - min(budget, round(self.least * lows)))
+        # Both parts keep at least a row, so that each is stood for.
+        kept_high = max(kept_high, min(highs, 1))
+        return low, min(lows, budget - kept_high), kept_high
+
+
+class Loss(Policy):
+    """The rows of the largest last loss; a naive reference. Rows without one come first."""
+
+    name = "loss"
+    needs = frozenset({"loss"})
+    equal_visits = False
+
+    def select(self, context: SelectionContext) -> Int64Array:
+        """See `Policy.select`."""
+        require(context, self)
+        assert context.loss is not None
+        return _largest(context, context.loss)
+
+
+class Entropy(Policy):
+    """The rows of the least certain last prediction; a naive reference. Rows without one come first."""
+
+    name = "entropy"
+    needs = frozenset({"entropy"})
+    equal_visits = False
+
+    def select(self, context: SelectionContext) -> Int64Array:
+        """See `Policy.select`."""
+        require(context, self)
+        assert context.entropy is not None
+        return _largest(context, context.entropy)
+
+
+def _largest(context: SelectionContext, values: FloatArray) -> Int64Array:
+    rows = context.candidates
+    known = values[rows].astype(np.float64)
+    keys = np.where(np.isnan(known), -np.inf, -known)
+    return rows[smallest(keys, context.budget, rows, stream_seed(context.seed, context.epoch + 1))]
+
+
+def _mean_loss(context: SelectionContext) -> float:
+    """Mean of the candidates' known losses; -inf while none is known, so that no row is below it."""
+    assert context.loss is not None
+    known = context.loss[context.candidates].astype(np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else -np.inf
