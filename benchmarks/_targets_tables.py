@@ -53,7 +53,7 @@ def make_pool(folder: str, source: str | None, rows: int, test_rows: int) -> dic
     from coevo_ray.core.rows import choose_rows
     from coevo_ray.pipelines.ingest import ingest
 
-    splits = _digits() if source is None else _parquet(source)
+    splits = digits_images() if source is None else parquet_images(source)
     sources = []
     for (split, table), most in zip(splits.items(), (rows, test_rows), strict=True):
         file = Path(folder) / f"{split}.parquet"
@@ -64,7 +64,8 @@ def make_pool(folder: str, source: str | None, rows: int, test_rows: int) -> dic
     return {"train": len(pool.train_ids()), "test": len(pool.test_ids())}
 
 
-def _digits() -> dict[str, pa.Table]:
+def digits_images() -> dict[str, pa.Table]:
+    """scikit-learn's digits as PNG images with labels, the last fifth as `test`."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -80,7 +81,12 @@ def _digits() -> dict[str, pa.Table]:
     return {"train": table.slice(0, len(table) - held_out), "test": table.slice(len(table) - held_out)}
 
 
-def _parquet(source: str) -> dict[str, pa.Table]:
+def parquet_images(source: str) -> dict[str, pa.Table]:
+    """Images and labels of a folder of train-*.parquet and test-*.parquet.
+
+    Raises:
+        InputError: one of them is missing.
+    """
     from coevo_ray.errors import InputError
     from coevo_ray.store.location import Location
 

@@ -33,10 +33,10 @@ ROWS, DIM = 60, 6
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the benchmark's own small pool, made without Ray."""
-    from benchmarks._targets_tables import _digits
+    from benchmarks._targets_tables import digits_images
 
     folder = tmp_path_factory.mktemp("benchmark")
-    parts = [table.slice(0, rows) for table, rows in zip(_digits().values(), (300, 100), strict=True)]
+    parts = [table.slice(0, rows) for table, rows in zip(digits_images().values(), (300, 100), strict=True)]
     rows = pa.concat_tables(parts)
     split = np.repeat(np.array([0, 1], dtype=np.int8), [300, 100])
     whole = rows.append_column("row_id", pa.array(np.arange(400))).append_column("split", pa.array(split))

@@ -55,18 +55,8 @@ class ClassQuotas(Policy):
         return self.policy.epochs_to_run(epochs, shares)
 
     def _parts(self, context: SelectionContext) -> Iterator[tuple[int, SelectionContext]]:
-        """Classes with a quota, and what the policy sees of each."""
         require(context, self)
-        assert context.label is not None
-        labels = context.label[context.candidates]
-        if (labels < 0).any():
-            raise InputError(
-                f"class quotas need labels, {int((labels < 0).sum())} of {len(labels)} candidates have none",
-                "train on labelled rows, or leave class quotas out",
-            )
-        for label, quota in class_quotas(labels, context.budget, self.power, context.epoch).items():
-            members = context.candidates[labels == label]
-            yield label, dataclasses.replace(context, candidates=members, quota=quota)
+        return class_parts(context, self.power)
 
     def _members(
         self, context: SelectionContext, rows: Int64Array
@@ -110,6 +100,23 @@ class Unbiased(Policy):
     def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
         """The policy's."""
         return self.policy.epochs_to_run(epochs, shares)
+
+
+def class_parts(context: SelectionContext, power: float) -> Iterator[tuple[int, SelectionContext]]:
+    """Classes with a quota, and what a policy sees of each; see `class_quotas`.
+
+    Raises:
+        InputError: a candidate has no label.
+    """
+    assert context.label is not None
+    labels = context.label[context.candidates]
+    if (labels < 0).any():
+        raise InputError(
+            f"class quotas need labels, {int((labels < 0).sum())} of {len(labels)} candidates have none",
+            "train on labelled rows, or leave class quotas out",
+        )
+    for label, quota in class_quotas(labels, context.budget, power, context.epoch).items():
+        yield label, dataclasses.replace(context, candidates=context.candidates[labels == label], quota=quota)
 
 
 def class_quotas(labels: IntArray, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:
