@@ -13,6 +13,7 @@ import torch
 
 from benchmarks._targets_tables import digits_images, parquet_images
 from benchmarks.common import note
+from coevo_ray.core.doubt import cross_fitted, label_doubt
 from coevo_ray.core.factors import (
     count_factors,
     diversity,
@@ -33,7 +34,7 @@ PRIOR, PIXELS = "efficientnet_lite:0", 64
 DIM = 256
 NOISE = 0.2
 IMBALANCE = 50
-SAME = 0.9  # cosine similarity of centred features from which rows count as near-duplicates
+SAME = 0.8  # cosine similarity of centred features from which rows count as near-duplicates
 LATENTS, ACTIVE, SAE_STEPS = 1024, 16, 1500
 
 
@@ -46,7 +47,8 @@ class Setting:
         labels: int64[n], as a trainer sees them.
         test_labels: int64[t], the true ones.
         factor: int64[n], strongest factor; representativeness and diversity: float32[n].
-        agreement, copies, copy: int[n], see `SelectionContext`.
+        agreement: int[n], neighbours of 16 that share the label.
+        doubt: float32[n]; copies, copy: int[n], see `SelectionContext`.
     """
 
     features: Vectors
@@ -57,6 +59,7 @@ class Setting:
     representativeness: Vectors
     diversity: Vectors
     agreement: Labels
+    doubt: Vectors
     copies: Labels
     copy: Labels
 
@@ -189,6 +192,7 @@ def _judged(features: Vectors, labels: Labels, test: Vectors, test_labels: Label
         representativeness=rank_normalise(representativeness(indices, values, p)).astype(np.float32),
         diversity=rank_normalise(diversity(indices, values, p, 0.5)).astype(np.float32),
         agreement=neighbour_agreement(graph, labels).astype(np.int64),
+        doubt=label_doubt(cross_fitted(features, labels), labels),
         copies=copies.astype(np.int64),
         copy=copy.astype(np.int64),
     )

@@ -109,7 +109,8 @@ def _ledger(
     )
     ledger.set_scores(setting.representativeness, setting.diversity, setting.factor)
     ledger.set_labels(setting.labels)
-    ledger.set_neighbours(setting.agreement, setting.copies, setting.copy)
+    ledger.set_doubt(setting.doubt)
+    ledger.set_copies(setting.copies, setting.copy)
     return ledger
 
 

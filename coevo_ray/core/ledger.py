@@ -66,7 +66,7 @@ class SelectionLedger:
         self._diversity: npt.NDArray[np.float16] | None = None
         self._factor: IntArray | None = None
         self._label: IntArray | None = None
-        self._agreement: IntArray | None = None
+        self._doubt: npt.NDArray[np.float16] | None = None
         self._copies: IntArray | None = None
         self._copy: IntArray | None = None
         self._losses = _Losses.unknown(rows) if policy.needs_losses else None
@@ -101,18 +101,30 @@ class SelectionLedger:
         self._check_length("labels", labels)
         self._label = _narrow(labels)
 
-    def set_neighbours(self, agreement: IntArray, copies: IntArray, copy: IntArray) -> None:
-        """Takes what the neighbours in the prior's features say of every row, int[N] each; see `SelectionContext`.
+    def set_doubt(self, doubt: npt.NDArray[np.floating[Any]]) -> None:
+        """Takes the chance of every row's label to be wrong, float[N] in [0, 1].
+
+        Raises:
+            InputError: the length differs from N, or a value is outside.
+        """
+        self._check_length("doubts", doubt)
+        wrong = ~((doubt >= 0) & (doubt <= 1))
+        if wrong.any():
+            raise InputError(f"doubts of {int(wrong.sum())} rows are not in [0, 1]", "compute them anew")
+        self._doubt = doubt.astype(np.float16)
+
+    def set_copies(self, copies: IntArray, copy: IntArray) -> None:
+        """Takes how many near-duplicates every row has and which of them it is, int[N] each; see `SelectionContext`.
 
         Raises:
             InputError: lengths differ from N, or a row is not one of its group's copies.
         """
-        for name, array in (("agreement", agreement), ("copies", copies), ("copy", copy)):
+        for name, array in (("copies", copies), ("copy", copy)):
             self._check_length(name, array)
         wrong = (copy < 0) | (copy >= copies)
         if wrong.any():
             raise InputError(f"{int(wrong.sum())} rows are not among their group's copies", "need 0 <= copy < copies")
-        self._agreement, self._copies, self._copy = (_narrow(array) for array in (agreement, copies, copy))
+        self._copies, self._copy = _narrow(copies), _narrow(copy)
 
     def report_losses(
         self,
@@ -292,7 +304,7 @@ class SelectionLedger:
             label=self._label,
             loss=None if self._losses is None else self._losses.loss,
             entropy=None if self._losses is None else self._losses.entropy,
-            agreement=self._agreement,
+            doubt=self._doubt,
             copies=self._copies,
             copy=self._copy,
         )

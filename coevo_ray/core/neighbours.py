@@ -37,32 +37,40 @@ def neighbour_agreement(graph: NeighbourGraph, labels: IntArray) -> Int8Array:
 
 
 def near_duplicates(graph: NeighbourGraph, threshold: float) -> Int32Array:
-    """Groups of near-duplicates: rows joined, directly or over others, by neighbours at least so similar.
+    """Groups of near-duplicates, each around a leader: every member is at least so similar to its leader.
+
+    Rows are looked at in their order: one that is near an earlier leader joins the first such, any other becomes a
+    leader. (Joining over others would chain rows into groups whose ends have nothing in common.)
 
     Args:
         graph: of N rows.
         threshold: smallest cosine similarity of a near-duplicate.
 
     Returns:
-        int32[N], the smallest row of the group, the row itself where it is alone.
+        int32[N], the leader's row, the row itself where it is one.
 
     Raises:
         UsageError: the threshold is not a similarity.
     """
     if not -1 <= threshold <= 1:
-        raise UsageError(f"near-duplicates from a similarity of {threshold}", "need -1 to 1; 0.95 is usual")
-    joined = (graph.similarities >= threshold) & (graph.indices >= 0)
-    rows, column = np.nonzero(joined)
+        raise UsageError(f"near-duplicates from a similarity of {threshold}", "need -1 to 1; 0.8 is usual")
+    near = (graph.similarities >= threshold) & (graph.indices >= 0)
+    rows, column = np.nonzero(near)
     others = graph.indices[rows, column]
-    group: Int32Array = np.arange(graph.rows, dtype=np.int32)
-    while True:
-        before = group.copy()
-        # Both ends take the smaller of their groups; then everyone takes the group of its group.
-        np.minimum.at(group, rows, before[others])
-        np.minimum.at(group, others, before[rows])
-        group = group[group]
-        if np.array_equal(group, before):
-            return group
+    # Nearness goes both ways, the graph need not: the earlier row of each pair comes first.
+    earlier, later = np.minimum(rows, others), np.maximum(rows, others)
+    leads, undecided = np.zeros(graph.rows, dtype=bool), np.ones(graph.rows, dtype=bool)
+    while undecided.any():
+        # Without an undecided row before it that is near, a row is a leader, for no leader is near either.
+        new = undecided.copy()
+        new[later[undecided[earlier] & undecided[later]]] = False
+        leads |= new
+        undecided &= ~new
+        undecided[later[new[earlier]]] = False
+    leader: Int32Array = np.where(leads, np.arange(graph.rows), graph.rows).astype(np.int32)
+    joining = leads[earlier] & ~leads[later]
+    np.minimum.at(leader, later[joining], earlier[joining].astype(np.int32))
+    return leader
 
 
 def copies_of(group: Int32Array, among: npt.NDArray[np.bool_] | None = None) -> tuple[Int32Array, Int32Array]:

@@ -74,7 +74,7 @@ class SelectionContext:
         label: int[N], -1 without one.
         loss, entropy: float[N], of the last committed epoch that used the row, NaN where none did: the loss (nats)
             and the entropy of the prediction (nats).
-        agreement: int[N], how many of the row's nearest neighbours in the prior's features share its label, -1 unknown.
+        doubt: float[N] in [0, 1], the chance that the row's label is wrong as the prior's features see it, 0 unknown.
         copies, copy: int[N], how many near-duplicates a row's group has, itself counted, and which of them it is,
             from 0; 1 and 0 for rows without one.
         quota: rows wanted in this epoch, in place of `keep` x n.
@@ -96,7 +96,7 @@ class SelectionContext:
     label: IntArray | None = None
     loss: FloatArray | None = None
     entropy: FloatArray | None = None
-    agreement: IntArray | None = None
+    doubt: FloatArray | None = None
     copies: IntArray | None = None
     copy: IntArray | None = None
     quota: int | None = None
@@ -187,7 +187,7 @@ _REMEDIES = {
     "label": "train on labelled rows, or leave class quotas out",
     "loss": "let the training loop report losses",
     "entropy": "let the training loop report losses",
-    "agreement": "encode the pool first, or leave the agreement out",
-    "copies": "encode the pool first, or leave the copies out",
-    "copy": "encode the pool first, or leave the copies out",
+    "doubt": "encode the pool first, or set max_doubt: 1",
+    "copies": "encode the pool first, or set share_copies: false",
+    "copy": "encode the pool first, or set share_copies: false",
 }

@@ -25,27 +25,24 @@ class Factors(Policy):
     That is worth what a shorter schedule over all rows is worth. Three things go beyond it, each where something is
     known that uniform visits cannot use:
 
-    - Labels that the neighbours do not believe: rows of which fewer than `min_agreement` neighbours share the label
-      are set aside.
+    - Rows whose label is more likely wrong than `max_doubt` are set aside (see `core.doubt`).
     - Near-duplicates share one row's visits: a group of m copies has one turn a cycle, which its members take one
       after the other (usage u of member j counts as u m + j turns).
     - Classes get quotas in proportion to size ** class_power; what is said above of usage then holds within a class.
 
     Args:
-        min_agreement: neighbours that have to share a row's label; 0 sets no row aside.
+        max_doubt: largest chance of a wrong label with which a row is used; 1 sets no row aside.
         share_copies: whether near-duplicates share visits.
         class_power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
     """
 
     name = "factors"
-    uses = frozenset({"factor", "label", "agreement", "copies", "copy"})
+    uses = frozenset({"factor", "label", "doubt", "copies", "copy"})
 
-    def __init__(self, min_agreement: int = 0, share_copies: bool = True, class_power: float = 1.0) -> None:
-        if min_agreement < 0 or not 0 <= class_power <= 1:
-            raise UsageError(
-                f"factors: min_agreement {min_agreement}, class_power {class_power}", "need 0 or more, and 0 to 1"
-            )
-        self.min_agreement, self.share_copies, self.class_power = min_agreement, share_copies, class_power
+    def __init__(self, max_doubt: float = 0.5, share_copies: bool = True, class_power: float = 0.0) -> None:
+        if not 0 <= max_doubt <= 1 or not 0 <= class_power <= 1:
+            raise UsageError(f"factors: max_doubt {max_doubt}, class_power {class_power}", "need 0 to 1")
+        self.max_doubt, self.share_copies, self.class_power = max_doubt, share_copies, class_power
 
     def select(self, context: SelectionContext) -> Int64Array:
         """See `Policy.select`."""
@@ -55,13 +52,11 @@ class Factors(Policy):
         return np.sort(np.concatenate([self._take_turns(part) for _, part in class_parts(believed, self.class_power)]))
 
     def _believed(self, context: SelectionContext) -> SelectionContext:
-        if context.agreement is None or self.min_agreement == 0:
+        if context.doubt is None or self.max_doubt == 1:
             return context
-        agreement = context.agreement[context.candidates]
-        kept = context.candidates[(agreement < 0) | (agreement >= self.min_agreement)]
-        if len(kept) == 0:
-            return context
-        return dataclasses.replace(context, candidates=kept, quota=context.budget)
+        kept = context.candidates[context.doubt[context.candidates] <= self.max_doubt]
+        # The budget stays that of all candidates, as far as there are rows for it.
+        return dataclasses.replace(context, candidates=kept, quota=context.budget) if len(kept) else context
 
     def _take_turns(self, context: SelectionContext) -> Int64Array:
         rows = context.candidates

@@ -15,11 +15,13 @@ class InfoBatch(Policy):
     """Prunes rows of below-mean loss at random and lets the others stand for them (Qin et al. 2024, arXiv 2303.04947).
 
     Rows whose last loss is below the mean of the known losses are pruned with a chance r, and those of them that stay
-    weigh 1 / (1 - r); all other rows, and rows without a loss, stay with weight 1. The last epochs take all rows.
+    weigh 1 / (1 - r) times as much as the others, which all stay, as do rows without a loss. The last epochs take all
+    rows.
 
     The published rule fixes r and lets the kept share follow; here the share is given and r follows, so that all
     policies are compared at equal visits: the tail's visits are saved before it, and where pruning all but `least` of
-    the low rows does not suffice, the others are pruned as well, and weigh more for it in the same way.
+    the low rows does not suffice, the others are pruned as well, and weigh more for it in the same way. Weights have
+    mean 1: as published they would multiply the step's length, by 10 at a kept share of 0.1.
 
     Args:
         tail: share of the epochs at the end with all rows; the source takes 0.125. Halved until the budget allows it.
@@ -52,19 +54,20 @@ class InfoBatch(Policy):
         return kept
 
     def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
-        """Size of the row's part over how many of it were kept."""
+        """Inverse to the chance with which the row was kept, of mean 1 over a subset."""
         if len(rows) == len(context.candidates):
             return None
-        low, kept_low, kept_high = self._parts(context)
-        mean = _mean_loss(context)
-        assert context.loss is not None
-        of_low, of_high = (int(flags.sum()) / max(1, kept) for flags, kept in ((low, kept_low), (~low, kept_high)))
-        return np.where(context.loss[rows] < mean, of_low, of_high).astype(np.float32)
+        weights: Float32Array = (len(rows) / len(context.candidates) / self.inclusion(context, rows)).astype(np.float32)
+        return weights
 
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> npt.NDArray[np.float64]:
-        """The chance with which the row was kept: one over its weight."""
-        weights = self.weights(context, rows)
-        return np.ones(len(rows)) if weights is None else 1.0 / weights.astype(np.float64)
+        """How many of the row's part were kept, over the part's size."""
+        if len(rows) == len(context.candidates):
+            return np.ones(len(rows))
+        assert context.loss is not None
+        low, kept_low, kept_high = self._parts(context)
+        of_low, of_high = (kept / max(1, int(flags.sum())) for flags, kept in ((low, kept_low), (~low, kept_high)))
+        return np.where(context.loss[rows] < _mean_loss(context), of_low, of_high)
 
     def _tail_epochs(self, context: SelectionContext) -> int:
         tail = round(self.tail * context.epochs)
