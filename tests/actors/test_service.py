@@ -200,6 +200,8 @@ def test_any_steps_equal_a_run_without_crashes(tmp_path_factory: pytest.TempPath
         elif step == "select":
             assert np.array_equal(service.select(epoch).row_ids, twin.select(epoch).row_ids)
         else:
+            service.select(epoch)
+            twin.select(epoch)
             assert service.commit(epoch) == twin.commit(epoch)
             epoch += 1
     assert np.array_equal(service.usage(), twin.usage())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coevo_ray.core.policies.base import Policy, SelectionContext
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.row_set import Rows
 from coevo_ray.core.turns import take_turns
 
 
@@ -20,8 +20,6 @@ class Factors(Policy):
     name = "factors"
     uses = frozenset({"factor"})
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
-        rows, budget = context.candidates, context.budget
-        strata = None if context.factor is None else context.factor[rows]
-        return take_turns(rows, context.usage[rows], budget, context.seed, strata)
+        return take_turns(context.candidates, context.usage, context.budget, context.seed, context.factor)
