@@ -76,7 +76,8 @@ def take_smallest(size: int, members: MembersOf, quotas: Int64Array, seed: int) 
         seed: seed of a hash by which equal keys are chosen.
     """
     edges = _Edges(0, np.zeros(len(quotas), dtype=np.uint64), quotas.astype(np.int64), np.zeros(len(quotas), np.int64))
-    step = max(1, (_BUCKETS // len(quotas)).bit_length() - 1)
+    # No more buckets than rows.
+    step = max(1, (min(_BUCKETS, size) // len(quotas)).bit_length() - 1)
     while edges.bits == 0 or (edges.bits < 64 and edges.held[edges.undecided].sum() > _MOST_SORTED):
         edges = _look_closer(size, members, edges, min(step, 64 - edges.bits))
     if edges.bits == 64 and edges.held[edges.undecided].sum() > _MOST_SORTED:

@@ -94,7 +94,9 @@ def window(total: Int64Array, done: Int64Array, open_: Int64Array, count: int, o
     """
 
     def taken(end: float) -> Int64Array:
-        return np.clip(np.ceil(end * total - offset).astype(np.int64) - done, 0, open_)
+        reached = np.ceil(end * total - offset).astype(np.int64) - done
+        within: Int64Array = np.minimum(np.maximum(reached, 0), open_)
+        return within
 
     low, high = 0.0, 2.0  # all phases are below 1, and rounding is far below 1
     while low < (middle := (low + high) / 2) < high:
