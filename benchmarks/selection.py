@@ -47,6 +47,7 @@ def main() -> None:
         "factors": FACTORS,
         "keep": KEEP,
         "repeats": EPOCHS,
+        "threads": children[0].result["threads"],
         **{name: headline[name] for name in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row")},
         "by_policy": by_policy,
         "busy_before": busiest(children),
@@ -62,7 +63,10 @@ def _summary(rows: int, measured: dict[str, Any]) -> dict[str, Any]:
         "epochs": spread(both),
         "select_seconds": middle(select),
         "commit_seconds": middle(commit),
-        **{name: measured[name] for name in ("snapshot_seconds", "restore_seconds", "idle_bytes", "peak_bytes")},
+        **{
+            name: measured[name]
+            for name in ("snapshot_seconds", "restore_seconds", "idle_bytes", "peak_bytes", "journal_bytes")
+        },
         "restored_epochs": EPOCHS,
         "bytes_per_row": round(measured["ledger_bytes"] / rows, 3),
         "peak_bytes_per_row": round((measured["peak_bytes"] - measured["idle_bytes"]) / rows, 1),
@@ -75,9 +79,10 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
     Returns:
         `select_seconds`, `commit_seconds` of each epoch; `snapshot_seconds`, `restore_seconds`;
         `idle_bytes`: memory with the libraries loaded, before there are rows; `peak_bytes`: up to the last epoch;
-        `ledger_bytes`: what the ledger keeps.
+        `ledger_bytes`: what the ledger keeps; `journal_bytes`: what is on the disk at the end; `threads`.
     """
     from coevo_ray.actors.service import SelectionService
+    from coevo_ray.core.chunks import threads
     from coevo_ray.store.location import Location
 
     idle = peak_bytes()
@@ -87,8 +92,9 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         _, snapshot = timed(service.snapshot)
         times = [_epoch(service, epoch) for epoch in range(EPOCHS)]
         peak = peak_bytes()
-        kept = _kept_bytes(service)
+        journal_bytes = sum(path.stat().st_size for path in Path(journal.path).iterdir())
         usage = service.usage()
+        kept = _kept_bytes(service)
         del service
         ledger = _ledger(policy, rows)  # a run has the scores in tables: reading them again is not the journal's work
         restored, restore = timed(lambda: SelectionService(journal, ledger))
@@ -102,22 +108,24 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         "idle_bytes": idle,
         "peak_bytes": peak,
         "ledger_bytes": kept,
+        "journal_bytes": journal_bytes,
+        "threads": threads(),
     }
 
 
 def _epoch(service: SelectionService, epoch: int) -> tuple[float, float]:
     subset, select = timed(lambda: service.select(epoch))
     committed, commit = timed(lambda: service.commit(epoch))
-    if not committed or len(subset.row_ids) == 0:
+    if not committed or len(subset) == 0:
         raise RuntimeError(f"epoch {epoch} was not counted")
     return select, commit
 
 
 def _kept_bytes(service: SelectionService) -> int:
     """Bytes of all arrays of the ledger, at its fullest: with an open epoch beside the last one."""
-    service.select(EPOCHS)
     if service.ledger is None:
         raise RuntimeError("the service lost its ledger")
+    service.ledger.select(EPOCHS)  # not by the service, which would journal it
     return sum(array.nbytes for array in service.ledger.state(scores=True)[1].values())
 
 
@@ -125,23 +133,25 @@ def _ledger(policy: str, rows: int) -> SelectionLedger:
     """A ledger over rows with random scores; a third of the factors hold most rows, as in a real pool."""
     from coevo_ray.core.ledger import SelectionLedger
     from coevo_ray.core.policies import make_policy
+    from coevo_ray.core.row_set import RowSet
 
     ledger = SelectionLedger(
         rows=rows,
-        candidates=np.ones(rows, dtype=bool),
+        candidates=RowSet.everything(rows),
         policy=make_policy(policy),
         keep=KEEP,
         epochs=100,
         seed=SEED,
     )
     random = np.random.Generator(np.random.PCG64(SEED))
-    scores = np.empty((2, rows), dtype=np.float16)
+    scores = [np.empty(rows, dtype=np.float16) for _ in range(2)]
     factor: npt.NDArray[np.int16] = np.empty(rows, dtype=np.int16)
     # In chunks, so that making the data does not set the peak of memory.
     for start in range(0, rows, _CHUNK):
         part = slice(start, min(rows, start + _CHUNK))
         count = part.stop - start
-        scores[:, part] = random.random((2, count), dtype=np.float32)
+        for column in scores:
+            column[part] = random.random(count, dtype=np.float32)
         factor[part] = (FACTORS * random.random(count) ** 2).astype(np.int16)
     ledger.set_scores(scores[0], scores[1], factor)
     return ledger

@@ -7,7 +7,11 @@ from typing import Any
 
 import ray
 
+from coevo_ray.actors.gauges import SelectionGauges
 from coevo_ray.actors.service import SelectionService
+
+# What changes the figures.
+_COUNTED = frozenset({"select", "commit"})
 
 
 @ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)
@@ -16,14 +20,25 @@ class SelectionActor:
 
     Args:
         make: builds the service, reading its inputs where the actor lives and not on the driver.
+        run: identity of the run, for its metrics.
     """
 
-    def __init__(self, make: Callable[[], SelectionService]) -> None:
+    def __init__(self, make: Callable[[], SelectionService], run: str) -> None:
         self._service = make()
+        ledger = self._service.ledger
+        self._gauges = None if ledger is None else SelectionGauges(run, ledger.policy.name)
+        self._publish()
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Calls a method of the service by name; every one of them may be repeated."""
-        return getattr(self._service, method)(*arguments)
+        result = getattr(self._service, method)(*arguments)
+        if method in _COUNTED:
+            self._publish()
+        return result
+
+    def _publish(self) -> None:
+        if self._gauges is not None:
+            self._gauges.publish(self._service.figures())
 
 
 class SelectionHandle:
@@ -61,4 +76,4 @@ def start_selection(run: str, make: Callable[[], SelectionService]) -> Selection
         make: builds the service inside the actor.
     """
     # ray.remote adds `options` at run time.
-    return SelectionHandle(SelectionActor.options(name=f"coevo-selection-{run}").remote(make))  # type: ignore[attr-defined]
+    return SelectionHandle(SelectionActor.options(name=f"coevo-selection-{run}").remote(make, run))  # type: ignore[attr-defined]

@@ -7,71 +7,28 @@ nothing. A new instance over the same journal is in the state that was last ackn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.gate import AnnotationGate, Requests
+from coevo_ray.actors.answered import Answered
 from coevo_ray.core.ledger import SelectionLedger
+from coevo_ray.core.losses import FloatArray, LossReport
+from coevo_ray.core.row_set import Subset
 from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.subset_draw import Arrays, arrays_of, part_of, subset_of
+from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal, Record
 from coevo_ray.store.location import Location
 
+if TYPE_CHECKING:
+    # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
+    from coevo_ray.core.gate import AnnotationGate, Requests
+
 _SNAPSHOT_EVERY = 16
-
-
-@dataclass
-class Answered:
-    """Accepted labels, in the order in which they came."""
-
-    row_ids: list[Int64Array] = field(default_factory=list)
-    labels: list[Int64Array] = field(default_factory=list)
-    rounds: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    annotators: list[npt.NDArray[np.int16]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-
-    def add(self, row_ids: Int64Array, labels: Int64Array, round_: int, annotator: str, at: float) -> None:
-        """Appends labels of one submission."""
-        if annotator not in self.names:
-            self.names.append(annotator)
-        rows = len(row_ids)
-        self.row_ids.append(row_ids)
-        self.labels.append(labels)
-        self.rounds.append(np.full(rows, round_, dtype=np.int32))
-        self.times.append(np.full(rows, at))
-        self.annotators.append(np.full(rows, self.names.index(annotator), dtype=np.int16))
-
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """row_id, label, round, time (seconds since 1970), annotator (index into `names`)."""
-        return {
-            "row_id": _joined(self.row_ids, np.int64),
-            "label": _joined(self.labels, np.int64),
-            "round": _joined(self.rounds, np.int32),
-            "time": _joined(self.times, np.float64),
-            "annotator": _joined(self.annotators, np.int16),
-        }
-
-    @classmethod
-    def restore(cls, columns: dict[str, npt.NDArray[Any]], names: list[str]) -> Answered:
-        """From `columns()` and `names`."""
-        return cls(
-            [columns["row_id"]],
-            [columns["label"]],
-            [columns["round"]],
-            [columns["time"]],
-            [columns["annotator"]],
-            list(names),
-        )
-
-
-def _joined(parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype), *parts])
 
 
 class SelectionService:
@@ -98,7 +55,10 @@ class SelectionService:
         self._row_ids = np.zeros(0, dtype=np.int64) if row_ids is None else row_ids
         self._answered = Answered()
         self._journal = Journal(journal)
-        self._since_snapshot = 0
+        self._commits_since_snapshot = 0
+        self._scores_given = False
+        self._selection_seconds = 0.0
+        self._figures: dict[str, float] | None = None
         for record in self._journal.replay():
             self._replay(record)
 
@@ -110,7 +70,17 @@ class SelectionService:
         Raises:
             InputError: an earlier epoch has not been committed.
         """
-        return self._ledger().select(epoch)
+        ledger = self._ledger()
+        subset = ledger.selected(epoch)
+        if subset is None:
+            started = time.perf_counter()
+            subset = ledger.draw(epoch)
+            # The rows themselves: a restart must give the same, also on another processor or with other scores.
+            self._journal.append("select", {"epoch": epoch}, arrays_of(subset))
+            ledger.begin(subset)
+            self._selection_seconds = time.perf_counter() - started
+            self._changed()
+        return subset
 
     def commit(self, epoch: int) -> bool:
         """Counts the usage of an epoch's rows once; True the first time, False when it was counted before.
@@ -120,13 +90,63 @@ class SelectionService:
             StoppedError: the journal cannot be written; the epoch is not counted.
         """
         ledger = self._ledger()
-        if epoch < ledger.committed:
+        if not ledger.check_commit(epoch):
             return False
-        rows = len(ledger.select(epoch).row_ids)
-        self._journal.append("commit", {"epoch": epoch, "rows": rows})
+        self._journal.append("commit", {"epoch": epoch})
         ledger.commit(epoch)
-        self._maybe_snapshot()
+        self._commits_since_snapshot += 1
+        self._changed()
         return True
+
+    def report_losses(
+        self, epoch: int, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None = None
+    ) -> int:
+        """Takes losses of an open epoch's rows; see `SelectionLedger.report_losses`.
+
+        Returns:
+            Rows that were new: a repeat, and a report of a committed epoch, take none.
+
+        Raises:
+            InputError: the epoch is not selected yet, a row is outside the pool, or lengths differ.
+            StoppedError: the journal cannot be written; report again.
+        """
+        ledger = self._ledger()
+        report = ledger.new_losses(epoch, row_ids, losses, entropies)
+        if report is None:
+            return 0
+        arrays: Arrays = {"row_ids": report.row_ids, "losses": report.losses}
+        if report.entropies is not None:
+            arrays["entropies"] = report.entropies
+        self._journal.append("losses", {"epoch": epoch}, arrays)
+        ledger.put_losses(report)
+        self._changed()
+        return len(report)
+
+    def set_scores(
+        self, row_ids: Int64Array, representativeness: FloatArray, diversity: FloatArray, factor: IntArray
+    ) -> None:
+        """Sets the scores and strongest factors of some rows, for the epochs that are not selected yet.
+
+        Raises:
+            InputError: lengths differ, a row is outside the pool, or a score is not finite; nothing is set.
+            StoppedError: the journal cannot be written; set them again.
+        """
+        ledger = self._ledger()
+        given: Arrays = {"representativeness": representativeness, "diversity": diversity, "factor": factor}
+        ledger.check_scores(row_ids, given)
+        given |= {name: given[name].astype(np.float16) for name in ("representativeness", "diversity")}
+        self._set_scores(self._journal.append("scores", {}, {"row_ids": row_ids, **given}))
+        self._changed()
+
+    def scores(self, row_ids: Int64Array) -> Arrays:
+        """What the ledger knows of some rows: usage, and what the policy looks at, by name; one value for each row."""
+        return self._ledger().scores(row_ids)
+
+    def figures(self) -> dict[str, float]:
+        """`kept_share`, `never_used_share`, `usage_spread`, `selection_seconds`; computed once per change."""
+        if self._figures is None:
+            self._figures = {**self._ledger().figures(), "selection_seconds": self._selection_seconds}
+        return dict(self._figures)
 
     def usage(self) -> npt.NDArray[Any]:
         """How many committed epochs used each row."""
@@ -224,19 +244,23 @@ class SelectionService:
             StoppedError: the store refused; the older records stay.
         """
         fields: dict[str, Any] = {"annotators": self._answered.names}
+        states = {} if self.ledger is None else {"ledger": self.ledger.state(scores=self._scores_given)}
+        if self.gate is not None:
+            states["gate"] = self.gate.state()
         arrays = {f"answered.{k}": v for k, v in self._answered.columns().items()}
-        for name, part in (("ledger", self.ledger), ("gate", self.gate)):
-            if part is not None:
-                part_fields, part_arrays = part.state()
-                fields[name] = part_fields
-                arrays.update({f"{name}.{k}": v for k, v in part_arrays.items()})
+        for name, (part_fields, part_arrays) in states.items():
+            fields[name] = part_fields
+            arrays |= {f"{name}.{k}": v for k, v in part_arrays.items()}
         self._journal.snapshot(fields, arrays)
-        self._since_snapshot = 0
+        self._commits_since_snapshot = 0
 
     def _replay(self, record: Record) -> None:
         replay: dict[str, Callable[[Record], object]] = {
             "snapshot": self._restore,
+            "select": self._replay_select,
             "commit": self._replay_commit,
+            "losses": self._replay_losses,
+            "scores": self._set_scores,
             "labels": self._apply_labels,
             "request": lambda record: self._draw(record.fields["rows"]),
         }
@@ -245,25 +269,38 @@ class SelectionService:
         replay[record.event](record)
 
     def _restore(self, record: Record) -> None:
-        def part(name: str) -> dict[str, npt.NDArray[Any]]:
-            return {k.removeprefix(f"{name}."): v for k, v in record.arrays.items() if k.startswith(f"{name}.")}
-
-        self._answered = Answered.restore(part("answered"), record.fields["annotators"])
+        self._answered = Answered.restore(part_of(record.arrays, "answered"), record.fields["annotators"])
         if self.ledger is not None and "ledger" in record.fields:
-            self.ledger.restore(record.fields["ledger"], part("ledger"))
+            arrays = part_of(record.arrays, "ledger")
+            self.ledger.restore(record.fields["ledger"], arrays)
+            self._scores_given = any(name.startswith("columns.") for name in arrays)
         if self.gate is not None and "gate" in record.fields:
-            self.gate.restore(record.fields["gate"], part("gate"))
+            self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
+
+    def _replay_select(self, record: Record) -> None:
+        ledger, epoch = self._ledger(), int(record.fields["epoch"])
+        subset = subset_of(epoch, record.arrays, ledger.rows)
+        if subset is None or ledger.selected(epoch) is not None or not ledger.may_select(subset):
+            raise InputError(
+                f"{self._journal.location}: the subset of epoch {epoch} is not of this run's candidates",
+                "use the former settings, or delete the journal to start anew",
+            )
+        ledger.begin(subset)
 
     def _replay_commit(self, record: Record) -> None:
-        ledger = self._ledger()
-        epoch = int(record.fields["epoch"])
-        rows = len(ledger.select(epoch).row_ids)
-        if rows != record.fields["rows"]:
-            raise InputError(
-                f"{self._journal.location}: epoch {epoch} had {record.fields['rows']} rows, now it has {rows}",
-                "the journal belongs to other settings; use those, or delete it to start anew",
-            )
-        ledger.commit(epoch)
+        self._ledger().commit(int(record.fields["epoch"]))
+        self._commits_since_snapshot += 1
+
+    def _replay_losses(self, record: Record) -> None:
+        arrays = record.arrays
+        self._ledger().put_losses(LossReport(arrays["row_ids"], arrays["losses"], arrays.get("entropies")))
+
+    def _set_scores(self, record: Record) -> None:
+        arrays = record.arrays
+        self._ledger().set_scores(
+            arrays["representativeness"], arrays["diversity"], arrays["factor"], row_ids=arrays["row_ids"]
+        )
+        self._scores_given = True
 
     def _draw(self, seed_rows: int | None) -> Requests:
         gate = self._gate()
@@ -276,9 +313,10 @@ class SelectionService:
         gate.submit(self._positions(row_ids), labels)
         self._answered.add(row_ids, labels, round_, record.fields["annotator"], record.fields["time"])
 
-    def _maybe_snapshot(self) -> None:
-        self._since_snapshot += 1
-        if self._since_snapshot >= _SNAPSHOT_EVERY:
+    def _changed(self) -> None:
+        """After a change of the ledger: figures are old, and a snapshot may be due."""
+        self._figures = None
+        if self._commits_since_snapshot >= _SNAPSHOT_EVERY or self._journal.snapshot_due():
             self.snapshot()
 
     def _positions(self, row_ids: Int64Array) -> Int64Array:

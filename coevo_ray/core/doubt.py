@@ -21,7 +21,7 @@ from coevo_ray.errors import InputError, UsageError
 
 Float32Array = npt.NDArray[np.float32]
 _ANCHORS = 0.1  # share of the rows at which a class counts as absent: its least likely ones
-_FEWEST = 200  # anchors of a class from which its share of mistakes is told
+_FEWEST = 100  # fewer of them cannot tell a class's share of mistakes: nobody is doubted then
 
 
 def cross_fitted(
@@ -77,13 +77,14 @@ def label_doubt(probabilities: npt.NDArray[np.floating[Any]], labels: IntArray) 
     mistakes = np.array([_mistakes(probabilities[:, c], labels == c) for c in range(classes)])
     mine = probabilities[np.arange(rows), labels].astype(np.float64)
     doubt = mistakes[labels] / np.maximum(mine, 1e-12)
-    return np.minimum(doubt, 1.0).astype(np.float32)
+    chance: Float32Array = np.minimum(doubt, 1.0).astype(np.float32)
+    return chance
 
 
 def _mistakes(likely: npt.NDArray[np.floating[Any]], labelled: npt.NDArray[np.bool_]) -> float:
     """How often rows are given a class where it is least likely."""
-    anchors = min(len(likely), max(_FEWEST, round(_ANCHORS * len(likely))))
-    if anchors == 0:
+    anchors = round(_ANCHORS * len(likely))
+    if anchors < _FEWEST:
         return 0.0
     edge = np.partition(likely, anchors - 1)[anchors - 1]
     return float(labelled[likely <= edge].mean())

@@ -10,27 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from coevo_ray.core.row_set import Float32Array, Subset
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 
-Float32Array = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Subset:
-    """The rows of one epoch.
-
-    Attributes:
-        epoch: from 0.
-        row_ids: int64[n], increasing and distinct.
-        weights: float32[n], or None where every row weighs 1.
-    """
-
-    epoch: int
-    row_ids: Int64Array
-    weights: Float32Array | None = None
+__all__ = ["EpochPlan", "Float32Array", "RankBatch", "Subset", "plan_epoch"]
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.epoch_plan import Float32Array, Subset
+from coevo_ray.core.chunks import Chunk, each_chunk, map_chunks
+from coevo_ray.core.columns import Columns
+from coevo_ray.core.losses import FloatArray, LossReport, LossTable
 from coevo_ray.core.policies import KeptShares, Policy, SelectionContext, check_schedule
+from coevo_ray.core.row_set import BoolArray, RowSet, Subset
 from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.subset_draw import Arrays, arrays_of, draw_subset, part_of, set_of, subset_of
 from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import InputError
 
 _MOST_USES = np.iinfo(np.uint16).max
 _SETTINGS = ("policy", "keep", "epochs", "seed")
-
-BoolArray = npt.NDArray[np.bool_]
-Bits = npt.NDArray[np.uint8]
 
 
 class SelectionLedger:
@@ -28,12 +29,15 @@ class SelectionLedger:
     rows, whatever was set in between. Older subsets are dropped: computing them again would need the counts of that
     time, and no worker is more than one epoch behind, as a commit follows the epoch's end on all of them.
 
-    Bytes per row: 2 of usage and 3 bits; with scores 4 more, with factors and labels the narrowest integers that hold
-    them (2 each up to 32 767): at most 10.4 then.
+    Bytes per row: 1 of usage (2 once a row was used 255 times) and 3 bits, and of the rest what is given and the policy
+    names: 2 for each of the two scores, the doubt, the loss (and a bit) and the entropy; for factor, label, copies and
+    copy the narrowest integers that hold them, 1 up to 127 and 2 up to 32 767. That is 3.4 for `factors` with factors
+    alone and up to 9.4 with all that it can look at, 5.4 for `scored`. Weights, where a policy gives some, cost 4 for
+    each row of the last two subsets.
 
     Args:
         rows: N.
-        candidates: bool[N], rows that may be selected.
+        candidates: bool[N] or a set, rows that may be selected.
         policy: the rule.
         keep: kept share in (0, 1], or one for each epoch.
         epochs: epochs of the full schedule.
@@ -45,61 +49,64 @@ class SelectionLedger:
     """
 
     def __init__(
-        self, *, rows: int, candidates: BoolArray, policy: Policy, keep: float | KeptShares, epochs: int, seed: int
+        self,
+        *,
+        rows: int,
+        candidates: BoolArray | RowSet,
+        policy: Policy,
+        keep: float | KeptShares,
+        epochs: int,
+        seed: int,
     ) -> None:
         self.keep = keep if isinstance(keep, KeptShares) else KeptShares(keep)
         check_schedule(self.keep.first, epochs)
-        if candidates.shape != (rows,) or not candidates.any():
+        self._candidates = candidates if isinstance(candidates, RowSet) else RowSet.from_flags(candidates)
+        if self._candidates.size != rows or len(self._candidates) == 0:
             raise InputError(
-                f"{int(candidates.sum())} candidates in an array of {candidates.shape} for {rows} rows",
+                f"{len(self._candidates)} candidates of {self._candidates.size} rows, for {rows} rows",
                 "give one flag for each row, and at least one candidate",
             )
         self.policy, self.epochs, self.seed = policy, epochs, seed
         self.committed = 0
-        self._candidates = np.packbits(candidates)
-        self._usage: npt.NDArray[np.uint16] = np.zeros(rows, dtype=np.uint16)
-        self._last: Bits | None = None
-        self._open: Bits | None = None
-        self._last_weights: Float32Array | None = None
-        self._open_weights: Float32Array | None = None
-        self._representativeness: npt.NDArray[np.float16] | None = None
-        self._diversity: npt.NDArray[np.float16] | None = None
-        self._factor: IntArray | None = None
-        self._label: IntArray | None = None
-        self._doubt: npt.NDArray[np.float16] | None = None
-        self._copies: IntArray | None = None
-        self._copy: IntArray | None = None
-        self._losses = _Losses.unknown(rows) if policy.needs_losses else None
-        # Of the open epoch: they count from its commit on, so that its subset stays what it was.
-        self._reported = _Losses.unknown(rows) if policy.needs_losses else None
+        self._usage: npt.NDArray[np.uint8 | np.uint16] = np.zeros(rows, dtype=np.uint8)
+        self._last: Subset | None = None
+        self._open: Subset | None = None
+        names = policy.needs | policy.uses
+        self._columns = Columns(rows, names)
+        self._losses = LossTable.unknown(rows, entropy="entropy" in names) if policy.needs_losses else None
 
     def set_scores(
-        self,
-        representativeness: npt.NDArray[np.floating[Any]],
-        diversity: npt.NDArray[np.floating[Any]],
-        factor: IntArray,
+        self, representativeness: FloatArray, diversity: FloatArray, factor: IntArray, row_ids: Int64Array | None = None
     ) -> None:
-        """Takes every row's scores, float[N] each, and strongest factor, int[N]; an open epoch keeps its rows.
+        """Takes scores, float[n] in [0, 1] each, and strongest factors, int[n]; an open epoch keeps its rows.
+
+        Arrays are kept, not copied, where they are of the kind that the ledger keeps; do not change them then.
+
+        Args:
+            representativeness, diversity, factor: of all rows, or of those named.
+            row_ids: int64[n], distinct; None for all rows. Rows never named have scores 0 and factor -1.
 
         Raises:
-            InputError: lengths differ from N, or a score is not finite.
+            InputError: lengths differ, a row is outside the pool, or a score is not finite.
         """
-        for name, array in (("representativeness", representativeness), ("diversity", diversity), ("factor", factor)):
-            self._check_length(name, array)
-            if not np.isfinite(array).all():
-                raise InputError(f"{name} of {int((~np.isfinite(array)).sum())} rows is not finite", "score them anew")
-        self._representativeness = representativeness.astype(np.float16)
-        self._diversity = diversity.astype(np.float16)
-        self._factor = _narrow(factor)
+        given = {"representativeness": representativeness, "diversity": diversity, "factor": factor}
+        self._columns.set(given, row_ids)
+
+    def check_scores(self, row_ids: Int64Array, scores: Arrays) -> None:
+        """Checks what `set_scores` would take, by name.
+
+        Raises:
+            InputError: see there.
+        """
+        self._columns.check(scores, row_ids)
 
     def set_labels(self, labels: IntArray) -> None:
-        """Takes every row's label, int[N], -1 without one; only class quotas look at them.
+        """Takes every row's label, int[N], -1 without one.
 
         Raises:
             InputError: the length differs from N.
         """
-        self._check_length("labels", labels)
-        self._label = _narrow(labels)
+        self._columns.set({"label": labels})
 
     def set_doubt(self, doubt: npt.NDArray[np.floating[Any]]) -> None:
         """Takes the chance of every row's label to be wrong, float[N] in [0, 1].
@@ -107,11 +114,10 @@ class SelectionLedger:
         Raises:
             InputError: the length differs from N, or a value is outside.
         """
-        self._check_length("doubts", doubt)
         wrong = ~((doubt >= 0) & (doubt <= 1))
         if wrong.any():
             raise InputError(f"doubts of {int(wrong.sum())} rows are not in [0, 1]", "compute them anew")
-        self._doubt = doubt.astype(np.float16)
+        self._columns.set({"doubt": doubt})
 
     def set_copies(self, copies: IntArray, copy: IntArray) -> None:
         """Takes how many near-duplicates every row has and which of them it is, int[N] each; see `SelectionContext`.
@@ -119,36 +125,22 @@ class SelectionLedger:
         Raises:
             InputError: lengths differ from N, or a row is not one of its group's copies.
         """
-        for name, array in (("copies", copies), ("copy", copy)):
-            self._check_length(name, array)
-        wrong = (copy < 0) | (copy >= copies)
+        wrong = (copy < 0) | (copy >= copies) if len(copy) == len(copies) else np.zeros(0)
         if wrong.any():
             raise InputError(f"{int(wrong.sum())} rows are not among their group's copies", "need 0 <= copy < copies")
-        self._copies, self._copy = _narrow(copies), _narrow(copy)
+        self._columns.set({"copies": copies, "copy": copy})
 
-    def report_losses(
-        self,
-        epoch: int,
-        row_ids: Int64Array,
-        losses: npt.NDArray[np.floating[Any]],
-        entropies: npt.NDArray[np.floating[Any]],
-    ) -> bool:
-        """Takes losses and entropies of predictions, float[b] each in nats, of some rows of the open epoch.
-
-        They are seen by the policy from the epoch's commit on. Reporting a row again overwrites it.
-
-        Returns:
-            False where the epoch is committed already, or the policy looks at no losses: nothing is taken.
+    def scores(self, row_ids: Int64Array) -> Arrays:
+        """What is known and kept of some rows: name (as in `SelectionContext`) -> array[n].
 
         Raises:
-            InputError: the epoch is not open, a row is outside the pool, or lengths differ.
+            InputError: a row is outside the pool.
         """
-        if self._reported is None or 0 <= epoch < self.committed:
-            return False
-        if epoch != self.committed:
-            raise InputError(f"losses of epoch {epoch}, {self.committed} is open", "report an epoch before its commit")
-        self._reported.put(row_ids, losses, entropies)
-        return True
+        if len(row_ids) and not 0 <= row_ids.min() <= row_ids.max() < len(self._usage):
+            raise InputError(f"rows {row_ids.min()} to {row_ids.max()} of {len(self._usage)}", "check the row_ids")
+        return {name: array[row_ids] for name, array in self._known().items()}
+
+    # -- epochs --------------------------------------------------------------------------------------------------
 
     def select(self, epoch: int) -> Subset:
         """The subset of an epoch; the same however often it is asked for, also just after its commit.
@@ -156,28 +148,50 @@ class SelectionLedger:
         Raises:
             InputError: an earlier epoch is not committed yet, the epoch is long past, or the policy broke its contract.
         """
+        subset = self.selected(epoch)
+        if subset is None:
+            subset = self.draw(epoch)
+            self.begin(subset)
+        return subset
+
+    def selected(self, epoch: int) -> Subset | None:
+        """The subset of an epoch that was selected; None for the next epoch before that.
+
+        Raises:
+            InputError: an earlier epoch is not committed yet, or the epoch is long past.
+        """
         if epoch == self.committed - 1 and self._last is not None:
-            return Subset(epoch, self._rows(self._last), self._last_weights)
-        if epoch != self.committed:
-            raise InputError(
-                f"epoch {epoch} was asked for, {self.committed} is next",
-                "commit the epochs before it"
-                if epoch > self.committed
-                else "only the last epoch can be asked for again",
-            )
-        if self._open is None:
-            context = self._context(epoch)
-            rows = self.policy.select(context)
-            bits = self._pack(rows)
-            self._open_weights = self._weights(context, rows)
-            self._open = bits
-        return Subset(epoch, self._rows(self._open), self._open_weights)
+            return self._last
+        if epoch == self.committed:
+            return self._open
+        raise InputError(
+            f"epoch {epoch} was asked for, {self.committed} is next",
+            "commit the epochs before it" if epoch > self.committed else "only the last epoch can be asked for again",
+        )
 
-    def commit(self, epoch: int) -> bool:
-        """Counts the usage of an epoch's rows once.
+    def draw(self, epoch: int) -> Subset:
+        """What the policy selects for the next epoch; nothing is changed.
 
-        Returns:
-            True the first time, False when it was counted before.
+        Raises:
+            InputError: the policy broke its contract.
+        """
+        return draw_subset(self.policy, self._context(epoch))
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self._usage)
+
+    def may_select(self, subset: Subset) -> bool:
+        """Whether a subset is of this ledger's candidates."""
+        return set_of(subset).within(self._candidates)
+
+    def begin(self, subset: Subset) -> None:
+        """Opens the next epoch with the subset that was drawn for it."""
+        self._open = subset
+
+    def check_commit(self, epoch: int) -> bool:
+        """Whether a commit would be the epoch's first.
 
         Raises:
             InputError: the epoch was not selected, an earlier one is not committed yet, or a count would overflow.
@@ -190,57 +204,134 @@ class SelectionLedger:
                 f"{'not selected' if self._open is None else 'selected'}",
                 "select an epoch, then commit it, in order",
             )
-        used = self._flags(self._open)
-        if self._usage[used].max(initial=0) == _MOST_USES:
+        if int(self._usage.max()) == _MOST_USES:
             raise InputError(f"a row was used {_MOST_USES} times", "start a new run: usage is counted in 16 bits")
-        self._usage[used] += 1
+        return True
+
+    def commit(self, epoch: int) -> bool:
+        """Counts the usage of an epoch's rows once.
+
+        Returns:
+            True the first time, False when it was counted before.
+
+        Raises:
+            InputError: see `check_commit`.
+        """
+        if not self.check_commit(epoch):
+            return False
+        if self._usage.dtype == np.uint8 and int(self._usage.max()) == np.iinfo(np.uint8).max:
+            self._usage = self._usage.astype(np.uint16)
+        assert self._open is not None
+        used, usage = set_of(self._open), self._usage
+
+        def count(chunk: Chunk) -> None:
+            usage[chunk.slice] += used.flags(chunk)
+
+        each_chunk(len(usage), count)
         self._last, self._open = self._open, None
-        self._last_weights, self._open_weights = self._open_weights, None
-        if self._losses is not None and self._reported is not None:
-            self._losses.update(self._reported)
-            self._reported.clear()
+        if self._losses is not None:
+            self._losses.close()
         self.committed += 1
         return True
 
-    def usage(self) -> npt.NDArray[np.uint16]:
-        """uint16[N]: committed epochs that used each row; a copy."""
+    def new_losses(
+        self, epoch: int, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None = None
+    ) -> LossReport | None:
+        """What of a report `put_losses` would take; None for nothing. See `report_losses`.
+
+        Raises:
+            InputError: the epoch is not open, a row is outside the pool, or lengths differ.
+        """
+        if self._losses is None or 0 <= epoch < self.committed:
+            return None
+        if epoch != self.committed or self._open is None:
+            raise InputError(
+                f"losses of epoch {epoch}: {self.committed} is next and is "
+                f"{'not selected' if self._open is None else 'selected'}",
+                "select an epoch, report its losses, then commit it",
+            )
+        report = self._losses.new(row_ids, losses, entropies)
+        return report if len(report) else None
+
+    def put_losses(self, report: LossReport) -> None:
+        """Takes what `new_losses` gave."""
+        if self._losses is not None:
+            self._losses.put(report)
+
+    def report_losses(
+        self, epoch: int, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None = None
+    ) -> int:
+        """Takes losses and entropies of predictions, float[b] each in nats, of some rows of the open epoch.
+
+        The first report of a row in an epoch counts, so that a repeat changes nothing; NaN is no report. The policy
+        sees them in the next epoch: the open one's subset and weights are drawn, and nothing looks at losses again
+        before its commit. A report of a committed epoch comes too late and changes nothing: policies may have looked.
+
+        Returns:
+            Rows that were taken; 0 for a late report, and where the policy looks at no losses.
+
+        Raises:
+            InputError: the epoch is not selected yet, a row is outside the pool, or lengths differ.
+        """
+        report = self.new_losses(epoch, row_ids, losses, entropies)
+        if report is None:
+            return 0
+        self.put_losses(report)
+        return len(report)
+
+    # -- figures -------------------------------------------------------------------------------------------------
+
+    def usage(self) -> npt.NDArray[np.uint8 | np.uint16]:
+        """uint8 or uint16[N]: committed epochs that used each row; a copy."""
         return self._usage.copy()
 
     def usage_histogram(self) -> dict[int, int]:
         """Usage count -> candidates with it."""
-        counts, rows = np.unique(self._usage[self._flags(self._candidates)], return_counts=True)
-        return {int(c): int(r) for c, r in zip(counts, rows, strict=True)}
+
+        def count(chunk: Chunk) -> Int64Array:
+            return np.bincount(self._usage[chunk.slice][self._candidates.flags(chunk)], minlength=most + 1)
+
+        most = int(self._usage.max())
+        counts = sum(map_chunks(len(self._usage), count), np.zeros(most + 1, dtype=np.int64))
+        return {int(c): int(counts[c]) for c in np.flatnonzero(counts)}
 
     def never_used_share(self) -> float:
         """Share of the candidates that no committed epoch used."""
-        return float((self._usage[self._flags(self._candidates)] == 0).mean())
+        return self.usage_histogram().get(0, 0) / len(self._candidates)
 
-    def state(self, *, scores: bool = False) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        """What a restart cannot compute again: small fields for JSON, and arrays (copies).
+    def figures(self) -> dict[str, float]:
+        """`kept_share` of the latest selected epoch, `never_used_share`, `usage_spread` (most minus least uses)."""
+        usage, latest = self.usage_histogram(), self._open or self._last
+        return {
+            "kept_share": 0.0 if latest is None else len(latest) / len(self._candidates),
+            "never_used_share": usage.get(0, 0) / len(self._candidates),
+            "usage_spread": float(max(usage) - min(usage)),
+        }
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state(self, *, scores: bool = False) -> tuple[dict[str, Any], Arrays]:
+        """What a restart cannot compute again: small fields for JSON, and arrays.
+
+        The arrays are the ledger's own, since copies could be half a gigabyte: write them out before it changes.
 
         Args:
-            scores: also scores and labels. A run has them in tables and leaves them out, for small snapshots.
+            scores: also scores, labels and neighbours. A run has them in tables and leaves them out.
         """
         fields: dict[str, Any] = {name: getattr(self, name) for name in ("committed", "epochs", "seed")}
         fields |= {"keep": asdict(self.keep), "policy": self.policy.name, "rows": len(self._usage)}
-        none = np.zeros(0, dtype=np.uint8)
-        bits = {"candidates": self._candidates, "last": self._last, "open": self._open}
-        arrays: dict[str, npt.NDArray[Any]] = {"usage": self._usage.copy()}
-        arrays |= {name: none if packed is None else packed.copy() for name, packed in bits.items()}
-        weights = {"last_weights": self._last_weights, "open_weights": self._open_weights}
-        arrays |= {name: array.copy() for name, array in weights.items() if array is not None}
-        for prefix, losses in (("", self._losses), ("reported_", self._reported)):
-            if losses is not None:
-                arrays |= {f"{prefix}loss": losses.loss.copy(), f"{prefix}entropy": losses.entropy.copy()}
-        if scores and self._representativeness is not None and self._diversity is not None and self._factor is not None:
-            columns = (self._representativeness, self._diversity, self._factor)
-            arrays |= {k: v.copy() for k, v in zip(("representativeness", "diversity", "factor"), columns, strict=True)}
-        if scores and self._label is not None:
-            arrays["label"] = self._label.copy()
+        arrays: Arrays = {"usage": self._usage, "candidates": self._candidates.bits}
+        for name, subset in (("last", self._last), ("open", self._open)):
+            if subset is not None:
+                arrays |= {f"{name}.{key}": array for key, array in arrays_of(subset).items()}
+        if self._losses is not None:
+            arrays |= {f"losses.{name}": array for name, array in self._losses.arrays().items()}
+        if scores:
+            arrays |= {f"columns.{name}": array for name, array in self._columns.arrays.items()}
         return fields, arrays
 
     @classmethod
-    def from_state(cls, fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], policy: Policy) -> SelectionLedger:
+    def from_state(cls, fields: dict[str, Any], arrays: Arrays, policy: Policy) -> SelectionLedger:
         """A ledger that goes on exactly where `state` was taken; without scores in it, set them before selecting.
 
         Raises:
@@ -249,149 +340,66 @@ class SelectionLedger:
         _check_state(fields, arrays)
         ledger = cls(
             rows=fields["rows"],
-            candidates=np.unpackbits(arrays["candidates"], count=fields["rows"]).astype(bool),
+            candidates=RowSet(arrays["candidates"], fields["rows"]),
             policy=policy,
             keep=KeptShares(**fields["keep"]),
             epochs=fields["epochs"],
             seed=fields["seed"],
         )
-        if "representativeness" in arrays:
-            ledger.set_scores(arrays["representativeness"], arrays["diversity"], arrays["factor"])
-        if "label" in arrays:
-            ledger.set_labels(arrays["label"])
         ledger.restore(fields, arrays)
         return ledger
 
-    def restore(self, fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Takes over a state's counts and subsets; scores and labels stay as they are here.
+    def restore(self, fields: dict[str, Any], arrays: Arrays) -> None:
+        """Takes over a state, copied; scores, labels and neighbours only where it has them.
 
         Raises:
             InputError: it is damaged, or belongs to another policy, schedule, seed or set of candidates.
         """
         _check_state(fields, arrays)
-        mine, my_arrays = self.state()
+        mine, _ = self.state()
         for name in _SETTINGS:
             if fields[name] != mine[name]:
                 raise InputError(
                     f"the journal's {name} is {fields[name]!r}, this run's is {mine[name]!r}",
                     "use the former setting, or another output folder",
                 )
-        if not np.array_equal(arrays["candidates"], my_arrays["candidates"]):
+        if not np.array_equal(arrays["candidates"], self._candidates.bits):
             raise InputError("the journal has other candidates than this run", "use another output folder")
-        self._check_length("usage counts", arrays["usage"])
+        if len(arrays["usage"]) != len(self._usage):
+            raise InputError(f"{len(arrays['usage'])} usage counts for {len(self._usage)} rows", "see the journal")
         self.committed = int(fields["committed"])
-        self._usage = arrays["usage"].astype(np.uint16)
-        self._last = arrays["last"].astype(np.uint8) if len(arrays["last"]) else None
-        self._open = arrays["open"].astype(np.uint8) if len(arrays["open"]) else None
-        self._last_weights, self._open_weights = arrays.get("last_weights"), arrays.get("open_weights")
+        self._usage = arrays["usage"].copy()
+        rows = len(self._usage)
+        self._last = subset_of(self.committed - 1, part_of(arrays, "last"), rows)
+        self._open = subset_of(self.committed, part_of(arrays, "open"), rows)
         if self._losses is not None:
-            self._losses = _Losses(arrays["loss"].copy(), arrays["entropy"].copy())
-            self._reported = _Losses(arrays["reported_loss"].copy(), arrays["reported_entropy"].copy())
+            self._losses = LossTable.restore(part_of(arrays, "losses"))
+        self._columns.set(part_of(arrays, "columns"))
+
+    def _known(self) -> Arrays:
+        """The arrays of N that a policy sees."""
+        losses = {} if self._losses is None else self._losses.arrays()
+        return {"usage": self._usage, **self._columns.arrays} | {k: v for k, v in losses.items() if k != "reported"}
 
     def _context(self, epoch: int) -> SelectionContext:
-        usage = self._usage.view()
-        usage.flags.writeable = False
+        columns: dict[str, Any] = {name: _read_only(array) for name, array in self._known().items()}
         return SelectionContext(
             epoch=epoch,
             epochs=self.epochs,
             keep=self.keep.at(epoch, self.epochs),
             seed=self.seed,
-            candidates=self._rows(self._candidates),
-            usage=usage,
-            representativeness=self._representativeness,
-            diversity=self._diversity,
-            factor=self._factor,
-            label=self._label,
-            loss=None if self._losses is None else self._losses.loss,
-            entropy=None if self._losses is None else self._losses.entropy,
-            doubt=self._doubt,
-            copies=self._copies,
-            copy=self._copy,
+            candidates=self._candidates,
+            **columns,
         )
 
-    def _weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
-        weights = self.policy.weights(context, rows)
-        if weights is None:
-            return None
-        if weights.shape != rows.shape or not np.isfinite(weights).all() or not (weights > 0).all():
-            raise InputError(
-                f"policy {self.policy.name} gave weights of shape {weights.shape} for {len(rows)} rows, "
-                f"{int((~(weights > 0)).sum())} of them not above 0",
-                "let its weights return one finite positive number for each selected row",
-            )
-        return weights.astype(np.float32)
 
-    def _pack(self, rows: Int64Array) -> Bits:
-        """Bits of selected rows; distinct candidates, at least one."""
-        flags = np.zeros(len(self._usage), dtype=bool)
-        inside = len(rows) > 0 and rows.min() >= 0 and rows.max() < len(flags)
-        if inside:
-            flags[rows] = True
-        bits = np.packbits(flags)
-        if not inside or np.count_nonzero(flags) != len(rows) or (bits & ~self._candidates).any():
-            raise InputError(
-                f"policy {self.policy.name} selected {len(rows)} rows that are not distinct candidates",
-                "let its select return rows of context.candidates, at least one and each once",
-            )
-        return bits
-
-    def _flags(self, bits: Bits) -> BoolArray:
-        return np.unpackbits(bits, count=len(self._usage)).view(np.bool_)
-
-    def _rows(self, bits: Bits) -> Int64Array:
-        return np.flatnonzero(self._flags(bits)).astype(np.int64, copy=False)
-
-    def _check_length(self, name: str, array: npt.NDArray[Any]) -> None:
-        if len(array) != len(self._usage):
-            raise InputError(f"{len(array)} {name} for {len(self._usage)} rows", "give one for each row")
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
-@dataclass
-class _Losses:
-    """Losses and entropies, float16[N], NaN where none is known."""
-
-    loss: npt.NDArray[np.float16]
-    entropy: npt.NDArray[np.float16]
-
-    @classmethod
-    def unknown(cls, rows: int) -> _Losses:
-        return cls(np.full(rows, np.nan, np.float16), np.full(rows, np.nan, np.float16))
-
-    def put(
-        self, rows: Int64Array, losses: npt.NDArray[np.floating[Any]], entropies: npt.NDArray[np.floating[Any]]
-    ) -> None:
-        if not len(rows) == len(losses) == len(entropies):
-            raise InputError(f"{len(losses)} losses, {len(entropies)} entropies for {len(rows)} rows", "one each")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.loss):
-            raise InputError(f"losses of rows {rows.min()} to {rows.max()} of {len(self.loss)}", "check the row_ids")
-        most = float(np.finfo(np.float16).max)
-        self.loss[rows] = np.minimum(losses, most)
-        self.entropy[rows] = np.minimum(entropies, most)
-
-    def update(self, newer: _Losses) -> None:
-        known = ~np.isnan(newer.loss)
-        self.loss[known], self.entropy[known] = newer.loss[known], newer.entropy[known]
-
-    def clear(self) -> None:
-        self.loss.fill(np.nan)
-        self.entropy.fill(np.nan)
-
-
-def _narrow(values: IntArray) -> IntArray:
-    """A copy in the narrowest of int16, int32 and int64 that holds all values."""
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    for dtype in (np.int16, np.int32):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return values.astype(dtype)
-    return values.astype(np.int64)
-
-
-def _check_state(fields: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    missing = {"committed", "rows", *_SETTINGS} - fields.keys() | {
-        "usage",
-        "candidates",
-        "last",
-        "open",
-    } - arrays.keys()
+def _check_state(fields: dict[str, Any], arrays: Arrays) -> None:
+    missing = {"committed", "rows", *_SETTINGS} - fields.keys() | {"usage", "candidates"} - arrays.keys()
     if missing:
         raise InputError(f"the ledger's state lacks {', '.join(sorted(missing))}", "use another output folder")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -181,19 +181,23 @@ class Location:
                 f"cannot write to {self}: {error}", "choose another output with --out, or grant the permission to write"
             ) from error
 
-    def write_bytes(self, data: bytes | pa.Buffer) -> None:
+    def write_bytes(self, *parts: bytes | memoryview | pa.Buffer) -> None:
         """Writes a file that is either whole or not there; on a local disk it is on the disk when this returns.
+
+        Args:
+            parts: the file's content, one after another; large ones need not be joined.
 
         Raises:
             StoppedError: the store refused (full disk, lost connection); nothing earlier is damaged.
         """
         with _stopping(self):
             if self.is_local:
-                _write_local(Path(self.path), data)
+                _write_local(Path(self.path), parts)
                 return
             # Object stores show an object only once its upload has been completed.
             with self.file_system.open_output_stream(self.path) as stream:
-                stream.write(data)
+                for part in parts:
+                    stream.write(part)
 
     def write_json(self, value: Any) -> None:
         """Writes JSON, indented, keys in the order given.
@@ -214,12 +218,13 @@ class Location:
                 self.file_system.delete_file(self.path)
 
 
-def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
+def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}{_TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            for part in parts:
+                stream.write(part)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -29,12 +29,12 @@ ROW_IDS = np.arange(ROWS, dtype=np.int64) * 3 + 5
 class Make:
     """Builds the service where it is called; pickles into the actor."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, policy: str = "rotation") -> None:
+        self.folder, self.policy = folder, policy
 
     def __call__(self) -> SelectionService:
         ledger = SelectionLedger(
-            rows=ROWS, candidates=np.ones(ROWS, bool), policy=make_policy("rotation"), keep=0.3, epochs=40, seed=1
+            rows=ROWS, candidates=np.ones(ROWS, bool), policy=make_policy(self.policy), keep=0.3, epochs=40, seed=1
         )
         features = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
         gate = AnnotationGate(
@@ -200,6 +200,8 @@ def test_any_steps_equal_a_run_without_crashes(tmp_path_factory: pytest.TempPath
         elif step == "select":
             assert np.array_equal(service.select(epoch).row_ids, twin.select(epoch).row_ids)
         else:
+            service.select(epoch)
+            twin.select(epoch)
             assert service.commit(epoch) == twin.commit(epoch)
             epoch += 1
     assert np.array_equal(service.usage(), twin.usage())

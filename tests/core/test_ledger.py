@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.policies import POLICIES, Policy, SelectionContext, make_policy
+from coevo_ray.core.row_set import Rows
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 
@@ -40,7 +41,7 @@ def ledger(policy: Policy | str = "factors", rows: int = ROWS, keep: float = 0.3
 def through_json(made: SelectionLedger, *, scores: bool = True) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     fields, arrays = made.state(scores=scores)
     loaded: dict[str, Any] = json.loads(json.dumps(fields))
-    return loaded, arrays
+    return loaded, {name: array.copy() for name, array in arrays.items()}
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -130,11 +131,12 @@ def test_state_holds_everything_or_only_what_tables_do_not() -> None:
     made.commit(0)
     made.select(1)
     again = SelectionLedger.from_state(*through_json(made), make_policy("factors"))
-    for one, other in zip(made.state(scores=True)[1].items(), again.state(scores=True)[1].items(), strict=True):
+    for one, other in zip(*(sorted(x.state(scores=True)[1].items()) for x in (made, again)), strict=True):
         assert one[0] == other[0]
         assert one[1].dtype == other[1].dtype and np.array_equal(one[1], other[1])
     assert again.state()[0] == made.state()[0]
-    assert set(made.state()[1]) == {"usage", "candidates", "last", "open"}
+    assert set(made.state()[1]) == {"usage", "candidates", "last.bits", "open.bits"}
+    assert set(made.state(scores=True)[1]) - set(made.state()[1]) == {"columns.factor", "columns.label"}  # looked at
     short = SelectionLedger.from_state(*through_json(made, scores=False), make_policy("factors"))
     short.set_scores(**columns())
     for epoch in (1, 2):
@@ -143,13 +145,17 @@ def test_state_holds_everything_or_only_what_tables_do_not() -> None:
         short.commit(epoch)
 
 
-def test_a_state_is_a_copy() -> None:
-    made = ledger("full")
-    made.select(0)
+def test_a_restored_ledger_shares_nothing_with_the_state() -> None:
+    made = ledger("loss")
+    rows = made.select(0).row_ids
     fields, arrays = made.state()
-    made.commit(0)
+    again = SelectionLedger.from_state(fields, arrays, make_policy("loss"))
+    again.report_losses(0, rows, np.ones(len(rows)))
+    again.commit(0)
+    assert made.usage().max() == 0 and made.committed == 0
+    assert made.report_losses(0, rows, np.ones(len(rows))) == len(rows)
     made.usage()[:] = 7
-    assert arrays["usage"].max() == 0 and fields["committed"] == 0 and made.usage().max() == 1
+    assert made.usage().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -175,6 +181,16 @@ def test_a_damaged_state_is_refused() -> None:
         ledger().restore(fields, {**arrays, "candidates": ~arrays["candidates"]})
 
 
+@pytest.mark.parametrize("uses", [255, 256])
+def test_usage_widens_when_a_byte_is_full(uses: int) -> None:
+    made = ledger("full", rows=5)
+    for epoch in range(uses):
+        made.select(epoch)
+        made.commit(epoch)
+    assert made.usage().tolist() == [0, uses, uses, uses, 0]
+    assert made.usage().dtype == (np.uint8 if uses == 255 else np.uint16)
+
+
 def test_usage_that_would_overflow_is_refused_and_not_counted() -> None:
     made = ledger("full")
     fields, arrays = made.state()
@@ -185,34 +201,94 @@ def test_usage_that_would_overflow_is_refused_and_not_counted() -> None:
     assert made.committed == 0 and made.usage().min() == 65_535
 
 
-def test_one_held_epoch_costs_at_most_twelve_bytes_a_row() -> None:
+class Curious(Policy):
+    """Looks at all that a policy of ours looks at."""
+
+    name = "curious"
+    uses = frozenset({"factor", "label", "doubt", "copies", "copy", "loss"})
+
+    def select(self, context: SelectionContext) -> Rows:
+        return context.candidates
+
+
+def held_bytes(value: object) -> int:
+    """Bytes of all arrays that an object holds, wherever they are."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(held_bytes, value.values()))
+    return held_bytes(vars(value)) if type(value).__module__.startswith("coevo_ray.core") else 0
+
+
+@pytest.mark.parametrize(("policy", "bytes_per_row"), [("factors", 9.375), ("scored", 5.375), (Curious(), 11.5)])
+def test_a_row_costs_what_the_docstring_says_and_at_most_twelve_bytes(
+    policy: Policy | str, bytes_per_row: float
+) -> None:
     rows = 4000
-    made = ledger(rows=rows, keep=0.9)
+    made = ledger(policy, rows=rows, keep=0.9)
     made.set_scores(**{**columns(rows), "factor": np.full(rows, 32_767, dtype=np.int32)})
     made.set_labels(np.full(rows, 999, dtype=np.int64))
+    made.set_doubt(np.full(rows, 0.5))
+    made.set_copies(np.full(rows, 3), np.full(rows, 1))
     made.select(0)
     made.commit(0)
-    made.select(1)
-    held = [value for value in vars(made).values() if isinstance(value, np.ndarray)]
-    assert len(held) == 8
-    assert sum(array.nbytes for array in held) / rows <= 12
+    rows_of_one = made.select(1).row_ids
+    made.report_losses(1, rows_of_one[:5], np.ones(5))
+    again = SelectionLedger.from_state(*through_json(made), made.policy)
+    assert held_bytes(again) / rows == bytes_per_row <= 12
 
 
 @pytest.mark.parametrize("value", [40_000, 3_000_000_000])
 def test_large_labels_and_factors_are_kept_whole(value: int) -> None:
-    made = ledger()
+    made = ledger(Curious())
     made.set_labels(np.full(ROWS, value, dtype=np.int64))
-    assert made.state(scores=True)[1]["label"].tolist() == [value] * ROWS
+    assert made.scores(np.arange(ROWS))["label"].tolist() == [value] * ROWS
+
+
+def test_scores_of_some_rows_are_set_and_asked_for() -> None:
+    made = SelectionLedger(
+        rows=ROWS, candidates=np.ones(ROWS, bool), policy=make_policy("scored"), keep=0.1, epochs=9, seed=0
+    )
+    made.set_scores(np.array([0.5, 1.0]), np.array([0.25, 0.0]), np.array([1, 2]), row_ids=np.array([7, 3]))
+    made.set_scores(np.array([0.75]), np.array([0.5]), np.array([1]), row_ids=np.array([7]))
+    known = made.scores(np.array([3, 7, 8]))
+    assert {name: values.tolist() for name, values in known.items()} == {
+        "usage": [0, 0, 0],
+        "representativeness": [1.0, 0.75, 0.0],
+        "diversity": [0.0, 0.5, 0.0],
+    }
+    with pytest.raises(InputError, match="rows 3 to 50"):
+        made.scores(np.array([3, ROWS]))
+    with pytest.raises(InputError, match="check the row_ids"):
+        made.set_scores(np.ones(1), np.ones(1), np.ones(1, dtype=np.int64), row_ids=np.array([ROWS]))
+
+
+def test_the_callers_arrays_are_never_written() -> None:
+    mine = {**columns(), "representativeness": np.zeros(ROWS, np.float16), "diversity": np.zeros(ROWS, np.float16)}
+    made = ledger("scored")
+    made.set_scores(**mine)
+    made.set_scores(np.ones(1), np.ones(1), np.ones(1, dtype=np.int64), row_ids=np.array([4]))
+    assert mine["representativeness"].max() == 0
+    assert made.scores(np.array([4]))["representativeness"].tolist() == [1.0]
+
+
+def test_figures_are_those_of_the_usage() -> None:
+    made = ledger("rotation", keep=0.4)  # 15 of 37 candidates
+    assert made.figures() == {"kept_share": 0.0, "never_used_share": 1.0, "usage_spread": 0.0}
+    made.select(0)
+    assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 1.0, "usage_spread": 0.0}
+    made.commit(0)
+    assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 22 / 37, "usage_spread": 1.0}
 
 
 class Broken(Policy):
     name = "broken"
 
-    def __init__(self, rows: list[int]) -> None:
-        self.rows = rows
+    def __init__(self, chosen: list[int]) -> None:
+        self.chosen = chosen
 
     def select(self, context: SelectionContext) -> Int64Array:
-        return np.array(self.rows, dtype=np.int64)
+        return np.array(self.chosen, dtype=np.int64)
 
 
 @pytest.mark.parametrize("rows", [[], [0], [1, 1], [-1], [ROWS], [ROWS - 1, ROWS]])
@@ -239,7 +315,7 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(UsageError, match="kept share"):
         SelectionLedger(rows=3, candidates=np.ones(3, dtype=bool), policy=full, keep=0.0, epochs=1, seed=0)
     made = ledger()
-    with pytest.raises(InputError, match="49 labels for 50 rows"):
+    with pytest.raises(InputError, match="49 values of label for 50 rows"):
         made.set_labels(np.zeros(49, dtype=np.int64))
     with pytest.raises(InputError, match="factor"):
         made.set_scores(**{**columns(), "factor": np.zeros(3, dtype=np.int32)})

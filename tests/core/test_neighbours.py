@@ -65,5 +65,5 @@ def test_what_does_not_fit_is_refused() -> None:
     graph = graph_of(5, 2, 0)
     with pytest.raises(InputError, match="4 labels for a graph of 5 rows"):
         neighbour_agreement(graph, np.zeros(4, dtype=np.int64))
-    with pytest.raises(UsageError, match="similarity of 1.5"):
+    with pytest.raises(UsageError, match=r"similarity of 1\.5"):
         near_duplicates(graph, 1.5)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.core.policies import POLICIES, KeptShares, Policy, Scored, SelectionContext, make_policy
+from coevo_ray.core.policies import POLICIES, KeptShares, Policy, Scored, SelectionContext, class_quotas, make_policy
+from coevo_ray.core.row_set import ids_of
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 
@@ -41,8 +42,8 @@ def run(
     selections = []
     for epoch in range(epochs):
         context = SelectionContext(epoch, epochs, keep, seed, **{**columns, "usage": usage.copy()})
-        rows = policy.select(context)
-        assert np.array_equal(policy.select(context), rows)
+        rows = ids_of(policy.select(context))
+        assert np.array_equal(ids_of(policy.select(context)), rows)
         selections.append(rows)
         usage[rows] += 1
     return selections, usage
@@ -50,6 +51,11 @@ def run(
 
 def spread(usage: npt.NDArray[np.uint16], rows: Int64Array) -> int:
     return int(usage[rows].max()) - int(usage[rows].min())
+
+
+def evenly(name: str) -> Policy:
+    """A rotation that leaves classes alone."""
+    return make_policy(name, quota_power=1.0) if name == "factors" else make_policy(name)
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -90,7 +96,7 @@ def test_static_random_stays_and_random_changes() -> None:
 def test_rotations_never_let_usage_differ_by_more_than_one(name: str, rows: int, keep: float, seed: int) -> None:
     columns = pool(rows, seed)
     for epochs in (1, 3, 7, 12):
-        _, usage = run(make_policy(name), columns, keep=keep, epochs=epochs, seed=seed)
+        _, usage = run(evenly(name), columns, keep=keep, epochs=epochs, seed=seed)
         assert spread(usage, columns["candidates"]) <= 1
         assert usage[~np.isin(np.arange(rows), columns["candidates"])].sum() == 0
 
@@ -98,7 +104,7 @@ def test_rotations_never_let_usage_differ_by_more_than_one(name: str, rows: int,
 @pytest.mark.parametrize("name", ["rotation", "factors"])
 def test_each_row_comes_once_a_cycle_and_cycles_are_reshuffled(name: str) -> None:
     columns = {**pool(100), "candidates": np.arange(100)}
-    selections, usage = run(make_policy(name), columns, keep=0.25, epochs=8)
+    selections, usage = run(evenly(name), columns, keep=0.25, epochs=8)
     for cycle in (selections[:4], selections[4:]):
         assert sorted(np.concatenate(cycle).tolist()) == list(range(100))
     assert {tuple(rows.tolist()) for rows in selections[:4]}.isdisjoint(tuple(rows.tolist()) for rows in selections[4:])
@@ -111,7 +117,7 @@ def test_factors_cover_every_factor_in_proportion_in_each_epoch(seed: int, keep:
     columns = pool(400, seed)
     factor = columns["factor"][columns["candidates"]]
     factors = len(np.unique(factor))
-    for rows in run(make_policy("factors"), columns, keep=keep, epochs=round(1 / keep), seed=seed)[0]:
+    for rows in run(evenly("factors"), columns, keep=keep, epochs=round(1 / keep), seed=seed)[0]:
         for j in np.unique(factor):
             held, fair = int((columns["factor"][rows] == j).sum()), keep * int((factor == j).sum())
             # A window of exact budget is off the width `keep` by at most factors / n; then floor or ceil.
@@ -120,7 +126,7 @@ def test_factors_cover_every_factor_in_proportion_in_each_epoch(seed: int, keep:
 
 def test_factors_without_scores_is_rotation() -> None:
     columns = {**pool(), "factor": None, "representativeness": None, "diversity": None}
-    ours, rotation = (run(make_policy(name), columns, keep=0.4, epochs=6)[0] for name in ("factors", "rotation"))
+    ours, rotation = (run(evenly(name), columns, keep=0.4, epochs=6)[0] for name in ("factors", "rotation"))
     assert all(np.array_equal(a, b) for a, b in zip(ours, rotation, strict=True))
 
 
@@ -155,13 +161,13 @@ def test_the_literal_score_equals_its_formula(epoch: int, alpha: float) -> None:
     columns["usage"] = np.arange(POOL, dtype=np.uint16) % 3
     policy = make_policy("scored", penalty=0.3, temperature=0.0)
     assert isinstance(policy, Scored)
-    scores = policy.score(SelectionContext(epoch, 4, 0.4, 0, **columns))
+    context = SelectionContext(epoch, 4, 0.4, 0, **columns)
+    scores = policy.score(context, context.rows)
     for row, score in zip(columns["candidates"].tolist(), scores.tolist(), strict=True):
         r, d, u = (float(columns[name][row]) for name in ("representativeness", "diversity", "usage"))
         assert math.isclose(score, (1 - alpha) * r + alpha * d - 0.3 * u, abs_tol=1e-12)
-    context = SelectionContext(epoch, 4, 0.4, 0, **columns)
     best = columns["candidates"][np.argsort(-scores)[: context.budget]]
-    assert min(scores[np.isin(columns["candidates"], policy.select(context))]) == pytest.approx(
+    assert min(scores[np.isin(columns["candidates"], ids_of(policy.select(context)))]) == pytest.approx(
         min(scores[np.isin(columns["candidates"], best)])
     )
 
@@ -171,7 +177,7 @@ def test_gumbel_noise_draws_in_proportion_to_the_exponential_of_the_score() -> N
     columns["candidates"] = np.arange(5)
     columns["representativeness"] = np.array([0.0, 0.25, 0.5, 0.75, 1.0], dtype=np.float32)
     policy = make_policy("scored", penalty=1.0, temperature=0.5)
-    drawn = [policy.select(SelectionContext(0, 2, 0.2, seed, **columns))[0] for seed in range(6000)]
+    drawn = [ids_of(policy.select(SelectionContext(0, 2, 0.2, seed, **columns)))[0] for seed in range(6000)]
     expected = np.exp(columns["representativeness"] / 0.5)
     assert np.allclose(np.bincount(drawn, minlength=5) / 6000, expected / expected.sum(), atol=0.03)
 
@@ -241,3 +247,84 @@ def test_bad_schedules_are_refused(keep: float, epochs: int) -> None:
 def test_no_candidates_is_refused() -> None:
     with pytest.raises(InputError, match="no candidates"):
         SelectionContext(0, 3, 0.5, 0, **{**pool(), "candidates": np.zeros(0, dtype=np.int64)})
+
+
+def test_factors_sets_aside_rows_whose_label_is_doubted() -> None:
+    columns = pool()
+    columns["doubt"] = np.where(np.arange(POOL) % 3 == 0, 0.6, 0.4).astype(np.float16)
+    believed = columns["candidates"][columns["candidates"] % 3 != 0]
+    selections, _ = run(make_policy("factors"), columns, keep=0.3, epochs=6)
+    assert all(np.isin(rows, believed).all() for rows in selections)
+    assert [len(rows) for rows in selections] == [round(0.3 * len(columns["candidates"]))] * 6
+    _, usage = run(make_policy("factors", max_doubt=1.0), columns, keep=0.3, epochs=12)
+    assert (usage[columns["candidates"]] > 0).all()
+    # Where everybody is doubted, nobody is set aside.
+    everybody = {**columns, "doubt": np.ones(POOL)}
+    assert len(run(make_policy("factors"), everybody, keep=0.3, epochs=1)[0][0]) > 0
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.3])
+def test_copies_share_the_visits_of_one_row(keep: float) -> None:
+    rows = 120
+    columns = {**pool(rows), "candidates": np.arange(rows), "factor": None}
+    columns["copies"] = np.where(np.arange(rows) < 40, 4, 1)  # ten groups of four, then 80 lone rows
+    columns["copy"] = np.where(np.arange(rows) < 40, np.arange(rows) % 4, 0)
+    epochs = round(9 / keep)
+    _, usage = run(make_policy("factors", quota_power=1.0), columns, keep=keep, epochs=epochs)
+    groups = usage[:40].reshape(10, 4)
+    assert np.ptp(groups, axis=1).max() <= 1  # members take their turns one after the other
+    assert spread(np.concatenate([groups.sum(axis=1), usage[40:]]), np.arange(90)) <= 1
+    _, alone = run(make_policy("factors", quota_power=1.0, share_copies=False), columns, keep=keep, epochs=epochs)
+    assert spread(alone, np.arange(rows)) <= 1
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6), power=st.floats(0, 1), data=st.data())
+def test_quotas_grow_with_a_power_of_the_size(sizes: list[int], power: float, data: st.DataObject) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    budget = data.draw(st.integers(1, sum(sizes)))
+    quotas = class_quotas(labels, budget, power)
+    assert sum(quotas.values()) == budget
+    # The slow way: raise one level until the classes, each up to its size, hold the budget.
+    low, high = 0.0, float(sum(sizes))
+    for _ in range(200):
+        level = (low + high) / 2
+        held = sum(min(n, level * n**power) for n in sizes)
+        low, high = (level, high) if held < budget else (low, level)
+    for c, n in enumerate(sizes):
+        assert abs(quotas.get(c, 0) - min(n, high * n**power)) < 1 + 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(keep=st.sampled_from([0.1, 0.3, 0.6, 0.9]), seed=st.integers(0, 99))
+def test_infobatch_keeps_what_is_hard_and_stays_unbiased(keep: float, seed: int) -> None:
+    columns = pool(400, seed)
+    columns["loss"] = np.random.default_rng(seed).exponential(1.0, 400).astype(np.float32)
+    policy, values = make_policy("infobatch", tail=0.0), np.random.default_rng(seed + 1).random(400)
+    candidates, loss = columns["candidates"], columns["loss"]
+    estimates = []
+    for epoch in range(300):
+        context = SelectionContext(epoch, 400, keep, seed, **columns)
+        rows = ids_of(policy.select(context))
+        weights = policy.weights(context, rows)
+        assert weights is not None and len(rows) == context.budget
+        estimates.append(float((weights * values[rows]).mean()))
+    low = loss[rows] < loss[candidates].mean()
+    of_low, of_high = low.sum() / (loss[candidates] < loss[candidates].mean()).sum(), (~low).sum()
+    assert of_low <= of_high / (loss[candidates] >= loss[candidates].mean()).sum() + 0.02
+    assert np.mean(estimates) == pytest.approx(values[candidates].mean(), abs=5 * np.std(estimates) / 300**0.5 + 1e-3)
+
+
+def test_inverse_chances_undo_class_quotas() -> None:
+    columns = pool(2000)
+    policy = make_policy("random", class_power=0.0, unbiased=True)
+    values = columns["label"].astype(np.float64)
+    estimates = []
+    for epoch in range(200):
+        context = SelectionContext(epoch, 200, 0.1, 0, **columns)
+        rows = ids_of(policy.select(context))
+        weights = policy.weights(context, rows)
+        assert weights is not None
+        estimates.append(float((weights * values[rows]).mean()))
+    assert np.mean(estimates) == pytest.approx(values[columns["candidates"]].mean(), abs=0.01)
+    assert make_policy("rotation", unbiased=True).weights(context, rows) == pytest.approx(1.0)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load as load_safetensors
 
 from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Journal
@@ -59,13 +60,57 @@ def test_a_crash_between_snapshot_and_clean_up_changes_nothing(place: Location) 
     assert [r.event for r in Journal(place).replay()] == ["snapshot"]
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"])
+def test_records_are_safetensors_and_arrays_come_back_as_they_were(place: Location, dtype: str) -> None:
+    arrays = {
+        "odd": np.array([1, 0, 1], dtype=np.uint8),
+        "x": (np.arange(12) % 5).astype(dtype).reshape(3, 4),
+        "none": np.zeros((0, 2), dtype=dtype),
+        "every_other": np.arange(10).astype(dtype)[::2],
+    }
+    Journal(place).append("add", {"i": 1}, arrays)
+    (record,) = Journal(place).replay()
+    library = load_safetensors(place.child("0000000000.record").read_bytes())
+    for name, array in arrays.items():
+        for got in (record.arrays[name], library[name]):
+            assert got.dtype == array.dtype and np.array_equal(got, array) and got.shape == array.shape
+    assert record.arrays["x"].flags.aligned
+
+
+def test_a_snapshot_is_due_when_records_outweigh_it_or_are_many(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coevo_ray.store.journal._SMALL_BYTES", 1000)
+    journal = Journal(place)
+    journal.append("add", {}, {"x": np.zeros(700, dtype=np.uint8)})
+    assert not journal.snapshot_due()
+    journal.append("add", {}, {"x": np.zeros(700, dtype=np.uint8)})
+    assert journal.snapshot_due()
+    journal.snapshot({}, {"x": np.zeros(5000, dtype=np.uint8)})
+    for _ in range(3):
+        assert not journal.snapshot_due()
+        journal.append("add", {}, {"x": np.zeros(5000, dtype=np.uint8)})
+    again = Journal(place)
+    list(again.replay())
+    for opened in (journal, again):
+        assert opened.snapshot_due()
+    again.snapshot({}, {})
+    monkeypatch.setattr("coevo_ray.store.journal._MOST_RECORDS", 2)
+    again.append("add", {})
+    assert not again.snapshot_due()
+    again.append("add", {})
+    assert again.snapshot_due()
+
+
 def test_damage_and_gaps_are_found(place: Location) -> None:
     journal = Journal(place)
     for name in "abc":
-        journal.append(name, {})
-    Path(place.child("0000000001.record").path).write_bytes(b"damaged")
-    with pytest.raises(InputError, match="is damaged"):
-        list(Journal(place).replay())
+        journal.append(name, {}, {"x": np.arange(3)})
+    whole = place.child("0000000001.record").read_bytes()
+    for damaged in (b"", b"damaged", whole[:-1], whole + b"x", whole[:20] + b"x" + whole[21:]):
+        Path(place.child("0000000001.record").path).write_bytes(damaged)
+        with pytest.raises(InputError, match="is damaged"):
+            list(Journal(place).replay())
     Path(place.child("0000000001.record").path).unlink()
     with pytest.raises(InputError, match="without a gap"):
         list(Journal(place).replay())

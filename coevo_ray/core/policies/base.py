@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from coevo_ray.core.row_set import Rows, ids_of
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import InputError, UsageError
@@ -67,7 +69,7 @@ class SelectionContext:
         epoch, epochs: the epoch from 0, and how many the full schedule has.
         keep: kept share of this epoch in (0, 1].
         seed: seed of the run.
-        candidates: int64[n], increasing: rows that may be selected.
+        candidates: rows that may be selected: a `RowSet`, or int64[n], increasing. `rows` gives row_ids of both.
         usage: uint16 or uint32[N]: committed epochs that used each row.
         representativeness, diversity: float[N] in [0, 1].
         factor: int[N], the strongest factor, -1 without one.
@@ -88,7 +90,7 @@ class SelectionContext:
     epochs: int
     keep: float
     seed: int
-    candidates: Int64Array
+    candidates: Rows
     usage: IntArray
     representativeness: FloatArray | None = None
     diversity: FloatArray | None = None
@@ -105,6 +107,11 @@ class SelectionContext:
         check_schedule(self.keep, self.epochs)
         if len(self.candidates) == 0:
             raise InputError("no candidates to select from", "ingest rows, or label some if labels are needed")
+
+    @cached_property
+    def rows(self) -> Int64Array:
+        """row_ids of the candidates, int64[n], increasing; 8 bytes for each, so nothing for a hundred million rows."""
+        return ids_of(self.candidates)
 
     @property
     def budget(self) -> int:
@@ -140,8 +147,8 @@ class Policy(ABC):
     equal_visits: ClassVar[bool] = True
 
     @abstractmethod
-    def select(self, context: SelectionContext) -> Int64Array:
-        """Row_ids of the epoch, int64, increasing and distinct, out of `context.candidates`."""
+    def select(self, context: SelectionContext) -> Rows:
+        """Rows of the epoch, out of the candidates: row_ids int64, increasing and distinct, or a `RowSet`."""
 
     def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
         """Weights of the selected rows' losses, float32[len(rows)]; None where every row weighs 1."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coevo_ray.core.policies.base import KeptShares, Policy, SelectionContext
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.turns import noise, smallest, take_turns
+from coevo_ray.core.row_set import Rows
+from coevo_ray.core.turns import draw, stream_seed, take_turns
 
 
 class Full(Policy):
@@ -12,7 +12,7 @@ class Full(Policy):
 
     name = "full"
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
         return context.candidates
 
@@ -32,10 +32,9 @@ class StaticRandom(Policy):
 
     name = "static_random"
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
-        rows = context.candidates
-        return rows[smallest(noise(rows, context.seed, 0), context.budget, rows, context.seed)]
+        return draw(context.candidates, context.budget, stream_seed(context.seed, 0))
 
 
 class Random(Policy):
@@ -43,10 +42,9 @@ class Random(Policy):
 
     name = "random"
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
-        rows = context.candidates
-        return rows[smallest(noise(rows, context.seed, context.epoch + 1), context.budget, rows, context.seed)]
+        return draw(context.candidates, context.budget, stream_seed(context.seed, context.epoch + 1))
 
 
 class Rotation(Policy):
@@ -57,7 +55,6 @@ class Rotation(Policy):
 
     name = "rotation"
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
-        rows = context.candidates
-        return take_turns(rows, context.usage[rows], context.budget, context.seed)
+        return take_turns(context.candidates, context.usage, context.budget, context.seed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from coevo_ray.core.policies.base import Policy, SelectionContext
 from coevo_ray.core.policies.options import class_parts
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.row_set import Rows, ids_of
 from coevo_ray.core.turns import IntArray, take_turns
 from coevo_ray.errors import UsageError
 
@@ -28,46 +28,43 @@ class Factors(Policy):
     - Rows whose label is more likely wrong than `max_doubt` are set aside (see `core.doubt`).
     - Near-duplicates share one row's visits: a group of m copies has one turn a cycle, which its members take one
       after the other (usage u of member j counts as u m + j turns).
-    - Classes get quotas in proportion to size ** class_power; what is said above of usage then holds within a class.
+    - Classes get quotas in proportion to size ** quota_power; what is said above of usage then holds within a class.
 
     Args:
         max_doubt: largest chance of a wrong label with which a row is used; 1 sets no row aside.
         share_copies: whether near-duplicates share visits.
-        class_power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
+        quota_power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
     """
 
     name = "factors"
     uses = frozenset({"factor", "label", "doubt", "copies", "copy"})
 
-    def __init__(self, max_doubt: float = 0.5, share_copies: bool = True, class_power: float = 0.0) -> None:
-        if not 0 <= max_doubt <= 1 or not 0 <= class_power <= 1:
-            raise UsageError(f"factors: max_doubt {max_doubt}, class_power {class_power}", "need 0 to 1")
-        self.max_doubt, self.share_copies, self.class_power = max_doubt, share_copies, class_power
+    def __init__(self, max_doubt: float = 0.5, share_copies: bool = True, quota_power: float = 0.0) -> None:
+        if not 0 <= max_doubt <= 1 or not 0 <= quota_power <= 1:
+            raise UsageError(f"factors: max_doubt {max_doubt}, quota_power {quota_power}", "need 0 to 1")
+        self.max_doubt, self.share_copies, self.quota_power = max_doubt, share_copies, quota_power
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
         believed = self._believed(context)
-        if self.class_power == 1 or believed.label is None:
+        if self.quota_power == 1 or believed.label is None:
             return self._take_turns(believed)
-        return np.sort(np.concatenate([self._take_turns(part) for _, part in class_parts(believed, self.class_power)]))
+        parts = class_parts(believed, self.quota_power)
+        return np.sort(np.concatenate([ids_of(self._take_turns(part)) for _, part in parts]))
 
     def _believed(self, context: SelectionContext) -> SelectionContext:
         if context.doubt is None or self.max_doubt == 1:
             return context
-        kept = context.candidates[context.doubt[context.candidates] <= self.max_doubt]
+        kept = context.rows[context.doubt[context.rows] <= self.max_doubt]
         # The budget stays that of all candidates, as far as there are rows for it.
         return dataclasses.replace(context, candidates=kept, quota=context.budget) if len(kept) else context
 
-    def _take_turns(self, context: SelectionContext) -> Int64Array:
-        rows = context.candidates
-        strata = None if context.factor is None else context.factor[rows]
-        return take_turns(rows, self._turns(context), context.budget, context.seed, strata)
+    def _take_turns(self, context: SelectionContext) -> Rows:
+        return take_turns(context.candidates, self._turns(context), context.budget, context.seed, context.factor)
 
     def _turns(self, context: SelectionContext) -> IntArray:
-        """Turns that were taken before a row's next one, int[n]."""
-        usage = context.usage[context.candidates]
+        """Turns that were taken before a row's next one, int[N]."""
         if context.copies is None or context.copy is None or not self.share_copies:
-            return usage
-        copies, copy = context.copies[context.candidates], context.copy[context.candidates]
-        turns: IntArray = usage.astype(np.int64) * copies + copy
+            return context.usage
+        turns: IntArray = context.usage.astype(np.int32) * context.copies + context.copy
         return turns

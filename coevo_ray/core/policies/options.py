@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.core.policies.base import Float32Array, KeptShares, Policy, SelectionContext, require
+from coevo_ray.core.row_set import Rows, ids_of
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import InputError, UsageError
@@ -32,7 +33,7 @@ class ClassQuotas(Policy):
 
     def select(self, context: SelectionContext) -> Int64Array:
         """See `Policy.select`."""
-        return np.sort(np.concatenate([self.policy.select(part) for _, part in self._parts(context)]))
+        return np.sort(np.concatenate([ids_of(self.policy.select(part)) for _, part in self._parts(context)]))
 
     def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
         """The policy's own weights, class by class."""
@@ -83,7 +84,7 @@ class Unbiased(Policy):
         self.policy = policy
         self.name, self.uses, self.needs = policy.name, policy.uses, policy.needs
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
         return self.policy.select(context)
 
@@ -109,14 +110,14 @@ def class_parts(context: SelectionContext, power: float) -> Iterator[tuple[int, 
         InputError: a candidate has no label.
     """
     assert context.label is not None
-    labels = context.label[context.candidates]
+    labels = context.label[context.rows]
     if (labels < 0).any():
         raise InputError(
             f"class quotas need labels, {int((labels < 0).sum())} of {len(labels)} candidates have none",
             "train on labelled rows, or leave class quotas out",
         )
     for label, quota in class_quotas(labels, context.budget, power, context.epoch).items():
-        yield label, dataclasses.replace(context, candidates=context.candidates[labels == label], quota=quota)
+        yield label, dataclasses.replace(context, candidates=context.rows[labels == label], quota=quota)
 
 
 def class_quotas(labels: IntArray, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.core.policies.base import Float32Array, FloatArray, Policy, SelectionContext, require
+from coevo_ray.core.row_set import Rows
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.turns import noise, smallest, stream_seed
+from coevo_ray.core.turns import highest, noise, smallest, stream_seed
 from coevo_ray.errors import UsageError
 
 
@@ -37,12 +38,12 @@ class InfoBatch(Policy):
             raise UsageError(f"infobatch: tail {tail}, least {least}", "need 0 <= tail < 1 and 0 < least <= 1")
         self.tail, self.least = tail, least
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
         require(context, self)
-        rows = context.candidates
         if context.epoch >= context.epochs - self._tail_epochs(context):
-            return rows
+            return context.candidates
+        rows = context.rows
         low, kept_low, kept_high = self._parts(context)
         chosen = np.zeros(len(rows), dtype=bool)
         for part, count in ((np.flatnonzero(low), kept_low), (np.flatnonzero(~low), kept_high)):
@@ -82,7 +83,7 @@ class InfoBatch(Policy):
         share = (context.keep * context.epochs - tail) / (context.epochs - tail)
         budget = min(n, max(1, round(share * n))) if context.quota is None else context.budget
         assert context.loss is not None
-        low = context.loss[context.candidates] < _mean_loss(context)
+        low = context.loss[context.rows] < _mean_loss(context)
         lows, highs = int(low.sum()), int((~low).sum())
         kept_high = min(highs, budget - min(budget, round(self.least * lows)))
         # Both parts keep at least a row, so that each is stood for.
@@ -97,7 +98,7 @@ class Loss(Policy):
     needs = frozenset({"loss"})
     equal_visits = False
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
         require(context, self)
         assert context.loss is not None
@@ -111,23 +112,24 @@ class Entropy(Policy):
     needs = frozenset({"entropy"})
     equal_visits = False
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
         require(context, self)
         assert context.entropy is not None
         return _largest(context, context.entropy)
 
 
-def _largest(context: SelectionContext, values: FloatArray) -> Int64Array:
-    rows = context.candidates
-    known = values[rows].astype(np.float64)
-    keys = np.where(np.isnan(known), -np.inf, -known)
-    return rows[smallest(keys, context.budget, rows, stream_seed(context.seed, context.epoch + 1))]
+def _largest(context: SelectionContext, values: FloatArray) -> Rows:
+    def key(rows: Int64Array) -> npt.NDArray[np.float64]:
+        known = values[rows].astype(np.float64)
+        return np.where(np.isnan(known), np.inf, known)
+
+    return highest(context.candidates, key, context.budget, stream_seed(context.seed, context.epoch + 1))
 
 
 def _mean_loss(context: SelectionContext) -> float:
     """Mean of the candidates' known losses; -inf while none is known, so that no row is below it."""
     assert context.loss is not None
-    known = context.loss[context.candidates].astype(np.float64)
+    known = context.loss[context.rows].astype(np.float64)
     known = known[np.isfinite(known)]
     return float(known.mean()) if len(known) else -np.inf

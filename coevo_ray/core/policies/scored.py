@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.core.policies.base import Policy, SelectionContext, require
+from coevo_ray.core.row_set import Rows
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.turns import noise, smallest, stream_seed
+from coevo_ray.core.turns import highest, noise, stream_seed
 from coevo_ray.errors import InputError, UsageError
 
 
@@ -39,12 +40,14 @@ class Scored(Policy):
             )
         self.penalty, self.temperature = penalty, temperature
 
-    def score(self, context: SelectionContext) -> npt.NDArray[np.float64]:
-        """Score of every candidate, float64[n], noise included."""
-        require(context, self)
+    def score(self, context: SelectionContext, rows: Int64Array) -> npt.NDArray[np.float64]:
+        """Score of each of some rows, float64[len(rows)], noise included.
+
+        Raises:
+            InputError: a score is not finite.
+        """
         assert context.representativeness is not None and context.diversity is not None
         alpha = 0.5 * (1.0 - np.cos(np.pi * min(1.0, context.epoch / max(1, context.epochs - 1))))
-        rows = context.candidates
         r, d = context.representativeness[rows].astype(np.float64), context.diversity[rows].astype(np.float64)
         s = (1.0 - alpha) * r + alpha * d - self.penalty * context.usage[rows]
         if self.temperature > 0:
@@ -54,8 +57,9 @@ class Scored(Policy):
         scores: npt.NDArray[np.float64] = s
         return scores
 
-    def select(self, context: SelectionContext) -> Int64Array:
+    def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
-        rows = context.candidates
+        require(context, self)
         # Equal scores are broken by a hash that changes with the epoch, so that no row is always behind.
-        return rows[smallest(-self.score(context), context.budget, rows, stream_seed(context.seed, context.epoch + 1))]
+        seed = stream_seed(context.seed, context.epoch + 1)
+        return highest(context.candidates, lambda rows: self.score(context, rows), context.budget, seed)
