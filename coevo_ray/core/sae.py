@@ -188,6 +188,19 @@ class TopKSAE(nn.Module):
             along = torch.einsum("md,md->m", self.decoder.grad, self.decoder)
             self.decoder.grad.addcmul_(self.decoder, along.unsqueeze(1), value=-1)
 
+    @torch.no_grad()
+    def normalise_gradients_(self) -> None:
+        """Scales all gradients together to length 1, before each step.
+
+        They shrink as the fit improves, faster than Adam's second moments follow: without this its steps shrink too.
+        (Gao et al. 2024 clip them, which comes to the same where they are longer than the limit.)
+        """
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        if gradients:
+            length = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
+            for gradient in gradients:
+                gradient.div_(length.clamp_min(1e-30))
+
     def drop_gradients_(self) -> None:
         """Like zero_grad(set_to_none=True), but the next gradients take over their memory, so keep no reference."""
         self._memory.recycle_(self.parameters())
@@ -214,59 +227,3 @@ class TopKSAE(nn.Module):
             self._memory,
         )
         return Codes(indices, values), Codes(among_indices, among_values)
-
-
-@dataclass(frozen=True)
-class ReconstructionStatistics:
-    """Sums that add up over batches and workers.
-
-    Attributes:
-        rows: rows seen.
-        total, squares: float64[d], sums of x and x^2.
-        residual: sum of squared errors.
-        active: int64[latents], rows in which each latent was active.
-    """
-
-    rows: int
-    total: torch.Tensor
-    squares: torch.Tensor
-    residual: float
-    active: torch.Tensor
-
-    @classmethod
-    def empty(cls, dim: int, latents: int) -> ReconstructionStatistics:
-        """No rows yet."""
-        zero = torch.zeros(dim, dtype=torch.float64)
-        return cls(0, zero, zero.clone(), 0.0, torch.zeros(latents, dtype=torch.int64))
-
-    @classmethod
-    def measure(cls, x: torch.Tensor, xhat: torch.Tensor, active: torch.Tensor) -> ReconstructionStatistics:
-        """Of one batch: inputs, reconstructions float[n, d], active counts int64[latents]."""
-        wide = x.detach().cpu().double()
-        residual = float((wide - xhat.detach().cpu().double()).square().sum())
-        return cls(len(x), wide.sum(dim=0), wide.square().sum(dim=0), residual, active.detach().cpu())
-
-    def __add__(self, other: ReconstructionStatistics) -> ReconstructionStatistics:
-        return ReconstructionStatistics(
-            self.rows + other.rows,
-            self.total + other.total,
-            self.squares + other.squares,
-            self.residual + other.residual,
-            self.active + other.active,
-        )
-
-    @property
-    def explained_variance(self) -> float:
-        """1 - squared error / squared distance from the mean."""
-        spread = float((self.squares - self.total.square() / max(self.rows, 1)).sum())
-        return 1.0 - self.residual / spread if spread > 0 else float("nan")
-
-    @property
-    def dead_fraction(self) -> float:
-        """Share of latents that no row activated."""
-        return float((self.active == 0).double().mean())
-
-    @property
-    def mean_l0(self) -> float:
-        """Mean number of active latents of a row."""
-        return float(self.active.sum()) / max(self.rows, 1)

@@ -1,4 +1,4 @@
-"""The steps of an SAE's fit: optimizer, learning rate, early stop, and what is measured on the way (DESIGN section 5.2).
+"""The steps of an SAE's fit: optimizer, learning rate, early stop, and what is measured (DESIGN section 5.2).
 
 They know no Ray: a training loop brings batches, and what joins its workers where there are several.
 """
@@ -64,8 +64,8 @@ def plateaued(variances: Sequence[float], patience: int, min_improvement: float)
 class SAESteps:
     """Takes a model from batch to batch.
 
-    The decoder's gradient loses what would only change its rows' lengths, Adam steps, and the rows go back to length 1
-    (Bricken et al. 2023). On CUDA devices the pre-activations are made in bfloat16, all else in float32.
+    The decoder's gradient loses what would only change its rows' lengths, all gradients together are brought to length 1,
+    Adam steps, and the rows go back to length 1 (Bricken et al. 2023, Gao et al. 2024). On CUDA devices the pre-activations are made in bfloat16, all else in float32.
 
     Args:
         sae: the model; it is changed in place.
@@ -118,6 +118,7 @@ class SAESteps:
             loss = self._forward(x, rows)
         torch.autograd.backward(loss.total * self.workers)
         self.sae.remove_parallel_gradient_()
+        self.sae.normalise_gradients_()
         self.optimizer.step()
         self.sae.drop_gradients_()
         self.sae.normalise_decoder_()

@@ -1,4 +1,4 @@
-"""What a TopK autoencoder computes with, forward and backward, at the cost of its k active latents (DESIGN section 5.2).
+"""The arithmetic of a TopK autoencoder, forward and backward, at the cost of its active latents (DESIGN section 5.2).
 
 Of the dense model's matrix products one is left: the pre-activations. Decoding, the decoder's gradient, the encoder's
 weight gradient (Gao et al. 2024, arXiv 2406.04093, appendix D) and the codes' gradients touch active latents only.
@@ -98,7 +98,7 @@ def sum_rows(
 
 class _TopActivations(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         offset: torch.Tensor,
@@ -126,7 +126,7 @@ class _TopActivations(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         centred, weight, bias, *codes = ctx.saved_tensors
         # ReLU passes nothing on where it gave 0.
         pairs = [(g * (v > 0), i) for g, v, i in zip(gradients[::2], codes[::2], codes[1::2], strict=True)]
@@ -134,8 +134,9 @@ class _TopActivations(Function):
         by_latent = bias.new_zeros(bias.shape)
         for coefficients, indices in pairs:
             by_latent.index_add_(0, indices.reshape(-1), coefficients.reshape(-1))
-        by_input = sum((_sum(weight, *pair) for pair in pairs)) if ctx.needs_input_grad[0] else None
-        by_weight = None
+        by_input = by_weight = None
+        if ctx.needs_input_grad[0]:
+            by_input = torch.stack([_sum(weight, *pair) for pair in pairs]).sum(dim=0)
         if ctx.needs_input_grad[2]:
             by_weight = _gather_transposed(ctx.memory.take(weight), [(*pair, centred) for pair in pairs])
         # Every input is moved by the same offset: the latents' sums are enough.
@@ -145,7 +146,7 @@ class _TopActivations(Function):
 
 class _SumRows(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, weight: torch.Tensor, memory: GradientMemory, *codes: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         ctx.save_for_backward(weight, *codes)
@@ -154,7 +155,7 @@ class _SumRows(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weight, *codes = ctx.saved_tensors
         sets = [(v, i, g.contiguous()) for v, i, g in zip(codes[::2], codes[1::2], gradients, strict=True)]
         by_weight = _gather_transposed(ctx.memory.take(weight), sets) if ctx.needs_input_grad[0] else None
@@ -193,15 +194,16 @@ def _dot(weight: torch.Tensor, indices: torch.Tensor, x: torch.Tensor) -> torch.
     n, k = indices.shape
     if x.is_cuda:
         step = max(1, _GPU_ACTIVATIONS // (k * x.shape[1]))
-        parts = [torch.bmm(weight[i], v.unsqueeze(2)).squeeze(2) for i, v in zip(indices.split(step), x.split(step))]
-        return torch.cat(parts)
+        parts = [slice(start, start + step) for start in range(0, n, step)]
+        return torch.cat([torch.bmm(weight[indices[p]], x[p].unsqueeze(2)).squeeze(2) for p in parts])
     starts = torch.arange(0, n * k + 1, k)
     pattern = _csr(starts, indices.reshape(-1), x.new_zeros(n * k), (n, len(weight)))
-    return torch.sparse.sampled_addmm(pattern, x, weight.t(), beta=0.0).values().view(n, k)
+    products: torch.Tensor = torch.sparse.sampled_addmm(pattern, x, weight.t(), beta=0.0)
+    return products.values().view(n, k)
 
 
 def _gather_transposed(into: torch.Tensor, sets: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Z^T x into float[m, d], where Z, float[n, m], has `values` at `indices`; summed over sets of (values, indices, x)."""
+    """Z^T x into float[m, d], where Z, float[n, m], has `values` at `indices`; summed over such sets."""
     for beta, (values, indices, x) in enumerate(sets):
         n, k = indices.shape
         by_latent, order = torch.sort(indices.reshape(-1), stable=True)

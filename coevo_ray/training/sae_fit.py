@@ -153,14 +153,15 @@ class _Worker:
 
     def run(self) -> None:
         """Passes over the rows until the schedule ends; it shortens itself where the fit stops to improve."""
-        while not self.steps.done:
-            subset = Subset(self.epoch, self.rows, None)
-            for batch in self.feed.epoch(subset, self.rank, self.world, self.offset):
-                self._step(batch)
-                if self.steps.done:
-                    break
+        if self.steps.done:
+            return  # the run was stopped after its last checkpoint
+        for epoch in range(self.epoch, self.config.epochs):
+            for batch in self.feed.epoch(Subset(epoch, self.rows, None), self.rank, self.world, self.offset):
+                if self._step(batch):
+                    return
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch) -> bool:
+        """One step of all workers; whether it was the last one."""
         x = batch.tensors["target"]
         real = batch.weights > 0
         if not real.all():
@@ -172,6 +173,7 @@ class _Worker:
             self.epoch, self.offset = self.epoch + 1, 0
         if ended or self.steps.done or self.steps.window_samples >= self.config.window_rows:
             self._look()
+        return self.steps.done
 
     def _look(self) -> None:
         """Notes a window's figures, stops early, saves. All workers come here after the same step."""
