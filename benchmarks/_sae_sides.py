@@ -1,8 +1,8 @@
 """The sides of the SAE benchmark, and what both are given: features, a start, a schedule.
 
-The peer is dictionary-learning's AutoEncoderTopK in its own TopKTrainer. Its package's front door imports nnsight, which
-reads activations out of language models and brings transformers, diffusers and some thirty more packages. None of that is
-trained here, so the peer's own modules are imported past that door: nothing of them is replaced.
+The peer is dictionary-learning's AutoEncoderTopK in its own TopKTrainer. Its package's front door imports nnsight,
+which reads activations out of language models and brings transformers, diffusers and some thirty more packages. None
+of them is used here, so the peer's own modules are imported past that door; nothing in them is replaced.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def standardised(features: torch.Tensor) -> torch.Tensor:
 def explained_variance(side: Side, rows: torch.Tensor) -> float:
     """Of held-out rows."""
     with torch.inference_mode():
-        parts = [(side.reconstruct(part) - part).square().sum() for part in rows.split(1024)]
+        parts = [(side.reconstruct(part) - part).square().sum() for part in torch.split(rows, 1024)]
     return 1.0 - float(torch.stack(parts).sum() / (rows - rows.mean(dim=0)).square().sum())
 
 

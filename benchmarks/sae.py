@@ -7,9 +7,9 @@ Needs the extra `bench`, and dictionary-learning itself without what it depends 
     pip install --constraint constraints.txt '.[bench]'
     pip install --constraint constraints.txt --no-deps dictionary-learning
 
-Its dependencies are some thirty-five packages for language models (nnsight, transformers, diffusers, wandb), of which its
-TopK trainer uses einops alone. Both sides start from one dictionary, take the same batches in turns of a few steps, in one
-process with as many threads as there are cores; neither uses Ray.
+Its dependencies are some thirty-five packages for language models (nnsight, transformers, diffusers, wandb), of which
+its TopK trainer uses einops alone. Both sides start from one dictionary and take the same batches in turns of a few
+steps, in one process with as many threads as there are cores; neither uses Ray.
 """
 
 from __future__ import annotations
@@ -101,15 +101,14 @@ def measure_score(quick: bool, repeats: int) -> dict[str, Any]:
     x, sae = torch.randn(sizes.batch_rows, sizes.dim), make_ours(sizes, start)[1]
     weight = sae.encoder.detach().T
     with torch.inference_mode():
-        sides: tuple[Callable[[], Any], ...] = (lambda: sae.encode(x), lambda: torch.mm(x, weight))
-        for side in sides:  # warms up
-            side()
-        pairs = [tuple(timed(side)[1] for side in sides) for _ in range(repeats)]
+        sides: tuple[Callable[[], Any], Callable[[], Any]] = (lambda: sae.encode(x), lambda: torch.mm(x, weight))
+        # The first turn warms up.
+        pairs = [(timed(sides[0])[1], timed(sides[1])[1]) for _ in range(repeats + 1)][1:]
     ratios = [product / encode for encode, product in pairs]
     return {
         "score_ratio_to_gemm": middle(ratios),
         "score_ratio": spread(ratios),
-        "score_seconds": {name: middle(times) for name, times in zip(("encode", "gemm"), zip(*pairs, strict=True))},
+        "score_seconds": {"encode": middle([e for e, _ in pairs]), "gemm": middle([g for _, g in pairs])},
         "score_repeats": repeats,
     }
 

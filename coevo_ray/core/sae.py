@@ -221,9 +221,9 @@ class TopKSAE(nn.Module):
             self.pre_bias,
             self.encoder,
             self.encoder_bias,
-            self.config.k,
-            among,
-            k_among,
-            self._memory,
+            k=self.config.k,
+            among=among,
+            k_among=k_among,
+            memory=self._memory,
         )
         return Codes(indices, values), Codes(among_indices, among_values)

@@ -64,8 +64,9 @@ def plateaued(variances: Sequence[float], patience: int, min_improvement: float)
 class SAESteps:
     """Takes a model from batch to batch.
 
-    The decoder's gradient loses what would only change its rows' lengths, all gradients together are brought to length 1,
-    Adam steps, and the rows go back to length 1 (Bricken et al. 2023, Gao et al. 2024). On CUDA devices the pre-activations are made in bfloat16, all else in float32.
+    The decoder's gradient loses what would only change its rows' lengths, all gradients together are brought to length
+    1, Adam steps, and the rows go back to length 1 (Bricken et al. 2023; Gao et al. 2024). On CUDA devices the
+    pre-activations are made in bfloat16, all else in float32.
 
     Args:
         sae: the model; it is changed in place.

@@ -54,6 +54,7 @@ def top_activations(
     offset: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
+    *,
     k: int,
     among: torch.Tensor,
     k_among: int,

@@ -108,7 +108,7 @@ def test_a_step_keeps_the_decoder_at_unit_length_and_uses_the_rate() -> None:
     steps.step(batch(0))
     # Adam's first step is as long as the rate wherever there is a gradient.
     moved = (steps.sae.encoder - before).abs().max()
-    assert float(moved) == pytest.approx(0.01, rel=1e-3)
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
     assert torch.allclose(steps.sae.decoder.norm(dim=1), torch.ones(CONFIG.latents))
     assert all(parameter.grad is None for parameter in steps.sae.parameters())
     assert not steps.done

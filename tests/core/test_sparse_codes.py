@@ -40,7 +40,7 @@ def test_gradients_of_activations_are_those_of_finite_differences(k_among: int) 
     among = torch.tensor([1, 4, 7])
 
     def values(*tensors: torch.Tensor) -> Tensors:
-        found = top_activations(*tensors, 3, among, k_among, Dirty())
+        found = top_activations(*tensors, k=3, among=among, k_among=k_among, memory=Dirty())
         return [found[0], found[2]]
 
     assert torch.autograd.gradcheck(values, (random(4, DIM, seed=9), *weights()))
@@ -62,7 +62,7 @@ def test_gradients_of_sums_are_those_of_finite_differences() -> None:
 def test_activations_and_gradients_equal_the_dense_model(rows: int, k: int, k_among: int, seed: int) -> None:
     x, among = random(rows, DIM, seed=seed + 100), torch.tensor([0, 2, 5, 10])
     inputs = [x, *weights(seed)]
-    values, indices, some, some_indices = top_activations(*inputs, k, among, k_among, Dirty())
+    values, indices, some, some_indices = top_activations(*inputs, k=k, among=among, k_among=k_among, memory=Dirty())
     z = dense_activations(*inputs)
     dense = [z.topk(k, dim=1).values, z[:, among].topk(k_among, dim=1).values]
     for found, at, wanted in ((values, indices, dense[0]), (some, some_indices, dense[1])):
@@ -91,15 +91,18 @@ def test_sums_and_gradients_equal_the_dense_product(rows: int, k: int, seed: int
 
 def test_rows_in_parts_give_what_they_give_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, among = [random(10, DIM, seed=5), *weights()], torch.tensor([2, 3])
-    whole = top_activations(*inputs, 4, among, 1, GradientMemory())
+    whole = top_activations(*inputs, k=4, among=among, k_among=1, memory=GradientMemory())
     monkeypatch.setattr(sparse_codes, "_CPU_ROWS", 3)
-    for one, other in zip(whole, top_activations(*inputs, 4, among, 1, GradientMemory()), strict=True):
+    for one, other in zip(
+        whole, top_activations(*inputs, k=4, among=among, k_among=1, memory=GradientMemory()), strict=True
+    ):
         assert torch.equal(one, other)
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
     x, (offset, weight, bias) = random(4, DIM, seed=5).detach(), weights()
-    found = top_activations(x, offset.detach(), weight, bias, 2, torch.empty(0, dtype=torch.int64), 0, GradientMemory())
+    none = torch.empty(0, dtype=torch.int64)
+    found = top_activations(x, offset.detach(), weight, bias, k=2, among=none, k_among=0, memory=GradientMemory())
     torch.autograd.backward(found[0].sum())
     assert x.grad is None and offset.grad is None
     assert weight.grad is not None and bias.grad is not None
@@ -109,9 +112,9 @@ def test_only_what_is_asked_for_is_computed() -> None:
 def test_autocast_makes_the_product_in_half_precision_and_keeps_the_rest(device: str) -> None:
     inputs = [t.detach().float().to(device).requires_grad_() for t in (random(64, DIM, seed=5), *weights())]
     none = torch.empty(0, dtype=torch.int64, device=device)
-    plain = top_activations(*inputs, 3, none, 0, GradientMemory())[0]
+    plain = top_activations(*inputs, k=3, among=none, k_among=0, memory=GradientMemory())[0]
     with torch.autocast(device, torch.bfloat16):
-        half, indices, *_ = top_activations(*inputs, 3, none, 0, GradientMemory())
+        half, indices, *_ = top_activations(*inputs, k=3, among=none, k_among=0, memory=GradientMemory())
     assert half.dtype == torch.float32 and not torch.equal(half, plain)
     assert torch.equal(half, half.bfloat16().float())
     exact = dense_activations(*inputs).gather(1, indices)
@@ -128,7 +131,9 @@ def test_a_gpu_finds_what_a_cpu_finds() -> None:
     def all_of(device: str) -> Tensors:
         inputs = [t.detach().to(device).requires_grad_() for t in (random(300, DIM, seed=5), *weights())]
         among = torch.tensor([1, 2, 9], device=device)
-        values, indices, some, some_indices = top_activations(*inputs, 4, among, 2, GradientMemory())
+        values, indices, some, some_indices = top_activations(
+            *inputs, k=4, among=among, k_among=2, memory=GradientMemory()
+        )
         sums = sum_rows(inputs[2], [(values, indices), (some, some_indices)], GradientMemory())
         loss = sums[0].square().sum() + sums[1].sum()
         return [t.cpu() for t in (*sums, *torch.autograd.grad(loss, inputs))]
@@ -143,8 +148,9 @@ def test_memory_is_taken_once_and_only_where_it_fits() -> None:
     place = gradient.data_ptr()
     parameter.grad = gradient
     memory.recycle_([parameter])
-    assert parameter.grad is None
+    assert [p.grad for p in (parameter,)] == [None]
     assert memory.take(torch.zeros(2, 3)).data_ptr() != place
     assert memory.take(torch.zeros(3, 2, dtype=torch.float64)).dtype == torch.float64
-    assert memory.take(parameter).data_ptr() == place
+    taken = memory.take(parameter)
+    assert taken.data_ptr() == place
     assert memory.take(parameter).data_ptr() != place
