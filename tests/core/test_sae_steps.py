@@ -57,7 +57,7 @@ def test_a_plateau_is_patience_looks_without_improvement() -> None:
     assert plateaued([*rising, 0.305, 0.308], 2, 0.01)
     assert not plateaued([*rising, 0.305, 0.31], 2, 0.01)
     assert not plateaued([*rising, 0.305, 0.308], 3, 0.01)
-    assert plateaued([0.3, 0.1, 0.2], 2, 0.0)  # the best counts, not the last
+    assert plateaued([0.3, 0.1, 0.15, 0.2], 2, 0.0)  # the best before counts, not the last before
 
 
 @given(st.integers(0, 12), st.integers(0, 12))
@@ -100,6 +100,36 @@ def test_a_window_tells_what_its_rows_were_before_their_steps() -> None:
         assert figures["explained_variance"] == pytest.approx(1 - squares / (rows * CONFIG.dim), rel=1e-5)
         assert figures["l0"] == pytest.approx(float(active.sum()) / rows)
         assert figures["dead_fraction"] == pytest.approx(float((active == 0).double().mean()))
+
+
+def test_steps_are_those_of_plain_full_matrices() -> None:
+    steps = make(end=4 * ROWS)
+    steps.sae.double()
+    encoder, bias, decoder, offset = (
+        tensor.detach().clone().requires_grad_()
+        for tensor in (steps.sae.encoder, steps.sae.encoder_bias, steps.sae.decoder, steps.sae.pre_bias)
+    )
+    plain = [encoder, bias, decoder, offset]
+    optimizer = torch.optim.Adam(plain, lr=0.01, fused=False)
+    for index in range(4):
+        x = batch(index).double()
+        z = torch.relu((x - offset) @ encoder.T + bias)
+        z = torch.where(z >= z.topk(CONFIG.k, dim=1).values[:, -1:], z, 0)
+        gradients = torch.autograd.grad((z @ decoder + offset - x).square().mean(), plain)
+        across = gradients[2] - (gradients[2] * decoder).sum(dim=1, keepdim=True) * decoder
+        wanted = [gradients[0], gradients[1], across.detach(), gradients[3]]
+        length = torch.cat([gradient.flatten() for gradient in wanted]).norm()
+        for tensor, gradient in zip(plain, wanted, strict=True):
+            tensor.grad = gradient / length
+        optimizer.param_groups[0]["lr"] = steps.schedule.rate(index * ROWS)
+        optimizer.step()
+        with torch.no_grad():
+            decoder.div_(decoder.norm(dim=1, keepdim=True))
+        steps.sae.silent.zero_()  # the auxiliary loss has its own test
+        steps.step(x)
+        ours = (steps.sae.encoder, steps.sae.encoder_bias, steps.sae.decoder, steps.sae.pre_bias)
+        for one, other in zip(ours, plain, strict=True):
+            assert torch.allclose(one, other, atol=1e-9), index
 
 
 def test_a_step_keeps_the_decoder_at_unit_length_and_uses_the_rate() -> None:
