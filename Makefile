@@ -19,6 +19,11 @@ $(VENV)/dev: $(VENV)/demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps dictionary-learning
+	touch $@
+
 demo: $(VENV)/demo
 	$(BIN)/coevo-ray demo
 
@@ -31,10 +36,11 @@ lint: $(VENV)/dev
 test: lint
 	$(BIN)/python -m pytest -m 'not slow and not gpu' $(PYTEST_ARGS)
 
-bench: $(VENV)/dev
+bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.ingest --json --quick
 	$(BIN)/python -m benchmarks.encode --json --quick
 	$(BIN)/python -m benchmarks.encode_memory --json --quick
+	$(BIN)/python -m benchmarks.sae --json --quick
 	$(BIN)/python -m benchmarks.selection --json --quick
 
 clean:

@@ -203,9 +203,16 @@ class SaeConfig(_Model):
 
     latents: int = Field(512, ge=2, description="Number of factors m.")
     k: int = Field(16, ge=1, description="Active factors of a row.")
-    epochs: int = Field(40, ge=1, description="Passes over the training rows.")
+    epochs: int = Field(40, ge=1, description="Passes over the training rows at most.")
     batch_rows: int = Field(256, ge=1, description="Rows of a global batch.")
     learning_rate: float = Field(2e-3, gt=0, description="Adam's step, decayed to zero over the last fifth.")
+    window_rows: int = Field(
+        1_000_000, ge=1, description="Explained variance is looked at after each pass or so many rows; state is saved."
+    )
+    patience: int | None = Field(
+        5, ge=1, description="Looks without improvement after which the last fifth begins; null: never early."
+    )
+    min_improvement: float = Field(1e-3, ge=0, description="Rise of the explained variance that counts as one.")
     rare_quantile: float = Field(0.5, gt=0, lt=1, description="Factors up to this quantile of frequency are rare.")
     seed: int = Field(0, ge=0, description="Seed of the start and of the order of rows.")
     compute: Compute = Compute(actors=1, cpus=1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from coevo_ray.core.sparse_codes import GradientMemory, sum_rows, top_activations
 from coevo_ray.errors import InputError
 
 
@@ -48,22 +50,21 @@ class Codes(NamedTuple):
 
 
 class SAELoss(NamedTuple):
-    """One batch's loss.
+    """One batch's loss, or one worker's part of it: the parts of all workers add up to the batch's.
 
     Attributes:
         total: reconstruction + coefficient x auxiliary; scalar with gradient.
-        reconstruction: mean squared error in units of the scaled input.
+        reconstruction: mean squared error in units of the scaled input, without gradient. As these have unit mean
+            square over all rows, 1 minus its mean over them is the explained variance.
         auxiliary: squared error of the residual as the dead latents reconstruct it, relative to the residual's mean
-            square; 0 while none is dead.
-        codes: the batch's codes.
-        xhat: reconstruction in input units, without gradient.
+            square, without gradient; 0 while none is dead.
+        codes: the batch's codes, without gradient.
     """
 
     total: torch.Tensor
     reconstruction: torch.Tensor
     auxiliary: torch.Tensor
     codes: Codes
-    xhat: torch.Tensor
 
 
 class TopKSAE(nn.Module):
@@ -91,6 +92,7 @@ class TopKSAE(nn.Module):
         self.register_buffer("mean", torch.zeros(config.dim))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("silent", torch.zeros(config.latents, dtype=torch.int64))
+        self._memory = GradientMemory()
 
     def set_input_statistics(self, mean: torch.Tensor, mean_square: float) -> None:
         """Centres inputs and scales them to unit mean square.
@@ -115,26 +117,49 @@ class TopKSAE(nn.Module):
         Raises:
             InputError: the inputs' shape does not fit.
         """
-        return self._encode(self._scaled(x), self.config.k)
+        return self._activate(self._scaled(x))[0]
 
     def decode(self, codes: Codes) -> torch.Tensor:
         """Reconstructions float[n, d] in input units."""
-        return self._decode(codes) * self.scale + self.mean
+        (decoded,) = sum_rows(self.decoder, [(codes.values, codes.indices)], self._memory)
+        return (decoded + self.pre_bias) * self.scale + self.mean
 
-    def loss(self, x: torch.Tensor) -> SAELoss:
-        """Loss of a batch float[n, d] (Gao et al. 2024, sections 2.3 and A.2).
+    def loss(
+        self,
+        x: torch.Tensor,
+        rows: int | None = None,
+        join: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> SAELoss:
+        """Loss of a batch (Gao et al. 2024, sections 2.3 and A.2), or of one worker's part of it.
+
+        Args:
+            x: float[n, d]; a worker's part may be empty.
+            rows: rows of the whole batch; None for n.
+            join: sums a tensor over all workers; None where there is one. Called where latents are dead.
 
         Raises:
             InputError: the inputs' shape does not fit.
         """
         scaled = self._scaled(x)
-        codes = self._encode(scaled, self.config.k)
-        decoded = self._decode(codes)
-        reconstruction = (decoded - scaled).square().mean()
-        auxiliary = self._auxiliary(scaled, (scaled - decoded).detach())
+        size = (len(x) if rows is None else rows) * self.config.dim
+        dead = torch.nonzero(self.dead).squeeze(1)
+        codes, among_dead = self._activate(scaled, dead)
+        sets = [(codes.values, codes.indices)]
+        if len(dead):
+            sets.append((among_dead.values, among_dead.indices))
+        decoded, *guesses = sum_rows(self.decoder, sets, self._memory)
+        decoded = decoded + self.pre_bias
+        reconstruction = nn.functional.mse_loss(decoded, scaled, reduction="sum") / size
+        auxiliary = torch.zeros_like(reconstruction)
+        for guess in guesses:
+            residual = (scaled - decoded).detach()
+            squares = residual.square().sum()
+            # Relative to the residual's size, as published, so that the term keeps its weight as the fit improves.
+            whole = (squares if join is None else join(squares)).clamp_min(1e-12 * size)
+            auxiliary = nn.functional.mse_loss(guess, residual, reduction="sum") / whole
         total = reconstruction + self.config.aux_coefficient * auxiliary
         detached = Codes(codes.indices, codes.values.detach())
-        return SAELoss(total, reconstruction, auxiliary, detached, decoded.detach() * self.scale + self.mean)
+        return SAELoss(total, reconstruction.detach(), auxiliary.detach(), detached)
 
     def active_counts(self, codes: Codes) -> torch.Tensor:
         """int64[latents]: rows of a batch in which each latent is active."""
@@ -160,94 +185,45 @@ class TopKSAE(nn.Module):
     def remove_parallel_gradient_(self) -> None:
         """Takes from the decoder's gradient what would only change its rows' lengths, before each step."""
         if self.decoder.grad is not None:
-            along = (self.decoder.grad * self.decoder).sum(dim=1, keepdim=True)
-            self.decoder.grad.sub_(along * self.decoder)
+            along = torch.einsum("md,md->m", self.decoder.grad, self.decoder)
+            self.decoder.grad.addcmul_(self.decoder, along.unsqueeze(1), value=-1)
+
+    @torch.no_grad()
+    def normalise_gradients_(self) -> None:
+        """Scales all gradients together to length 1, before each step.
+
+        They shrink as the fit improves, faster than Adam's second moments follow: without this its steps shrink too.
+        (Gao et al. 2024 clip them, which comes to the same where they are longer than the limit.)
+        """
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        if gradients:
+            length = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
+            for gradient in gradients:
+                gradient.div_(length.clamp_min(1e-30))
+
+    def drop_gradients_(self) -> None:
+        """Like zero_grad(set_to_none=True), but the next gradients take over their memory, so keep no reference."""
+        self._memory.recycle_(self.parameters())
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim != 2 or x.shape[1] != self.config.dim:
             raise InputError(
                 f"inputs of shape {tuple(x.shape)} for an SAE of dimension {self.config.dim}", "check them"
             )
-        return (x - self.mean) / self.scale
+        return (x - self.mean).div_(self.scale)
 
-    def _encode(self, scaled: torch.Tensor, k: int, among: torch.Tensor | None = None) -> Codes:
-        """TopK(ReLU(W_enc (x' - b_pre) + b_enc)) over all latents, or over those in `among`, int64[j].
-
-        All use of the encoder's weight is here, so that another gradient can take its place.
-        """
-        weight = self.encoder if among is None else self.encoder[among]
-        bias = self.encoder_bias if among is None else self.encoder_bias[among]
-        pre = nn.functional.linear(scaled - self.pre_bias, weight, bias)
-        values, indices = pre.topk(k, dim=1, sorted=False)
-        return Codes(indices if among is None else among[indices], values.relu())
-
-    def _decode(self, codes: Codes) -> torch.Tensor:
-        """Touches only the active rows of the decoder, forward and backward."""
-        return self._sum_active(codes) + self.pre_bias
-
-    def _sum_active(self, codes: Codes) -> torch.Tensor:
-        return nn.functional.embedding_bag(codes.indices, self.decoder, per_sample_weights=codes.values, mode="sum")
-
-    def _auxiliary(self, scaled: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        dead = torch.nonzero(self.dead).squeeze(1)
-        if len(dead) == 0:
-            return scaled.new_zeros(())
-        guess = self._sum_active(self._encode(scaled, min(self.config.k_aux, len(dead)), dead))
-        # Relative to the residual's size, as published, so that the term keeps its weight as the fit improves.
-        return (guess - residual).square().mean() / residual.square().mean().clamp_min(1e-12)
-
-
-@dataclass(frozen=True)
-class ReconstructionStatistics:
-    """Sums that add up over batches and workers.
-
-    Attributes:
-        rows: rows seen.
-        total, squares: float64[d], sums of x and x^2.
-        residual: sum of squared errors.
-        active: int64[latents], rows in which each latent was active.
-    """
-
-    rows: int
-    total: torch.Tensor
-    squares: torch.Tensor
-    residual: float
-    active: torch.Tensor
-
-    @classmethod
-    def empty(cls, dim: int, latents: int) -> ReconstructionStatistics:
-        """No rows yet."""
-        zero = torch.zeros(dim, dtype=torch.float64)
-        return cls(0, zero, zero.clone(), 0.0, torch.zeros(latents, dtype=torch.int64))
-
-    @classmethod
-    def measure(cls, x: torch.Tensor, xhat: torch.Tensor, active: torch.Tensor) -> ReconstructionStatistics:
-        """Of one batch: inputs, reconstructions float[n, d], active counts int64[latents]."""
-        wide = x.detach().cpu().double()
-        residual = float((wide - xhat.detach().cpu().double()).square().sum())
-        return cls(len(x), wide.sum(dim=0), wide.square().sum(dim=0), residual, active.detach().cpu())
-
-    def __add__(self, other: ReconstructionStatistics) -> ReconstructionStatistics:
-        return ReconstructionStatistics(
-            self.rows + other.rows,
-            self.total + other.total,
-            self.squares + other.squares,
-            self.residual + other.residual,
-            self.active + other.active,
+    def _activate(self, scaled: torch.Tensor, dead: torch.Tensor | None = None) -> tuple[Codes, Codes]:
+        """Codes over all latents, and over the dead ones, int64[j]."""
+        among = self.silent.new_empty(0) if dead is None else dead
+        k_among = min(self.config.k_aux, len(among))
+        values, indices, among_values, among_indices = top_activations(
+            scaled,
+            self.pre_bias,
+            self.encoder,
+            self.encoder_bias,
+            k=self.config.k,
+            among=among,
+            k_among=k_among,
+            memory=self._memory,
         )
-
-    @property
-    def explained_variance(self) -> float:
-        """1 - squared error / squared distance from the mean."""
-        spread = float((self.squares - self.total.square() / max(self.rows, 1)).sum())
-        return 1.0 - self.residual / spread if spread > 0 else float("nan")
-
-    @property
-    def dead_fraction(self) -> float:
-        """Share of latents that no row activated."""
-        return float((self.active == 0).double().mean())
-
-    @property
-    def mean_l0(self) -> float:
-        """Mean number of active latents of a row."""
-        return float(self.active.sum()) / max(self.rows, 1)
+        return Codes(indices, values), Codes(among_indices, among_values)

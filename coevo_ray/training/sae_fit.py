@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import operator
 import time
 from typing import Any
 
@@ -20,7 +18,8 @@ from coevo_ray.actors.progress import progress_board
 from coevo_ray.config import SaeConfig, make_config
 from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.sae import Codes, ReconstructionStatistics, SAEConfig, TopKSAE
+from coevo_ray.core.sae import SAEConfig, SAELoss, TopKSAE
+from coevo_ray.core.sae_steps import SAESteps, Schedule, plateaued
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
@@ -28,7 +27,7 @@ from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
-from coevo_ray.training.feed import Feed
+from coevo_ray.training.feed import Batch, Feed
 from coevo_ray.training.trainer import fit, load_checkpoint, resume, save_checkpoint, worker_threads
 
 _WEIGHTS, _CONFIG = "sae.safetensors", "sae.json"
@@ -37,14 +36,19 @@ _WEIGHTS, _CONFIG = "sae.safetensors", "sae.json"
 def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, out: str | Location) -> Location:
     """Fits a TopK SAE on the targets of the pool's training rows.
 
+    The targets are streamed from their files in every pass. A run that was stopped goes on from its last checkpoint,
+    in the middle of a pass too. The result does not depend on the number of workers but by the rounding of sums.
+
     Args:
-        config: latents, k, epochs; a dict is validated.
+        config: latents, k, epochs, when to stop; a dict is validated.
         pool: tells which rows are held out.
         targets: a row table with a `target` column.
         out: folder of the model.
 
     Returns:
-        The folder, with `sae.safetensors` and `sae.json`.
+        The folder, with `sae.safetensors` and `sae.json`. Its summary has `explained_variance`, `l0` and
+        `dead_fraction` of the last window of rows, the `history` of (samples, explained variance), `samples` and
+        `stopped_early`.
 
     Raises:
         InputError: fewer training rows than k, or targets that are not finite.
@@ -75,7 +79,7 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
         checkpoint = fit("fit SAE", _loop, loop_config, config.compute, location.child("training"))
     state, history = load_checkpoint(checkpoint)
     sae = TopKSAE(SAEConfig(**state["config"]))
-    sae.load_state_dict(state["model"])
+    sae.load_state_dict(state["steps"]["model"])
     files = [
         write_blob(location, _WEIGHTS, save_safetensors(sae.state_dict())),
         write_blob(location, _CONFIG, json.dumps(state["config"], indent=2).encode()),
@@ -86,6 +90,8 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
         "k": config.k,
         "rows": len(rows),
         "history": [[h["samples"], h["explained_variance"]] for h in history],
+        "samples": history[-1]["samples"],
+        "stopped_early": history[-1]["samples"] < config.epochs * len(rows),
         "seconds": round(time.monotonic() - started, 3),
     }
     finish(location, "sae", content, inputs, files, summary)
@@ -108,53 +114,100 @@ def _loop(arguments: dict[str, Any]) -> None:
     """Runs on every Ray Train worker."""
     config: SaeConfig = arguments["config"]
     worker_threads(config.compute.cpus, config.compute.gpus)
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    rows: Int64Array = ray.get(arguments["rows"])
-    table = RowTable(arguments["targets"])
-    feed = Feed(table, ["target"], _to_tensors, global_batch=min(config.batch_rows, len(rows)), seed=config.seed)
-    device = ray.train.torch.get_device()
-    torch.manual_seed(config.seed)
-    mean, mean_square = arguments["statistics"]
-    sizes = {"dim": len(mean), "latents": config.latents, "k": config.k}
-    sae = TopKSAE(SAEConfig(**sizes, dead_after_samples=4 * len(rows)))
-    sae.set_input_statistics(mean, mean_square)
-    sae.to(device)
-    state, history = resume()
-    if state is not None:
-        sae.load_state_dict(state["model"])
-    model = ray.train.torch.prepare_model(_Loss(sae))
-    optimizer = torch.optim.Adam(sae.parameters(), lr=config.learning_rate)
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-    for epoch in range(len(history), config.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (config.epochs - epoch) / max(1, config.epochs // 5))
-        statistics = _epoch(model, sae, optimizer, feed, Subset(epoch, rows, None), rank, world)
-        history.append(
-            {
-                "samples": (epoch + 1) * len(rows),
-                "explained_variance": statistics.explained_variance,
-                "dead_fraction": statistics.dead_fraction,
-                "l0": statistics.mean_l0,
-            }
+    _Worker(arguments).run()
+
+
+class _Worker:
+    """One worker's model, feed and place in the data."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        config: SaeConfig = arguments["config"]
+        self.config, self.board = config, arguments["board"]
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        self.rows: Int64Array = ray.get(arguments["rows"])
+        table, batch = RowTable(arguments["targets"]), min(config.batch_rows, len(self.rows))
+        self.feed = Feed(table, ["target"], _to_tensors, global_batch=batch, seed=config.seed)
+        torch.manual_seed(config.seed)
+        self.steps = self._make_steps(*arguments["statistics"])
+        self.epoch, self.offset, self.saved = 0, 0, 0
+        state, self.history = resume()
+        if state is not None:
+            self.steps.load_state_dict(state["steps"])
+            self.epoch, self.offset, self.saved = state["epoch"], state["offset"], self.steps.samples
+
+    def _make_steps(self, mean: torch.Tensor, mean_square: float) -> SAESteps:
+        config = self.config
+        sizes = {"dim": len(mean), "latents": config.latents, "k": config.k}
+        # Ten million as published, but a latent that four passes do not wake is dead in a small pool too.
+        sae = TopKSAE(SAEConfig(**sizes, dead_after_samples=min(10_000_000, 4 * len(self.rows))))
+        sae.set_input_statistics(mean, mean_square)
+        sae.to(self.device)
+        model = ray.train.torch.prepare_model(
+            _Loss(sae, self.world), parallel_strategy_kwargs={"broadcast_buffers": False}
         )
-        if rank == 0:
-            arguments["board"].note.remote(epoch + 1, f"explained variance {statistics.explained_variance:.3f}")
-        if (epoch + 1) % 10 == 0 or epoch + 1 == config.epochs:
-            saved = {"model": sae.state_dict(), "optimizer": optimizer.state_dict(), "config": sae.config.to_dict()}
-            save_checkpoint(saved, history, history[-1])
+        schedule = Schedule(config.learning_rate, config.epochs * len(self.rows))
+        join = _summed if self.world > 1 else None
+        return SAESteps(sae, schedule, forward=model, join=join, workers=self.world)
+
+    def run(self) -> None:
+        """Passes over the rows until the schedule ends; it shortens itself where the fit stops to improve."""
+        if self.steps.done:
+            return  # the run was stopped after its last checkpoint
+        for epoch in range(self.epoch, self.config.epochs):
+            for batch in self.feed.epoch(Subset(epoch, self.rows, None), self.rank, self.world, self.offset):
+                if self._step(batch):
+                    return
+
+    def _step(self, batch: Batch) -> bool:
+        """One step of all workers; whether it was the last one."""
+        x = batch.tensors["target"]
+        real = batch.weights > 0
+        if not real.all():
+            x = x[real]  # padding repeats a row that another worker has
+        self.steps.step(x.to(self.device), batch.global_rows)
+        self.offset = batch.offset
+        ended = self.offset == len(self.rows)
+        if ended:
+            self.epoch, self.offset = self.epoch + 1, 0
+        if ended or self.steps.done or self.steps.window_samples >= self.config.window_rows:
+            self._look()
+        return self.steps.done
+
+    def _look(self) -> None:
+        """Notes a window's figures, stops early, saves. All workers come here after the same step."""
+        figures = self.steps.look()
+        self.history.append(figures)
+        patience = self.config.patience
+        variances = [entry["explained_variance"] for entry in self.history]
+        if patience is not None and plateaued(variances, patience, self.config.min_improvement):
+            self.steps.schedule.decay_now(self.steps.samples)
+        if self.rank == 0:
+            passed = self.steps.samples // len(self.rows)
+            self.board.note.remote(passed, f"explained variance {figures['explained_variance']:.3f}")
+        if self.steps.done or self.steps.samples - self.saved >= self.config.window_rows:
+            self.saved = self.steps.samples
+            place = {"epoch": self.epoch, "offset": self.offset}
+            state = {"steps": self.steps.state_dict(), "config": self.steps.sae.config.to_dict(), **place}
+            save_checkpoint(state, self.history, figures)
 
 
 class _Loss(torch.nn.Module):
     """Makes the loss the forward pass, as DDP needs it."""
 
-    def __init__(self, sae: TopKSAE) -> None:
+    def __init__(self, sae: TopKSAE, workers: int) -> None:
         super().__init__()
-        self.sae = sae
+        self.sae, self.join = sae, _summed if workers > 1 else None
 
-    def forward(self, features: torch.Tensor) -> Any:
-        return self.sae.loss(features)
+    def forward(self, features: torch.Tensor, rows: int) -> SAELoss:
+        return self.sae.loss(features, rows, self.join)
+
+
+def _summed(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.clone()
+    torch.distributed.all_reduce(tensor)
+    return tensor
 
 
 def _to_tensors(rows: Any, random: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -175,39 +228,3 @@ def input_statistics(table: RowTable, rows: Int64Array) -> tuple[torch.Tensor, f
     if not np.isfinite(mean_square) or mean_square <= 1e-12:
         raise InputError(f"the targets' mean square is {mean_square}", "they are constant or not finite: see encode")
     return torch.from_numpy(mean).float(), mean_square
-
-
-def _epoch(
-    model: torch.nn.Module,
-    sae: TopKSAE,
-    optimizer: torch.optim.Optimizer,
-    feed: Feed,
-    subset: Subset,
-    rank: int,
-    world: int,
-) -> ReconstructionStatistics:
-    """One pass; returns the statistics of all ranks."""
-    statistics = ReconstructionStatistics.empty(sae.config.dim, sae.config.latents)
-    for batch in feed.epoch(subset, rank, world):
-        x = batch.tensors["target"].to(sae.decoder.device)
-        loss = model(x)
-        optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        sae.remove_parallel_gradient_()
-        optimizer.step()
-        sae.normalise_decoder_()
-        real = batch.weights > 0  # padding repeats a row that another rank has
-        codes = Codes(loss.codes.indices[real], loss.codes.values[real])
-        counts = sae.active_counts(codes)
-        statistics = statistics + ReconstructionStatistics.measure(x[real], loss.xhat[real], counts)
-        if world > 1:
-            torch.distributed.all_reduce(counts)
-        sae.note_active_(counts, batch.global_rows)
-    return _over_ranks(statistics) if world > 1 else statistics
-
-
-def _over_ranks(statistics: ReconstructionStatistics) -> ReconstructionStatistics:
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, statistics)
-    total: ReconstructionStatistics = functools.reduce(operator.add, parts)
-    return total
