@@ -20,7 +20,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import load_manifest, verify
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
-from coevo_ray.training.sae_fit import load_sae
+from coevo_ray.store.sae_files import load_sae
 from tests.processes import Marked, coevo_ray
 
 ROOT = Path(__file__).parents[1]
