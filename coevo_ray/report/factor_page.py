@@ -142,6 +142,6 @@ def frequency_histogram(frequencies: npt.NDArray[np.float64]) -> Plot | None:
     return Plot(
         "How frequent factors are",
         svg,
-        f"At the left are the rare factors, which count for diversity, at the right those that most rows have{never}. "
+        f"At the left are the rare factors, which count for diversity, at the right those that many rows have{never}. "
         "A narrow heap is better: the factors share the work.",
     )
