@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.table import Table
 
 from coevo_ray._version import __version__
 from coevo_ray.errors import CoevoError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from coevo_ray.store.row_table import RowTable
 
 app = typer.Typer(
     name="coevo-ray",
@@ -257,8 +260,7 @@ def sae(
         raise UsageError(f"sae without {', '.join(missing)}", "give --pool, --targets and --out; see sae --help")
     from coevo_ray import commands
 
-    scores = commands.sae(settings, str(pool), str(targets), str(out))
-    _show({"scores": str(scores.location), **scores.manifest.summary}, as_json)
+    _show_scores(commands.sae(settings, str(pool), str(targets), str(out)), str(out), as_json)
 
 
 @sae_app.command("score")
@@ -278,8 +280,13 @@ def sae_score(
 
     compute = {"actors": 1, "cpus": 1, **_given(actors=actors, cpus=cpus, gpus=gpus)}
     config = {**_given(rare_quantile=rare_quantile), "compute": compute}
-    scores = commands.sae_score(config, features, model, out, column)
-    _show({"scores": str(scores.location), **scores.manifest.summary}, as_json)
+    _show_scores(commands.sae_score(config, features, model, out, column), out, as_json)
+
+
+def _show_scores(scores: RowTable, out: str, as_json: bool) -> None:
+    from coevo_ray.store.factor_files import find_factors
+
+    _show({"scores": str(scores.location), "table": str(find_factors(out)), **scores.manifest.summary}, as_json)
 
 
 @sae_app.command("show")

@@ -102,7 +102,7 @@ def test_artifacts_hold_each_row_once_and_match_their_checksums(whole: tuple[Pat
     assert not np.isin(row_ids, pool.test_ids()).any()
     assert np.array_equal(labels.column("label").to_numpy(), pool.labels()[row_ids])
     artifacts = [p.parent for p in out.rglob("manifest.json")]
-    assert len(artifacts) == 12
+    assert len(artifacts) == 13
     for folder in artifacts:
         at = Location.parse(str(folder))
         assert verify(at, load_manifest(at)) == []
