@@ -126,7 +126,7 @@ def test_the_page_stands_alone_and_survives_hostile_text(tmp_path: Path) -> None
         assert "dead: active in no row" in cards(html)["2"]
         if texts:
             lengths = [len(unescape(text)) for text in re.findall(r"</span>(.*?)</li>", html)]
-            assert sorted(lengths)[-2] < 300 < max(lengths) <= 321 and html.count("\N{HORIZONTAL ELLIPSIS}") == 1
+            assert sorted(lengths)[-2] < 320 < max(lengths) <= 321 and html.count("\N{HORIZONTAL ELLIPSIS}") == 1
 
 
 def test_choices() -> None:
