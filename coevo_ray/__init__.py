@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from coevo_ray.commands import plan as plan
     from coevo_ray.commands import run as run
     from coevo_ray.commands import sae as sae
+    from coevo_ray.commands import sae_export as sae_export
+    from coevo_ray.commands import sae_import as sae_import
+    from coevo_ray.commands import sae_score as sae_score
+    from coevo_ray.commands import sae_show as sae_show
     from coevo_ray.commands import train as train
     from coevo_ray.commands import train_targets as train_targets
     from coevo_ray.config import RunConfig as RunConfig
     from coevo_ray.config import load_config as load_config
     from coevo_ray.pipelines.targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
+    from coevo_ray.store.factor_files import load_factors as load_factors
     from coevo_ray.training.feed import Feed as Feed
 
 _COMMANDS = (
@@ -40,6 +45,10 @@ _COMMANDS = (
     "plan",
     "run",
     "sae",
+    "sae_export",
+    "sae_import",
+    "sae_score",
+    "sae_show",
     "train",
     "train_targets",
 )
@@ -49,6 +58,7 @@ _PUBLIC = {
     "Pool": "coevo_ray.pool.pool",
     "RunConfig": "coevo_ray.config",
     "load_config": "coevo_ray.config",
+    "load_factors": "coevo_ray.store.factor_files",
     "load_targets": "coevo_ray.pipelines.targets",
 }
 

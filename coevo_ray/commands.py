@@ -12,6 +12,7 @@ from coevo_ray.coevolve import run, train
 from coevo_ray.config import GateSettings, RunConfig, SaeConfig, make_config
 from coevo_ray.demo import demo
 from coevo_ray.diagnosis import doctor
+from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode import contribute, encode
 from coevo_ray.pipelines.gate import gate_rounds
 from coevo_ray.pipelines.ingest import ingest
@@ -19,10 +20,12 @@ from coevo_ray.pipelines.merge import merge
 from coevo_ray.pipelines.score import score
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
+from coevo_ray.report.factor_sheet import write_factor_sheet
 from coevo_ray.report.run import write_report
 from coevo_ray.simulation import plan
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae
 from coevo_ray.training.sae_fit import fit_sae
 from coevo_ray.training.targets import train_targets
 
@@ -38,6 +41,10 @@ __all__ = [
     "report",
     "run",
     "sae",
+    "sae_export",
+    "sae_import",
+    "sae_score",
+    "sae_show",
     "train",
     "train_targets",
 ]
@@ -49,7 +56,7 @@ def sae(config: SaeConfig | dict[str, Any], pool: str, targets: str, out: str) -
     Args:
         config: latents, k, epochs; a dict is validated.
         pool, targets: folders.
-        out: folder that will hold `model/`, `codes/` and `scores/`.
+        out: folder that will hold `model/`, `codes/`, `table/` (the factors) and `scores/`.
 
     Returns:
         The score table: `row_id`, `representativeness`, `diversity`, `factor`.
@@ -65,6 +72,82 @@ def sae(config: SaeConfig | dict[str, Any], pool: str, targets: str, out: str) -
     require_alone(table, opened)
     model = fit_sae(settings, opened, table, place.child("model"))
     return score(settings, table, model, place)
+
+
+def sae_score(
+    config: SaeConfig | dict[str, Any], features: str, model: str, out: str, column: str | None = None
+) -> RowTable:
+    """Scores every row of a feature table with a model that is there, fitted on other rows or imported.
+
+    Args:
+        config: `rare_quantile` and `compute`; the model has its own sizes. A dict is validated.
+        features: folder of targets, or of a pool with vectors.
+        model: folder of the model.
+        out: folder that will hold `codes/`, `table/` and `scores/`.
+        column: which column has the vectors; None for the only one.
+
+    Returns:
+        The score table: `row_id`, `representativeness`, `diversity`, `factor`.
+
+    Raises:
+        InputError: an input is missing or unfit.
+        UsageError: settings are wrong, or were changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    settings = config if isinstance(config, SaeConfig) else make_config(SaeConfig, config, "sae")
+    return score(settings, RowTable(Location.parse(features)), Location.parse(model), out, column=column)
+
+
+def sae_show(
+    factors: str, pool: str, out: str = "factors.html", *, choose: str = "frequent", limit: int = 24, rows: int = 12
+) -> dict[str, Any]:
+    """Writes an HTML page of factors, see `report.factor_sheet.write_factor_sheet`.
+
+    Raises:
+        InputError: an input is missing or unfit.
+        UsageError: there are no such factors, or the page is not to be an .html file.
+        StoppedError: the store refused.
+    """
+    return write_factor_sheet(factors, pool, out, choose=choose, limit=limit, rows=rows)
+
+
+def sae_export(model: str, out: str, format: str = "saelens") -> str:
+    """Writes a model in another library's format; returns the folder.
+
+    Args:
+        model: folder of the model.
+        out: folder to write to.
+        format: "saelens".
+
+    Raises:
+        InputError: there is no model.
+        UsageError: the format is unknown, or another model is at `out`.
+        StoppedError: the store refused.
+    """
+    _check_format(format)
+    return str(export_saelens(load_sae(Location.parse(model)), out))
+
+
+def sae_import(source: str, out: str, format: str = "saelens") -> str:
+    """Makes a model of ours from another library's, with the same codes; returns the folder.
+
+    Args:
+        source: folder with the foreign model.
+        out: folder of the model.
+        format: "saelens".
+
+    Raises:
+        InputError: it is missing, damaged, or of another architecture than TopK.
+        UsageError: the format is unknown, or something else was made at `out`.
+        StoppedError: the store refused.
+    """
+    _check_format(format)
+    return str(import_saelens(source, out))
+
+
+def _check_format(format: str) -> None:
+    if format != "saelens":
+        raise UsageError(f"unknown format {format!r}", "it can be: saelens")
 
 
 def gate(

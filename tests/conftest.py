@@ -1,11 +1,14 @@
-"""Fixtures: one local Ray session for all tests that need one, stopped at the end."""
+"""Fixtures: one local Ray session for all tests that need one, stopped at the end; commands in this process."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.command_line import Command, Result
 
 # Shared machines stall now and then; pytest's own timeout ends what hangs.
 settings.register_profile("patient", deadline=None)
@@ -19,3 +22,23 @@ def ray_local() -> Iterator[None]:
 
     with ray_session():
         yield
+
+
+@pytest.fixture
+def coevo_ray(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Runs a command in this process, which has the slow imports behind it, and gives its exit code and output."""
+    from coevo_ray import cli
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    on_terminate = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> Result:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        assert isinstance(ended.value.code, int)
+        return Result(ended.value.code, *capfd.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, on_terminate)

@@ -4,49 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from coevo_ray import __version__, cli
+from tests.command_line import Command
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("demo", "ingest", "encode", "merge", "sae", "plan", "gate", "train", "run", "report", "doctor")
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def coevo_ray(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
-    """Runs a command in this process, which has the slow imports behind it, and gives its exit code and output."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    on_terminate = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: str) -> Result:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments))
-        assert isinstance(ended.value.code, int)
-        return Result(ended.value.code, *capfd.readouterr())
-
-    yield run
-    signal.signal(signal.SIGTERM, on_terminate)
-
-
-Command = Callable[..., Result]
 
 
 def test_help_names_every_command_and_the_readme_too(coevo_ray: Command) -> None:

@@ -20,7 +20,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import load_manifest, verify
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
-from coevo_ray.training.sae_fit import load_sae
+from coevo_ray.store.sae_files import load_sae
 from tests.processes import Marked, coevo_ray
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def test_artifacts_hold_each_row_once_and_match_their_checksums(whole: tuple[Pat
     assert not np.isin(row_ids, pool.test_ids()).any()
     assert np.array_equal(labels.column("label").to_numpy(), pool.labels()[row_ids])
     artifacts = [p.parent for p in out.rglob("manifest.json")]
-    assert len(artifacts) == 12
+    assert len(artifacts) == 13
     for folder in artifacts:
         at = Location.parse(str(folder))
         assert verify(at, load_manifest(at)) == []

@@ -15,7 +15,9 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 
-def count_factors(indices: Indices, values: Float32Array, latents: int) -> npt.NDArray[np.int64]:
+def count_factors(
+    indices: Indices, values: Float32Array | npt.NDArray[np.float16], latents: int
+) -> npt.NDArray[np.int64]:
     """Rows in which each factor is active, int64[latents]; counts of shards add up.
 
     Raises:

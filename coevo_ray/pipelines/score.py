@@ -1,8 +1,9 @@
-"""Score: SAE codes and the two scores of every row, in two passes of Ray Data (DESIGN section 5.2).
+"""Score: two passes of Ray Data turn features into factors and scores (DESIGN section 5.2).
 
-Pass one encodes each shard of the targets and counts active factors; the counts add up over shards. Pass two turns the
-codes and the factors' frequencies into representativeness and diversity. Ranks need all rows: they are taken last, from
-two numbers a row.
+Pass one encodes each shard of the features and counts its factors at once (`pipelines.codes`). Pass two turns codes
+and the factors' frequencies into representativeness and diversity, shard by shard. Ranks need all rows: pass two also
+counts its scores in a sketch of fixed bins, sketches add up, and each shard then looks up its own rows' two numbers in
+the sum. So nothing on the driver grows with the rows but the list of files.
 """
 
 from __future__ import annotations
@@ -10,160 +11,133 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import ray
-import torch
 
 from coevo_ray.config import SaeConfig
-from coevo_ray.core.factors import (
-    count_factors,
-    diversity,
-    factor_frequencies,
-    rank_normalise,
-    representativeness,
-    strongest_factor,
-)
-from coevo_ray.core.sae import TopKSAE
+from coevo_ray.core.factors import Float64Array, diversity, representativeness, strongest_factor
+from coevo_ray.core.rank_sketch import RankSketch
+from coevo_ray.errors import UsageError
+from coevo_ray.pipelines.codes import count_codes, encode_codes, read_codes, vector_column_of
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.artifact import FileEntry, begin, describe, finish, write_table
+from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
+from coevo_ray.store.factor_files import FOLDER, KIND, load_factors, save_factors
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable, vectors
-from coevo_ray.training.sae_fit import load_sae
+from coevo_ray.store.row_table import RowTable
+
+TOP_ROWS = 24
+_RAW = "_raw"  # scores before they are ranked; deleted once the ranks are there
+_SCORES = ("representativeness", "diversity")
 
 
-def score(config: SaeConfig, targets: RowTable, sae: Location, out: str | Location) -> RowTable:
-    """Writes codes and scores of all rows of a target table.
+def score(
+    config: SaeConfig,
+    features: RowTable,
+    sae: Location,
+    out: str | Location,
+    *,
+    column: str | None = None,
+    top_rows: int = TOP_ROWS,
+) -> RowTable:
+    """Writes codes, the factor table and the scores of all rows of a table with vectors.
 
     Args:
-        config: its `rare_quantile` says which factors are rare.
-        targets: the row table that the SAE was fitted on (or another one of the same space).
-        sae: folder of the fitted model.
-        out: folder that will hold `codes/` and `scores/`.
+        config: its `rare_quantile` says which factors are rare, its `compute` with what to encode.
+        features: targets, a pool with vectors of the user's own, or any row table with a column of vectors.
+        sae: folder of the model, fitted or imported, whose dimension is that of the vectors.
+        out: folder that will hold `codes/`, `table/` and `scores/`.
+        column: which column has the vectors; None for the only one.
+        top_rows: rows that the factor table keeps for each factor.
 
     Returns:
-        The score table: `row_id`, `representativeness`, `diversity` (rank-normalised to [0, 1]), `factor` (strongest).
+        The score table: `row_id`, `representativeness`, `diversity` (ranks in [0, 1]), `factor` (strongest). By how
+        much a rank can differ from the exact one is in its summary as `rank_error`.
 
     Raises:
-        InputError: the model is missing or of another dimension.
+        InputError: the model or the column is missing, they differ in dimension, or features are not finite.
+        UsageError: settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
+    if top_rows < 1:
+        raise UsageError(f"top_rows = {top_rows}", "keep 1 row or more for each factor")
     location = Location.parse(out)
+    column = vector_column_of(features, column)
     with ray_session():
-        codes = _codes(config, targets, sae, location.child("codes"))
-        return _scores(config, codes, location.child("scores"))
+        codes, latents, counted = encode_codes(config, features, column, sae, location.child("codes"), top_rows)
+        table = location.child(FOLDER)
+        content, inputs = {"top_rows": top_rows}, {"codes": codes.manifest.identity}
+        if begin(table, KIND, content, inputs) is None:
+            factors = counted if counted is not None else count_codes(codes, latents, top_rows)
+            summary = {"rows": factors.rows, "dead": int((factors.counts == 0).sum()), "pools": _pools(features)}
+            finish(table, KIND, content, inputs, [save_factors(table, factors)], summary)
+        return _scores(config, codes, load_factors(table).frequencies, location.child("scores"))
 
 
-def _codes(config: SaeConfig, targets: RowTable, sae: Location, location: Location) -> RowTable:
-    inputs = {"targets": targets.manifest.identity, "sae": RowTable(sae, "sae").manifest.identity}
-    if begin(location, "codes", {}, inputs) is not None:
-        return RowTable(location, "codes")
-    started = time.monotonic()
-    there = set(location.files())
-    names = [f.path for f in targets.files]
-    files = [describe(location, name) for name in names if name in there]
-    todo = [i for i, name in enumerate(names) if name not in there]
-
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        return dataset.map_batches(
-            EncodeCodes,
-            fn_constructor_args=(sae, targets.location, location, config.compute.cpus),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=config.compute.actors),
-            num_cpus=config.compute.cpus,
-            num_gpus=config.compute.gpus,
-        )
-
-    rows = sum(targets.files[i].rows for i in todo)
-    files += [row["result"] for row in run_shards("SAE codes", todo, stages, total=rows)]
-    summary = {"seconds": round(time.monotonic() - started, 3)}
-    finish(location, "codes", {}, inputs, files, summary)
-    return RowTable(location, "codes")
+def _pools(features: RowTable) -> list[dict[str, Any]] | None:
+    """Which pools the row_ids are of, as targets say it; None where that is not known."""
+    if features.manifest.kind == "pool":
+        return [{"identity": features.manifest.identity, "first_row_id": 0}]
+    pools: list[dict[str, Any]] | None = features.manifest.summary.get("pools")
+    return pools
 
 
-class EncodeCodes:
-    """Ray Data actor: a file of targets -> a file of codes.
-
-    Args:
-        sae: folder of the model.
-        targets, codes: folders of the input and the output table.
-        cpus: cores that are reserved for this actor.
-    """
-
-    def __init__(self, sae: Location, targets: Location, codes: Location, cpus: float) -> None:
-        torch.set_num_threads(max(1, int(cpus)))
-        self.sae: TopKSAE = load_sae(sae)
-        self.targets, self.codes = RowTable(targets), codes
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Encodes the shard's row groups one by one, so that memory stays bounded."""
-        entries = [self._encode(int(shard)) for shard in batch["shard"]]
-        return {"rows": [e.rows for e in entries], "result": entries}
-
-    def _encode(self, shard: int) -> FileEntry:
-        row_ids, indices, values = [], [], []
-        for part in self.targets.iter_file(shard, ["target"]):
-            with torch.inference_mode():
-                codes = self.sae.encode(torch.from_numpy(vectors(part.column("target"))))
-            row_ids.append(part.column("row_id").to_numpy())
-            indices.append(codes.indices.numpy().astype(np.int32))
-            values.append(codes.values.numpy().astype(np.float16))
-        columns = {
-            "row_id": np.concatenate(row_ids),
-            "factor": _lists(np.concatenate(indices)),
-            "value": _lists(np.concatenate(values)),
-        }
-        return write_table(self.codes, self.targets.files[shard].path, pa.table(columns))
-
-
-def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
-
-
-def read_codes(codes: RowTable, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """One file of codes: row_ids int64[n], factors int32[n, k], values float32[n, k]."""
-    table = pa.concat_tables(codes.iter_file(index, ["factor", "value"]))
-    factors = vectors(table.column("factor"), np.int32)
-    return table.column("row_id").to_numpy(), factors, vectors(table.column("value"))
-
-
-def _scores(config: SaeConfig, codes: RowTable, location: Location) -> RowTable:
+def _scores(config: SaeConfig, codes: RowTable, p: Float64Array, location: Location) -> RowTable:
     content = {"rare_quantile": config.rare_quantile}
     inputs = {"codes": codes.manifest.identity}
-    if begin(location, "scores", content, inputs) is not None:
-        return RowTable(location, "scores")
-    started = time.monotonic()
-    files = range(len(codes.files))
-    at, latents, quantile = codes.location, config.latents, config.rare_quantile
+    if begin(location, "scores", content, inputs) is None:
+        started = time.monotonic()
+        sketches = _rate(codes, p, config.rare_quantile, location)
+        files = _rank(codes, sketches, location)
+        summary = {
+            "frequencies": [round(float(x), 8) for x in p],
+            "rank_error": {name: sketch.largest_error for name, sketch in sketches.items()},
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        finish(location, "scores", content, inputs, files, summary)
+    location.child(_RAW).delete_folder()
+    return RowTable(location, "scores")
 
-    def count(row: dict[str, Any]) -> dict[str, Any]:
-        _, factors, values = read_codes(RowTable(at), row["shard"])
-        return {"rows": len(factors), "result": count_factors(factors, values, latents)}
 
-    counts = sum(
-        (row["result"] for row in run_shards("count factors", files, lambda d: d.map(count, num_cpus=0.5))),
-        start=np.zeros(latents, dtype=np.int64),
-    )
-    p = factor_frequencies(counts, len(codes))
+def _rate(codes: RowTable, p: Float64Array, quantile: float, location: Location) -> dict[str, RankSketch]:
+    """Writes the scores of each shard as they are, and returns the sketches of all rows."""
+    raw, at, names = location.child(_RAW), codes.location, [f.path for f in codes.files]
 
     def rate(row: dict[str, Any]) -> dict[str, Any]:
-        row_ids, factors, values = read_codes(RowTable(at), row["shard"])
-        r, d = representativeness(factors, values, p), diversity(factors, values, p, quantile)
-        return {"rows": len(r), "result": (row_ids, r, d, strongest_factor(factors, values))}
+        name = names[row["shard"]]
+        if raw.child(name).is_file():  # from an attempt that was stopped
+            table = read_table(raw, name)
+        else:
+            row_ids, factors, values = read_codes(at, name)
+            columns = {
+                "row_id": row_ids,
+                "representativeness": representativeness(factors, values, p),
+                "diversity": diversity(factors, values, p, quantile),
+                "factor": strongest_factor(factors, values),
+            }
+            table = pa.table(columns)
+            write_table(raw, name, table)
+        sketches = {score: RankSketch.of(table.column(score).to_numpy()) for score in _SCORES}
+        return {"rows": table.num_rows, "result": sketches}
 
-    parts = [row["result"] for row in run_shards("score", files, lambda d: d.map(rate, num_cpus=0.5))]
-    row_ids, r, d, strongest = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(row_ids)
-    table = pa.table(
-        {
-            "row_id": row_ids[order],
-            "representativeness": rank_normalise(r)[order],
-            "diversity": rank_normalise(d)[order],
-            "factor": strongest[order].astype(np.int32),
-        }
-    )
-    summary = {"frequencies": [round(float(x), 8) for x in p], "seconds": round(time.monotonic() - started, 3)}
-    finish(location, "scores", content, inputs, [write_table(location, "scores.parquet", table)], summary)
-    return RowTable(location, "scores")
+    totals = {score: RankSketch.empty() for score in _SCORES}
+    shards = run_shards("score", range(len(names)), lambda d: d.map(rate, num_cpus=0.5), total=len(codes))
+    for row in shards:
+        totals = {score: total + row["result"][score] for score, total in totals.items()}
+    return totals
+
+
+def _rank(codes: RowTable, sketches: dict[str, RankSketch], location: Location) -> list[FileEntry]:
+    """Writes each shard with ranks instead of scores."""
+    raw, names = location.child(_RAW), [f.path for f in codes.files]
+
+    def rank(row: dict[str, Any]) -> dict[str, Any]:
+        table = read_table(raw, names[row["shard"]])
+        columns = {name: table.column(name) for name in table.column_names}
+        columns |= {score: pa.array(sketches[score].ranks(table.column(score).to_numpy())) for score in _SCORES}
+        return {"rows": table.num_rows, "result": write_table(location, names[row["shard"]], pa.table(columns))}
+
+    there = describe_all(location, sorted(set(names) & set(location.files())))
+    todo = [i for i, name in enumerate(names) if name not in there]
+    rows = sum(codes.files[i].rows for i in todo)
+    made = run_shards("rank", todo, lambda d: d.map(rank, num_cpus=0.5), total=rows)
+    return [*there.values(), *(row["result"] for row in made)]

@@ -10,6 +10,7 @@ import io
 import xml.etree.ElementTree as ElementTree
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from importlib.resources import files
 from typing import Any
 
 import matplotlib.style
@@ -80,6 +81,16 @@ _SVG = "{http://www.w3.org/2000/svg}"
 def css_variables(dark: bool) -> Markup:
     """The colours of one scheme as CSS custom properties."""
     return Markup(" ".join(f"--{name}: {pair[int(dark)]};" for name, pair in _VARIABLES.items()))
+
+
+def page_css() -> Markup:
+    """What all our pages look like: the colours of both schemes, and `page.css`."""
+    light, dark = css_variables(dark=False), css_variables(dark=True)
+    colours = (
+        f":root {{ color-scheme: light dark; {light} --page: #ffffff; --card: #f4f6f8; }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} --page: #14181d; --card: #1e242b; }} }}\n"
+    )
+    return Markup(colours + files("coevo_ray.report").joinpath("page.css").read_text("utf-8").rstrip("\n"))
 
 
 def line_style(slot: int, points: int) -> dict[str, Any]:

@@ -41,8 +41,7 @@ def render_report(data: ReportData) -> str:
         sections=sections(data),
         absent=absent(data),
         summary_json=json.dumps(data.summary, indent=2, ensure_ascii=False, default=str),
-        light=style.css_variables(dark=False),
-        dark=style.css_variables(dark=True),
+        css=style.page_css(),
     )
     return html.encode("utf-8", "replace").decode("utf-8")
 

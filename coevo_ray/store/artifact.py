@@ -265,6 +265,21 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
     return FileEntry(name, table.num_rows, buffer.size, checksum, first, last, min(group_rows, table.num_rows))
 
 
+def read_table(folder: Location, name: str) -> pa.Table:
+    """A whole Parquet file of an artifact, finished or not.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    data = folder.child(name).read_bytes()
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise InputError(
+            f"cannot read {folder.child(name)}: {error}", "the artifact is damaged; make it anew"
+        ) from error
+
+
 def write_blob(folder: Location, name: str, data: bytes) -> FileEntry:
     """Writes a file that is not a table (safetensors, JSON, HTML) and describes it.
 

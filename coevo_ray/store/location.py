@@ -217,6 +217,16 @@ class Location:
             if self.is_file():
                 self.file_system.delete_file(self.path)
 
+    def delete_folder(self) -> None:
+        """Deletes a folder with all that is in it; a missing one is fine.
+
+        Raises:
+            StoppedError: the store refused.
+        """
+        with _stopping(self):
+            if self.is_folder():
+                self.file_system.delete_dir(self.path)
+
 
 def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

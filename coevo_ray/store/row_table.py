@@ -99,6 +99,10 @@ class RowTable:
         tables = [self._file(i).read(columns=self._checked(i, columns)) for i in range(len(self.files))]
         return pa.concat_tables(tables) if tables else self._empty(columns)
 
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns, as the first file has them; empty without rows."""
+        return self._file(0).schema_arrow if self.files else pa.schema([])
+
     def read_range(self, start: int, stop: int | None, columns: list[str]) -> pa.Table:
         """All rows from row_id `start` up to `stop` (without it; None for the end), in row_id order.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -11,8 +10,6 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 
 from coevo_ray.actors.progress import progress_board
 from coevo_ray.config import SaeConfig, make_config
@@ -24,13 +21,12 @@ from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import begin, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.sae_files import save_sae
 from coevo_ray.training.feed import Batch, Feed
 from coevo_ray.training.trainer import fit, load_checkpoint, resume, save_checkpoint, worker_threads
-
-_WEIGHTS, _CONFIG = "sae.safetensors", "sae.json"
 
 
 def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, out: str | Location) -> Location:
@@ -80,10 +76,6 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
     state, history = load_checkpoint(checkpoint)
     sae = TopKSAE(SAEConfig(**state["config"]))
     sae.load_state_dict(state["steps"]["model"])
-    files = [
-        write_blob(location, _WEIGHTS, save_safetensors(sae.state_dict())),
-        write_blob(location, _CONFIG, json.dumps(state["config"], indent=2).encode()),
-    ]
     summary = {
         **{name: history[-1][name] for name in ("explained_variance", "dead_fraction", "l0")},
         "latents": config.latents,
@@ -94,20 +86,8 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
         "stopped_early": history[-1]["samples"] < config.epochs * len(rows),
         "seconds": round(time.monotonic() - started, 3),
     }
-    finish(location, "sae", content, inputs, files, summary)
+    finish(location, "sae", content, inputs, save_sae(location, sae), summary)
     return location
-
-
-def load_sae(location: Location) -> TopKSAE:
-    """Reads a fitted model back.
-
-    Raises:
-        InputError: there is no finished SAE here.
-    """
-    load_manifest(location, "sae")
-    sae = TopKSAE(SAEConfig(**location.child(_CONFIG).read_json()))
-    sae.load_state_dict(load_safetensors(location.child(_WEIGHTS).read_bytes()))
-    return sae.eval()
 
 
 def _loop(arguments: dict[str, Any]) -> None:

@@ -139,6 +139,7 @@ def test_state_holds_everything_or_only_what_tables_do_not() -> None:
     assert set(made.state(scores=True)[1]) - set(made.state()[1]) == {"columns.factor", "columns.label"}  # looked at
     short = SelectionLedger.from_state(*through_json(made, scores=False), make_policy("factors"))
     short.set_scores(**columns())
+    short.set_labels(made.scores(np.arange(ROWS))["label"])
     for epoch in (1, 2):
         assert np.array_equal(short.select(epoch).row_ids, made.select(epoch).row_ids)
         made.commit(epoch)

@@ -23,7 +23,8 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, load_manifest, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
-from coevo_ray.training.sae_fit import fit_sae, load_sae
+from coevo_ray.store.sae_files import load_sae
+from coevo_ray.training.sae_fit import fit_sae
 
 ROWS, DIM = 301, 12
 

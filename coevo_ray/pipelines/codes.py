@@ -1,0 +1,185 @@
+"""Codes: the first pass of scoring. Features -> each row's active factors, and what is counted of them on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import torch
+
+from coevo_ray.config import SaeConfig
+from coevo_ray.core.factor_table import FactorTable
+from coevo_ray.core.sae import TopKSAE
+from coevo_ray.errors import InputError
+from coevo_ray.runtime.shards import run_shards
+from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.sae_files import load_sae, load_sae_config
+
+_BATCH_ROWS = 2048  # the encoder's output has all latents: 8 192 of them take 64 MiB
+
+
+def vector_column_of(features: RowTable, name: str | None) -> str:
+    """The column with a table's vectors.
+
+    Args:
+        features: the table.
+        name: which column it must be; None for the only one with vectors.
+
+    Raises:
+        InputError: there is no such column, it holds no vectors of one length, or there are several.
+    """
+    found = _vector_columns(features)
+    if name is not None and name in found:
+        return name
+    if name is None and len(found) == 1:
+        return next(iter(found))
+    wanted = "one column of vectors is needed" if name is None else f"column {name!r} is asked for"
+    raise InputError(
+        f"{features.location} has vectors (fixed_size_list) in {sorted(found)}; {wanted}",
+        "name one of them with column (--column), or encode the pool first",
+    )
+
+
+def _vector_columns(features: RowTable) -> dict[str, int]:
+    return {field.name: field.type.list_size for field in features.schema() if pa.types.is_fixed_size_list(field.type)}
+
+
+def encode_codes(
+    config: SaeConfig, features: RowTable, column: str, sae: Location, location: Location, top_rows: int
+) -> tuple[RowTable, int, FactorTable | None]:
+    """Writes the codes of all rows, shard by shard, or continues.
+
+    Args:
+        config: with what to compute.
+        features, column: the vectors.
+        sae: folder of the model.
+        location: folder of the codes: `row_id`, `factor` int32[k], `value` float16[k], as fixed-size lists.
+        top_rows: rows to keep for each factor.
+
+    Returns:
+        The codes, the model's number of latents, and the factor table; None instead of it where the codes were
+        finished before.
+
+    Raises:
+        InputError: the model is missing or of another dimension, or features are not finite.
+        UsageError: other features or another model were used for the codes that are there.
+        StoppedError: the store or the cluster failed.
+    """
+    inputs = {"features": features.manifest.identity, "sae": RowTable(sae, "sae").manifest.identity}
+    shape, have = load_sae_config(sae), _vector_columns(features)[column]
+    if shape.dim != have:
+        raise InputError(f"vectors of dimension {have} for an SAE of dimension {shape.dim}", "give its own kind")
+    if begin(location, "codes", {"column": column}, inputs) is not None:
+        return RowTable(location, "codes"), shape.latents, None
+    started = time.monotonic()
+    names = [f.path for f in features.files]
+    there = describe_all(location, sorted(set(names) & set(location.files())))
+    todo = [i for i, name in enumerate(names) if name not in there]
+
+    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        return dataset.map_batches(
+            EncodeCodes,
+            fn_constructor_args=(sae, features, column, location, top_rows, config.compute.cpus, config.compute.gpus),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=config.compute.actors),
+            num_cpus=config.compute.cpus,
+            num_gpus=config.compute.gpus,
+        )
+
+    # Shards of an attempt that was stopped are counted from what it wrote.
+    table = _count(location, list(there), shape.latents, top_rows)
+    files = list(there.values())
+    for row in run_shards("SAE codes", todo, stages, total=sum(features.files[i].rows for i in todo)):
+        files.append(row["result"])
+        table = table + row["table"]
+    finish(location, "codes", {"column": column}, inputs, files, {"seconds": round(time.monotonic() - started, 3)})
+    return RowTable(location, "codes"), shape.latents, table
+
+
+class EncodeCodes:
+    """Ray Data actor: a file of features -> a file of codes and its factor table.
+
+    Args:
+        sae: folder of the model.
+        features, column: the vectors.
+        codes: folder of the output table.
+        top_rows: rows to keep for each factor.
+        cpus: cores that are reserved for this actor.
+        gpus: GPUs that are; above 0 the model runs on one.
+    """
+
+    def __init__(
+        self, sae: Location, features: RowTable, column: str, codes: Location, top_rows: int, cpus: float, gpus: float
+    ) -> None:
+        torch.set_num_threads(max(1, int(cpus)))
+        self.device = torch.device("cuda" if gpus > 0 else "cpu")
+        self.sae: TopKSAE = load_sae(sae).to(self.device)
+        self.features, self.column, self.codes, self.top_rows = features, column, codes, top_rows
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Encodes the shard's row groups one by one, so that memory stays bounded."""
+        made = [self._encode(int(shard)) for shard in batch["shard"]]
+        return {"rows": [e.rows for e, _ in made], "result": [e for e, _ in made], "table": [t for _, t in made]}
+
+    def _encode(self, shard: int) -> tuple[FileEntry, FactorTable]:
+        row_ids, indices, values = [], [], []
+        for part in self.features.iter_file(shard, [self.column]):
+            row_ids.append(part.column("row_id").to_numpy())
+            for x in _batches(vectors(part.column(self.column))):
+                with torch.inference_mode():
+                    codes = self.sae.encode(x.to(self.device))
+                indices.append(codes.indices.cpu().numpy().astype(np.int32))
+                values.append(codes.values.cpu().numpy().astype(np.float16))
+        ids, factors, weights = (np.concatenate(parts) for parts in (row_ids, indices, values))
+        # Before writing: a file that is there counts as good.
+        table = FactorTable.measure(ids, factors, weights, self.sae.config.latents, self.top_rows)
+        columns = {"row_id": ids, "factor": _lists(factors), "value": _lists(weights)}
+        return write_table(self.codes, self.features.files[shard].path, pa.table(columns)), table
+
+
+def _batches(x: npt.NDArray[np.float32]) -> Iterator[torch.Tensor]:
+    return (torch.from_numpy(x[first : first + _BATCH_ROWS]) for first in range(0, len(x), _BATCH_ROWS))
+
+
+def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+
+
+def count_codes(codes: RowTable, latents: int, top_rows: int) -> FactorTable:
+    """The factor table of codes that are there.
+
+    Raises:
+        InputError: a file cannot be read.
+        StoppedError: the cluster failed.
+    """
+    return _count(codes.location, [f.path for f in codes.files], latents, top_rows)
+
+
+def _count(location: Location, names: list[str], latents: int, top_rows: int) -> FactorTable:
+    def count(row: dict[str, Any]) -> dict[str, Any]:
+        return {"result": FactorTable.measure(*read_codes(location, names[row["shard"]]), latents, top_rows)}
+
+    table = FactorTable.empty(latents, top_rows)
+    for row in run_shards("count factors", range(len(names)), lambda d: d.map(count, num_cpus=0.5), unit="files"):
+        table = table + row["result"]
+    return table
+
+
+def read_codes(
+    location: Location, name: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """One file of codes: row_ids int64[n], factors int32[n, k], values float32[n, k].
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    table = read_table(location, name)
+    factors: Any = vectors(table.column("factor"), np.int32)
+    return table.column("row_id").to_numpy(), factors, vectors(table.column("value"))

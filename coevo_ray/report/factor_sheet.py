@@ -1,0 +1,150 @@
+"""The factor sheet: what chosen factors look like, by the rows that activate them most."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from coevo_ray.core.factor_table import NO_ROW, FactorTable
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.images import ImageError, decode_image
+from coevo_ray.pool.of_targets import first_target
+from coevo_ray.pool.pool import Pool
+from coevo_ray.report.factor_page import FactorCard, FactorSheet, Tile, render_sheet
+from coevo_ray.store.factor_files import KIND, find_factors, load_factors
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+
+GROUPS = ("frequent", "rare", "all")
+_SIDE = 144  # pixels of a picture's longer side; a tile is half as wide, for screens of double density
+_LOSSLESS = 48  # pictures up to this size stay as they are: JPEG would blur them
+_TEXT_LENGTH = 320
+_READ_ROWS = 256
+
+
+def write_factor_sheet(
+    factors: str | Location,
+    pool: str | Pool,
+    out: str | Location,
+    *,
+    choose: str = "frequent",
+    limit: int = 24,
+    rows: int = 12,
+) -> dict[str, Any]:
+    """Writes an HTML page with the most activating images or texts of chosen factors; it needs no network.
+
+    Args:
+        factors: folder that scoring wrote, or its factor table.
+        pool: the pool that was scored, or its folder.
+        out: the page: a local path or a URI that ends in .html.
+        choose: "frequent", "rare" (of those that are active at all), "all" (by number), or numbers such as "3,17".
+        limit: most factors shown of a group; numbers are all shown.
+        rows: most rows shown of each factor.
+
+    Returns:
+        `sheet` (where it is), `factors` (their numbers), `alive`, `dead`, `rows` (of the pool that are shown), `bytes`.
+
+    Raises:
+        UsageError: the choice is not one of these, or the page is not to be an .html file.
+        InputError: there is no factor table or pool, or the factors are of other rows.
+        StoppedError: the store refused.
+    """
+    page = Location.parse(out)
+    if not page.name.endswith((".html", ".htm")):
+        raise UsageError(f"the sheet {page} is not an .html file", "name the page, for instance factors.html")
+    if limit < 1 or rows < 1:
+        raise UsageError(f"limit {limit} and rows {rows}", "both must be 1 or more")
+    place, opened = find_factors(factors), pool if isinstance(pool, Pool) else Pool.open(pool)
+    table = load_factors(place)
+    numbers = choose_factors(table, choose, limit)
+    origin = RowTable(place, KIND)
+    _check_rows(table, origin, opened)
+    first = first_target(origin, opened)
+    tops = {factor: _tops(table, factor, first, opened, rows) for factor in numbers}
+    shown = np.unique(np.concatenate([[NO_ROW], *(ids for ids, _ in tops.values())]))[1:].astype(np.int64)
+    tiles = dict(_tiles(opened, shown))
+    cards = []
+    for factor in numbers:
+        ids, values = tops[factor]
+        examples = tuple(zip(values.tolist(), (tiles[row] for row in ids.tolist()), strict=True))
+        frequency, mean = float(table.frequencies[factor]), float(table.mean_values[factor])
+        cards.append(FactorCard(factor, frequency, int(table.counts[factor]), mean, examples))
+    sheet = FactorSheet(str(place), str(opened.location), opened.modality, choose, table, tuple(cards))
+    data = render_sheet(sheet).encode("utf-8", "replace")
+    page.write_bytes(data)
+    alive = int((table.counts > 0).sum())
+    figures = {"alive": alive, "dead": len(table.counts) - alive, "rows": len(shown), "bytes": len(data)}
+    return {"sheet": str(page), "factors": numbers, **figures}
+
+
+def choose_factors(table: FactorTable, choose: str, limit: int) -> list[int]:
+    """The factors that a choice names, see `write_factor_sheet`.
+
+    Raises:
+        UsageError: it is neither a group nor numbers of factors that there are.
+    """
+    alive = np.flatnonzero(table.counts > 0)
+    order = {"frequent": -table.counts[alive], "rare": table.counts[alive], "all": alive}
+    if choose in order:
+        return [int(j) for j in alive[np.lexsort((alive, order[choose]))][:limit]]
+    names = [name.strip() for name in choose.split(",")]
+    last = len(table.counts) - 1
+    if not all(name.isdecimal() and int(name) <= last for name in names):
+        raise UsageError(f"no such factors: {choose!r}", f"give {', '.join(GROUPS)}, or numbers from 0 to {last}: 3,17")
+    return list(dict.fromkeys(int(name) for name in names))
+
+
+def _tops(table: FactorTable, factor: int, first: int, pool: Pool, rows: int) -> tuple[Int64Array, Any]:
+    """A factor's top rows as row_ids of the pool, and their values; merged targets may have rows of other pools."""
+    ids, values = table.top(factor)
+    mine = (ids >= first) & (ids < first + len(pool))
+    return ids[mine][:rows] - first, values[mine][:rows]
+
+
+def _check_rows(table: FactorTable, place: RowTable, pool: Pool) -> None:
+    """A table that names no pools must at least fit."""
+    last = int(table.top_rows.max(initial=NO_ROW))
+    if place.manifest.summary.get("pools") is None and last >= len(pool):
+        raise InputError(
+            f"the factors at {place.location} are of rows up to {last}, {pool.location} has {len(pool)}",
+            "give the pool that was scored",
+        )
+
+
+def _tiles(pool: Pool, row_ids: Int64Array) -> Iterator[tuple[int, Tile]]:
+    """What is shown of each row, a few hundred read at a time."""
+    for first in range(0, len(row_ids), _READ_ROWS):
+        table = pool.read(row_ids[first : first + _READ_ROWS], [pool.modality, "key"])
+        samples, keys = table.column(pool.modality), table.column("key").to_pylist()
+        for row, key, sample in zip(table.column("row_id").to_pylist(), keys, samples, strict=True):
+            yield row, _tile(pool.modality, key, sample.as_py())
+
+
+def _tile(modality: str, key: str, sample: Any) -> Tile:
+    if modality == "text":
+        cut = len(sample) > _TEXT_LENGTH
+        return Tile(key, text=sample[:_TEXT_LENGTH].rstrip() + "\N{HORIZONTAL ELLIPSIS}" if cut else sample)
+    try:
+        return small_picture(key, sample)
+    except ImageError as error:
+        return Tile(key, text=f"not readable: {error.reason}")
+
+
+def small_picture(key: str, data: bytes) -> Tile:
+    """An image, made small and encoded anew as a data URI.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    image = decode_image(data)
+    image.thumbnail((_SIDE, _SIDE))
+    kind = "PNG" if max(image.size) <= _LOSSLESS else "JPEG"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return Tile(key, picture=f"data:image/{kind.lower()};base64,{content}", size=image.size)
