@@ -57,8 +57,8 @@ class EpochPlan:
 
     Blocks come in shuffled order. `window_blocks` blocks that follow one another are a window, whose rows are shuffled.
     Global batches are cut from that sequence. Inside a batch the rows are spread: sorted, then taken in bit-reversed
-    order, so that every W-th of them is a run of neighbours where W is a power of two. A rank then reads about a W-th of
-    a window's blocks instead of all, while the batch stays the same set of rows.
+    order, so that every W-th of them is a run of neighbours where W is a power of two. A rank then reads about a
+    W-th of a window's blocks instead of all, while the batch stays the same set of rows.
 
     Args:
         subset: the rows.
@@ -73,9 +73,7 @@ class EpochPlan:
         global_batch, seed, epoch: what the order was made from.
     """
 
-    def __init__(
-        self, subset: Subset, *, seed: int, global_batch: int, bounds: Int64Array, window_blocks: int
-    ) -> None:
+    def __init__(self, subset: Subset, *, seed: int, global_batch: int, bounds: Int64Array, window_blocks: int) -> None:
         self._subset, self._bounds = subset, bounds
         self.seed, self.epoch, self.global_batch = seed, subset.epoch, global_batch
         self.rows = len(subset.row_ids)
@@ -125,7 +123,7 @@ class EpochPlan:
         if start >= self.rows:
             return
         window = int(np.searchsorted(self._window_starts, start, side="right")) - 1
-        held = self._window(window)[start - self._window_starts[window] :]
+        held: Int64Array = self._window(window)[start - self._window_starts[window] :]
         for first in range(start, self.rows, self.global_batch):
             size = min(self.global_batch, self.rows - first)
             parts = [held]
@@ -160,7 +158,7 @@ class EpochPlan:
 def _spread(size: int) -> Int64Array:
     """The numbers below `size` in the order of their ranks in the van der Corput sequence of base 2."""
     index = np.arange(size, dtype=np.int64)
-    reversed_bits = np.zeros_like(index)
+    reversed_bits: Int64Array = np.zeros(size, dtype=np.int64)
     for bit in range(max(1, (size - 1).bit_length())):
         reversed_bits = (reversed_bits << 1) | ((index >> bit) & 1)
     ranks: Int64Array = np.argsort(np.argsort(reversed_bits))

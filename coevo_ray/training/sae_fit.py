@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import ray.train
 import ray.train.torch
 import torch
@@ -157,7 +158,7 @@ class _Loss(torch.nn.Module):
         return self.sae.loss(features)
 
 
-def _to_tensors(rows: Any, random: np.random.Generator) -> dict[str, torch.Tensor]:
+def _to_tensors(rows: Any, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
     return {"target": torch.from_numpy(vectors(rows.column("target")))}
 
 
