@@ -26,7 +26,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.batch import Batch, Tensors, Transform, ahead, on_device
 from coevo_ray.training.feed_reading import Work, read_windows
-from coevo_ray.training.feed_workers import MakerProcesses
+from coevo_ray.training.feed_workers import MakerProcesses, Packed
 from coevo_ray.training.images import PerImage
 from coevo_ray.training.place import worker_device, worker_place
 
@@ -182,7 +182,7 @@ class Feed:
             return
         if self._makers is None:
             self._makers = MakerProcesses(self.transform, self.workers)
-        waiting: deque[tuple[Work, Future[Tensors]]] = deque()
+        waiting: deque[tuple[Work, Future[Packed]]] = deque()
         try:
             for work in works:
                 self.rows_made += len(work.step.row_ids)
@@ -196,7 +196,7 @@ class Feed:
                 future.cancel()
 
 
-def _finished(work: Work, future: Future[Tensors]) -> Batch:
+def _finished(work: Work, future: Future[Packed]) -> Batch:
     return _batch(work, MakerProcesses.result(future))
 
 

@@ -25,6 +25,10 @@ import torch.multiprocessing  # teaches multiprocessing to pass tensors through 
 from coevo_ray.errors import StoppedError, UsageError
 
 _LOOK_EVERY_S = 1.0
+# Shared memory costs a connection between the processes for each tensor; smaller ones are copied faster than that.
+_SHARED_BYTES = 1 << 16
+_COPIED_TYPES = (torch.int64, torch.float32, torch.uint8)
+Packed = dict[str, torch.Tensor | npt.NDArray[Any]]
 _transform: Any = None
 
 
@@ -57,7 +61,7 @@ class MakerProcesses:
         )
         self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
-    def make(self, rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> Future[dict[str, torch.Tensor]]:
+    def make(self, rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> Future[Packed]:
         """Hands rows to the next free process.
 
         Raises:
@@ -69,7 +73,7 @@ class MakerProcesses:
             raise _died() from error
 
     @staticmethod
-    def result(future: Future[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def result(future: Future[Packed]) -> dict[str, torch.Tensor]:
         """The tensors; waits for them.
 
         Raises:
@@ -77,9 +81,10 @@ class MakerProcesses:
             CoevoError: what the transform raised.
         """
         try:
-            return future.result()
+            made = future.result()
         except BrokenProcessPool as error:
             raise _died() from error
+        return {name: x if isinstance(x, torch.Tensor) else torch.from_numpy(x) for name, x in made.items()}
 
     def close(self) -> None:
         """Ends the processes."""
@@ -109,6 +114,10 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _make(rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
+def _make(rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> Packed:
     made: dict[str, torch.Tensor] = _transform(rows, seeds)
-    return made
+    return {name: tensor.numpy() if _is_small(tensor) else tensor for name, tensor in made.items()}
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    return tensor.nbytes < _SHARED_BYTES and tensor.dtype in _COPIED_TYPES

@@ -43,13 +43,15 @@ class ImageTransform:
 
     def __call__(self, rows: pa.Table, seeds: Seeds) -> dict[str, torch.Tensor]:
         """Makes one batch."""
-        images = torch.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
+        images = np.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
         if self.augment != "none":
             images = shift(images, seeds, max(1, self.size // 8))
         if self.augment == "shift_flip":
-            mirrored = torch.from_numpy(_uniform(seeds, 2) < 0.5)
-            images[mirrored] = images[mirrored].flip(-1)
-        return {"image": scale_pixels(images.float()), **labels_of(rows)}
+            mirrored = _uniform(seeds, 2) < 0.5
+            images[mirrored] = images[mirrored, ..., ::-1]
+        # As `scale_pixels`, by numpy: torch's threads would take the cores from the training loop's.
+        scaled = np.subtract(images, _MEAN.numpy(), dtype=np.float32)
+        return {"image": torch.from_numpy(np.divide(scaled, _STD.numpy(), out=scaled)), **labels_of(rows)}
 
 
 class PerImage:
@@ -75,6 +77,7 @@ class PerImage:
         if receives not in ("tensor", "pil"):
             raise UsageError(f"a transform cannot receive {receives!r}", 'use "tensor" or "pil"')
         self.transform, self.receives = transform, receives
+        self._torch_alone = draws_from_torch_alone(transform)
 
     def __call__(self, rows: pa.Table, seeds: Seeds) -> dict[str, torch.Tensor]:
         """Makes one batch."""
@@ -93,14 +96,23 @@ class PerImage:
             return decode_pixels(data)
         image = decode_image(data) if self.receives == "pil" else decode_pixels(data)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also look after every GPU: a hundredfold
-        python_random.seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what transforms of others draw from
+        if not self._torch_alone:  # a tenth of the time of a small image
+            python_random.seed(seed)
+            np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what transforms of others draw from
         made = self.transform(image)
         if not isinstance(made, torch.Tensor):
             raise UsageError(
                 f"the transform returned {type(made).__name__}, not a tensor", "end it with v2.ToImage() and v2.ToDtype"
             )
         return made
+
+
+def draws_from_torch_alone(transform: Any) -> bool:
+    """Whether a transform is made of torchvision's v2 transforms alone, which use torch's generator and no other."""
+    kind = type(transform)
+    if not kind.__module__.startswith("torchvision.transforms.v2.") or kind.__name__ == "Lambda":
+        return False
+    return all(draws_from_torch_alone(part) for part in getattr(transform, "transforms", []))
 
 
 def decode_pixels(data: bytes) -> torch.Tensor:
@@ -120,10 +132,10 @@ def decode_pixels(data: bytes) -> torch.Tensor:
                 return pixels
         except RuntimeError:
             pass  # Pillow can do more, and says what is wrong
-    return _channels_first(np.array(decode_image(data)))
+    return torch.from_numpy(np.array(decode_image(data))).permute(2, 0, 1)
 
 
-def decode_square(data: bytes, size: int) -> torch.Tensor:
+def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:
     """Decodes an image and makes it square, as `pool.images.resized` does.
 
     Returns:
@@ -133,9 +145,10 @@ def decode_square(data: bytes, size: int) -> torch.Tensor:
         ImageError: it cannot be decoded.
     """
     pixels = decode_pixels(data)
-    if pixels.shape[1:] == (size, size):
-        return pixels
-    return _channels_first(resized(Image.fromarray(pixels.permute(1, 2, 0).numpy()), size))
+    if pixels.shape[1:] != (size, size):
+        return resized(Image.fromarray(pixels.permute(1, 2, 0).numpy()), size).transpose(2, 0, 1)
+    square: npt.NDArray[np.uint8] = pixels.numpy()
+    return square
 
 
 def labels_of(rows: pa.Table) -> dict[str, torch.Tensor]:
@@ -150,7 +163,7 @@ def scale_pixels(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels - _MEAN.to(pixels.device)) / _STD.to(pixels.device)
 
 
-def shift(images: torch.Tensor, seeds: Seeds, by: int) -> torch.Tensor:
+def shift(images: npt.NDArray[np.uint8], seeds: Seeds, by: int) -> npt.NDArray[np.uint8]:
     """Moves each image by up to `by` pixels in both directions, as its seed says; the border is reflected.
 
     Args:
@@ -159,20 +172,17 @@ def shift(images: torch.Tensor, seeds: Seeds, by: int) -> torch.Tensor:
         by: pixels, below s.
     """
     rows, size = len(images), images.shape[-1]
-    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (by, by), (by, by)), mode="reflect")
+    padded = np.pad(images, ((0, 0), (0, 0), (by, by), (by, by)), mode="reflect")
     down, right = ((_uniform(seeds, draw) * (2 * by + 1)).astype(np.int64) for draw in (0, 1))
     y = (down[:, None] + np.arange(size))[:, None, :, None]
     x = (right[:, None] + np.arange(size))[:, None, None, :]
-    return torch.from_numpy(padded[np.arange(rows)[:, None, None, None], np.arange(3)[None, :, None, None], y, x])
+    moved: npt.NDArray[np.uint8] = padded[np.arange(rows)[:, None, None, None], np.arange(3)[None, :, None, None], y, x]
+    return moved
 
 
 def _uniform(seeds: Seeds, draw: int) -> npt.NDArray[np.float64]:
     """float64[rows] in [0, 1): the so-manieth number of each row."""
     return (hash_rows(seeds.view(np.int64), draw) >> np.uint64(11)) / 2.0**53
-
-
-def _channels_first(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 @contextmanager

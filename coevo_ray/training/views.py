@@ -92,7 +92,8 @@ class Decode:
 
     def __call__(self, rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
         """Makes one batch."""
-        tensors = {"image": torch.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])}
+        images = np.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
+        tensors = {"image": torch.from_numpy(images)}
         if "target" in rows.column_names:
             tensors["target"] = torch.from_numpy(vectors(rows.column("target")))
         return tensors
