@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision import io as torchvision_io
 
 from coevo_ray.core.rows import hash_rows
 from coevo_ray.errors import InputError, UsageError
@@ -22,6 +22,10 @@ from coevo_ray.pool.images import decode_image, resized
 _MEAN = torch.tensor([123.7, 116.3, 103.5]).view(1, 3, 1, 1)
 _STD = torch.tensor([58.4, 57.1, 57.4]).view(1, 3, 1, 1)
 _JPEG = b"\xff\xd8\xff"
+# The operator below torchvision.io.decode_jpeg: torchvision 0.29 warns at each call of that function that it will go. A
+# build or version without it leaves JPEG to Pillow, with the same pixels.
+_decode_jpeg: Any = getattr(torch.ops.image, "decode_jpeg", None)
+_UNCHANGED: int = torchvision_io.ImageReadMode.UNCHANGED.value
 
 Seeds = npt.NDArray[np.uint64]
 
@@ -124,10 +128,10 @@ def decode_pixels(data: bytes) -> torch.Tensor:
     Raises:
         ImageError: it cannot be decoded.
     """
-    if data[:3] == _JPEG:
+    if _decode_jpeg is not None and data[:3] == _JPEG:
         try:
             encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())  # torch warns of read-only memory
-            pixels: torch.Tensor = decode_jpeg(encoded, mode=ImageReadMode.UNCHANGED, apply_exif_orientation=True)
+            pixels: torch.Tensor = _decode_jpeg(encoded, _UNCHANGED, True)  # True: upright as EXIF says
             if len(pixels) == 3:
                 return pixels
         except RuntimeError:

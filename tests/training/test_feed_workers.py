@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,10 +96,10 @@ def test_a_process_that_is_killed_stops_the_epoch(place: str) -> None:
 
 
 def test_what_cannot_travel_is_refused(place: str) -> None:
-    with Path(__file__).open() as file:
-        feed = Feed.of_images(place, lambda image: file, global_batch=16, workers=1)
-        with pytest.raises(UsageError, match="cannot be sent"):
-            next(feed.epoch(Subset(0, np.arange(ROWS))))
+    lock = threading.Lock()
+    feed = Feed.of_images(place, lambda image: lock, global_batch=16, workers=1)
+    with pytest.raises(UsageError, match="cannot be sent"):
+        next(feed.epoch(Subset(0, np.arange(ROWS))))
 
 
 def test_images_of_several_sizes_are_refused(place: str) -> None:
@@ -134,9 +135,9 @@ def test_workers_killed_in_an_epoch_resume_with_no_row_lost_or_repeated(place: s
     assert 3 <= steps < 19
     done = [row for log in logs for record in records(log)[:steps] for row in record["rows"]]
     offset = int(records(logs[0])[steps - 1]["offset"])  # type: ignore[call-overload]
-    for rank in range(3):
-        after = start(place, tmp_path / f"after{rank}", rank, 3, offset)
-        assert after.wait(100) == 0, after.err.read_text()
+    others = [start(place, tmp_path / f"after{rank}", rank, 3, offset) for rank in range(3)]
+    for rank, other in enumerate(others):
+        assert other.wait(100) == 0, other.err.read_text()
         done += [row for record in records(tmp_path / f"after{rank}") for row in record["rows"]]
     assert sorted(done) == list(range(0, ROWS, 2))
 
