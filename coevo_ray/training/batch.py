@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ Tensors = dict[str, torch.Tensor]
 Transform = Callable[[pa.Table, npt.NDArray[np.uint64]], Tensors]
 Item = TypeVar("Item")
 _END = object()
+_shared = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ class Batch:
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.tensors[name]
+
+
+def share_new_tensors() -> None:
+    """From now on `new_tensor` takes shared memory: called in processes that make tensors for others."""
+    global _shared
+    _shared = True
+
+
+def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """An uninitialised tensor for a batch; where another process will have it, in memory that needs no copy."""
+    if not _shared:
+        return torch.empty(shape, dtype=dtype)
+    # As torch's own collate does in a DataLoader's workers.
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize, device="cpu")
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:

@@ -23,6 +23,7 @@ import torch
 import torch.multiprocessing  # teaches multiprocessing to pass tensors through shared memory
 
 from coevo_ray.errors import StoppedError, UsageError
+from coevo_ray.training.batch import share_new_tensors
 
 _LOOK_EVERY_S = 1.0
 # Shared memory costs a connection between the processes for each tensor; smaller ones are copied faster than that.
@@ -104,6 +105,7 @@ def _start(packed: bytes, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process ends it
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)  # there is a process for each core that was meant
+    share_new_tensors()
     _transform = pickle.loads(packed)
 
 

@@ -17,6 +17,7 @@ from torchvision import io as torchvision_io
 from coevo_ray.core.rows import hash_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.images import decode_image, resized
+from coevo_ray.training.batch import new_tensor
 
 # ImageNet's statistics in 0..255 units; a fixed choice, so that nothing has to be measured before training.
 _MEAN = torch.tensor([123.7, 116.3, 103.5]).view(1, 3, 1, 1)
@@ -54,8 +55,10 @@ class ImageTransform:
             mirrored = _uniform(seeds, 2) < 0.5
             images[mirrored] = images[mirrored, ..., ::-1]
         # As `scale_pixels`, by numpy: torch's threads would take the cores from the training loop's.
-        scaled = np.subtract(images, _MEAN.numpy(), dtype=np.float32)
-        return {"image": torch.from_numpy(np.divide(scaled, _STD.numpy(), out=scaled)), **labels_of(rows)}
+        scaled = new_tensor(images.shape, torch.float32)
+        np.subtract(images, _MEAN.numpy(), out=scaled.numpy())
+        np.divide(scaled.numpy(), _STD.numpy(), out=scaled.numpy())
+        return {"image": scaled, **labels_of(rows)}
 
 
 class PerImage:
@@ -93,7 +96,8 @@ class PerImage:
         if len(shapes) > 1:
             found = " and ".join(map(str, sorted(shapes)[:2]))
             raise InputError(f"images of a batch have shapes {found}", "let the transform resize or crop to one size")
-        return {"image": torch.stack(images), **labels_of(rows)}
+        made = new_tensor((len(images), *images[0].shape), images[0].dtype)
+        return {"image": torch.stack(images, out=made), **labels_of(rows)}
 
     def _image(self, data: bytes, seed: int) -> torch.Tensor:
         if self.transform is None:
