@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.common import in_child, middle, spread
+from benchmarks.feed import relative_times
 
 _ROOT = Path(__file__).parent.parent
 
@@ -53,6 +54,28 @@ def test_ingest_gives_its_keys() -> None:
         assert mode["peak_bytes_per_row"] > 16  # the hashes alone
         assert 0 < mode["names_bytes_per_row"] < 10
     assert result["peak_bytes_per_row"] == result["by_mode"]["key"]["peak_bytes_per_row"]
+
+
+@pytest.mark.slow
+def test_feed_gives_its_keys() -> None:
+    result = _run("feed", "--rows", "600", "--copies", "2", "--workers", "1")
+    assert result["rows"] == {"small": 600, "large": 1200}
+    for key in ("relative_epoch_time", "relative_epoch_time_small"):
+        assert result[key].keys() == {"0.1", "0.3", "0.5", "0.7"}
+        assert min(result[key].values()) > 0
+    assert result["ratio_to_dataloader"] > 0
+    assert result["peak_ratio"] == round(result["peak_bytes"]["large"] / result["peak_bytes"]["small"], 3)
+    for rows, pool in ((600, "small"), (1200, "large")):
+        counts = result["counts"][pool]
+        assert {share: c["rows_made"] for share, c in counts.items()} == {s: round(float(s) * rows) for s in counts}
+        assert counts["0.1"]["groups_read"] <= counts["1.0"]["groups_read"]
+    assert result["rows_per_s"]["ours"].keys() == result["rows_per_s"]["loader"].keys() == {"0", "1"}
+    assert result["workers"] in (0, 1)
+
+
+def test_relative_epoch_times_are_of_medians() -> None:
+    times = relative_times({"0.1": [1.0, 9.0, 2.0], "0.5": [5.0], "1.0": [8.0, 10.0, 12.0]})
+    assert times == {"0.1": 0.2, "0.5": 0.5}
 
 
 @pytest.mark.slow

@@ -5,8 +5,11 @@ The pool, targets, codes and scores are all row tables. A row group without a wa
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,18 @@ from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
 
 Int64Array = npt.NDArray[np.int64]
-_OPEN_FILES = 32
+_OPEN_FILES = 128
+# Files of a far store that are read at a time: each request waits long for its first byte.
+_FAR_READERS = 16
+
+
+@dataclass(frozen=True)
+class _Open:
+    """An open file with the smallest and largest row_id of each of its row groups."""
+
+    file: pq.ParquetFile
+    lows: Int64Array
+    highs: Int64Array
 
 
 class RowTable:
@@ -31,7 +45,8 @@ class RowTable:
         prefix: how the names of its files begin, where an artifact holds more than one table.
 
     Attributes:
-        bytes_read: compressed bytes of the row groups that `read` has taken from the store so far.
+        bytes_read: compressed bytes of the row groups that `read` and `read_range` have taken from the store so far.
+        groups_read: how many row groups that were.
 
     Raises:
         InputError: there is no such artifact, or its files overlap.
@@ -46,8 +61,9 @@ class RowTable:
         self._last: Int64Array = np.array([f.last_row_id for f in self.files], dtype=np.int64)
         if (self._first[1:] <= self._last[:-1]).any():
             raise InputError(f"files of {location} overlap in row_id", "the artifact is damaged; make it anew")
-        self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
-        self.bytes_read = 0
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+        self.bytes_read = self.groups_read = 0
 
     def __len__(self) -> int:
         return sum(f.rows for f in self.files)
@@ -68,11 +84,14 @@ class RowTable:
         Raises:
             InputError: a row or a column is not there.
         """
-        parts: list[pa.Table] = []
-        for index in np.unique(np.searchsorted(self._last, row_ids)):
-            if index < len(self.files):
-                low, high = np.searchsorted(row_ids, [self._first[index], self._last[index] + 1])
-                parts.extend(self._read_groups(int(index), row_ids[low:high], columns))
+        inside = row_ids[row_ids <= self._last[-1]] if self.files else row_ids[:0]
+        indices = np.unique(np.searchsorted(self._last, inside)).tolist()
+        if self.location.is_local or len(indices) < 2:
+            parts = [part for index in indices for part in self._read_file(index, inside, columns)]
+        else:
+            with ThreadPoolExecutor(min(_FAR_READERS, len(indices))) as threads:
+                far = threads.map(lambda index: self._read_file(index, inside, columns), indices)
+                parts = [part for file_parts in far for part in file_parts]
         found = sum(part.num_rows for part in parts)
         if found != len(row_ids):
             raise InputError(
@@ -96,7 +115,7 @@ class RowTable:
 
     def scan(self, columns: list[str]) -> pa.Table:
         """All rows of some columns in row_id order."""
-        tables = [self._file(i).read(columns=self._checked(i, columns)) for i in range(len(self.files))]
+        tables = [self._file(i).file.read(columns=self._checked(i, columns)) for i in range(len(self.files))]
         return pa.concat_tables(tables) if tables else self._empty(columns)
 
     def schema(self) -> pa.Schema:
@@ -122,59 +141,71 @@ class RowTable:
     def iter_file(self, index: int, columns: list[str]) -> Iterator[pa.Table]:
         """The row groups of one file, one table each."""
         names = self._checked(index, _with_row_id(columns))
-        file = self._file(index)
-        for group in range(file.metadata.num_row_groups):
-            yield file.read_row_group(group, columns=names)
+        opened = self._file(index)
+        for group in range(len(opened.lows)):
+            yield opened.file.read_row_group(group, columns=names)
 
     def block_starts(self) -> Int64Array:
-        """First row_id of every row group (assuming dense ids inside a file): the feed's blocks."""
-        starts = [np.arange(f.first_row_id, f.last_row_id + 1, max(1, f.group_rows)) for f in self.files]
+        """First row_id of every row group: the feed's blocks. Where a file has gaps, of about every row group."""
+        starts = []
+        for f in self.files:
+            span = f.last_row_id + 1 - f.first_row_id
+            starts.append(np.arange(f.first_row_id, f.last_row_id + 1, max(1, f.group_rows * span // f.rows)))
         return np.concatenate(starts).astype(np.int64) if starts else np.zeros(0, dtype=np.int64)
 
-    def _read_groups(self, index: int, wanted: Int64Array, columns: list[str]) -> Iterator[pa.Table]:
-        file = self._file(index)
+    def _read_file(self, index: int, row_ids: Int64Array, columns: list[str]) -> list[pa.Table]:
+        """Those of some rows that are in one file, a table for each row group that has any."""
+        low, high = np.searchsorted(row_ids, [self._first[index], self._last[index] + 1])
+        wanted = row_ids[low:high]
         names = self._checked(index, _with_row_id(columns))
-        position = file.schema_arrow.names.index("row_id")
-        for group in range(file.metadata.num_row_groups):
-            statistics = file.metadata.row_group(group).column(position).statistics
-            low, high = np.searchsorted(wanted, [statistics.min, statistics.max + 1])
-            if low == high:
-                continue
-            table = self._group(file, group, names)
+        opened, parts = self._file(index), []
+        starts = np.searchsorted(wanted, opened.lows)
+        stops = np.searchsorted(wanted, opened.highs, side="right")
+        for group in np.flatnonzero(starts < stops).tolist():
+            table = self._group(opened, group, names)
             have = table.column("row_id").to_numpy()
-            yield table.take(np.flatnonzero(np.isin(have, wanted[low:high], assume_unique=True)))
+            mine = wanted[starts[group] : stops[group]]
+            if len(mine) < len(have):
+                places = np.minimum(np.searchsorted(have, mine), len(have) - 1)
+                table = table.take(places[have[places] == mine])
+            parts.append(table)
+        return parts
 
     def _groups_between(self, index: int, first: int, last: int, names: list[str]) -> Iterator[pa.Table]:
-        file = self._file(index)
+        opened = self._file(index)
         self._checked(index, names)
-        position = file.schema_arrow.names.index("row_id")
-        for group in range(file.metadata.num_row_groups):
-            statistics = file.metadata.row_group(group).column(position).statistics
-            if statistics.max >= first and statistics.min <= last:
-                yield self._group(file, group, names)
+        for group in np.flatnonzero((opened.highs >= first) & (opened.lows <= last)).tolist():
+            yield self._group(opened, group, names)
 
-    def _group(self, file: pq.ParquetFile, group: int, names: list[str]) -> pa.Table:
-        metadata, wanted = file.metadata.row_group(group), set(names)
+    def _group(self, opened: _Open, group: int, names: list[str]) -> pa.Table:
+        metadata, wanted = opened.file.metadata.row_group(group), set(names)
         columns = (metadata.column(i) for i in range(metadata.num_columns))
-        self.bytes_read += sum(c.total_compressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
-        return file.read_row_group(group, columns=names)
+        compressed = sum(c.total_compressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
+        with self._lock:
+            self.bytes_read += compressed
+            self.groups_read += 1
+        # A row group is small: on a local disk, threads and read-ahead cost more than they save.
+        return opened.file.read_row_group(group, columns=names, use_threads=False)
 
-    def _file(self, index: int) -> pq.ParquetFile:
-        if index in self._open:
-            self._open.move_to_end(index)
-            return self._open[index]
+    def _file(self, index: int) -> _Open:
+        with self._lock:
+            if index in self._open:
+                self._open.move_to_end(index)
+                return self._open[index]
         location = self.location.child(self.files[index].path)
         try:
-            file = pq.ParquetFile(location.path, filesystem=location.file_system, pre_buffer=True)
+            file = pq.ParquetFile(location.path, filesystem=location.file_system, pre_buffer=not self.location.is_local)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"cannot read {location}: {error}", "the artifact is damaged; make it anew") from error
-        self._open[index] = file
-        if len(self._open) > _OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
-        return file
+        opened = _Open(file, *_group_ranges(file))
+        with self._lock:
+            self._open[index] = opened
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)  # another thread may still read it: it closes with its last reader
+        return opened
 
     def _checked(self, index: int, columns: list[str]) -> list[str]:
-        have = self._file(index).schema_arrow.names
+        have = self._file(index).file.schema_arrow.names
         missing = [c for c in columns if c not in have]
         if missing:
             raise InputError(f"{self.location} has no column {missing}", f"its columns are {have}")
@@ -183,7 +214,14 @@ class RowTable:
     def _empty(self, columns: list[str]) -> pa.Table:
         if not self.files:
             return pa.table({name: pa.array([], pa.int64()) for name in columns})
-        return self._file(0).schema_arrow.empty_table().select(self._checked(0, columns))
+        return self._file(0).file.schema_arrow.empty_table().select(self._checked(0, columns))
+
+
+def _group_ranges(file: pq.ParquetFile) -> tuple[Int64Array, Int64Array]:
+    position = file.schema_arrow.names.index("row_id")
+    groups = (file.metadata.row_group(g).column(position).statistics for g in range(file.metadata.num_row_groups))
+    ranges = np.array([(s.min, s.max) for s in groups], dtype=np.int64).reshape(-1, 2)
+    return ranges[:, 0], ranges[:, 1]
 
 
 def _reopen(kind: type[RowTable], location: Location, prefix: str) -> RowTable:

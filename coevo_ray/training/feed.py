@@ -3,58 +3,63 @@
 The order of an epoch is fixed by (seed, epoch, subset) alone; rank r of W takes every W-th row of each global batch, so
 all ranks make the same number of steps whatever their number is. Rows outside the subset are neither decoded nor moved,
 and a row group without a selected row is not read.
+
+Reading, making tensors and copying them to a GPU go on side by side, each a little ahead of the next.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from coevo_ray.core.epoch_plan import EpochPlan, RankBatch, Subset, plan_epoch
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.epoch_plan import EpochPlan, Subset, plan_epoch
+from coevo_ray.core.rows import hash_rows
+from coevo_ray.errors import InputError
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.batch import Batch, Tensors, Transform, ahead, on_device
+from coevo_ray.training.feed_reading import Work, read_windows
+from coevo_ray.training.feed_workers import MakerProcesses, Packed
+from coevo_ray.training.images import PerImage
+from coevo_ray.training.place import worker_device, worker_place
 
-Tensors = dict[str, torch.Tensor]
-Transform = Callable[[pa.Table, np.random.Generator], Tensors]
+__all__ = ["Batch", "Feed", "Tensors", "Transform"]
 
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's part of a global batch.
-
-    Attributes:
-        tensors: what the transform made of the rows, first dimension rows.
-        row_ids: int64[rows].
-        weights: float32[rows]; 0 for padding, which repeats a row so that all ranks have equal shapes.
-        offset: global samples of the epoch that are done after this batch.
-        global_rows: real rows of the global batch; dividing the weighted sum of losses by it, times the number
-            of workers, makes DDP's mean gradient independent of that number.
-    """
-
-    tensors: Tensors
-    row_ids: Int64Array
-    weights: torch.Tensor
-    offset: int
-    global_rows: int
+_WINDOW_BYTES = 256 << 20
 
 
 class Feed:
     """Batches of a row table, by epoch.
 
+    Memory is bounded by two windows and `prefetch` batches, whatever the table's size. A window's rows come from
+    `window_blocks` row groups: where neighbouring rows are alike, as in a pool whose folders are classes, a larger
+    window mixes better. Over W workers each holds about a W-th of it.
+
     Args:
         table: pool, targets or any other row table.
         columns: columns that the transform needs.
-        transform: makes tensors of some rows; gets a generator for augmentation.
+        transform: makes tensors of some rows. It gets the rows, with `row_id`, and uint64[rows] seeds, which
+            follow from (seed, epoch, row_id) alone. For map-style transforms see `of_images`.
         global_batch: rows of a batch over all workers.
         seed: seed of the order and of augmentation.
-        window_blocks: row groups among which rows are shuffled; bounds memory.
-        prefetch: batches that are made ahead in a thread; 0 makes them when asked.
+        window_blocks: row groups among which rows are shuffled, at most; fewer where they hold more than 256 MiB.
+        prefetch: batches that are made ahead; 0 reads and makes them when asked.
+        workers: processes that make tensors; 0 makes them in a thread of this process. They start with the first epoch
+            and stay until `close`. Scripts need the usual `if __name__ == "__main__"` guard, the transform must pickle.
+        device: where tensors arrive, copied from pinned memory on a stream of its own if it is a GPU.
+
+    Attributes:
+        rows_made: rows that the transform has been given so far, padding included.
+
+    Raises:
+        InputError: a size is out of range.
     """
 
     def __init__(
@@ -65,14 +70,58 @@ class Feed:
         *,
         global_batch: int,
         seed: int,
-        window_blocks: int = 16,
+        window_blocks: int = 32,
         prefetch: int = 4,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
+        if min(global_batch, window_blocks, prefetch + 1, workers + 1) < 1:
+            sizes = f"global batch {global_batch}, window {window_blocks}, prefetch {prefetch}, workers {workers}"
+            raise InputError(sizes, "the first two must be 1 or more, the others 0 or more")
         self.table, self.columns, self.transform = table, columns, transform
         self.global_batch, self.seed = global_batch, seed
-        self.window_blocks, self.prefetch = window_blocks, prefetch
+        self.prefetch, self.workers, self.device = prefetch, workers, torch.device(device)
         self.rows_made = 0
         self._blocks = table.block_starts()
+        block_bytes = sum(f.bytes for f in table.files) // max(1, len(self._blocks))
+        self.window_blocks = max(1, min(window_blocks, _WINDOW_BYTES // max(1, block_bytes)))
+        self._makers: MakerProcesses | None = None
+
+    @classmethod
+    def of_images(
+        cls,
+        pool: Pool | str | os.PathLike[str],
+        transform: Any = None,
+        *,
+        global_batch: int,
+        seed: int = 0,
+        receives: str = "tensor",
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> Feed:
+        """A feed of a pool's images and labels, for a training loop of your own.
+
+        Batches have `image`, what the transform made, stacked, and `label` int64[rows], -1 where a row has none.
+
+        Args:
+            pool: the pool, or its path or URI.
+            transform: any function of one image, for instance from torchvision.transforms.v2, that returns a tensor.
+                Its random numbers follow from (seed, epoch, row_id), see `PerImage`.
+            global_batch: rows of a batch over all workers.
+            seed: seed of the order and of augmentation.
+            receives: "tensor": the transform gets uint8[3, h, w]; "pil": an RGB image of Pillow.
+            device: where tensors arrive; None is the device of this Ray Train worker, outside of one the CPU.
+            options: as in `Feed`.
+
+        Raises:
+            InputError: there is no pool, or it holds texts.
+        """
+        opened = pool if isinstance(pool, Pool) else Pool(Location.parse(pool))
+        if opened.modality != "image":
+            raise InputError(f"the pool at {opened.location} holds texts", "make a Feed with a transform of your own")
+        made = PerImage(transform, receives=receives)
+        place = worker_device() if device is None else device
+        return cls(opened, ["image", "label"], made, global_batch=global_batch, seed=seed, device=place, **options)
 
     def plan(self, subset: Subset) -> EpochPlan:
         """The global order of an epoch; the same in every process.
@@ -84,74 +133,73 @@ class Feed:
             subset,
             seed=self.seed,
             global_batch=self.global_batch,
-            block_rows=self._blocks,
+            block_starts=self._blocks,
             window_blocks=self.window_blocks,
         )
 
-    def epoch(self, subset: Subset, rank: int = 0, world_size: int = 1, start: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, subset: Subset, rank: int | None = None, world_size: int | None = None, start: int = 0
+    ) -> Iterator[Batch]:
         """One rank's batches of an epoch.
 
         Args:
             subset: rows and weights of the epoch.
-            rank, world_size: this worker's place.
-            start: global samples that are already done (a batch's `offset`).
+            rank, world_size: this worker's place; None is its place in Ray Train, outside of Ray Train the only one.
+            start: global samples that are already done (a batch's `offset`); their rows are not read again. The number
+                of workers may have changed since.
 
         Raises:
             InputError: the subset is empty, a row is not in the table, or `start` is not a batch's offset.
+            StoppedError: a process that makes tensors died.
         """
-        steps = list(self.plan(subset).rank_batches(rank, world_size, start))
-        batches = self._batches(steps, subset.epoch, rank, world_size)
-        return batches if self.prefetch == 0 else _ahead(batches, self.prefetch)
+        if rank is None or world_size is None:
+            rank, world_size = worker_place()
+        plan = self.plan(subset)
+        steps = plan.rank_batches(rank, world_size, start)
+        windows = read_windows(self.table, self.columns, plan, steps)
+        if self.prefetch:
+            windows = ahead(windows, 1)
+        works = (work for window in windows for work in window)
+        made = self._made(works, subset.epoch)
+        # A transform that draws from this process's generators must not do so while the training loop does.
+        shares_random = self.workers == 0 and getattr(self.transform, "global_random", False)
+        if self.prefetch and not shares_random:
+            made = ahead(made, self.prefetch)
+        return on_device(made, self.device)
 
-    def _batches(self, steps: list[RankBatch], epoch: int, rank: int, world_size: int) -> Iterator[Batch]:
-        # Steps of about one window are read together, so that each row group is read about once per rank.
-        group_rows = int(np.median(np.diff(self._blocks))) if len(self._blocks) > 1 else len(self.table)
-        span = max(1, group_rows * self.window_blocks // self.global_batch)
-        for first in range(0, len(steps), span):
-            window = steps[first : first + span]
-            wanted = np.unique(np.concatenate([step.row_ids for step in window]))
-            rows = self.table.read(wanted, self.columns)
-            for step in window:
-                random = np.random.default_rng([self.seed, epoch, step.offset, rank, world_size])
-                tensors = self.transform(rows.take(np.searchsorted(wanted, step.row_ids)), random)
-                self.rows_made += len(step.row_ids)
-                yield Batch(tensors, step.row_ids, torch.from_numpy(step.weights), step.offset, step.global_rows)
+    def close(self) -> None:
+        """Ends the processes that make tensors; a later epoch would start them again."""
+        if self._makers is not None:
+            self._makers.close()
+            self._makers = None
 
-
-_END = object()
-
-
-def _ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
-    """Makes batches in a thread, at most `depth` ahead; ends the thread when the reader stops early."""
-    ready: queue.Queue[object] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
+    def _made(self, works: Iterator[Work], epoch: int) -> Iterator[Batch]:
+        epoch_seed = int(hash_rows(np.array([epoch], dtype=np.int64), self.seed)[0])
+        if self.workers == 0:
+            for work in works:
+                self.rows_made += len(work.step.row_ids)
+                yield _batch(work, self.transform(work.rows, hash_rows(work.step.row_ids, epoch_seed)))
+            return
+        if self._makers is None:
+            self._makers = MakerProcesses(self.transform, self.workers)
+        waiting: deque[tuple[Work, Future[Packed]]] = deque()
         try:
-            for batch in batches:
-                if not put(batch):
-                    return
-            put(_END)
-        except BaseException as error:  # noqa: BLE001 - handed to the reader, who raises it
-            put(error)
+            for work in works:
+                self.rows_made += len(work.step.row_ids)
+                waiting.append((work, self._makers.make(work.rows, hash_rows(work.step.row_ids, epoch_seed))))
+                if len(waiting) > self.workers + 1:
+                    yield _finished(*waiting.popleft())
+            while waiting:
+                yield _finished(*waiting.popleft())
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
-    thread = threading.Thread(target=work, daemon=True, name="coevo-feed")
-    thread.start()
-    try:
-        while (item := ready.get()) is not _END:
-            if isinstance(item, BaseException):
-                raise item
-            assert isinstance(item, Batch)
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+
+def _finished(work: Work, future: Future[Packed]) -> Batch:
+    return _batch(work, MakerProcesses.result(future))
+
+
+def _batch(work: Work, tensors: Tensors) -> Batch:
+    step = work.step
+    return Batch(tensors, step.row_ids, torch.from_numpy(step.weights), step.offset, step.global_rows)

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import random as python_random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from PIL import Image
+from torchvision import io as torchvision_io
 
-from coevo_ray.pool.images import decode_resized
+from coevo_ray.core.rows import hash_rows
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.images import decode_image, resized
+from coevo_ray.training.batch import new_tensor
 
 # ImageNet's statistics in 0..255 units; a fixed choice, so that nothing has to be measured before training.
 _MEAN = torch.tensor([123.7, 116.3, 103.5]).view(1, 3, 1, 1)
 _STD = torch.tensor([58.4, 57.1, 57.4]).view(1, 3, 1, 1)
+_JPEG = b"\xff\xd8\xff"
+# The operator below torchvision.io.decode_jpeg: torchvision 0.29 warns at each call of that function that it will go. A
+# build or version without it leaves JPEG to Pillow, with the same pixels.
+_decode_jpeg: Any = getattr(torch.ops.image, "decode_jpeg", None)
+_UNCHANGED: int = torchvision_io.ImageReadMode.UNCHANGED.value
+
+Seeds = npt.NDArray[np.uint64]
 
 
 class ImageTransform:
-    """Feed transform: encoded images -> {"image": float32[b, 3, s, s]}.
+    """Feed transform: encoded images -> {"image": float32[b, 3, s, s]}, and int64[b] "label" where rows have them.
 
     Args:
         size: pixels of the square output.
-        augment: `shift` moves by up to an eighth of the size, `shift_flip` also mirrors half of the images.
+        augment: `shift` moves by up to an eighth of the size, `shift_flip` also mirrors half of the images. What
+            happens to an image follows from its seed alone.
 
     Raises:
         ImageError: an image cannot be decoded (when called).
@@ -30,15 +46,124 @@ class ImageTransform:
     def __init__(self, size: int, augment: Literal["none", "shift", "shift_flip"]) -> None:
         self.size, self.augment = size, augment
 
-    def __call__(self, rows: pa.Table, random: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: pa.Table, seeds: Seeds) -> dict[str, torch.Tensor]:
         """Makes one batch."""
-        images = np.stack([decode_resized(data.as_py(), self.size) for data in rows.column("image")])
+        images = np.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
         if self.augment != "none":
-            images = shift(images, random, max(1, self.size // 8))
+            images = shift(images, seeds, max(1, self.size // 8))
         if self.augment == "shift_flip":
-            mirrored = random.random(len(images)) < 0.5
-            images[mirrored] = images[mirrored, :, ::-1]
-        return {"image": scale_pixels(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float())}
+            mirrored = _uniform(seeds, 2) < 0.5
+            images[mirrored] = images[mirrored, ..., ::-1]
+        # As `scale_pixels`, by numpy: torch's threads would take the cores from the training loop's.
+        scaled = new_tensor(images.shape, torch.float32)
+        np.subtract(images, _MEAN.numpy(), out=scaled.numpy())
+        np.divide(scaled.numpy(), _STD.numpy(), out=scaled.numpy())
+        return {"image": scaled, **labels_of(rows)}
+
+
+class PerImage:
+    """Feed transform from a map-style one: a function of one image that returns a tensor.
+
+    Before each image the generators of torch, Python's `random` and numpy are seeded from the row's seed, so that what
+    happens to a row in an epoch depends neither on the batch nor on the number of workers. Without worker processes it
+    runs in the training loop's thread, and these generators are put back as they were after each batch.
+
+    Args:
+        transform: for instance from torchvision.transforms.v2; None gives the pixels.
+        receives: "tensor": it gets uint8[3, h, w]; "pil": an RGB image of Pillow.
+
+    Raises:
+        UsageError: `receives` is neither.
+        ImageError: an image cannot be decoded (when called).
+        InputError: images of a batch differ in shape (when called).
+    """
+
+    global_random = True
+
+    def __init__(self, transform: Callable[[Any], Any] | None, *, receives: str = "tensor") -> None:
+        if receives not in ("tensor", "pil"):
+            raise UsageError(f"a transform cannot receive {receives!r}", 'use "tensor" or "pil"')
+        self.transform, self.receives = transform, receives
+        self._torch_alone = draws_from_torch_alone(transform)
+
+    def __call__(self, rows: pa.Table, seeds: Seeds) -> dict[str, torch.Tensor]:
+        """Makes one batch."""
+        with _generators_put_back():
+            images = [
+                self._image(data.as_py(), seed) for data, seed in zip(rows.column("image"), seeds.tolist(), strict=True)
+            ]
+        shapes = {tuple(image.shape) for image in images}
+        if len(shapes) > 1:
+            found = " and ".join(map(str, sorted(shapes)[:2]))
+            raise InputError(f"images of a batch have shapes {found}", "let the transform resize or crop to one size")
+        made = new_tensor((len(images), *images[0].shape), images[0].dtype)
+        return {"image": torch.stack(images, out=made), **labels_of(rows)}
+
+    def _image(self, data: bytes, seed: int) -> torch.Tensor:
+        if self.transform is None:
+            return decode_pixels(data)
+        image = decode_image(data) if self.receives == "pil" else decode_pixels(data)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also look after every GPU: a hundredfold
+        if not self._torch_alone:  # a tenth of the time of a small image
+            python_random.seed(seed)
+            np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what transforms of others draw from
+        made = self.transform(image)
+        if not isinstance(made, torch.Tensor):
+            raise UsageError(
+                f"the transform returned {type(made).__name__}, not a tensor", "end it with v2.ToImage() and v2.ToDtype"
+            )
+        return made
+
+
+def draws_from_torch_alone(transform: Any) -> bool:
+    """Whether a transform is made of torchvision's v2 transforms alone, which use torch's generator and no other."""
+    kind = type(transform)
+    if not kind.__module__.startswith("torchvision.transforms.v2.") or kind.__name__ == "Lambda":
+        return False
+    return all(draws_from_torch_alone(part) for part in getattr(transform, "transforms", []))
+
+
+def decode_pixels(data: bytes) -> torch.Tensor:
+    """Decodes an image to the pixels of `decode_image`, JPEG about twice as fast.
+
+    Returns:
+        uint8[3, h, w].
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    if _decode_jpeg is not None and data[:3] == _JPEG:
+        try:
+            encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())  # torch warns of read-only memory
+            pixels: torch.Tensor = _decode_jpeg(encoded, _UNCHANGED, True)  # True: upright as EXIF says
+            if len(pixels) == 3:
+                return pixels
+        except RuntimeError:
+            pass  # Pillow can do more, and says what is wrong
+    return torch.from_numpy(np.array(decode_image(data))).permute(2, 0, 1)
+
+
+def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """Decodes an image and makes it square, as `pool.images.resized` does.
+
+    Returns:
+        uint8[3, size, size].
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    pixels = decode_pixels(data)
+    if pixels.shape[1:] != (size, size):
+        return resized(Image.fromarray(pixels.permute(1, 2, 0).numpy()), size).transpose(2, 0, 1)
+    square: npt.NDArray[np.uint8] = pixels.numpy()
+    return square
+
+
+def labels_of(rows: pa.Table) -> dict[str, torch.Tensor]:
+    """`label` int64[b], -1 where there is none; nothing where the column was not read."""
+    if "label" not in rows.column_names:
+        return {}
+    return {"label": torch.from_numpy(rows.column("label").fill_null(-1).to_numpy().astype(np.int64))}
 
 
 def scale_pixels(pixels: torch.Tensor) -> torch.Tensor:
@@ -46,12 +171,34 @@ def scale_pixels(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels - _MEAN.to(pixels.device)) / _STD.to(pixels.device)
 
 
-def shift(images: npt.NDArray[np.uint8], random: np.random.Generator, by: int) -> npt.NDArray[np.uint8]:
-    """Moves each image by up to `by` pixels in both directions; the border is reflected."""
-    rows, size = images.shape[:2]
-    padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), mode="reflect")
-    down, right = random.integers(0, 2 * by + 1, size=(2, rows))
-    y = down[:, None] + np.arange(size)
-    x = right[:, None] + np.arange(size)
-    moved: npt.NDArray[np.uint8] = padded[np.arange(rows)[:, None, None], y[:, :, None], x[:, None, :]]
+def shift(images: npt.NDArray[np.uint8], seeds: Seeds, by: int) -> npt.NDArray[np.uint8]:
+    """Moves each image by up to `by` pixels in both directions, as its seed says; the border is reflected.
+
+    Args:
+        images: uint8[b, 3, s, s].
+        seeds: uint64[b].
+        by: pixels, below s.
+    """
+    rows, size = len(images), images.shape[-1]
+    padded = np.pad(images, ((0, 0), (0, 0), (by, by), (by, by)), mode="reflect")
+    down, right = ((_uniform(seeds, draw) * (2 * by + 1)).astype(np.int64) for draw in (0, 1))
+    y = (down[:, None] + np.arange(size))[:, None, :, None]
+    x = (right[:, None] + np.arange(size))[:, None, None, :]
+    moved: npt.NDArray[np.uint8] = padded[np.arange(rows)[:, None, None, None], np.arange(3)[None, :, None, None], y, x]
     return moved
+
+
+def _uniform(seeds: Seeds, draw: int) -> npt.NDArray[np.float64]:
+    """float64[rows] in [0, 1): the so-manieth number of each row."""
+    return (hash_rows(seeds.view(np.int64), draw) >> np.uint64(11)) / 2.0**53
+
+
+@contextmanager
+def _generators_put_back() -> Iterator[None]:
+    states = torch.get_rng_state(), python_random.getstate(), np.random.get_state()  # noqa: NPY002 - see above
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        python_random.setstate(states[1])
+        np.random.set_state(states[2])  # noqa: NPY002 - see above

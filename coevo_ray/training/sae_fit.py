@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import ray.train
 import ray.train.torch
 import torch
@@ -190,7 +191,7 @@ def _summed(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _to_tensors(rows: Any, random: np.random.Generator) -> dict[str, torch.Tensor]:
+def _to_tensors(rows: Any, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
     return {"target": torch.from_numpy(vectors(rows.column("target")))}
 
 

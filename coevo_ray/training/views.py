@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import nn
 
 from coevo_ray.core.rows import Int64Array, hash_rows
-from coevo_ray.pool.images import decode_resized
 from coevo_ray.store.row_table import vectors
-from coevo_ray.training.images import scale_pixels
+from coevo_ray.training.images import decode_square, scale_pixels
 
 # Area, aspect, place across and down, mirror; jitter or not, brightness, contrast, saturation, hue; grey.
 NUMBERS = 11
@@ -90,10 +90,10 @@ class Decode:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, rows: pa.Table, random: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
         """Makes one batch."""
-        images = np.stack([decode_resized(data.as_py(), self.size) for data in rows.column("image")])
-        tensors = {"image": torch.from_numpy(images).permute(0, 3, 1, 2)}
+        images = np.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
+        tensors = {"image": torch.from_numpy(images)}
         if "target" in rows.column_names:
             tensors["target"] = torch.from_numpy(vectors(rows.column("target")))
         return tensors

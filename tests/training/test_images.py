@@ -1,0 +1,157 @@
+"""Decoding and augmentation of training images."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms as v1
+from torchvision.transforms import v2
+
+from coevo_ray.core.rows import hash_rows
+from coevo_ray.errors import UsageError
+from coevo_ray.pool.images import ImageError, decode_image, decode_resized
+from coevo_ray.training import images as images_module
+from coevo_ray.training.images import (
+    ImageTransform,
+    PerImage,
+    decode_pixels,
+    decode_square,
+    draws_from_torch_alone,
+    scale_pixels,
+    shift,
+)
+from tests.training import png
+
+
+def seeds(rows: int, seed: int = 0) -> npt.NDArray[np.uint64]:
+    return hash_rows(np.arange(rows), seed)
+
+
+def encoded(mode: str, kind: str, orientation: int = 1, **options: object) -> bytes:
+    channels = {"RGB": 3, "L": 1, "CMYK": 4}[mode]
+    pixels = np.random.default_rng(0).integers(0, 256, (19, 26, channels), np.uint8)
+    image = Image.fromarray(pixels.squeeze(), mode).resize((67, 45))
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    image.save(file, kind, exif=exif, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("options", [{"quality": 75}, {"quality": 95, "subsampling": 0}, {"progressive": True}])
+def test_jpeg_is_decoded_as_pillow_does(mode: str, orientation: int, options: dict[str, object]) -> None:
+    data = encoded(mode, "JPEG", orientation, **options)
+    expected = np.asarray(decode_image(data)).astype(int)
+    assert decode_pixels(data).shape == (3, *expected.shape[:2])
+    # Both are libjpeg-turbo, whose versions may round differently.
+    assert np.abs(decode_pixels(data).permute(1, 2, 0).numpy().astype(int) - expected).max() <= 2
+    square = decode_square(data, 20).transpose(1, 2, 0).astype(int)
+    assert np.abs(square - decode_resized(data, 20)).max() <= 2
+
+
+def test_torchvision_decodes_jpeg_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And Pillow does where it cannot."""
+    data = encoded("RGB", "JPEG")
+    expected = decode_pixels(data)
+    with monkeypatch.context() as patch:
+        patch.setattr(images_module, "decode_image", None)
+        assert torch.equal(decode_pixels(data), expected)
+    monkeypatch.setattr(images_module, "_decode_jpeg", None)
+    assert (decode_pixels(data).int() - expected.int()).abs().max() <= 2
+
+
+def test_other_formats_are_decoded_too() -> None:
+    data = encoded("RGB", "PNG")
+    assert np.array_equal(decode_pixels(data).permute(1, 2, 0).numpy(), np.asarray(decode_image(data)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_damaged_jpegs_are_refused_as_pillow_does(share: float) -> None:
+    data = encoded("RGB", "JPEG")
+    with pytest.raises(ImageError, match="truncated"):
+        decode_pixels(data[: int(len(data) * share)])
+
+
+def test_images_become_scaled_tensors() -> None:
+    rows = pa.table({"image": [png(np.full((8, 8), v, np.uint8)) for v in (0, 255)]})
+    tensors = ImageTransform(16, "none")(rows, seeds(2))
+    images = tensors["image"]
+    assert tensors.keys() == {"image"}
+    assert images.shape == (2, 3, 16, 16)
+    assert images.dtype == torch.float32
+    assert torch.allclose(images[0, 0], torch.tensor(-123.7 / 58.4), atol=1e-4)
+    assert torch.allclose(images[1, 0], torch.tensor((255 - 123.7) / 58.4), atol=1e-4)
+    assert torch.allclose(images, scale_pixels(torch.tensor([0.0, 255.0]).view(2, 1, 1, 1).expand(2, 3, 16, 16)))
+
+
+def test_shift_moves_every_image_by_at_most_its_bound() -> None:
+    images = np.zeros((50, 3, 9, 9), dtype=np.uint8)
+    images[:, :, 4, 4] = 255
+    moved = shift(images, seeds(50), 2)
+    places = np.argwhere(moved[:, 0] == 255)
+    assert len(places) == 50
+    assert np.array_equal(moved[:, 0], moved[:, 2])
+    assert np.abs(places[:, 1:] - 4).max() == 2
+    assert len(np.unique(places[:, 1:], axis=0)) > 10
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(8)), st.integers(1, 8))
+def test_augmentation_follows_from_each_rows_seed_alone(order: list[int], kept: int) -> None:
+    images = [png(np.random.default_rng(i).integers(0, 255, (8, 8), np.uint8)) for i in range(8)]
+    transform = ImageTransform(8, "shift_flip")
+    whole = transform(pa.table({"image": images}), seeds(8))["image"]
+    part = transform(pa.table({"image": [images[i] for i in order[:kept]]}), seeds(8)[order[:kept]])["image"]
+    assert torch.equal(part, whole[order[:kept]])
+    assert not torch.equal(transform(pa.table({"image": images}), seeds(8, 1))["image"], whole)
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    pixels = np.tile(np.linspace(0, 255, 8).astype(np.uint8), (8, 1))
+    rows = pa.table({"image": [png(pixels)] * 400})
+    images = ImageTransform(8, "shift_flip")(rows, seeds(400))["image"][:, 0, 0]
+    assert 160 < int((images[:, 0] > images[:, -1]).sum()) < 240
+
+
+def test_a_transform_receives_what_it_asks_for() -> None:
+    rows = pa.table({"image": [png(np.zeros((8, 8), np.uint8))]})
+    kinds: list[type] = []
+
+    def look(image: object) -> torch.Tensor:
+        kinds.append(type(image))
+        return torch.zeros(1)
+
+    PerImage(look)(rows, seeds(1))
+    PerImage(look, receives="pil")(rows, seeds(1))
+    assert issubclass(kinds[0], torch.Tensor)
+    assert issubclass(kinds[1], Image.Image)
+    with pytest.raises(UsageError, match="numpy"):
+        PerImage(look, receives="numpy")
+
+
+def test_which_transforms_draw_from_torch_alone() -> None:
+    own = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomApply([v2.ColorJitter(0.5)]), v2.ToDtype(torch.float32)])
+    assert draws_from_torch_alone(own)
+    assert not draws_from_torch_alone(v2.Compose([own, v2.Lambda(lambda x: x)]))
+    assert not draws_from_torch_alone(v1.RandomChoice([v1.RandomHorizontalFlip()]))
+    assert not draws_from_torch_alone(lambda x: x)
+    assert not draws_from_torch_alone(None)
+
+
+def test_random_transforms_of_torchvision_repeat_by_row() -> None:
+    pixels = [np.random.default_rng(i).integers(0, 255, (8, 8), np.uint8) for i in range(6)]
+    rows = pa.table({"image": [png(p) for p in pixels]})
+    transform = PerImage(v2.Compose([v2.RandomCrop(8, padding=2), v2.RandomHorizontalFlip()]))
+    whole = transform(rows, seeds(6))["image"]
+    backwards = transform(rows.take([5, 4, 3, 2, 1, 0]), seeds(6)[::-1])["image"]
+    assert torch.equal(backwards.flip(0), whole)
+    assert not torch.equal(transform(rows, seeds(6, 1))["image"], whole)
