@@ -13,10 +13,11 @@ import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.callback import UserCallback
 
 from coevo_ray.config import Compute
-from coevo_ray.errors import StoppedError
-from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.runtime.shards import ray_errors, unwrap
 from coevo_ray.store.location import Location
 
 HISTORY = "history.json"
@@ -56,6 +57,7 @@ def fit(
             name="ray",
             storage_path=location.path,
             failure_config=FailureConfig(max_failures=2),
+            callbacks=[EndAtOnce()],  # type: ignore[list-item]  # typed as those of Tune
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             **storage,
         ),
@@ -66,6 +68,24 @@ def fit(
         raise StoppedError(f"{title} ended without a checkpoint", "run the same command again")
     checkpoint: Checkpoint = result.checkpoint
     return checkpoint
+
+
+class EndAtOnce(UserCallback):
+    """Ends a training whose input or settings are wrong; Ray Train would start the workers again to the same end.
+
+    It runs in Ray Train's controller: an error that is raised here ends the run and comes out of `fit`.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises the first worker's InputError or UsageError; others are for Ray Train to try again.
+
+        Raises:
+            InputError, UsageError: as the worker raised it.
+        """
+        for _, error in sorted(worker_exceptions.items()):
+            inner = unwrap(error)
+            if isinstance(inner, InputError | UsageError):
+                raise inner
 
 
 def worker_threads(cpus: float, gpus: float) -> None:
