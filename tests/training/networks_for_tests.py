@@ -47,7 +47,8 @@ class _Fault(nn.Module):
     """Fails after as many training steps of the process as a file says, and notes every step beside that file.
 
     What follows the number in the file says how: `once` (the default) raises and takes the file away, `killed` ends the
-    process by SIGKILL and takes the file away, `always` raises, `input` raises an error of the input.
+    process by SIGKILL and takes the file away, `always` raises then and at the first step of every later process,
+    `input` raises an error of the input.
     """
 
     def __init__(self, file: str) -> None:
@@ -65,10 +66,13 @@ class _Fault(nn.Module):
         return images
 
     def _fail(self, how: str) -> None:
+        if how in ("killed", "always") and self.steps > 1:
+            time.sleep(4)  # Ray Train hears of a checkpoint only when it asks its workers, several times a second
         if how in ("once", "killed"):
             self.file.unlink()
+        if how == "always":
+            self.file.write_text("0 always")
         if how == "killed":
-            time.sleep(4)  # Ray Train hears of a checkpoint only when it asks its workers, several times a second
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "input":
             raise InputError("a planned fault of the input", "plan none")
