@@ -16,7 +16,7 @@ from coevo_ray.actors.selection import start_selection
 from coevo_ray.actors.service import SelectionService
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import Policy, make_policy
+from coevo_ray.core.policies import SelectionContext
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
@@ -103,8 +103,9 @@ def train_policy(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     location = Location.parse(out)
-    rule = make_policy(policy)
-    content = {**config.model_dump(mode="json", exclude={"compute", "policies"}), "policy": policy}
+    rule = config.make_policy(policy)
+    content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
+    content |= {"policy": policy, "policy_options": config.policy_options.get(policy, {})}
     inputs = {"pool": pool.manifest.identity, "labels": digest(labels.tolist())}
     if scores is not None:
         inputs["scores"] = scores.manifest.identity
@@ -118,7 +119,7 @@ def train_policy(
     ledger = LedgerInputs(
         policy, config, labels, candidates, None if scores is None else scores.location, location.child("journal")
     )
-    planned = planned_rows(rule, config, int(candidates.sum()))
+    planned = planned_rows(config, policy, int(candidates.sum()))
     with ray_session():
         selection = start_selection(digest([str(location), inputs]), ledger.make)
         try:
@@ -127,7 +128,7 @@ def train_policy(
                     "config": config,
                     "planned": planned,
                     "candidates": int(candidates.sum()),
-                    "report_losses": getattr(rule, "needs_losses", False),
+                    "report_losses": rule.needs_losses,
                     "pool": pool.location,
                     "classes": pool.classes,
                     "labels": ray.put(labels),
@@ -178,14 +179,28 @@ def load_classifier(location: Location, *, average: bool = False) -> nn.Module:
     return network.eval()
 
 
-def planned_rows(policy: Policy, config: TrainConfig, candidates: int) -> list[int]:
-    """Rows of each epoch that will be run, as far as the schedule knows them.
+def planned_rows(config: TrainConfig, policy: str, candidates: int) -> list[int]:
+    """Rows of each epoch that will be run, as far as the policy knows them beforehand.
 
     Args:
-        policy: the rule.
-        config: kept share and epochs.
+        config: kept shares and epochs.
+        policy: name of the policy.
         candidates: rows that may be selected.
+
+    Raises:
+        UsageError: the policy is unknown.
     """
-    epochs = policy.epochs_to_run(config.epochs, config.keep)
-    rows = candidates if policy.name in ("full", "full_budget") else max(1, round(config.keep * candidates))
-    return [rows] * epochs
+    rule, nothing = config.make_policy(policy), np.broadcast_to(np.int64(0), (candidates,))  # takes no memory
+    return [
+        rule.rows_planned(
+            SelectionContext(
+                epoch=epoch,
+                epochs=config.epochs,
+                keep=config.shares.at(epoch, config.epochs),
+                seed=config.seed,
+                candidates=nothing,
+                usage=nothing,
+            )
+        )
+        for epoch in range(rule.epochs_to_run(config.epochs, config.shares))
+    ]

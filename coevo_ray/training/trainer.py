@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
 
@@ -40,8 +40,8 @@ def fit(
         The last checkpoint.
 
     Raises:
-        CoevoError: what the loop raised.
-        StoppedError: workers failed more often than they are replaced.
+        CoevoError: what the loop raised; an InputError or UsageError at once, without another attempt.
+        StoppedError: workers were lost more often than they are replaced, or never started.
     """
     resources: dict[str, float] = {"CPU": compute.cpus}
     if compute.gpus > 0:
@@ -63,11 +63,28 @@ def fit(
         ),
     )
     with ray_errors(title):
-        result = trainer.fit()
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            if unwrap(error) is None and _workers_were_lost(error):
+                raise StoppedError(
+                    f"{title}: Ray Train lost workers or could not start them: {str(error).strip().splitlines()[-1]}",
+                    "give them memory and a machine that stays, then run the same command again: it goes on from its "
+                    "last checkpoint",
+                ) from error
+            raise
     if result.checkpoint is None:
         raise StoppedError(f"{title} ended without a checkpoint", "run the same command again")
     checkpoint: Checkpoint = result.checkpoint
     return checkpoint
+
+
+def _workers_were_lost(error: TrainingFailedError) -> bool:
+    """Whether machines or processes failed and not the code in them, whose own error says more than ours would."""
+    failures = getattr(error, "worker_failures", None)
+    if failures is None:
+        return True
+    return any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures.values())
 
 
 class EndAtOnce(UserCallback):

@@ -47,8 +47,8 @@ class _Fault(nn.Module):
     """Fails after as many training steps of the process as a file says, and notes every step beside that file.
 
     What follows the number in the file says how: `once` (the default) raises and takes the file away, `killed` ends the
-    process by SIGKILL and takes the file away, `always` raises then and at the first step of every later process,
-    `input` raises an error of the input.
+    process by SIGKILL and takes the file away, `always` does so at the first step of every later process too, `input`
+    raises an error of the input.
     """
 
     def __init__(self, file: str) -> None:
@@ -72,7 +72,7 @@ class _Fault(nn.Module):
             self.file.unlink()
         if how == "always":
             self.file.write_text("0 always")
-        if how == "killed":
+        if how in ("killed", "always"):
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "input":
             raise InputError("a planned fault of the input", "plan none")

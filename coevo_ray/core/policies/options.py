@@ -54,6 +54,10 @@ class ClassQuotas(Policy):
         """The policy's."""
         return self.policy.epochs_to_run(epochs, shares)
 
+    def rows_planned(self, context: SelectionContext) -> int:
+        """The policy's, with the classes' quotas summed up."""
+        return self.policy.rows_planned(dataclasses.replace(context, quota=context.budget))
+
     def _parts(self, context: SelectionContext) -> Iterator[tuple[int, SelectionContext]]:
         """Classes with a quota, and what the policy sees of each."""
         require(context, self)
@@ -110,6 +114,10 @@ class Unbiased(Policy):
     def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
         """The policy's."""
         return self.policy.epochs_to_run(epochs, shares)
+
+    def rows_planned(self, context: SelectionContext) -> int:
+        """The policy's."""
+        return self.policy.rows_planned(context)
 
 
 def class_quotas(labels: IntArray, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:
