@@ -53,6 +53,10 @@ class LedgerInputs:
 
     def make(self) -> SelectionService:
         """Builds the service; runs inside the actor."""
+        return SelectionService(self.journal, ledger=self.make_ledger())
+
+    def make_ledger(self) -> SelectionLedger:
+        """A fresh ledger with all that its policy may look at."""
         ledger = SelectionLedger(
             rows=len(self.labels),
             candidates=self.candidates,
@@ -64,7 +68,7 @@ class LedgerInputs:
         ledger.set_labels(self.labels)
         if self.scores is not None:
             ledger.set_scores(*self._score_columns())
-        return SelectionService(self.journal, ledger=ledger)
+        return ledger
 
     def _score_columns(self) -> tuple[npt.NDArray[Any], ...]:
         assert self.scores is not None

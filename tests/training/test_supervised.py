@@ -25,13 +25,17 @@ from coevo_ray.store.artifact import finish, load_manifest, verify, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed import Feed
 from coevo_ray.training.images import ImageTransform
-from coevo_ray.training.supervised import load_classifier, planned_rows, train_policy
+from coevo_ray.training.models import make_model
+from coevo_ray.training.supervised import LedgerInputs, load_classifier, planned_rows, train_policy
 from tests.training import png
 from tests.training.networks_for_tests import faulty, steps_made
 
 ROWS, TRAIN = 300, 240
 NETWORKS = "tests.training.networks_for_tests"
 PLAIN: dict[str, Any] = {"model": f"{NETWORKS}:plain", "image_size": 16, "batch_rows": 17, "epochs": 2}
+
+# Classes of different sizes get equal quotas, and weights that undo it.
+WEIGHTED: dict[str, Any] = {"policies": ["random"], "keep": 0.9, "class_power": 0.0, "unbiased": True}
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +103,11 @@ def accuracy(network: torch.nn.Module, pool: Pool) -> float:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_two_workers_learn_what_one_does(pool: Pool, tmp_path: Path) -> None:
-    # 240 rows in batches of 17 leave a last one of 2; 17 rows on two workers leave one of padding.
-    found = [train(pool, tmp_path / str(n), ema=0.9, compute={"actors": n, "cpus": 0.5}) for n in (1, 2)]
+    # 216 rows in batches of 17 leave a last one of 12; 17 rows on two workers leave one of padding.
+    found = [
+        train(pool, tmp_path / str(n), "random", **WEIGHTED, ema=0.9, compute={"actors": n, "cpus": 0.5})
+        for n in (1, 2)
+    ]
     for file in ("model.safetensors", "ema.safetensors"):
         one, two = (load_file(tmp_path / str(n) / file) for n in (1, 2))
         for name, tensor in one.items():
@@ -112,18 +119,23 @@ def test_two_workers_learn_what_one_does(pool: Pool, tmp_path: Path) -> None:
 
 def oracle(pool: Pool, config: TrainConfig) -> dict[str, npt.NDArray[np.float32]]:
     """The same training as one slow loop: plain SGD, no workers, no restarts."""
-    from coevo_ray.core.epoch_plan import Subset
-    from coevo_ray.training.models import make_model
-
+    ledger = LedgerInputs(
+        "random", config, pool.labels(), pool.splits() == 0, None, pool.location.child("no journal")
+    ).make_ledger()
     torch.manual_seed(config.seed)
     network = make_model(config.model, pool.classes)
     feed = Feed(pool, ["image"], ImageTransform(16, "none"), global_batch=config.batch_rows, seed=config.seed)
     velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     for epoch in range(config.epochs):
-        for batch in feed.epoch(Subset(epoch, pool.train_ids(), None)):
+        subset = ledger.select(epoch)
+        ledger.commit(epoch)
+        assert subset.weights is not None
+        weight_of = dict(zip(subset.row_ids.tolist(), subset.weights.tolist(), strict=True))
+        for batch in feed.epoch(subset):
             labels = torch.from_numpy(pool.labels()[batch.row_ids])
             logs = network(batch.tensors["image"]).log_softmax(dim=1)
-            loss = torch.stack([-logs[i, labels[i]] for i in range(len(labels))]).mean()
+            losses = [-logs[i, labels[i]] * weight_of[int(row)] for i, row in enumerate(batch.row_ids)]
+            loss = torch.stack(losses).mean()
             network.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves this method untyped
             with torch.no_grad():
@@ -137,8 +149,8 @@ def oracle(pool: Pool, config: TrainConfig) -> dict[str, npt.NDArray[np.float32]
 
 @pytest.mark.usefixtures("ray_local")
 def test_steps_are_those_of_a_slow_loop(pool: Pool, tmp_path: Path) -> None:
-    settings = {"schedule": "constant", "warm_up": 0.0, "learning_rate": 0.02}
-    train(pool, tmp_path, **settings)
+    settings = {**WEIGHTED, "schedule": "constant", "warm_up": 0.0, "learning_rate": 0.02}
+    train(pool, tmp_path, "random", **settings)
     expected = oracle(pool, TrainConfig.model_validate({**PLAIN, **settings}))
     for name, tensor in load_file(tmp_path / "model.safetensors").items():
         assert np.allclose(tensor.numpy(), expected[name], atol=1e-4), name
