@@ -24,6 +24,7 @@ from coevo_ray.simulation import plan
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.sae_fit import fit_sae
+from coevo_ray.training.supervised import train_supervised
 from coevo_ray.training.targets import train_targets
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "run",
     "sae",
     "train",
+    "train_supervised",
     "train_targets",
 ]
 

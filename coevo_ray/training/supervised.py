@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,11 @@ from torch import nn
 from coevo_ray.actors.progress import progress_board
 from coevo_ray.actors.selection import start_selection
 from coevo_ray.actors.service import SelectionService
-from coevo_ray.config import TrainConfig
+from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.policies import SelectionContext
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import begin, digest, finish, load_manifest, write_blob
@@ -88,7 +89,12 @@ class LedgerInputs:
 
 
 def train_policy(
-    config: TrainConfig, policy: str, pool: Pool, labels: Int64Array, scores: RowTable | None, out: str | Location
+    config: TrainConfig,
+    policy: str,
+    pool: Pool,
+    labels: Int64Array,
+    scores: RowTable | None,
+    out: str | os.PathLike[str] | Location,
 ) -> Location:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
 
@@ -161,6 +167,37 @@ def train_policy(
     }
     finish(location, "model", content, inputs, files, summary)
     return location
+
+
+def train_supervised(
+    config: TrainConfig | dict[str, Any],
+    pool: Pool | str | os.PathLike[str],
+    out: str | os.PathLike[str] | Location,
+    scores: RowTable | str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Trains a network on a pool's own labels, on the subsets of one policy.
+
+    Args:
+        config: network, optimizer, schedule, one policy, kept share; a dict is validated.
+        pool: images and labels, or their folder.
+        out: folder of the result, as in `train_policy`.
+        scores: score table of the pool's rows, or its folder; for policies that look at factors.
+
+    Returns:
+        The summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`.
+
+    Raises:
+        InputError: an input is missing, no training row has a label, or training diverged.
+        UsageError: the settings are wrong, were changed, or name several policies.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    config = config if isinstance(config, TrainConfig) else make_config(TrainConfig, config, "train")
+    if len(config.policies) != 1:
+        raise UsageError(f"policies are {list(config.policies)}", "give one; a run's file may have several")
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    if scores is not None and not isinstance(scores, RowTable):
+        scores = RowTable(Location.parse(scores), "scores")
+    return load_manifest(train_policy(config, config.policies[0], pool, pool.labels(), scores, out)).summary
 
 
 def load_classifier(location: Location, *, average: bool = False) -> nn.Module:

@@ -9,25 +9,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coevo_ray.config import TrainConfig, make_config
+from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.policies import POLICIES
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, load_manifest, verify, write_table
+from coevo_ray.store.artifact import load_manifest, verify
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed import Feed
 from coevo_ray.training.images import ImageTransform
 from coevo_ray.training.models import make_model
 from coevo_ray.training.supervised import LedgerInputs, load_classifier, planned_rows, train_policy
-from tests.training import png
+from tests.training import digits_pool
 from tests.training.networks_for_tests import faulty, steps_made
 
 ROWS, TRAIN = 300, 240
@@ -40,14 +39,7 @@ WEIGHTED: dict[str, Any] = {"policies": ["random"], "keep": 0.9, "class_power": 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """Digits; every fifth row is held out."""
-    place, ids = Location.parse(str(tmp_path_factory.mktemp("supervised") / "pool")), np.arange(ROWS)
-    digits = load_digits()
-    images = [png(np.kron(image * 15.9, np.ones((2, 2))).astype(np.uint8)) for image in digits.images[:ROWS]]
-    columns = {"row_id": ids, "image": pa.array(images, pa.binary()), "label": digits.target[:ROWS].astype(np.int64)}
-    rows = pa.table({**columns, "split": (ids % 5 == 0).astype(np.int8)})
-    finish(place, "pool", {}, {}, [write_table(place, "a.parquet", rows, group_rows=64)], {"classes": 10})
-    return Pool(place)
+    return digits_pool(tmp_path_factory.mktemp("supervised") / "pool", ROWS)
 
 
 def train(pool: Pool, out: Path, policy: str = "full", **settings: Any) -> dict[str, Any]:
@@ -93,11 +85,11 @@ def test_everything_at_once(pool: Pool, tmp_path: Path) -> None:
 
 
 def accuracy(network: torch.nn.Module, pool: Pool) -> float:
-    rows = pool.read(pool.test_ids(), ["image"])
-    images = ImageTransform(16, "none")(rows, np.random.default_rng(0))["image"]
+    feed = Feed(pool, ["image"], ImageTransform(16, "none"), global_batch=len(pool.test_ids()), seed=0)
+    (batch,) = feed.epoch(Subset(0, pool.test_ids(), None))
     with torch.inference_mode():
-        predicted = network(images).argmax(dim=1).numpy()
-    return float((predicted == pool.labels()[pool.test_ids()]).mean())
+        predicted = network(batch.tensors["image"]).argmax(dim=1).numpy()
+    return float((predicted == pool.labels()[batch.row_ids]).mean())
 
 
 @pytest.mark.slow
