@@ -40,7 +40,7 @@ def loop(settings: dict[str, Any]) -> None:
     )
     workers = ray.train.get_context().get_world_size()
     torch.manual_seed(0)
-    network = ray.train.torch.prepare_model(SmallCNN(pool.classes))
+    network = ray.train.torch.prepare_model(SmallCNN(settings["classes"]))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
 
     feed = Feed.of_images(pool, pixels, global_batch=BATCH)  # 1
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     place, out = sys.argv[1:]
     trainer = TorchTrainer(
         loop,
-        train_loop_config={"pool": str(Path(place).absolute())},
+        train_loop_config={"pool": str(Path(place).absolute()), "classes": Pool.open(place).classes},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
         run_config=RunConfig(storage_path=str(Path(out).absolute()), name="own_loop"),
     )
