@@ -109,6 +109,19 @@ def test_two_workers_learn_what_one_does(pool: Pool, tmp_path: Path) -> None:
         assert one_epoch == pytest.approx(two_epoch, abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_losses_of_all_rows_reach_the_policy_also_of_a_killed_worker(pool: Pool, tmp_path: Path, workers: int) -> None:
+    # The policy `loss` takes rows without a loss first: each row once in two epochs, if no report is lost.
+    (tmp_path / "fault").write_text("4 killed")  # in the fifth of the first epoch's eight steps
+    settings: dict[str, Any] = {"model": faulty(tmp_path / "fault", "plain"), "batch_rows": 16, "keep": 0.5}
+    settings["compute"] = {"actors": workers, "cpus": 0.5, "checkpoint_steps": 2}
+    summary = train(pool, tmp_path / "out", "loss", **settings)
+    assert not (tmp_path / "fault").exists(), "nothing was killed"
+    assert summary["usage"] == {"1": TRAIN}
+
+
 def oracle(pool: Pool, config: TrainConfig) -> dict[str, npt.NDArray[np.float32]]:
     """The same training as one slow loop: plain SGD, no workers, no restarts."""
     ledger = LedgerInputs(
