@@ -23,7 +23,7 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.models import make_model
+from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
 from coevo_ray.training.supervised import train_policy
 
@@ -105,7 +105,7 @@ def check(config: RunConfig) -> None:
     for prior in config.encode.priors:
         check_prior(prior.name, prior.input_size, _offered(config.pool))
     if config.train:
-        make_model(config.train.model, classes=2)
+        check_model(config.train.model, 2, config.train.image_size, config.train.stem)
     Location.parse(config.out).check_writable()
 
 

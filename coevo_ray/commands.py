@@ -27,6 +27,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae
 from coevo_ray.training.sae_fit import fit_sae
+from coevo_ray.training.supervised import train_supervised
 from coevo_ray.training.targets import train_targets
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "sae_score",
     "sae_show",
     "train",
+    "train_supervised",
     "train_targets",
 ]
 

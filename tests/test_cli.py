@@ -116,6 +116,10 @@ def test_a_bad_run_ends_before_any_work(
         ("train", "--objective", "targets", "--pool", "p", "--out", "o"),
         ("train", "run.yaml", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o"),
         ("train", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o", "--policy", "full"),
+        ("train", "--objective", "supervised", "--pool", "p"),
+        ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--targets", "t"),
+        ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--head", "mlp"),
+        ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--optimizer", "lion"),
     ],
 )
 def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> None:
@@ -134,6 +138,7 @@ def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> 
         ("gate", "--pool", "empty", "--targets", "empty", "--out", "gate"),
         ("merge", "empty", "--out", "targets"),
         ("train", "--objective", "targets", "--pool", "empty", "--targets", "empty", "--out", "model"),
+        ("train", "--objective", "supervised", "--pool", "empty", "--out", "model"),
     ],
 )
 def test_bad_input_exits_3(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from coevo_ray.core.row_set import Float32Array, Subset
 from coevo_ray.core.rows import Int64Array

@@ -85,6 +85,7 @@ def unwrap(error: BaseException) -> CoevoError | None:
             # Ray Data appends advice on its own retries to the first argument.
             return type(item)(item.cause.split(_RAY_ADVICE)[0], item.remedy)
         todo += [item.__cause__, item.__context__, getattr(item, "cause", None)]
+        todo.append(getattr(item, "controller_failure", None))
         todo += [a for a in getattr(item, "args", ()) if isinstance(a, BaseException)]
         failures = getattr(item, "worker_failures", None)
         todo += list(failures.values()) if isinstance(failures, dict) else []

@@ -120,7 +120,7 @@ class RowTable:
 
     def schema(self) -> pa.Schema:
         """Names and types of the columns, as the first file has them; empty without rows."""
-        return self._file(0).schema_arrow if self.files else pa.schema([])
+        return self._file(0).file.schema_arrow if self.files else pa.schema([])
 
     def read_range(self, start: int, stop: int | None, columns: list[str]) -> pa.Table:
         """All rows from row_id `start` up to `stop` (without it; None for the end), in row_id order.

@@ -2,56 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import ray.train
 import ray.train.torch
 import torch
+import torch.distributed
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from coevo_ray.training.feed import Batch
+from coevo_ray.config import LearningConfig
+from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.errors import InputError
+from coevo_ray.training.feed import Batch, Feed
+from coevo_ray.training.optimisers import averaged, make_optimizer, set_rate
+from coevo_ray.training.rates import Progress, rate_factor, steps_of
 from coevo_ray.training.trainer import resume, save_checkpoint
 
 
 class Learner:
     """A network in training on a Ray Train worker; the first thing that a loop makes.
 
-    `prepare` and `optimise` follow in this order; both take what the last checkpoint holds.
+    `prepare` comes first. Then, for each epoch from `len(history)` on: `epoch` yields batches, `step` takes the losses
+    of each, `finish` ends the epoch and `save` keeps it. A run that ends inside an epoch goes on behind the last step
+    that was checkpointed, with any number of workers: positions count rows over all of them.
 
     Args:
-        seed: seed of the network's initialisation.
+        config: optimizer, schedule, precision.
+        planned: rows of each epoch, as far as they are known beforehand.
 
     Attributes:
         rank, world: this worker's place.
         device: where it computes.
-        history: one entry for each finished epoch, with `epoch`, `samples`, `seconds` (summed up) and figures.
+        network: the network, joined with the other workers' copies.
+        average: its averaged weights, or None.
+        history: one entry for each finished epoch.
+        before_checkpoint: called on every worker before a checkpoint inside an epoch, which no later start repeats.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, config: LearningConfig, planned: Sequence[int]) -> None:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
+        self.config, self._planned = config, [steps_of(rows, config.batch_rows) for rows in planned]
         self._resumed, self.history = resume()
-        torch.manual_seed(seed)
+        state = self._resumed or {}
+        self._open: dict[str, Any] | None = state.get("open")
+        self._progress = Progress(state.get("progress"))
+        self._dtype: torch.dtype = getattr(torch, config.precision)
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._since_checkpoint, self._offset, self._seconds = 0, 0, 0.0
+        self.before_checkpoint: Callable[[], None] | None = None
+        torch.manual_seed(config.seed)
 
     def prepare(self, network: nn.Module) -> None:
-        """Takes a freshly initialised network; joins the workers' copies."""
+        """Takes a freshly initialised network, or what the last checkpoint holds of it; joins the workers' copies."""
+        # Channels last, the layout that convolutions are fastest in.
+        network = network.to(memory_format=torch.channels_last)
         if self._resumed is not None:
             network.load_state_dict(self._resumed["model"])
         self.network: nn.Module = ray.train.torch.prepare_model(network)
-
-    def optimise(
-        self,
-        make_optimizer: Callable[..., torch.optim.Optimizer],
-        make_schedule: Callable[..., torch.optim.lr_scheduler.LRScheduler],
-    ) -> None:
-        """Takes an optimizer of the network's parameters and a schedule that moves once for each step."""
-        self.optimizer = make_optimizer(self.network.parameters())
-        self.schedule = make_schedule(self.optimizer)
+        self.average: AveragedModel | None = None
+        if self.config.ema is not None:
+            self.average = averaged(self.inner, self.config.ema)
+        self.optimizer = make_optimizer(self.config, self.network.parameters())
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
         if self._resumed is not None:
             self.optimizer.load_state_dict(self._resumed["optimizer"])
-            self.schedule.load_state_dict(self._resumed["schedule"])
+            self._scaler.load_state_dict(self._resumed["scaler"])
+            if self.average is not None:
+                self.average.load_state_dict(self._resumed["average"])
 
     @property
     def inner(self) -> nn.Module:
@@ -60,47 +83,139 @@ class Learner:
         assert isinstance(module, nn.Module)
         return module
 
-    def step(self, losses: torch.Tensor, batch: Batch) -> float:
+    def autocast(self) -> torch.autocast:
+        """Computes in the configured precision inside a with statement."""
+        return torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    def epoch(self, feed: Feed, subset: Subset) -> Iterator[Batch]:
+        """This worker's batches of the next epoch; where one was left open, those behind the last checkpoint.
+
+        Raises:
+            InputError: as in `Feed.epoch`.
+        """
+        started, epoch = time.monotonic(), len(self.history)
+        self._begin(len(subset.row_ids))
+        before = self._seconds
+        for batch in feed.epoch(subset, self.rank, self.world, self._offset):
+            # What the network draws (dropout) is a function of the step, so that a restart changes nothing.
+            torch.manual_seed(_seed(self.config.seed, epoch, batch.offset, self.rank))
+            set_rate(self.optimizer, self.config.learning_rate * self._factor())
+            yield batch
+            self._offset = batch.offset
+            self._seconds = before + time.monotonic() - started
+            if self._checkpoint_due(len(subset.row_ids)):
+                self._save_open()
+        self._seconds = before + time.monotonic() - started
+
+    def _begin(self, rows: int) -> None:
+        self._sums.zero_()
+        self._offset, self._seconds, self._since_checkpoint = 0, 0.0, 0
+        if self._open is None:
+            self._progress.plan(steps_of(rows, self.config.batch_rows), self._planned[len(self.history) + 1 :])
+            return
+        self._offset, self._seconds = self._open["offset"], self._open["seconds"]
+        if self.rank == 0:  # the sums are over all workers: one of them carries them on
+            self._sums.copy_(torch.tensor(self._open["sums"], dtype=torch.float64))
+        self._open = None
+
+    def _factor(self) -> float:
+        return rate_factor(self.config.schedule, self.config.warm_up, self._progress.step())
+
+    def _checkpoint_due(self, rows: int) -> bool:
+        self._since_checkpoint += 1
+        every = self.config.compute.checkpoint_steps
+        return every > 0 and self._since_checkpoint >= every and self._offset < rows
+
+    def step(self, losses: torch.Tensor, batch: Batch) -> None:
         """One step on the weighted mean loss of the global batch.
 
         Args:
-            losses: float[rows], each row's loss times its weight.
+            losses: float[rows], each row's loss, not yet weighted.
             batch: where they come from.
-
-        Returns:
-            The sum of the losses.
         """
+        weights = batch.weights.to(self.device, non_blocking=True)
+        weighted = (losses.float() * weights).sum()
         # DDP averages over workers: with this factor the gradient is the global batch's mean for any number.
-        loss = losses.sum() * self.world / batch.global_rows
+        self._scaler.scale(weighted * (self.world / batch.global_rows)).backward()
+        if self.config.clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return float(losses.detach().sum())
+        if self.average is not None:
+            self.average.update_parameters(self.inner)
+        self._sums += torch.stack([weighted.detach().double(), weights.sum().double()])
 
-    def note(self, samples: int, seconds: float, **figures: Any) -> dict[str, Any]:
-        """Adds a finished epoch to the history; the next `save` keeps it.
+    def finish(self, samples: int, **figures: Any) -> dict[str, Any]:
+        """Ends an epoch: adds it to the history, which the next `save` keeps. All workers call it.
 
         Args:
             samples: rows that the epoch used, over all workers.
-            seconds: its training time.
             figures: what else is known of it.
+
+        Returns:
+            The entry: `epoch`, `loss` (weighted mean over its rows), `samples` and `seconds` (of training, summed up
+            over the epochs), `learning_rate` of the last step, and the figures.
+
+        Raises:
+            InputError: the loss is not finite.
         """
+        total, weight = self._total_sums()
+        loss = total / max(weight, 1e-12)
+        if not np.isfinite(loss):
+            raise InputError(
+                f"the loss of epoch {len(self.history)} is {loss}: training diverged",
+                "lower learning_rate, set clip_norm, or take precision float32; then choose another output",
+            )
         before = self.history[-1] if self.history else {"samples": 0, "seconds": 0.0}
         entry = {
             "epoch": len(self.history),
+            "loss": loss,
             **figures,
             "samples": before["samples"] + samples,
-            "seconds": before["seconds"] + seconds,
+            "seconds": before["seconds"] + self._seconds,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
         self.history.append(entry)
         return entry
 
     def save(self) -> None:
         """Checkpoints the learner after an epoch; all workers wait for one another here."""
+        save_checkpoint(self._state() if self.rank == 0 else {}, self.history, self.history[-1])
+
+    def _save_open(self) -> None:
+        """Checkpoints inside an epoch."""
+        self._since_checkpoint = 0
+        if self.before_checkpoint is not None:
+            self.before_checkpoint()
+        sums = self._total_sums()
+        where = {"epoch": len(self.history), "offset": self._offset}
+        state = self._state() | {"open": {**where, "sums": sums, "seconds": self._seconds}} if self.rank == 0 else {}
+        save_checkpoint(state, self.history, where)
+
+    def _state(self) -> dict[str, Any]:
         state = {
             "model": self.inner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "progress": self._progress.state(),
         }
-        save_checkpoint(state, self.history, self.history[-1])
+        return state if self.average is None else {**state, "average": self.average.state_dict()}
+
+    def _total_sums(self) -> list[float]:
+        """Weighted losses and weights of the open epoch so far, over all workers."""
+        sums = self._sums.clone()
+        if self.world > 1:
+            torch.distributed.all_reduce(sums)
+        return [float(value) for value in sums]
+
+    def share_average(self) -> None:
+        """Gives all workers rank 0's averaged buffers: each has those of its own rows, and DDP does not know them."""
+        if self.average is not None and self.world > 1:
+            for buffer in self.average.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -44,58 +46,148 @@ def _block(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)]
 
 
-def make_model(name: str, classes: int) -> nn.Module:
+def make_model(name: str, classes: int, *, stem: str = "standard", image_size: int | None = None) -> nn.Module:
     """A freshly initialised network.
 
     Args:
-        name: `small_cnn`, `torchvision:NAME` (as torchvision.models.get_model knows it, without weights), or
-            `package.module:function`, called with `num_classes`.
+        name: `small_cnn`, `torchvision:NAME` or `timm:NAME` (classifiers, without weights; the latter needs the extra
+            `timm`), or `package.module:function`, called with `num_classes`.
         classes: outputs.
+        stem: `standard`, or `small` for images of about 32 pixels: the first convolution becomes 3x3 with stride 1 and
+            the max-pool behind it goes (He et al. 2016 on CIFAR-10); for networks that begin so: ResNets (also wide
+            ones and ResNeXt) and DenseNets.
+        image_size: pixels of the square input, for vision transformers, whose positions it fixes; None for their own.
 
     Raises:
-        UsageError: the name is unknown, or the function does not take `num_classes` or return a module.
+        UsageError: the name is unknown or needs a package that is missing, the function does not take `num_classes` or
+            return a module, or the network has no such stem.
     """
-    if name == "small_cnn":
-        return SmallCNN(classes)
     scheme, _, rest = name.partition(":")
-    if scheme == "torchvision":
-        return _torchvision(rest, classes)
+    if name == "small_cnn":
+        network: nn.Module = SmallCNN(classes)
+    elif scheme == "torchvision":
+        network = _torchvision(rest, classes, image_size)
+    elif scheme == "timm":
+        network = _timm(rest, classes, image_size)
+    else:
+        network = _users(name, classes)
+    if stem == "small":
+        _small_stem(name, network)
+    return network
+
+
+def _users(name: str, classes: int) -> nn.Module:
+    module, _, function = name.partition(":")
     try:
-        model: Any = getattr(import_module(scheme), rest)(num_classes=classes)
+        network: Any = getattr(import_module(module), function)(num_classes=classes)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UsageError(
-            f"unknown model {name!r}: {error}", "use small_cnn, torchvision:resnet18 or package.module:function"
+            f"unknown model {name!r}: {error}",
+            "use small_cnn, torchvision:resnet18, timm:resnet18 or package.module:function",
         ) from error
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"{name} returned {type(model).__name__}", "return a torch.nn.Module")
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"{name} returned {type(network).__name__}", "return a torch.nn.Module")
+    return network
+
+
+def _torchvision(name: str, classes: int, image_size: int | None) -> nn.Module:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise UsageError(
+            f"torchvision has no classifier {name!r}", "see torchvision.models.list_models(module=torchvision.models)"
+        )
+    options: dict[str, Any] = {"weights": None, "num_classes": classes}
+    if name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}  # else they return several outputs, and warn
+    if name.startswith("vit_") and image_size is not None:
+        options["image_size"] = image_size
+    with _refused(f"torchvision:{name}", image_size):
+        model: nn.Module = models.get_model(name, **options)
     return model
 
 
-def _torchvision(name: str, classes: int) -> nn.Module:
-    from torchvision.models import get_model, list_models
-
-    if name not in list_models():
-        raise UsageError(f"torchvision has no model {name!r}", "see torchvision.models.list_models()")
-    model: nn.Module = get_model(name, weights=None, num_classes=classes)
+def _timm(name: str, classes: int, image_size: int | None) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(f"timm:{name} needs timm: {error}", "pip install 'coevo-ray[timm]'") from error
+    if name.partition(".")[0] not in timm.list_models():
+        raise UsageError(f"timm has no model {name!r}", "see timm.list_models()")
+    config = timm.get_pretrained_cfg(name)
+    sized = image_size is not None and config is not None and config.fixed_input_size
+    with _refused(f"timm:{name}", image_size):
+        options: dict[str, Any] = {"img_size": image_size} if sized else {}
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **options)
     return model
+
+
+@contextmanager
+def _refused(name: str, image_size: int | None) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise UsageError(
+            f"{name} cannot be made for images of {image_size} pixels: {error}", "choose another image_size or model"
+        ) from error
+
+
+_STEMS = (("conv1", "maxpool"), ("features.conv0", "features.pool0"))  # of ResNets and of DenseNets
+
+
+def _small_stem(name: str, network: nn.Module) -> None:
+    layers = dict(network.named_modules())
+    for first, pool in _STEMS:
+        convolution = layers.get(first)
+        if isinstance(convolution, nn.Conv2d) and isinstance(layers.get(pool), nn.MaxPool2d):
+            channels = (convolution.in_channels, convolution.out_channels)
+            bias = convolution.bias is not None
+            _replace(network, first, nn.Conv2d(*channels, 3, padding=1, bias=bias))
+            _replace(network, pool, nn.Identity())
+            return
+    raise UsageError(
+        f"{name} has no stem to make small: it does not begin with one convolution and a max-pool",
+        "leave stem at standard, or take a ResNet or DenseNet of torchvision or timm",
+    )
+
+
+def _replace(network: nn.Module, path: str, layer: nn.Module) -> None:
+    parent, _, attribute = path.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, layer)
+
+
+def check_model(name: str, classes: int, image_size: int, stem: str = "standard") -> None:
+    """Makes a network and shows it one image, so that what is wrong with it is found before any work.
+
+    Args:
+        name, classes, stem: as in `make_model`.
+        image_size: pixels of the square input.
+
+    Raises:
+        UsageError: as in `make_model`, or it does not take such images or give one output per class.
+    """
+    network = make_model(name, classes, stem=stem, image_size=image_size)
+    shape = _shape(name, network, image_size)
+    if shape != (1, classes):
+        raise UsageError(f"{name} gives {list(shape)} for one image, need [1, {classes}]", "use a classifier")
 
 
 _FEATURES_OF = 10  # outputs that tell the classifier from other layers
 
 
-def make_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
+def make_backbone(name: str, image_size: int, stem: str = "standard") -> tuple[nn.Module, int]:
     """A freshly initialised network with its classifier taken off, and the dimension of its features.
 
     The classifier is the last linear layer with as many outputs as there are classes.
 
     Args:
-        name: as in `make_model`.
+        name, stem: as in `make_model`.
         image_size: pixels of the square input, to try it.
 
     Raises:
         UsageError: the name is unknown, the network ends in no linear layer, or it does not take such images.
     """
-    network = make_model(name, _FEATURES_OF)
+    network = make_model(name, _FEATURES_OF, stem=stem, image_size=image_size)
     linear = [
         (path, layer)
         for path, layer in network.named_modules()
@@ -106,27 +198,27 @@ def make_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
             f"{name} has no linear layer with num_classes outputs to take off", "use a network that ends in one"
         )
     path, classifier = linear[-1]
-    parent, _, attribute = path.rpartition(".")
     if not path:
         raise UsageError(f"{name} is a linear layer and nothing else", "use a network with layers before it")
-    setattr(network.get_submodule(parent), attribute, nn.Identity())
-    _try(name, network, image_size, classifier.in_features)
+    _replace(network, path, nn.Identity())
+    shape = _shape(name, network, image_size)
+    if shape != (1, classifier.in_features):
+        raise UsageError(
+            f"{name} without its classifier gives {list(shape)} for one image, need [1, {classifier.in_features}]",
+            "use a network that ends in its classifier",
+        )
     return network, classifier.in_features
 
 
-def _try(name: str, network: nn.Module, image_size: int, dim: int) -> None:
+def _shape(name: str, network: nn.Module, image_size: int) -> tuple[int, ...]:
+    """Of the output for one image; the network is left ready for training."""
     network.eval()
     try:
         with torch.inference_mode():
-            shape = tuple(network(torch.zeros(1, 3, image_size, image_size)).shape)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            return tuple(network(torch.zeros(1, 3, image_size, image_size)).shape)
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise UsageError(
             f"{name} does not take images of {image_size} pixels: {error}", "choose another image_size or model"
         ) from error
     finally:
         network.train()
-    if shape != (1, dim):
-        raise UsageError(
-            f"{name} without its classifier gives {list(shape)} for one image, need [1, {dim}]",
-            "use a network that ends in its classifier",
-        )

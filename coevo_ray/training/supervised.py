@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,29 +10,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
-import torch
-import torch.distributed
-from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from coevo_ray.actors.progress import progress_board
-from coevo_ray.actors.selection import SelectionHandle, start_selection
+from coevo_ray.actors.selection import start_selection
 from coevo_ray.actors.service import SelectionService
-from coevo_ray.config import TrainConfig
-from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.core.ledger import SelectionLedger
+from coevo_ray.core.policies import SelectionContext
 from coevo_ray.core.rows import Int64Array
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import begin, digest, finish, write_blob
+from coevo_ray.store.artifact import begin, digest, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.images import ImageTransform
-from coevo_ray.training.learner import Learner
-from coevo_ray.training.models import make_model
-from coevo_ray.training.trainer import fit, load_checkpoint, worker_threads
+from coevo_ray.training.metrics import METRICS, json_lines
+from coevo_ray.training.models import check_model, make_model
+from coevo_ray.training.supervised_loop import train_loop
+from coevo_ray.training.trainer import fit, load_checkpoint
+from coevo_ray.training.weights import CARD, read_weights, write_weights
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,10 @@ class LedgerInputs:
 
     def make(self) -> SelectionService:
         """Builds the service; runs inside the actor."""
+        return SelectionService(self.journal, ledger=self.make_ledger())
+
+    def make_ledger(self) -> SelectionLedger:
+        """A fresh ledger with all that its policy may look at."""
         ledger = SelectionLedger(
             rows=len(self.labels),
             candidates=self.candidates,
@@ -68,7 +69,7 @@ class LedgerInputs:
         ledger.set_labels(self.labels)
         if self.scores is not None:
             ledger.set_scores(*self._score_columns())
-        return SelectionService(self.journal, ledger=ledger)
+        return ledger
 
     def _score_columns(self) -> tuple[npt.NDArray[Any], ...]:
         assert self.scores is not None
@@ -88,28 +89,37 @@ class LedgerInputs:
 
 
 def train_policy(
-    config: TrainConfig, policy: str, pool: Pool, labels: Int64Array, scores: RowTable | None, out: str | Location
+    config: TrainConfig,
+    policy: str,
+    pool: Pool,
+    labels: Int64Array,
+    scores: RowTable | None,
+    out: str | os.PathLike[str] | Location,
 ) -> Location:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
 
     Args:
-        config: network, schedule, kept share.
+        config: network, optimizer, schedule, kept share.
         policy: name of the policy.
         pool: images.
         labels: int64[rows of the pool], -1 where there is none; held-out rows' labels are for evaluation only.
         scores: score table of the pool's rows, or None.
-        out: folder of the result: `model.safetensors`, journal and manifest.
+        out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `metrics.jsonl` with an
+            object for each epoch, journal and manifest.
 
     Raises:
-        InputError: no labelled training row, or a policy that needs scores has none.
+        InputError: no labelled training row, a policy that needs scores has none, or training diverged.
         UsageError: the model is unknown, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     location = Location.parse(out)
-    content = {**config.model_dump(mode="json", exclude={"compute", "policies"}), "policy": policy}
+    rule = config.make_policy(policy)
+    content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
+    content |= {"policy": policy, "policy_options": config.policy_options.get(policy, {})}
     inputs = {"pool": pool.manifest.identity, "labels": digest(labels.tolist())}
     if scores is not None:
         inputs["scores"] = scores.manifest.identity
+    check_model(config.model, pool.classes, config.image_size, config.stem)
     if begin(location, "model", content, inputs) is not None:
         return location
     started = time.monotonic()
@@ -119,31 +129,36 @@ def train_policy(
     ledger = LedgerInputs(
         policy, config, labels, candidates, None if scores is None else scores.location, location.child("journal")
     )
-    epochs = config.make_policy(policy).epochs_to_run(config.epochs, config.shares)
+    planned = planned_rows(config, policy, int(candidates.sum()))
     with ray_session():
         selection = start_selection(digest([str(location), inputs]), ledger.make)
         try:
-            with progress_board(f"train {policy}", epochs, "epochs") as board:
+            with progress_board(f"train {policy}", len(planned), "epochs") as board:
                 arguments = {
                     "config": config,
-                    "epochs": epochs,
+                    "planned": planned,
+                    "candidates": int(candidates.sum()),
+                    "report_losses": rule.needs_losses,
                     "pool": pool.location,
                     "classes": pool.classes,
                     "labels": ray.put(labels),
                     "selection": selection,
                     "board": board,
+                    "out": location,
                 }
-                checkpoint = fit(f"train {policy}", _loop, arguments, config.compute, location.child("training"))
+                checkpoint = fit(f"train {policy}", train_loop, arguments, config.compute, location.child("training"))
             usage = selection.usage_histogram()
         finally:
             selection.stop()
     state, history = load_checkpoint(checkpoint)
-    files = [write_blob(location, "model.safetensors", save_safetensors(state["model"]))]
-    summary = {
+    last = history[-1]
+    card = {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": pool.classes}
+    files = write_weights(location, state, card)
+    files.append(write_blob(location, METRICS, json_lines(history)))
+    summary: dict[str, Any] = {
         "policy": policy,
-        "accuracy": history[-1]["accuracy"],
-        "samples": history[-1]["samples"],
-        "seconds": round(history[-1]["seconds"], 3),
+        **{name: last[name] for name in ("accuracy", "ema_accuracy", "samples") if name in last},
+        "seconds": round(last["seconds"], 3),
         "epochs": len(history),
         "candidates": int(candidates.sum()),
         "history": history,
@@ -154,80 +169,79 @@ def train_policy(
     return location
 
 
-def _loop(arguments: dict[str, Any]) -> None:
-    """Runs on every Ray Train worker."""
-    config: TrainConfig = arguments["config"]
-    worker_threads(config.compute.cpus, config.compute.gpus)
-    trainer = _Trainer(arguments)
-    learner = trainer.learner
-    for epoch in range(len(learner.history), arguments["epochs"]):
-        started = time.monotonic()
-        subset: Subset = trainer.selection.select(epoch)
-        loss = trainer.train_epoch(subset)
-        seconds = time.monotonic() - started
-        accuracy = trainer.evaluate()
-        learner.note(len(subset.row_ids), seconds, loss=loss, accuracy=accuracy)
-        if learner.rank == 0:
-            # All ranks are past the epoch here: evaluation has joined them.
-            trainer.selection.commit(epoch)
-            arguments["board"].note.remote(epoch + 1, "" if accuracy is None else f"accuracy {accuracy:.3f}")
-        learner.save()
+def train_supervised(
+    config: TrainConfig | dict[str, Any],
+    pool: Pool | str | os.PathLike[str],
+    out: str | os.PathLike[str] | Location,
+    scores: RowTable | str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Trains a network on a pool's own labels, on the subsets of one policy.
+
+    Args:
+        config: network, optimizer, schedule, one policy, kept share; a dict is validated.
+        pool: images and labels, or their folder.
+        out: folder of the result, as in `train_policy`.
+        scores: score table of the pool's rows, or its folder; for policies that look at factors.
+
+    Returns:
+        The summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`.
+
+    Raises:
+        InputError: an input is missing, no training row has a label, or training diverged.
+        UsageError: the settings are wrong, were changed, or name several policies.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    config = config if isinstance(config, TrainConfig) else make_config(TrainConfig, config, "train")
+    if len(config.policies) != 1:
+        raise UsageError(f"policies are {list(config.policies)}", "give one; a run's file may have several")
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    if scores is not None and not isinstance(scores, RowTable):
+        scores = RowTable(Location.parse(scores), "scores")
+    return load_manifest(train_policy(config, config.policies[0], pool, pool.labels(), scores, out)).summary
 
 
-class _Trainer:
-    """One worker's learner and feeds."""
+def load_classifier(location: Location, *, average: bool = False) -> nn.Module:
+    """Reads a trained classifier back, ready to predict.
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        config: TrainConfig = arguments["config"]
-        self.learner = Learner(config.seed)
-        self.selection: SelectionHandle = arguments["selection"]
-        self.labels: Int64Array = ray.get(arguments["labels"])
-        pool = Pool(arguments["pool"])
-        feed = functools.partial(Feed, pool, ["image"], global_batch=config.batch_rows, seed=config.seed)
-        self.feed = feed(transform=ImageTransform(config.image_size, config.augment))
-        self.test_feed = feed(transform=ImageTransform(config.image_size, "none"))
-        test = pool.test_ids()
-        self.test = Subset(0, test[self.labels[test] >= 0], None)
-        self.learner.prepare(make_model(config.model, arguments["classes"]))
-        optimizer = functools.partial(
-            torch.optim.SGD,
-            lr=config.learning_rate,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=config.weight_decay,
+    Args:
+        location: what `train_policy` made.
+        average: take the averaged weights (`ema`).
+
+    Raises:
+        InputError: there is no finished classifier here, or it has no averaged weights.
+        UsageError: its model is not known on this machine.
+    """
+    load_manifest(location, "model")
+    card = location.child(CARD).read_json()
+    if "classes" not in card:
+        raise InputError(f"{location} is no classifier", "give what supervised training made")
+    network = make_model(card["model"], card["classes"], stem=card["stem"], image_size=card["image_size"])
+    read_weights(location, network, average=average)
+    return network.eval()
+
+
+def planned_rows(config: TrainConfig, policy: str, candidates: int) -> list[int]:
+    """Rows of each epoch that will be run, as far as the policy knows them beforehand.
+
+    Args:
+        config: kept shares and epochs.
+        policy: name of the policy.
+        candidates: rows that may be selected.
+
+    Raises:
+        UsageError: the policy is unknown.
+    """
+    rule, nothing = config.make_policy(policy), np.broadcast_to(np.int64(0), (candidates,))  # takes no memory
+    return [
+        rule.rows_planned(
+            SelectionContext(
+                epoch=epoch,
+                epochs=config.epochs,
+                keep=config.shares.at(epoch, config.epochs),
+                seed=config.seed,
+                candidates=nothing,
+                usage=nothing,
+            )
         )
-        first = len(self.selection.select(len(self.learner.history)).row_ids)
-        steps = -(-first // config.batch_rows) * arguments["epochs"]
-        schedule = functools.partial(
-            torch.optim.lr_scheduler.OneCycleLR, max_lr=config.learning_rate, total_steps=steps, pct_start=0.3
-        )
-        self.learner.optimise(optimizer, schedule)
-
-    def train_epoch(self, subset: Subset) -> float:
-        """One pass over the subset; returns this rank's mean loss per row."""
-        learner = self.learner
-        learner.network.train()
-        total, rows = 0.0, 0.0
-        for batch in self.feed.epoch(subset, learner.rank, learner.world):
-            labels = torch.from_numpy(self.labels[batch.row_ids]).to(learner.device)
-            weights = batch.weights.to(learner.device)
-            logits = learner.network(batch.tensors["image"].to(learner.device))
-            losses = nn.functional.cross_entropy(logits, labels, reduction="none") * weights
-            total, rows = total + learner.step(losses, batch), rows + float(weights.sum())
-        return total / max(rows, 1.0)
-
-    @torch.no_grad()
-    def evaluate(self) -> float | None:
-        """Share of held-out rows that are classified rightly, over all ranks; None without held-out labels."""
-        if len(self.test.row_ids) == 0:
-            return None
-        network, device = self.learner.network, self.learner.device
-        network.eval()
-        right = torch.zeros(1, device=device)
-        for batch in self.test_feed.epoch(self.test, self.learner.rank, self.learner.world):
-            labels = torch.from_numpy(self.labels[batch.row_ids]).to(device)
-            predicted = network(batch.tensors["image"].to(device)).argmax(dim=1)
-            right += ((predicted == labels) * batch.weights.to(device)).sum()
-        if self.learner.world > 1:
-            torch.distributed.all_reduce(right)
-        return float(right.item() / len(self.test.row_ids))
+        for epoch in range(rule.epochs_to_run(config.epochs, config.shares))
+    ]

@@ -27,6 +27,7 @@ class TargetNetwork(nn.Module):
         image_size: pixels of the square input.
         head: linear or mlp.
         dim: n of the targets.
+        stem: as in `make_model`.
 
     Attributes:
         mean: float32[n], what is taken off every target; zero unless it is set.
@@ -35,9 +36,9 @@ class TargetNetwork(nn.Module):
         UsageError: there is no such network, or it cannot be used so.
     """
 
-    def __init__(self, model: str, image_size: int, head: str, dim: int) -> None:
+    def __init__(self, model: str, image_size: int, head: str, dim: int, stem: str = "standard") -> None:
         super().__init__()
-        self.backbone, features = make_backbone(model, image_size)
+        self.backbone, features = make_backbone(model, image_size, stem)
         self.mean: torch.Tensor
         self.register_buffer("mean", torch.zeros(dim))
         self.head: nn.Module = nn.Linear(features, dim)

@@ -5,8 +5,6 @@ No label is read in training. Two augmented views of a row share its target; lab
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import time
 from typing import Any
@@ -15,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from coevo_ray.actors.progress import progress_board
@@ -34,14 +30,13 @@ from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.evaluation import ProbeRows, evaluate
 from coevo_ray.training.feed import Feed
 from coevo_ray.training.learner import Learner
+from coevo_ray.training.metrics import METRICS, json_lines, write_metrics
 from coevo_ray.training.models import make_backbone
 from coevo_ray.training.sae_fit import input_statistics
 from coevo_ray.training.target_network import PoolWithTargets, TargetNetwork, cosine_loss
 from coevo_ray.training.trainer import fit, load_checkpoint, worker_threads
 from coevo_ray.training.views import Decode, Views, two_views
-
-_WEIGHTS, _CARD = "model.safetensors", "model.json"
-_WARM_UP = 0.1  # share of the steps in which the learning rate rises
+from coevo_ray.training.weights import CARD, read_weights, write_weights
 
 
 def train_targets(
@@ -72,7 +67,7 @@ def train_targets(
     targets = targets if isinstance(targets, RowTable) else RowTable(Location.parse(targets), "targets")
     location = Location.parse(out)
     dim = _dimension(targets)
-    make_backbone(config.model, config.image_size)  # a wrong name shows before any work
+    make_backbone(config.model, config.image_size, config.stem)  # a wrong name shows before any work
     content = {"objective": "targets", **config.content()}
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
     done = begin(location, "model", content, inputs)
@@ -81,19 +76,23 @@ def train_targets(
     return done.summary
 
 
-def load_target_network(location: Location) -> TargetNetwork:
+def load_target_network(location: Location, *, average: bool = False) -> TargetNetwork:
     """Reads a trained network back; its `backbone` gives features.
 
+    Args:
+        location: what `train_targets` made.
+        average: take the averaged weights (`ema`).
+
     Raises:
-        InputError: there is no finished network of this objective here.
+        InputError: there is no finished network of this objective here, or it has no averaged weights.
     """
     manifest = load_manifest(location, "model")
-    if not any(file.path == _CARD for file in manifest.files):
+    if manifest.config.get("objective") != "targets":
         raise InputError(
             f"{location} was not trained with the objective targets", "give what train --objective targets made"
         )
-    network = TargetNetwork(**location.child(_CARD).read_json())
-    network.load_state_dict(load_safetensors(location.child(_WEIGHTS).read_bytes()))
+    network = TargetNetwork(**location.child(CARD).read_json())
+    read_weights(location, network, average=average)
     return network.eval()
 
 
@@ -114,7 +113,13 @@ def _train(
     probe_rows = ProbeRows.choose(pool, joined.target_rows, config.probe_rows, config.seed)
     if probe_rows is None:
         say("train targets: no evaluation, for it needs labelled rows of two classes in both splits")
-    network = {"model": config.model, "image_size": config.image_size, "head": config.head, "dim": dim}
+    network = {
+        "model": config.model,
+        "stem": config.stem,
+        "image_size": config.image_size,
+        "head": config.head,
+        "dim": dim,
+    }
     with ray_session(), ray_errors("train targets"), progress_board("train targets", config.epochs, "epochs") as board:
         statistics = ray.get(
             ray.remote(input_statistics).options(num_cpus=0.5).remote(targets, rows + joined.first_target)
@@ -128,19 +133,18 @@ def _train(
             "rows": ray.put(rows),
             "probe_rows": ray.put(probe_rows),
             "board": board,
+            "out": location,
         }
         checkpoint = fit("train targets", _loop, arguments, config.compute, location.child("training"))
     state, history = load_checkpoint(checkpoint)
-    weights = {name: tensor.contiguous() for name, tensor in state["model"].items()}  # they are channels last
-    files = [
-        write_blob(location, _WEIGHTS, save_safetensors(weights)),
-        write_blob(location, _CARD, json.dumps(network, indent=2).encode()),
-    ]
     last = history[-1]
-    summary = {
+    files = write_weights(location, state, network)
+    files.append(write_blob(location, METRICS, json_lines(history)))
+    summary: dict[str, Any] = {
         "objective": "targets",
         "linear_probe": last.get("linear_probe"),
         "knn": last.get("knn"),
+        **{name: last[name] for name in ("ema_linear_probe", "ema_knn") if name in last},
         **{name: last[name] for name in ("loss", "samples")},
         "seconds": round(last["seconds"], 3),
         "epochs": len(history),
@@ -171,14 +175,14 @@ def _loop(arguments: dict[str, Any]) -> None:
     trainer = _Trainer(arguments)
     learner = trainer.learner
     for epoch in range(len(learner.history), config.epochs):
-        started = time.monotonic()
-        loss = trainer.train_epoch(epoch)
-        entry = learner.note(len(trainer.rows), time.monotonic() - started, loss=loss)
-        entry.update(trainer.evaluate(epoch))
+        trainer.train_epoch(epoch)
+        entry = learner.finish(len(trainer.rows), **trainer.evaluate(epoch))
         if learner.rank == 0:
             found = f", knn {entry['knn']:.3f}" if "knn" in entry else ""
-            arguments["board"].note.remote(epoch + 1, f"loss {loss:.4f}{found}")
+            arguments["board"].note.remote(epoch + 1, f"loss {entry['loss']:.4f}{found}")
         learner.save()
+        if learner.rank == 0:
+            write_metrics(arguments["out"], learner.history, tensorboard=config.compute.tensorboard)
 
 
 class _Trainer:
@@ -186,38 +190,31 @@ class _Trainer:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         config: TargetTrainConfig = arguments["config"]
-        self.config = config
-        self.learner = Learner(config.seed)
         self.rows: Int64Array = ray.get(arguments["rows"])
+        batch = min(config.batch_rows, len(self.rows))
+        self.config = config = config.model_copy(update={"batch_rows": batch})
+        self.learner = Learner(config, [len(self.rows)] * config.epochs)
         self.probe_rows: ProbeRows | None = ray.get(arguments["probe_rows"])
         self.pool = PoolWithTargets(arguments["pool"], arguments["targets"])
         self.views = Views(config.min_crop, config.flip, config.colour)
         self.dtype: torch.dtype = getattr(torch, config.precision)
-        batch = min(config.batch_rows, len(self.rows))
         decode = Decode(config.image_size)
         self.feed = Feed(self.pool, ["image", "target"], decode, global_batch=batch, seed=config.seed)
         network = TargetNetwork(**arguments["network"])
         network.mean.copy_(arguments["mean"])
         self.mean = network.mean
-        # Channels last, the layout that convolutions are fastest in.
-        self.learner.prepare(network.to(memory_format=torch.channels_last))
-        steps = -(-len(self.rows) // batch) * config.epochs
-        self.learner.optimise(*optimiser(config.learning_rate, config.weight_decay, steps))
+        self.learner.prepare(network)
 
-    def train_epoch(self, epoch: int) -> float:
-        """One pass over the rows; returns this rank's mean loss per row."""
+    def train_epoch(self, epoch: int) -> None:
+        """One pass over the rows, or what is left of it."""
         learner, config = self.learner, self.config
         learner.network.train()
-        total, rows = 0.0, 0.0
-        for batch in self.feed.epoch(Subset(epoch, self.rows, None), learner.rank, learner.world):
+        mean = self.mean.to(learner.device)
+        for batch in learner.epoch(self.feed, Subset(epoch, self.rows, None)):
             images = two_views(batch, self.views, config.seed, epoch, learner.device)
-            with torch.autocast(learner.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with learner.autocast():
                 predicted = learner.network(images.contiguous(memory_format=torch.channels_last))
-            weights = batch.weights.to(learner.device)
-            targets = batch.tensors["target"].to(learner.device)
-            losses = cosine_loss(predicted, targets, self.mean.to(learner.device)) * weights
-            total, rows = total + learner.step(losses, batch), rows + float(batch.weights.sum())
-        return total / max(rows, 1.0)
+            learner.step(cosine_loss(predicted, batch.tensors["target"].to(learner.device), mean), batch)
 
     def evaluate(self, epoch: int) -> dict[str, float]:
         """Probes after the last epoch, and in between where it was asked for; empty otherwise."""
@@ -226,22 +223,16 @@ class _Trainer:
         if self.probe_rows is None or not due:
             return {}
         learner = self.learner
-        backbone = learner.inner.backbone
+        found = self._probe(learner.inner)
+        if learner.average is not None:
+            learner.share_average()
+            averaged = self._probe(learner.average.module)
+            found |= {f"ema_{name}": value for name, value in averaged.items()}
+        return found
+
+    def _probe(self, network: nn.Module) -> dict[str, float]:
+        assert self.probe_rows is not None
+        backbone = network.backbone
         assert isinstance(backbone, nn.Module)
-        size = self.config.image_size
-        place = (learner.device, learner.rank, learner.world)
-        return evaluate(backbone, self.pool, self.probe_rows, size, *place, dtype=self.dtype)
-
-
-def optimiser(learning_rate: float, weight_decay: float, steps: int) -> tuple[Any, Any]:
-    """AdamW with a one-cycle schedule: what makes each of them, from parameters and from the optimizer."""
-    # The fused step is one kernel; the plain one starts several for each parameter.
-    make = functools.partial(torch.optim.AdamW, lr=learning_rate, weight_decay=weight_decay, fused=True)
-    schedule = functools.partial(
-        torch.optim.lr_scheduler.OneCycleLR,
-        max_lr=learning_rate,
-        total_steps=steps,
-        pct_start=_WARM_UP,
-        cycle_momentum=False,
-    )
-    return make, schedule
+        place = (self.learner.device, self.learner.rank, self.learner.world)
+        return evaluate(backbone, self.pool, self.probe_rows, self.config.image_size, *place, dtype=self.dtype)

@@ -11,12 +11,13 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.callback import UserCallback
 
 from coevo_ray.config import Compute
-from coevo_ray.errors import StoppedError
-from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.runtime.shards import ray_errors, unwrap
 from coevo_ray.store.location import Location
 
 HISTORY = "history.json"
@@ -39,8 +40,8 @@ def fit(
         The last checkpoint.
 
     Raises:
-        CoevoError: what the loop raised.
-        StoppedError: workers failed more often than they are replaced.
+        CoevoError: what the loop raised; an InputError or UsageError at once, without another attempt.
+        StoppedError: workers were lost more often than they are replaced, or never started.
     """
     resources: dict[str, float] = {"CPU": compute.cpus}
     if compute.gpus > 0:
@@ -56,16 +57,52 @@ def fit(
             name="ray",
             storage_path=location.path,
             failure_config=FailureConfig(max_failures=2),
+            callbacks=[EndAtOnce()],  # type: ignore[list-item]  # typed as those of Tune
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             **storage,
         ),
     )
     with ray_errors(title):
-        result = trainer.fit()
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            if unwrap(error) is None and _workers_were_lost(error):
+                raise StoppedError(
+                    f"{title}: Ray Train lost workers or could not start them: {str(error).strip().splitlines()[-1]}",
+                    "give them memory and a machine that stays, then run the same command again: it goes on from its "
+                    "last checkpoint",
+                ) from error
+            raise
     if result.checkpoint is None:
         raise StoppedError(f"{title} ended without a checkpoint", "run the same command again")
     checkpoint: Checkpoint = result.checkpoint
     return checkpoint
+
+
+def _workers_were_lost(error: TrainingFailedError) -> bool:
+    """Whether machines or processes failed and not the code in them, whose own error says more than ours would."""
+    failures = getattr(error, "worker_failures", None)
+    if failures is None:
+        return True
+    return any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures.values())
+
+
+class EndAtOnce(UserCallback):
+    """Ends a training whose input or settings are wrong; Ray Train would start the workers again to the same end.
+
+    It runs in Ray Train's controller: an error that is raised here ends the run and comes out of `fit`.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises the first worker's InputError or UsageError; others are for Ray Train to try again.
+
+        Raises:
+            InputError, UsageError: as the worker raised it.
+        """
+        for _, error in sorted(worker_exceptions.items()):
+            inner = unwrap(error)
+            if isinstance(inner, InputError | UsageError):
+                raise inner
 
 
 def worker_threads(cpus: float, gpus: float) -> None:

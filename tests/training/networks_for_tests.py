@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from coevo_ray.errors import InputError
 
 
 def plain(num_classes: int) -> nn.Module:
@@ -39,7 +44,12 @@ def normed(num_classes: int) -> nn.Module:
 
 
 class _Fault(nn.Module):
-    """Fails once, after as many training steps of the process as a file says."""
+    """Fails after as many training steps of the process as a file says, and notes every step beside that file.
+
+    What follows the number in the file says how: `once` (the default) raises and takes the file away, `killed` ends the
+    process by SIGKILL and takes the file away, `always` does so at the first step of every later process too, `input`
+    raises an error of the input.
+    """
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -47,28 +57,51 @@ class _Fault(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.steps += self.training
-        if self.file.is_file() and self.steps > int(self.file.read_text()):
-            self.file.unlink()
-            raise RuntimeError("a planned fault")
+        if self.training:
+            with self.file.with_suffix(".steps").open("a") as log:
+                log.write(f"{os.getpid()}\n")
+        after, how = (*self.file.read_text().split(), "once")[:2] if self.file.is_file() else ("", "")
+        if how and self.steps > int(after):
+            self._fail(how)
         return images
 
+    def _fail(self, how: str) -> None:
+        if how in ("killed", "always") and self.steps > 1:
+            time.sleep(4)  # Ray Train hears of a checkpoint only when it asks its workers, several times a second
+        if how in ("once", "killed"):
+            self.file.unlink()
+        if how == "always":
+            self.file.write_text("0 always")
+        if how in ("killed", "always"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "input":
+            raise InputError("a planned fault of the input", "plan none")
+        raise RuntimeError("a planned fault")
 
-def faulty(file: Path) -> str:
-    """Name of a network with batch norm that fails once if that file says so."""
-    return f"{__name__}:faulty_{str(file).encode().hex()}"
+
+def steps_made(file: Path) -> int:
+    """Training steps that processes with this file have begun."""
+    return len(file.with_suffix(".steps").read_text().split())
 
 
-def _faulty(file: str, num_classes: int) -> nn.Module:
+def faulty(file: Path, kind: str = "normed") -> str:
+    """Name of a network that fails if that file says so: `normed` has batch norm, `dropping` dropout."""
+    return f"{__name__}:faulty_{kind}_{str(file).encode().hex()}"
+
+
+def _faulty(kind: str, file: str, num_classes: int) -> nn.Module:
     from coevo_ray.training.models import SmallCNN
 
-    return nn.Sequential(_Fault(file), SmallCNN(num_classes, width=8))
+    rest = SmallCNN(num_classes, width=8) if kind == "normed" else plain(num_classes)
+    return nn.Sequential(_Fault(file), *([nn.Dropout(0.2)] if kind == "dropping" else []), rest)
 
 
 def __getattr__(name: str) -> Callable[[int], nn.Module]:
     # The workers of a running session do not see this process's environment: the name carries the path.
     if not name.startswith("faulty_"):
         raise AttributeError(name)
-    return partial(_faulty, bytes.fromhex(name.removeprefix("faulty_")).decode())
+    _, kind, path = name.split("_")
+    return partial(_faulty, kind, bytes.fromhex(path).decode())
 
 
 def no_classifier(num_classes: int) -> nn.Module:

@@ -168,6 +168,10 @@ class Policy(ABC):
         """How many epochs a trainer runs; all but `full_budget` run the full schedule's."""
         return epochs
 
+    def rows_planned(self, context: SelectionContext) -> int:
+        """How many rows `select` will take, as far as that is known without arrays: schedules of steps look ahead."""
+        return context.budget
+
     @property
     def needs_losses(self) -> bool:
         """Whether workers have to report losses."""

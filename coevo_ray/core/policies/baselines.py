@@ -16,6 +16,10 @@ class Full(Policy):
         """See `Policy.select`."""
         return context.candidates
 
+    def rows_planned(self, context: SelectionContext) -> int:
+        """All."""
+        return len(context.candidates)
+
 
 class FullBudget(Full):
     """All rows, for kept share x epochs: as many visits as the others, the baseline that decides."""

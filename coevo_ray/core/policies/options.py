@@ -55,6 +55,10 @@ class ClassQuotas(Policy):
         """The policy's."""
         return self.policy.epochs_to_run(epochs, shares)
 
+    def rows_planned(self, context: SelectionContext) -> int:
+        """The policy's, with the classes' quotas summed up."""
+        return self.policy.rows_planned(dataclasses.replace(context, quota=context.budget))
+
     def _parts(self, context: SelectionContext) -> Iterator[tuple[int, SelectionContext]]:
         require(context, self)
         return class_parts(context, self.power)
@@ -101,6 +105,10 @@ class Unbiased(Policy):
     def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
         """The policy's."""
         return self.policy.epochs_to_run(epochs, shares)
+
+    def rows_planned(self, context: SelectionContext) -> int:
+        """The policy's."""
+        return self.policy.rows_planned(context)
 
 
 def class_parts(context: SelectionContext, power: float) -> Iterator[tuple[int, SelectionContext]]:

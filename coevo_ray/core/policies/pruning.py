@@ -77,11 +77,20 @@ class InfoBatch(Policy):
             tail //= 2
         return tail
 
-    def _parts(self, context: SelectionContext) -> tuple[npt.NDArray[np.bool_], int, int]:
-        """bool[n] rows of below-mean loss; how many of them stay, and of the others."""
+    def rows_planned(self, context: SelectionContext) -> int:
+        """All in the tail; before it what the tail leaves of the visits."""
+        if context.epoch >= context.epochs - self._tail_epochs(context):
+            return len(context.candidates)
+        return self._budget(context)
+
+    def _budget(self, context: SelectionContext) -> int:
         tail, n = self._tail_epochs(context), len(context.candidates)
         share = (context.keep * context.epochs - tail) / (context.epochs - tail)
-        budget = min(n, max(1, round(share * n))) if context.quota is None else context.budget
+        return min(n, max(1, round(share * n))) if context.quota is None else context.budget
+
+    def _parts(self, context: SelectionContext) -> tuple[npt.NDArray[np.bool_], int, int]:
+        """bool[n] rows of below-mean loss; how many of them stay, and of the others."""
+        budget = self._budget(context)
         assert context.loss is not None
         low = context.loss[context.rows] < _mean_loss(context)
         lows, highs = int(low.sum()), int((~low).sum())

@@ -1,0 +1,60 @@
+"""Trained weights as files: the network's, and beside them the averaged ones."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import nn
+
+from coevo_ray.store.artifact import FileEntry, write_blob
+from coevo_ray.store.location import Location
+
+WEIGHTS, AVERAGED, CARD = "model.safetensors", "ema.safetensors", "model.json"
+_INNER = "module."
+
+
+def write_weights(folder: Location, state: dict[str, Any], card: dict[str, Any]) -> list[FileEntry]:
+    """Writes what a checkpoint holds of a network.
+
+    Args:
+        folder: the training's output.
+        state: the checkpoint's state, with `model` and maybe `average`.
+        card: what the network is made from.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    files = [
+        write_blob(folder, WEIGHTS, _packed(state["model"])),
+        write_blob(folder, CARD, json.dumps(card, indent=2).encode()),
+    ]
+    if "average" in state:
+        # The averaged copy also counts its updates, which is no weight.
+        average = {k.removeprefix(_INNER): v for k, v in state["average"].items() if k.startswith(_INNER)}
+        files.append(write_blob(folder, AVERAGED, _packed(average)))
+    return files
+
+
+def read_weights(folder: Location, network: nn.Module, *, average: bool = False) -> None:
+    """Loads weights of `write_weights` into a network of the same card.
+
+    Args:
+        folder: the training's output.
+        network: takes them.
+        average: the averaged ones.
+
+    Raises:
+        InputError: they are not there.
+    """
+    network.load_state_dict(load_safetensors(folder.child(AVERAGED if average else WEIGHTS).read_bytes()))
+
+
+def _packed(weights: dict[str, torch.Tensor]) -> bytes:
+    # They are channels last, and some networks use a tensor twice: safetensors stores neither.
+    return save_safetensors(
+        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+    )
