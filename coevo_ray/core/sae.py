@@ -111,6 +111,11 @@ class TopKSAE(nn.Module):
         self.mean.copy_(mean)
         self.scale.fill_(mean_square**0.5)
 
+    @torch.no_grad()
+    def begin_at_(self, point: torch.Tensor) -> None:
+        """Sets the offset that encoding takes away and decoding adds: a point float[d] in input units."""
+        self.pre_bias.copy_((point - self.mean) / self.scale)
+
     def encode(self, x: torch.Tensor) -> Codes:
         """Codes of inputs float[n, d].
 

@@ -61,12 +61,33 @@ def plateaued(variances: Sequence[float], patience: int, min_improvement: float)
     return max(variances[-patience:]) < max(variances[:-patience]) + min_improvement
 
 
+def geometric_median(x: torch.Tensor, join: Join | None = None, iterations: int = 32) -> torch.Tensor:
+    """The point whose distances to all rows have the smallest sum, by Weiszfeld's iterations from the mean.
+
+    Args:
+        x: float[n, d]; of several workers, each gives its rows.
+        join: sums a tensor over all workers; None where there is one.
+        iterations: how many; each brings the point nearer.
+
+    Returns:
+        float[d].
+    """
+    weights = x.new_ones(len(x), 1)
+    for _ in range(iterations + 1):
+        sums = torch.cat([(weights * x).sum(dim=0), weights.sum().reshape(1)])
+        sums = sums if join is None else join(sums)
+        median = sums[:-1] / sums[-1]
+        weights = 1 / (x - median).norm(dim=1, keepdim=True).clamp_min(1e-6)
+    return median
+
+
 class SAESteps:
     """Takes a model from batch to batch.
 
     The decoder's gradient loses what would only change its rows' lengths, all gradients together are brought to length
-    1, Adam steps, and the rows go back to length 1 (Bricken et al. 2023; Gao et al. 2024). On CUDA devices the
-    pre-activations are made in bfloat16, all else in float32.
+    1, Adam steps, and the rows go back to length 1 (Bricken et al. 2023; Gao et al. 2024). The model's offset
+    begins at the first batch's geometric median (Gao et al. 2024, appendix A). On CUDA devices the pre-activations are
+    made in bfloat16, all else in float32.
 
     Args:
         sae: the model; it is changed in place.
@@ -113,6 +134,8 @@ class SAESteps:
             This worker's part of the loss before the step.
         """
         rows = len(x) if rows is None else rows
+        if self.samples == 0:
+            self.sae.begin_at_(geometric_median(x, self._join))
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.samples)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda and torch.cuda.is_bf16_supported()):

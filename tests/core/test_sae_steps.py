@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.core.sae import SAEConfig, TopKSAE
-from coevo_ray.core.sae_steps import SAESteps, Schedule, plateaued
+from coevo_ray.core.sae_steps import SAESteps, Schedule, geometric_median, plateaued
 
 ROWS = 16
 CONFIG = SAEConfig(dim=6, latents=60, k=3, k_aux=4, dead_after_samples=2 * ROWS)
@@ -80,9 +80,40 @@ def test_a_fit_that_is_continued_ends_as_one_that_was_not_stopped(first: int, se
     assert int(whole.sae.dead.sum()) > 0  # the auxiliary loss and its counts were at work
 
 
+def test_the_geometric_median_is_nearest_to_all_rows_and_joins_workers() -> None:
+    x = batch(0).double()
+    x[0] = 100.0  # which moves the mean, not the median
+    median = geometric_median(x, iterations=500)
+    towards = (x - median) / (x - median).norm(dim=1, keepdim=True)
+    assert towards.sum(dim=0).norm() < 1e-6  # the gradient of the sum of distances
+    assert (geometric_median(x) - median).norm() < 0.05 < (x.mean(dim=0) - median).norm()
+    parts = (x[:3], x[3:])
+    seen: list[torch.Tensor] = []
+
+    def join(sums: torch.Tensor) -> torch.Tensor:
+        """Adds what the other worker has, whose rows the point that was found last weighs."""
+        last = seen[-1] if seen else None
+        other = parts[1]
+        weights = torch.ones(len(other), 1) if last is None else 1 / (other - last).norm(dim=1, keepdim=True)
+        joined = sums + torch.cat([(weights * other).sum(dim=0), weights.sum().reshape(1)])
+        seen.append(joined[:-1] / joined[-1])
+        return joined
+
+    assert torch.allclose(geometric_median(parts[0], join), geometric_median(x), atol=1e-12)
+
+
+def test_a_fit_begins_at_the_first_batches_median() -> None:
+    steps = SAESteps(make().sae, Schedule(1e-9, ROWS))
+    steps.sae.set_input_statistics(torch.arange(6.0), 4.0)
+    steps.step(batch(0))
+    assert torch.allclose(2 * steps.sae.pre_bias + torch.arange(6.0), geometric_median(batch(0)), atol=1e-5)
+
+
 def test_a_window_tells_what_its_rows_were_before_their_steps() -> None:
     steps = make()
-    for window in (range(3), range(3, 8)):
+    steps.step(batch(0))  # the first one also moves the offset
+    steps.look()
+    for window in (range(1, 3), range(3, 8)):
         squares, active = 0.0, torch.zeros(CONFIG.latents, dtype=torch.int64)
         for index in window:
             x = batch(index)
@@ -105,6 +136,7 @@ def test_a_window_tells_what_its_rows_were_before_their_steps() -> None:
 def test_steps_are_those_of_plain_full_matrices() -> None:
     steps = make(end=4 * ROWS)
     steps.sae.double()
+    steps.sae.begin_at_(geometric_median(batch(0).double()))
     encoder, bias, decoder, offset = (
         tensor.detach().clone().requires_grad_()
         for tensor in (steps.sae.encoder, steps.sae.encoder_bias, steps.sae.decoder, steps.sae.pre_bias)
