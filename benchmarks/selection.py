@@ -10,6 +10,7 @@ then reads that snapshot and replays all of them: the worst case.
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,16 @@ KEEP = 0.3
 EPOCHS = 15
 SEED = 0
 _CHUNK = 1 << 20
+_HEADLINE = ("seconds", "cpu_seconds", "peak_bytes", "restore_seconds", "bytes_per_row")
+_AS_MEASURED = (
+    "cpu_seconds",
+    "snapshot_seconds",
+    "restore_seconds",
+    "idle_bytes",
+    "peak_bytes",
+    "restore_peak_bytes",
+    "journal_bytes",
+)
 
 
 def main() -> None:
@@ -48,7 +59,7 @@ def main() -> None:
         "keep": KEEP,
         "repeats": EPOCHS,
         "threads": children[0].result["threads"],
-        **{name: headline[name] for name in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row")},
+        **{name: headline[name] for name in _HEADLINE},
         "by_policy": by_policy,
         "busy_before": busiest(children),
     }
@@ -63,10 +74,7 @@ def _summary(rows: int, measured: dict[str, Any]) -> dict[str, Any]:
         "epochs": spread(both),
         "select_seconds": middle(select),
         "commit_seconds": middle(commit),
-        **{
-            name: measured[name]
-            for name in ("snapshot_seconds", "restore_seconds", "idle_bytes", "peak_bytes", "journal_bytes")
-        },
+        **{name: measured[name] for name in _AS_MEASURED},
         "restored_epochs": EPOCHS,
         "bytes_per_row": round(measured["ledger_bytes"] / rows, 3),
         "peak_bytes_per_row": round((measured["peak_bytes"] - measured["idle_bytes"]) / rows, 1),
@@ -77,8 +85,10 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
     """Times one policy in this process.
 
     Returns:
-        `select_seconds`, `commit_seconds` of each epoch; `snapshot_seconds`, `restore_seconds`;
+        `select_seconds`, `commit_seconds` of each epoch; `cpu_seconds`: processor time of an epoch, over all threads,
+        which other work on the machine hardly changes; `snapshot_seconds`, `restore_seconds`;
         `idle_bytes`: memory with the libraries loaded, before there are rows; `peak_bytes`: up to the last epoch;
+        `restore_peak_bytes`: up to the end;
         `ledger_bytes`: what the ledger keeps; `journal_bytes`: what is on the disk at the end; `threads`.
     """
     from coevo_ray.actors.service import SelectionService
@@ -90,7 +100,9 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         journal = Location.parse(Path(folder) / "journal")
         service = SelectionService(journal, _ledger(policy, rows))
         _, snapshot = timed(service.snapshot)
+        before = time.process_time()
         times = [_epoch(service, epoch) for epoch in range(EPOCHS)]
+        work = (time.process_time() - before) / EPOCHS
         peak = peak_bytes()
         journal_bytes = sum(path.stat().st_size for path in Path(journal.path).iterdir())
         usage = service.usage()
@@ -103,10 +115,12 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
     return {
         "select_seconds": [select for select, _ in times],
         "commit_seconds": [commit for _, commit in times],
+        "cpu_seconds": round(work, 4),
         "snapshot_seconds": round(snapshot, 4),
         "restore_seconds": round(restore, 4),
         "idle_bytes": idle,
         "peak_bytes": peak,
+        "restore_peak_bytes": peak_bytes(),
         "ledger_bytes": kept,
         "journal_bytes": journal_bytes,
         "threads": threads(),

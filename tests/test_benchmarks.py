@@ -34,14 +34,18 @@ def test_selection_gives_its_keys() -> None:
     result = _run("selection", "--rows", "20000")
     assert result["rows"] == 20_000
     assert result["by_policy"].keys() == {"factors", "rotation", "random", "scored"}
-    for row in result["by_policy"].values():
-        assert row["seconds"] > 0
+    assert result["threads"] >= 1
+    # D5.6: at most 12 bytes per row. 1 of usage, 2 each of the scores or the factor, and 3 bits.
+    kept = {"factors": 3.375, "rotation": 1.375, "random": 1.375, "scored": 5.375}
+    for policy, row in result["by_policy"].items():
+        assert row["seconds"] > 0 and row["cpu_seconds"] > 0
         assert row["restore_seconds"] > 0
-        # D5.6: at most 12 bytes per row. 2 of usage, 2 each of two scores and the factor, and 3 bits.
-        assert row["bytes_per_row"] == 8.375
+        assert row["bytes_per_row"] == kept[policy]
+        # A snapshot of usage and candidates, and the subset of each epoch as bits.
+        assert 20_000 * (9 + 15) / 8 < row["journal_bytes"] < 20_000 * (9 + 15) / 8 + 31 * 400
         assert row["peak_bytes"] > 20_000 * row["bytes_per_row"]
         assert row["epochs"]["min"] <= row["seconds"] <= row["epochs"]["max"]
-    for key in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row"):
+    for key in ("seconds", "peak_bytes", "restore_seconds", "bytes_per_row", "cpu_seconds"):
         assert result[key] == result["by_policy"]["factors"][key]
 
 

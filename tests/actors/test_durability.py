@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
@@ -94,6 +94,7 @@ def do(service: SelectionService, step: str, number: int) -> None:
 @pytest.mark.parametrize(("policy", "options"), [("scored", {}), ("entropy", {}), ("infobatch", {"least": 0.5})])
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=25))
+@example(steps=["scores", "snapshot", "crash", "snapshot"])
 def test_every_prefix_of_the_journal_holds_what_was_acknowledged(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,

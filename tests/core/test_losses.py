@@ -68,9 +68,15 @@ def test_a_late_report_changes_nothing_and_an_early_one_is_refused() -> None:
     assert made.report_losses(0, rows, np.full(len(rows), 5.0)) == 0
     known = made.scores(rows)["loss"]
     assert known[:2].tolist() == [1, 1] and np.isnan(known[2:]).all()
-    second = made.select(1).row_ids
-    assert made.report_losses(1, second, np.full(len(second), 7.0)) == len(second)  # rows of epoch 0 count anew
-    assert made.scores(second)["loss"].tolist() == [7.0] * len(second)
+
+
+def test_rows_are_reported_anew_in_each_epoch() -> None:
+    made = ledger(keep=1.0)
+    for epoch in range(3):
+        rows = made.select(epoch).row_ids
+        assert made.report_losses(epoch, rows, np.full(len(rows), float(epoch))) == len(rows)
+        made.commit(epoch)
+    assert made.scores(rows)["loss"].tolist() == [2.0] * len(rows)
 
 
 def test_what_cannot_be_known_is_left_unknown_and_what_is_too_large_is_cut() -> None:
