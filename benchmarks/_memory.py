@@ -27,10 +27,14 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._sample()  # what is shorter than an interval has one too
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in _family(os.getpid())))
+            self._sample()
+
+    def _sample(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in _family(os.getpid())))
 
 
 def _family(root: int) -> set[int]:

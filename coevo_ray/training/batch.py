@@ -57,8 +57,8 @@ def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     if not _shared:
         return torch.empty(shape, dtype=dtype)
     # As torch's own collate does in a DataLoader's workers.
-    size = math.prod(shape) * dtype.itemsize
-    storage = torch.UntypedStorage._new_shared(size, device="cpu")  # type: ignore[no-untyped-call]
+    new_shared = torch.UntypedStorage._new_shared
+    storage = new_shared(math.prod(shape) * dtype.itemsize, device="cpu")  # type: ignore[no-untyped-call]  # torch leaves it so
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
