@@ -10,6 +10,7 @@ from coevo_ray.config import PoolConfig, RunConfig, TrainConfig, make_config
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode import encode
+from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pipelines.gate import gate_rounds
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.score import score
@@ -25,7 +26,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
-from coevo_ray.training.supervised import train_policy
+from coevo_ray.training.supervised import looks_at_evidence, train_policy
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         scores = score(config.sae, targets, sae, out.child("factors"))
         labels = gate_rounds(config.gate, pool, targets, out.child("gate")) if config.gate else None
         if config.train:
-            _train(config.train, pool, scores, labels, out)
+            _train(config, config.train, pool, targets, scores, labels)
     summary = write_report(config, out)
     say(f"report: {summary['report']}")
     return summary
@@ -77,18 +78,27 @@ def train(config: RunConfig, policy: str | None = None) -> dict[str, Any]:
         settings = make_config(TrainConfig, {**settings.model_dump(), "policies": [policy]}, "train")
     out = Location.parse(config.out)
     pool, scores = Pool(out.child("pool")), RowTable(out.child("factors", "scores"), "scores")
+    targets = RowTable(out.child("encode", "targets"), "targets")
     labels = RowTable(out.child("gate"), "labels") if config.gate else None
-    return _train(settings, pool, scores, labels, out)
+    return _train(config, settings, pool, targets, scores, labels)
 
 
 def _train(
-    settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None, out: Location
+    config: RunConfig,
+    settings: TrainConfig,
+    pool: Pool,
+    targets: RowTable,
+    scores: RowTable,
+    labels: RowTable | None,
 ) -> dict[str, Any]:
-    use = training_labels(settings, pool, scores, labels)
+    out, use = Location.parse(config.out), training_labels(settings, pool, scores, labels)
     results: dict[str, Any] = {}
     with ray_session():
+        evidence = None
+        if config.evidence and looks_at_evidence(settings):
+            evidence = gather_evidence(config.evidence, pool, targets, use, out.child("evidence"))
         for policy in settings.policies:
-            model = train_policy(settings, policy, pool, use, scores, out.child("train", policy))
+            model = train_policy(settings, policy, pool, use, scores, out.child("train", policy), evidence)
             results[policy] = load_manifest(model, "model").summary
     return results
 

@@ -244,6 +244,21 @@ class GateSettings(_Model):
     compute: Compute = Compute(cpus=1)
 
 
+class EvidenceConfig(_Model):
+    """Evidence: what the targets say about labels that may be wrong and about near-duplicates."""
+
+    doubt: bool = Field(True, description="Look for labels that are likely wrong.")
+    copies: bool = Field(True, description="Look for near-duplicates; builds a neighbour graph of the training rows.")
+    similarity: float = Field(
+        0.8, gt=0, le=1, description="Cosine similarity of centred targets from which rows are near-duplicates."
+    )
+    neighbours: int = Field(16, ge=1, le=127, description="Neighbours of a row in the graph.")
+    probe_rows: int = Field(100_000, ge=2, description="Most labelled rows that the light classifiers are fitted on.")
+    l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifiers.")
+    seed: int = Field(0, ge=0, description="Seed of the sample and of its folds.")
+    compute: Compute = Compute(cpus=1)
+
+
 class TrainCompute(Compute):
     """With what a training runs, and what it writes besides its result."""
 
@@ -369,6 +384,7 @@ class RunConfig(_Model):
     encode: EncodeConfig
     sae: SaeConfig = SaeConfig()
     gate: GateSettings | None = GateSettings()
+    evidence: EvidenceConfig | None = EvidenceConfig()
     train: TrainConfig | None = TrainConfig()
 
     @model_validator(mode="after")

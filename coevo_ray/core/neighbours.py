@@ -73,11 +73,11 @@ def near_duplicates(graph: NeighbourGraph, threshold: float) -> Int32Array:
     return leader
 
 
-def copies_of(group: Int32Array, among: npt.NDArray[np.bool_] | None = None) -> tuple[Int32Array, Int32Array]:
+def copies_of(group: IntArray, among: npt.NDArray[np.bool_] | None = None) -> tuple[Int32Array, Int32Array]:
     """How many members each row's group has, and which of them the row is, from 0 in order of row.
 
     Args:
-        group: int32[N], see `near_duplicates`.
+        group: int[N], any number that the rows of a group share; see `near_duplicates`.
         among: bool[N], rows that count; the others are alone. None counts all.
 
     Returns:

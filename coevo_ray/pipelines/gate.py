@@ -15,8 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from coevo_ray.actors.selection import SelectionHandle, start_selection
 from coevo_ray.actors.service import SelectionService
@@ -24,19 +22,18 @@ from coevo_ray.annotators.base import Annotator
 from coevo_ray.annotators.label_column import LabelColumn
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.gate import AnnotationGate, GateConfig
-from coevo_ray.core.graph import NeighbourGraph, build_graph
 from coevo_ray.core.probe import LinearProbe, cross_fitted_accuracy
 from coevo_ray.core.rows import Int64Array, choose_rows
 from coevo_ray.errors import InputError
+from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_targets
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import Ticker
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import Manifest, begin, digest, finish, load_manifest, write_blob, write_table
+from coevo_ray.store.artifact import Manifest, begin, digest, finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 
-_GRAPH = "graph.safetensors"
 _FOLDS = 5
 # The accuracy of fewer rows is too coarse to tell whether it still rises: one row of 400 is a quarter of a point.
 _LEAST_EVALUATED = 400
@@ -96,47 +93,9 @@ class GateInputs:
 
     def make(self) -> SelectionService:
         """Builds the service; runs inside the actor."""
-        arrays = load_safetensors(self.graph.child(_GRAPH).read_bytes())
-        row_ids = arrays.pop("row_ids")
-        fields = load_manifest(self.graph, "graph").summary["fields"]
-        graph = NeighbourGraph.from_arrays(fields, arrays)
+        graph, row_ids = load_graph(self.graph)
         candidates = np.ones(len(row_ids), dtype=bool)
         return SelectionService(self.journal, gate=AnnotationGate(self.config, graph, candidates), row_ids=row_ids)
-
-
-def build_graph_artifact(config: GateSettings, pool: Pool, targets: RowTable, location: Location) -> Manifest:
-    """Builds the neighbour graph of the training rows' targets, in a Ray task.
-
-    Raises:
-        InputError: fewer than two rows, or targets that are not finite.
-    """
-    content = {"neighbours": config.neighbours, "seed": config.seed}
-    inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
-    done = begin(location, "graph", content, inputs)
-    if done is not None:
-        return done
-    started = time.monotonic()
-
-    def build(threads: int) -> dict[str, Any]:
-        rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
-        graph = build_graph(read_targets(targets, rows), k=config.neighbours, seed=config.seed, threads=threads)
-        fields, arrays = graph.arrays()
-        entry = write_blob(location, _GRAPH, save_safetensors({**arrays, "row_ids": rows}))
-        return {"entry": entry, "fields": fields, "rows": len(rows)}
-
-    cpus = config.compute.cpus
-    result = ray.get(ray.remote(build).options(num_cpus=cpus).remote(max(1, int(cpus))))
-    summary = {
-        "rows": result["rows"],
-        "fields": result["fields"],
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    return finish(location, "graph", content, inputs, [result["entry"]], summary)
-
-
-def read_targets(targets: RowTable, row_ids: Int64Array) -> npt.NDArray[np.float32]:
-    """Targets of some rows, float32[n, dim]."""
-    return vectors(targets.read(row_ids, ["target"]).column("target"))
 
 
 class _Rounds:
@@ -157,7 +116,10 @@ class _Rounds:
         self.classes = pool.classes
         if self.classes < 2:
             raise InputError(f"the pool has {self.classes} classes; the gate needs two or more", "set pool.classes")
-        graph = build_graph_artifact(config, pool, targets, location.child("graph"))
+        compute = config.compute
+        graph = build_graph_artifact(
+            pool, targets, location.child("graph"), neighbours=config.neighbours, seed=config.seed, cpus=compute.cpus
+        )
         self.rows = int(graph.summary["rows"])
         self.seed_rows = max(2 * self.classes, round(config.seed_fraction * self.rows))
         self.max_labels = round(config.max_label_fraction * self.rows)

@@ -59,7 +59,10 @@ def is_finished(config: RunConfig, out: Location) -> bool:
 
 def _content(config: RunConfig) -> dict[str, Any]:
     """The configuration without what does not shape results."""
-    exclude: Any = {"out": True, **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "train")}}
+    exclude: Any = {
+        "out": True,
+        **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
+    }
     return config.model_dump(mode="json", exclude=exclude)
 
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -101,6 +103,13 @@ def digest(value: Any) -> str:
     """SHA-256 (hex, 16 bytes) of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def digest_array(array: npt.NDArray[Any]) -> str:
+    """SHA-256 (hex, 16 bytes) of an array's type, shape and values."""
+    content = np.ascontiguousarray(array)
+    head = f"{content.dtype.newbyteorder('<').str}{content.shape}".encode()
+    return hashlib.sha256(head + content.astype(content.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()[:32]
 
 
 def load_manifest(location: Location, kind: str | None = None) -> Manifest:

@@ -17,12 +17,13 @@ from coevo_ray.actors.selection import start_selection
 from coevo_ray.actors.service import SelectionService
 from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.core.ledger import SelectionLedger
+from coevo_ray.core.neighbours import copies_of
 from coevo_ray.core.policies import SelectionContext
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import begin, digest, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import begin, digest, digest_array, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.metrics import METRICS, json_lines
@@ -30,6 +31,9 @@ from coevo_ray.training.models import check_model, make_model
 from coevo_ray.training.supervised_loop import train_loop
 from coevo_ray.training.trainer import fit, load_checkpoint
 from coevo_ray.training.weights import CARD, read_weights, write_weights
+
+# What of a policy's `uses` comes from the evidence table.
+EVIDENCE = frozenset({"doubt", "copies", "copy"})
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class LedgerInputs:
         candidates: bool[rows].
         scores: score table, or None for policies that need none.
         journal: folder of the journal.
+        evidence: evidence on labels and copies, or None.
     """
 
     policy: str
@@ -51,6 +56,7 @@ class LedgerInputs:
     candidates: npt.NDArray[np.bool_]
     scores: Location | None
     journal: Location
+    evidence: Location | None = None
 
     def make(self) -> SelectionService:
         """Builds the service; runs inside the actor."""
@@ -69,7 +75,20 @@ class LedgerInputs:
         ledger.set_labels(self.labels)
         if self.scores is not None:
             ledger.set_scores(*self._score_columns())
+        if self.evidence is not None:
+            self._set_evidence(ledger)
         return ledger
+
+    def _set_evidence(self, ledger: SelectionLedger) -> None:
+        assert self.evidence is not None
+        table = RowTable(self.evidence, "evidence").scan(["row_id", "doubt", "group"])
+        row_ids = table.column("row_id").to_numpy()
+        doubt = np.zeros(len(self.labels), dtype=np.float16)
+        doubt[row_ids] = table.column("doubt").to_numpy()
+        ledger.set_doubt(doubt)
+        group = np.arange(len(self.labels), dtype=np.int64)
+        group[row_ids] = table.column("group").to_numpy()
+        ledger.set_copies(*copies_of(group, among=self.candidates))
 
     def _score_columns(self) -> tuple[npt.NDArray[Any], ...]:
         assert self.scores is not None
@@ -95,6 +114,7 @@ def train_policy(
     labels: Int64Array,
     scores: RowTable | None,
     out: str | os.PathLike[str] | Location,
+    evidence: RowTable | None = None,
 ) -> Location:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
 
@@ -106,6 +126,7 @@ def train_policy(
         scores: score table of the pool's rows, or None.
         out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `metrics.jsonl` with an
             object for each epoch, journal and manifest.
+        evidence: evidence on labels and copies, for policies that look at it, or None.
 
     Raises:
         InputError: no labelled training row, a policy that needs scores has none, or training diverged.
@@ -116,9 +137,11 @@ def train_policy(
     rule = config.make_policy(policy)
     content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
     content |= {"policy": policy, "policy_options": config.policy_options.get(policy, {})}
-    inputs = {"pool": pool.manifest.identity, "labels": digest(labels.tolist())}
+    inputs = {"pool": pool.manifest.identity, "labels": digest_array(labels)}
     if scores is not None:
         inputs["scores"] = scores.manifest.identity
+    if evidence is not None and rule.uses & EVIDENCE:
+        inputs["evidence"] = evidence.manifest.identity
     check_model(config.model, pool.classes, config.image_size, config.stem)
     if begin(location, "model", content, inputs) is not None:
         return location
@@ -127,7 +150,13 @@ def train_policy(
     if not candidates.any():
         raise InputError("no training row has a label", "ingest a source with labels, or run the gate first")
     ledger = LedgerInputs(
-        policy, config, labels, candidates, None if scores is None else scores.location, location.child("journal")
+        policy,
+        config,
+        labels,
+        candidates,
+        None if scores is None else scores.location,
+        location.child("journal"),
+        evidence.location if evidence is not None and "evidence" in inputs else None,
     )
     planned = planned_rows(config, policy, int(candidates.sum()))
     with ray_session():
@@ -174,6 +203,7 @@ def train_supervised(
     pool: Pool | str | os.PathLike[str],
     out: str | os.PathLike[str] | Location,
     scores: RowTable | str | os.PathLike[str] | None = None,
+    evidence: RowTable | None = None,
 ) -> dict[str, Any]:
     """Trains a network on a pool's own labels, on the subsets of one policy.
 
@@ -182,6 +212,7 @@ def train_supervised(
         pool: images and labels, or their folder.
         out: folder of the result, as in `train_policy`.
         scores: score table of the pool's rows, or its folder; for policies that look at factors.
+        evidence: evidence on labels and copies, for policies that look at it.
 
     Returns:
         The summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`.
@@ -197,7 +228,12 @@ def train_supervised(
     pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     if scores is not None and not isinstance(scores, RowTable):
         scores = RowTable(Location.parse(scores), "scores")
-    return load_manifest(train_policy(config, config.policies[0], pool, pool.labels(), scores, out)).summary
+    return load_manifest(train_policy(config, config.policies[0], pool, pool.labels(), scores, out, evidence)).summary
+
+
+def looks_at_evidence(config: TrainConfig) -> bool:
+    """Whether any of the policies looks at doubt about labels or at copies."""
+    return any(config.make_policy(policy).uses & EVIDENCE for policy in config.policies)
 
 
 def load_classifier(location: Location, *, average: bool = False) -> nn.Module:

@@ -37,12 +37,18 @@ class Factors(Policy):
     """
 
     name = "factors"
-    uses = frozenset({"factor", "label", "doubt", "copies", "copy"})
 
     def __init__(self, max_doubt: float = 0.5, share_copies: bool = True, quota_power: float = 0.0) -> None:
         if not 0 <= max_doubt <= 1 or not 0 <= quota_power <= 1:
             raise UsageError(f"factors: max_doubt {max_doubt}, quota_power {quota_power}", "need 0 to 1")
         self.max_doubt, self.share_copies, self.quota_power = max_doubt, share_copies, quota_power
+        # What is switched off is neither computed nor kept for every row.
+        self.uses = frozenset(
+            {"factor"}
+            | ({"doubt"} if max_doubt < 1 else set())
+            | ({"copies", "copy"} if share_copies else set())
+            | ({"label"} if quota_power < 1 else set())
+        )
 
     def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""

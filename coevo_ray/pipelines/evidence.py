@@ -1,0 +1,201 @@
+"""Evidence: what the targets say about the training rows' labels and about copies among them (DESIGN section 5.3).
+
+For each labelled training row the chance that its label is wrong, and its group of near-duplicates. Probes are fitted
+on a sample in one Ray task and applied to each target file in another, so that neither targets nor probabilities come
+to the driver.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+import torch
+
+from coevo_ray.config import EvidenceConfig, make_config
+from coevo_ray.core.doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
+from coevo_ray.core.neighbours import copies_of, near_duplicates
+from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.rows import Int64Array, choose_rows
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_targets
+from coevo_ray.pool.pool import Pool
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.store.artifact import begin, describe, digest_array, finish, read_table, write_table
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable, vectors
+
+KIND = "evidence"
+_FOLDS = 2
+_DOUBTED = 0.5  # in the summary: rows whose label is more likely wrong than right
+_SHOWN = 48  # most doubted rows that the summary names
+
+
+@dataclass(frozen=True)
+class Judges:
+    """A probe for each fold, and how often labels of each class come by mistake: who says what a label is worth."""
+
+    probes: list[LinearProbe]
+    rates: npt.NDArray[np.float64]
+    seed: int
+
+    def doubt(
+        self, row_ids: Int64Array, features: npt.NDArray[np.float32], labels: Int64Array
+    ) -> tuple[npt.NDArray[np.float32], Int64Array]:
+        """The chance of each label to be wrong, float32[n], and the class that is likeliest, int64[n]."""
+        probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
+        return label_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)
+
+
+def gather_evidence(
+    config: EvidenceConfig | dict[str, Any], pool: Pool, targets: RowTable, labels: Int64Array, out: str | Location
+) -> RowTable:
+    """Writes the evidence on all labelled training rows that have a target.
+
+    Args:
+        config: what to look for, and from which similarity on; a dict is validated.
+        pool: tells which rows are held out; they take no part.
+        targets: features of the pool's rows.
+        labels: int64[rows of the pool], -1 where there is none; as training will use them.
+        out: folder of the result, with `graph/` below it.
+
+    Returns:
+        The table `row_id`, `doubt` (float16 in [0, 1]), `likely` (int64, the likeliest class as probes see it that
+        never saw the row), `group` (int64, row_id of the leader of its near-duplicates).
+
+    Raises:
+        InputError: no labelled row has a target, or targets are not finite.
+        UsageError: settings or labels were changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    config = config if isinstance(config, EvidenceConfig) else make_config(EvidenceConfig, config, "evidence")
+    location = Location.parse(out)
+    inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
+    if begin(location, KIND, config.content(), inputs) is None:
+        with ray_session(), ray_errors(KIND):
+            _gather(config, pool, targets, labels, location, inputs)
+    return RowTable(location, KIND)
+
+
+def _gather(
+    config: EvidenceConfig,
+    pool: Pool,
+    targets: RowTable,
+    labels: Int64Array,
+    location: Location,
+    inputs: dict[str, str],
+) -> None:
+    started, cpus = time.monotonic(), config.compute.cpus
+    rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
+    rows = rows[labels[rows] >= 0]
+    if len(rows) == 0:
+        raise InputError("no training row has both a label and a target", "label rows, or encode the labelled ones")
+    summary: dict[str, Any] = {"rows": len(rows)}
+    parts: dict[str, Any] = {"rows": ray.put(rows), "labels": ray.put(labels[rows])}
+    if config.doubt:
+        sample = choose_rows(rows, min(len(rows), config.probe_rows), config.seed)
+        parts["judges"] = _task(fit_judges, cpus).remote(targets, sample, labels[sample], config.l2, config.seed, cpus)
+    if config.copies:
+        folder = location.child("graph")
+        graph = build_graph_artifact(
+            pool, targets, folder, neighbours=config.neighbours, seed=config.seed, cpus=cpus, centre=True
+        )
+        parts["groups"], figures = _task(group_rows, cpus, 2).remote(folder, config.similarity, parts["rows"])
+        summary |= {"graph": graph.summary["fields"], **ray.get(figures)}
+    stage = _Files(targets, location, parts)
+    shards = range(len(targets.files))
+    made = list(run_shards(KIND, shards, lambda d: d.map(stage.make, num_cpus=cpus), total=len(rows)))
+    if config.doubt:
+        doubted = sorted((row for part in made for row in part["doubted"]), key=lambda row: (-row[1], row[0]))
+        judges: Judges = ray.get(parts["judges"])
+        summary |= {
+            "mistake_rates": [round(float(rate), 6) for rate in judges.rates],
+            "doubted_rows": sum(part["doubted_rows"] for part in made),
+            "most_doubted": doubted[:_SHOWN],
+        }
+    summary["seconds"] = round(time.monotonic() - started, 3)
+    finish(location, KIND, config.content(), inputs, [part["entry"] for part in made if part["rows"]], summary)
+
+
+def _task(function: Any, cpus: float, returns: int = 1) -> Any:
+    return ray.remote(function).options(num_cpus=cpus, num_returns=returns)
+
+
+def fit_judges(targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float, seed: int, cpus: float) -> Judges:
+    """Ray task: fits a probe for each fold on a sample of labelled rows, and counts the mistakes of each class."""
+    torch.set_num_threads(max(1, int(cpus)))
+    features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
+    classes = int(labels.max()) + 1
+    probes = fold_probes(features, labels, fold, folds=_FOLDS, classes=classes, l2=l2)
+    return Judges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
+
+
+def group_rows(graph: Location, similarity: float, row_ids: Int64Array) -> tuple[Int64Array, dict[str, int]]:
+    """Ray task: groups of near-duplicates.
+
+    Returns:
+        row_id of each row's leader, int64[n]; `copied_rows` in groups of two or more, and how many `copy_groups`.
+    """
+    neighbours, of = load_graph(graph)
+    leader = near_duplicates(neighbours, similarity)
+    place = np.searchsorted(of, row_ids)  # the graph also has training rows without a label
+    copies, copy = copies_of(leader[place])
+    figures = {"copied_rows": int((copies > 1).sum()), "copy_groups": int(((copies > 1) & (copy == 0)).sum())}
+    return of[leader[place]], figures
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Ray Data stage: one target file -> one file of evidence.
+
+    Attributes:
+        targets: features of the pool's rows.
+        location: where the files go.
+        parts: references to `rows` (int64[n], what evidence is wanted on), their `labels`, and, where it was asked for,
+            `judges` and the rows' `groups`.
+    """
+
+    targets: RowTable
+    location: Location
+    parts: dict[str, Any]
+
+    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Writes one file, or looks at it where it is there, and returns what the summary needs of it."""
+        name = self.targets.files[row["shard"]].path.rsplit("/", 1)[-1]
+        if self.location.child(name).is_file():  # from an attempt that was stopped
+            table, entry = read_table(self.location, name), describe(self.location, name)
+        else:
+            table = self._judge(row["shard"])
+            entry = write_table(self.location, name, table)
+        doubt = table.column("doubt").to_numpy()
+        most = np.argsort(-doubt, kind="stable")[:_SHOWN]
+        most = most[doubt[most] > _DOUBTED]
+        columns = (table.column("row_id").to_numpy()[most], doubt[most], table.column("likely").to_numpy()[most])
+        return {
+            "rows": table.num_rows,
+            "entry": entry,
+            "doubted_rows": int((doubt > _DOUBTED).sum()),
+            "doubted": [[int(r), round(float(d), 4), int(c)] for r, d, c in zip(*columns, strict=True)],
+        }
+
+    def _judge(self, shard: int) -> pa.Table:
+        table = pa.concat_tables(self.targets.iter_file(shard, ["target"]))
+        parts = {name: ray.get(reference) for name, reference in self.parts.items()}
+        there = table.column("row_id").to_numpy()
+        inside = np.isin(there, parts["rows"], assume_unique=True)
+        row_ids = there[inside]
+        place = np.searchsorted(parts["rows"], row_ids)
+        labels = parts["labels"][place]
+        doubt, likely = np.zeros(len(row_ids), np.float16), labels
+        if "judges" in parts and len(row_ids):
+            features = vectors(table.column("target"))[inside]
+            doubt, likely = parts["judges"].doubt(row_ids, features, labels)
+        group = parts["groups"][place] if "groups" in parts else row_ids
+        columns = {"row_id": row_ids, "doubt": doubt.astype(np.float16), "likely": likely, "group": group}
+        return pa.table(columns)

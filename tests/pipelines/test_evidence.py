@@ -1,0 +1,193 @@
+"""Evidence over Ray: what it writes against the whole pool at once, cut and stopped anywhere, and who sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from coevo_ray.config import EvidenceConfig, TrainConfig, make_config
+from coevo_ray.core.doubt import fold_of, fold_probes, label_doubt, predict_folds
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.evidence import gather_evidence
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.artifact import MANIFEST, finish, write_table
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable, vector_column, vectors
+from coevo_ray.training.supervised import LedgerInputs, looks_at_evidence
+
+ROWS, CLASSES, COPIES = 4000, 4, 600
+HELD, REJECTED = np.arange(0, ROWS, 10), np.arange(7, ROWS, 400)
+Matrix = npt.NDArray[np.float32]
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def content() -> tuple[Matrix, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Clouds about four corners, with an offset that all rows share; the last rows are copies of the first ones.
+
+    Of the labels a fifth is wrong, which the last array says.
+    """
+    random = np.random.default_rng(0)
+    true = random.integers(0, CLASSES, ROWS)
+    features = np.eye(16)[true] + 0.1 * random.standard_normal((ROWS, 16)) + 2.0
+    features[-COPIES:], true[-COPIES:] = features[:COPIES] + 0.001, true[:COPIES]
+    wrong = random.random(ROWS) < 0.2
+    labels = np.where(wrong, (true + random.integers(1, CLASSES, ROWS)) % CLASSES, true)
+    return features.astype(np.float32), labels.astype(np.int64), wrong
+
+
+def inputs(folder: Path, shards: int = 3) -> tuple[Pool, RowTable]:
+    """A pool without images, and its targets: rejected rows have none."""
+    features, labels, _ = content()
+    rows, split = np.arange(ROWS), np.zeros(ROWS, np.int8)
+    split[HELD] = 1
+    place = Location.parse(str(folder / "pool"))
+    entry = write_table(place, "0.parquet", pa.table({"row_id": rows, "label": labels, "split": split}))
+    finish(place, "pool", {}, {}, [entry], {"classes": CLASSES})
+    have = np.delete(rows, REJECTED)
+    place = Location.parse(str(folder / f"targets{shards}"))
+    entries = []
+    for i, part in enumerate(np.array_split(have, shards)):
+        columns = {"row_id": part, "target": vector_column(features[part])}
+        entries.append(write_table(place, f"{i}.parquet", pa.table(columns), 500))
+    finish(place, "targets", {}, {}, entries, {})
+    return Pool(Location.parse(str(folder / "pool"))), RowTable(place, "targets")
+
+
+def gather(folder: Path, labels: npt.NDArray[np.int64] | None = None, shards: int = 3, **config: Any) -> pa.Table:
+    pool, targets = inputs(folder, shards)
+    known = pool.labels() if labels is None else labels
+    config = {"similarity": 0.99, "neighbours": 4, **config}
+    return gather_evidence(config, pool, targets, known, str(folder / "out")).scan(
+        ["row_id", "doubt", "likely", "group"]
+    )
+
+
+def test_evidence_is_that_of_the_whole_pool_at_once(tmp_path: Path) -> None:
+    table = gather(tmp_path)
+    _, labels, wrong = content()
+    rows = table.column("row_id").to_numpy()
+    assert rows.tolist() == np.setdiff1d(np.arange(ROWS), [*HELD, *REJECTED]).tolist()
+    # By hand: the same probes on all of the rows, as targets are stored.
+    _, targets = inputs(tmp_path / "again")
+    features, fold = vectors(targets.read(rows, ["target"]).column("target")), fold_of(rows, 2)
+    probes = fold_probes(features, labels[rows], fold, folds=2, classes=CLASSES)
+    probabilities = predict_folds(probes, features, fold)
+    doubt = table.column("doubt").to_numpy()
+    assert np.allclose(doubt, label_doubt(probabilities, labels[rows]), atol=2e-3)
+    assert table.column("likely").to_numpy().tolist() == probabilities.argmax(axis=1).tolist()
+    assert (doubt[wrong[rows]] > 0.5).mean() > 0.9
+    assert (doubt[~wrong[rows]] > 0.5).mean() < 0.02
+    # Copies: the later one's leader is the earlier one, if both are there.
+    group = dict(zip(rows.tolist(), table.column("group").to_numpy().tolist(), strict=True))
+    pairs = [(row, row + ROWS - COPIES) for row in range(COPIES)]
+    both = [(a, b) for a, b in pairs if a in group and b in group]
+    assert len(both) > 400
+    assert all(group[b] == group[a] == a for a, b in both)
+    assert sum(group[row] != row for row in group) == len(both)
+
+
+def test_the_summary_counts_what_the_table_has(tmp_path: Path) -> None:
+    table = gather(tmp_path)
+    summary = RowTable(Location.parse(str(tmp_path / "out")), "evidence").manifest.summary
+    doubt, group = table.column("doubt").to_numpy(), table.column("group").to_numpy()
+    _, size = np.unique(group, return_counts=True)
+    assert summary["doubted_rows"] == (doubt > 0.5).sum() > 500
+    assert (summary["copied_rows"], summary["copy_groups"]) == (size[size > 1].sum(), (size > 1).sum())
+    most = summary["most_doubted"]
+    assert [row for row, _, _ in most] == table.column("row_id").to_numpy()[
+        np.argsort(-doubt.astype(np.float64), kind="stable")[: len(most)]
+    ].tolist()
+    _, _, wrong = content()
+    # Of all labels a class gets by mistake, those of the three others: a fifth of theirs, a third of it each.
+    assert summary["mistake_rates"] == pytest.approx([0.2 / 3] * CLASSES, abs=0.03)
+    assert wrong[np.array([row for row, _, _ in most], np.int64)].mean() > 0.9
+
+
+def test_files_of_targets_change_nothing_and_neither_does_a_stop(tmp_path: Path) -> None:
+    whole = gather(tmp_path / "a", shards=1)
+    out = tmp_path / "b" / "out"
+    cut = gather(tmp_path / "b", shards=5)
+    for name in whole.column_names:
+        assert np.allclose(whole.column(name).to_numpy(), cut.column(name).to_numpy(), atol=2e-3), name
+    # A stop before the last file and the manifest were written.
+    before = (out / "3.parquet").stat().st_mtime_ns
+    (out / MANIFEST).unlink()
+    (out / "4.parquet").unlink()
+    assert gather(tmp_path / "b", shards=5).equals(cut)
+    assert (out / "3.parquet").stat().st_mtime_ns == before
+
+
+def test_a_sample_is_enough_and_unlabelled_rows_take_no_part(tmp_path: Path) -> None:
+    _, labels, wrong = content()
+    unlabelled = np.arange(ROWS) % 3 == 0
+    table = gather(tmp_path, np.where(unlabelled, -1, labels), copies=False, probe_rows=1500)
+    rows, doubt = table.column("row_id").to_numpy(), table.column("doubt").to_numpy()
+    assert not unlabelled[rows].any()
+    assert (doubt[wrong[rows]] > 0.5).mean() > 0.8
+    assert (doubt[~wrong[rows]] > 0.5).mean() < 0.02
+    assert (table.column("group").to_numpy() == rows).all()
+    assert not (tmp_path / "out" / "graph").exists()
+
+
+def test_copies_alone(tmp_path: Path) -> None:
+    table = gather(tmp_path, doubt=False)
+    assert not table.column("doubt").to_numpy().any()
+    assert (table.column("group").to_numpy() != table.column("row_id").to_numpy()).sum() > 400
+
+
+def test_the_ledger_sees_it(tmp_path: Path) -> None:
+    table = gather(tmp_path)
+    pool, _ = inputs(tmp_path)
+    candidates = (pool.splits() == 0) & (np.arange(ROWS) < ROWS - 100)
+    config = make_config(TrainConfig, {"labels": "pool"}, "train")
+    assert looks_at_evidence(config)
+    there = LedgerInputs(
+        "factors",
+        config,
+        pool.labels(),
+        candidates,
+        None,
+        Location.parse(str(tmp_path / "journal")),
+        Location.parse(str(tmp_path / "out")),
+    )
+    rows = table.column("row_id").to_numpy()
+    known = there.make_ledger().scores(np.arange(ROWS))
+    assert np.array_equal(known["doubt"][rows], table.column("doubt").to_numpy())
+    assert not known["doubt"][REJECTED].any()
+    twice = known["copies"] == 2
+    assert twice[:COPIES].sum() == twice[-COPIES:].sum() > 300
+    assert not twice[-100:].any(), "rows that are no candidates are nobody's copies"
+    assert (known["copy"][-COPIES:][twice[-COPIES:]] == 1).all()
+    # And the doubted rows are left out of what is selected.
+    used = np.zeros(ROWS, dtype=bool)
+    ledger = there.make_ledger()
+    for epoch in range(4):
+        used[ledger.select(epoch).row_ids] = True
+        ledger.commit(epoch)
+    assert not used[rows[table.column("doubt").to_numpy() > 0.5]].any()
+
+
+def test_whoever_does_not_look_does_not_ask() -> None:
+    bare = {"max_doubt": 1.0, "share_copies": False}
+    for policies, options in ((["rotation", "full"], {}), (["factors"], {"factors": bare})):
+        settings = {"labels": "pool", "policies": policies, "policy_options": options}
+        assert not looks_at_evidence(make_config(TrainConfig, settings, "train"))
+
+
+def test_wrong_input_is_named(tmp_path: Path) -> None:
+    pool, targets = inputs(tmp_path)
+    with pytest.raises(InputError, match="no training row has both a label and a target"):
+        gather_evidence({}, pool, targets, np.full(ROWS, -1), str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="similarity"):
+        gather_evidence({"similarity": 1.5}, pool, targets, pool.labels(), str(tmp_path / "never"))
+    gather(tmp_path)
+    with pytest.raises(UsageError, match=r"similarity: there 0\.99, asked for 0\.9"):
+        gather(tmp_path, similarity=0.9)
+    with pytest.raises(UsageError, match=r"inputs\.labels"):
+        gather(tmp_path, np.zeros(ROWS, np.int64))
+    assert EvidenceConfig().content().keys().isdisjoint({"compute"})
