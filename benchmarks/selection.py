@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from coevo_ray.actors.service import SelectionService
     from coevo_ray.core.ledger import SelectionLedger
 
-POLICIES = ("factors", "rotation", "random", "scored")
-FACTORS = 1000
+# Row of the result -> policy. `factors` takes its turns by factors alone, `factors_all` also looks at classes, at doubt
+# about labels and at copies.
+POLICIES = {
+    "factors": "factors",
+    "factors_all": "factors",
+    "rotation": "rotation",
+    "random": "random",
+    "scored": "scored",
+}
+FACTORS, CLASSES = 1000, 100
 KEEP = 0.3
 # The service makes a snapshot with every 16th commit.
 EPOCHS = 15
@@ -56,6 +64,7 @@ def main() -> None:
         "rows": rows,
         "policy": "factors",
         "factors": FACTORS,
+        "classes": CLASSES,
         "keep": KEEP,
         "repeats": EPOCHS,
         "threads": children[0].result["threads"],
@@ -152,7 +161,7 @@ def _ledger(policy: str, rows: int) -> SelectionLedger:
     ledger = SelectionLedger(
         rows=rows,
         candidates=RowSet.everything(rows),
-        policy=make_policy(policy),
+        policy=make_policy(POLICIES[policy]),
         keep=KEEP,
         epochs=100,
         seed=SEED,
@@ -168,7 +177,25 @@ def _ledger(policy: str, rows: int) -> SelectionLedger:
             column[part] = random.random(count, dtype=np.float32)
         factor[part] = (FACTORS * random.random(count) ** 2).astype(np.int16)
     ledger.set_scores(scores[0], scores[1], factor)
+    if policy == "factors_all":
+        _judge(ledger, rows)
     return ledger
+
+
+def _judge(ledger: SelectionLedger, rows: int) -> None:
+    """Skewed classes, a tenth of the labels doubted, and every other row with a copy."""
+    random = np.random.Generator(np.random.PCG64(SEED + 1))
+    label, doubt = np.empty(rows, dtype=np.int8), np.empty(rows, dtype=np.float16)
+    for start in range(0, rows, _CHUNK):
+        part = slice(start, min(rows, start + _CHUNK))
+        draws = random.random((2, part.stop - start), dtype=np.float32)
+        label[part] = (CLASSES * draws[0] ** 3).astype(np.int8)
+        doubt[part] = draws[1] / 1.8
+    ledger.set_labels(label)
+    ledger.set_doubt(doubt)
+    copy = (np.arange(rows, dtype=np.uint32) % 4 == 1).astype(np.int8)  # of four rows the first two are copies
+    copies = (np.arange(rows, dtype=np.uint32) % 4 < 2).astype(np.int8) + np.int8(1)
+    ledger.set_copies(copies, copy)
 
 
 if __name__ == "__main__":

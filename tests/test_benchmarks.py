@@ -33,10 +33,11 @@ def _run(name: str, *options: str) -> dict[str, Any]:
 def test_selection_gives_its_keys() -> None:
     result = _run("selection", "--rows", "20000")
     assert result["rows"] == 20_000
-    assert result["by_policy"].keys() == {"factors", "rotation", "random", "scored"}
+    assert result["by_policy"].keys() == {"factors", "factors_all", "rotation", "random", "scored"}
     assert result["threads"] >= 1
-    # D5.6: at most 12 bytes per row. 1 of usage, 2 each of the scores or the factor, and 3 bits.
-    kept = {"factors": 3.375, "rotation": 1.375, "random": 1.375, "scored": 5.375}
+    # D5.6: at most 12 bytes per row. 1 of usage, 2 each of the scores, the factor and the doubt, 1 each of class, copies
+    # and copy, and 3 bits.
+    kept = {"factors": 3.375, "factors_all": 8.375, "rotation": 1.375, "random": 1.375, "scored": 5.375}
     for policy, row in result["by_policy"].items():
         assert row["seconds"] > 0 and row["cpu_seconds"] > 0
         assert row["restore_seconds"] > 0

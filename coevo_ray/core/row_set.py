@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.chunks import Chunk, map_chunks
+from coevo_ray.core.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
 
@@ -114,6 +115,21 @@ class RowSet:
     def both(self, other: RowSet) -> RowSet:
         """The rows of both sets, which have one N."""
         return RowSet(self.bits & other.bits, self.size)
+
+    def join(self, other: RowSet) -> None:
+        """Puts the rows of another set of the same N in."""
+        self.bits |= other.bits
+        self.__dict__.pop("_count", None)
+
+    def without(self, flags_of: Callable[[Chunk], BoolArray]) -> RowSet:
+        """The rows whose flag is not set; flags are asked for chunk by chunk, in threads."""
+        kept = RowSet.nothing(self.size)
+
+        def keep(chunk: Chunk) -> None:
+            kept.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(self.flags(chunk) & ~flags_of(chunk))
+
+        each_chunk(self.size, keep)
+        return kept
 
     def add(self, row_ids: Int64Array) -> None:
         """Puts rows below N in; those that are there may come again."""

@@ -16,6 +16,7 @@ from coevo_ray.report.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot,
 from coevo_ray.report.write import render_report
 from coevo_ray.store.artifact import MANIFEST, Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
+from coevo_ray.training.supervised import looks_at_evidence
 
 Summary = dict[str, Any]
 
@@ -83,6 +84,8 @@ def _places(config: RunConfig, out: Location) -> dict[str, tuple[Location, str]]
         places["gate"] = (out.child("gate"), "labels")
         places["graph"] = (out.child("gate", "graph"), "graph")
     if config.train:
+        if config.evidence and looks_at_evidence(config.train):
+            places["evidence"] = (out.child("evidence"), "evidence")
         places |= {f"train.{p}": (out.child("train", p), "model") for p in config.train.policies}
     return places
 
@@ -116,11 +119,14 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
     if config.gate:
         names = ("labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy")
         summary["gate"] = _pick(stages["gate"], *names, "seconds")
+    if "evidence" in stages:
+        names = ("rows", "doubted_rows", "mistake_rates", "copied_rows", "copy_groups", "most_doubted", "seconds")
+        summary["evidence"] = {name: stages["evidence"].summary.get(name) for name in names}
     if config.train:
         trained = {policy: stages[f"train.{policy}"] for policy in config.train.policies}
         figures = ("accuracy", "seconds", "samples", "epochs", "wall_seconds")
         summary["train"] = {policy: _pick(manifest, *figures) for policy, manifest in trained.items()}
-    seconds = [part["seconds"] for name, part in summary.items() if name in ("pool", "encode", "sae", "gate")]
+    seconds = [part["seconds"] for name, part in summary.items() if name in ("pool", "encode", "sae", "gate", "evidence")]
     seconds += [part["wall_seconds"] for part in summary.get("train", {}).values()]
     return {**summary, "report": str(out.child("report.html")), "seconds": round(sum(seconds), 3)}
 

@@ -8,11 +8,21 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.core.policies import POLICIES, KeptShares, Policy, Scored, SelectionContext, class_quotas, make_policy
-from coevo_ray.core.row_set import ids_of
+from coevo_ray.core import chunks
+from coevo_ray.core.policies import (
+    POLICIES,
+    KeptShares,
+    Policy,
+    Scored,
+    SelectionContext,
+    class_quotas,
+    classes,
+    make_policy,
+)
+from coevo_ray.core.row_set import RowSet, ids_of
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
 
@@ -143,6 +153,51 @@ def test_class_quotas_are_equal_and_rotate_within_a_class(seed: int, keep: float
         assert held.max() <= held[held < there].min(initial=10**9) + 1
     for label in np.unique(labels[candidates]):
         assert spread(usage, candidates[labels[candidates] == label]) <= 1
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 50), keep=st.floats(0.02, 1.0), batch=st.sampled_from([1, 30, 90, 10**6]), bits=st.booleans()
+)
+def test_classes_in_batches_and_as_sets_are_those_by_hand(
+    monkeypatch: pytest.MonkeyPatch, seed: int, keep: float, batch: int, bits: bool
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(classes, "BATCH_ROWS", batch)
+    columns = pool(200, seed)
+    labels, candidates = columns["label"], columns["candidates"]
+    if bits:
+        columns = {**columns, "candidates": RowSet.from_ids(candidates, 200)}
+    context = SelectionContext(3, 8, keep, seed, **columns)
+    found = make_policy("random", class_power=0.5).select(context)
+    slow = []
+    for label, quota in class_quotas(labels[candidates], context.budget, 0.5, 3).items():
+        inside = {**columns, "candidates": candidates[labels[candidates] == label]}
+        slow += ids_of(make_policy("random").select(SelectionContext(3, 8, keep, seed, **inside, quota=quota))).tolist()
+    assert ids_of(found).tolist() == sorted(slow)
+
+
+@pytest.mark.parametrize("bits", [False, True])
+def test_factors_looks_at_everything_at_once(bits: bool) -> None:
+    """Doubt, copies, classes and factors: as arrays, and as sets in chunks."""
+    columns = pool(400, 1)
+    columns["doubt"] = np.linspace(0, 1, 400).astype(np.float16)
+    columns["copies"], columns["copy"] = np.tile([2, 2], 200).astype(np.int8), np.tile([0, 1], 200).astype(np.int8)
+    candidates, label = columns["candidates"], columns["label"]
+    if bits:
+        columns = {**columns, "candidates": RowSet.from_ids(candidates, 400)}
+    believed = candidates[columns["doubt"][candidates] <= 0.5]
+    chosen, usage = run(make_policy("factors"), columns, keep=0.2, epochs=6)
+    assert not usage[np.setdiff1d(np.arange(400), believed)].any()
+    for rows in chosen:
+        assert len(rows) == round(0.2 * len(candidates))
+        held, there = np.bincount(label[rows], minlength=4), np.bincount(label[believed], minlength=4)
+        assert held.max() <= held[held < there].min(initial=10**9) + 1
+    # A pair of copies has had its turns one after the other.
+    turns = usage.astype(int) * 2 + columns["copy"]
+    for of in np.unique(label[believed]):
+        mine = turns[believed[label[believed] == of]]
+        assert mine.max() - mine.min() <= 2
 
 
 def test_class_quotas_need_labels() -> None:

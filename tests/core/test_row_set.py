@@ -29,6 +29,10 @@ def test_a_row_set_is_a_set(monkeypatch: pytest.MonkeyPatch, size: int, data: st
     assert first.has(ids).tolist() == [row in one for row in ids.tolist()]
     parts = [first.ids(chunk).tolist() for chunk in (chunks.Chunk(0, min(16, size)), chunks.Chunk(16, max(16, size)))]
     assert parts[0] + parts[1] == sorted(one)
+    assert first.without(second.flags).ids().tolist() == sorted(one - other)
+    joined = RowSet(first.bits.copy(), size)
+    joined.join(second)
+    assert joined.ids().tolist() == sorted(one | other) and len(joined) == len(one | other)
     first.add(np.array(sorted(other), dtype=np.int64))
     assert first.ids().tolist() == sorted(one | other) and len(first) == len(one | other)
     assert pickle.loads(pickle.dumps(first)) == first

@@ -12,8 +12,9 @@ from typing import Any
 
 from coevo_ray.core.policies.base import KeptShares, Policy, SelectionContext, check_schedule, require
 from coevo_ray.core.policies.baselines import Full, FullBudget, Random, Rotation, StaticRandom
+from coevo_ray.core.policies.classes import ClassQuotas, class_quotas
 from coevo_ray.core.policies.factors import Factors
-from coevo_ray.core.policies.options import ClassQuotas, Unbiased, class_quotas
+from coevo_ray.core.policies.options import Unbiased
 from coevo_ray.core.policies.pruning import Entropy, InfoBatch, Loss
 from coevo_ray.core.policies.scored import Scored
 from coevo_ray.errors import UsageError

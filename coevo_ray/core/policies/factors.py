@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 
 from coevo_ray.core.policies.base import Policy, SelectionContext
-from coevo_ray.core.policies.options import class_parts
-from coevo_ray.core.row_set import Rows, ids_of
+from coevo_ray.core.policies.classes import select_by_class
+from coevo_ray.core.row_set import Rows, RowSet
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.turns import IntArray, take_turns
 from coevo_ray.errors import UsageError
 
@@ -54,23 +55,51 @@ class Factors(Policy):
         """See `Policy.select`."""
         believed = self._believed(context)
         if self.quota_power == 1 or believed.label is None:
-            return self._take_turns(believed)
-        parts = class_parts(believed, self.quota_power)
-        return np.sort(np.concatenate([ids_of(self._take_turns(part)) for _, part in parts]))
+            return self.take(believed)
+        return select_by_class(_Inside(self), believed, self.quota_power)
+
+    def take(self, context: SelectionContext) -> Rows:
+        """The rows whose turn it is, without regard to doubt and classes."""
+        turns = _Turns(context) if self.share_copies and context.copies is not None else context.usage
+        return take_turns(context.candidates, turns, context.budget, context.seed, context.factor)
 
     def _believed(self, context: SelectionContext) -> SelectionContext:
-        if context.doubt is None or self.max_doubt == 1:
+        doubt, candidates = context.doubt, context.candidates
+        if doubt is None or self.max_doubt == 1:
             return context
-        kept = context.rows[context.doubt[context.rows] <= self.max_doubt]
+        kept: Rows
+        if isinstance(candidates, RowSet):
+            kept = candidates.without(lambda chunk: doubt[chunk.slice] > self.max_doubt)
+        else:
+            kept = candidates[doubt[candidates] <= self.max_doubt]
         # The budget stays that of all candidates, as far as there are rows for it.
         return dataclasses.replace(context, candidates=kept, quota=context.budget) if len(kept) else context
 
-    def _take_turns(self, context: SelectionContext) -> Rows:
-        return take_turns(context.candidates, self._turns(context), context.budget, context.seed, context.factor)
 
-    def _turns(self, context: SelectionContext) -> IntArray:
-        """Turns that were taken before a row's next one, int[N]."""
-        if context.copies is None or context.copy is None or not self.share_copies:
-            return context.usage
-        turns: IntArray = context.usage.astype(np.int32) * context.copies + context.copy
+class _Inside(Policy):
+    """What `Factors` does inside a class."""
+
+    name = "factors"
+
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
+
+    def select(self, context: SelectionContext) -> Rows:
+        """See `Factors.take`."""
+        return self.factors.take(context)
+
+
+class _Turns:
+    """Turns that were taken before a row's next one: member j of m copies that was used u times has had u m + j.
+
+    Values are made where they are looked at: 4 bytes for each of a hundred million rows would be the largest array of
+    an epoch.
+    """
+
+    def __init__(self, context: SelectionContext) -> None:
+        assert context.copies is not None and context.copy is not None
+        self._usage, self._copies, self._copy = context.usage, context.copies, context.copy
+
+    def __getitem__(self, pick: Int64Array | slice) -> IntArray:
+        turns: IntArray = self._usage[pick].astype(np.int32) * self._copies[pick] + self._copy[pick]
         return turns
