@@ -35,8 +35,8 @@ def test_selection_gives_its_keys() -> None:
     assert result["rows"] == 20_000
     assert result["by_policy"].keys() == {"factors", "factors_all", "rotation", "random", "scored"}
     assert result["threads"] >= 1
-    # D5.6: at most 12 bytes per row. 1 of usage, 2 each of the scores, the factor and the doubt, 1 each of class, copies
-    # and copy, and 3 bits.
+    # D5.6: at most 12 bytes per row. 1 of usage, 2 each of the scores, the factor and the doubt, 1 each of class,
+    # copies and copy, and 3 bits.
     kept = {"factors": 3.375, "factors_all": 8.375, "rotation": 1.375, "random": 1.375, "scored": 5.375}
     for policy, row in result["by_policy"].items():
         assert row["seconds"] > 0 and row["cpu_seconds"] > 0

@@ -66,8 +66,8 @@ def gather_evidence(
         out: folder of the result, with `graph/` below it.
 
     Returns:
-        The table `row_id`, `doubt` (float16 in [0, 1]), `likely` (int64, the likeliest class as probes see it that
-        never saw the row), `group` (int64, row_id of the leader of its near-duplicates).
+        The table `row_id`, `label` (int64, as it was given), `doubt` (float16 in [0, 1]), `likely` (int64, the class
+        that is likeliest to probes that never saw the row), `group` (int64, row_id of its near-duplicates' leader).
 
     Raises:
         InputError: no labelled row has a target, or targets are not finite.
@@ -197,5 +197,5 @@ class _Files:
             features = vectors(table.column("target"))[inside]
             doubt, likely = parts["judges"].doubt(row_ids, features, labels)
         group = parts["groups"][place] if "groups" in parts else row_ids
-        columns = {"row_id": row_ids, "doubt": doubt.astype(np.float16), "likely": likely, "group": group}
-        return pa.table(columns)
+        columns = {"row_id": row_ids, "label": labels, "doubt": doubt.astype(np.float16), "likely": likely}
+        return pa.table({**columns, "group": group})

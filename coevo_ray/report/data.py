@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coevo_ray.report.tiles import Tile
+
 Curve = Sequence[tuple[float, float | None]]
 
 
@@ -79,6 +81,28 @@ class GatePlots:
 
 
 @dataclass(frozen=True)
+class DoubtedRow:
+    """A row whose label is doubted.
+
+    Attributes:
+        tile: its picture or text.
+        label: the label that it has.
+        likely: the one that is likeliest.
+    """
+
+    tile: Tile
+    label: str
+    likely: str
+
+
+@dataclass(frozen=True)
+class EvidencePlots:
+    """What the targets say about labels (D5.3): the most doubted rows, most first."""
+
+    doubted: Sequence[DoubtedRow] = ()
+
+
+@dataclass(frozen=True)
 class PolicyPlot:
     """One training under one policy (D5.3).
 
@@ -126,7 +150,7 @@ class ReportData:
         version: of this package.
         summary: the content of summary.json.
         config_yaml: the run's configuration, without secrets.
-        encode, sae, gate, train: what the plots of each stage need.
+        encode, sae, gate, evidence, train: what the plots of each stage need.
         notes: sentences that the reader must see, such as warnings.
         versions: other packages and their versions.
     """
@@ -139,6 +163,7 @@ class ReportData:
     encode: EncodePlots | None = None
     sae: SaePlots | None = None
     gate: GatePlots | None = None
+    evidence: EvidencePlots | None = None
     train: TrainPlots | None = None
     notes: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -14,27 +14,11 @@ from coevo_ray._version import __version__
 from coevo_ray.core.factor_table import FactorTable
 from coevo_ray.report import style
 from coevo_ray.report.plots import Plot
+from coevo_ray.report.tiles import Tile
 from coevo_ray.report.wording import count, decimal, integer, percent
 from coevo_ray.report.write import Headline
 
 _BINS = 24
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A row as it is shown: a picture, or a text (also where a picture cannot be read).
-
-    Attributes:
-        key: the user's own id.
-        text: a text, or None.
-        picture: a data URI, or empty.
-        size: its width and height in pixels.
-    """
-
-    key: str
-    text: str | None = None
-    picture: str = ""
-    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

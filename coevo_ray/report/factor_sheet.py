@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,19 +9,15 @@ import numpy as np
 from coevo_ray.core.factor_table import NO_ROW, FactorTable
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.images import ImageError, decode_image
 from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
-from coevo_ray.report.factor_page import FactorCard, FactorSheet, Tile, render_sheet
+from coevo_ray.report.factor_page import FactorCard, FactorSheet, render_sheet
+from coevo_ray.report.tiles import tiles_of
 from coevo_ray.store.factor_files import KIND, find_factors, load_factors
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
 GROUPS = ("frequent", "rare", "all")
-_SIDE = 144  # pixels of a picture's longer side; a tile is half as wide, for screens of double density
-_LOSSLESS = 48  # pictures up to this size stay as they are: JPEG would blur them
-_TEXT_LENGTH = 320
-_READ_ROWS = 256
 
 
 def write_factor_sheet(
@@ -67,7 +60,7 @@ def write_factor_sheet(
     first = first_target(origin, opened)
     tops = {factor: _tops(table, factor, first, opened, rows) for factor in numbers}
     shown = np.unique(np.concatenate([[NO_ROW], *(ids for ids, _ in tops.values())]))[1:].astype(np.int64)
-    tiles = dict(_tiles(opened, shown))
+    tiles = dict(tiles_of(opened, shown))
     cards = []
     for factor in numbers:
         ids, values = tops[factor]
@@ -114,37 +107,3 @@ def _check_rows(table: FactorTable, place: RowTable, pool: Pool) -> None:
             f"the factors at {place.location} are of rows up to {last}, {pool.location} has {len(pool)}",
             "give the pool that was scored",
         )
-
-
-def _tiles(pool: Pool, row_ids: Int64Array) -> Iterator[tuple[int, Tile]]:
-    """What is shown of each row, a few hundred read at a time."""
-    for first in range(0, len(row_ids), _READ_ROWS):
-        table = pool.read(row_ids[first : first + _READ_ROWS], [pool.modality, "key"])
-        samples, keys = table.column(pool.modality), table.column("key").to_pylist()
-        for row, key, sample in zip(table.column("row_id").to_pylist(), keys, samples, strict=True):
-            yield row, _tile(pool.modality, key, sample.as_py())
-
-
-def _tile(modality: str, key: str, sample: Any) -> Tile:
-    if modality == "text":
-        cut = len(sample) > _TEXT_LENGTH
-        return Tile(key, text=sample[:_TEXT_LENGTH].rstrip() + "\N{HORIZONTAL ELLIPSIS}" if cut else sample)
-    try:
-        return small_picture(key, sample)
-    except ImageError as error:
-        return Tile(key, text=f"not readable: {error.reason}")
-
-
-def small_picture(key: str, data: bytes) -> Tile:
-    """An image, made small and encoded anew as a data URI.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
-    image = decode_image(data)
-    image.thumbnail((_SIDE, _SIDE))
-    kind = "PNG" if max(image.size) <= _LOSSLESS else "JPEG"
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return Tile(key, picture=f"data:image/{kind.lower()};base64,{content}", size=image.size)

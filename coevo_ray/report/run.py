@@ -12,13 +12,27 @@ import yaml
 
 from coevo_ray._version import __version__
 from coevo_ray.config import RunConfig
-from coevo_ray.report.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot, ReportData, SaePlots, TrainPlots
+from coevo_ray.pool.pool import Pool
+from coevo_ray.report.data import (
+    DoubtedRow,
+    EncodePlots,
+    EvidencePlots,
+    GatePlots,
+    PolicyPlot,
+    PriorPlot,
+    ReportData,
+    SaePlots,
+    TrainPlots,
+)
+from coevo_ray.report.tiles import tiles_of
 from coevo_ray.report.write import render_report
 from coevo_ray.store.artifact import MANIFEST, Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.supervised import looks_at_evidence
 
 Summary = dict[str, Any]
+_DOUBTED_SHOWN = 24
 
 
 def write_report(config: RunConfig, out: Location) -> Summary:
@@ -43,7 +57,7 @@ def write_report(config: RunConfig, out: Location) -> Summary:
         summary: Summary = json.loads(out.child("summary.json").read_bytes())
         return summary
     summary = summarise(config, stages, out)
-    html = render_report(report_data(config, stages, summary))
+    html = render_report(report_data(config, stages, summary, out))
     files = [
         write_blob(out, "report.html", html.encode()),
         write_blob(out, "summary.json", (json.dumps(summary, indent=2) + "\n").encode()),
@@ -126,12 +140,14 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
         trained = {policy: stages[f"train.{policy}"] for policy in config.train.policies}
         figures = ("accuracy", "seconds", "samples", "epochs", "wall_seconds")
         summary["train"] = {policy: _pick(manifest, *figures) for policy, manifest in trained.items()}
-    seconds = [part["seconds"] for name, part in summary.items() if name in ("pool", "encode", "sae", "gate", "evidence")]
+    seconds = [
+        part["seconds"] for name, part in summary.items() if name in ("pool", "encode", "sae", "gate", "evidence")
+    ]
     seconds += [part["wall_seconds"] for part in summary.get("train", {}).values()]
     return {**summary, "report": str(out.child("report.html")), "seconds": round(sum(seconds), 3)}
 
 
-def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary) -> ReportData:
+def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary, out: Location) -> ReportData:
     """What the HTML report is made from."""
     return ReportData(
         title=config.title,
@@ -145,6 +161,7 @@ def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary
             [(n, ev) for n, ev in stages["sae"].summary["history"]],
         ),
         gate=_gate_plots(stages["gate"]) if config.gate else None,
+        evidence=_evidence_plots(stages, out) if "evidence" in stages else None,
         train=_train_plots(config, stages) if config.train else None,
         notes=summary["encode"]["warnings"],
         versions={name: version(name) for name in ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu")},
@@ -165,6 +182,23 @@ def _gate_plots(manifest: Manifest) -> GatePlots:
         mean_gain=[(i, point["mean_gain"]) for i, point in enumerate(curve)],
         stopped_by=manifest.summary["stopped_by"] or "",
     )
+
+
+def _evidence_plots(stages: dict[str, Manifest], out: Location) -> EvidencePlots:
+    """The most doubted rows with their pictures."""
+    doubted = stages["evidence"].summary.get("most_doubted", [])[:_DOUBTED_SHOWN]
+    if not doubted:
+        return EvidencePlots()
+    pool, names = Pool(out.child("pool")), stages["pool"].summary.get("class_names") or []
+    rows = np.sort(np.array([row for row, _, _ in doubted], dtype=np.int64))
+    tiles = dict(tiles_of(pool, rows))
+    labels = RowTable(out.child("evidence")).read(rows, ["label"]).column("label").to_pylist()
+    label_of = dict(zip(rows.tolist(), labels, strict=True))
+
+    def named(label: int) -> str:
+        return str(names[label]) if label < len(names) else str(label)
+
+    return EvidencePlots([DoubtedRow(tiles[row], named(label_of[row]), named(likely)) for row, _, likely in doubted])
 
 
 def _train_plots(config: RunConfig, stages: dict[str, Manifest]) -> TrainPlots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coevo_ray.report import plots
-from coevo_ray.report.data import PriorPlot, ReportData
+from coevo_ray.report.data import DoubtedRow, PriorPlot, ReportData
 from coevo_ray.report.policies import PolicyRow, headline_row, policy_rows
 from coevo_ray.report.wording import (
     against,
@@ -48,11 +48,12 @@ class Section:
     sentences: tuple[str, ...]
     plots: tuple[plots.Plot, ...]
     table: Table | None
+    doubted: tuple[DoubtedRow, ...] = ()
 
 
 def sections(data: ReportData) -> list[Section]:
     """The stages that were run, in the order of the flow."""
-    made = (pool(data), encode(data), sae(data), gate(data), train(data))
+    made = (pool(data), encode(data), sae(data), gate(data), evidence(data), train(data))
     return [section for section in made if section is not None]
 
 
@@ -184,6 +185,37 @@ def gate(data: ReportData) -> Section | None:
         ("accuracy of all labels", percent(figures["full_accuracy"])),
     ]
     return Section("gate", "Annotation gate", _took(data, "gate", sentences), _shown(*drawn), _measures(measures))
+
+
+def evidence(data: ReportData) -> Section | None:
+    """What the targets say about labels that may be wrong, and about copies."""
+    if not lookup(data.summary, "evidence"):
+        return None
+    names = ("rows", "doubted_rows", "copied_rows", "copy_groups")
+    rows, doubted, copied, groups = (number(data.summary, "evidence", name) for name in names)
+    sentences, measures = [], [("labelled training rows", integer(rows))]
+    if doubted is not None:
+        sentences.append(_doubt_sentence(doubted, rows))
+        measures.append(("rows whose label is doubted", integer(doubted)))
+    if copied is not None:
+        they = (
+            f"{count(copied, 'row')} form {count(groups, 'group')} of near-duplicates; a group shares one row's visits."
+        )
+        sentences.append(they if copied else "No row has a near-duplicate.")
+        measures += [("rows with a near-duplicate", integer(copied)), ("groups of near-duplicates", integer(groups))]
+    shown = tuple(data.evidence.doubted) if data.evidence is not None else ()
+    if shown:
+        sentences.append("Most doubted first, with the label that they have struck out and the likeliest beside it:")
+    return Section("evidence", "Labels and copies", _took(data, "evidence", sentences), (), _measures(measures), shown)
+
+
+def _doubt_sentence(doubted: float, rows: float | None) -> str:
+    """How many labels are doubted, and what becomes of them."""
+    if doubted == 0:
+        return "No label is more likely wrong than right."
+    share = f" ({percent(doubted / rows)})" if rows else ""
+    labels = "label is" if doubted == 1 else "labels are"
+    return f"{integer(doubted)} {labels} more likely wrong than right{share}; policy factors leaves such rows out."
 
 
 def train(data: ReportData) -> Section | None:

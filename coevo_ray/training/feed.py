@@ -187,7 +187,7 @@ class Feed:
             for work in works:
                 self.rows_made += len(work.step.row_ids)
                 waiting.append((work, self._makers.make(work.rows, hash_rows(work.step.row_ids, epoch_seed))))
-                if len(waiting) > self.workers + 1:
+                if len(waiting) > 2 * self.workers:  # one in work and one to begin with for each process
                     yield _finished(*waiting.popleft())
             while waiting:
                 yield _finished(*waiting.popleft())

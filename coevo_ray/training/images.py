@@ -84,26 +84,32 @@ class PerImage:
         if receives not in ("tensor", "pil"):
             raise UsageError(f"a transform cannot receive {receives!r}", 'use "tensor" or "pil"')
         self.transform, self.receives = transform, receives
-        self._torch_alone = draws_from_torch_alone(transform)
+        self._draws, self._torch_alone = not draws_nothing(transform), draws_from_torch_alone(transform)
 
     def __call__(self, rows: pa.Table, seeds: Seeds) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         with _generators_put_back():
-            images = [
-                self._image(data.as_py(), seed) for data, seed in zip(rows.column("image"), seeds.tolist(), strict=True)
-            ]
-        shapes = {tuple(image.shape) for image in images}
-        if len(shapes) > 1:
-            found = " and ".join(map(str, sorted(shapes)[:2]))
-            raise InputError(f"images of a batch have shapes {found}", "let the transform resize or crop to one size")
+            encoded = rows.column("image").to_pylist()
+            images = [self._image(data, seed) for data, seed in zip(encoded, seeds.tolist(), strict=True)]
         made = new_tensor((len(images), *images[0].shape), images[0].dtype)
-        return {"image": torch.stack(images, out=made), **labels_of(rows)}
+        try:
+            torch.stack(images, out=made)
+        except RuntimeError:
+            shapes = {tuple(image.shape) for image in images}
+            if len(shapes) == 1:
+                raise
+            found = " and ".join(map(str, sorted(shapes)[:2]))
+            raise InputError(
+                f"images of a batch have shapes {found}", "let the transform resize or crop to one size"
+            ) from None
+        return {"image": made, **labels_of(rows)}
 
     def _image(self, data: bytes, seed: int) -> torch.Tensor:
         if self.transform is None:
             return decode_pixels(data)
         image = decode_image(data) if self.receives == "pil" else decode_pixels(data)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also look after every GPU: a hundredfold
+        if self._draws:
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also look after GPUs: a hundredfold
         if not self._torch_alone:  # a tenth of the time of a small image
             python_random.seed(seed)
             np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what transforms of others draw from
@@ -115,12 +121,28 @@ class PerImage:
         return made
 
 
+# Of torchvision.transforms.v2: they do the same to every image.
+_FIXED = frozenset({"ToDtype", "ToImage", "ToPureTensor", "Normalize", "Resize", "CenterCrop", "Pad", "Grayscale", "RGB"})
+
+
+def draws_nothing(transform: Any) -> bool:
+    """Whether a transform is made of torchvision's v2 transforms that use no random numbers."""
+    return _of_torchvision(transform, lambda name: name in _FIXED)
+
+
 def draws_from_torch_alone(transform: Any) -> bool:
     """Whether a transform is made of torchvision's v2 transforms alone, which use torch's generator and no other."""
+    return _of_torchvision(transform, lambda name: name != "Lambda")
+
+
+def _of_torchvision(transform: Any, holds: Callable[[str], bool]) -> bool:
+    """Whether all parts are of torchvision's v2 and their names hold."""
     kind = type(transform)
-    if not kind.__module__.startswith("torchvision.transforms.v2.") or kind.__name__ == "Lambda":
+    if not kind.__module__.startswith("torchvision.transforms.v2."):
         return False
-    return all(draws_from_torch_alone(part) for part in getattr(transform, "transforms", []))
+    if kind.__name__ == "Compose":
+        return all(_of_torchvision(part, holds) for part in transform.transforms)
+    return holds(kind.__name__) and all(_of_torchvision(part, holds) for part in getattr(transform, "transforms", []))
 
 
 def decode_pixels(data: bytes) -> torch.Tensor:

@@ -63,7 +63,7 @@ def gather(folder: Path, labels: npt.NDArray[np.int64] | None = None, shards: in
     known = pool.labels() if labels is None else labels
     config = {"similarity": 0.99, "neighbours": 4, **config}
     return gather_evidence(config, pool, targets, known, str(folder / "out")).scan(
-        ["row_id", "doubt", "likely", "group"]
+        ["row_id", "label", "doubt", "likely", "group"]
     )
 
 
@@ -78,6 +78,7 @@ def test_evidence_is_that_of_the_whole_pool_at_once(tmp_path: Path) -> None:
     probes = fold_probes(features, labels[rows], fold, folds=2, classes=CLASSES)
     probabilities = predict_folds(probes, features, fold)
     doubt = table.column("doubt").to_numpy()
+    assert table.column("label").to_numpy().tolist() == labels[rows].tolist()
     assert np.allclose(doubt, label_doubt(probabilities, labels[rows]), atol=2e-3)
     assert table.column("likely").to_numpy().tolist() == probabilities.argmax(axis=1).tolist()
     assert (doubt[wrong[rows]] > 0.5).mean() > 0.9

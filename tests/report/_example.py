@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from coevo_ray.report.data import (
+    DoubtedRow,
     EncodePlots,
+    EvidencePlots,
     GatePlots,
     PolicyPlot,
     PriorPlot,
@@ -17,7 +19,11 @@ from coevo_ray.report.data import (
     SaePlots,
     TrainPlots,
 )
+from coevo_ray.report.tiles import Tile
 
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -44,6 +50,15 @@ def summary() -> dict[str, Any]:
             "random_accuracy": 0.8904,
             "full_accuracy": 0.9512,
             "seconds": 8.8,
+        },
+        "evidence": {
+            "rows": 1436,
+            "doubted_rows": 17,
+            "mistake_rates": [0.01] * 10,
+            "copied_rows": 53,
+            "copy_groups": 22,
+            "most_doubted": [[4, 0.98, 7]],
+            "seconds": 2.1,
         },
         "train": {
             "full": {"accuracy": 0.9551, "seconds": 12.3, "samples": 14370},
@@ -74,6 +89,7 @@ def example(**changes: Any) -> ReportData:
             mean_gain=[(0, 0.4), (1, 0.2), (2, 0.1)],
             stopped_by="accuracy",
         ),
+        "evidence": EvidencePlots([DoubtedRow(Tile("three.png", picture=PIXEL, size=(8, 8)), "three", "eight")]),
         "train": TrainPlots([policy(name, figures["train"][name]) for name in figures["train"]]),
         "notes": ["Only 181 shared rows."],
         "versions": {"ray": "2.60.0"},

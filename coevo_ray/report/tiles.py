@@ -1,0 +1,74 @@
+"""Rows of a pool as small pictures or texts that live inside an HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.pool.images import ImageError, decode_image
+from coevo_ray.pool.pool import Pool
+
+_SIDE = 144  # pixels of a picture's longer side; a tile is half as wide, for screens of double density
+_LOSSLESS = 48  # pictures up to this size stay as they are: JPEG would blur them
+_TEXT_LENGTH = 320
+_READ_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A row as it is shown: a picture, or a text (also where a picture cannot be read).
+
+    Attributes:
+        key: the user's own id.
+        text: a text, or None.
+        picture: a data URI, or empty.
+        size: its width and height in pixels.
+    """
+
+    key: str
+    text: str | None = None
+    picture: str = ""
+    size: tuple[int, int] = (0, 0)
+
+
+def tiles_of(pool: Pool, row_ids: Int64Array) -> Iterator[tuple[int, Tile]]:
+    """What is shown of each row, a few hundred read at a time.
+
+    Args:
+        pool: has the rows.
+        row_ids: int64[n], increasing.
+    """
+    for first in range(0, len(row_ids), _READ_ROWS):
+        table = pool.read(row_ids[first : first + _READ_ROWS], [pool.modality, "key"])
+        samples, keys = table.column(pool.modality), table.column("key").to_pylist()
+        for row, key, sample in zip(table.column("row_id").to_pylist(), keys, samples, strict=True):
+            yield row, _tile(pool.modality, key, sample.as_py())
+
+
+def _tile(modality: str, key: str, sample: Any) -> Tile:
+    if modality == "text":
+        cut = len(sample) > _TEXT_LENGTH
+        return Tile(key, text=sample[:_TEXT_LENGTH].rstrip() + "\N{HORIZONTAL ELLIPSIS}" if cut else sample)
+    try:
+        return small_picture(key, sample)
+    except ImageError as error:
+        return Tile(key, text=f"not readable: {error.reason}")
+
+
+def small_picture(key: str, data: bytes) -> Tile:
+    """An image, made small and encoded anew as a data URI.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    image = decode_image(data)
+    image.thumbnail((_SIDE, _SIDE))
+    kind = "PNG" if max(image.size) <= _LOSSLESS else "JPEG"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return Tile(key, picture=f"data:image/{kind.lower()};base64,{content}", size=image.size)
