@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coevo_ray.cli.options import JsonFlag, given
+from coevo_ray.cli.options import JsonFlag, PolicyOptions, given, policy_options
 from coevo_ray.cli.show import show
 from coevo_ray.errors import UsageError
 
@@ -18,7 +18,10 @@ def train(
     policy: Annotated[str | None, typer.Option(help="One policy; with FILE instead of those of the file.")] = None,
     objective: Annotated[str | None, typer.Option(help="supervised or targets: train without a FILE.")] = None,
     pool: Annotated[str | None, typer.Option(help="With --objective: folder of the pool.")] = None,
-    targets: Annotated[str | None, typer.Option(help="With --objective targets: their folder.")] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(help="With --objective: folder of targets; supervised gathers evidence on labels and copies."),
+    ] = None,
     scores: Annotated[str | None, typer.Option(help="With --objective supervised: folder of scores.")] = None,
     out: Annotated[str | None, typer.Option(help="With --objective: folder of the result.")] = None,
     model: Annotated[
@@ -28,6 +31,19 @@ def train(
     head: Annotated[str | None, typer.Option(help="Of targets: linear or mlp, from features to targets.")] = None,
     augment: Annotated[str | None, typer.Option(help="Supervised: none, shift or shift_flip.")] = None,
     keep: Annotated[float | None, typer.Option(help="Supervised: kept share of an epoch.")] = None,
+    keep_last: Annotated[
+        float | None, typer.Option(help="Supervised: kept share of the last epoch; linear between.")
+    ] = None,
+    full_tail: Annotated[
+        float | None, typer.Option(help="Supervised: share of the epochs, at the end, on all rows.")
+    ] = None,
+    class_power: Annotated[
+        float | None, typer.Option(help="Supervised: class quotas in proportion to size ** this; 0 is equal.")
+    ] = None,
+    unbiased: Annotated[
+        bool, typer.Option("--unbiased", help="Supervised: weigh rows by the inverse of their chance.")
+    ] = False,
+    policy_option: PolicyOptions = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Supervised: share that all classes divide.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     schedule: Annotated[str | None, typer.Option(help="onecycle, cosine or constant.")] = None,
@@ -59,25 +75,42 @@ def train(
     settings |= {"learning_rate": learning_rate, "precision": precision, "seed": seed}
     compute = {"actors": actors, "cpus": cpus, "gpus": gpus}
     places = {"pool": pool, "out": out}
-    of_targets = {"targets": targets, "head": head}
-    of_labels = {"scores": scores, "augment": augment, "keep": keep, "label_smoothing": label_smoothing}
+    of_labels = {
+        "augment": augment,
+        "keep": keep,
+        "keep_last": keep_last,
+        "full_tail": full_tail,
+        "class_power": class_power,
+        "unbiased": unbiased or None,
+        "label_smoothing": label_smoothing,
+    }
+    more_of_labels = {"scores": scores, "policy_option": policy_option or None}
     if objective is None:
-        show(_train_file(file, policy, {**places, **of_targets, **of_labels, **settings, **compute}), as_json)
+        others = {**places, "targets": targets, "head": head, **of_labels, **more_of_labels, **settings, **compute}
+        show(_train_file(file, policy, others), as_json)
         return
     chosen = {**settings, "compute": {"cpus": 1, **given(**compute)}}
     if objective == "targets":
-        _check_objective(objective, {"FILE": file, "policy": policy, **of_labels}, {**places, "targets": targets})
+        not_with_it = {"FILE": file, "policy": policy, **of_labels, **more_of_labels}
+        _check_objective(objective, not_with_it, {**places, "targets": targets})
         from coevo_ray import commands
 
         summary = commands.train_targets(given(**chosen, head=head), str(pool), str(targets), str(out))
     else:
-        _check_objective(objective, {"FILE": file, **of_targets}, places)
+        _check_objective(objective, {"FILE": file, "head": head}, places)
+        chosen |= {**of_labels, **_policies(policy, policy_options(policy_option)), "labels": "pool"}
         from coevo_ray import commands
 
-        chosen |= {**of_labels, "policies": None if policy is None else [policy], "labels": "pool"}
-        del chosen["scores"]
-        summary = commands.train_supervised(given(**chosen), str(pool), str(out), scores)
+        summary = commands.train_supervised(given(**chosen), str(pool), str(out), scores, targets=targets)
     show({"model": str(out), **summary}, as_json)
+
+
+def _policies(policy: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    if policy is None:
+        if options:
+            raise UsageError("--policy-option without --policy", "say whose option it is: --policy factors")
+        return {}
+    return {"policies": [policy], "policy_options": {policy: options} if options else {}}
 
 
 def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -> dict[str, Any]:

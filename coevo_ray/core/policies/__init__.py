@@ -47,7 +47,7 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 }
 
 
-def make_policy(name: str, *, class_power: float | None = None, unbiased: bool = False, **options: Any) -> Policy:
+def make_policy(name: str, /, *, class_power: float | None = None, unbiased: bool = False, **options: Any) -> Policy:
     """A policy by name.
 
     Args:
