@@ -63,7 +63,7 @@ def make_policy(name: str, /, *, class_power: float | None = None, unbiased: boo
     try:
         policy = make(**options)
     except TypeError as error:
-        raise UsageError(f"policy {name}: {error}", "leave that option out") from error
+        raise UsageError(f"policy {name}: {error}", f"leave out what is wrong of: {', '.join(options)}") from error
     if not isinstance(policy, Policy):
         raise UsageError(f"{name} made {type(policy).__name__}", "make it a subclass of coevo_ray.core.policies.Policy")
     if class_power is not None:
