@@ -5,29 +5,34 @@ All but `demo` and `report`, whose names are those of modules, are also in `coev
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from coevo_ray.annotators.base import Annotator
 from coevo_ray.coevolve import run, train
-from coevo_ray.config import GateSettings, RunConfig, SaeConfig, make_config
+from coevo_ray.config import EvidenceConfig, GateSettings, RunConfig, SaeConfig, TrainConfig, make_config
 from coevo_ray.demo import demo
 from coevo_ray.diagnosis import doctor
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode import contribute, encode
+from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pipelines.gate import gate_rounds
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
 from coevo_ray.pipelines.score import score
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
+from coevo_ray.progress import say
 from coevo_ray.report.factor_sheet import write_factor_sheet
 from coevo_ray.report.run import write_report
+from coevo_ray.runtime.session import ray_session
 from coevo_ray.simulation import plan
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae
+from coevo_ray.training import supervised
+from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
-from coevo_ray.training.supervised import train_supervised
 from coevo_ray.training.targets import train_targets
 
 __all__ = [
@@ -50,6 +55,9 @@ __all__ = [
     "train_supervised",
     "train_targets",
 ]
+
+# Of the evidence's summary, what that of a training repeats.
+_EVIDENCE_FIGURES = frozenset({"rows", "doubted_rows", "copied_rows", "copy_groups"})
 
 
 def sae(config: SaeConfig | dict[str, Any], pool: str, targets: str, out: str) -> RowTable:
@@ -174,6 +182,64 @@ def gate(
     table, opened = RowTable(Location.parse(targets), "targets"), Pool.open(pool)
     require_alone(table, opened)
     return gate_rounds(config, opened, table, out, annotator)
+
+
+def train_supervised(
+    config: TrainConfig | dict[str, Any],
+    pool: Pool | str | os.PathLike[str],
+    out: str | os.PathLike[str] | Location,
+    scores: RowTable | str | os.PathLike[str] | None = None,
+    evidence: RowTable | None = None,
+    *,
+    targets: RowTable | str | os.PathLike[str] | None = None,
+    evidence_settings: EvidenceConfig | dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Trains a network on a pool's own labels, on the subsets of one policy.
+
+    Args:
+        config: network, optimizer, schedule, one policy, kept share; a dict is validated.
+        pool: images and labels, or their folder.
+        out: folder of the result, as in `training.supervised.train_policy`; with `targets` also `evidence/`.
+        scores: score table of the pool's rows, or its folder; for policies that look at factors.
+        evidence: evidence on labels and copies that is there, for policies that look at it.
+        targets: the pool's targets, or their folder: evidence on its labels is gathered from them where the policy
+            looks at it. Rows without a target have none.
+        evidence_settings: what to look for in the targets; None for the defaults, a dict is validated.
+
+    Returns:
+        The summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`; where evidence
+        was gathered, its figures as `evidence`.
+
+    Raises:
+        InputError: an input is missing or unfit, no training row has a label, or training diverged.
+        UsageError: settings are wrong, were changed, or name several policies.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    settings = config if isinstance(config, TrainConfig) else make_config(TrainConfig, config, "train")
+    supervised.check_one_policy(settings)
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    if scores is not None and not isinstance(scores, RowTable):
+        scores = RowTable(Location.parse(scores), "scores")
+    if targets is None:
+        if evidence_settings is not None:
+            raise UsageError("evidence settings without targets", "give targets, from which evidence is gathered")
+        return supervised.train_supervised(settings, pool, out, scores, evidence)
+    if evidence is not None:
+        raise UsageError("both evidence and targets to gather it from", "leave one of them out")
+    looking = evidence_settings or {}
+    looking = looking if isinstance(looking, EvidenceConfig) else make_config(EvidenceConfig, looking, "evidence")
+    table = targets if isinstance(targets, RowTable) else RowTable(Location.parse(targets), "targets")
+    require_alone(table, pool)
+    if not supervised.looks_at_evidence(settings):
+        say(f"policy {settings.policies[0]} looks at no evidence: the targets are left aside")
+        return supervised.train_supervised(settings, pool, out, scores)
+    check_model(settings.model, pool.classes, settings.image_size, settings.stem)  # before evidence is gathered
+    with ray_session():
+        place = Location.parse(out).child("evidence")
+        evidence = gather_evidence(looking, pool, table, pool.labels(), place)
+        summary = supervised.train_supervised(settings, pool, out, scores, evidence)
+    found = {name: value for name, value in evidence.manifest.summary.items() if name in _EVIDENCE_FIGURES}
+    return {**summary, "evidence": {"table": str(place), **found}}
 
 
 def report(config: RunConfig) -> dict[str, Any]:

@@ -348,6 +348,8 @@ class TrainConfig(LearningConfig):
             UsageError: the name is unknown, or an option is.
         """
         options = self.policy_options.get(name, {})
+        if general := sorted(options.keys() & {"class_power", "unbiased"}):
+            raise UsageError(f"policy {name}: {', '.join(general)} is for all policies", "set it under train: itself")
         return make_policy(name, class_power=self.class_power, unbiased=self.unbiased, **options)
 
     @property

@@ -2,64 +2,223 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import KeptShares, make_policy
-from coevo_ray.errors import UsageError
+from coevo_ray.core.policies import KeptShares, Policy, make_policy
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.known import set_known
+
+Folder = str | os.PathLike[str]
+
+# What a policy may need, and what to give for it. Losses there are none without training.
+_SOURCES = {
+    "representativeness": "scores",
+    "diversity": "scores",
+    "factor": "scores",
+    "label": "pool",
+    "doubt": "evidence",
+    "copies": "evidence",
+    "copy": "evidence",
+}
+_REMEDIES = {
+    "scores": "give scores, the folder of a score table, or take rotation",
+    "pool": "give pool, the folder of a pool with labels, or leave class quotas out",
+    "evidence": "give evidence, which a training with targets leaves in its folder",
+}
 
 
 def plan(
-    rows: int, policy: str, *, keep: float = 0.5, epochs: int = 10, seed: int = 0, scores: str | None = None
+    rows: int | None,
+    policy: str,
+    *,
+    keep: float = 0.5,
+    epochs: int = 10,
+    seed: int = 0,
+    scores: Folder | None = None,
+    keep_last: float | None = None,
+    full_tail: float = 0.0,
+    class_power: float | None = None,
+    unbiased: bool = False,
+    policy_options: dict[str, Any] | None = None,
+    pool: Folder | None = None,
+    evidence: Folder | None = None,
 ) -> dict[str, Any]:
-    """Simulates a trajectory.
+    """Simulates a trajectory: the subsets are those of a training with the same settings, seed and inputs.
 
     Args:
-        rows: rows of the training split; with `scores` the table's rows are taken instead.
-        policy: name of the policy.
+        rows: rows of the training split; None with `pool`, `scores` or `evidence`, which have rows of their own.
+        policy: name of the policy, or `package.module:Class` for one of yours.
         keep: kept share in (0, 1].
         epochs: epochs of the full schedule.
         seed: seed of the policy.
         scores: folder of a score table; needed by `scored`, used by `factors`.
+        keep_last: kept share of the last epoch, linear between; None for the same in all.
+        full_tail: share of the epochs, at the end, on all rows.
+        class_power: class quotas in proportion to size ** this, which need `pool`; None leaves classes alone.
+        unbiased: weigh rows by the inverse of their chance; changes weights alone.
+        policy_options: the policy's own options.
+        pool: folder of a pool, whose training rows with a label are the candidates. Without one they are the rows
+            that all given tables have.
+        evidence: folder of evidence on labels and copies, used by `factors`.
 
     Returns:
-        `rows`, `epochs`, `samples`, `never_used_share`, `usage` (count -> rows), and with scores
-        `factors_covered` (share of factors with a selected row, by epoch).
+        `rows` (candidates), `epochs` (that are run), `samples`, `never_used_share`, `usage` (count -> rows), and by
+        epoch: `kept` (rows), `never_used_by_epoch` (share of the candidates that neither it nor an earlier epoch
+        used); with scores `factors_covered` and `factors_covered_so_far` (share of the candidates' factors with a
+        selected row in this epoch, or in any up to it); where rows are weighed `largest_weight`.
 
     Raises:
-        UsageError: the policy is unknown, or a number is out of bounds.
-        InputError: the score table is not there.
+        UsageError: the policy is unknown, needs losses or something that was not given, or a number is out of bounds.
+        InputError: an input is not there, or they do not fit together.
     """
-    if rows < 1 or epochs < 1 or not 0 < keep <= 1:
-        raise UsageError(f"rows {rows}, epochs {epochs}, keep {keep}", "need rows >= 1, epochs >= 1, 0 < keep <= 1")
-    table = None
-    if scores is not None:
-        table = RowTable(Location.parse(scores), "scores").scan(["representativeness", "diversity", "factor"])
-        rows = len(table)
-    rule = make_policy(policy)
-    candidates = np.ones(rows, dtype=bool)
-    ledger = SelectionLedger(rows=rows, candidates=candidates, policy=rule, keep=keep, epochs=epochs, seed=seed)
-    factor = None
-    if table is not None:
-        factor = table.column("factor").to_numpy()
-        ledger.set_scores(table.column("representativeness").to_numpy(), table.column("diversity").to_numpy(), factor)
-    samples, covered = 0, []
-    for epoch in range(rule.epochs_to_run(epochs, KeptShares(keep))):
-        chosen = ledger.select(epoch).row_ids
-        samples += len(chosen)
-        if factor is not None:
-            covered.append(round(len(np.unique(factor[chosen])) / len(np.unique(factor)), 4))
-        ledger.commit(epoch)
+    places = {"pool": pool, "scores": scores, "evidence": evidence}
+    _check(rows, epochs, keep, places)
+    shares = KeptShares(keep, keep_last, full_tail)
+    rule = make_policy(policy, class_power=class_power, unbiased=unbiased, **(policy_options or {}))
+    _check_needs(rule, places)
+    known = _open(rows, places)
+    ledger = SelectionLedger(
+        rows=len(known.candidates), candidates=known.candidates, policy=rule, keep=shares, epochs=epochs, seed=seed
+    )
+    set_known(ledger, known.candidates, known.labels, _place(scores), _place(evidence))
+    by_epoch = _simulate(ledger, known, rule.epochs_to_run(epochs, shares))
     return {
         "policy": policy,
-        "rows": rows,
-        "epochs": rule.epochs_to_run(epochs, KeptShares(keep)),
-        "samples": samples,
+        "rows": int(known.candidates.sum()),
+        "epochs": len(by_epoch["kept"]),
+        "samples": sum(by_epoch["kept"]),
         "never_used_share": ledger.never_used_share(),
         "usage": {str(k): int(v) for k, v in ledger.usage_histogram().items()},
-        **({"factors_covered": covered} if covered else {}),
+        **{name: values for name, values in by_epoch.items() if values},
     }
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Of N rows: candidates bool[N], labels int64[N] or None, strongest factors int32[N] (-1 without one) or None."""
+
+    candidates: npt.NDArray[np.bool_]
+    labels: Int64Array | None = None
+    factor: npt.NDArray[np.int32] | None = None
+
+
+def _check(rows: int | None, epochs: int, keep: float, places: dict[str, Folder | None]) -> None:
+    given = [name for name, place in places.items() if place is not None]
+    if rows is None and not given:
+        raise UsageError("neither rows nor a table of them", "give rows, a pool, scores or evidence")
+    if rows is not None and given:
+        raise UsageError(f"rows {rows} with {', '.join(given)}, which has rows of its own", "leave rows out")
+    if (rows is not None and rows < 1) or epochs < 1 or not 0 < keep <= 1:
+        raise UsageError(f"rows {rows}, epochs {epochs}, keep {keep}", "need rows >= 1, epochs >= 1, 0 < keep <= 1")
+
+
+def _check_needs(rule: Policy, places: dict[str, Folder | None]) -> None:
+    losses = sorted({"loss", "entropy"} & rule.needs)
+    if losses:
+        raise UsageError(
+            f"policy {rule.name} goes by each row's {' and '.join(losses)}, which only a training knows",
+            "take another policy here; the summary of a training has its usage",
+        )
+    for name in sorted(rule.needs & _SOURCES.keys()):
+        source = _SOURCES[name]
+        if places[source] is None:
+            raise UsageError(f"policy {rule.name} needs {name}, and there is no {source}", _REMEDIES[source])
+
+
+def _open(rows: int | None, places: dict[str, Folder | None]) -> _Known:
+    if rows is not None:
+        return _Known(np.ones(rows, dtype=bool))
+    tables = {
+        kind: RowTable(Location.parse(place), kind)
+        for kind in ("scores", "evidence")
+        if (place := places[kind]) is not None
+    }
+    labels = None
+    if places["pool"] is not None:
+        pool = Pool.open(places["pool"])
+        labels = pool.labels()
+        candidates = (pool.splits() == TRAIN) & (labels >= 0)
+        if not candidates.any():
+            raise InputError("no training row has a label", "ingest a source with labels, or give rows")
+    else:
+        candidates = _in_all(tables)
+    return _Known(candidates, labels, _factors(tables["scores"], candidates) if "scores" in tables else None)
+
+
+def _in_all(tables: dict[str, RowTable]) -> npt.NDArray[np.bool_]:
+    """bool[N]: rows that every table has."""
+    found = [table.row_ids() for table in tables.values()]
+    times = np.bincount(np.concatenate(found))
+    if len(times) == 0 or times.max() < len(found):
+        raise InputError(f"no row is in {' and in '.join(tables)}", "give tables of the same pool, with rows")
+    flags: npt.NDArray[np.bool_] = times == len(found)
+    return flags
+
+
+def _factors(scores: RowTable, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """int32[N]: the strongest factors of the candidates, -1 without one and for all others."""
+    table = scores.scan(["row_id", "factor"])
+    row_ids = table.column("row_id").to_numpy()
+    inside = row_ids < len(candidates)  # what lies beyond is refused when the ledger gets its scores
+    factor = np.full(len(candidates), -1, dtype=np.int32)
+    factor[row_ids[inside]] = table.column("factor").to_numpy()[inside]
+    factor[~candidates] = -1
+    return factor
+
+
+def _place(folder: Folder | None) -> Location | None:
+    return None if folder is None else Location.parse(folder)
+
+
+def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, list[Any]]:
+    """Selects and commits every epoch; figures of each, empty where there is nothing to say."""
+    by_epoch: dict[str, list[Any]] = {
+        "kept": [],
+        "never_used_by_epoch": [],
+        "factors_covered": [],
+        "factors_covered_so_far": [],
+        "largest_weight": [],
+    }
+    covered = None if known.factor is None else _Covered(known.factor)
+    for epoch in range(epochs):
+        subset = ledger.select(epoch)
+        ledger.commit(epoch)
+        by_epoch["kept"].append(len(subset))
+        by_epoch["never_used_by_epoch"].append(round(ledger.never_used_share(), 6))
+        if covered is not None:
+            now, so_far = covered.add(subset.row_ids)
+            by_epoch["factors_covered"].append(round(now, 4))
+            by_epoch["factors_covered_so_far"].append(round(so_far, 4))
+        if subset.weights is not None:
+            by_epoch["largest_weight"].append(round(float(subset.weights.max()), 4))
+    return by_epoch
+
+
+class _Covered:
+    """Counts the factors that selected rows have, out of those that candidates have."""
+
+    def __init__(self, factor: npt.NDArray[np.int32]) -> None:
+        self._factor = factor
+        self._seen = np.zeros(int(factor.max(initial=0)) + 1, dtype=bool)
+        self._all = max(1, int(self._flags(factor).sum()))
+
+    def add(self, row_ids: Int64Array) -> tuple[float, float]:
+        """Share of the factors that some rows have, and with all rows before them."""
+        now = self._flags(self._factor[row_ids])
+        self._seen |= now
+        return float(now.sum() / self._all), float(self._seen.sum() / self._all)
+
+    def _flags(self, factor: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        flags = np.zeros_like(self._seen)
+        flags[factor[factor >= 0]] = True
+        return flags

@@ -100,6 +100,9 @@ def test_a_bad_run_ends_before_any_work(
     assert not (tmp_path / "run" / "pool").exists()
 
 
+SUPERVISED = ("train", "--objective", "supervised", "--pool", "p", "--out", "o")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -108,6 +111,9 @@ def test_a_bad_run_ends_before_any_work(
         ("run", "x.yaml", "--no-such-option"),
         ("plan", "--rows", "many", "--policy", "full"),
         ("plan", "--rows", "10", "--policy", "best"),
+        ("plan", "--policy", "full"),
+        ("plan", "--rows", "10", "--policy", "infobatch"),
+        ("plan", "--rows", "10", "--policy", "factors", "--policy-option", "max_doubt=2"),
         ("encode", "--pool", "p", "--out", "o", "--prior", "efficientnet_lite:0@big"),
         ("train",),
         ("train", "run.yaml", "--epochs", "3"),
@@ -117,7 +123,19 @@ def test_a_bad_run_ends_before_any_work(
         ("train", "run.yaml", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o"),
         ("train", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o", "--policy", "full"),
         ("train", "--objective", "supervised", "--pool", "p"),
-        ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--targets", "t"),
+        ("train", "run.yaml", "--keep-last", "0.5"),
+        ("train", "run.yaml", "--policy-option", "max_doubt=1"),
+        ("train", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o", "--unbiased"),
+        (*SUPERVISED, "--keep-last", "2"),
+        (*SUPERVISED, "--full-tail", "-0.1"),
+        (*SUPERVISED, "--class-power", "1.5"),
+        (*SUPERVISED, "--policy-option", "max_doubt=1"),  # of which policy?
+        (*SUPERVISED, "--policy", "factors", "--policy-option", "max_doubt"),
+        (*SUPERVISED, "--policy", "factors", "--policy-option", "max_doubt=[1]"),
+        (*SUPERVISED, "--policy", "factors", "--policy-option", "max_doubt={"),
+        (*SUPERVISED, "--policy", "factors", "--policy-option", "max_doubt=1", "--policy-option", "max_doubt=0"),
+        (*SUPERVISED, "--policy", "factors", "--policy-option", "unbiased=true"),
+        (*SUPERVISED, "--policy", "factors", "--policy-option", "most_doubt=1"),
         ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--head", "mlp"),
         ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--optimizer", "lion"),
     ],
@@ -139,6 +157,9 @@ def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> 
         ("merge", "empty", "--out", "targets"),
         ("train", "--objective", "targets", "--pool", "empty", "--targets", "empty", "--out", "model"),
         ("train", "--objective", "supervised", "--pool", "empty", "--out", "model"),
+        ("train", "--objective", "supervised", "--pool", "empty", "--targets", "empty", "--out", "model"),
+        ("plan", "--policy", "rotation", "--pool", "empty"),
+        ("plan", "--policy", "factors", "--scores", "empty"),
     ],
 )
 def test_bad_input_exits_3(

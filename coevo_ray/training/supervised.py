@@ -17,7 +17,6 @@ from coevo_ray.actors.selection import start_selection
 from coevo_ray.actors.service import SelectionService
 from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.neighbours import copies_of
 from coevo_ray.core.policies import SelectionContext
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
@@ -26,6 +25,7 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import begin, digest, digest_array, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.known import set_known
 from coevo_ray.training.metrics import METRICS, json_lines
 from coevo_ray.training.models import check_model, make_model
 from coevo_ray.training.supervised_loop import train_loop
@@ -72,39 +72,8 @@ class LedgerInputs:
             epochs=self.config.epochs,
             seed=self.config.seed,
         )
-        ledger.set_labels(self.labels)
-        if self.scores is not None:
-            ledger.set_scores(*self._score_columns())
-        if self.evidence is not None:
-            self._set_evidence(ledger)
+        set_known(ledger, self.candidates, self.labels, self.scores, self.evidence)
         return ledger
-
-    def _set_evidence(self, ledger: SelectionLedger) -> None:
-        assert self.evidence is not None
-        table = RowTable(self.evidence, "evidence").scan(["row_id", "doubt", "group"])
-        row_ids = table.column("row_id").to_numpy()
-        doubt = np.zeros(len(self.labels), dtype=np.float16)
-        doubt[row_ids] = table.column("doubt").to_numpy()
-        ledger.set_doubt(doubt)
-        group = np.arange(len(self.labels), dtype=np.int64)
-        group[row_ids] = table.column("group").to_numpy()
-        ledger.set_copies(*copies_of(group, among=self.candidates))
-
-    def _score_columns(self) -> tuple[npt.NDArray[Any], ...]:
-        assert self.scores is not None
-        table = RowTable(self.scores, "scores").scan(["row_id", "representativeness", "diversity", "factor"])
-        row_ids = table.column("row_id").to_numpy()
-        columns = []
-        # Rows that were rejected have no score: they come last, and belong to no factor.
-        for name, dtype, missing in (
-            ("representativeness", np.float16, 0),
-            ("diversity", np.float16, 0),
-            ("factor", np.int32, -1),
-        ):
-            column = np.full(len(self.labels), missing, dtype=dtype)
-            column[row_ids] = table.column(name).to_numpy()
-            columns.append(column)
-        return tuple(columns)
 
 
 def train_policy(
@@ -223,12 +192,21 @@ def train_supervised(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config = config if isinstance(config, TrainConfig) else make_config(TrainConfig, config, "train")
-    if len(config.policies) != 1:
-        raise UsageError(f"policies are {list(config.policies)}", "give one; a run's file may have several")
+    check_one_policy(config)
     pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     if scores is not None and not isinstance(scores, RowTable):
         scores = RowTable(Location.parse(scores), "scores")
     return load_manifest(train_policy(config, config.policies[0], pool, pool.labels(), scores, out, evidence)).summary
+
+
+def check_one_policy(config: TrainConfig) -> None:
+    """Refuses settings for several trainings.
+
+    Raises:
+        UsageError: they name several policies.
+    """
+    if len(config.policies) != 1:
+        raise UsageError(f"policies are {list(config.policies)}", "give one; a run's file may have several")
 
 
 def looks_at_evidence(config: TrainConfig) -> bool:

@@ -48,7 +48,7 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 }
 
 
-def make_policy(name: str, *, class_power: float | None = None, unbiased: bool = False, **options: Any) -> Policy:
+def make_policy(name: str, /, *, class_power: float | None = None, unbiased: bool = False, **options: Any) -> Policy:
     """A policy by name.
 
     Args:
@@ -64,7 +64,7 @@ def make_policy(name: str, *, class_power: float | None = None, unbiased: bool =
     try:
         policy = make(**options)
     except TypeError as error:
-        raise UsageError(f"policy {name}: {error}", "leave that option out") from error
+        raise UsageError(f"policy {name}: {error}", f"leave out what is wrong of: {', '.join(options)}") from error
     if not isinstance(policy, Policy):
         raise UsageError(f"{name} made {type(policy).__name__}", "make it a subclass of coevo_ray.core.policies.Policy")
     if class_power is not None:

@@ -1,0 +1,50 @@
+"""What the commands' options share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from coevo_ray.errors import UsageError
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
+Out = Annotated[str, typer.Option("--out", help="Folder of the result: local path, s3:// or gs://.")]
+PoolPath = Annotated[str, typer.Option("--pool", help="Folder of a pool, as ingest made it.")]
+TargetsPath = Annotated[str, typer.Option("--targets", help="Folder of targets, as encode or merge made it.")]
+PolicyOptions = Annotated[
+    list[str] | None, typer.Option("--policy-option", help="NAME=VALUE, an option of the policy; may be repeated.")
+]
+# YAML 1.1, which PyYAML reads, takes 1e-3 for a text.
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+def policy_options(texts: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE each, a value being what YAML makes of it: a number, true or false, null, a text.
+
+    Raises:
+        UsageError: one is not of that form, or a name comes twice.
+    """
+    import yaml
+
+    options: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, written = text.partition("=")
+        try:
+            value = float(written) if _EXPONENT.fullmatch(written) else yaml.safe_load(written)
+        except yaml.YAMLError:
+            value = {}
+        if not (name.isidentifier() and equals and isinstance(value, str | int | float | None)):
+            raise UsageError(f"--policy-option {text} is not NAME=VALUE", "write it as max_doubt=0.7, one each time")
+        if name in ("class_power", "unbiased"):
+            raise UsageError(f"{name} is no option of one policy", f"give --{name.replace('_', '-')} instead")
+        if name in options:
+            raise UsageError(f"--policy-option {name} is given twice", "leave one of them out")
+        options[name] = value
+    return options
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others are left to the settings' own defaults."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,57 @@
+"""Commands around a whole run: demo, run, report, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coevo_ray.cli.options import JsonFlag, Out
+from coevo_ray.cli.show import show
+
+
+def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
+    """Run the whole loop on handwritten digits; needs the extra `demo` and no download."""
+    from coevo_ray import commands
+
+    show(commands.demo(out), as_json)
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="YAML file of the run, such as examples/digits.yaml.")],
+    out: Annotated[str | None, typer.Option("--out", help="Overrides `out` of the file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the whole loop that a YAML file describes, or continue it."""
+    from coevo_ray.config import load_config
+
+    config = load_config(file, **({} if out is None else {"out": out}))  # a mistake shows before the slow imports
+    from coevo_ray import commands
+
+    show(commands.run(config), as_json)
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="YAML file of a finished run.")],
+    out: Annotated[str | None, typer.Option("--out", help="Overrides `out` of the file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the summary and the HTML report of a run whose stages are finished."""
+    from coevo_ray import commands
+    from coevo_ray.config import load_config
+
+    show(commands.report(load_config(file, **({} if out is None else {"out": out}))), as_json)
+
+
+def doctor(
+    artifact: Annotated[str | None, typer.Option(help="Also verify this artifact's checksums.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check this machine, and optionally an artifact."""
+    from coevo_ray import commands
+
+    result = commands.doctor(artifact)
+    show(result, as_json)
+    if not result["ok"]:
+        raise typer.Exit(1 if artifact is None else 3)

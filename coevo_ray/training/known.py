@@ -1,0 +1,63 @@
+"""What tables know of a pool's rows, put into a ledger."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from coevo_ray.core.ledger import SelectionLedger
+from coevo_ray.core.neighbours import copies_of
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.subset_draw import Arrays
+from coevo_ray.errors import InputError
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+
+
+def set_known(
+    ledger: SelectionLedger,
+    candidates: npt.NDArray[np.bool_],
+    labels: Int64Array | None,
+    scores: Location | None,
+    evidence: Location | None,
+) -> None:
+    """Gives a ledger all that its policy may look at; what is not there is left out.
+
+    Args:
+        ledger: of N rows.
+        candidates: bool[N], rows that may be selected; the others are nobody's copies.
+        labels: int64[N], -1 where a row has none.
+        scores: score table.
+        evidence: evidence on labels and copies.
+
+    Raises:
+        InputError: a table is not there, or is of more rows.
+    """
+    rows = len(candidates)
+    if labels is not None:
+        ledger.set_labels(labels)
+    if scores is not None:
+        # Rows that were rejected have no score: they come last, and belong to no factor.
+        columns: Arrays = {name: np.zeros(rows, np.float16) for name in ("representativeness", "diversity")}
+        columns["factor"] = np.full(rows, -1, np.int32)
+        _fill(columns, RowTable(scores, "scores"))
+        ledger.set_scores(**columns)
+    if evidence is not None:
+        columns = {"doubt": np.zeros(rows, np.float16), "group": np.arange(rows, dtype=np.int64)}
+        _fill(columns, RowTable(evidence, "evidence"))
+        ledger.set_doubt(columns["doubt"])
+        ledger.set_copies(*copies_of(columns["group"], among=candidates))
+
+
+def _fill(columns: Arrays, table: RowTable) -> None:
+    """Writes a table's columns over those of N rows; rows that are not in it keep theirs."""
+    found = table.scan(["row_id", *columns])
+    row_ids = found.column("row_id").to_numpy()
+    for name, column in columns.items():
+        if len(row_ids) and row_ids.max() >= len(column):
+            raise InputError(
+                f"{table.manifest.kind} at {table.location}: row_ids up to {row_ids.max()}, "
+                f"there are {len(column)} rows",
+                "give what was made from this pool",
+            )
+        column[row_ids] = found.column(name).to_numpy()
