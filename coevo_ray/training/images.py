@@ -122,7 +122,9 @@ class PerImage:
 
 
 # Of torchvision.transforms.v2: they do the same to every image.
-_FIXED = frozenset({"ToDtype", "ToImage", "ToPureTensor", "Normalize", "Resize", "CenterCrop", "Pad", "Grayscale", "RGB"})
+_FIXED = frozenset(
+    {"ToDtype", "ToImage", "ToPureTensor", "Normalize", "Resize", "CenterCrop", "Pad", "Grayscale", "RGB"}
+)
 
 
 def draws_nothing(transform: Any) -> bool:
