@@ -34,7 +34,7 @@ lint: $(VENV)/dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow and not gpu' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.ingest --json --quick

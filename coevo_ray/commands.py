@@ -60,13 +60,17 @@ __all__ = [
 _EVIDENCE_FIGURES = frozenset({"rows", "doubted_rows", "copied_rows", "copy_groups"})
 
 
-def sae(config: SaeConfig | dict[str, Any], pool: str, targets: str, out: str) -> RowTable:
-    """Fits the sparse autoencoder on a pool's targets and scores every row.
+def sae(
+    config: SaeConfig | dict[str, Any], pool: str, targets: str | None, out: str, column: str | None = None
+) -> RowTable:
+    """Fits the sparse autoencoder on a pool's targets, or on vectors of its own, and scores every row.
 
     Args:
         config: latents, k, epochs; a dict is validated.
-        pool, targets: folders.
+        pool: folder.
+        targets: folder; None takes the vectors of the pool itself.
         out: folder that will hold `model/`, `codes/`, `table/` (the factors) and `scores/`.
+        column: which column has the vectors; None for the only one.
 
     Returns:
         The score table: `row_id`, `representativeness`, `diversity`, `factor`.
@@ -77,11 +81,13 @@ def sae(config: SaeConfig | dict[str, Any], pool: str, targets: str, out: str) -
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = config if isinstance(config, SaeConfig) else make_config(SaeConfig, config, "sae")
-    place, table = Location.parse(out), RowTable(Location.parse(targets), "targets")
-    opened = Pool.open(pool)
-    require_alone(table, opened)
-    model = fit_sae(settings, opened, table, place.child("model"))
-    return score(settings, table, model, place)
+    place, opened = Location.parse(out), Pool.open(pool)
+    table: RowTable = opened
+    if targets is not None:
+        table = RowTable(Location.parse(targets), "targets")
+        require_alone(table, opened)
+    model = fit_sae(settings, opened, table, place.child("model"), column=column)
+    return score(settings, table, model, place, column=column)
 
 
 def sae_score(

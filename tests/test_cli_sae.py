@@ -47,6 +47,10 @@ def test_a_model_is_fitted_shown_carried_and_scores_again(
     assert found["scores"] == str(folder / "sae" / "scores") and len(found["frequencies"]) == 10
     assert found["table"] == str(folder / "sae" / "table")
 
+    own = coevo_ray("sae", "--pool", "pool", "--column", "clip", "--out", "own", *options, "--json")
+    assert own.returncode == 0, own.stderr
+    assert json.loads(own.stdout)["frequencies"] == found["frequencies"], "the pool's own vectors are the targets'"
+
     shown = coevo_ray("sae", "show", "sae", "--pool", "pool", "--factors", "rare", "--limit", "3", "--json")
     assert shown.returncode == 0, shown.stderr
     result = json.loads(shown.stdout)
@@ -77,8 +81,9 @@ def test_a_model_is_fitted_shown_carried_and_scores_again(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "sae without --pool, --targets, --out"),
-        (("--pool", "pool", "--out", "o"), "sae without --targets"),
+        ((), "sae without --pool, --out"),
+        (("--pool", "pool", "--targets", "t"), "sae without --out"),
+        (("--column", "clip", "score", "--features", "pool"), "--column before score"),
         (("--k", "3", "--json", "show", "sae", "--pool", "pool"), "--k, --json before show"),
         (("--latents", "4", "--k", "8", "--pool", "pool", "--targets", "targets", "--out", "o"), "k = 8"),
         (("fly",), "No such command"),
@@ -102,6 +107,7 @@ def test_wrong_usage_exits_2(
     "arguments",
     [
         ("--pool", "pool", "--targets", "empty", "--out", "o"),
+        ("--pool", "pool", "--column", "blip", "--out", "o"),
         ("show", "empty", "--pool", "pool"),
         ("export", "empty", "--out", "o"),
         ("import", "empty", "--out", "o"),

@@ -24,6 +24,8 @@ from coevo_ray.store.sae_files import load_sae
 from tests.processes import Marked, coevo_ray
 
 ROOT = Path(__file__).parents[1]
+# Files at whose first sight a run is killed.
+ENCODE, GATE = "encode/contributions/00/features-000001.parquet", "gate/journal/000000000[4-9].*"
 SMALL = """
 out: {out}
 pool: {{sources: ["sample:digits"], test_fraction: 0.2, shard_rows: 700}}
@@ -102,7 +104,7 @@ def test_artifacts_hold_each_row_once_and_match_their_checksums(whole: tuple[Pat
     assert not np.isin(row_ids, pool.test_ids()).any()
     assert np.array_equal(labels.column("label").to_numpy(), pool.labels()[row_ids])
     artifacts = [p.parent for p in out.rglob("manifest.json")]
-    assert len(artifacts) == 13
+    assert len(artifacts) == 15
     for folder in artifacts:
         at = Location.parse(str(folder))
         assert verify(at, load_manifest(at)) == []
@@ -150,8 +152,9 @@ def test_changed_settings_are_refused_and_nothing_is_damaged(
 
 
 @pytest.mark.timeout(1200)  # a minute and a half on a quiet machine
+@pytest.mark.parametrize("kills", [pytest.param((ENCODE, GATE), marks=pytest.mark.slow), (GATE,)])
 def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
-    whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+    whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path, kills: tuple[str, ...]
 ) -> None:
     file, out = write_config(tmp_path, "run")
     kept: dict[str, float] = {}
@@ -168,9 +171,9 @@ def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
             assert (out / name).stat().st_mtime_ns == changed, f"{name} was made again"
         kept.update({n: t for n, t in files_of(out).items() if n.endswith((".parquet", "manifest.json", ".png"))})
 
-    start_and_kill("encode/contributions/00/features-000001.parquet")
-    assert not (out / "encode/targets/manifest.json").exists()
-    start_and_kill("gate/journal/000000000[4-9].*")
+    for pattern in kills:
+        start_and_kill(pattern)
+        assert (out / "encode/targets/manifest.json").exists() == (pattern == GATE)
     command = coevo_ray(tmp_path, "run", str(file), "--json")
     try:
         command.until(lambda: len(list(out.glob("train/full/training/ray/checkpoint_*"))) >= 1)

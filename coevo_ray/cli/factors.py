@@ -21,7 +21,10 @@ sae_app = typer.Typer(rich_markup_mode=None)
 def sae(
     context: typer.Context,
     pool: Annotated[str | None, typer.Option(help="Folder of a pool, as ingest made it.")] = None,
-    targets: Annotated[str | None, typer.Option(help="Folder of targets, as encode or merge made it.")] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Folder of targets, as encode or merge made it; default: the pool's own vectors.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column with the vectors; default: the only one.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the result: local path, s3:// or gs://.")] = None,
     latents: Annotated[int | None, typer.Option(help="Number of factors. [512]")] = None,
     k: Annotated[int | None, typer.Option(help="Active factors of a row. [16]")] = None,
@@ -29,20 +32,21 @@ def sae(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit the sparse autoencoder and score every row; or, with a command, look at factors and carry models."""
-    places = {"pool": pool, "targets": targets, "out": out}
+    places = {"pool": pool, "out": out}
     settings = given(latents=latents, k=k, epochs=epochs)
+    chosen = given(targets=targets, column=column)
     if context.invoked_subcommand is not None:
-        early = [f"--{name}" for name in [*given(**places), *settings, *(["json"] if as_json else [])]]
+        early = [f"--{name}" for name in [*given(**places), *chosen, *settings, *(["json"] if as_json else [])]]
         if early:
             command = context.invoked_subcommand
             raise UsageError(f"{', '.join(early)} before {command}", f"put the options behind it: sae {command} ...")
         return
     missing = [f"--{name}" for name, value in places.items() if value is None]
     if missing:
-        raise UsageError(f"sae without {', '.join(missing)}", "give --pool, --targets and --out; see sae --help")
+        raise UsageError(f"sae without {', '.join(missing)}", "give --pool, --out and mostly --targets; see sae --help")
     from coevo_ray import commands
 
-    _show_scores(commands.sae(settings, str(pool), str(targets), str(out)), str(out), as_json)
+    _show_scores(commands.sae(settings, str(pool), targets, str(out), column), str(out), as_json)
 
 
 @sae_app.command("score")

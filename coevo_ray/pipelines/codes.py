@@ -19,36 +19,10 @@ from coevo_ray.errors import InputError
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.row_table import RowTable, vector_columns, vectors
 from coevo_ray.store.sae_files import load_sae, load_sae_config
 
 _BATCH_ROWS = 2048  # the encoder's output has all latents: 8 192 of them take 64 MiB
-
-
-def vector_column_of(features: RowTable, name: str | None) -> str:
-    """The column with a table's vectors.
-
-    Args:
-        features: the table.
-        name: which column it must be; None for the only one with vectors.
-
-    Raises:
-        InputError: there is no such column, it holds no vectors of one length, or there are several.
-    """
-    found = _vector_columns(features)
-    if name is not None and name in found:
-        return name
-    if name is None and len(found) == 1:
-        return next(iter(found))
-    wanted = "one column of vectors is needed" if name is None else f"column {name!r} is asked for"
-    raise InputError(
-        f"{features.location} has vectors (fixed_size_list) in {sorted(found)}; {wanted}",
-        "name one of them with column (--column), or encode the pool first",
-    )
-
-
-def _vector_columns(features: RowTable) -> dict[str, int]:
-    return {field.name: field.type.list_size for field in features.schema() if pa.types.is_fixed_size_list(field.type)}
 
 
 def encode_codes(
@@ -73,7 +47,7 @@ def encode_codes(
         StoppedError: the store or the cluster failed.
     """
     inputs = {"features": features.manifest.identity, "sae": RowTable(sae, "sae").manifest.identity}
-    shape, have = load_sae_config(sae), _vector_columns(features)[column]
+    shape, have = load_sae_config(sae), vector_columns(features)[column]
     if shape.dim != have:
         raise InputError(f"vectors of dimension {have} for an SAE of dimension {shape.dim}", "give its own kind")
     if begin(location, "codes", {"column": column}, inputs) is not None:

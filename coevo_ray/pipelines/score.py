@@ -17,13 +17,13 @@ from coevo_ray.config import SaeConfig
 from coevo_ray.core.factors import Float64Array, diversity, representativeness, strongest_factor
 from coevo_ray.core.rank_sketch import RankSketch
 from coevo_ray.errors import UsageError
-from coevo_ray.pipelines.codes import count_codes, encode_codes, read_codes, vector_column_of
+from coevo_ray.pipelines.codes import count_codes, encode_codes, read_codes
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
 from coevo_ray.store.factor_files import FOLDER, KIND, load_factors, save_factors
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.row_table import RowTable, vector_column_of
 
 TOP_ROWS = 24
 _RAW = "_raw"  # scores before they are ranked; deleted once the ranks are there

@@ -243,3 +243,30 @@ def vector_column(matrix: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
     """A matrix [rows, n] as a fixed-size-list column of float16."""
     flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float16).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+
+
+def vector_column_of(features: RowTable, name: str | None) -> str:
+    """The column with a table's vectors.
+
+    Args:
+        features: the table.
+        name: which column it must be; None for the only one with vectors.
+
+    Raises:
+        InputError: there is no such column, it holds no vectors of one length, or there are several.
+    """
+    found = vector_columns(features)
+    if name is not None and name in found:
+        return name
+    if name is None and len(found) == 1:
+        return next(iter(found))
+    wanted = "one column of vectors is needed" if name is None else f"column {name!r} is asked for"
+    raise InputError(
+        f"{features.location} has vectors (fixed_size_list) in {sorted(found)}; {wanted}",
+        "name one of them with column (--column), or encode the pool first",
+    )
+
+
+def vector_columns(features: RowTable) -> dict[str, int]:
+    """Name and dimension of a table's columns of vectors of one length."""
+    return {field.name: field.type.list_size for field in features.schema() if pa.types.is_fixed_size_list(field.type)}

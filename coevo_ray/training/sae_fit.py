@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,23 +25,31 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.row_table import RowTable, vector_column_of, vectors
 from coevo_ray.store.sae_files import save_sae
 from coevo_ray.training.feed import Batch, Feed
 from coevo_ray.training.trainer import fit, load_checkpoint, resume, save_checkpoint, worker_threads
 
 
-def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, out: str | Location) -> Location:
-    """Fits a TopK SAE on the targets of the pool's training rows.
+def fit_sae(
+    config: SaeConfig | dict[str, Any],
+    pool: Pool,
+    features: RowTable,
+    out: str | Location,
+    *,
+    column: str | None = None,
+) -> Location:
+    """Fits a TopK SAE on the targets, or on any vectors, of the pool's training rows.
 
-    The targets are streamed from their files in every pass. A run that was stopped goes on from its last checkpoint,
+    The vectors are streamed from their files in every pass. A run that was stopped goes on from its last checkpoint,
     in the middle of a pass too. The result does not depend on the number of workers but by the rounding of sums.
 
     Args:
         config: latents, k, epochs, when to stop; a dict is validated.
         pool: tells which rows are held out.
-        targets: a row table with a `target` column.
+        features: targets, the pool itself where it has vectors, or any row table with a column of vectors.
         out: folder of the model.
+        column: which column has the vectors; None for the only one.
 
     Returns:
         The folder, with `sae.safetensors` and `sae.json`. Its summary has `explained_variance`, `l0` and
@@ -48,27 +57,29 @@ def fit_sae(config: SaeConfig | dict[str, Any], pool: Pool, targets: RowTable, o
         `stopped_early`.
 
     Raises:
-        InputError: fewer training rows than k, or targets that are not finite.
+        InputError: fewer training rows than k, no such column, or vectors that are not finite.
         UsageError: settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config = config if isinstance(config, SaeConfig) else make_config(SaeConfig, config, "sae")
     location = Location.parse(out)
-    inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
-    content = config.model_dump(mode="json", exclude={"compute", "rare_quantile"})
+    column = vector_column_of(features, column)
+    inputs = {"pool": pool.manifest.identity, "features": features.manifest.identity}
+    content = {"column": column} | config.model_dump(mode="json", exclude={"compute", "rare_quantile"})
     if begin(location, "sae", content, inputs) is not None:
         return location
     started = time.monotonic()
-    rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
+    rows = np.intersect1d(features.row_ids(), pool.train_ids(), assume_unique=True)
     if len(rows) < config.k:
         raise InputError(
             f"{len(rows)} training rows for k = {config.k} active factors", "give more rows, or lower sae.k"
         )
     with ray_session(), ray_errors("fit SAE"), progress_board("fit SAE", config.epochs, "epochs") as board:
-        statistics = ray.get(ray.remote(input_statistics).options(num_cpus=0.5).remote(targets, rows))
+        statistics = ray.get(ray.remote(_statistics).options(num_cpus=0.5).remote(features, rows, column))
         loop_config = {
             "config": config,
-            "targets": targets.location,
+            "features": features.location,
+            "column": column,
             "rows": ray.put(rows),
             "statistics": statistics,
             "board": board,
@@ -108,8 +119,9 @@ class _Worker:
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
         self.rows: Int64Array = ray.get(arguments["rows"])
-        table, batch = RowTable(arguments["targets"]), min(config.batch_rows, len(self.rows))
-        self.feed = Feed(table, ["target"], _to_tensors, global_batch=batch, seed=config.seed)
+        table, batch = RowTable(arguments["features"]), min(config.batch_rows, len(self.rows))
+        column = arguments["column"]
+        self.feed = Feed(table, [column], _Vectors(column), global_batch=batch, seed=config.seed)
         torch.manual_seed(config.seed)
         self.steps = self._make_steps(*arguments["statistics"])
         self.epoch, self.offset, self.saved = 0, 0, 0
@@ -143,7 +155,7 @@ class _Worker:
 
     def _step(self, batch: Batch) -> bool:
         """One step of all workers; whether it was the last one."""
-        x = batch.tensors["target"]
+        x = batch["vectors"]
         real = batch.weights > 0
         if not real.all():
             x = x[real]  # padding repeats a row that another worker has
@@ -191,21 +203,34 @@ def _summed(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _to_tensors(rows: Any, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
-    return {"target": torch.from_numpy(vectors(rows.column("target")))}
+@dataclass(frozen=True)
+class _Vectors:
+    """Feed transform: a column of vectors -> {"vectors": float32[b, d]}."""
+
+    column: str
+
+    def __call__(self, rows: Any, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
+        """Makes one batch."""
+        return {"vectors": torch.from_numpy(vectors(rows.column(self.column)))}
 
 
-def input_statistics(table: RowTable, rows: Int64Array) -> tuple[torch.Tensor, float]:
+def input_statistics(targets: RowTable, rows: Int64Array) -> tuple[torch.Tensor, float]:
     """Ray task: mean float32[d] and mean square about it, in one streamed pass over the training rows."""
+    return _statistics(targets, rows, "target")
+
+
+def _statistics(table: RowTable, rows: Int64Array, column: str) -> tuple[torch.Tensor, float]:
     count, total, squares = 0, np.zeros(1), np.zeros(1)
     for index in range(len(table.files)):
-        for part in table.iter_file(index, ["target"]):
+        for part in table.iter_file(index, [column]):
             use = np.isin(part.column("row_id").to_numpy(), rows, assume_unique=True)
-            x = vectors(part.column("target")).astype(np.float64)[use]
+            x = vectors(part.column(column)).astype(np.float64)[use]
             count, total, squares = count + len(x), total + x.sum(axis=0), squares + (x * x).sum(axis=0)
     mean = total / count
     mean_square = float((squares / count - mean * mean).mean())
     # Float16 values that are all the same still differ from their mean by rounding.
     if not np.isfinite(mean_square) or mean_square <= 1e-12:
-        raise InputError(f"the targets' mean square is {mean_square}", "they are constant or not finite: see encode")
+        raise InputError(
+            f"the mean square of {column} is {mean_square}", "its vectors are constant or not finite: see encode"
+        )
     return torch.from_numpy(mean).float(), mean_square
