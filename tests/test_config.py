@@ -56,6 +56,7 @@ def _with(path: str, value: Any) -> dict[str, Any]:
         ("gate", None, "there is no gate"),
         ("train", {"policies": ["nice"]}, "unknown policy 'nice'"),
         ("train", {"policy_options": {"scored": {}}}, "policy_options for ['scored']"),
+        ("train", {"policy_options": {"factors": {"unbiased": True}}}, "unbiased is for all policies"),
         ("train", {"policies": ["scored"], "policy_options": {"scored": {"penalty": 0}}}, "need penalty > 0"),
         ("train", {"policies": ["full", "full"]}, "named twice"),
         ("train", {"keep": 0}, "train.keep"),

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from typer.main import get_command
+
+from coevo_ray.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,6 +31,20 @@ def test_the_python_examples_run(tmp_path: Path) -> None:
     assert "719 rows were decoded" in result.stdout
     assert "(64,)" in result.stdout
     assert "torch.Size([64])" in result.stdout
+
+
+def test_commands_that_are_named_have_their_options() -> None:
+    """Every command in the README parses; `...` stands for what is left out."""
+    group, found = get_command(app), 0
+    joined = re.sub(r"\\\n\s+", "", README)
+    for line in re.findall(r"^    (?:\w+=\S+ |\.venv/bin/)?coevo-ray (.+?)(?:\s+#.*)?$", joined, re.MULTILINE):
+        name, *rest = shlex.split(line)
+        command = group.commands[name]  # type: ignore[attr-defined]
+        if name == "sae" and rest[0] in command.commands:
+            command, rest = command.commands[rest[0]], rest[1:]
+        command.make_context(name, rest)  # raises where an option or an argument is wrong
+        found += 1
+    assert found > 15
 
 
 def test_files_that_are_named_exist() -> None:
