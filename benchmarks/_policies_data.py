@@ -13,6 +13,7 @@ import torch
 
 from benchmarks._targets_tables import digits_images, parquet_images
 from benchmarks.common import note
+from coevo_ray.config import EvidenceConfig
 from coevo_ray.core.doubt import cross_fitted, label_doubt
 from coevo_ray.core.factors import (
     count_factors,
@@ -34,7 +35,6 @@ PRIOR, PIXELS = "efficientnet_lite:0", 64
 DIM = 256
 NOISE = 0.2
 IMBALANCE = 50
-SAME = 0.8  # cosine similarity of centred features from which rows count as near-duplicates
 LATENTS, ACTIVE, SAE_STEPS = 1024, 16, 1500
 
 
@@ -43,6 +43,7 @@ class Setting:
     """One pool to select from.
 
     Attributes:
+        rows: int64[n], which of the encoded images each row is, near-copies behind the others.
         features, test_features: float32[n, d], float32[t, d]: what heads are trained and judged on.
         labels: int64[n], as a trainer sees them.
         test_labels: int64[t], the true ones.
@@ -51,6 +52,7 @@ class Setting:
         doubt: float32[n]; copies, copy: int[n], see `SelectionContext`.
     """
 
+    rows: Labels
     features: Vectors
     labels: Labels
     test_features: Vectors
@@ -131,7 +133,7 @@ def _encode(images: list[Any]) -> Vectors:
     return np.concatenate(parts)
 
 
-def make_setting(file: Path, name: str, seed: int) -> Setting:
+def make_setting(file: Path, name: str, seed: int, rows: int | None = None) -> Setting:
     """A pool of one of `SETTINGS`.
 
     Args:
@@ -140,26 +142,33 @@ def make_setting(file: Path, name: str, seed: int) -> Setting:
             rarer than the largest; `copies`, a tenth of the images with 8 near-copies each, as many rows in all as in
             the clean pool.
         seed: of the noise and of which rows are left out.
+        rows: a random part of the rows; None takes all.
     """
     with np.load(file) as arrays:
         features, labels = arrays["train_features"], arrays["train_labels"].astype(np.int64)
         extra, of = arrays["copy_features"], arrays["copy_of"]
         test, test_labels = arrays["test_features"], arrays["test_labels"].astype(np.int64)
     random = np.random.default_rng(seed)
+    kept: Labels = np.arange(len(labels))
     if name == "long_tail":
         kept = _long_tailed(labels, random)
-        features, labels = features[kept], labels[kept]
     elif name == "copies":
-        lone = np.setdiff1d(np.arange(len(labels)), of)
-        kept = np.concatenate([np.unique(of), random.permutation(lone)[: len(lone) - len(of)]])
-        features, labels = np.concatenate([features[kept], extra]), np.concatenate([labels[kept], labels[of]])
+        lone = np.setdiff1d(kept, of)
+        alone = random.permutation(lone)[: len(lone) - len(of)]
+        kept = np.concatenate([np.unique(of), alone, len(labels) + np.arange(len(of))])
     elif name == "noise":
-        wrong = random.permutation(len(labels))[: round(NOISE * len(labels))]
-        classes = int(labels.max()) + 1
-        labels = labels.copy()
-        labels[wrong] = (labels[wrong] + random.integers(1, classes, len(wrong))) % classes
-    order = random.permutation(len(labels))
-    return _judged(features[order], labels[order], test, test_labels)
+        labels = _noisy(labels, random)
+    features, labels = np.concatenate([features, extra]), np.concatenate([labels, labels[of]])
+    kept = random.permutation(kept)[:rows]
+    return _judged(kept, features[kept], labels[kept], test, test_labels)
+
+
+def _noisy(labels: Labels, random: np.random.Generator) -> Labels:
+    wrong = random.permutation(len(labels))[: round(NOISE * len(labels))]
+    classes = int(labels.max()) + 1
+    noisy = labels.copy()
+    noisy[wrong] = (labels[wrong] + random.integers(1, classes, len(wrong))) % classes
+    return noisy
 
 
 def _long_tailed(labels: Labels, random: np.random.Generator) -> Labels:
@@ -171,7 +180,7 @@ def _long_tailed(labels: Labels, random: np.random.Generator) -> Labels:
     return np.concatenate(kept)
 
 
-def _judged(features: Vectors, labels: Labels, test: Vectors, test_labels: Labels) -> Setting:
+def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test_labels: Labels) -> Setting:
     """Principal components of the features, factors, scores and neighbours: what policies and heads look at."""
     mean = features.mean(axis=0)
     _, _, components = torch.pca_lowrank(torch.from_numpy(features - mean), q=min(DIM, *features.shape), center=False)
@@ -179,11 +188,12 @@ def _judged(features: Vectors, labels: Labels, test: Vectors, test_labels: Label
     features, test = (features - mean) @ basis, (test - mean) @ basis
     scale = float(np.sqrt((features**2).mean()))
     features, test = features / scale, test / scale
-    graph = build_graph(features, 16, "exact")
-    copies, copy = copies_of(near_duplicates(graph, SAME))
+    graph, evidence = build_graph(features, 16, "exact"), EvidenceConfig()
+    copies, copy = copies_of(near_duplicates(graph, evidence.similarity, evidence.margin, evidence.same))
     indices, values = _factors(features)
     p = factor_frequencies(count_factors(indices, values, LATENTS), len(features))
     return Setting(
+        rows=rows,
         features=features,
         labels=labels,
         test_features=test,

@@ -55,7 +55,7 @@ def train_heads(
         all seeds, `selection_seconds` of them; `visits` of a seed.
     """
     started = time.perf_counter()
-    ledgers = [_ledger(setting, policy, options, keep, head, seed) for seed in seeds]
+    ledgers = [make_ledger(setting, policy, options, keep, head, seed) for seed in seeds]
     rule = ledgers[0].policy
     epochs = rule.epochs_to_run(head.epochs, keep)
     total = sum(1.0 if policy.startswith("full") else keep.at(e, head.epochs) for e in range(epochs))
@@ -95,9 +95,10 @@ def train_heads(
     }
 
 
-def _ledger(
+def make_ledger(
     setting: Setting, policy: str, options: dict[str, Any], keep: KeptShares, head: Head, seed: int
 ) -> SelectionLedger:
+    """A ledger with all that is known of a setting's rows."""
     rows = len(setting.labels)
     ledger = SelectionLedger(
         rows=rows,
@@ -144,8 +145,7 @@ class _Heads(nn.Module):
         self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, progress: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of every head; returns losses and entropies of the predictions, float[seeds, b]."""
-        rate = min(progress / WARM_UP, 1.0) if progress < WARM_UP else _cosine((progress - WARM_UP) / (1 - WARM_UP))
-        self.optimizer.param_groups[0]["lr"] = max(self.head.learning_rate * rate, 1e-6)
+        self.optimizer.param_groups[0]["lr"] = cosine_rate(self.head.learning_rate, progress)
         logits = self(x)
         logs = logits.log_softmax(dim=2)
         losses = -logs.gather(2, y[:, :, None]).squeeze(2)
@@ -160,12 +160,16 @@ class _Heads(nn.Module):
         """Mean over classes, for each seed."""
         x, y = torch.from_numpy(setting.test_features), setting.test_labels
         predicted = self(x.expand(len(self.weights[0]), -1, -1)).argmax(dim=2).numpy()
-        return [_per_class(p == y, y) for p in predicted]
+        return [per_class(p == y, y) for p in predicted]
 
 
-def _cosine(progress: float) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+def cosine_rate(peak: float, progress: float) -> float:
+    """The learning rate at a share of all visits: warmed up, then half a cosine down."""
+    if progress < WARM_UP:
+        return max(peak * progress / WARM_UP, 1e-6)
+    return max(peak * 0.5 * (1.0 + math.cos(math.pi * min((progress - WARM_UP) / (1 - WARM_UP), 1.0))), 1e-6)
 
 
-def _per_class(right: npt.NDArray[np.bool_], y: npt.NDArray[np.int64]) -> float:
+def per_class(right: npt.NDArray[np.bool_], y: npt.NDArray[np.int64]) -> float:
+    """Mean over classes of the share of rows that are right."""
     return float(np.mean([right[y == label].mean() for label in np.unique(y)]))

@@ -36,8 +36,13 @@ def neighbour_agreement(graph: NeighbourGraph, labels: IntArray) -> Int8Array:
     return agreement
 
 
-def near_duplicates(graph: NeighbourGraph, threshold: float) -> Int32Array:
+def near_duplicates(graph: NeighbourGraph, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
     """Groups of near-duplicates, each around a leader: every member is at least so similar to its leader.
+
+    What counts as near depends on where a row lies: in a crowd, rows that have nothing to do with one another are as
+    similar as copies are elsewhere. So two rows must also be nearer than the crowd about either of them: by `margin`
+    above the similarity of the last neighbour that the graph knows. Rows of similarity `same` are copies in any crowd,
+    also in one that is made of copies.
 
     Rows are looked at in their order: one that is near an earlier leader joins the first such, any other becomes a
     leader. (Joining over others would chain rows into groups whose ends have nothing in common.)
@@ -45,6 +50,8 @@ def near_duplicates(graph: NeighbourGraph, threshold: float) -> Int32Array:
     Args:
         graph: of N rows.
         threshold: smallest cosine similarity of a near-duplicate.
+        margin: by how much it must exceed that of the last neighbour of either row.
+        same: similarity from which the margin does not matter.
 
     Returns:
         int32[N], the leader's row, the row itself where it is one.
@@ -52,9 +59,14 @@ def near_duplicates(graph: NeighbourGraph, threshold: float) -> Int32Array:
     Raises:
         UsageError: the threshold is not a similarity.
     """
-    if not -1 <= threshold <= 1:
-        raise UsageError(f"near-duplicates from a similarity of {threshold}", "need -1 to 1; 0.8 is usual")
+    if not -1 <= threshold <= 1 or not 0 <= margin <= 2:
+        raise UsageError(
+            f"near-duplicates from a similarity of {threshold}, margin {margin}", "need -1 to 1, and a margin of 0 to 2"
+        )
+    last = graph.similarities[:, -1]
+    crowd = np.minimum(last[:, None], last[graph.indices])  # of missing neighbours too: they are near to nobody
     near = (graph.similarities >= threshold) & (graph.indices >= 0)
+    near &= (graph.similarities >= same) | (graph.similarities - crowd >= margin)
     rows, column = np.nonzero(near)
     others = graph.indices[rows, column]
     # Nearness goes both ways, the graph need not: the earlier row of each pair comes first.

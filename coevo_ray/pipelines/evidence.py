@@ -106,7 +106,7 @@ def _gather(
         graph = build_graph_artifact(
             pool, targets, folder, neighbours=config.neighbours, seed=config.seed, cpus=cpus, centre=True
         )
-        parts["groups"], figures = _task(group_rows, cpus, 2).remote(folder, config.similarity, parts["rows"])
+        parts["groups"], figures = _task(group_rows, cpus, 2).remote(folder, config, parts["rows"])
         summary |= {"graph": graph.summary["fields"], **ray.get(figures)}
     stage = _Files(targets, location, parts)
     shards = range(len(targets.files))
@@ -136,14 +136,14 @@ def fit_judges(targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: f
     return Judges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
 
 
-def group_rows(graph: Location, similarity: float, row_ids: Int64Array) -> tuple[Int64Array, dict[str, int]]:
+def group_rows(graph: Location, config: EvidenceConfig, row_ids: Int64Array) -> tuple[Int64Array, dict[str, int]]:
     """Ray task: groups of near-duplicates.
 
     Returns:
         row_id of each row's leader, int64[n]; `copied_rows` in groups of two or more, and how many `copy_groups`.
     """
     neighbours, of = load_graph(graph)
-    leader = near_duplicates(neighbours, similarity)
+    leader = near_duplicates(neighbours, config.similarity, config.margin, config.same)
     place = np.searchsorted(of, row_ids)  # the graph also has training rows without a label
     copies, copy = copies_of(leader[place])
     figures = {"copied_rows": int((copies > 1).sum()), "copy_groups": int(((copies > 1) & (copy == 0)).sum())}

@@ -31,13 +31,24 @@ def test_agreement_counts_neighbours_of_the_same_label(rows: int, k: int, seed: 
 
 
 @settings(deadline=None)
-@given(rows=st.integers(2, 40), k=st.integers(1, 6), seed=st.integers(0, 99), threshold=st.floats(-1, 1))
-def test_rows_join_the_first_leader_that_is_near(rows: int, k: int, seed: int, threshold: float) -> None:
+@given(
+    rows=st.integers(2, 40),
+    k=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    threshold=st.floats(-1, 1),
+    margin=st.sampled_from([0.0, 0.05, 0.3]),
+    same=st.sampled_from([0.9, 1.0]),
+)
+def test_rows_join_the_first_leader_that_is_near(
+    rows: int, k: int, seed: int, threshold: float, margin: float, same: float
+) -> None:
     graph = graph_of(rows, k, seed)
+    last = graph.similarities[:, -1].tolist()
     near: dict[int, set[int]] = {row: set() for row in range(rows)}
     for row in range(rows):
         for j, s in zip(graph.indices[row].tolist(), graph.similarities[row].tolist(), strict=True):
-            if j >= 0 and s >= threshold:
+            apart = np.float32(s) - np.float32(min(last[row], last[j])) >= margin
+            if j >= 0 and s >= threshold and (apart or s >= same):
                 near[row].add(j)
                 near[j].add(row)
     leaders: list[int] = []
@@ -47,7 +58,22 @@ def test_rows_join_the_first_leader_that_is_near(rows: int, k: int, seed: int, t
         expected.append(mine[0] if mine else row)
         if not mine:
             leaders.append(row)
-    assert near_duplicates(graph, threshold).tolist() == expected
+    assert near_duplicates(graph, threshold, margin, same).tolist() == expected
+
+
+def test_a_crowd_is_not_taken_for_copies_unless_it_is_one() -> None:
+    """Lookalikes in a cone, a pair far from it, and more copies of one row than a row has neighbours."""
+    random = np.random.default_rng(0)
+    cone = np.eye(1, 8) + 0.12 * random.standard_normal((60, 8))
+    pair = np.eye(8)[[3, 3]] + 0.12 * random.standard_normal((2, 8))
+    crowd = np.eye(8)[[5] * 30] + 0.01 * random.standard_normal((30, 8))
+    graph = build_graph(np.concatenate([cone, pair, crowd]), 5, "exact")
+    alike = copies_of(near_duplicates(graph, 0.7))[0]
+    found = copies_of(near_duplicates(graph, 0.7, 0.2, 0.99))[0]
+    assert (alike[:60] > 1).mean() > 0.9, "or the cone is no crowd"
+    assert (found[:60] == 1).all()
+    assert (found[60:62] == 2).all()
+    assert (found[62:] > 1).all()
 
 
 @settings(deadline=None)
@@ -67,3 +93,5 @@ def test_what_does_not_fit_is_refused() -> None:
         neighbour_agreement(graph, np.zeros(4, dtype=np.int64))
     with pytest.raises(UsageError, match=r"similarity of 1\.5"):
         near_duplicates(graph, 1.5)
+    with pytest.raises(UsageError, match=r"margin -0\.1"):
+        near_duplicates(graph, 0.5, -0.1)

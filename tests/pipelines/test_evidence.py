@@ -61,7 +61,7 @@ def inputs(folder: Path, shards: int = 3) -> tuple[Pool, RowTable]:
 def gather(folder: Path, labels: npt.NDArray[np.int64] | None = None, shards: int = 3, **config: Any) -> pa.Table:
     pool, targets = inputs(folder, shards)
     known = pool.labels() if labels is None else labels
-    config = {"similarity": 0.99, "neighbours": 4, **config}
+    config = {"similarity": 0.99, "margin": 0.0, "neighbours": 4, **config}
     return gather_evidence(config, pool, targets, known, str(folder / "out")).scan(
         ["row_id", "label", "doubt", "likely", "group"]
     )

@@ -32,14 +32,16 @@ class Factors(Policy):
     - Classes get quotas in proportion to size ** quota_power; what is said above of usage then holds within a class.
 
     Args:
-        max_doubt: largest chance of a wrong label with which a row is used; 1 sets no row aside.
+        max_doubt: largest chance of a wrong label with which a row is used; 1 sets no row aside. Chances are estimates
+            from below: of rows whose label is certainly one of a mistake's candidates the probe still makes some
+            likely. So the default is well below a half; the policies benchmark compares.
         share_copies: whether near-duplicates share visits.
         quota_power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
     """
 
     name = "factors"
 
-    def __init__(self, max_doubt: float = 0.5, share_copies: bool = True, quota_power: float = 0.0) -> None:
+    def __init__(self, max_doubt: float = 0.25, share_copies: bool = True, quota_power: float = 0.0) -> None:
         if not 0 <= max_doubt <= 1 or not 0 <= quota_power <= 1:
             raise UsageError(f"factors: max_doubt {max_doubt}, quota_power {quota_power}", "need 0 to 1")
         self.max_doubt, self.share_copies, self.quota_power = max_doubt, share_copies, quota_power
