@@ -186,7 +186,7 @@ def test_factors_looks_at_everything_at_once(bits: bool) -> None:
     candidates, label = columns["candidates"], columns["label"]
     if bits:
         columns = {**columns, "candidates": RowSet.from_ids(candidates, 400)}
-    believed = candidates[columns["doubt"][candidates] <= 0.5]
+    believed = candidates[columns["doubt"][candidates] <= 0.25]
     chosen, usage = run(make_policy("factors"), columns, keep=0.2, epochs=6)
     assert not usage[np.setdiff1d(np.arange(400), believed)].any()
     for rows in chosen:
@@ -306,7 +306,7 @@ def test_no_candidates_is_refused() -> None:
 
 def test_factors_sets_aside_rows_whose_label_is_doubted() -> None:
     columns = pool()
-    columns["doubt"] = np.where(np.arange(POOL) % 3 == 0, 0.6, 0.4).astype(np.float16)
+    columns["doubt"] = np.where(np.arange(POOL) % 3 == 0, 0.3, 0.2).astype(np.float16)
     believed = columns["candidates"][columns["candidates"] % 3 != 0]
     selections, _ = run(make_policy("factors"), columns, keep=0.3, epochs=6)
     assert all(np.isin(rows, believed).all() for rows in selections)
