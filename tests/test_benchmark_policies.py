@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from benchmarks import _policies_data as data
@@ -23,7 +25,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `encode_images` would write, for images whose features are their classes and noise."""
     random = np.random.default_rng(0)
     of = data._copied_rows(ROWS_THERE)
-    arrays = {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
     for split, rows in (("train", ROWS_THERE), ("test", TEST)):
         labels = random.integers(0, CLASSES, rows)
         arrays[f"{split}_labels"] = labels
@@ -37,7 +39,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = 0.02 * random.standard_normal((len(of), 24)).astype(np.float32)
     arrays["copy_features"] = arrays["train_features"][of] + noise
     place = tmp_path_factory.mktemp("policies") / "features.npz"
-    np.savez(place, **arrays)  # type: ignore[arg-type]
+    np.savez(place, **arrays)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
     return place
 
 

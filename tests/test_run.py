@@ -36,7 +36,7 @@ encode:
   shard_rows: 256
 sae: {{latents: 64, k: 8, epochs: 12}}
 gate: {{seed_fraction: 0.1, round_fraction: 0.1, relative_gain: 0.0, max_rounds: 6}}
-train: {{image_size: 8, labels: gate, policies: [full, factors], epochs: 4}}
+train: {{image_size: 8, labels: gate, policies: [factors], epochs: 4}}
 """
 
 
@@ -84,10 +84,10 @@ def test_the_summary_has_what_was_promised(whole: tuple[Path, Path, dict[str, An
     assert names <= gate.keys()
     assert (gate["stopped_by"], gate["rounds"]) == ("max_rounds", 6)
     assert gate["full_accuracy"] > 0.5
-    full, factors = summary["train"]["full"], summary["train"]["factors"]
-    assert full["samples"] == 4 * gate["labels"]
+    factors = summary["train"]["factors"]
     assert factors["samples"] == 4 * round(0.5 * gate["labels"])
-    assert all({"accuracy", "seconds", "samples"} <= p.keys() for p in (full, factors))
+    assert {"accuracy", "seconds", "samples"} <= factors.keys()
+    assert summary["evidence"]["rows"] == gate["labels"]
     assert Path(summary["report"]).read_text().startswith("<!doctype html>".upper()[:2])
     assert summary["seconds"] > 0
 
@@ -104,7 +104,7 @@ def test_artifacts_hold_each_row_once_and_match_their_checksums(whole: tuple[Pat
     assert not np.isin(row_ids, pool.test_ids()).any()
     assert np.array_equal(labels.column("label").to_numpy(), pool.labels()[row_ids])
     artifacts = [p.parent for p in out.rglob("manifest.json")]
-    assert len(artifacts) == 15
+    assert len(artifacts) == 14
     for folder in artifacts:
         at = Location.parse(str(folder))
         assert verify(at, load_manifest(at)) == []
@@ -151,10 +151,10 @@ def test_changed_settings_are_refused_and_nothing_is_damaged(
     assert files_of(out) == before
 
 
-@pytest.mark.timeout(1200)  # a minute and a half on a quiet machine
-@pytest.mark.parametrize("kills", [pytest.param((ENCODE, GATE), marks=pytest.mark.slow), (GATE,)])
+@pytest.mark.timeout(1200)  # two minutes on a quiet machine
+@pytest.mark.slow  # each stage has a test of its own that kills it
 def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
-    whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path, kills: tuple[str, ...]
+    whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     file, out = write_config(tmp_path, "run")
     kept: dict[str, float] = {}
@@ -171,12 +171,12 @@ def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
             assert (out / name).stat().st_mtime_ns == changed, f"{name} was made again"
         kept.update({n: t for n, t in files_of(out).items() if n.endswith((".parquet", "manifest.json", ".png"))})
 
-    for pattern in kills:
+    for pattern in (ENCODE, GATE):
         start_and_kill(pattern)
         assert (out / "encode/targets/manifest.json").exists() == (pattern == GATE)
     command = coevo_ray(tmp_path, "run", str(file), "--json")
     try:
-        command.until(lambda: len(list(out.glob("train/full/training/ray/checkpoint_*"))) >= 1)
+        command.until(lambda: len(list(out.glob("train/factors/training/ray/checkpoint_*"))) >= 1)
         command.process.send_signal(signal.SIGTERM)
         assert command.wait(120) == 4, command.err.read_text()
         assert "run the same command again" in command.err.read_text()

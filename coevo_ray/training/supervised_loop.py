@@ -66,7 +66,8 @@ class _Trainer:
             self.learner.before_checkpoint = self.reports.flush
         self.labels: Int64Array = ray.get(arguments["labels"])
         pool = Pool(arguments["pool"])
-        feed = functools.partial(Feed, pool, ["image"], global_batch=config.batch_rows, seed=config.seed)
+        batch, device = config.batch_rows, self.learner.device
+        feed = functools.partial(Feed, pool, ["image"], global_batch=batch, seed=config.seed, device=device)
         self.feed = feed(transform=ImageTransform(config.image_size, config.augment))
         self.test_feed = feed(transform=ImageTransform(config.image_size, "none"))
         test = pool.test_ids()

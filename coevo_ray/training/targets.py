@@ -199,7 +199,8 @@ class _Trainer:
         self.views = Views(config.min_crop, config.flip, config.colour)
         self.dtype: torch.dtype = getattr(torch, config.precision)
         decode = Decode(config.image_size)
-        self.feed = Feed(self.pool, ["image", "target"], decode, global_batch=batch, seed=config.seed)
+        device = self.learner.device
+        self.feed = Feed(self.pool, ["image", "target"], decode, global_batch=batch, seed=config.seed, device=device)
         network = TargetNetwork(**arguments["network"])
         network.mean.copy_(arguments["mean"])
         self.mean = network.mean

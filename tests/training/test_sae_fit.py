@@ -119,6 +119,7 @@ def test_a_fit_whose_worker_is_killed_within_a_pass_ends_as_one_that_was_not(tmp
     assert len(summary["history"]) == 12 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_fit_that_no_longer_improves_ends_early_with_its_decay(tmp_path: Path) -> None:
     _, summary = fit(tmp_path, "sae", epochs=20, patience=4, min_improvement=1.0)

@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "keep": 0.5,
     "labels": "pool",
     "policies": ["factors"],
-    "policy_options": {"factors": {"quota_power": 1.0}},
+    "policy_options": {"factors": {"max_doubt": 0.5, "quota_power": 1.0}},
     "compute": {"cpus": 1},
 }
 
@@ -89,6 +89,7 @@ def test_rows_with_a_doubted_label_take_no_step(given: Given, tmp_path: Path) ->
     assert summary["accuracy"] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_options_on_the_command_line_switch_it_off(given: Given, tmp_path: Path, coevo_ray: Command) -> None:
     out = tmp_path / "model"
