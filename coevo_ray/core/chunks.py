@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Rows of a chunk; a multiple of 8, so that chunks end between the bytes of packed bits. 2^18 values of 8 bytes are
@@ -31,17 +32,21 @@ class Chunk(NamedTuple):
 def map_chunks(rows: int, work: Callable[[Chunk], Result]) -> Iterator[Result]:
     """Results of `work` on all chunks of `rows` rows, in order.
 
-    Chunks run in threads (NumPy works outside the interpreter's lock), only a few ahead of the caller.
+    Chunks run in threads: NumPy works outside the interpreter's lock.
     """
-    chunks = [Chunk(start, min(rows, start + CHUNK_ROWS)) for start in range(0, rows, CHUNK_ROWS)]
-    workers = min(threads(), len(chunks))
-    if workers <= 1:
-        yield from map(work, chunks)
+    yield from map_ahead(work, [Chunk(start, min(rows, start + CHUNK_ROWS)) for start in range(0, rows, CHUNK_ROWS)])
+
+
+def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results of `work` on items, in order, made in threads, only a few ahead of the caller and of the items."""
+    workers = threads()
+    if workers <= 1 or (isinstance(items, list) and len(items) <= 1):
+        yield from map(work, items)
         return
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="coevo-chunks") as pool:
-        for chunk in chunks:
-            waiting.append(pool.submit(work, chunk))
+        for item in items:
+            waiting.append(pool.submit(work, item))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -113,7 +113,7 @@ def _look_closer(size: int, members: MembersOf, edges: _Edges, step: int) -> _Ed
         counts += part
     upto = counts.reshape(-1, width).cumsum(axis=1)
     need = np.minimum(edges.need, upto[:, -1])
-    bucket = np.array([np.searchsorted(row, wanted) for row, wanted in zip(upto, need, strict=True)], dtype=np.int64)
+    bucket = (upto < need[:, None]).sum(axis=1)
     held = counts.reshape(-1, width)[np.arange(len(bucket)), bucket]
     before = upto[np.arange(len(bucket)), bucket] - held
     prefix = (edges.prefix << np.uint64(step)) | bucket.astype(np.uint64)

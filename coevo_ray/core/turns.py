@@ -8,7 +8,7 @@ pool. Arrays are read in chunks, so that nothing of 8 bytes per row is ever held
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +21,11 @@ from coevo_ray.core.smallest import Members, MembersOf, sortable, take_smallest
 IntArray = npt.NDArray[np.integer[Any]]
 Float64Array = npt.NDArray[np.float64]
 
-
-class Values(Protocol):
-    """Integers of N rows, some of which can be looked at: an array, or what computes them then."""
-
-    def __getitem__(self, pick: Int64Array | slice, /) -> IntArray:
-        """int[n], the values of some rows."""
-
-
 # Numbers without a stratum that are not worth a table.
 _MOST_EMPTY = 1 << 16
 
 
-def take_turns(rows: Rows, usage: Values, count: int, seed: int, strata: IntArray | None = None) -> Rows:
+def take_turns(rows: Rows, usage: IntArray, count: int, seed: int, strata: IntArray | None = None) -> Rows:
     """The `count` rows whose turn it is: least used first, among equals by the phases of that cycle.
 
     Usage never differs by more than 1 if it did not before: while rows used c times are left they are taken before any
@@ -72,7 +64,7 @@ def take_turns(rows: Rows, usage: Values, count: int, seed: int, strata: IntArra
     return _taken(rows, members, quotas, tie_seed, behind)
 
 
-def _quotas(rows: Rows, usage: Values, cycle: int, count: int, seed: int, groups: _Groups) -> Int64Array:
+def _quotas(rows: Rows, usage: IntArray, cycle: int, count: int, seed: int, groups: _Groups) -> Int64Array:
     """Rows to take of each stratum among those used `cycle` times."""
 
     def progress(part: _Part) -> Int64Array:

@@ -22,6 +22,7 @@ from coevo_ray.core.policies import (
     classes,
     make_policy,
 )
+from coevo_ray.core.policies.factors import turns_of
 from coevo_ray.core.row_set import RowSet, ids_of
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
@@ -316,6 +317,15 @@ def test_factors_sets_aside_rows_whose_label_is_doubted() -> None:
     # Where everybody is doubted, nobody is set aside.
     everybody = {**columns, "doubt": np.ones(POOL)}
     assert len(run(make_policy("factors"), everybody, keep=0.3, epochs=1)[0][0]) > 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 65535), st.integers(1, 30000)), min_size=1, max_size=20))
+def test_turns_are_those_of_a_plain_loop(rows: list[tuple[int, int]]) -> None:
+    usage = np.array([u for u, _ in rows], np.uint16)
+    copies = np.array([m for _, m in rows], np.int16)
+    copy = np.array([m - 1 for _, m in rows], np.int16)
+    assert turns_of(usage, copies, copy).tolist() == [u * m + m - 1 for u, m in rows]
+    assert turns_of(usage % 4, np.ones_like(copies), np.zeros_like(copy)).dtype == np.uint16
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.3])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.chunks import Chunk, each_chunk, map_chunks
+from coevo_ray.core.chunks import Chunk, each_chunk, map_ahead, map_chunks
 from coevo_ray.core.policies.base import Float32Array, KeptShares, Policy, SelectionContext, require
 from coevo_ray.core.row_set import Rows, RowSet
 from coevo_ray.core.rows import Int64Array
@@ -16,7 +16,7 @@ from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import InputError, UsageError
 
 # Rows whose row_ids are held at a time, 8 bytes each; a larger class is handed on as a set.
-BATCH_ROWS = 1 << 23
+BATCH_ROWS = 1 << 22
 
 
 class ClassQuotas(Policy):
@@ -78,15 +78,21 @@ class ClassQuotas(Policy):
             yield labels == label, part
 
 
-def select_by_class(policy: Policy, context: SelectionContext, power: float) -> RowSet:
+def select_by_class(policy: Policy, context: SelectionContext, power: float, *, in_threads: bool = False) -> RowSet:
     """What a policy selects inside every class, each with its quota, together; see `class_quotas`.
+
+    Args:
+        policy: the rule.
+        context: what it sees of all classes.
+        power: see `class_quotas`.
+        in_threads: select inside several classes at once, for rules that keep nothing between calls.
 
     Raises:
         InputError: a candidate has no label.
     """
     result = RowSet.nothing(len(context.usage))
-    for _, part in class_parts(context, power):
-        rows = policy.select(part)
+    parts = (part for _, part in class_parts(context, power))
+    for rows in map_ahead(policy.select, parts) if in_threads else map(policy.select, parts):
         if isinstance(rows, RowSet):
             result.join(rows)
         else:

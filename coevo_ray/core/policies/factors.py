@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from coevo_ray.core.chunks import Chunk, each_chunk
 from coevo_ray.core.policies.base import Policy, SelectionContext
 from coevo_ray.core.policies.classes import select_by_class
 from coevo_ray.core.row_set import Rows, RowSet
-from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.turns import IntArray, take_turns
 from coevo_ray.errors import UsageError
 
@@ -56,14 +56,15 @@ class Factors(Policy):
     def select(self, context: SelectionContext) -> Rows:
         """See `Policy.select`."""
         believed = self._believed(context)
+        if self.share_copies and context.copies is not None and context.copy is not None:
+            believed = dataclasses.replace(believed, usage=turns_of(context.usage, context.copies, context.copy))
         if self.quota_power == 1 or believed.label is None:
             return self.take(believed)
-        return select_by_class(_Inside(self), believed, self.quota_power)
+        return select_by_class(_Inside(self), believed, self.quota_power, in_threads=True)
 
     def take(self, context: SelectionContext) -> Rows:
-        """The rows whose turn it is, without regard to doubt and classes."""
-        turns = _Turns(context) if self.share_copies and context.copies is not None else context.usage
-        return take_turns(context.candidates, turns, context.budget, context.seed, context.factor)
+        """The rows whose turn it is, without regard to doubt and classes; `usage` counts turns."""
+        return take_turns(context.candidates, context.usage, context.budget, context.seed, context.factor)
 
     def _believed(self, context: SelectionContext) -> SelectionContext:
         doubt, candidates = context.doubt, context.candidates
@@ -91,17 +92,22 @@ class _Inside(Policy):
         return self.factors.take(context)
 
 
-class _Turns:
+def turns_of(usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
     """Turns that were taken before a row's next one: member j of m copies that was used u times has had u m + j.
 
-    Values are made where they are looked at: 4 bytes for each of a hundred million rows would be the largest array of
-    an epoch.
+    Args:
+        usage, copies, copy: int[N] each.
+
+    Returns:
+        uint16[N], or uint32[N] where numbers are larger.
     """
+    most = (int(usage.max(initial=0)) + 1) * int(copies.max(initial=1))
+    turns: IntArray = np.empty(len(usage), dtype=np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
 
-    def __init__(self, context: SelectionContext) -> None:
-        assert context.copies is not None and context.copy is not None
-        self._usage, self._copies, self._copy = context.usage, context.copies, context.copy
+    def count(chunk: Chunk) -> None:
+        part = chunk.slice
+        np.multiply(usage[part], copies[part], out=turns[part], dtype=turns.dtype, casting="unsafe")
+        np.add(turns[part], copy[part], out=turns[part], casting="unsafe")
 
-    def __getitem__(self, pick: Int64Array | slice) -> IntArray:
-        turns: IntArray = self._usage[pick].astype(np.int32) * self._copies[pick] + self._copy[pick]
-        return turns
+    each_chunk(len(usage), count)
+    return turns
