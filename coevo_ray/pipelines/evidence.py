@@ -112,7 +112,8 @@ def _gather(
     shards = range(len(targets.files))
     made = list(run_shards(KIND, shards, lambda d: d.map(stage.make, num_cpus=cpus), total=len(rows)))
     if config.doubt:
-        doubted = sorted((row for part in made for row in part["doubted"]), key=lambda row: (-row[1], row[0]))
+        found = (row for part in made for row in part["doubted"])
+        doubted = sorted(found, key=lambda row: (-row["doubt"], row["row_id"]))
         judges: Judges = ray.get(parts["judges"])
         summary |= {
             "mistake_rates": [round(float(rate), 6) for rate in judges.rates],
@@ -181,7 +182,10 @@ class _Files:
             "rows": table.num_rows,
             "entry": entry,
             "doubted_rows": int((doubt > _DOUBTED).sum()),
-            "doubted": [[int(r), round(float(d), 4), int(c)] for r, d, c in zip(*columns, strict=True)],
+            "doubted": [
+                {"row_id": int(r), "doubt": round(float(d), 4), "likely": int(c)}
+                for r, d, c in zip(*columns, strict=True)
+            ],
         }
 
     def _judge(self, shard: int) -> pa.Table:

@@ -190,7 +190,7 @@ def _evidence_plots(stages: dict[str, Manifest], out: Location) -> EvidencePlots
     if not doubted:
         return EvidencePlots()
     pool, names = Pool(out.child("pool")), stages["pool"].summary.get("class_names") or []
-    rows = np.sort(np.array([row for row, _, _ in doubted], dtype=np.int64))
+    rows = np.sort(np.array([row["row_id"] for row in doubted], dtype=np.int64))
     tiles = dict(tiles_of(pool, rows))
     labels = RowTable(out.child("evidence")).read(rows, ["label"]).column("label").to_pylist()
     label_of = dict(zip(rows.tolist(), labels, strict=True))
@@ -198,7 +198,8 @@ def _evidence_plots(stages: dict[str, Manifest], out: Location) -> EvidencePlots
     def named(label: int) -> str:
         return str(names[label]) if label < len(names) else str(label)
 
-    return EvidencePlots([DoubtedRow(tiles[row], named(label_of[row]), named(likely)) for row, _, likely in doubted])
+    shown = [(row["row_id"], row["likely"]) for row in doubted]
+    return EvidencePlots([DoubtedRow(tiles[row], named(label_of[row]), named(likely)) for row, likely in shown])
 
 
 def _train_plots(config: RunConfig, stages: dict[str, Manifest]) -> TrainPlots:

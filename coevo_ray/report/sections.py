@@ -205,7 +205,9 @@ def evidence(data: ReportData) -> Section | None:
         measures += [("rows with a near-duplicate", integer(copied)), ("groups of near-duplicates", integer(groups))]
     shown = tuple(data.evidence.doubted) if data.evidence is not None else ()
     if shown:
-        sentences.append("Most doubted first, with the label that they have struck out and the likeliest beside it:")
+        sentences.append(
+            "Of those doubted most, the label that they have is struck out below, and the likeliest stands beside it."
+        )
     return Section("evidence", "Labels and copies", _took(data, "evidence", sentences), (), _measures(measures), shown)
 
 

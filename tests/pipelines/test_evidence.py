@@ -100,13 +100,15 @@ def test_the_summary_counts_what_the_table_has(tmp_path: Path) -> None:
     assert summary["doubted_rows"] == (doubt > 0.5).sum() > 500
     assert (summary["copied_rows"], summary["copy_groups"]) == (size[size > 1].sum(), (size > 1).sum())
     most = summary["most_doubted"]
-    assert [row for row, _, _ in most] == table.column("row_id").to_numpy()[
+    assert [row["row_id"] for row in most] == table.column("row_id").to_numpy()[
         np.argsort(-doubt.astype(np.float64), kind="stable")[: len(most)]
     ].tolist()
+    likely = dict(zip(table.column("row_id").to_pylist(), table.column("likely").to_pylist(), strict=True))
+    assert all(type(row["likely"]) is int and row["likely"] == likely[row["row_id"]] for row in most)
     _, _, wrong = content()
     # Of all labels a class gets by mistake, those of the three others: a fifth of theirs, a third of it each.
     assert summary["mistake_rates"] == pytest.approx([0.2 / 3] * CLASSES, abs=0.03)
-    assert wrong[np.array([row for row, _, _ in most], np.int64)].mean() > 0.9
+    assert wrong[np.array([row["row_id"] for row in most], np.int64)].mean() > 0.9
 
 
 def test_files_of_targets_change_nothing_and_neither_does_a_stop(tmp_path: Path) -> None:

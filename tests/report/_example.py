@@ -57,7 +57,7 @@ def summary() -> dict[str, Any]:
             "mistake_rates": [0.01] * 10,
             "copied_rows": 53,
             "copy_groups": 22,
-            "most_doubted": [[4, 0.98, 7]],
+            "most_doubted": [{"row_id": 4, "doubt": 0.98, "likely": 7}],
             "seconds": 2.1,
         },
         "train": {
