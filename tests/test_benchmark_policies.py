@@ -14,6 +14,7 @@ from benchmarks._policies_data import IMBALANCE, NOISE, Setting, make_setting
 from benchmarks._policies_heads import Head, cosine_rate, train_heads
 from benchmarks._policies_networks import pictures_of, train_network
 from benchmarks.policies import KEPT, NETWORK_ROWS, ROWS
+from benchmarks.policies_table import lines, verdict
 from coevo_ray.core.graph import torch_threads
 from coevo_ray.core.policies import POLICIES, KeptShares
 
@@ -112,3 +113,20 @@ def test_the_learning_rate_rises_and_falls() -> None:
     rates = [cosine_rate(0.1, progress) for progress in np.linspace(0, 1, 101)]
     assert max(rates) == rates[10] == pytest.approx(0.1)
     assert rates[0] < rates[5] < rates[10] > rates[50] > rates[99] > rates[100] > 0
+
+
+def test_the_page_says_who_is_ahead() -> None:
+    def cell(mean: float, spread: float = 0.002) -> dict[str, float]:
+        return {"mean": mean, "spread": spread, "seconds": 3.2, "visits": 10}
+
+    baselines = {"full_budget": cell(0.700), "rotation": cell(0.6985)}
+    assert verdict({**baselines, "factors": cell(0.703)}) == "won, by 0.3 against full_budget"
+    assert verdict({**baselines, "factors": cell(0.7015)}) == "even with full_budget (+0.2)"
+    assert verdict({**baselines, "factors": cell(0.699)}) == "even with full_budget (-0.1)"
+    assert verdict({**baselines, "factors": cell(0.697)}) == "lost to full_budget by 0.3"
+    result = {"repeats": 5, "head": {"hidden": 8, "epochs": 2}, "rows": 1000}
+    result["table"] = {"clean": {"0.1": {**baselines, "factors": cell(0.703)}}}
+    result["networks"] = {"images": 99, "kept": 0.3, "table": {"clean": {"factors": cell(0.5)}}}
+    page = "\n".join(lines(result))
+    assert "| factors | 70.3 +- 0.2 (3 s) |" in page and "- 0.1: won, by 0.3" in page
+    assert "| factors | 50.0 +- 0.2 (3 s) |" in page and "99 images, kept share 0.3" in page
