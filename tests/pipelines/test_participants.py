@@ -90,6 +90,7 @@ def test_a_contribution_holds_own_and_shared_features_and_no_images(
     assert not list(made["bob"].glob("**/card.json"))
 
 
+@pytest.mark.slow
 def test_parts_of_one_pool_are_disjoint_and_merge_to_what_one_call_gives(
     pools: dict[str, Pool], tmp_path: Path
 ) -> None:
