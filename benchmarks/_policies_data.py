@@ -24,7 +24,7 @@ from coevo_ray.core.factors import (
     strongest_factor,
 )
 from coevo_ray.core.graph import build_graph
-from coevo_ray.core.neighbours import copies_of, near_duplicates, neighbour_agreement
+from coevo_ray.core.neighbours import copies_of, near_duplicates
 from coevo_ray.core.sae import SAEConfig, TopKSAE
 
 Vectors = npt.NDArray[np.float32]
@@ -48,7 +48,6 @@ class Setting:
         labels: int64[n], as a trainer sees them.
         test_labels: int64[t], the true ones.
         factor: int64[n], strongest factor; representativeness and diversity: float32[n].
-        agreement: int[n], neighbours of 16 that share the label.
         doubt: float32[n]; copies, copy: int[n], see `SelectionContext`.
     """
 
@@ -60,7 +59,6 @@ class Setting:
     factor: Labels
     representativeness: Vectors
     diversity: Vectors
-    agreement: Labels
     doubt: Vectors
     copies: Labels
     copy: Labels
@@ -97,7 +95,7 @@ def encode_images(data: str | None, folder: Path, rows: int) -> Path:
             arrays["copy_images"] = np.stack([np.asarray(image) for image in copies])
             note(f"encoding {len(copies):,} near-copies ...")
             arrays["copy_features"] = _encode(copies)
-    np.savez(done, **arrays)  # type: ignore[arg-type]
+    np.savez(done, **arrays)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
     return done
 
 
@@ -201,7 +199,6 @@ def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test
         factor=strongest_factor(indices, values).astype(np.int64),
         representativeness=rank_normalise(representativeness(indices, values, p)).astype(np.float32),
         diversity=rank_normalise(diversity(indices, values, p, 0.5)).astype(np.float32),
-        agreement=neighbour_agreement(graph, labels).astype(np.int64),
         doubt=label_doubt(cross_fitted(features, labels), labels),
         copies=copies.astype(np.int64),
         copy=copy.astype(np.int64),
@@ -219,7 +216,7 @@ def _factors(features: Vectors) -> tuple[npt.NDArray[np.int32], Vectors]:
         batch = x[torch.randint(len(x), (512,))]
         loss = sae.loss(batch)
         optimizer.zero_grad()
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         sae.remove_parallel_gradient_()
         optimizer.step()
         sae.normalise_decoder_()

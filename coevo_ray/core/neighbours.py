@@ -1,4 +1,4 @@
-"""What a row's neighbours in the prior's features say: whether its label is believable, and who its copies are."""
+"""What a row's neighbours in the prior's features say: who its copies are."""
 
 from __future__ import annotations
 
@@ -7,33 +7,9 @@ import numpy.typing as npt
 
 from coevo_ray.core.graph import NeighbourGraph
 from coevo_ray.core.turns import IntArray
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import UsageError
 
-Int8Array = npt.NDArray[np.int8]
 Int32Array = npt.NDArray[np.int32]
-
-
-def neighbour_agreement(graph: NeighbourGraph, labels: IntArray) -> Int8Array:
-    """How many of a row's neighbours share its label.
-
-    Args:
-        graph: of N rows, at most 127 neighbours each.
-        labels: int[N], -1 without one; such neighbours agree with nobody.
-
-    Returns:
-        int8[N]; -1 for rows without a label.
-
-    Raises:
-        InputError: lengths differ.
-    """
-    _check_length(graph, labels)
-    agreement = np.empty(graph.rows, dtype=np.int8)
-    for start in range(0, graph.rows, 1 << 18):  # so that the neighbours' labels never lie there all at once
-        part = slice(start, start + (1 << 18))
-        mine, indices = labels[part], graph.indices[part]
-        same = (labels[indices] == mine[:, None]) & (indices >= 0)
-        agreement[part] = np.where(mine < 0, -1, same.sum(axis=1))
-    return agreement
 
 
 def near_duplicates(graph: NeighbourGraph, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
@@ -102,8 +78,3 @@ def copies_of(group: IntArray, among: npt.NDArray[np.bool_] | None = None) -> tu
     copies[order] = np.repeat(size, size)
     copy[order] = np.arange(len(order)) - np.repeat(start, size)
     return copies, copy
-
-
-def _check_length(graph: NeighbourGraph, labels: IntArray) -> None:
-    if len(labels) != graph.rows:
-        raise InputError(f"{len(labels)} labels for a graph of {graph.rows} rows", "give one for each row")

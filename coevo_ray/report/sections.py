@@ -217,7 +217,8 @@ def _doubt_sentence(doubted: float, rows: float | None) -> str:
         return "No label is more likely wrong than right."
     share = f" ({percent(doubted / rows)})" if rows else ""
     labels = "label is" if doubted == 1 else "labels are"
-    return f"{integer(doubted)} {labels} more likely wrong than right{share}; policy factors leaves such rows out."
+    left_out = "policy factors leaves out these and others, as its max_doubt says"
+    return f"{integer(doubted)} {labels} more likely wrong than right{share}; {left_out}."
 
 
 def train(data: ReportData) -> Section | None:

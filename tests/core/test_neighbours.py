@@ -1,4 +1,4 @@
-"""Agreement of labels with neighbours, and groups of near-duplicates, against plain loops."""
+"""Groups of near-duplicates, against plain loops."""
 
 from __future__ import annotations
 
@@ -8,26 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.core.graph import NeighbourGraph, build_graph
-from coevo_ray.core.neighbours import copies_of, near_duplicates, neighbour_agreement
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.core.neighbours import copies_of, near_duplicates
+from coevo_ray.errors import UsageError
 
 
 def graph_of(rows: int, k: int, seed: int) -> NeighbourGraph:
     features = np.random.default_rng(seed).standard_normal((rows, 3))
     return build_graph(features, k, "exact")
-
-
-@settings(deadline=None)
-@given(rows=st.integers(2, 40), k=st.integers(1, 6), seed=st.integers(0, 99))
-def test_agreement_counts_neighbours_of_the_same_label(rows: int, k: int, seed: int) -> None:
-    graph = graph_of(rows, k, seed)
-    labels = np.random.default_rng(seed).integers(-1, 3, rows)
-    agreement = neighbour_agreement(graph, labels)
-    assert agreement.dtype == np.int8
-    for row in range(rows):
-        neighbours = [j for j in graph.indices[row].tolist() if j >= 0]
-        expected = sum(labels[j] == labels[row] for j in neighbours) if labels[row] >= 0 else -1
-        assert agreement[row] == expected
 
 
 @settings(deadline=None)
@@ -89,8 +76,6 @@ def test_members_of_a_group_are_numbered(groups: list[int], data: st.DataObject)
 
 def test_what_does_not_fit_is_refused() -> None:
     graph = graph_of(5, 2, 0)
-    with pytest.raises(InputError, match="4 labels for a graph of 5 rows"):
-        neighbour_agreement(graph, np.zeros(4, dtype=np.int64))
     with pytest.raises(UsageError, match=r"similarity of 1\.5"):
         near_duplicates(graph, 1.5)
     with pytest.raises(UsageError, match=r"margin -0\.1"):

@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from coevo_ray.core.chunks import Chunk, each_chunk
+from coevo_ray.core.chunks import each_chunk
 from coevo_ray.core.policies.base import Policy, SelectionContext
 from coevo_ray.core.policies.classes import select_by_class
 from coevo_ray.core.row_set import Rows, RowSet
+from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.turns import IntArray, take_turns
 from coevo_ray.errors import UsageError
 
@@ -32,9 +33,8 @@ class Factors(Policy):
     - Classes get quotas in proportion to size ** quota_power; what is said above of usage then holds within a class.
 
     Args:
-        max_doubt: largest chance of a wrong label with which a row is used; 1 sets no row aside. Chances are estimates
-            from below: of rows whose label is certainly one of a mistake's candidates the probe still makes some
-            likely. So the default is well below a half; the policies benchmark compares.
+        max_doubt: largest chance of a wrong label with which a row is used; 1 sets no row aside. The default is below
+            a half because the policies benchmark found that better on noisy labels, and no worse on clean ones.
         share_copies: whether near-duplicates share visits.
         quota_power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
     """
@@ -57,7 +57,8 @@ class Factors(Policy):
         """See `Policy.select`."""
         believed = self._believed(context)
         if self.share_copies and context.copies is not None and context.copy is not None:
-            believed = dataclasses.replace(believed, usage=turns_of(context.usage, context.copies, context.copy))
+            turns = turns_of(believed.candidates, context.usage, context.copies, context.copy)
+            believed = dataclasses.replace(believed, usage=turns)
         if self.quota_power == 1 or believed.label is None:
             return self.take(believed)
         return select_by_class(_Inside(self), believed, self.quota_power, in_threads=True)
@@ -92,22 +93,27 @@ class _Inside(Policy):
         return self.factors.take(context)
 
 
-def turns_of(usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
+def turns_of(rows: Rows, usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
     """Turns that were taken before a row's next one: member j of m copies that was used u times has had u m + j.
 
     Args:
+        rows: whose turns are wanted; row_ids are few, as those of a class, and only they are looked at.
         usage, copies, copy: int[N] each.
 
     Returns:
-        uint16[N], or uint32[N] where numbers are larger.
+        uint16[N], or uint32[N] where numbers are larger; those of other rows mean nothing.
     """
-    most = (int(usage.max(initial=0)) + 1) * int(copies.max(initial=1))
-    turns: IntArray = np.empty(len(usage), dtype=np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
+    picked = slice(None) if isinstance(rows, RowSet) else rows
+    most = (int(usage[picked].max(initial=0)) + 1) * int(copies[picked].max(initial=1))
+    turns: IntArray = np.zeros(len(usage), dtype=np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
 
-    def count(chunk: Chunk) -> None:
-        part = chunk.slice
-        np.multiply(usage[part], copies[part], out=turns[part], dtype=turns.dtype, casting="unsafe")
-        np.add(turns[part], copy[part], out=turns[part], casting="unsafe")
+    def count(part: slice | Int64Array) -> None:
+        turns[part] = usage[part].astype(turns.dtype) * copies[part].astype(turns.dtype) + copy[part].astype(
+            turns.dtype
+        )
 
-    each_chunk(len(usage), count)
+    if isinstance(rows, RowSet):
+        each_chunk(len(usage), lambda chunk: count(chunk.slice))
+    else:
+        count(rows)
     return turns
