@@ -1,19 +1,41 @@
-"""The annotator's interface: whoever answers requests for labels."""
+"""Whoever answers requests for labels: at once (`Annotator`), or later and somewhere else (`Desk`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from coevo_ray.core.rows import Int64Array
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Labels that came back; possibly fewer than were asked for.
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Rows of one round that need a label, with what an annotator may be shown.
 
     Attributes:
-        row_ids: int64[n], a part of the requested ones.
+        round: number of the round, from 0.
+        row_ids: int64[n], increasing.
+        gains: float32[n], expected gain of each label; 0 for random rows.
+        predicted: int64[n], the model's class; -1 where there is no prediction yet.
+        confidence: float32[n], the model's probability of that class; NaN where there is none.
+    """
+
+    round: int
+    row_ids: Int64Array
+    gains: npt.NDArray[np.float32]
+    predicted: Int64Array
+    confidence: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Labels of one annotator; possibly fewer than were asked for.
+
+    Attributes:
+        row_ids: int64[n], rows that were asked about.
         labels: int64[n].
         annotator: who gave them.
     """
@@ -23,8 +45,22 @@ class Answers:
     annotator: str
 
 
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """What came back so far.
+
+    Attributes:
+        answers: one for each annotator, at most one label a row in each; all that there is, also what was collected
+            before (labels that are known already change nothing).
+        problems: what could not be taken, each with where it stands (file and line, or task), the cause and the remedy.
+    """
+
+    answers: tuple[Answers, ...]
+    problems: tuple[str, ...] = ()
+
+
 class Annotator(Protocol):
-    """Answers requests."""
+    """Answers at once."""
 
     def answer(self, row_ids: Int64Array) -> Answers:
         """Labels for some rows.
@@ -35,4 +71,34 @@ class Annotator(Protocol):
         Raises:
             InputError: none of them can be answered.
         """
+        ...
+
+
+class Desk(Protocol):
+    """Takes questions and has answers later: files, an annotation tool."""
+
+    def send(self, questions: Questions) -> int:
+        """Puts questions before people; rows that are there already are not put twice, so it may be repeated.
+
+        Returns:
+            Rows that were new.
+
+        Raises:
+            InputError: the questions do not fit what is there.
+            StoppedError: the store or the tool cannot be reached; send them again.
+        """
+        ...
+
+    def collect(self) -> Collected:
+        """All answers so far, those of earlier rounds too.
+
+        Raises:
+            InputError: what is there is not ours.
+            StoppedError: the store or the tool cannot be reached.
+        """
+        ...
+
+    @property
+    def where(self) -> str:
+        """Where people answer, for messages: a folder or a page."""
         ...

@@ -1,0 +1,34 @@
+"""The one configuration model: a run is described by a `RunConfig`, from YAML or Python, validated before any work.
+
+Unknown keys are refused. Every stage has two kinds of settings: those that shape its result (they are recorded in the
+artifact's manifest, and changing them is refused) and `compute`, which only says with what it is made.
+"""
+
+from coevo_ray.config.base import Compute, make_config
+from coevo_ray.config.encode import Alignment, EncodeCompute, EncodeConfig, MergeConfig, PriorConfig
+from coevo_ray.config.factors import EvidenceConfig, SaeConfig
+from coevo_ray.config.gate import GateSettings
+from coevo_ray.config.pool import PoolConfig, Source
+from coevo_ray.config.run import RunConfig, load_config
+from coevo_ray.config.training import LearningConfig, TargetTrainConfig, TrainCompute, TrainConfig
+
+__all__ = [
+    "Alignment",
+    "Compute",
+    "EncodeCompute",
+    "EncodeConfig",
+    "EvidenceConfig",
+    "GateSettings",
+    "LearningConfig",
+    "MergeConfig",
+    "PoolConfig",
+    "PriorConfig",
+    "RunConfig",
+    "SaeConfig",
+    "Source",
+    "TargetTrainConfig",
+    "TrainCompute",
+    "TrainConfig",
+    "load_config",
+    "make_config",
+]

@@ -1,0 +1,69 @@
+"""What all settings share: frozen models that refuse unknown keys, and how they are read and checked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coevo_ray.errors import UsageError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Model(BaseModel):
+    """Settings: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def content(self) -> dict[str, Any]:
+        """The settings that shape the result, JSON-able: everything but `compute`."""
+        return self.model_dump(mode="json", exclude={"compute"})
+
+
+class BaseCompute(Model):
+    """What each actor or task of a stage takes."""
+
+    cpus: float = Field(0.5, gt=0, description="CPUs that each of them reserves; it also sets their threads.")
+    gpus: float = Field(0, ge=0, description="GPUs that each of them reserves; 0 means CPU.")
+    batch_rows: int = Field(64, ge=1, description="Rows of one forward pass.")
+    reader_cpus: float = Field(0.5, gt=0, description="CPUs that each reading or decoding task reserves.")
+
+
+class Compute(BaseCompute):
+    """With what a stage runs; never changes its result."""
+
+    actors: int = Field(1, ge=1, description="Actors (or Ray Train workers) that work side by side.")
+
+
+def make_config(model: type[ModelT], content: dict[str, Any], where: str) -> ModelT:
+    """Validates settings.
+
+    Args:
+        model: RunConfig or the model of one stage.
+        content: the settings.
+        where: what to call them in errors.
+
+    Raises:
+        UsageError: naming every key that is unknown, missing or out of bounds.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{where}: " + "; ".join(_plain(e) for e in error.errors()), _remedy(model)) from error
+
+
+def _plain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {place}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    have = error.get("input")
+    shown = f" (have {have!r})" if isinstance(have, str | int | float | bool) else ""
+    return f"{place}: {error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _remedy(model: type[BaseModel]) -> str:
+    return f"keys here are {', '.join(model.model_fields)}; examples/digits.yaml is a complete file"

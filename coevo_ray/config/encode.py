@@ -1,0 +1,99 @@
+"""Settings of encode and merge (CoOpt): pool -> contributions -> targets."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from coevo_ray.config.base import BaseCompute, Model
+
+
+class EncodeCompute(BaseCompute):
+    """With what a prior runs; never changes its result."""
+
+    actors: int | None = Field(None, ge=1, description="Actors of each prior; null for as many as there is room for.")
+
+
+class PriorConfig(Model):
+    """A participant: a prior model and the share of the pool that it encodes."""
+
+    name: str = Field(min_length=3, description="scheme:model, for instance efficientnet_lite:0.")
+    input_size: int | None = Field(None, ge=8, description="Pixels of its square input; null for the model's own.")
+    weight: float = Field(1.0, gt=0, description="Its share of the pool relative to the other participants.")
+    compute: EncodeCompute | None = Field(None, description="With what it runs; null for that of all participants.")
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others: its name, with the input size where one was chosen."""
+        return self.name if self.input_size is None else f"{self.name}@{self.input_size}"
+
+
+Alignment = Literal["ridge", "procrustes", "none"]
+
+
+class MergeConfig(Model):
+    """Merge: contributions -> targets (CoOpt)."""
+
+    reference: str | None = Field(None, description="Reference: a prior's name, its name@pixels, or its place, from 0.")
+    alignment: Alignment = Field("ridge", description="How targets are brought to one space; none leaves them apart.")
+    allow_overlap: bool = Field(False, description="Let several contributions hold a row; the first one's is taken.")
+    seed: int = Field(0, ge=0, description="Seed of the shared rows that are held out to measure alignment.")
+
+
+class EncodeConfig(Model):
+    """Encode: pool -> contributions -> targets (CoOpt)."""
+
+    priors: tuple[PriorConfig, ...] = Field(min_length=1, description="The participants, in order.")
+    dim: int = Field(128, ge=2, description="Common dimension n of the targets.")
+    shared: float | str = Field(
+        0.1, description="Shared set: a share of the pool below 1, a number of rows, or the folder of a pool."
+    )
+    part: tuple[int, int] | None = Field(
+        None, description="A lone participant's part of the pool: [which, of how many], from 0; null for all rows."
+    )
+    reference: str | None = Field(None, description="Reference: a prior's name, its name@pixels, or its place, from 0.")
+    alignment: Alignment = Field("ridge", description="How targets are brought to one space; none leaves them apart.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the forward pass; auto is float32 on CPUs and half precision on GPUs."
+    )
+    compile: bool = Field(False, description="Compile the priors with torch.compile; pays off on long jobs.")
+    max_reject_fraction: float = Field(0.05, ge=0, le=1, description="More rejected rows than this end the job.")
+    shard_rows: int | None = Field(
+        None, ge=1, description="Pool rows per shard: the unit of work and of resume; null derives it from input sizes."
+    )
+    seed: int = Field(0, ge=0, description="Seed of projection, shared set and assignment.")
+    compute: EncodeCompute = EncodeCompute()
+
+    @field_validator("priors", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """A prior may be written as its name alone."""
+        return [{"name": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> EncodeConfig:
+        names = [prior.label for prior in self.priors]
+        if len(set(names)) < len(names):
+            raise ValueError(f"priors are named twice: {names}")
+        known = {*names, *(prior.name for prior in self.priors), *(str(i) for i in range(len(names)))}
+        if self.reference is not None and self.reference not in known:
+            raise ValueError(f"reference {self.reference!r} is not one of the priors {names}")
+        if isinstance(self.shared, float) and not (0 < self.shared < 1 or self.shared == int(self.shared) > 0):
+            raise ValueError(f"shared = {self.shared}: give a share below 1, whole rows, or a pool's folder")
+        if self.part is not None and not (len(names) == 1 and 0 <= self.part[0] < self.part[1]):
+            raise ValueError(f"part = {list(self.part)}: it is for one prior alone, [which, of how many], from 0")
+        return self
+
+    @property
+    def alone(self) -> bool:
+        """Whether one participant works for itself: it makes a contribution and leaves merging to others."""
+        return len(self.priors) == 1 and (isinstance(self.shared, str) or self.part is not None)
+
+    def compute_of(self, index: int) -> EncodeCompute:
+        """With what a participant runs."""
+        return self.priors[index].compute or self.compute
+
+    def merging(self) -> MergeConfig:
+        """The settings of its second half."""
+        return MergeConfig(reference=self.reference, alignment=self.alignment, seed=self.seed)

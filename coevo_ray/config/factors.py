@@ -1,0 +1,52 @@
+"""Settings of the sparse autoencoder and of evidence: what is learned from targets before training."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from coevo_ray.config.base import Compute, Model
+
+
+class SaeConfig(Model):
+    """Sparse autoencoder: targets -> factors, codes and scores."""
+
+    latents: int = Field(512, ge=2, description="Number of factors m.")
+    k: int = Field(16, ge=1, description="Active factors of a row.")
+    epochs: int = Field(40, ge=1, description="Passes over the training rows at most.")
+    batch_rows: int = Field(256, ge=1, description="Rows of a global batch.")
+    learning_rate: float = Field(2e-3, gt=0, description="Adam's step, decayed to zero over the last fifth.")
+    window_rows: int = Field(
+        1_000_000, ge=1, description="Explained variance is looked at after each pass or so many rows; state is saved."
+    )
+    patience: int | None = Field(
+        5, ge=1, description="Looks without improvement after which the last fifth begins; null: never early."
+    )
+    min_improvement: float = Field(1e-3, ge=0, description="Rise of the explained variance that counts as one.")
+    rare_quantile: float = Field(0.5, gt=0, lt=1, description="Factors up to this quantile of frequency are rare.")
+    seed: int = Field(0, ge=0, description="Seed of the start and of the order of rows.")
+    compute: Compute = Compute(actors=1, cpus=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> SaeConfig:
+        if self.k > self.latents:
+            raise ValueError(f"k = {self.k} active factors of only {self.latents} latents")
+        return self
+
+
+class EvidenceConfig(Model):
+    """Evidence: what the targets say about labels that may be wrong and about near-duplicates."""
+
+    doubt: bool = Field(True, description="Look for labels that are likely wrong.")
+    copies: bool = Field(True, description="Look for near-duplicates; builds a neighbour graph of the training rows.")
+    similarity: float = Field(
+        0.7, gt=0, le=1, description="Cosine similarity of centred targets from which rows may be near-duplicates,"
+    )
+    margin: float = Field(
+        0.2, ge=0, le=2, description="if it exceeds that of the last neighbour of either row by this much,"
+    )
+    same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this.")
+    neighbours: int = Field(16, ge=1, le=127, description="Neighbours of a row in the graph.")
+    probe_rows: int = Field(100_000, ge=2, description="Most labelled rows that the light classifiers are fitted on.")
+    l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifiers.")
+    seed: int = Field(0, ge=0, description="Seed of the sample and of its folds.")
+    compute: Compute = Compute(cpus=1)

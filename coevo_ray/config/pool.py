@@ -1,0 +1,77 @@
+"""Settings of ingest: sources -> pool."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from coevo_ray.config.base import Compute, Model
+
+
+class Source(Model):
+    """Where samples come from.
+
+    What a column is depends on the format: a Parquet column; in WebDataset tars `image_column` and `text_column` are
+    extensions of a sample's files, `label_column` and `key_column` fields of its `.json`.
+    """
+
+    uri: str = Field(min_length=1, description="Folder or file: local path, s3://, gs://; sample:digits; dataset:NAME.")
+    format: Literal["auto", "images", "parquet", "huggingface", "webdataset"] = Field(
+        "auto", description="Image folder, Parquet, the Parquet of a Hugging Face dataset, or tars; auto looks."
+    )
+    image_column: str = Field("image", description="Column with encoded image bytes.")
+    text_column: str | None = Field(None, description="Column with texts: then samples are texts, not images.")
+    label_column: str | None = Field("label", description="Column with integer labels; null for none.")
+    key_column: str | None = Field(None, description="Column with the user's own id; null for file:row.")
+    feature_columns: tuple[str, ...] = Field((), description="Parquet columns of vectors to keep in the pool.")
+    key_prefix: str | None = Field(None, description="Put before every key; null: only where sources' files clash.")
+    split: Literal["train", "test"] | None = Field(None, description="Force all rows into one split.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        columns = set(self.feature_columns)
+        if len(columns) < len(self.feature_columns):
+            raise ValueError(f"feature_columns are named twice: {list(self.feature_columns)}")
+        taken = sorted(columns & {"row_id", "key", "image", "text", "label", "split", "content"})
+        if taken:
+            raise ValueError(f"feature_columns {taken} have names of the pool's own columns: rename them")
+        return self
+
+
+class PoolConfig(Model):
+    """Ingest: sources -> pool."""
+
+    sources: tuple[Source, ...] = Field(min_length=1, description="One or more sources, in the order of row_ids.")
+    test_fraction: float = Field(0.2, ge=0, lt=1, description="Share of rows without a forced split to hold out.")
+    classes: int | None = Field(None, ge=2, description="Number of classes; labels outside 0..classes-1 are rejected.")
+    verify: bool = Field(True, description="Decode every image now; false leaves bad ones to be rejected by encode.")
+    max_reject_fraction: float = Field(0.05, ge=0, le=1, description="More rejected rows than this end the job.")
+    shard_rows: int = Field(4096, ge=1, description="Source entries per shard: the unit of work and of resume.")
+    seed: int = Field(0, ge=0, description="Seed of the held-out split.")
+    max_side: int | None = Field(
+        None, ge=1, description="Images with a longer side above this many pixels are scaled to it; others stay as is."
+    )
+    reject_duplicates: Literal["key", "content"] = Field(
+        "key", description="Reject rows whose key came before, or also those whose bytes (or text) did."
+    )
+    compute: Compute = Compute()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """A source may be written as its URI alone."""
+        if isinstance(value, str):
+            value = [value]
+        return [{"uri": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> PoolConfig:
+        if len({source.text_column is None for source in self.sources}) > 1:
+            raise ValueError("some sources hold texts (text_column) and some images: make a pool of each")
+        features = [sorted(source.feature_columns) for source in self.sources]
+        if any(names != features[0] for names in features):
+            raise ValueError(f"sources keep different feature_columns: {features}; a pool needs the same of every row")
+        if self.max_side is not None and self.sources[0].text_column is not None:
+            raise ValueError("max_side is for images, the sources hold texts: leave it out")
+        return self

@@ -1,0 +1,59 @@
+"""A whole run's settings, and how they are read from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from coevo_ray.config.base import Model, make_config
+from coevo_ray.config.encode import EncodeConfig
+from coevo_ray.config.factors import EvidenceConfig, SaeConfig
+from coevo_ray.config.gate import GateSettings
+from coevo_ray.config.pool import PoolConfig
+from coevo_ray.config.training import TrainConfig
+from coevo_ray.errors import UsageError
+
+
+class RunConfig(Model):
+    """A whole run: what `coevo-ray run FILE.yaml` reads."""
+
+    title: str = Field("coevo-ray run", description="Heading of the report.")
+    out: str = Field(min_length=1, description="Folder of the run: local path, s3:// or gs://.")
+    pool: PoolConfig
+    encode: EncodeConfig
+    sae: SaeConfig = SaeConfig()
+    gate: GateSettings | None = GateSettings()
+    evidence: EvidenceConfig | None = EvidenceConfig()
+    train: TrainConfig | None = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if self.encode.alone:
+            raise ValueError("encode.part and a lone prior with a shared pool are for `coevo-ray encode`: a run merges")
+        if self.train is not None and self.train.labels == "gate" and self.gate is None:
+            raise ValueError("train.labels is 'gate' but there is no gate: set train.labels to 'pool' or add the gate")
+        return self
+
+
+def load_config(path: str | Path, **overrides: Any) -> RunConfig:
+    """Reads a run's YAML.
+
+    Args:
+        path: the file.
+        overrides: top-level values that replace those of the file, such as `out`.
+
+    Raises:
+        UsageError: the file is missing, not YAML, or does not describe a run; every mistake is named.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}", "mend the line that is named") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
+    return make_config(RunConfig, {**content, **overrides}, str(path))

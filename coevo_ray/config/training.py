@@ -1,0 +1,129 @@
+"""Settings of training: what every objective shares, and each objective's own."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from coevo_ray.config.base import Compute, Model, Share
+from coevo_ray.core.policies import KeptShares, Policy, make_policy
+from coevo_ray.errors import UsageError
+
+
+class TrainCompute(Compute):
+    """With what a training runs, and what it writes besides its result."""
+
+    checkpoint_steps: int = Field(
+        1000, ge=0, description="Also checkpoint after every so many steps inside an epoch; 0 only at epochs' ends."
+    )
+    tensorboard: bool = Field(False, description="Also write every epoch's figures as TensorBoard event files.")
+
+
+class LearningConfig(Model):
+    """What every objective trains with: network, optimizer, schedule, precision."""
+
+    model: str = Field(
+        "small_cnn", min_length=1, description="small_cnn, torchvision:NAME, timm:NAME or package.module:function."
+    )
+    stem: Literal["standard", "small"] = Field(
+        "standard", description="small: a 3x3 first layer of stride 1 and no max-pool, in ResNets and DenseNets."
+    )
+    image_size: int = Field(32, ge=4, description="Pixels of the square network input.")
+    epochs: int = Field(10, ge=1, description="Epochs of the full schedule.")
+    batch_rows: int = Field(64, ge=1, description="Rows of a global batch, over all workers.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov's momentum, or AdamW.")
+    learning_rate: float = Field(0.05, gt=0, description="Peak of the schedule.")
+    schedule: Literal["onecycle", "cosine", "constant"] = Field(
+        "onecycle", description="How the learning rate falls after the warm-up, by steps."
+    )
+    warm_up: float = Field(0.3, ge=0, lt=1, description="Share of all steps in which the learning rate rises.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD, or AdamW's first beta.")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 on the weights; with AdamW decoupled.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="bfloat16 and float16 compute under autocast; float16 is for GPUs, with scaled gradients.",
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay per step of averaged weights, which are judged and saved beside the others.",
+    )
+    clip_norm: float | None = Field(None, gt=0, description="Longer gradients are scaled to this length.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
+    compute: TrainCompute = TrainCompute()
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> LearningConfig:
+        if self.precision == "float16" and self.compute.gpus == 0:
+            raise ValueError("precision float16 needs a GPU: set compute.gpus, or take bfloat16")
+        return self
+
+
+class TrainConfig(LearningConfig):
+    """Training on each epoch's subset."""
+
+    augment: Literal["none", "shift", "shift_flip"] = Field("none", description="Random shifts, or also mirror images.")
+    labels: Literal["pool", "gate"] = Field("gate", description="Train on all of the pool's labels or the gate's.")
+    policies: tuple[str, ...] = Field(
+        ("factors",), min_length=1, description="One training for each; or package.module:Class for one of yours."
+    )
+    policy_options: dict[str, dict[str, Any]] = Field({}, description="Policy -> options of its own.")
+    class_power: float | None = Field(
+        None, ge=0, le=1, description="Class quotas in proportion to size ** this: 0 is equal; default: no quotas."
+    )
+    unbiased: bool = Field(False, description="Weigh rows by the inverse of their chance to be selected.")
+    keep: Share = Field(0.5, description="Kept share: rows of an epoch over all training rows.")
+    keep_last: Share | None = Field(None, description="Kept share of the last epoch; linear between. Default: as keep.")
+    full_tail: float = Field(0.0, ge=0, le=1, description="Share of the epochs, at the end, on all rows.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that all classes divide.")
+    compute: TrainCompute = TrainCompute(actors=2, cpus=0.75)
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if len(set(self.policies)) < len(self.policies):
+            raise ValueError(f"policies are named twice: {list(self.policies)}")
+        if unknown := self.policy_options.keys() - set(self.policies):
+            raise ValueError(f"policy_options for {sorted(unknown)}, policies are {list(self.policies)}")
+        for policy in self.policies:
+            try:
+                self.make_policy(policy)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
+        return self
+
+    def make_policy(self, name: str) -> Policy:
+        """One of the policies, with its options.
+
+        Raises:
+            UsageError: the name is unknown, or an option is.
+        """
+        options = self.policy_options.get(name, {})
+        if general := sorted(options.keys() & {"class_power", "unbiased"}):
+            raise UsageError(f"policy {name}: {', '.join(general)} is for all policies", "set it under train: itself")
+        return make_policy(name, class_power=self.class_power, unbiased=self.unbiased, **options)
+
+    @property
+    def shares(self) -> KeptShares:
+        """The kept share of every epoch."""
+        return KeptShares(self.keep, self.keep_last, self.full_tail)
+
+
+class TargetTrainConfig(LearningConfig):
+    """Training on stored targets: a fresh network regresses them, without labels (CoOpt)."""
+
+    head: Literal["linear", "mlp"] = Field("linear", description="What maps the network's features to targets.")
+    centre: bool = Field(True, description="Regress targets less their mean, which says nothing about a row.")
+    min_crop: Share = Field(0.2, description="Smallest share of an image's area in a view; 1 does not crop.")
+    flip: bool = Field(True, description="Mirror half of the views.")
+    colour: float = Field(1.0, ge=0, le=2, description="Strength of the views' colour jitter; 0 leaves colours.")
+    epochs: int = Field(20, ge=1, description="Passes over the training rows, two views of each row in each.")
+    batch_rows: int = Field(128, ge=2, description="Rows of a global batch, over all workers.")
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="SGD with Nesterov's momentum, or AdamW.")
+    learning_rate: float = Field(0.002, gt=0, description="Peak of the schedule.")
+    warm_up: float = Field(0.1, ge=0, lt=1, description="Share of all steps in which the learning rate rises.")
+    weight_decay: float = Field(0.05, ge=0, description="L2 on the weights; with AdamW decoupled.")
+    evaluate_every: int = Field(0, ge=0, description="Also probe after every so many epochs; 0 only at the end.")
+    probe_rows: int = Field(50_000, ge=1, description="Most labelled rows of a split that the probes read.")
+    compute: TrainCompute = TrainCompute(cpus=1)
