@@ -1,4 +1,4 @@
-"""Labels that annotators gave, in the order in which they came."""
+"""What annotators answered, in the order in which it came."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coevo_ray.core.rows import Int64Array
 
 @dataclass
 class Answered:
-    """Accepted labels, in the order in which they came."""
+    """All answers, in the order in which they came: several about a row where several annotators gave them."""
 
     row_ids: list[Int64Array] = field(default_factory=list)
     labels: list[Int64Array] = field(default_factory=list)
@@ -23,14 +23,42 @@ class Answered:
     annotators: list[npt.NDArray[np.int16]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
-    def add(self, row_ids: Int64Array, labels: Int64Array, round_: int, annotator: str, at: float) -> None:
-        """Appends labels of one submission."""
+    def __len__(self) -> int:
+        """Answers in all."""
+        return sum(len(part) for part in self.row_ids)
+
+    def new(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> npt.NDArray[np.bool_]:
+        """Which answers say something that the annotator has not said last of that row; of equal ones the first.
+
+        Args:
+            row_ids: int64[n].
+            labels: int64[n], the same for rows that come twice.
+            annotator: who gives them.
+        """
+        new: npt.NDArray[np.bool_] = np.zeros(len(row_ids), dtype=np.bool_)
+        new[np.unique(row_ids, return_index=True)[1]] = True
+        if annotator not in self.names:
+            return new
+        said = self.columns()
+        own = said["annotator"] == self.names.index(annotator)
+        rows, said_labels = said["row_id"][own][::-1], said["label"][own][::-1]  # the latest come first
+        known, place = np.unique(rows, return_index=True)
+        if len(known) == 0:
+            return new
+        at = np.minimum(np.searchsorted(known, row_ids), len(known) - 1)
+        repeated: npt.NDArray[np.bool_] = (known[at] == row_ids) & (said_labels[place[at]] == labels)
+        return new & ~repeated
+
+    def add(
+        self, row_ids: Int64Array, labels: Int64Array, rounds: npt.NDArray[np.int32], annotator: str, at: float
+    ) -> None:
+        """Appends answers of one submission."""
         if annotator not in self.names:
             self.names.append(annotator)
         rows = len(row_ids)
         self.row_ids.append(row_ids)
         self.labels.append(labels)
-        self.rounds.append(np.full(rows, round_, dtype=np.int32))
+        self.rounds.append(rounds)
         self.times.append(np.full(rows, at))
         self.annotators.append(np.full(rows, self.names.index(annotator), dtype=np.int16))
 

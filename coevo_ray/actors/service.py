@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.actors.answered import Answered
+from coevo_ray.actors.gate_service import GateService
 from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.losses import FloatArray, LossReport
 from coevo_ray.core.row_set import Subset
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.subset_draw import Arrays, arrays_of, part_of, subset_of
 from coevo_ray.core.turns import IntArray
-from coevo_ray.errors import InputError, StoppedError
+from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Journal, Record
 from coevo_ray.store.location import Location
 
 if TYPE_CHECKING:
     # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
-    from coevo_ray.core.gate import AnnotationGate, Requests
+    from coevo_ray.core.gate import AnnotationGate
 
 _SNAPSHOT_EVERY = 16
 
 
-class SelectionService:
+class SelectionService(GateService):
     """Owns a ledger, a gate, or both.
 
     Args:
@@ -51,10 +51,8 @@ class SelectionService:
         gate: AnnotationGate | None = None,
         row_ids: Int64Array | None = None,
     ) -> None:
-        self.ledger, self.gate = ledger, gate
-        self._row_ids = np.zeros(0, dtype=np.int64) if row_ids is None else row_ids
-        self._answered = Answered()
-        self._journal = Journal(journal)
+        super().__init__(Journal(journal), gate, row_ids)
+        self.ledger = ledger
         self._commits_since_snapshot = 0
         self._scores_given = False
         self._selection_seconds = 0.0
@@ -156,85 +154,6 @@ class SelectionService:
         """Usage count -> rows, over the rows that may be selected."""
         return {int(k): int(v) for k, v in self._ledger().usage_histogram().items()}
 
-    # -- annotation gate -----------------------------------------------------------------------------------------
-
-    def request(self, rows: int | None = None) -> Int64Array:
-        """row_ids to be labelled now, increasing; none when the gate has stopped.
-
-        Requests stay the same until they are all answered.
-
-        Args:
-            rows: the number of random rows to begin with; only for the first request.
-
-        Raises:
-            InputError: there are no predictions yet, or fewer rows than asked for; nothing was requested.
-            StoppedError: the journal cannot be written; nothing was requested.
-        """
-        gate = self._gate()
-        if gate.stopped_by is not None and not gate.outstanding:
-            return np.zeros(0, dtype=np.int64)
-        if gate.outstanding:
-            return np.sort(self._row_ids[self._draw(rows).row_ids])
-        before = gate.state()
-        drawn = np.sort(self._row_ids[self._draw(rows).row_ids])
-        try:
-            # A draw is a function of the gate's state: that it was made is all that the journal needs to know.
-            self._journal.append("request", {"rows": rows})
-        except StoppedError:
-            gate.restore(*before)
-            raise
-        return drawn
-
-    def submit(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> int:
-        """Takes labels; returns how many were new.
-
-        Raises:
-            InputError: a row was not requested, or a label is outside the range; nothing is taken.
-            StoppedError: the journal cannot be written; nothing is taken.
-        """
-        positions = self._positions(row_ids)
-        gate = self._gate()
-        new = gate.check_answers(positions, labels)
-        if not new.any():
-            return 0
-        fields = {"annotator": annotator, "time": time.time()}
-        arrays = {"row_ids": row_ids[new], "labels": labels[new]}
-        self._apply_labels(self._journal.append("labels", fields, arrays))
-        return int(new.sum())
-
-    def update_predictions(self, *parts: tuple[Int64Array, npt.NDArray[np.float32]]) -> None:
-        """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]).
-
-        Raises:
-            InputError: they are no distributions, or a row is not the gate's.
-            StoppedError: the journal cannot be written; send them again.
-        """
-        gate = self._gate()
-        probabilities = np.zeros((len(self._row_ids), gate.config.classes), dtype=np.float32)
-        for row_ids, values in parts:
-            probabilities[self._positions(row_ids)] = values
-        gate.update_predictions(probabilities)
-        self.snapshot()
-
-    def note_accuracy(self, accuracy: float) -> None:
-        """Takes the measured accuracy after the round that was answered last; for the stop rule."""
-        gate = self._gate()
-        gate.note_accuracy(gate.rounds - 1, accuracy)
-
-    def labelled(self) -> dict[str, Any]:
-        """Accepted labels: arrays `row_id`, `label`, `round`, `time`, `annotator`, and the annotators' `names`."""
-        return {**self._answered.columns(), "names": list(self._answered.names)}
-
-    def gate_status(self) -> dict[str, Any]:
-        """Rounds, labels, mean gain of the unlabelled rows, and why the gate stopped (or None)."""
-        gate = self._gate()
-        return {
-            "rounds": gate.rounds,
-            "labels": gate.labelled_rows,
-            "mean_gain": gate.mean_gain,
-            "stopped_by": gate.stopped_by,
-        }
-
     # -- durability ----------------------------------------------------------------------------------------------
 
     def snapshot(self) -> None:
@@ -243,14 +162,10 @@ class SelectionService:
         Raises:
             StoppedError: the store refused; the older records stay.
         """
-        fields: dict[str, Any] = {"annotators": self._answered.names}
-        states = {} if self.ledger is None else {"ledger": self.ledger.state(scores=self._scores_given)}
-        if self.gate is not None:
-            states["gate"] = self.gate.state()
-        arrays = {f"answered.{k}": v for k, v in self._answered.columns().items()}
-        for name, (part_fields, part_arrays) in states.items():
-            fields[name] = part_fields
-            arrays |= {f"{name}.{k}": v for k, v in part_arrays.items()}
+        fields, arrays = self._gate_state()
+        if self.ledger is not None:
+            fields["ledger"], part = self.ledger.state(scores=self._scores_given)
+            arrays |= {f"ledger.{k}": v for k, v in part.items()}
         self._journal.snapshot(fields, arrays)
         self._commits_since_snapshot = 0
 
@@ -261,21 +176,18 @@ class SelectionService:
             "commit": self._replay_commit,
             "losses": self._replay_losses,
             "scores": self._set_scores,
-            "labels": self._apply_labels,
-            "request": lambda record: self._draw(record.fields["rows"]),
+            **self._gate_replay(),
         }
         if record.event not in replay:
             raise InputError(f"unknown journal event {record.event!r}", "it was written by a newer version: upgrade")
         replay[record.event](record)
 
     def _restore(self, record: Record) -> None:
-        self._answered = Answered.restore(part_of(record.arrays, "answered"), record.fields["annotators"])
+        self._restore_gate(record)
         if self.ledger is not None and "ledger" in record.fields:
             arrays = part_of(record.arrays, "ledger")
             self.ledger.restore(record.fields["ledger"], arrays)
             self._scores_given = any(name.startswith("columns.") for name in arrays)
-        if self.gate is not None and "gate" in record.fields:
-            self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
 
     def _replay_select(self, record: Record) -> None:
         ledger, epoch = self._ledger(), int(record.fields["epoch"])
@@ -302,39 +214,13 @@ class SelectionService:
         )
         self._scores_given = True
 
-    def _draw(self, seed_rows: int | None) -> Requests:
-        gate = self._gate()
-        return gate.request() if seed_rows is None else gate.request_seed(seed_rows)
-
-    def _apply_labels(self, record: Record) -> None:
-        row_ids, labels = record.arrays["row_ids"], record.arrays["labels"]
-        gate = self._gate()
-        round_ = gate.rounds
-        gate.submit(self._positions(row_ids), labels)
-        self._answered.add(row_ids, labels, round_, record.fields["annotator"], record.fields["time"])
-
     def _changed(self) -> None:
         """After a change of the ledger: figures are old, and a snapshot may be due."""
         self._figures = None
         if self._commits_since_snapshot >= _SNAPSHOT_EVERY or self._journal.snapshot_due():
             self.snapshot()
 
-    def _positions(self, row_ids: Int64Array) -> Int64Array:
-        positions = np.searchsorted(self._row_ids, row_ids)
-        inside = positions < len(self._row_ids)
-        unknown = row_ids[~inside | (self._row_ids[np.where(inside, positions, 0)] != row_ids)]
-        if len(unknown):
-            raise InputError(
-                f"{len(unknown)} rows are not the gate's, first {unknown[:3].tolist()}", "check the row_ids"
-            )
-        return positions.astype(np.int64)
-
     def _ledger(self) -> SelectionLedger:
         if self.ledger is None:
             raise InputError("this run has no selection ledger", "start it with a training stage")
         return self.ledger
-
-    def _gate(self) -> AnnotationGate:
-        if self.gate is None:
-            raise InputError("this run has no annotation gate", "start it with a gate stage")
-        return self.gate

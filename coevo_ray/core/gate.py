@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.gate_beliefs import Beliefs
+from coevo_ray.core.gate_beliefs import Beliefs, refuse
 from coevo_ray.core.gate_config import GateConfig, Requests
 from coevo_ray.core.gate_draw import draw_diverse, draw_in_proportion, draw_random, row_noise
 from coevo_ray.core.gate_stop import StopReason, stop_reason
@@ -26,6 +26,8 @@ Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+
+UNASKED = -1  # the round of labels that were not requested
 
 _FIELDS = ("classes", "rounds", "predicted", "first_gain", "seen", "accuracies")
 _ARRAYS = ("candidates", "confidence", "best", "gain", "rows", "row_rounds", "open", "open_gains")
@@ -65,30 +67,32 @@ class AnnotationGate:
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def request_seed(self, count: int) -> Requests:
-        """Random candidates for round 0; the same ones until they are answered.
+    def draw_seed(self, count: int) -> Requests:
+        """Random candidates for round 0; `open_round` makes them the open requests.
 
         Args:
             count: rows, cut to `max_labels`.
 
         Raises:
-            InputError: round 0 is over, or there are fewer candidates.
+            InputError: round 0 is over, or there are fewer candidates without a label.
         """
         if self._rounds > 0:
             raise InputError(f"round {self._rounds} is open; random rows are for round 0", "call request")
-        if len(self._open) == 0:
-            rows = np.flatnonzero(self._candidates)
-            count = min(count, self.config.max_labels or count)
-            if not 1 <= count <= len(rows):
-                raise InputError(
-                    f"{count} random first rows are wanted of {len(rows)} candidates", f"ask for 1 to {len(rows)}"
-                )
-            self._open = draw_random(rows, count, self._noise())
-            self._open_gains = np.zeros(count, dtype=np.float32)
-        return self._requests()
+        if len(self._open) > 0 or self.stopped_by is not None:
+            return self._requests()
+        rows = self._unlabelled()
+        limit = self.config.max_labels
+        count = count if limit is None else min(count, limit - self.labelled_rows)
+        if not 1 <= count <= len(rows):
+            raise InputError(
+                f"{count} random first rows are wanted of {len(rows)} candidates", f"ask for 1 to {len(rows)}"
+            )
+        return Requests(0, draw_random(rows, count, self._noise()), np.zeros(count, dtype=np.float32))
 
-    def request(self) -> Requests:
+    def draw(self) -> Requests:
         """Rows to label: what is unanswered of the open round, else a new round's; none once the gate has stopped.
+
+        A function of the gate's state, which it leaves as it is.
 
         Raises:
             InputError: there are no predictions yet.
@@ -97,12 +101,42 @@ class AnnotationGate:
             return self._requests()
         if not self._predicted:
             raise InputError("the gate has no predictions", "call request_seed for random rows, or update_predictions")
-        if self._first_gain is None:
-            self._first_gain = self.mean_gain
         rows = self._unlabelled()
         left = len(rows) if self.config.max_labels is None else self.config.max_labels - self.labelled_rows
-        self._open = self._draw(rows, min(self.config.round_size, left, len(rows)))
-        self._open_gains = self._beliefs.gain[self._open]
+        drawn = self._draw(rows, min(self.config.round_size, left, len(rows)))
+        return Requests(self._rounds, drawn, self._beliefs.gain[drawn])
+
+    def open_round(self, requests: Requests) -> None:
+        """Makes drawn rows the open requests; nothing where there are none, or a round is open.
+
+        Raises:
+            InputError: they are not of the next round, or name a row that may not be asked about.
+        """
+        if len(self._open) > 0 or len(requests.row_ids) == 0:
+            return
+        if requests.round != self._rounds:
+            raise InputError(f"requests of round {requests.round}, round {self._rounds} is next", "draw them again")
+        refuse(~np.isin(requests.row_ids, self._unlabelled()), requests.row_ids, "may not be asked about")
+        if self._predicted and self._first_gain is None:
+            self._first_gain = self.mean_gain
+        self._open, self._open_gains = requests.row_ids.astype(np.int64), requests.gains.astype(np.float32)
+
+    def request_seed(self, count: int) -> Requests:
+        """Random candidates for round 0, as the open requests; the same ones until they are answered.
+
+        Raises:
+            InputError: as `draw_seed`.
+        """
+        self.open_round(self.draw_seed(count))
+        return self._requests()
+
+    def request(self) -> Requests:
+        """Rows to label, as the open requests: see `draw`.
+
+        Raises:
+            InputError: there are no predictions yet.
+        """
+        self.open_round(self.draw())
         return self._requests()
 
     def _draw(self, rows: Int64Array, count: int) -> Int64Array:
@@ -132,16 +166,17 @@ class AnnotationGate:
 
     # -- learning ------------------------------------------------------------------------------------------------
 
-    def check_answers(self, row_ids: Int64Array, labels: Int64Array) -> BoolArray:
-        """Which answers are new, bool[n]; a repeated answer with the same label is not.
+    def check_answers(self, row_ids: Int64Array, labels: Int64Array) -> None:
+        """Refuses answers that no gate of these candidates and classes can take, whatever was requested.
 
         Raises:
-            InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ.
+            InputError: a row is unknown or no candidate, a label is outside 0..C-1, or a row has two labels.
         """
-        return self._beliefs.new_answers(self._open, row_ids, labels)
+        self._beliefs.check_labels(row_ids, labels)
+        refuse(~self._candidates[row_ids], row_ids, "may not be asked about")
 
     def submit(self, row_ids: Int64Array, labels: Int64Array) -> int:
-        """Takes labels; the round closes with the last of its answers.
+        """Takes labels of requested rows; the round closes with the last of its answers.
 
         Args:
             row_ids: int64[n], requested rows; any part of them, in any order.
@@ -151,20 +186,52 @@ class AnnotationGate:
             Newly accepted labels; what was accepted before changes nothing.
 
         Raises:
-            InputError: as `check_answers`; nothing is taken.
+            InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ;
+                nothing is taken.
         """
-        new = self.check_answers(row_ids, labels)
-        rows = row_ids[new].astype(np.int64)
+        new = self._beliefs.new_answers(self._open, row_ids, labels)
+        self._take(row_ids[new].astype(np.int64), labels[new], self._rounds)
+        return int(new.sum())
+
+    def volunteer(self, row_ids: Int64Array, labels: Int64Array) -> int:
+        """Takes labels that came unasked, of round -1: they teach like others, but are no random sample.
+
+        Args:
+            row_ids: int64[n], rows without a label that are not open.
+            labels: int64[n] in 0..C-1.
+
+        Returns:
+            Newly accepted labels; what was accepted before changes nothing.
+
+        Raises:
+            InputError: a row is no candidate or is requested, and as `submit`; nothing is taken.
+        """
+        free = self._candidates.copy()
+        free[self._open] = False
+        new = self._beliefs.new_answers(np.flatnonzero(free), row_ids, labels)
+        self._take(row_ids[new].astype(np.int64), labels[new], UNASKED)
+        return int(new.sum())
+
+    def relabel(self, row_ids: Int64Array, labels: Int64Array) -> None:
+        """Replaces labels of labelled rows, where annotators came to another conclusion.
+
+        Raises:
+            InputError: a row has no label, or a label is outside 0..C-1; nothing is taken.
+        """
+        self._beliefs.check_labels(row_ids, labels)
+        refuse(~self._beliefs.labelled[row_ids], row_ids, "have no label to replace")
+        self._beliefs.take_labels(row_ids, labels)
+
+    def _take(self, rows: Int64Array, labels: Int64Array, round_: int) -> None:
         self._rows = np.concatenate([self._rows, rows])
-        self._row_rounds = np.concatenate([self._row_rounds, np.full(len(rows), self._rounds, dtype=np.int32)])
-        self._beliefs.take_labels(rows, labels[new])
+        self._row_rounds = np.concatenate([self._row_rounds, np.full(len(rows), round_, dtype=np.int32)])
+        self._beliefs.take_labels(rows, labels)
         if len(self._open) > 0 and self.outstanding == 0:
             # Only now, not after each part of the answers, so that their parts and order do not matter.
             if self.config.rule == "compat" and self._predicted:
                 self._beliefs.recheck(self._open)
             self._rounds += 1
             self._open, self._open_gains = self._open[:0], self._open_gains[:0]
-        return len(rows)
 
     def update_predictions(self, probabilities: Float32Array) -> None:
         """Takes the model's new predictions and computes all gains from them.
@@ -188,11 +255,19 @@ class AnnotationGate:
         Raises:
             InputError: the round is not closed, or the accuracy is outside 0..1.
         """
+        self.check_accuracy(round_, accuracy)
+        self._accuracies[int(round_)] = float(accuracy)
+
+    def check_accuracy(self, round_: int, accuracy: float) -> None:
+        """Refuses what `note_accuracy` does.
+
+        Raises:
+            InputError: the round is not closed, or the accuracy is outside 0..1.
+        """
         if not -1 <= round_ < self._rounds:
             raise InputError(f"accuracy of round {round_}; {self._rounds} rounds are closed", "note it afterwards")
         if not 0 <= accuracy <= 1:
             raise InputError(f"accuracy {accuracy}", "give a number from 0 to 1")
-        self._accuracies[int(round_)] = float(accuracy)
 
     # -- status --------------------------------------------------------------------------------------------------
 
@@ -210,6 +285,47 @@ class AnnotationGate:
     def outstanding(self) -> int:
         """Requested rows that are not answered."""
         return int((~self._beliefs.labelled[self._open]).sum())
+
+    @property
+    def seen_labels(self) -> int:
+        """Labels that there were when the latest predictions came."""
+        return self._seen
+
+    def open_requests(self) -> Requests:
+        """What is requested and not answered."""
+        return self._requests()
+
+    def rounds_of(self, rows: Int64Array) -> Int32Array:
+        """In which round each row was requested; -1 where it was not, or has no label yet."""
+        rounds = np.full(self._graph.rows, UNASKED, dtype=np.int32)
+        rounds[self._rows] = self._row_rounds
+        return rounds[rows]
+
+    @property
+    def open_rows(self) -> Int64Array:
+        """int64[r], requests of the open round, answered or not."""
+        return self._open.copy()
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether there are predictions, from which rows can be requested."""
+        return self._predicted
+
+    def is_labelled(self, rows: Int64Array) -> BoolArray:
+        """Which rows have a label, bool[n]."""
+        return self._beliefs.labelled[rows]
+
+    def predictions(self, rows: Int64Array) -> tuple[Int64Array, Float32Array]:
+        """The model's class of each row and the probability of that class; a labelled row's own label, with 1.
+
+        Returns:
+            int64[n] and float32[n]; -1 and NaN for rows without a label before the first predictions.
+        """
+        known = self._predicted | self._beliefs.labelled[rows]
+        chance = 1.0 / self.config.classes
+        sure = self._beliefs.confidence[rows] * (1.0 - chance) + chance  # undoes the correction for chance
+        best = np.where(known, self._beliefs.best[rows].astype(np.int64), -1)
+        return best, np.where(known, sure, np.nan).astype(np.float32)
 
     @property
     def mean_gain(self) -> float | None:

@@ -58,6 +58,21 @@ class Beliefs:
         Raises:
             InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ.
         """
+        self.check_labels(row_ids, labels)
+        old = self.labelled[row_ids]
+        refuse(~old & ~np.isin(row_ids, requested), row_ids, "were not requested")
+        refuse(old & (self.best[row_ids] != labels), row_ids, "have another label already")
+        first = np.unique(row_ids, return_index=True)[1]
+        new = np.zeros(len(row_ids), dtype=np.bool_)
+        new[first] = True
+        return new & ~old
+
+    def check_labels(self, row_ids: Int64Array, labels: Int64Array) -> None:
+        """Refuses what are no labels of rows.
+
+        Raises:
+            InputError: a row is unknown, a label is outside 0..C-1, or shapes and types do not fit.
+        """
         kinds = {row_ids.dtype.kind, labels.dtype.kind}
         if row_ids.ndim != 1 or row_ids.shape != labels.shape or not kinds <= {"i", "u"}:
             have = f"row_ids {row_ids.dtype}{list(row_ids.shape)} and labels {labels.dtype}{list(labels.shape)}"
@@ -65,14 +80,8 @@ class Beliefs:
         rows, classes = self._graph.rows, self._config.classes
         refuse((row_ids < 0) | (row_ids >= rows), row_ids, f"are not among the graph's {rows}")
         refuse((labels < 0) | (labels >= classes), row_ids, f"have labels outside 0..{classes - 1}")
-        old = self.labelled[row_ids]
-        refuse(~old & ~np.isin(row_ids, requested), row_ids, "were not requested")
-        refuse(old & (self.best[row_ids] != labels), row_ids, "have another label already")
         _, first, same = np.unique(row_ids, return_index=True, return_inverse=True)
         refuse(labels != labels[first][same], row_ids, "have two labels in one submission")
-        new = np.zeros(len(row_ids), dtype=np.bool_)
-        new[first] = True
-        return new & ~old
 
     def take_labels(self, rows: Int64Array, labels: npt.NDArray[np.integer[Any]]) -> None:
         """Rows become labelled; the gains of others stay."""

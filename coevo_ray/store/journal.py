@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.location import Location
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -48,6 +48,8 @@ class Record:
 class Journal:
     """Appends records and replays them from the latest snapshot on. One writer at a time.
 
+    A writer that finds the next record written by somebody else stops before it changes anything.
+
     Args:
         location: the journal's folder; it is made with the first record.
 
@@ -67,10 +69,20 @@ class Journal:
         """Writes a record; when this returns, it will be replayed after any crash.
 
         Raises:
-            StoppedError: the store refused; the change must not be acknowledged.
+            StoppedError: the store refused, or another process writes here too; the change must not be acknowledged.
         """
         record = Record(self._next, event, dict(fields), dict(arrays or {}))
-        self._record_bytes += self._write(record, _SUFFIX)
+        parts = _encode(record)
+        file = self._file(record.number, _SUFFIX)
+        if not file.create_bytes(*parts):
+            raise self._overtaken(file.name)
+        newest = self._newest_snapshot()
+        if (
+            newest > record.number
+        ):  # it was made from records that this writer does not know: ours would not be replayed
+            file.delete_file()
+            raise self._overtaken(f"snapshot {newest}")
+        self._record_bytes += sum(len(part) for part in parts)
         self._numbers.append(record.number)
         self._next += 1
         return record
@@ -82,7 +94,10 @@ class Journal:
             StoppedError: the store refused; the records stay.
         """
         number = self._next
-        size = self._write(Record(number, "snapshot", dict(fields), dict(arrays)), _SNAPSHOT)
+        parts = _encode(Record(number, "snapshot", dict(fields), dict(arrays)))
+        if self._file(number, _SUFFIX).is_file() or self._newest_snapshot() > number:
+            raise self._overtaken(f"record {number}")
+        self._file(number, _SNAPSHOT).write_bytes(*parts)
         # Only after the new snapshot is whole may what it replaces go.
         for old in self._numbers:
             self._file(old, _SUFFIX).delete_file()
@@ -90,7 +105,7 @@ class Journal:
             if old != number:
                 self._file(old, _SNAPSHOT).delete_file()
         self._numbers, self._snapshots = [], [number]
-        self._record_bytes, self._snapshot_bytes = 0, size
+        self._record_bytes, self._snapshot_bytes = 0, sum(len(part) for part in parts)
 
     def snapshot_due(self) -> bool:
         """Whether the records hold twice what a snapshot does, or are very many: then one saves space and time."""
@@ -130,10 +145,12 @@ class Journal:
             self._record_bytes += len(data)
         return record
 
-    def _write(self, record: Record, suffix: str) -> int:
-        parts = _encode(record)
-        self._file(record.number, suffix).write_bytes(*parts)
-        return sum(len(part) for part in parts)
+    def _newest_snapshot(self) -> int:
+        names = self.location.files() if self.location.is_folder() else []
+        return max((int(n.removesuffix(_SNAPSHOT)) for n in names if n.endswith(_SNAPSHOT)), default=-1)
+
+    def _overtaken(self, what: str) -> StoppedError:
+        return StoppedError(f"{self.location}: another process wrote {what} meanwhile", "run the command again")
 
 
 def _encode(record: Record) -> list[bytes | memoryview]:

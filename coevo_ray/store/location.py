@@ -199,6 +199,22 @@ class Location:
                 for part in parts:
                     stream.write(part)
 
+    def create_bytes(self, *parts: bytes | memoryview | pa.Buffer) -> bool:
+        """Writes a file as `write_bytes` does, but only where there is none; False, and nothing written, where one is.
+
+        On a local disk two writers cannot both be told True. An object store is only looked at before the upload.
+
+        Raises:
+            StoppedError: the store refused.
+        """
+        if self.is_local:
+            with _stopping(self):
+                return _write_local(Path(self.path), parts, replace=False)
+        if self.is_file():
+            return False
+        self.write_bytes(*parts)
+        return True
+
     def write_json(self, value: Any) -> None:
         """Writes JSON, indented, keys in the order given.
 
@@ -228,7 +244,8 @@ class Location:
                 self.file_system.delete_dir(self.path)
 
 
-def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer]) -> None:
+def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer], replace: bool = True) -> bool:
+    """Writes a file by way of a temporary one; False where it is there and must not be replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}{_TEMPORARY}{uuid.uuid4().hex}")
     try:
@@ -237,7 +254,12 @@ def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer]) ->
                 stream.write(part)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)  # unlike a rename it refuses a name that is taken
+    except FileExistsError:
+        return False
     finally:
         temporary.unlink(missing_ok=True)
     # The rename itself must survive a power cut before anything may be acknowledged.
@@ -246,6 +268,7 @@ def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer]) ->
         os.fsync(folder)
     finally:
         os.close(folder)
+    return True
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def test_requests_stay_until_they_are_answered(subject: Subject, crash: Callable
     assert len(first) == 10
     assert set(first) <= set(ROW_IDS.tolist())
     labels = np.arange(10) % CLASSES
-    assert subject.service.submit(first[:6], labels[:6], "ann") == 6
+    assert subject.service.submit(first[:6], labels[:6], "ann") == (6, 6, 0, 0)
     crash()
     assert np.array_equal(subject.service.request(10), first[6:])
 
@@ -125,9 +125,10 @@ def test_requests_stay_until_they_are_answered(subject: Subject, crash: Callable
 def test_labels_are_counted_once_and_keep_their_annotator(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.request(10)
     labels = (np.arange(10) % CLASSES).astype(np.int64)
-    assert subject.service.submit(first, labels, "ann") == 10
+    assert subject.service.submit(first, labels, "ann") == (10, 10, 0, 0)
     crash()
-    assert subject.service.submit(first, labels, "bob") == 0
+    assert subject.service.submit(first, labels, "ann") == (0, 0, 0, 0)
+    assert subject.service.submit(first, labels, "bob") == (10, 0, 0, 0)  # a second opinion on each
     subject.service.update_predictions((ROW_IDS, predictions(1)))
     second = subject.service.request()
     assert len(second) == 7
@@ -146,13 +147,92 @@ def test_labels_are_counted_once_and_keep_their_annotator(subject: Subject, cras
 
 def test_wrong_answers_change_nothing(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.request(5)
-    stranger = np.setdiff1d(ROW_IDS, first)[:1]
-    for row_ids, labels in ((stranger, [0]), (first[:1], [CLASSES]), (np.array([4]), [0])):
+    for row_ids, labels in ((first[:1], [CLASSES]), (np.array([4]), [0]), (first[[0, 0]], [0, 1]), (first, [0])):
         with pytest.raises(InputError):
             subject.service.submit(np.asarray(row_ids), np.asarray(labels), "ann")
     crash()
     assert len(subject.service.labelled()["row_id"]) == 0
     assert np.array_equal(subject.service.request(5), first)
+
+
+def test_annotators_who_differ_are_kept_and_resolved(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.request(3)
+    submit = subject.service.submit if subject.kind == "actor" else lambda *a: subject.service.submit(*a)
+    submit(first, np.array([0, 1, 2]), "ann")
+    crash()
+    assert submit(first, np.array([0, 2, 2]), "bob") == (3, 0, 0, 0)  # one says 1, one says 2: the first stays
+    crash()
+    assert subject.service.gate_status()["disputed"] == 1
+    assert subject.service.labelled()["label"].tolist() == [0, 1, 2]
+    assert submit(first[1:], np.array([2, 0]), "cay") == (2, 0, 0, 1)  # two say 2 of the second row now
+    crash()
+    labelled = subject.service.labelled()
+    assert labelled["label"].tolist() == [0, 2, 2]
+    assert [labelled["names"][i] for i in labelled["annotator"]] == ["ann", "bob", "ann"]
+    assert labelled["votes"].tolist() == [2, 2, 2] and labelled["annotators"].tolist() == [2, 3, 3]
+    assert submit(first[1:2], np.array([1]), "bob").changed == 1  # bob takes it back
+    crash()
+    assert subject.service.labelled()["label"].tolist() == [0, 1, 2]
+    said = subject.service.answers()
+    assert len(said["row_id"]) == 3 + 3 + 2 + 1
+    assert [
+        (said["names"][a], int(v))
+        for a, r, v in zip(said["annotator"], said["row_id"], said["label"], strict=True)
+        if r == first[1]
+    ] == [("ann", 1), ("bob", 2), ("cay", 2), ("bob", 1)]
+
+
+def test_labels_that_nobody_asked_for_count_and_are_no_sample(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.request(4)
+    others = np.setdiff1d(ROW_IDS, first)[:2]
+    taken = subject.service.submit(np.concatenate([first, others]), np.zeros(6, dtype=np.int64), "ann")
+    assert taken == (6, 6, 2, 0)
+    crash()
+    labelled = subject.service.labelled()
+    assert dict(zip(labelled["row_id"].tolist(), labelled["round"].tolist(), strict=True)) == {
+        **dict.fromkeys(first.tolist(), 0),
+        **dict.fromkeys(others.tolist(), -1),
+    }
+    assert subject.service.gate_status()["rounds"] == 1
+    subject.service.update_predictions((ROW_IDS, predictions(0)))
+    assert not set(subject.service.request()) & set(labelled["row_id"].tolist())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.sampled_from(["ask", "predict", "part", "all", "again", "other", "unasked", "crash"]), max_size=25
+    )
+)
+def test_a_gate_restarted_after_any_step_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
+) -> None:
+    """Each step is acknowledged, then the process may die: nothing that was acknowledged is lost or counted twice."""
+    make = Make(str(tmp_path_factory.mktemp("any") / "journal"))
+    service, last = make(), None
+    for number, step in enumerate(steps):
+        random = np.random.default_rng(number)
+        asked = service.questions()["row_ids"]
+        if step == "ask" and (service.gate_status()["predicted"] or service.gate_status()["rounds"] == 0):
+            service.request(*([] if service.gate_status()["predicted"] else [5]))
+        elif step == "predict":
+            service.update_predictions((ROW_IDS, predictions(number)))
+        elif step in ("part", "all", "other", "unasked"):
+            rows = {"part": asked[::2], "all": asked, "other": service.labelled()["row_id"], "unasked": ROW_IDS[::17]}[
+                step
+            ]
+            last = (rows, random.integers(0, CLASSES, len(rows)), f"who{number % 3}")
+            service.submit(*last)
+        elif step == "again" and last is not None:
+            service.submit(*last)
+            assert service.submit(*last) == (0, 0, 0, 0)
+        again = make()
+        for ask in ("questions", "labelled", "answers", "gate_status"):
+            np.testing.assert_equal(getattr(again, ask)(), getattr(service, ask)())
+        if step == "crash":
+            service = again
+    labelled = service.labelled()["row_id"]
+    assert len(set(labelled.tolist())) == len(labelled)
 
 
 def test_the_gate_goes_on_alike_after_a_crash(subject: Subject, crash: Callable[[], None], tmp_path: Path) -> None:

@@ -519,7 +519,6 @@ def test_bad_answers_are_refused_and_nothing_is_taken(rows: list[Any], labels: l
 def test_an_answer_given_twice_in_one_submission_counts_once() -> None:
     gate = make()
     asked = gate.request_seed(6).row_ids
-    assert gate.check_answers(asked[[0, 1, 0]], np.array([1, 2, 1])).tolist() == [True, True, False]
     assert gate.submit(asked[[0, 1, 0]], np.array([1, 2, 1])) == 2
     assert gate.submit(asked[:0], asked[:0]) == 0
     with pytest.raises(InputError, match="float64"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load as load_safetensors
 
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.location import Location
 
@@ -100,6 +100,31 @@ def test_a_snapshot_is_due_when_records_outweigh_it_or_are_many(
     assert not again.snapshot_due()
     again.append("add", {})
     assert again.snapshot_due()
+
+
+def test_of_two_writers_the_one_that_is_behind_stops(place: Location) -> None:
+    behind, ahead = Journal(place), Journal(place)
+    ahead.append("a", {"by": "ahead"})
+    for change in (lambda: behind.append("b", {}), lambda: behind.snapshot({}, {})):
+        with pytest.raises(StoppedError, match="another process"):
+            change()
+    assert [record.fields for record in Journal(place).replay()] == [{"by": "ahead"}]
+    behind = Journal(place)
+    ahead.append("a", {"by": "ahead"})
+    ahead.snapshot({"n": 2}, {})  # takes the records away: the number that the other would write is free again
+    for change in (lambda: behind.append("b", {}), lambda: behind.snapshot({}, {})):
+        with pytest.raises(StoppedError, match="another process"):
+            change()
+    assert [record.fields for record in Journal(place).replay()] == [{"n": 2}]
+    ahead.append("a", {"by": "ahead"})
+    assert len(list(Journal(place).replay())) == 2
+
+
+def test_a_file_is_created_once(place: Location) -> None:
+    assert place.child("x").create_bytes(b"one", b"!")
+    assert not place.child("x").create_bytes(b"two")
+    assert place.child("x").read_bytes() == b"one!"
+    assert place.files() == ["x"]
 
 
 def test_damage_and_gaps_are_found(place: Location) -> None:

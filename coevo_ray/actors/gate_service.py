@@ -1,0 +1,269 @@
+"""The gate's half of the selection service: requests, answers of several annotators, predictions (DESIGN 5.4, 5.6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from coevo_ray.actors.answered import Answered
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.subset_draw import Arrays, part_of
+from coevo_ray.core.votes import resolve
+from coevo_ray.errors import InputError
+from coevo_ray.store.journal import Journal, Record
+
+if TYPE_CHECKING:
+    # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
+    from coevo_ray.core.gate import AnnotationGate
+
+
+class Taken(NamedTuple):
+    """What a submission changed.
+
+    Attributes:
+        answers: new answers; an annotator who repeats what they say of a row gives none.
+        labels: rows that got their first label.
+        unasked: of these, rows that were not requested.
+        changed: labelled rows whose label is another one now, by the rule of `core.votes`.
+    """
+
+    answers: int
+    labels: int
+    unasked: int
+    changed: int
+
+
+class GateService:
+    """Owns a gate and all answers; every change is in the journal before it is acknowledged.
+
+    Args:
+        journal: where changes are kept.
+        gate: a fresh gate, or None for a run without annotation.
+        row_ids: int64[n], the row_id of each row of the gate's graph, increasing.
+    """
+
+    def __init__(self, journal: Journal, gate: AnnotationGate | None, row_ids: Int64Array | None) -> None:
+        self.gate = gate
+        self._row_ids = np.zeros(0, dtype=np.int64) if row_ids is None else row_ids
+        self._answered = Answered()
+        self._journal = journal
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def request(self, rows: int | None = None) -> Int64Array:
+        """row_ids to be labelled now, increasing; none when the gate has stopped.
+
+        Requests stay the same until they are all answered.
+
+        Args:
+            rows: the number of random rows to begin with; only for the first request.
+
+        Raises:
+            InputError: there are no predictions yet, or fewer rows than asked for; nothing was requested.
+            StoppedError: the journal cannot be written; nothing was requested.
+        """
+        gate = self._gate()
+        drawn = gate.draw() if rows is None else gate.draw_seed(rows)
+        if not gate.outstanding and len(drawn.row_ids):
+            arrays: Arrays = {"row_ids": self._row_ids[drawn.row_ids], "gains": drawn.gains}
+            # The rows themselves: what was asked of people stays asked, also after an upgrade draws differently.
+            self._open(self._journal.append("request", {"round": drawn.round}, arrays))
+        return np.sort(self._row_ids[drawn.row_ids])
+
+    def questions(self) -> dict[str, Any]:
+        """What is requested and not answered: `round`, and arrays by increasing row.
+
+        `row_ids` int64[n], `gains` float32[n], `predicted` int64[n] and `confidence` float32[n]: the model's class and
+        its probability, -1 and NaN before the first predictions.
+        """
+        gate = self._gate()
+        open_ = gate.open_requests()
+        order = np.argsort(open_.row_ids)
+        rows = open_.row_ids[order]
+        predicted, confidence = gate.predictions(rows)
+        return {
+            "round": open_.round,
+            "row_ids": self._row_ids[rows],
+            "gains": open_.gains[order],
+            "predicted": predicted,
+            "confidence": confidence,
+        }
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def submit(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> Taken:
+        """Takes one annotator's answers, about requested rows, labelled ones (a second opinion) or any other candidate.
+
+        What this annotator says of a row already changes nothing; an other label replaces it. Where annotators differ,
+        `core.votes.resolve` says which label a row has.
+
+        Raises:
+            InputError: a row is not the gate's, a label is outside the range, or a row has two labels; none is taken.
+            StoppedError: the journal cannot be written; nothing is taken.
+        """
+        self._gate().check_answers(self._positions(row_ids), labels)
+        new = self._answered.new(row_ids, labels, annotator)
+        if not new.any():
+            return Taken(0, 0, 0, 0)
+        fields = {"annotator": annotator, "time": time.time()}
+        arrays = {"row_ids": row_ids[new].astype(np.int64), "labels": labels[new].astype(np.int64)}
+        return self._apply_labels(self._journal.append("labels", fields, arrays))
+
+    def update_predictions(self, *parts: tuple[Int64Array, npt.NDArray[np.float32]]) -> None:
+        """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]).
+
+        Raises:
+            InputError: they are no distributions, a row is not the gate's, or a row is missing.
+            StoppedError: the journal cannot be written; send them again.
+        """
+        gate = self._gate()
+        probabilities = np.full((len(self._row_ids), gate.config.classes), np.nan, dtype=np.float32)
+        for row_ids, values in parts:
+            if values.shape != (len(row_ids), gate.config.classes):
+                raise InputError(
+                    f"predictions {list(values.shape)} for {len(row_ids)} rows and {gate.config.classes} classes",
+                    "give one distribution over the classes for each row",
+                )
+            probabilities[self._positions(row_ids)] = values
+        missing = self._row_ids[np.isnan(probabilities[:, 0])]
+        if len(missing):
+            raise InputError(
+                f"{len(missing)} of {len(self._row_ids)} rows have no prediction, first {missing[:3].tolist()}",
+                "predict every row that the gate was opened for",
+            )
+        gate.update_predictions(probabilities)
+        self.snapshot()
+
+    def note_accuracy(self, accuracy: float) -> None:
+        """Takes the measured accuracy after the round that was answered last; for the stop rule.
+
+        Raises:
+            InputError: it is outside 0..1.
+            StoppedError: the journal cannot be written; note it again.
+        """
+        gate = self._gate()
+        gate.check_accuracy(gate.rounds - 1, accuracy)
+        self._note(self._journal.append("accuracy", {"round": gate.rounds - 1, "accuracy": accuracy}))
+
+    # -- status --------------------------------------------------------------------------------------------------
+
+    def labelled(self) -> dict[str, Any]:
+        """Labels, in the order in which their rows got one.
+
+        Arrays `row_id`, `label`, `round` (-1 where it was not requested), `time` and `annotator` of the first who says
+        so, `votes` and `annotators` (how many of how many say so); and the annotators' `names`.
+        """
+        rows, labels, rounds = self._gate().labels()
+        row_ids = self._row_ids[rows]
+        said = self._answered.columns()
+        resolved = resolve(said["row_id"], said["label"], said["annotator"])
+        place = np.searchsorted(resolved.row_ids, row_ids)
+        first = resolved.first[place]
+        return {
+            "row_id": row_ids,
+            "label": labels,
+            "round": rounds,
+            "time": said["time"][first],
+            "annotator": said["annotator"][first],
+            "votes": resolved.votes[place],
+            "annotators": resolved.annotators[place],
+            "names": list(self._answered.names),
+        }
+
+    def answers(self) -> dict[str, Any]:
+        """Every answer as it came: arrays `row_id`, `label`, `round`, `time`, `annotator`, and all `names`."""
+        return {**self._answered.columns(), "names": list(self._answered.names)}
+
+    def gate_status(self) -> dict[str, Any]:
+        """Rounds, labels, open requests, mean gain of the unlabelled rows, and why the gate stopped (or None)."""
+        gate = self._gate()
+        labelled = self.labelled()
+        return {
+            "rows": len(self._row_ids),
+            "rounds": gate.rounds,
+            "labels": gate.labelled_rows,
+            "outstanding": gate.outstanding,
+            "answers": len(self._answered),
+            "annotators": list(self._answered.names),
+            "disputed": int((labelled["votes"] < labelled["annotators"]).sum()),
+            "predicted": gate.has_predictions,
+            "seen_labels": gate.seen_labels,
+            "mean_gain": gate.mean_gain,
+            "stopped_by": gate.stopped_by,
+        }
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> None:
+        """Writes the whole state."""
+        raise NotImplementedError  # the whole service does
+
+    def _gate_state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        fields: dict[str, Any] = {"annotators": self._answered.names}
+        arrays = {f"answered.{k}": v for k, v in self._answered.columns().items()}
+        if self.gate is not None:
+            fields["gate"], part = self.gate.state()
+            arrays |= {f"gate.{k}": v for k, v in part.items()}
+        return fields, arrays
+
+    def _restore_gate(self, record: Record) -> None:
+        self._answered = Answered.restore(part_of(record.arrays, "answered"), record.fields["annotators"])
+        if self.gate is not None and "gate" in record.fields:
+            self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
+
+    def _gate_replay(self) -> Mapping[str, Callable[[Record], object]]:
+        return {"request": self._open, "labels": self._apply_labels, "accuracy": self._note}
+
+    def _open(self, record: Record) -> None:
+        from coevo_ray.core.gate import Requests
+
+        positions = self._positions(record.arrays["row_ids"])
+        self._gate().open_round(Requests(int(record.fields["round"]), positions, record.arrays["gains"]))
+
+    def _note(self, record: Record) -> None:
+        self._gate().note_accuracy(int(record.fields["round"]), float(record.fields["accuracy"]))
+
+    def _apply_labels(self, record: Record) -> Taken:
+        row_ids, labels = record.arrays["row_ids"], record.arrays["labels"]
+        gate, positions = self._gate(), self._positions(row_ids)
+        first = ~gate.is_labelled(positions)
+        asked = first & np.isin(positions, gate.open_rows)
+        unasked = first & ~asked
+        rounds = np.where(asked, gate.rounds, gate.rounds_of(positions)).astype(np.int32)
+        self._answered.add(row_ids, labels, rounds, record.fields["annotator"], record.fields["time"])
+        # Unasked ones first: the last answer of a round closes it.
+        gate.volunteer(positions[unasked], labels[unasked])
+        gate.submit(positions[asked], labels[asked])
+        changed = self._settle(row_ids[~first])
+        return Taken(len(row_ids), int(first.sum()), int(unasked.sum()), changed)
+
+    def _settle(self, row_ids: Int64Array) -> int:
+        """Gives rows with several opinions the label that follows from them; returns how many labels changed."""
+        if len(row_ids) == 0:
+            return 0
+        said, gate = self._answered.columns(), self._gate()
+        about = np.isin(said["row_id"], row_ids)
+        resolved = resolve(said["row_id"][about], said["label"][about], said["annotator"][about])
+        positions = self._positions(resolved.row_ids)
+        other = gate.predictions(positions)[0] != resolved.labels
+        gate.relabel(positions[other], resolved.labels[other])
+        return int(other.sum())
+
+    def _positions(self, row_ids: Int64Array) -> Int64Array:
+        positions = np.searchsorted(self._row_ids, row_ids)
+        inside = positions < len(self._row_ids)
+        unknown = row_ids[~inside | (self._row_ids[np.where(inside, positions, 0)] != row_ids)]
+        if len(unknown):
+            raise InputError(
+                f"{len(unknown)} rows are not the gate's, first {unknown[:3].tolist()}", "check the row_ids"
+            )
+        return positions.astype(np.int64)
+
+    def _gate(self) -> AnnotationGate:
+        if self.gate is None:
+            raise InputError("this run has no annotation gate", "start it with a gate stage")
+        return self.gate
