@@ -50,6 +50,7 @@ class GateService:
         self.gate = gate
         self._row_ids = np.zeros(0, dtype=np.int64) if row_ids is None else row_ids
         self._answered = Answered()
+        self._history: list[dict[str, Any]] = []
         self._journal = journal
 
     # -- asking --------------------------------------------------------------------------------------------------
@@ -138,16 +139,27 @@ class GateService:
         gate.update_predictions(probabilities)
         self.snapshot()
 
-    def note_accuracy(self, accuracy: float) -> None:
-        """Takes the measured accuracy after the round that was answered last; for the stop rule.
+    def note_learned(self, figures: Mapping[str, float | None]) -> dict[str, Any]:
+        """Takes what was measured of the model whose predictions came last; for the stop rule and the report.
+
+        Args:
+            figures: `accuracy` on held-out rows and `cross_fitted` on the random first labels, for the stop rule; None
+                where they were not measured.
+
+        Returns:
+            The entry of the history: the figures, and `labels`, `answers`, `round` and `mean_gain` now.
 
         Raises:
-            InputError: it is outside 0..1.
+            InputError: a cross-fitted accuracy outside 0..1.
             StoppedError: the journal cannot be written; note it again.
         """
         gate = self._gate()
-        gate.check_accuracy(gate.rounds - 1, accuracy)
-        self._note(self._journal.append("accuracy", {"round": gate.rounds - 1, "accuracy": accuracy}))
+        round_, cross_fitted = gate.rounds - 1, figures.get("cross_fitted")
+        if cross_fitted is not None:
+            gate.check_accuracy(round_, cross_fitted)
+        now = {"labels": gate.labelled_rows, "answers": len(self._answered), "mean_gain": gate.mean_gain}
+        self._learned(self._journal.append("learned", {"round": round_, **now, **figures}))
+        return self._history[-1]
 
     # -- status --------------------------------------------------------------------------------------------------
 
@@ -174,6 +186,14 @@ class GateService:
             "names": list(self._answered.names),
         }
 
+    def history(self) -> list[dict[str, Any]]:
+        """What `note_learned` took, in its order."""
+        return [dict(entry) for entry in self._history]
+
+    def knows(self, row_ids: Int64Array) -> npt.NDArray[np.bool_]:
+        """Which rows are the gate's, bool[n]."""
+        return self._find(row_ids)[1]
+
     def answers(self) -> dict[str, Any]:
         """Every answer as it came: arrays `row_id`, `label`, `round`, `time`, `annotator`, and all `names`."""
         return {**self._answered.columns(), "names": list(self._answered.names)}
@@ -191,7 +211,7 @@ class GateService:
             "annotators": list(self._answered.names),
             "disputed": int((labelled["votes"] < labelled["annotators"]).sum()),
             "predicted": gate.has_predictions,
-            "seen_labels": gate.seen_labels,
+            "learned_answers": self._history[-1]["answers"] if self._history else None,
             "mean_gain": gate.mean_gain,
             "stopped_by": gate.stopped_by,
         }
@@ -203,7 +223,7 @@ class GateService:
         raise NotImplementedError  # the whole service does
 
     def _gate_state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        fields: dict[str, Any] = {"annotators": self._answered.names}
+        fields: dict[str, Any] = {"annotators": self._answered.names, "history": self._history}
         arrays = {f"answered.{k}": v for k, v in self._answered.columns().items()}
         if self.gate is not None:
             fields["gate"], part = self.gate.state()
@@ -212,11 +232,12 @@ class GateService:
 
     def _restore_gate(self, record: Record) -> None:
         self._answered = Answered.restore(part_of(record.arrays, "answered"), record.fields["annotators"])
+        self._history = list(record.fields["history"])
         if self.gate is not None and "gate" in record.fields:
             self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
 
     def _gate_replay(self) -> Mapping[str, Callable[[Record], object]]:
-        return {"request": self._open, "labels": self._apply_labels, "accuracy": self._note}
+        return {"request": self._open, "labels": self._apply_labels, "learned": self._learned}
 
     def _open(self, record: Record) -> None:
         from coevo_ray.core.gate import Requests
@@ -224,8 +245,12 @@ class GateService:
         positions = self._positions(record.arrays["row_ids"])
         self._gate().open_round(Requests(int(record.fields["round"]), positions, record.arrays["gains"]))
 
-    def _note(self, record: Record) -> None:
-        self._gate().note_accuracy(int(record.fields["round"]), float(record.fields["accuracy"]))
+    def _learned(self, record: Record) -> None:
+        entry = dict(record.fields)
+        # The same round may be learned again, after a correction: the later figures stand for it.
+        self._history = [old for old in self._history if old["round"] != entry["round"]] + [entry]
+        if entry.get("cross_fitted") is not None:
+            self._gate().note_accuracy(int(entry["round"]), float(entry["cross_fitted"]))
 
     def _apply_labels(self, record: Record) -> Taken:
         row_ids, labels = record.arrays["row_ids"], record.arrays["labels"]
@@ -254,14 +279,21 @@ class GateService:
         return int(other.sum())
 
     def _positions(self, row_ids: Int64Array) -> Int64Array:
-        positions = np.searchsorted(self._row_ids, row_ids)
-        inside = positions < len(self._row_ids)
-        unknown = row_ids[~inside | (self._row_ids[np.where(inside, positions, 0)] != row_ids)]
-        if len(unknown):
+        positions, known = self._find(row_ids)
+        if not known.all():
+            unknown = row_ids[~known]
             raise InputError(
                 f"{len(unknown)} rows are not the gate's, first {unknown[:3].tolist()}", "check the row_ids"
             )
-        return positions.astype(np.int64)
+        return positions
+
+    def _find(self, row_ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+        """Positions of rows, and which there are."""
+        positions = np.searchsorted(self._row_ids, row_ids).astype(np.int64)
+        inside = positions < len(self._row_ids)
+        positions = np.where(inside, positions, 0)
+        known: npt.NDArray[np.bool_] = inside & (self._row_ids[positions] == row_ids)
+        return positions, known
 
     def _gate(self) -> AnnotationGate:
         if self.gate is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,7 @@ class Annotator(Protocol):
         ...
 
 
+@runtime_checkable
 class Desk(Protocol):
     """Takes questions and has answers later: files, an annotation tool."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from coevo_ray.config.base import Compute, Model, Share
 
@@ -13,6 +13,9 @@ class GateSettings(Model):
     """Annotation gate: which rows get a label."""
 
     annotator: Literal["label_column"] = Field("label_column", description="Who answers requests.")
+    classes: tuple[str, ...] | None = Field(
+        None, min_length=2, description="Names of the classes, in order; null takes the pool's own."
+    )
     rule: Literal["margin", "compat"] = Field("margin", description="Gain and draw: ours, or as published.")
     seed_fraction: Share = Field(0.05, description="Random labels to begin with, as a share of the training rows.")
     round_fraction: Share = Field(0.03, description="Labels asked for in a round, as a share of the training rows.")
@@ -24,6 +27,21 @@ class GateSettings(Model):
     accuracy_tolerance: float = Field(0.002, ge=0, description="Accuracy that counts as better.")
     max_label_fraction: Share = Field(1.0, description="Never ask for more than this share of the training rows.")
     max_rounds: int = Field(100, ge=1, description="Never ask more often.")
-    l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifier that is refitted each round.")
+    calibrate: bool = Field(True, description="Scale the classifier's confidence to what it is right about.")
+    l2: float | None = Field(
+        None, gt=0, description="Weight decay of the light classifier; null chooses it by the first labels."
+    )
     seed: int = Field(0, ge=0, description="Seed of random requests.")
     compute: Compute = Compute(cpus=1)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """A number of classes stands for the names 0, 1, ..."""
+        return tuple(str(i) for i in range(value)) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> GateSettings:
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes are named twice: {list(self.classes)}")
+        return self

@@ -286,11 +286,6 @@ class AnnotationGate:
         """Requested rows that are not answered."""
         return int((~self._beliefs.labelled[self._open]).sum())
 
-    @property
-    def seen_labels(self) -> int:
-        """Labels that there were when the latest predictions came."""
-        return self._seen
-
     def open_requests(self) -> Requests:
         """What is requested and not answered."""
         return self._requests()

@@ -124,7 +124,7 @@ class LinearProbe:
         return probe
 
 
-def cross_fitted_accuracy(
+def cross_fitted_predictions(
     features: npt.NDArray[np.floating[Any]],
     labels: npt.NDArray[np.integer[Any]],
     classes: int,
@@ -132,12 +132,12 @@ def cross_fitted_accuracy(
     evaluate: npt.NDArray[np.bool_],
     l2: float = 1e-3,
     seed: int = 0,
-) -> float:
-    """Accuracy on some labelled rows, each predicted by a probe that was fitted without its fold.
+) -> Float32Array:
+    """Class probabilities of some labelled rows, each predicted by a probe that was fitted without its fold.
 
     The evaluated rows are cut into folds; the other rows are part of every fit. With the gate's random first labels
-    as evaluated rows this estimates accuracy on the pool without bias by the gate's choices. The same evaluated rows
-    in the same order fall into the same folds, so that rounds are compared on equal terms.
+    as evaluated rows their accuracy estimates that on the pool without bias by the gate's choices. The same evaluated
+    rows in the same order fall into the same folds, so that rounds are compared on equal terms.
 
     Args:
         features: float[n, d] of all labelled rows.
@@ -147,6 +147,9 @@ def cross_fitted_accuracy(
         evaluate: bool[n], rows to measure on.
         l2: as in `LinearProbe.fit`.
         seed: seed of the folds.
+
+    Returns:
+        float32[e, C], of the evaluated rows in their order.
 
     Raises:
         InputError: nothing to evaluate, or nothing left to fit on; and as `LinearProbe.fit`.
@@ -162,14 +165,14 @@ def cross_fitted_accuracy(
             f"{len(measured)} rows to evaluate of {len(features)}; 1 and 2 are the least", "label more random rows"
         )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(measured))
-    right = 0
+    predicted = np.empty((len(measured), classes), dtype=np.float32)
     for fold in range(min(folds, len(measured))):
-        held = measured[order[fold::folds]]
+        part = order[fold::folds]
         fitted = np.ones(len(features), dtype=np.bool_)
-        fitted[held] = False
+        fitted[measured[part]] = False
         probe = LinearProbe.fit(features[fitted], labels[fitted], classes, l2)
-        right += int((probe.predict_proba(features[held]).argmax(axis=1) == labels[held]).sum())
-    return right / len(measured)
+        predicted[part] = probe.predict_proba(features[measured[part]])
+    return predicted
 
 
 def knn_accuracy(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from coevo_ray.core.probe import LinearProbe, cross_fitted_accuracy, knn_accuracy
+from coevo_ray.core.probe import LinearProbe, cross_fitted_predictions, knn_accuracy
 from coevo_ray.errors import InputError, UsageError
 
 Floats = npt.NDArray[np.float32]
@@ -20,6 +22,11 @@ def problem(rows: int = 240, dim: int = 6, classes: int = 3, noise: float = 1.0,
     centres = 2 * rng.standard_normal((classes, dim))
     x = centres[labels] + noise * rng.standard_normal((rows, dim))
     return (x * np.linspace(0.1, 30, dim) + 5).astype(np.float32), labels
+
+
+def cross_fitted_accuracy(x: Any, y: Any, classes: int, *, evaluate: Any, **options: Any) -> float:
+    predicted = cross_fitted_predictions(x, y, classes, evaluate=evaluate, **options)
+    return float((predicted.argmax(axis=1) == y[evaluate]).mean())
 
 
 def sklearn_probabilities(x: Floats, y: Ints, l2: float, weight: Floats | None = None) -> npt.NDArray[np.float64]:

@@ -1,0 +1,96 @@
+"""The gate's labels as an artifact: one label a row, and beside it every answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coevo_ray.errors import UsageError
+from coevo_ray.store.artifact import MANIFEST, Manifest, finish, load_manifest, write_blob, write_table
+from coevo_ray.store.location import Location
+
+
+def write_labels(
+    service: Any, place: Location, config: dict[str, Any], inputs: dict[str, str], **summary: Any
+) -> Manifest:
+    """Writes all labels so far, and the answers that they follow from.
+
+    An earlier export of the same gate is replaced; it stays whole until the new one is.
+
+    Args:
+        service: the gate's.
+        place: folder of kind `labels`: `row_id, label, annotator, round, time, votes, annotators`, by row; beside it
+            `answers-*.parquet` with `row_id, label, annotator, round, time`, in the order in which they came.
+        config, inputs: of the gate.
+        summary: figures for the manifest.
+
+    Raises:
+        UsageError: the folder holds something else, or labels of another gate.
+        StoppedError: the store refused.
+    """
+    before = _earlier(place, "labels", config, inputs)
+    labelled, said = service.labelled(), service.answers()
+    order = np.argsort(labelled["row_id"])
+    table = _table(labelled, order)
+    for column in ("votes", "annotators"):
+        table = table.append_column(column, pa.array(labelled[column][order].astype(np.int32)))
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(said, slice(None)), sink)
+    number = f"{len(said['row_id']):010d}"  # more answers have other names: the earlier export stays till the manifest
+    entries = [
+        write_table(place, f"labels-{number}.parquet", table),
+        write_blob(place, f"answers-{number}.parquet", sink.getvalue().to_pybytes()),
+    ]
+    made = finish(place, "labels", config, inputs, entries, {"labels": len(table), **summary})
+    _drop(place, before, made)
+    return made
+
+
+def write_pseudo_labels(
+    place: Location, columns: dict[str, Any], config: dict[str, Any], inputs: dict[str, str]
+) -> Manifest:
+    """Writes pseudo-labels: kind `pseudo_labels`, `row_id int64, label int64, confidence float32`, by row.
+
+    Raises:
+        UsageError: the folder holds something else.
+        StoppedError: the store refused.
+    """
+    before = _earlier(place, "pseudo_labels", config, inputs)
+    table = pa.table({name: columns[name] for name in ("row_id", "label", "confidence")})
+    entry = write_table(place, f"pseudo-{columns['answers']:010d}.parquet", table)
+    made = finish(place, "pseudo_labels", config, inputs, [entry], {"rows": len(table)})
+    _drop(place, before, made)
+    return made
+
+
+def _earlier(place: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:
+    if not place.child(MANIFEST).is_file():
+        place.check_writable()
+        return None
+    there = load_manifest(place)
+    if there.kind != kind or there.inputs != inputs or there.config != config:
+        raise UsageError(f"{place} holds {there.kind} of something else", "choose another output with --out")
+    return there
+
+
+def _drop(place: Location, before: Manifest | None, now: Manifest) -> None:
+    kept = {entry.path for entry in now.files}
+    for entry in before.files if before is not None else ():
+        if entry.path not in kept:
+            place.child(entry.path).delete_file()
+
+
+def _table(columns: dict[str, Any], order: Any) -> pa.Table:
+    names = np.array(columns["names"], dtype=object)
+    return pa.table(
+        {
+            "row_id": columns["row_id"][order],
+            "label": columns["label"][order],
+            "annotator": pa.array(names[columns["annotator"][order]].tolist(), pa.string()),
+            "round": columns["round"][order],
+            "time": pa.array((columns["time"][order] * 1e6).astype(np.int64), pa.timestamp("us", "UTC")),
+        }
+    )

@@ -1,0 +1,321 @@
+"""An open gate, over the life of many processes: open, next, submit, status, export (arXiv 2506.08070, DESIGN 5.4).
+
+The folder holds `gate.json` (settings and inputs), the neighbour graph and the journal. What needs no model (answers,
+status, export) is done in the calling process; what does is done by Ray tasks, with the gate in the selection actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+
+from coevo_ray.actors.gate_service import Taken
+from coevo_ray.actors.selection import SelectionHandle, start_selection
+from coevo_ray.actors.service import SelectionService
+from coevo_ray.annotators.base import Answers, Questions
+from coevo_ray.config import GateSettings, make_config
+from coevo_ray.core.gate import AnnotationGate, GateConfig
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.gate_learning import Learning
+from coevo_ray.pipelines.graph import build_graph_artifact, load_graph
+from coevo_ray.pool.pool import Pool
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.store.artifact import begin, digest, load_manifest
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+
+_FILE = "gate.json"
+Predictions = tuple[Int64Array, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission changed, and what could not be taken.
+
+    Attributes:
+        taken: see `Taken`.
+        problems: each with its cause and remedy.
+    """
+
+    taken: Taken
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Make:
+    """What the selection actor builds its gate from."""
+
+    config: GateConfig
+    location: Location
+
+    def __call__(self) -> SelectionService:
+        """Builds the service, in the actor or here."""
+        graph, row_ids = load_graph(self.location.child("graph"))
+        gate = AnnotationGate(self.config, graph, np.ones(len(row_ids), dtype=bool))
+        return SelectionService(self.location.child("journal"), gate=gate, row_ids=row_ids)
+
+
+class GateSession:
+    """An open gate.
+
+    Several processes may hold one. Each change is checked against the journal: who is behind another process stops
+    with a `StoppedError` and has changed nothing.
+
+    Args:
+        location: folder of the gate, or of a run (its `gate/` is taken).
+
+    Raises:
+        InputError: no gate was opened here, or its pool, targets or graph are not those that it was opened with.
+    """
+
+    def __init__(self, location: Location) -> None:
+        if not location.child(_FILE).is_file() and location.child("gate", _FILE).is_file():
+            location = location.child("gate")
+        if not location.child(_FILE).is_file():
+            raise InputError(f"no gate was opened at {location}", "open one: coevo-ray gate open")
+        opened = location.child(_FILE).read_json()
+        self.location = location
+        self.settings = make_config(GateSettings, opened["settings"], str(location.child(_FILE)))
+        self.pool = Pool(Location.parse(opened["pool"]))
+        self.targets = RowTable(Location.parse(opened["targets"]), "targets")
+        self.inputs = inputs_of(self.pool, self.targets)
+        graph = load_manifest(location.child("graph"), "graph")
+        for have, what in ((opened["inputs"], location.child(_FILE)), (graph.inputs, location.child("graph"))):
+            if have != self.inputs:
+                raise InputError(
+                    f"{what} is of other data: it has {have}, the pool and targets are {self.inputs}",
+                    "use the pool and targets that the gate was opened with, or open a new gate",
+                )
+        self.classes: tuple[str, ...] = tuple(opened["classes"])
+        self.rows = int(graph.summary["rows"])
+        self.seed_rows = min(self.rows, max(2 * len(self.classes), round(self.settings.seed_fraction * self.rows)))
+        self.max_labels = max(1, round(self.settings.max_label_fraction * self.rows))
+        self._handle: SelectionHandle | None = None
+        self._plain: SelectionService | None = None
+
+    @classmethod
+    def open(
+        cls, config: GateSettings | dict[str, Any], pool: Pool, targets: RowTable, out: str | Location
+    ) -> GateSession:
+        """Opens a gate, or one that is there and has the same settings.
+
+        Builds the neighbour graph, which needs Ray.
+
+        Raises:
+            InputError: fewer than two classes or rows, or features that cannot be used.
+            UsageError: settings were changed, or nothing can be written.
+            StoppedError: the store or the cluster failed; open it again to continue.
+        """
+        config = config if isinstance(config, GateSettings) else make_config(GateSettings, config, "gate")
+        location, classes = Location.parse(out), class_names(config, pool)
+        inputs = inputs_of(pool, targets)
+        begin(location, "labels", config.content(), inputs)
+        with ray_session(), ray_errors("gate"):
+            build_graph_artifact(
+                pool,
+                targets,
+                location.child("graph"),
+                neighbours=config.neighbours,
+                seed=config.seed,
+                cpus=config.compute.cpus,
+                centre=True,
+            )
+        location.child(_FILE).write_json(
+            {
+                "settings": config.model_dump(mode="json"),
+                "classes": list(classes),
+                "pool": str(pool.location),
+                "targets": str(targets.location),
+                "inputs": inputs,
+            }
+        )
+        return cls(location)
+
+    # -- where the gate lives ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def hosted(self) -> Iterator[GateSession]:
+        """Moves the gate into the selection actor for the duration of the block; starts Ray where it does not run."""
+        if self._handle is not None:
+            yield self
+            return
+        with ray_session(), ray_errors("gate"):
+            self._plain = None
+            run = digest([str(self.location), self.inputs])
+            self._handle = start_selection(run, _Make(self._rule(), self.location))
+            try:
+                yield self
+            finally:
+                self._handle.stop()
+                self._handle = None
+
+    @property
+    def service(self) -> Any:
+        """The gate's service: the actor, or a plain one here. Both have the methods of `SelectionService`."""
+        if self._handle is not None:
+            return self._handle
+        if self._plain is None:
+            self._plain = _Make(self._rule(), self.location)()
+        return self._plain
+
+    def _rule(self) -> GateConfig:
+        settings = self.settings
+        return GateConfig(
+            classes=len(self.classes),
+            neighbours=settings.neighbours,
+            rule=settings.rule,
+            round_size=max(1, round(settings.round_fraction * self.rows)),
+            seed=settings.seed,
+            relative_gain=settings.relative_gain,
+            accuracy_patience=settings.accuracy_patience,
+            accuracy_tolerance=settings.accuracy_tolerance,
+            max_labels=self.max_labels,
+            max_rounds=settings.max_rounds,
+        )
+
+    # -- rounds --------------------------------------------------------------------------------------------------
+
+    def next(self, predictions: Sequence[Predictions] | None = None) -> Questions:
+        """Rows to label now: what is open, else a new round's; none once the gate has stopped.
+
+        Where labels came since, the light classifier is refitted first, in Ray tasks.
+
+        Args:
+            predictions: class probabilities of your own model instead, in parts of (row_ids, float32[n, C]); together
+                they name every row of the gate.
+
+        Raises:
+            InputError: predictions do not fit.
+            StoppedError: the store or the cluster failed, or another process went ahead; ask again.
+        """
+        if predictions is not None:
+            self.service.update_predictions(*predictions)
+            self.service.request()
+        elif not self.service.questions()["row_ids"].size:
+            status = self.service.gate_status()
+            if status["rounds"] == 0:
+                self.service.request(self.seed_rows)
+            else:
+                if status["learned_answers"] != status["answers"]:
+                    self.learn()
+                self.service.request()
+        return Questions(**self.service.questions())
+
+    def learn(self) -> dict[str, Any]:
+        """Refits the light classifier on all labels and hands its predictions to the gate.
+
+        Returns:
+            `labels`, `accuracy` (held out, or None), `cross_fitted` (or None), `mean_gain`.
+
+        Raises:
+            InputError: there are no labels.
+            StoppedError: the store or the cluster failed; ask again.
+        """
+        with self.hosted():
+            labelled = self.service.labelled()
+            if len(labelled["row_id"]) == 0:
+                raise InputError("the gate has no labels to learn from", "submit some first")
+            learning = self.learning()
+            now, settled = len(labelled["row_id"]), self._settled_decay()
+            fitted = learning.fit(labelled, settled[0] if now < 2 * settled[1] else None)
+            assert self._handle is not None
+            parts = learning.predict(fitted)  # references: the actor reads them itself
+            ray.get(self._handle.actor.call.remote("update_predictions", *parts))
+            result: dict[str, Any] = self.service.note_learned(
+                {
+                    "accuracy": fitted["test_accuracy"],
+                    "cross_fitted": fitted["cross_fitted"],
+                    "decay_rows": fitted["decay_rows"],
+                    "decay_labels": settled[1] if now < 2 * settled[1] else now,
+                }
+            )
+        return result
+
+    def _settled_decay(self) -> tuple[float | None, int]:
+        """The weight decay (times labels) that was chosen before, and with how many labels; anew once they double."""
+        history = self.service.history()
+        return (history[-1]["decay_rows"], history[-1]["decay_labels"]) if history else (None, 0)
+
+    def learning(self) -> Learning:
+        """The light classifier of this gate."""
+        settings = self.settings
+        return Learning(
+            self.targets,
+            self.pool.location,
+            len(self.classes),
+            settings.calibrate,
+            settings.l2,
+            settings.seed,
+            settings.compute.cpus,
+        )
+
+    def submit(self, *answers: Answers) -> Submitted:
+        """Takes answers of one or more annotators; repeats change nothing.
+
+        Answers about rows that the gate does not know (held out, or without a target) are left aside and named.
+
+        Raises:
+            InputError: a label is outside the classes, or a row has two labels by one annotator in one submission.
+            StoppedError: the store failed, or another process went ahead; submit them again.
+        """
+        totals, problems = np.zeros(len(Taken._fields), dtype=np.int64), []
+        for given in answers:
+            if not given.annotator:
+                raise UsageError("answers without an annotator", "say who gave them")
+            known = self.service.knows(given.row_ids)
+            if not known.all():
+                problems.append(
+                    f"{given.annotator}: {int((~known).sum())} of {len(known)} rows are not the gate's (held out, or "
+                    f"without a target), first row_ids {given.row_ids[~known][:3].tolist()}; leave them out"
+                )
+            totals += self.service.submit(given.row_ids[known], given.labels[known], given.annotator)
+        return Submitted(Taken(*(int(n) for n in totals)), tuple(problems))
+
+    def status(self) -> dict[str, Any]:
+        """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, and `stopped_by` (or None)."""
+        status = dict(self.service.gate_status())
+        history = self.service.history()
+        return {
+            "gate": str(self.location),
+            "classes": list(self.classes),
+            **{name: value for name, value in status.items() if name not in ("learned_answers", "predicted")},
+            "label_fraction": round(status["labels"] / self.rows, 6),
+            "max_labels": self.max_labels,
+            "accuracy": history[-1]["accuracy"] if history else None,
+            "cross_fitted": history[-1]["cross_fitted"] if history else None,
+        }
+
+
+def class_names(config: GateSettings, pool: Pool) -> tuple[str, ...]:
+    """The names of the classes: the settings' own, the pool's, or numbers.
+
+    Raises:
+        InputError: there are fewer than two, or the pool has labels of another number of classes.
+    """
+    names = tuple(pool.manifest.summary.get("class_names") or ())
+    if config.classes is not None:
+        if pool.classes > len(config.classes):
+            raise InputError(
+                f"{len(config.classes)} classes {list(config.classes)[:8]} for a pool with labels of {pool.classes}",
+                "name all of them",
+            )
+        return config.classes
+    if pool.classes < 2:
+        raise InputError(
+            f"the pool has {pool.classes} classes; the gate needs two or more",
+            "name them: gate.classes, or coevo-ray gate open --classes cat,dog",
+        )
+    return names if len(names) == pool.classes else tuple(str(i) for i in range(pool.classes))
+
+
+def inputs_of(pool: Pool, targets: RowTable) -> dict[str, str]:
+    """Identities of what a gate is opened on."""
+    return {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
