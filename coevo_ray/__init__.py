@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from coevo_ray.commands import doctor as doctor
     from coevo_ray.commands import encode as encode
     from coevo_ray.commands import gate as gate
+    from coevo_ray.commands import gate_export as gate_export
+    from coevo_ray.commands import gate_next as gate_next
+    from coevo_ray.commands import gate_open as gate_open
+    from coevo_ray.commands import gate_status as gate_status
+    from coevo_ray.commands import gate_submit as gate_submit
     from coevo_ray.commands import ingest as ingest
     from coevo_ray.commands import merge as merge
     from coevo_ray.commands import plan as plan
@@ -43,6 +48,11 @@ _COMMANDS = (
     "doctor",
     "encode",
     "gate",
+    "gate_export",
+    "gate_next",
+    "gate_open",
+    "gate_status",
+    "gate_submit",
     "ingest",
     "merge",
     "plan",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from coevo_ray.annotators.base import Annotator
+from coevo_ray.annotators.base import Annotator, Desk
 from coevo_ray.coevolve import run, train
 from coevo_ray.config import EvidenceConfig, GateSettings, RunConfig, SaeConfig, TrainConfig, make_config
 from coevo_ray.demo import demo
@@ -17,6 +17,8 @@ from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode import contribute, encode
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pipelines.gate import gate_rounds
+from coevo_ray.pipelines.gate_session import GateSession
+from coevo_ray.pipelines.gate_steps import export_labels, next_requests, submit_answers
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
 from coevo_ray.pipelines.score import score
@@ -27,6 +29,7 @@ from coevo_ray.report.factor_sheet import write_factor_sheet
 from coevo_ray.report.run import write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.simulation import plan
+from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae
@@ -41,6 +44,11 @@ __all__ = [
     "doctor",
     "encode",
     "gate",
+    "gate_export",
+    "gate_next",
+    "gate_open",
+    "gate_status",
+    "gate_submit",
     "ingest",
     "merge",
     "plan",
@@ -167,7 +175,7 @@ def _check_format(format: str) -> None:
 
 
 def gate(
-    config: GateSettings | dict[str, Any], pool: str, targets: str, out: str, annotator: Annotator | None = None
+    config: GateSettings | dict[str, Any], pool: str, targets: str, out: str, annotator: Annotator | Desk | None = None
 ) -> RowTable:
     """Asks an annotator for labels until the gate stops.
 
@@ -188,6 +196,79 @@ def gate(
     table, opened = RowTable(Location.parse(targets), "targets"), Pool.open(pool)
     require_alone(table, opened)
     return gate_rounds(config, opened, table, out, annotator)
+
+
+def gate_open(config: GateSettings | dict[str, Any], pool: str, targets: str, out: str) -> GateSession:
+    """Opens a gate, or the one that is there: builds its neighbour graph and begins its journal.
+
+    Args:
+        config: classes, rounds, rule, stop, annotator; a dict is validated. Who answers may be changed later.
+        pool, targets: folders.
+        out: folder of the gate.
+
+    Returns:
+        The open gate, whose `next`, `submit`, `status` do in Python what the commands do.
+
+    Raises:
+        InputError: an input is missing or unfit.
+        UsageError: settings are wrong, or were changed.
+        StoppedError: the store or the cluster failed; open it again to continue.
+    """
+    table, opened = RowTable(Location.parse(targets), "targets"), Pool.open(pool)
+    require_alone(table, opened)
+    return GateSession.open(config, opened, table, out)
+
+
+def gate_next(gate: GateSession | str, predictions: str | None = None, out: str | None = None) -> dict[str, Any]:
+    """Rows to label now, see `pipelines.gate_steps.next_requests`.
+
+    Raises:
+        InputError: there is no such gate, or predictions do not fit.
+        UsageError: the file is neither .csv nor .parquet.
+        StoppedError: the store, the cluster or the annotation tool failed; ask again.
+    """
+    return next_requests(_opened(gate), predictions, out)
+
+
+def gate_submit(
+    gate: GateSession | str, files: list[str] | None = None, annotator: str | None = None
+) -> dict[str, Any]:
+    """Takes answers from files or the gate's annotator, see `pipelines.gate_steps.submit_answers`.
+
+    Raises:
+        InputError: there is no such gate, or a file cannot be read at all.
+        StoppedError: the store or the annotation tool failed; submit them again.
+    """
+    return submit_answers(_opened(gate), files, annotator)
+
+
+def gate_status(gate: GateSession | str) -> dict[str, Any]:
+    """How far the gate is.
+
+    Raises:
+        InputError: there is no such gate.
+    """
+    return _opened(gate).status()
+
+
+def gate_export(gate: GateSession | str, out: str, pseudo_labels: float | None = None) -> dict[str, Any]:
+    """Writes the labels so far, see `pipelines.gate_steps.export_labels`; returns where, and the summary.
+
+    Raises:
+        InputError: there is no such gate, or it has no predictions to take pseudo-labels from.
+        UsageError: the folder holds something else.
+        StoppedError: the store refused.
+    """
+    labels = export_labels(_opened(gate), out, pseudo_labels)
+    result = {"labels_table": str(labels.location), **labels.manifest.summary}
+    if pseudo_labels is not None:
+        made = load_manifest(labels.location.child("pseudo_labels"), "pseudo_labels")
+        result["pseudo_labels"] = made.summary["rows"]
+    return result
+
+
+def _opened(gate: GateSession | str) -> GateSession:
+    return gate if isinstance(gate, GateSession) else GateSession(Location.parse(gate))
 
 
 def train_supervised(

@@ -198,6 +198,26 @@ class GateService:
         """Every answer as it came: arrays `row_id`, `label`, `round`, `time`, `annotator`, and all `names`."""
         return {**self._answered.columns(), "names": list(self._answered.names)}
 
+    def pseudo_labels(self, least: float) -> dict[str, Any]:
+        """What rows without a label most likely are, where that is sure.
+
+        Args:
+            least: smallest probability of the class, as model and neighbours have it together.
+
+        Returns:
+            `row_id` int64[n], `label` int64[n], `confidence` float32[n], by row; `answers`: how many there were.
+
+        Raises:
+            InputError: there are no predictions yet, or `least` is no probability.
+        """
+        rows, labels, confidence = self._gate().pseudo_labels(least)
+        return {
+            "row_id": self._row_ids[rows],
+            "label": labels,
+            "confidence": confidence,
+            "answers": len(self._answered),
+        }
+
     def gate_status(self) -> dict[str, Any]:
         """Rounds, labels, open requests, mean gain of the unlabelled rows, and why the gate stopped (or None)."""
         gate = self._gate()

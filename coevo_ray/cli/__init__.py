@@ -17,8 +17,9 @@ from rich.console import Console
 
 from coevo_ray._version import __version__
 from coevo_ray.cli.factors import sae_app
+from coevo_ray.cli.gate import gate_app
+from coevo_ray.cli.plan import plan
 from coevo_ray.cli.pools import ingest
-from coevo_ray.cli.selection import gate, plan
 from coevo_ray.cli.targets import encode, merge
 from coevo_ray.cli.training import train
 from coevo_ray.cli.whole import demo, doctor, report, run
@@ -32,9 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, run, ingest, encode, merge, plan, gate, train, report, doctor):
+for _command in (demo, run, ingest, encode, merge, plan, train, report, doctor):
     app.command()(_command)
 app.add_typer(sae_app, name="sae")
+app.add_typer(gate_app, name="gate")
 
 
 @app.callback(invoke_without_command=True)

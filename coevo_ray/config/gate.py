@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from coevo_ray.config.annotators import AnnotatorSettings, LabelColumnSettings, annotator_from_short
 from coevo_ray.config.base import Compute, Model, Share
 
 
 class GateSettings(Model):
     """Annotation gate: which rows get a label."""
 
-    annotator: Literal["label_column"] = Field("label_column", description="Who answers requests.")
+    annotator: AnnotatorSettings = Field(LabelColumnSettings(), description="Who answers requests.")
     classes: tuple[str, ...] | None = Field(
         None, min_length=2, description="Names of the classes, in order; null takes the pool's own."
     )
@@ -34,11 +35,17 @@ class GateSettings(Model):
     seed: int = Field(0, ge=0, description="Seed of random requests.")
     compute: Compute = Compute(cpus=1)
 
+    _short_annotator = field_validator("annotator", mode="before")(annotator_from_short)
+
     @field_validator("classes", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
         """A number of classes stands for the names 0, 1, ..."""
         return tuple(str(i) for i in range(value)) if isinstance(value, int) else value
+
+    def content(self) -> dict[str, Any]:
+        """The settings that shape the result; who answers may change from one round to the next."""
+        return self.model_dump(mode="json", exclude={"compute", "annotator"})
 
     @model_validator(mode="after")
     def _check(self) -> GateSettings:

@@ -27,6 +27,7 @@ Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
+_APART_NEIGHBOURS = 8
 UNASKED = -1  # the round of labels that were not requested
 
 _FIELDS = ("classes", "rounds", "predicted", "first_gain", "seen", "accuracies")
@@ -140,17 +141,23 @@ class AnnotationGate:
         return self._requests()
 
     def _draw(self, rows: Int64Array, count: int) -> Int64Array:
-        gain, noise = self._beliefs.gain, self._noise()
-        if self.config.rule == "compat":
+        gain, noise, config = self._beliefs.gain, self._noise(), self.config
+        if config.rule == "compat":
             return draw_in_proportion(rows, gain, count, noise)
+        if config.power is not None:
+            done = self.labelled_rows / int(self._candidates.sum())
+            last = config.power if config.last_power is None else config.last_power
+            return draw_in_proportion(
+                rows, gain ** np.float32(config.power + (last - config.power) * done), count, noise
+            )
         return draw_diverse(
             rows,
             gain,
             count,
             noise,
             self._graph,
-            neighbours=self.config.recheck_neighbours,
-            similarity=self.config.recheck_similarity,
+            neighbours=_APART_NEIGHBOURS,
+            similarity=config.apart,
             taken=self._rows[self._seen :],  # what was answered there has not reached the gains yet
         )
 
@@ -310,8 +317,29 @@ class AnnotationGate:
         """Which rows have a label, bool[n]."""
         return self._beliefs.labelled[rows]
 
+    def pseudo_labels(self, least: float) -> tuple[Int64Array, Int64Array, Float32Array]:
+        """Candidates without a label whose class is sure.
+
+        Args:
+            least: smallest probability of the class, as model and neighbours have it together.
+
+        Returns:
+            Rows int64[n], increasing; classes int64[n]; probabilities float32[n].
+
+        Raises:
+            InputError: there are no predictions yet, or `least` is no probability.
+        """
+        if not self._predicted or not 0 <= least <= 1:
+            raise InputError(
+                f"pseudo-labels of probability {least}" + ("" if self._predicted else " before there are predictions"),
+                "label a round first" if 0 <= least <= 1 else "give a number from 0 to 1",
+            )
+        rows, labels, probability = self._beliefs.sure(least)
+        free = self._candidates[rows]
+        return rows[free], labels[free], probability[free]
+
     def predictions(self, rows: Int64Array) -> tuple[Int64Array, Float32Array]:
-        """The model's class of each row and the probability of that class; a labelled row's own label, with 1.
+        """The class of each row that the gate believes in, and its probability; a labelled row's own label, with 1.
 
         Returns:
             int64[n] and float32[n]; -1 and NaN for rows without a label before the first predictions.

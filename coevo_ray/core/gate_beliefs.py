@@ -11,9 +11,12 @@ from coevo_ray.core.gate_config import GateConfig
 from coevo_ray.core.gate_rules import (
     Vote,
     chance_corrected,
+    fuse,
     fused_distribution,
     margin_gain,
+    nearest_known,
     neighbour_vote,
+    neighbours_distribution,
     published_gain,
 )
 from coevo_ray.core.graph import NeighbourGraph
@@ -24,6 +27,7 @@ Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
 _BLOCK_VALUES = 1 << 22  # (row, class) cells worked on at a time
+_SURE = 0.9  # chance-corrected confidence from which a row counts as known
 
 
 class Beliefs:
@@ -34,8 +38,9 @@ class Beliefs:
         graph: neighbours of the rows.
 
     Attributes:
-        best: uint16[N], predicted class; the label of a labelled row.
-        confidence: float32[N], chance-corrected; 1 for labelled rows.
+        best: uint16[N], predicted class, of the model (compat) or of model and neighbours together (margin); the label
+            of a labelled row.
+        confidence: float32[N], of that class, chance-corrected; 1 for labelled rows.
         gain: float32[N], expected gain of a label; 0 for labelled rows.
         labelled: bool[N].
     """
@@ -97,19 +102,61 @@ class Beliefs:
             InputError: they do not fit the graph and the classes, or are no distributions.
         """
         self._check(probabilities)
-        known = self.labelled
-        self.best = np.where(known, self.best, probabilities.argmax(axis=1)).astype(np.uint16)
-        confidence = chance_corrected(probabilities.max(axis=1), self._config.classes)
-        self.confidence = np.where(known, 1.0, confidence).astype(np.float32)
-        block = max(1, _BLOCK_VALUES // self._config.classes)
+        known, labels = self.labelled, self.best
+        best, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        self.best = np.where(known, labels, best).astype(np.uint16)
+        self.confidence = np.where(known, 1.0, chance_corrected(confidence, self._config.classes)).astype(np.float32)
+        per_row = self._config.classes * (1 if self._config.rule == "compat" else self._config.neighbours)
+        block = max(1, _BLOCK_VALUES // per_row)
+        fused_best, fused_confidence = self.best.copy(), self.confidence.copy()
         for start in range(0, self._graph.rows, block):
             rows = np.arange(start, min(start + block, self._graph.rows))
             if self._config.rule == "compat":
                 self.gain[rows] = self._published(rows)
-            else:
-                fused = fused_distribution(probabilities[rows], self._vote(rows), self._config.neighbours)
-                self.gain[rows] = margin_gain(fused)
+                continue
+            fused = self._fused(rows, probabilities)
+            self.gain[rows] = margin_gain(self._of_gain(rows, probabilities, fused))
+            fused_best[rows] = fused.argmax(axis=1)
+            fused_confidence[rows] = chance_corrected(fused.max(axis=1), self._config.classes)
+        if self._config.rule == "margin":  # only now: neighbours are heard by what the model says of them
+            self.best = np.where(known, labels, fused_best).astype(np.uint16)
+            self.confidence = np.where(known, np.float32(1.0), fused_confidence)
+            self._weigh()
         self.gain[known] = 0.0
+
+    def _fused(self, rows: Int64Array, probabilities: Float32Array) -> Float64Array:
+        """Class distributions of the model and the neighbours together, float64[n, C]."""
+        config, own = self._config, probabilities[rows].astype(np.float64)
+        said, mass = neighbours_distribution(
+            self._graph, probabilities, self.labelled, self.best, neighbours=config.neighbours, rows=rows
+        )
+        weight = np.where(mass > 0, config.vote_weight, 0.0)[:, None]
+        fused: Float64Array = (1.0 - weight) * own + weight * said
+        return fused
+
+    def _of_gain(self, rows: Int64Array, probabilities: Float32Array, fused: Float64Array) -> Float64Array:
+        """The distributions whose margin is the gain.
+
+        What neighbours know the model does not: a label helps it there too. On CIFAR-10 the model's own margin was
+        better than that of the fused distribution by 0.2 points of the area under the curve.
+        """
+        if self._config.vote == "distributions":
+            return fused
+        own = probabilities[rows].astype(np.float64)
+        if self._config.vote == "classes":
+            return fused_distribution(own, self._vote(rows), self._config.neighbours)
+        return own
+
+    def _weigh(self) -> None:
+        """What the options add to the margin: balance of classes, distance to what is known."""
+        config = self._config
+        if config.balance > 0 and self.labelled.any():
+            counts = np.bincount(self.best[self.labelled], minlength=config.classes)
+            self.gain *= ((counts.mean() / np.maximum(counts, 1.0)) ** config.balance)[self.best].astype(np.float32)
+        if config.distance_weight > 0:
+            sure = self.labelled | (self.confidence >= _SURE)
+            distance = nearest_known(self._graph, sure, np.arange(self._graph.rows))
+            self.gain += (config.distance_weight * distance).astype(np.float32)
 
     def recheck(self, answered: Int64Array) -> None:
         """The published update after answers: only near neighbours of the answered rows change.
@@ -126,6 +173,21 @@ class Beliefs:
             new = self._published(touched)
             agreed = np.isin(touched, index[agrees])
             self.gain[touched] = np.where(agreed, new, np.maximum(self.gain[touched], new))
+
+    def sure(self, least: float) -> tuple[Int64Array, Int64Array, Float32Array]:
+        """Rows without a label whose class is at least so probable, as the gate believes.
+
+        Returns:
+            Rows int64[n], classes int64[n], probabilities float32[n].
+        """
+        rows, chance = np.flatnonzero(~self.labelled), 1.0 / self._config.classes
+        best, confidence = self.best[rows].astype(np.int64), self.confidence[rows].astype(np.float64)
+        if self._config.rule == "compat":
+            vote = self._vote(rows)
+            confidence, best = fuse(vote.share, vote.best, confidence, best)
+        probability = confidence * (1.0 - chance) + chance
+        taken = probability >= least
+        return rows[taken], best[taken], probability[taken].astype(np.float32)
 
     def _vote(self, rows: Int64Array) -> Vote:
         return neighbour_vote(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from coevo_ray.errors import UsageError
 
 Rule = Literal["margin", "compat"]
+Voting = Literal["distributions", "classes", "none"]
 MAX_CLASSES = 65_536  # classes are kept as uint16
 
 
@@ -25,9 +26,20 @@ class GateConfig:
         rule: `margin` (ours: the margin of the fused class distribution, from the top, near rows apart) or `compat`
             (as published: 1 - fused confidence, drawn in proportion, near rows rechecked after answers).
         neighbours: nearest neighbours that vote.
-        min_similarity: neighbours less similar do not vote.
-        recheck_neighbours: nearest neighbours that are looked at after an answer (compat) or within a batch (margin).
+        min_similarity: neighbours less similar do not vote; compat, and `classes`.
+        recheck_neighbours: nearest neighbours that are looked at after an answer; compat.
         recheck_similarity: of those, only the more similar ones.
+        vote: margin: what neighbours add to the gain: `none`; `distributions`, their whole class distributions;
+            `classes`, their surest class as in the published vote. What the gate believes of a row is always fused from
+            the model's and the neighbours' distributions.
+        vote_weight: margin: the neighbours' share in the fused distribution.
+        apart: margin: of a batch, no two rows are among each other's 8 nearest and more similar than this; 1 for no
+            limit.
+        balance: margin: gains are multiplied by (mean labels of a class / labels of the predicted class) ** balance;
+            0 leaves them.
+        power: margin: rows are drawn in proportion to gain ** power; None takes them from the top.
+        last_power: the power once all candidates are labelled, linear in their share; None for as `power`.
+        distance_weight: what the distance to the nearest labelled or sure row adds to the gain, times this.
         seed: seed of the random first rows and of every draw.
         relative_gain: stop when the mean gain of the unlabelled rows falls below this share of the first; 0 never.
         accuracy_patience: stop after so many rounds without better accuracy, once the mean gain has halved.
@@ -46,6 +58,13 @@ class GateConfig:
     min_similarity: float = 0.85
     recheck_neighbours: int = 8
     recheck_similarity: float = 0.9
+    vote: Voting = "none"
+    vote_weight: float = 0.5
+    apart: float = 0.65
+    balance: float = 0.0
+    power: float | None = None
+    last_power: float | None = None
+    distance_weight: float = 0.0
     seed: int = 0
     relative_gain: float = 0.1
     accuracy_patience: int = 4
@@ -56,11 +75,30 @@ class GateConfig:
     def __post_init__(self) -> None:
         if self.rule not in ("margin", "compat"):
             raise UsageError(f"gate rule {self.rule!r}", "use margin or compat")
+        if self.vote not in ("distributions", "classes", "none"):
+            raise UsageError(f"gate vote {self.vote!r}", "use distributions, classes or none")
+        if self.last_power is not None and self.power is None:
+            raise UsageError("gate.last_power without gate.power", "give both, or neither")
         self._check("classes", 2, MAX_CLASSES)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for name in ("round_size", "neighbours", "recheck_neighbours", "accuracy_patience"):
             self._check(name, 1, math.inf)
-        for name in ("min_similarity", "recheck_similarity", "relative_gain", "accuracy_tolerance"):
+        for name in (
+            "min_similarity",
+            "recheck_similarity",
+            "relative_gain",
+            "accuracy_tolerance",
+            "vote_weight",
+            "apart",
+        ):
             self._check(name, 0, 1)
+        for name in ("balance", "distance_weight"):
+            self._check(name, 0, math.inf)
+        for name in ("power", "last_power"):
+            if getattr(self, name) is not None:
+                self._check(name, 0, math.inf)
         self._check("seed", 0, math.inf)
         for name in ("max_labels", "max_rounds"):
             if getattr(self, name) is not None:

@@ -6,25 +6,16 @@ import time
 from typing import Any
 
 from coevo_ray.annotators.base import Annotator, Collected, Desk, Questions
-from coevo_ray.annotators.label_column import LabelColumn
+from coevo_ray.annotators.opening import open_annotator
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.pipelines.gate_export import write_labels
-from coevo_ray.pipelines.gate_session import GateSession, Submitted, inputs_of
+from coevo_ray.pipelines.gate_session import GateSession, Submitted, class_names, inputs_of
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import Ticker, say
 from coevo_ray.store.artifact import Manifest, begin
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-
-
-def open_annotator(config: GateSettings, pool: Pool) -> Annotator | Desk:
-    """The annotator that the settings name.
-
-    Raises:
-        InputError: it cannot answer for this pool.
-    """
-    return LabelColumn(pool)
 
 
 def gate_rounds(
@@ -55,7 +46,7 @@ def gate_rounds(
     location = Location.parse(out)
     if begin(location, "labels", config.content(), inputs_of(pool, targets)) is not None:
         return RowTable(location, "labels")
-    annotator = annotator or open_annotator(config, pool)
+    annotator = annotator or open_annotator(config.annotator, pool, class_names(config, pool))
     started = time.monotonic()
     gate = GateSession.open(config, pool, targets, location)
     with gate.hosted():

@@ -18,7 +18,8 @@ import ray
 from coevo_ray.actors.gate_service import Taken
 from coevo_ray.actors.selection import SelectionHandle, start_selection
 from coevo_ray.actors.service import SelectionService
-from coevo_ray.annotators.base import Answers, Questions
+from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
+from coevo_ray.annotators.opening import open_annotator
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.gate import AnnotationGate, GateConfig
 from coevo_ray.core.rows import Int64Array
@@ -256,6 +257,14 @@ class GateSession:
             settings.seed,
             settings.compute.cpus,
         )
+
+    def annotator(self) -> Annotator | Desk:
+        """Who answers, by the settings.
+
+        Raises:
+            InputError: it cannot answer for this pool.
+        """
+        return open_annotator(self.settings.annotator, self.pool, self.classes)
 
     def submit(self, *answers: Answers) -> Submitted:
         """Takes answers of one or more annotators; repeats change nothing.

@@ -19,6 +19,7 @@ from coevo_ray.core.gate_rules import (
     fuse,
     fused_distribution,
     margin_gain,
+    nearest_known,
     neighbour_vote,
     published_gain,
 )
@@ -204,6 +205,124 @@ def test_margin_is_the_loop() -> None:
     assert 0 < lonely < 80
 
 
+@pytest.mark.parametrize("labelled", [0, 25])
+@pytest.mark.parametrize("vote", ["none", "distributions"])
+def test_beliefs_are_the_loop_over_whole_distributions(labelled: int, vote: Any) -> None:
+    """Half the model's distribution, half the mean of its neighbours', weighted by similarity ** 4."""
+    gate, p = make(min_similarity=0.99, vote=vote), guess(80, 3)
+    graph = crowd()
+    if labelled:
+        asked = gate.request_seed(labelled).row_ids
+        gate.submit(asked, truth(asked))
+    gate.update_predictions(p)
+    labels = dict(zip(*(a.tolist() for a in gate.labels()[:2]), strict=True))
+    predicted, sure = gate.predictions(np.arange(80))
+    for i in range(80):
+        if i in labels:
+            assert gains(gate)[i] == 0 and (predicted[i], sure[i]) == (labels[i], 1.0)
+            continue
+        sums, mass = [0.0] * CLASSES, 0.0
+        for j, s in zip(graph.indices[i], graph.similarities[i], strict=True):
+            weight = max(0.0, float(s)) ** 4
+            mass += weight
+            for c in range(CLASSES):
+                sums[c] += weight * (float(c == labels[j]) if j in labels else float(p[j, c]))
+        fused = [0.5 * float(p[i, c]) + 0.5 * sums[c] / mass for c in range(CLASSES)]
+        second, first = sorted(fused if vote == "distributions" else p[i].tolist())[-2:]
+        assert gains(gate)[i] == pytest.approx(1 - (first - second), abs=1e-6)
+        assert predicted[i] == fused.index(max(fused)) and sure[i] == pytest.approx(max(fused), abs=1e-6)
+
+
+def test_without_similar_neighbours_the_model_speaks_alone() -> None:
+    alone = NeighbourGraph(np.full((4, 2), -1, np.int32), np.full((4, 2), -1.0, np.float32), "exact", 1.0)
+    gate = AnnotationGate(GateConfig(classes=2, round_size=1), alone, np.ones(4, bool))
+    p = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [1.0, 0.0]], np.float32)
+    gate.update_predictions(p)
+    assert gains(gate) == pytest.approx([0.2, 1.0, 0.4, 0.0], abs=1e-6)
+    assert gate.predictions(np.arange(4))[1] == pytest.approx(p.max(axis=1), abs=1e-6)
+
+
+def test_pseudo_labels_are_sure_unlabelled_candidates() -> None:
+    for rule in ("margin", "compat"):
+        gate = make(rule)
+        with pytest.raises(InputError, match="before there are predictions"):
+            gate.pseudo_labels(0.9)
+        asked = gate.request_seed(10).row_ids
+        gate.submit(asked, truth(asked))
+        gate.update_predictions(guess(80, 4, 4.0))
+        rows, labels, probability = gate.pseudo_labels(0.6)
+        assert 0 < len(rows) < 70 and (probability >= 0.6).all() and not set(rows) & set(asked)
+        everything = gate.pseudo_labels(0.0)
+        assert len(everything[0]) == 70
+        assert np.array_equal(rows, everything[0][everything[2] >= 0.6])
+        if rule == "margin":
+            best, sure = gate.predictions(rows)
+            assert np.array_equal(best, labels) and sure == pytest.approx(probability, abs=1e-6)
+    with pytest.raises(InputError, match="0 to 1"):
+        gate.pseudo_labels(1.5)
+
+
+def test_distance_to_what_is_known_by_hand() -> None:
+    indices = np.array([[1, 2], [0, 2], [1, 0], [-1, -1]], np.int32)
+    similarities = np.array([[0.9, 0.4], [0.9, 0.6], [0.6, 0.4], [-1, -1]], np.float32)
+    graph = NeighbourGraph(indices, similarities, "exact", 1.0)
+    known = np.array([False, False, True, False])
+    assert nearest_known(graph, known, np.arange(4)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
+    assert nearest_known(graph, np.zeros(4, bool), np.arange(4)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
+    plain, far = make(), make(distance_weight=0.5)
+    for gate in (plain, far):
+        asked = gate.request_seed(10).row_ids
+        gate.submit(asked, truth(asked))
+        gate.update_predictions(guess(80, 4))
+    sure = np.isin(np.arange(80), asked) | (plain.state()[1]["confidence"] >= 0.9)
+    expected = gains(plain) + 0.5 * nearest_known(crowd(), sure, np.arange(80))
+    expected[asked] = 0
+    assert gains(far) == pytest.approx(expected, abs=1e-6)
+
+
+def test_balance_raises_the_gain_of_scarce_classes() -> None:
+    plain, balanced = make(), make(balance=1.0)
+    for gate in (plain, balanced):
+        asked = gate.request_seed(20).row_ids
+        gate.submit(asked, np.where(np.arange(20) < 15, 0, 1))
+        gate.update_predictions(guess(80, 4))
+    predicted = plain.predictions(np.arange(80))[0]
+    factor = np.array([5 / 15, 5 / 5, 5 / 1, 5 / 1])[predicted]  # classes without a label count as one
+    assert gains(balanced) == pytest.approx(gains(plain) * factor, rel=1e-5)
+
+
+def test_a_power_draws_in_proportion_and_anneals() -> None:
+    gate = make(power=2.0, last_power=10.0, round_size=5)
+    gate.update_predictions(guess(80, 4))
+    expected = draw_in_proportion(np.arange(80), gains(gate) ** 2, 5, row_noise(80, 0, 0))
+    first = gate.request().row_ids
+    assert np.array_equal(first, expected)
+    gate.submit(first, truth(first))
+    rest = np.setdiff1d(np.arange(80), first)
+    expected = draw_in_proportion(rest, gains(gate) ** np.float32(2.0 + 8.0 * 5 / 80), 5, row_noise(80, 0, 1))
+    assert np.array_equal(gate.request().row_ids, expected)
+
+
+def test_labels_unasked_and_corrected() -> None:
+    gate = make()
+    asked = gate.request_seed(6).row_ids
+    free = np.setdiff1d(np.arange(80), asked)[:3]
+    assert gate.volunteer(free, np.array([0, 1, 2])) == 3
+    assert gate.volunteer(free, np.array([0, 1, 2])) == 0
+    with pytest.raises(InputError, match="were not requested"):
+        gate.volunteer(asked[:1], np.array([0]))  # it is open: that is an answer
+    gate.submit(asked, truth(asked))
+    assert gate.labels()[2].tolist() == [-1] * 3 + [0] * 6 and gate.rounds == 1
+    assert gate.rounds_of(np.concatenate([free[:1], asked[:1]])).tolist() == [-1, 0]
+    gate.relabel(free[:1], np.array([3]))
+    assert gate.labels()[1][0] == 3 and gate.labelled_rows == 9
+    for rows, labels, message in ((np.array([79]), [0], "no label to replace"), (free[:1], [9], "outside")):
+        with pytest.raises(InputError, match=message):
+            gate.relabel(
+                np.setdiff1d(np.arange(80), gate.labels()[0])[:1] if message[0] == "n" else rows, np.array(labels)
+            )
+
+
 @RULES
 @given(seed=st.integers(0, 500))
 @settings(max_examples=20, deadline=None)
@@ -288,7 +407,7 @@ def test_a_long_chain_of_better_neighbours_is_followed() -> None:
 
 
 def test_margin_keeps_away_from_answers_that_predictions_have_not_seen() -> None:
-    gate, graph = make(round_size=6), crowd()
+    gate, graph = make(round_size=6, apart=0.9), crowd()
     p = guess(80, 5)
     gate.update_predictions(p)
     first = gate.request().row_ids
@@ -298,7 +417,7 @@ def test_margin_keeps_away_from_answers_that_predictions_have_not_seen() -> None
         greedy(np.setdiff1d(np.arange(80), first), gains(gate), 6, row_noise(80, 0, 1), graph, set(first.tolist()))
     )
     assert set(stale.tolist()) == own
-    fresh = make(round_size=6)
+    fresh = make(round_size=6, apart=0.9)
     fresh.update_predictions(p)
     fresh.submit(fresh.request().row_ids, truth(first))
     fresh.update_predictions(p)

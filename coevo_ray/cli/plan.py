@@ -1,4 +1,4 @@
-"""Commands that decide about rows: plan, gate."""
+"""The command plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coevo_ray.cli.options import JsonFlag, Out, PolicyOptions, PoolPath, TargetsPath, policy_options
+from coevo_ray.cli.options import JsonFlag, PolicyOptions, policy_options
 from coevo_ray.cli.plan_view import show_plan
 from coevo_ray.cli.show import show
 
@@ -56,11 +56,3 @@ def plan(
         show(result, as_json)
     else:
         show_plan(result)
-
-
-def gate(pool: PoolPath, targets: TargetsPath, out: Out, as_json: JsonFlag = False) -> None:
-    """Ask for labels until the gate stops by itself."""
-    from coevo_ray import commands
-
-    labels = commands.gate({}, pool, targets, out)
-    show({"labels_table": str(labels.location), **labels.manifest.summary}, as_json)

@@ -1,0 +1,164 @@
+"""One step of a gate at a time, as the commands below `gate` take it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from coevo_ray.annotators.answer_files import read_answer_file
+from coevo_ray.annotators.base import Answers, Collected, Desk, Questions
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.gate import take
+from coevo_ray.pipelines.gate_export import write_labels, write_pseudo_labels
+from coevo_ray.pipelines.gate_session import GateSession, Predictions
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+
+_BATCH_ROWS = 1 << 17
+
+
+def next_requests(gate: GateSession, predictions: str | None = None, out: str | None = None) -> dict[str, Any]:
+    """Rows to label now, sent to the annotator where it answers later, and written to a file where one is named.
+
+    Args:
+        gate: the gate.
+        predictions: Parquet file of a model of the user's own, see `read_predictions`.
+        out: a `.csv` or `.parquet` file.
+
+    Returns:
+        `round`, `requested`, `sent` (new to the annotator), `where`, `stopped_by`.
+
+    Raises:
+        InputError: predictions do not fit.
+        UsageError: the file's name ends otherwise.
+        StoppedError: the store, the cluster or the annotation tool failed; ask again.
+    """
+    if out is not None and not out.endswith((".csv", ".parquet")):
+        raise UsageError(f"requests to {out}", "name a .csv or .parquet file")
+    questions = gate.next(None if predictions is None else read_predictions(predictions, len(gate.classes)))
+    annotator, sent, where = gate.annotator(), 0, None
+    if isinstance(annotator, Desk) and len(questions.row_ids):
+        sent, where = annotator.send(questions), annotator.where
+    if out is not None:
+        place = Location.parse(out)
+        place.write_bytes(_request_file(gate, questions, out.endswith(".csv")))
+        where = str(place)
+    return {
+        "round": questions.round,
+        "requested": len(questions.row_ids),
+        "sent": sent,
+        "where": where,
+        "stopped_by": gate.status()["stopped_by"],
+    }
+
+
+def submit_answers(gate: GateSession, files: list[str] | None = None, annotator: str | None = None) -> dict[str, Any]:
+    """Takes answers from files, or else from the gate's annotator.
+
+    Args:
+        gate: the gate.
+        files: CSV or Parquet, see `read_answer_file`.
+        annotator: who gave the labels of records that do not say; None takes each file's name.
+
+    Returns:
+        `answers` (new ones), `labels`, `unasked`, `changed`: see `Taken`; `problems`: what could not be taken, and why.
+
+    Raises:
+        InputError: a file cannot be read at all.
+        StoppedError: the store or the annotation tool failed, or another process went ahead; submit them again.
+    """
+    if files:
+        answers: list[Answers] = []
+        problems: list[str] = []
+        for file in files:
+            read = read_answer_file(
+                Location.parse(file), gate.pool, len(gate.classes), gate.classes, annotator=annotator or ""
+            )
+            answers += read.answers
+            problems += read.problems
+        collected = Collected(tuple(answers), tuple(problems))
+    else:
+        collected = _from_annotator(gate)
+    submitted = take(gate, collected)
+    return {**submitted.taken._asdict(), "problems": list(submitted.problems)}
+
+
+def _from_annotator(gate: GateSession) -> Collected:
+    annotator = gate.annotator()
+    if isinstance(annotator, Desk):
+        return annotator.collect()
+    rows = gate.service.questions()["row_ids"]
+    return Collected((annotator.answer(rows),) if len(rows) else ())
+
+
+def export_labels(gate: GateSession, out: str | Location, pseudo_labels: float | None = None) -> RowTable:
+    """Writes the labels so far, and every answer; an earlier export of the same gate is replaced.
+
+    Args:
+        gate: the gate.
+        out: folder of kind `labels`.
+        pseudo_labels: also write the labels of rows that are so sure without one, to `pseudo_labels/` below.
+
+    Raises:
+        InputError: pseudo-labels before there are predictions.
+        UsageError: the folder holds something else.
+        StoppedError: the store refused.
+    """
+    place, status = Location.parse(out), gate.service.gate_status()
+    config = {"gate": gate.settings.content(), "classes": list(gate.classes)}
+    pseudo = None if pseudo_labels is None else gate.service.pseudo_labels(pseudo_labels)
+    write_labels(gate.service, place, config, gate.inputs, rounds=status["rounds"], stopped_by=status["stopped_by"])
+    if pseudo is not None:
+        write_pseudo_labels(place.child("pseudo_labels"), pseudo, {**config, "least": pseudo_labels}, gate.inputs)
+    return RowTable(place, "labels")
+
+
+def read_predictions(file: str, classes: int) -> list[Predictions]:
+    """A model's predictions from Parquet: `row_id`, and `probabilities`, a list of one number for each class.
+
+    Raises:
+        InputError: the file cannot be read, or has other columns or another number of classes.
+    """
+    place = Location.parse(file)
+    try:
+        table = pq.read_table(pa.BufferReader(place.read_bytes()))
+    except pa.ArrowException as error:
+        raise InputError(f"cannot read {place}: {error}", "give a Parquet file") from error
+    if missing := {"row_id", "probabilities"} - set(table.column_names):
+        raise InputError(f"{place} has columns {table.column_names}, not {sorted(missing)}", "write those columns")
+    column = table.column("probabilities").combine_chunks()
+    if not pa.types.is_list(column.type) and not pa.types.is_fixed_size_list(column.type):
+        raise InputError(f"probabilities of {place} are {column.type}", "write a list of numbers for each row")
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    if column.null_count or len(values) != len(column) * classes:
+        raise InputError(
+            f"{place}: {len(values)} probabilities for {len(column)} rows of {classes} classes",
+            f"write lists of {classes} numbers, without nulls",
+        )
+    return [(table.column("row_id").to_numpy().astype(np.int64), values.reshape(-1, classes))]
+
+
+def _request_file(gate: GateSession, questions: Questions, as_csv: bool) -> bytes:
+    """`row_id, key, gain, predicted, confidence, label`, the last one empty: what `gate submit --file` takes back."""
+    names, sink = gate.classes, pa.BufferOutputStream()
+    predicted = [names[label] if label >= 0 else None for label in questions.predicted.tolist()]
+    keys = gate.pool.read(questions.row_ids, ["key"]).column("key")
+    table = pa.table(
+        {
+            "row_id": questions.row_ids,
+            "key": keys,
+            "gain": questions.gains,
+            "predicted": pa.array(predicted, pa.string()),
+            "confidence": pa.array(questions.confidence, mask=np.isnan(questions.confidence)),
+            "label": pa.nulls(len(questions.row_ids), pa.string()),
+        }
+    )
+    if as_csv:
+        pacsv.write_csv(table, sink)
+    else:
+        pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())

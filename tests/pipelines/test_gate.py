@@ -1,0 +1,308 @@
+"""An open gate over many processes: each step alone, killed or repeated anywhere, with several annotators."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from coevo_ray.annotators.base import Answers, Collected, Questions
+from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.pipelines.gate import gate_rounds
+from coevo_ray.pipelines.gate_session import GateSession
+from coevo_ray.pipelines.gate_steps import export_labels, next_requests, read_predictions, submit_answers
+from coevo_ray.store.artifact import load_manifest
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+from tests.command_line import Command
+from tests.pipelines.gate_helpers import CLASSES, HELD, NAMES, REJECTED, ROWS, inputs, truth
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+SETTINGS: dict[str, Any] = {"classes": NAMES, "seed_fraction": 0.1, "round_fraction": 0.1, "relative_gain": 0.0}
+
+
+def opened(folder: Path, **settings: Any) -> GateSession:
+    pool, targets = inputs(folder)
+    return GateSession.open({**SETTINGS, **settings}, pool, targets, str(folder / "gate"))
+
+
+def again(gate: GateSession) -> GateSession:
+    """As another process would find it."""
+    return GateSession(gate.location)
+
+
+def answer(gate: GateSession, questions: Questions, annotator: str = "ann") -> None:
+    gate.submit(Answers(questions.row_ids, truth()[questions.row_ids], annotator))
+
+
+def test_rounds_one_process_each(tmp_path: Path) -> None:
+    gate, asked = opened(tmp_path), []
+    for round_ in range(3):
+        questions = again(gate).next()
+        assert np.array_equal(again(gate).next().row_ids, questions.row_ids)  # asked twice, the same rows
+        assert questions.round == round_ and len(questions.row_ids) == round(0.1 * gate.rows)
+        assert (questions.predicted == -1).all() == (round_ == 0)
+        asked.append(questions.row_ids)
+        half = len(questions.row_ids) // 2
+        rows = questions.row_ids
+        again(gate).submit(Answers(rows[:half], truth()[rows[:half]], "ann"))
+        assert np.array_equal(again(gate).next().row_ids, rows[half:])
+        again(gate).submit(Answers(rows[half:], truth()[rows[half:]], "bob"))
+    rows = np.concatenate(asked)
+    assert len(set(rows)) == len(rows) and not set(rows) & {*HELD, *REJECTED}
+    status = again(gate).status()
+    assert (status["labels"], status["rounds"], status["outstanding"]) == (len(rows), 3, 0)
+    assert status["annotators"] == ["ann", "bob"] and status["accuracy"] > 0.8
+    # One process that does everything asks for the same rows.
+    other = opened(tmp_path / "other")
+    with other.hosted():
+        for expected in asked:
+            questions = other.next()
+            assert np.array_equal(questions.row_ids, expected)
+            answer(other, questions)
+
+
+def test_the_loop_equals_the_steps(tmp_path: Path) -> None:
+    pool, targets = inputs(tmp_path)
+    labels = gate_rounds({**SETTINGS, "max_rounds": 3}, pool, targets, str(tmp_path / "loop"))
+    gate = opened(tmp_path, max_rounds=3)
+    with gate.hosted():
+        while len(rows := gate.next().row_ids):
+            gate.submit(Answers(rows, truth()[rows], "label_column"))
+    assert gate.status()["stopped_by"] == "max_rounds"
+    table = export_labels(gate, str(tmp_path / "labels"))
+    columns = ["row_id", "label", "annotator", "round", "votes", "annotators"]
+    assert table.scan(columns).equals(labels.scan(columns))
+    assert table.scan(columns).column("label").to_numpy().tolist() == truth()[table.row_ids()].tolist()
+    assert labels.manifest.summary["random_accuracy"] > 0.8 and len(labels.manifest.summary["curve"]) == 3
+
+
+class Slow:
+    """A desk whose people answer a part of what lies there each time that somebody looks."""
+
+    where = "a desk"
+
+    def __init__(self, per_look: int) -> None:
+        self.per_look, self.waiting, self.done = per_look, dict[int, int](), dict[int, int]()
+
+    def send(self, questions: Questions) -> int:
+        new = [row for row in questions.row_ids.tolist() if row not in self.waiting | self.done]
+        self.waiting |= {row: int(truth()[row]) for row in new}
+        return len(new)
+
+    def collect(self) -> Collected:
+        for row in sorted(self.waiting)[: self.per_look]:
+            self.done[row] = self.waiting.pop(row)
+        rows = np.array(sorted(self.done), dtype=np.int64)
+        labels = np.array([self.done[row] for row in rows.tolist()], dtype=np.int64)
+        return Collected((Answers(rows, labels, "cay"),), ("line 3: somebody wrote hello",))
+
+
+def test_a_run_waits_for_people_and_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pool, targets = inputs(tmp_path)
+    desk, stops = Slow(40), 0
+    while True:
+        try:
+            labels = gate_rounds({**SETTINGS, "max_rounds": 2}, pool, targets, str(tmp_path / "out"), desk)
+            break
+        except StoppedError as error:
+            stops += 1
+            assert "wait for labels at a desk" in error.cause
+    assert stops == 2  # 54 rows a round, 40 answers a look, which also bring what came before
+    assert len(labels) == labels.manifest.summary["labels"] == 2 * 54
+    assert "somebody wrote hello" in capfd.readouterr().err
+    assert desk.send(Questions(0, *(np.zeros(0, int),) * 4)) == 0
+
+
+def test_files_of_two_annotators(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    requests = tmp_path / "requests.csv"
+    told = next_requests(gate, out=str(requests))
+    assert told == {"round": 0, "requested": 54, "sent": 0, "where": str(requests), "stopped_by": None}
+    rows = [line["row_id"] for line in csv.DictReader(requests.open())]
+    labels = {row: NAMES[truth()[int(row)]] for row in rows}
+    other = {**labels, rows[0]: NAMES[(truth()[int(rows[0])] + 1) % CLASSES]}
+
+    def write(name: str, said: dict[str, str], *more: str) -> str:
+        lines = ["key,label", *(f"sample-{row},{label}" for row, label in said.items()), *more]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return str(tmp_path / name)
+
+    ann, bob = write("ann.csv", labels, "sample-1000,ant", "sample-0,ant"), write("bob.csv", other)
+    first = submit_answers(gate, [ann])
+    assert (first["answers"], first["labels"], first["changed"]) == (54, 54, 0)
+    assert ["sample-1000" in p or "held out" in p for p in first["problems"]] == [True, True]
+    assert submit_answers(again(gate), [ann])["answers"] == 0  # the same file changes nothing
+    assert submit_answers(gate, [bob]) == {"answers": 54, "labels": 0, "unasked": 0, "changed": 0, "problems": []}
+    assert gate.status()["disputed"] == 1
+    cay = submit_answers(gate, [bob], annotator="cay")
+    assert (cay["answers"], cay["changed"]) == (54, 1)  # two of three say so now
+    table = export_labels(gate, str(tmp_path / "labels"))
+    label = dict(zip(table.row_ids().tolist(), table.scan(["label"]).column("label").to_pylist(), strict=True))
+    assert NAMES[label[int(rows[0])]] == other[rows[0]]
+    (answers,) = (tmp_path / "labels").glob("answers-*.parquet")
+    said = pq.read_table(answers)
+    assert said.num_rows == 3 * 54
+    assert {r["annotator"]: NAMES[r["label"]] for r in said.to_pylist() if str(r["row_id"]) == rows[0]} == {
+        "ann": labels[rows[0]],
+        "bob": other[rows[0]],
+        "cay": other[rows[0]],
+    }
+
+
+def test_an_export_is_replaced_by_a_later_one(tmp_path: Path) -> None:
+    gate, out = opened(tmp_path), str(tmp_path / "labels")
+    with pytest.raises(InputError, match="before there are predictions"):
+        export_labels(gate, out, 0.9)
+    assert len(export_labels(gate, out)) == 0
+    answer(gate, gate.next())
+    assert len(export_labels(gate, out)) == 54
+    answer(gate, gate.next())
+    table = export_labels(gate, out, pseudo_labels=0.8)
+    assert len(table) == 108 and sorted(p.name for p in (tmp_path / "labels").glob("labels-*")) == [
+        "labels-0000000108.parquet"
+    ]
+    place = Location.parse(out).child("pseudo_labels")
+    pseudo = RowTable(place, "pseudo_labels").scan(["row_id", "label", "confidence"])
+    rows = pseudo.column("row_id").to_numpy()
+    assert len(rows) and not set(rows) & set(table.row_ids()) and not set(rows) & {*HELD, *REJECTED}
+    assert pseudo.column("confidence").to_numpy().min() >= 0.8
+    assert (pseudo.column("label").to_numpy() == truth()[rows]).mean() > 0.9
+    assert pseudo.schema.field("confidence").type == pa.float32()
+    assert load_manifest(place).summary["rows"] == len(rows)
+    other = opened(tmp_path / "other", seed=1)
+    with pytest.raises(UsageError, match="something else"):
+        export_labels(other, out)
+
+
+def test_a_pool_without_labels_needs_only_the_names_of_its_classes(tmp_path: Path) -> None:
+    pool, targets = inputs(tmp_path, labelled=False)
+    with pytest.raises(InputError, match="gate needs two or more"):
+        GateSession.open({}, pool, targets, str(tmp_path / "gate"))
+    gate = GateSession.open({**SETTINGS, "max_rounds": 2}, pool, targets, str(tmp_path / "gate"))
+    with gate.hosted():
+        while len((questions := gate.next()).row_ids):
+            answer(gate, questions)
+    assert gate.status()["accuracy"] is None
+    assert len(export_labels(gate, str(tmp_path / "labels"))) == 108
+
+    class All:
+        def answer(self, row_ids: Any) -> Answers:
+            return Answers(row_ids, truth()[row_ids], "ann")
+
+    labels = gate_rounds({**SETTINGS, "max_rounds": 2}, pool, targets, str(tmp_path / "loop"), All())
+    assert labels.manifest.summary["full_accuracy"] is None
+    assert labels.manifest.summary["random_curve"] == [[54, None], [108, None]]
+
+
+def test_predictions_of_the_users_own_model(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    rows = np.setdiff1d(np.arange(ROWS), [*HELD, *REJECTED])
+    random = np.random.default_rng(1)
+    probabilities = random.dirichlet(np.ones(CLASSES), size=len(rows))
+
+    def write(**columns: Any) -> str:
+        table = pa.table({"row_id": rows, "probabilities": probabilities.tolist(), **columns})
+        pq.write_table(table, tmp_path / "predictions.parquet")
+        return str(tmp_path / "predictions.parquet")
+
+    answer(gate, gate.next())
+    told = next_requests(gate, predictions=write())
+    assert (told["round"], told["requested"]) == (1, 54)
+    assert gate.service.gate_status()["learned_answers"] is None  # nothing of ours was fitted
+    refused = {
+        "without nulls": {"probabilities": [p[:-1] for p in probabilities.tolist()]},
+        "no distribution": {"probabilities": (2 * probabilities).tolist()},
+        "are double": {"probabilities": probabilities[:, 0]},
+        "are not the gate's": {"row_id": rows + ROWS},
+        "have no prediction": {"row_id": np.r_[rows[1], rows[1:]]},
+    }
+    for message, columns in refused.items():
+        with pytest.raises(InputError, match=message):
+            gate.next(read_predictions(write(**columns), CLASSES))
+    with pytest.raises(InputError, match="has columns"):
+        read_predictions(str(next((tmp_path / "pool").glob("*.parquet"))), CLASSES)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    questions = gate.next()
+    with pytest.raises(InputError, match=r"outside 0\.\.3"):
+        gate.submit(Answers(questions.row_ids[:1], np.array([CLASSES]), "ann"))
+    with pytest.raises(UsageError, match="without an annotator"):
+        gate.submit(Answers(questions.row_ids[:1], np.array([0]), ""))
+    pool, targets = inputs(tmp_path)
+    place = str(tmp_path / "gate")
+    with pytest.raises(UsageError, match="classes"):  # another label set
+        GateSession.open({**SETTINGS, "classes": ("ant", "bee")} | {"classes": (*NAMES, "eel")}, pool, targets, place)
+    with pytest.raises(InputError, match="name all of them"):
+        GateSession.open({**SETTINGS, "classes": ("ant", "bee")}, pool, targets, str(tmp_path / "few"))
+    with pytest.raises(InputError, match="no gate was opened"):
+        GateSession(Location.parse(str(tmp_path / "nowhere")))
+    inputs(tmp_path, seed=1)  # other features at the same place
+    with pytest.raises(InputError, match="is of other data"):
+        again(gate)
+    assert json.loads((tmp_path / "gate" / "gate.json").read_text())["classes"] == list(NAMES)
+
+
+def test_a_gate_that_is_behind_another_process_stops(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    questions = gate.next()
+    behind = again(gate)
+    assert behind.status()["outstanding"] == 54
+    answer(gate, questions)
+    with pytest.raises(StoppedError, match="another process"):
+        answer(behind, questions, "bob")
+    answer(again(gate), questions, "bob")
+    assert again(gate).status()["answers"] == 108
+
+
+def test_every_row_may_be_labelled(tmp_path: Path) -> None:
+    gate = opened(tmp_path, seed_fraction=1.0)
+    answer(gate, gate.next())
+    assert len(gate.next().row_ids) == 0 and gate.status()["stopped_by"] == "exhausted"
+
+
+def test_a_class_that_nobody_saw_yet_is_no_obstacle(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    with gate.hosted():
+        for _ in range(3):
+            rows = gate.next().row_ids
+            gate.submit(Answers(rows, np.full(len(rows), 2), "ann"))
+    assert gate.status()["labels"] == 3 * 54 and gate.pool.classes == CLASSES
+
+
+def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
+    inputs(tmp_path)
+    places = ("--pool", str(tmp_path / "pool"), "--targets", str(tmp_path / "targets"))
+    gate = ("--gate", str(tmp_path / "gate"))
+    result = coevo_ray("gate", "open", *places, "--out", gate[1], "--classes", ",".join(NAMES), "--max-rounds", "2")
+    assert result.returncode == 0, result.stderr
+    for round_ in range(2):
+        told = coevo_ray("gate", "next", *gate, "--json")
+        assert json.loads(told.stdout)["round"] == round_
+        taken = coevo_ray("gate", "submit", *gate, "--json")  # the label column answers
+        assert json.loads(taken.stdout)["labels"] == json.loads(told.stdout)["requested"]
+    status = json.loads(coevo_ray("gate", "status", *gate, "--json").stdout)
+    assert status["stopped_by"] == "max_rounds" and status["classes"] == list(NAMES)
+    result = coevo_ray("gate", "export", *gate, "--out", str(tmp_path / "labels"), "--pseudo-labels", "0.9", "--json")
+    assert json.loads(result.stdout)["labels"] == status["labels"]
+    (tmp_path / "ann.csv").write_text("row_id,label\n1,ant\n2,elephant\n")
+    result = coevo_ray("gate", "submit", *gate, "--file", str(tmp_path / "ann.csv"), "--json")
+    assert result.returncode == 3 and json.loads(result.stdout)["answers"] == 1
+    assert "line 3" in result.stderr
+    for arguments, message in (
+        (("gate", "open", *places, "--out", gate[1], "--classes", "a,b,c,d"), "classes"),
+        (("gate", "--out", "x", "status", *gate), "put the options behind it"),
+        (("gate", "--out", "x"), "without --pool, --targets"),
+        (("gate", "next", *gate, "--out", "requests.txt"), "name a .csv or .parquet"),
+        (("gate", "open", *places, "--out", gate[1], "--url", "http://x"), "without an annotator"),
+    ):
+        result = coevo_ray(*arguments)
+        assert result.returncode == 2 and message in result.stderr, result.stderr
