@@ -1,0 +1,300 @@
+"""Questions as tasks of a Label Studio project, and its annotations as answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+
+from coevo_ray.annotators.base import Answers, Collected, Questions
+from coevo_ray.annotators.label_set import LabelSet
+from coevo_ray.annotators.label_studio_connection import Connection
+from coevo_ray.annotators.label_studio_tasks import (
+    Given,
+    classes_of,
+    labelling_config,
+    labels_given,
+    make_task,
+    person_of,
+    row_of,
+)
+from coevo_ray.annotators.sample_files import data_uri
+from coevo_ray.config.annotators import image_template
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.pool.pool import Pool
+
+MARK = "[coevo-ray]"
+_DESCRIPTION = (
+    f"{MARK} Rows whose labels are worth most. The project is found again by its title and this mark: leave both."
+)
+# A request to the server: it takes 200 MB, but others wait while it works.
+_CHUNK_ROWS, _CHUNK_BYTES = 100, 16 << 20
+_PAGE = 100
+
+
+class LabelStudio:
+    """Puts questions into a Label Studio project and takes its annotations.
+
+    Args:
+        url: of the server.
+        project: title of the project, made when it is not there; 3 to 50 characters.
+        pool: whose rows are asked about.
+        class_names: names of the classes; without them labels are indices.
+        url_template: where people's browsers find the image of a row, with {row_id} or {key}; None puts the images into
+            the tasks.
+        classes: number of classes, where not all have names; None takes the pool's or the names'.
+        connection: another one than the usual.
+
+    Raises:
+        InputError: no classes are known, or their names cannot be told apart.
+        UsageError: the SDK or the token is missing, or the template has neither {row_id} nor {key}.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        project: str,
+        pool: Pool,
+        class_names: Sequence[str] = (),
+        url_template: str | None = None,
+        classes: int | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        self.title, self.pool, self.url_template = project, pool, url_template
+        self.label_set = LabelSet(classes or max(pool.classes, len(class_names)), class_names)
+        if url_template is not None:
+            _check_template(url_template)
+        self._connection = connection or Connection(url)
+        self._project: int | None = None
+        self._rows: dict[int, int | None] = {}  # task -> row_id; None for tasks of others
+
+    @property
+    def where(self) -> str:
+        """The page of the project, or of the server before it is known."""
+        return self._connection.url + (f"/projects/{self._project}" if self._project else "")
+
+    def send(self, questions: Questions) -> int:
+        """Makes tasks of the rows that have none yet, in chunks, with the model's predictions.
+
+        What is there is looked up by row_id, so an interrupted call is finished by the next.
+
+        Returns:
+            Rows that were new.
+
+        Raises:
+            InputError: a project with this title is not ours or has other classes, or the server refused the tasks.
+            UsageError: the token was refused.
+            StoppedError: the server is out of reach; send them again.
+        """
+        self._find(make=True)
+        there = self._rows_there()
+        new = np.flatnonzero(~np.isin(questions.row_ids, np.fromiter(there, dtype=np.int64, count=len(there))))
+        for chunk in self._chunks(questions, new):
+            self._push(chunk)
+        return len(new)
+
+    def collect(self) -> Collected:
+        """What everybody chose so far; of one person's annotations of a row the latest counts, a skip being none.
+
+        Raises:
+            InputError: a project with this title is not ours or has other classes.
+            UsageError: the token was refused.
+            StoppedError: the server is out of reach.
+        """
+        if self._find(make=False) is None:
+            return Collected(())
+        users = _Users(self._connection)
+        annotated = {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
+        given = labels_given(self._tasks(extra=(annotated,)), lambda by: person_of(by, users.emails))
+        return self._judged(list(given))
+
+    def _judged(self, given: list[Given]) -> Collected:
+        """The latest of each person and row, where it is a class and the row is ours."""
+        latest: dict[tuple[str, int], Given] = {}
+        for item in sorted(given, key=lambda item: item.order):
+            latest[item.annotator, item.row_id] = item
+        taken = [item for _, item in sorted(latest.items()) if item.choice is not None]
+        keys = self._keys(sorted({item.row_id for item in taken if item.row_id < len(self.pool)}))
+        labels = self.label_set.read(pa.array([item.choice for item in taken], pa.string())).tolist()
+        problems, answers = [], dict[str, list[tuple[int, int]]]()
+        for item, label in zip(taken, labels, strict=True):
+            place = f"{self.where}/data?task={item.task}"
+            if keys.get(item.row_id) != item.key:
+                problems.append(f"{place}: row {item.row_id} of this pool is not {item.key!r}: delete the task")
+            elif label < 0:
+                problems.append(
+                    f"{place}: {item.choice!r} by {item.annotator} is none of {self.label_set}: choose one of them"
+                )
+            else:
+                answers.setdefault(item.annotator, []).append((item.row_id, label))
+        columns = {who: np.array(rows, dtype=np.int64).T for who, rows in answers.items()}
+        return Collected(tuple(Answers(ids, labels, who) for who, (ids, labels) in columns.items()), tuple(problems))
+
+    def _keys(self, row_ids: list[int]) -> Mapping[int, str]:
+        table = self.pool.read(np.array(row_ids, dtype=np.int64), ["key"])
+        return dict(zip(row_ids, table.column("key").to_pylist(), strict=True))
+
+    # -- the project ---------------------------------------------------------------------------------------------
+
+    def _find(self, make: bool) -> int | None:
+        """The project's number; of several the first, should two processes have made it at a time."""
+        if self._project is None:
+            found: list[Any] = self._connection.call(lambda c: list(c.projects.list(title=self.title)))
+            found = [project for project in found if project.title == self.title]  # the server looks for parts of it
+            ours = sorted((p for p in found if MARK in (p.description or "")), key=lambda p: int(p.id or 0))
+            if found and not ours:
+                raise InputError(
+                    f"Label Studio at {self._connection.url} has a project {self.title!r} that coevo-ray did not make",
+                    "choose another project title for the annotator",
+                )
+            if ours:
+                self._check_classes(str(ours[0].label_config or ""))
+                self._project = int(ours[0].id or 0)
+            elif make:
+                self._make()
+        return self._project
+
+    def _make(self) -> None:
+        config = labelling_config(self.label_set, self.pool.modality)
+        made = self._connection.call(
+            lambda c: c.projects.create(
+                title=self.title, description=_DESCRIPTION, label_config=config, show_collab_predictions=True
+            ),
+            attempts=1,  # tried again it might be made twice
+        )
+        self._project = int(made.id or 0)
+
+    def _check_classes(self, config: str) -> None:
+        have, need = classes_of(config), self.label_set.all_shown()
+        if have is None or set(have) != set(need):
+            have_text = "no choices named label" if have is None else f"classes {sorted(have)[:12]}"
+            raise InputError(
+                f"the project {self.title!r} at {self._connection.url} has {have_text}, need {sorted(need)[:12]}",
+                "give the project these classes, or choose another project title",
+            )
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    def _tasks(self, after: int = 0, extra: tuple[dict[str, Any], ...] = ()) -> Iterator[Any]:
+        """Tasks in order of their numbers. Pages begin after a task, so that deleting others skips none."""
+        while True:
+            last = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": after}
+            filters = {"conjunction": "and", "items": [last, *extra]}
+            query = json.dumps({"filters": filters, "ordering": ["tasks:id"]})
+            fields = "all" if extra else "task_only"
+            page = self._connection.call(
+                lambda c, query=query, fields=fields: (
+                    c.tasks.list(  # type: ignore[misc]
+                        project=self._project, query=query, fields=fields, page_size=_PAGE, resolve_uri=False
+                    ).items
+                )
+            )
+            yield from page or ()
+            if not page:
+                return
+            after = max(int(task.id) for task in page)
+
+    def _rows_there(self) -> set[int]:
+        """row_ids that have a task. Only new tasks are read, unless some have been deleted meanwhile."""
+        self._read_tasks(max(self._rows, default=0))
+        if self._connection.call(lambda c: c.projects.get(int(self._project or 0)).task_number) != len(self._rows):
+            self._rows.clear()
+            self._read_tasks(0)
+        return {row for row in self._rows.values() if row is not None}
+
+    def _read_tasks(self, after: int) -> None:
+        for task in self._tasks(after):
+            row = row_of(task)
+            self._rows[int(task.id)] = None if row is None else row[0]
+
+    def _chunks(self, questions: Questions, places: Int64Array) -> Iterator[list[dict[str, Any]]]:
+        chunk: list[dict[str, Any]] = []
+        size = 0
+        for start in range(0, len(places), _CHUNK_ROWS):
+            for task, length in self._make_tasks(questions, places[start : start + _CHUNK_ROWS]):
+                if chunk and (len(chunk) == _CHUNK_ROWS or size + length > _CHUNK_BYTES):
+                    yield chunk
+                    chunk, size = [], 0
+                chunk.append(task)
+                size += length
+        if chunk:
+            yield chunk
+
+    def _make_tasks(self, questions: Questions, places: Int64Array) -> Iterator[tuple[dict[str, Any], int]]:
+        """Tasks, each with the length of its sample."""
+        row_ids, name = questions.row_ids[places], self.pool.modality
+        read = name == "text" or self.url_template is None
+        table = self.pool.read(row_ids, ["key", *([name] if read else [])])
+        samples = table.column(name).to_pylist() if read else [None] * len(row_ids)
+        for place, row_id, key, sample in zip(
+            places.tolist(), row_ids.tolist(), table.column("key").to_pylist(), samples, strict=True
+        ):
+            value = self._shown_sample(row_id, key, sample)
+            predicted = self.label_set.shown(int(questions.predicted[place]))
+            gain, confidence = float(questions.gains[place]), float(questions.confidence[place])
+            yield make_task(row_id, key, {name: value}, questions.round, gain, predicted, confidence), len(value)
+
+    def _shown_sample(self, row_id: int, key: str, sample: bytes | str | None) -> str:
+        if isinstance(sample, str):
+            return sample
+        if sample is not None:
+            return data_uri(sample)
+        return str(self.url_template).format(row_id=row_id, key=quote(key))
+
+    def _push(self, chunk: list[dict[str, Any]]) -> None:
+        """Makes tasks. Where it is not known whether the server has them, that is looked up before the next try."""
+        left = chunk
+        for attempt in range(1, self._connection.attempts + 1):
+            try:
+                made = self._connection.call(
+                    lambda c, left=left: c.projects.import_tasks(  # type: ignore[misc]
+                        int(self._project or 0), request=left, return_task_ids=True
+                    ),
+                    attempts=1,
+                )
+                if made.task_ids and len(made.task_ids) == len(left):
+                    self._rows.update(zip(made.task_ids, (task["data"]["row_id"] for task in left), strict=True))
+                    return
+            except StoppedError:
+                if attempt == self._connection.attempts:
+                    raise
+            # Servers that import later, and calls whose answer was lost.
+            self._connection.pause(attempt)
+            there = self._rows_there()
+            left = [task for task in left if task["data"]["row_id"] not in there]
+            if not left:
+                return
+        raise StoppedError(
+            f"Label Studio at {self._connection.url} took {len(left)} tasks and does not show them",
+            "look into the server's log, then run the same command again: what it has is kept",
+        )
+
+
+class _Users:
+    """E-mail addresses of the server's users, looked up once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._emails: dict[int, str] | None = None
+
+    def emails(self) -> Mapping[int, str]:
+        """id -> address; empty where the token's user may not see others."""
+        if self._emails is None:
+            try:
+                users = self._connection.call(lambda c: list(c.users.list()))
+            except UsageError:  # then people are numbered
+                users = []
+            self._emails = {int(user.id): str(user.email) for user in users if user.id and user.email}
+        return self._emails
+
+
+def _check_template(template: str) -> None:
+    try:
+        image_template(template)
+    except ValueError as error:
+        raise UsageError(f"url_template {error}", "such as https://images.example.org/{key}") from error

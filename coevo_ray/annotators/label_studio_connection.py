@@ -1,0 +1,152 @@
+"""A connection to a Label Studio server: its token, what is tried again, and errors that say what to do.
+
+The token comes from the environment and stays in the SDK's client: errors of the SDK are never shown as they are, since
+they carry headers with session cookies.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from coevo_ray.errors import CoevoError, InputError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from label_studio_sdk.client import LabelStudio as Client
+
+TOKEN = "LABEL_STUDIO_API_KEY"
+_Result = TypeVar("_Result")
+_TRY_LATER = (408, 409, 425, 429)
+_LONGEST_DETAIL = 300
+
+
+class Connection:
+    """Calls a server through the official SDK.
+
+    Args:
+        url: of the server.
+        attempts: how often a call is made before the server counts as out of reach.
+        pause_s: seconds before the second attempt; each further pause is twice as long.
+        timeout_s: seconds that the server may take for one answer.
+
+    Raises:
+        UsageError: the SDK is not installed, or there is no token.
+    """
+
+    def __init__(self, url: str, attempts: int = 4, pause_s: float = 1.0, timeout_s: float = 120.0) -> None:
+        self.url, self.attempts, self.pause_s, self.timeout_s = url.rstrip("/"), attempts, pause_s, timeout_s
+        self._client: Client | None = None
+        _sdk()
+        _token()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_client": None}  # the token does not travel
+
+    def call(self, function: Callable[[Client], _Result], attempts: int | None = None) -> _Result:
+        """Calls the server, again where it may help.
+
+        Args:
+            function: what to do with the SDK's client; it must be harmless when it is done twice.
+            attempts: None for the connection's own number.
+
+        Raises:
+            UsageError: the token was refused.
+            InputError: the server refused what was asked, or is no Label Studio.
+            StoppedError: the server is out of reach or fails.
+        """
+        attempts = attempts or self.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._once(function)
+            except StoppedError:
+                if attempt == attempts:
+                    raise
+            self.pause(attempt)
+        raise AssertionError("unreachable")
+
+    def pause(self, attempt: int) -> None:
+        """Waits after an attempt that failed; the first is 1."""
+        time.sleep(self.pause_s * 2 ** (attempt - 1))
+
+    def _once(self, function: Callable[[Client], _Result]) -> _Result:
+        import httpx
+        from label_studio_sdk.core.api_error import ApiError
+
+        try:
+            return function(self._open())
+        except httpx.HTTPError as error:
+            # Not chained: a request that failed has the token in its headers.
+            raise StoppedError(
+                f"Label Studio at {self.url} is out of reach: {type(error).__name__} {_clean(error)}",
+                "start the server or mend the url, then run the same command again: what it has is kept",
+            ) from None
+        except ApiError as error:
+            raise self._refused(error.status_code or 0, error.body) from None
+        except ValueError:
+            raise self._no_label_studio() from None
+
+    def _open(self) -> Client:
+        if self._client is None:
+            self._client = _sdk()(
+                base_url=self.url, api_key=_token(), timeout=self.timeout_s, max_retries=0, follow_redirects=True
+            )
+        return self._client
+
+    def _refused(self, status: int, body: Any) -> CoevoError:
+        detail = _clean(_detail(body))
+        if status in (401, 403):
+            return UsageError(
+                f"Label Studio at {self.url} refuses the token in {TOKEN} ({status}): {detail}",
+                "give a token of a user who may edit the project, from the page Account & Settings; legacy tokens may "
+                "have to be enabled for the organisation",
+            )
+        if status in _TRY_LATER or status >= 500:
+            return StoppedError(
+                f"Label Studio at {self.url} fails ({status}): {detail}",
+                "look into the server's log, then run the same command again: what it has is kept",
+            )
+        if status < 400:
+            return self._no_label_studio()
+        return InputError(
+            f"Label Studio at {self.url} refuses what it is asked ({status}): {detail}", "check the url and the project"
+        )
+
+    def _no_label_studio(self) -> InputError:
+        return InputError(
+            f"{self.url} answers, but not as Label Studio does", "give the address of the server, without a page"
+        )
+
+
+def _sdk() -> type[Client]:
+    try:
+        from label_studio_sdk.client import LabelStudio as Client
+    except ImportError as error:
+        raise UsageError(
+            "the label_studio annotator needs the package label-studio-sdk", "pip install 'coevo-ray[labelstudio]'"
+        ) from error
+    return Client
+
+
+def _token() -> str:
+    token = os.environ.get(TOKEN, "").strip()
+    if not token:
+        raise UsageError(
+            f"there is no token for Label Studio: {TOKEN} is not set",
+            f"copy an access token from the server's page Account & Settings and export {TOKEN}=...",
+        )
+    return token
+
+
+def _detail(body: Any) -> str:
+    if isinstance(body, dict):
+        parts = [body.get("detail"), body.get("validation_errors")]
+        return ": ".join(str(part) for part in parts if part) or "no reason given"
+    return "no reason given" if body is None else str(body)
+
+
+def _clean(text: object) -> str:
+    """One short line without the token, should a server repeat it."""
+    plain = " ".join(str(text).split()).replace(os.environ.get(TOKEN, "").strip() or "\0", "***")
+    return plain[:_LONGEST_DETAIL]
