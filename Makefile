@@ -1,13 +1,16 @@
 # make demo   the whole loop on real data (needs Python >= 3.10 and nothing else)
-# make test   lint, types, layers, tests
+# make test   lint, types, layers, tests (a Label Studio server among them)
 # make bench  quick benchmarks
 # make clean  removes what these made
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The server that the annotator is tested against; its pins are not ours.
+SERVER := .venv-labelstudio
+SERVER_PINS := tests/annotators/label_studio_requirements.txt
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench clean $(SERVER)
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
@@ -24,6 +27,13 @@ $(VENV)/bench: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps dictionary-learning
 	touch $@
 
+$(SERVER)/ready: $(SERVER_PINS)
+	test -x $(SERVER)/bin/python || $(PYTHON) -m venv $(SERVER)
+	$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(SERVER_PINS)
+	touch $@
+
+$(SERVER): $(SERVER)/ready
+
 demo: $(VENV)/demo
 	$(BIN)/coevo-ray demo
 
@@ -33,8 +43,9 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu' $(PYTEST_ARGS)
+test: lint $(SERVER)/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not labelstudio' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m labelstudio tests/annotators
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.ingest --json --quick
@@ -46,4 +57,4 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.policies --json --quick
 
 clean:
-	rm -rf $(VENV) coevo-demo runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SERVER) coevo-demo runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

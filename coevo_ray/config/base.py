@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from coevo_ray.errors import UsageError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_PASSWORD = re.compile(r"//[^/\s]*@")
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -61,7 +63,8 @@ def _plain(error: Any) -> str:
     if error["type"] == "missing":
         return f"{place} is missing"
     have = error.get("input")
-    shown = f" (have {have!r})" if isinstance(have, str | int | float | bool) else ""
+    # What stands before the host of an address may be a password.
+    shown = f" (have {_PASSWORD.sub('//***@', repr(have))})" if isinstance(have, str | int | float | bool) else ""
     return f"{place}: {error['msg'].removeprefix('Value error, ')}{shown}"
 
 
