@@ -171,6 +171,12 @@ def test_keys_that_need_quotes_or_have_spaces(pool: Pool, tmp_path: Path) -> Non
     assert (as_dicts(collected), collected.problems) == ({"anna": {3: 0, 4: 1, 5: 2, 6: 0, 7: 1}}, ())
 
 
+def test_keys_that_differ_in_spaces_alone(tmp_path: Path) -> None:
+    spaced = make_pool(tmp_path / "pool", ["k", " k", "m"], files=1)
+    collected = read(spaced, tmp_path, "key,label\nk,0\n k,1\n m,2\n")
+    assert (as_dicts(collected), collected.problems) == ({"anna": {0: 0, 1: 1, 2: 2}}, ())
+
+
 def test_texts_longer_than_a_block_and_broken_quotes(pool: Pool, tmp_path: Path) -> None:
     long = "x" * 3_000_000
     collected = read(pool, tmp_path, f'row_id,text,label\n0,"{long}\n",dog\n1,5" disk,wolf\n')

@@ -96,6 +96,7 @@ def example_tasks() -> list[dict[str, Any]]:
             "data": {"row_id": 3, "key": key(3)},
             "annotations": [annotation(9, 8, "wolf", "2026-01-01T00:00:03Z")],
         },
+        {"id": 8, "data": {"row_id": 4, "key": "y"}, "annotations": [annotation(10, 8, "cat", "2026-01-01T00:00:03Z")]},
     ]
 
 
@@ -112,6 +113,7 @@ def test_labels_of_tasks_in_any_form(tmp_path: Path, through_the_sdk: bool) -> N
     assert as_dicts(collected) == {"eva@x.org": {0: 1}, "user 8": {0: 0}}
     assert [p.split(": ", 1)[1] for p in collected.problems] == [
         "'wolf' by user 8 is none of cat, dog, bird: choose one of them",
+        "row 4 of this pool is not 'y': delete the task",
         "row 99 of this pool is not 'x': delete the task",
     ]
 
