@@ -14,13 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from coevo_ray.core.best import Best
 from coevo_ray.core.cells import Cells, Int32Array, Int64Array
 from coevo_ray.core.unit_rows import Float32Array, UnitRows
 
 # Candidates beyond k: products of two devices or block shapes differ in the last bits, and so may their order.
 SPARE = 4
-_MOST_BLOCK, _LEAST_BLOCK, _BLOCKS = 2048, 64, 64
-_TILE = {"cpu": 4096, "cuda": 1 << 17}  # columns compared at a time
+# Rows of a block: the more, the more of them look at the same cells; but all threads want some.
+_MOST_BLOCK, _LEAST_BLOCK, _BLOCKS = 16_384, 64, 32
+# Queries and rows compared at a time: products of 16 MiB, and 4 GiB on a GPU.
+_TILE = {"cpu": (1024, 4096), "cuda": (_MOST_BLOCK, 1 << 16)}
 _SCORED = 1 << 24  # values of pairs gathered at a time: 64 MiB
 
 
@@ -61,38 +64,29 @@ class Searched:
     def _candidates(self, queries: Float32Array, wanted: int) -> Int64Array:
         """Places in `rows` of the nearest, int64[q, wanted], -1 where there are fewer; in no promised order."""
         block = as_tensor(queries, self.device)
+        best = Best(len(queries), wanted, self.device)
+        everybody = torch.arange(len(queries), device=self.device)
         if self.cells.count == 1:
-            values, places = self._best(block, 0, len(self.rows), wanted)
-            return _places(values, places)
-        likeness = block @ as_tensor(self.cells.centroids, self.device).T
-        probed = likeness.topk(min(self.probes, self.cells.count), dim=1).indices
-        values = torch.full((len(queries), probed.shape[1], wanted), -torch.inf, device=self.device)
-        places = torch.full(values.shape, -1, dtype=torch.int64, device=self.device)
-        for cell, rows, slot in _by_cell(probed):
-            low, high = int(self.cells.starts[cell]), int(self.cells.starts[cell + 1])
-            if low == high:
-                continue
-            best, place = self._best(block[rows], low, high, wanted)
-            values[rows, slot, : best.shape[1]], places[rows, slot, : best.shape[1]] = best, place
-        values, places = values.flatten(1), places.flatten(1)
-        return _places(*_pick(values, places, self.cells.order, wanted))
+            self._compare(best, block, everybody, 0)
+        else:
+            likeness = block @ as_tensor(self.cells.centroids, self.device).T
+            probed = likeness.topk(min(self.probes, self.cells.count), dim=1).indices
+            # The nearest cells first: then little of the others is better than what is there.
+            for slots in (slice(0, 1), slice(1, 4), slice(4, None)):
+                for cell, rows in _by_cell(probed[:, slots]):
+                    self._compare(best, block[rows], rows, cell)
+                best.settle()
+        best.settle()
+        return best.places.cpu().numpy()  # type: ignore[no-any-return]
 
-    def _best(self, queries: torch.Tensor, low: int, high: int, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The nearest of the places low..high-1, the lowest of those that are as near."""
-        tile = _TILE[self.device.type]
-        values = queries.new_empty((len(queries), 0))
-        places = torch.empty((len(queries), 0), dtype=torch.int64, device=self.device)
-        for start in range(low, high, tile):
-            columns = as_tensor(self.rows.read(slice(start, min(high, start + tile))), self.device)
-            new, place = top(queries @ columns.T, wanted)
-            if high - low <= tile:
-                return new, place + start
-            # What ties stands in the order of places, as `top` wants it: former tiles first.
-            new, place = _in_order(new, place + start)
-            values, picked = top(torch.cat([values, new], dim=1), wanted)
-            places = torch.cat([places, place], dim=1).gather(1, picked)
-            values, places = _in_order(values, places)
-        return values, places
+    def _compare(self, best: Best, queries: torch.Tensor, rows: torch.Tensor, cell: int) -> None:
+        """Offers all rows of a cell to some of the queries."""
+        low, high = int(self.cells.starts[cell]), int(self.cells.starts[cell + 1])
+        height, width = _TILE[self.device.type]
+        for start in range(low, high, width):
+            columns = as_tensor(self.rows.read(slice(start, min(high, start + width))), self.device).T
+            for part in range(0, len(rows), height):
+                best.offer(rows[part : part + height], queries[part : part + height] @ columns, start)
 
     def _scored(self, queries: Float32Array, places: Int64Array, k: int) -> tuple[Int32Array, Float32Array]:
         found = np.where(places >= 0, self.cells.order[places], -1).astype(np.int32)
@@ -179,30 +173,6 @@ def without_self(indices: Int32Array, similarities: Float32Array, own: Int32Arra
     return indices[~is_self].reshape(shape), similarities[~is_self].reshape(shape)
 
 
-def top(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest of each row and their columns, in no promised order.
-
-    torch.topk leaves open which of equal values it takes; here the lowest columns are taken.
-    """
-    values, columns = products.topk(min(k + 1, products.shape[1]), dim=1)
-    if values.shape[1] <= k:
-        return values, columns
-    edge = values[:, k - 1]
-    tied = torch.nonzero((edge == values[:, k]) & (edge > -torch.inf)).flatten()
-    values, columns = values[:, :k], columns[:, :k]
-    if len(tied):
-        columns[tied] = _lowest_of_ties(products[tied], edge[tied], k)
-        values[tied] = products[tied].gather(1, columns[tied])
-    return values, columns
-
-
-def _in_order(values: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """By decreasing value, ties by increasing place."""
-    places, order = places.sort(dim=1)
-    values, again = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return values, places.gather(1, again)
-
-
 def as_tensor(array: npt.NDArray[np.float32], device: torch.device) -> torch.Tensor:
     """An array for reading on a device; torch wants memory that may be written to, Ray's store has none."""
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
@@ -217,36 +187,11 @@ def _lowest_of_ties(products: torch.Tensor, edge: torch.Tensor, k: int) -> torch
     return torch.nonzero(taken)[:, 1].reshape(-1, k)
 
 
-def _by_cell(probed: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """Each cell that anybody looks at: the queries that do, and in which of their slots."""
+def _by_cell(probed: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Each cell that any of the queries looks at, and which do."""
     flat, order = probed.flatten().sort(stable=True)
     cells, sizes = torch.unique_consecutive(flat, return_counts=True)
-    rows, slots = order // probed.shape[1], order % probed.shape[1]
-    at = 0
+    at, rows = 0, order // max(1, probed.shape[1])
     for cell, size in zip(cells.tolist(), sizes.tolist(), strict=True):
-        yield cell, rows[at : at + size], slots[at : at + size]
+        yield cell, rows[at : at + size]
         at += size
-
-
-def _pick(
-    values: torch.Tensor, places: torch.Tensor, order: Int32Array, wanted: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest of each row over all cells; of those that tie at the edge, the lowest rows."""
-    best, columns = values.topk(min(wanted + 1, values.shape[1]), dim=1)
-    if best.shape[1] <= wanted:
-        return best, places.gather(1, columns)
-    edge = best[:, wanted - 1]
-    tied = torch.nonzero((edge == best[:, wanted]) & (edge > -torch.inf)).flatten()
-    best, picked = best[:, :wanted], places.gather(1, columns[:, :wanted])
-    if len(tied):
-        candidates = places[tied].cpu().numpy()
-        named = np.where(candidates >= 0, order[candidates], np.iinfo(np.int32).max)
-        first = np.lexsort((named, -values[tied].cpu().numpy()), axis=1)[:, :wanted]
-        picked[tied] = torch.from_numpy(np.take_along_axis(candidates, first, axis=1)).to(picked.device)
-        best[tied] = values[tied].gather(1, torch.from_numpy(first).to(values.device))
-    return best, picked
-
-
-def _places(values: torch.Tensor, places: torch.Tensor) -> Int64Array:
-    result: Int64Array = torch.where(values > -torch.inf, places, -1).cpu().numpy()
-    return result

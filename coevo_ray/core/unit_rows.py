@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from coevo_ray.core.chunks import Chunk, map_chunks
 from coevo_ray.errors import InputError
@@ -106,10 +107,14 @@ class UnitRows:
 
     def read(self, which: slice | npt.NDArray[np.integer[Any]]) -> Float32Array:
         """Some rows as float32[n, d], not to be written to."""
-        rows: Float32Array = self.raw[which].astype(np.float32, copy=False)
+        rows = self.raw[which]
+        if self.scale is None:
+            return rows  # type: ignore[return-value]
+        rows = single(rows)
         if self.mean is not None:
-            rows = rows - self.mean
-        return rows if self.scale is None else rows * self.scale[which][..., None]
+            rows -= self.mean
+        rows *= self.scale[which][..., None]
+        return rows
 
     def sorted_by(self, order: npt.NDArray[np.integer[Any]]) -> UnitRows:
         """A copy with the rows in another order."""
@@ -120,6 +125,13 @@ class UnitRows:
 
         list(map_chunks(len(order), fill))
         return UnitRows(raw, None if self.scale is None else self.scale[order], self.mean)
+
+
+def single(half: npt.NDArray[np.floating[Any]]) -> Float32Array:
+    """float16 as float32, a copy; torch is several times as fast at this as NumPy."""
+    whole = half if half.flags.writeable else half.copy()  # torch warns of memory that may not be written to
+    result: Float32Array = torch.from_numpy(whole).to(torch.float32).numpy()
+    return result
 
 
 def mean_row(features: npt.NDArray[np.floating[Any]]) -> Float32Array:
@@ -137,7 +149,7 @@ def mean_row(features: npt.NDArray[np.floating[Any]]) -> Float32Array:
 
 
 def _lengths(features: npt.NDArray[np.floating[Any]], mean: Float32Array | None) -> npt.NDArray[np.float64]:
-    block = features.astype(np.float32)
+    block = single(features)
     if mean is not None:
         block -= mean
     squares = np.einsum("nd,nd->n", block, block)  # of half precision: neither over- nor underflows
