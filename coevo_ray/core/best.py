@@ -48,7 +48,7 @@ class Best:
             self._wait(rows, places, values.flatten())
             self.settle()
             return
-        passed = _where(products > least[:, None])
+        passed = nonzero(products > least[:, None])
         columns = passed % products.shape[1]
         self._wait(rows[passed // products.shape[1]], columns + start, products.flatten()[passed])
         if self._count > _PENDING * len(self.values):
@@ -109,8 +109,8 @@ def _lowest_of_ties(products: torch.Tensor, edge: torch.Tensor, k: int) -> torch
     return columns.gather(1, order)
 
 
-def _where(mask: torch.Tensor) -> torch.Tensor:
-    """Flat indices of what is true."""
+def nonzero(mask: torch.Tensor) -> torch.Tensor:
+    """Flat indices of what is true, int64."""
     flat = mask.flatten()
     if flat.device.type == "cpu":  # NumPy skips over long runs of nothing
         return torch.from_numpy(np.flatnonzero(flat.numpy()))

@@ -55,7 +55,7 @@ class Cells:
 
         Args:
             rows: N rows.
-            count: C, at most N.
+            count: C, at most N; those without rows are left out in the end.
             seed: of the sample and the first centroids.
             threads: CPU threads; the result is the same for any number of them.
             device: where rows are compared.
@@ -78,8 +78,10 @@ class Cells:
         centroids = centroids[_chain(centroids)]
         cell = assign(rows, centroids, threads, device)
         order = np.argsort(cell, kind="stable").astype(np.int32)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=count))]).astype(np.int64)
-        return cls(order, starts, centroids)
+        sizes = np.bincount(cell, minlength=count)
+        # Of centroids that are the same only one has rows: the others would be looked at in its place.
+        centroids, sizes = centroids[sizes > 0], sizes[sizes > 0]
+        return cls(order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), centroids)
 
 
 def assign(rows: UnitRows, centroids: Float32Array, threads: int, device: torch.device) -> Int32Array:

@@ -117,7 +117,8 @@ def build_graph(
     `exact` compares all pairs. `ivf` groups the rows into cells and compares each row with those of its nearest cells,
     as many as a sample needs for a recall of 0.98; `parameters["goal_reached"]` says whether that was reached. Both
     give the same graph for any number of threads, bit for bit. `hnsw` (faiss) searches a navigable small-world index
-    with as much effort; it gives the same graph each time with one thread only. `auto` compares all pairs up to about
+    with as much effort; it gives the same graph each time with one thread only, and rows with many copies hide others
+    from it. `auto` compares all pairs up to about
     34 000 rows of 256 dimensions (two million on a GPU; the limit falls with rows^2 x dimensions), and takes `ivf`
     beyond.
 

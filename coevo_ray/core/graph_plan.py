@@ -122,6 +122,7 @@ def make_plan(
         return _exact_plan(rows, k)
     count = max(1, min(round(2 * math.sqrt(len(rows))), len(rows) // 8))
     cells = Cells.train(rows, count, seed, threads, device)
+    count = cells.count
     random = np.random.Generator(np.random.PCG64(seed))
     sample = random.permutation(len(rows))[:recall_sample].astype(np.int64)
     most = max(1, math.ceil(_MOST_SHARE * count))

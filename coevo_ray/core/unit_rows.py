@@ -42,14 +42,18 @@ def check_shape(features: npt.NDArray[np.floating[Any]]) -> None:
         )
 
 
-def refuse_rows(bad: npt.NDArray[np.bool_]) -> None:
+def refuse_rows(bad: npt.NDArray[np.bool_], names: npt.NDArray[np.int64] | None = None) -> None:
     """Refuses rows without a direction.
+
+    Args:
+        bad: bool[N].
+        names: int64[N], what the rows are called; None for their places.
 
     Raises:
         InputError: there are such rows; it names how many and the first.
     """
     if bad.any():
-        first = np.flatnonzero(bad)[:_SHOWN].tolist()
+        first = (np.flatnonzero(bad) if names is None else names[bad])[:_SHOWN].tolist()
         raise InputError(
             f"{int(bad.sum())} of {len(bad)} feature rows are zero or not finite, first rows {first}",
             "reject those rows before building the graph",
@@ -73,28 +77,34 @@ class UnitRows:
     mean: Float32Array | None = None
 
     @classmethod
-    def of(cls, features: npt.NDArray[np.floating[Any]], *, centre: bool = False) -> UnitRows:
+    def of(
+        cls,
+        features: npt.NDArray[np.floating[Any]],
+        *,
+        centre: bool = False,
+        names: npt.NDArray[np.int64] | None = None,
+    ) -> UnitRows:
         """Unit rows of features; float16 is not copied, anything else once, as float32.
 
         Args:
             features: float[N, d], not changed; float16 must stay as it is while the result is used.
             centre: take the features' mean off each row first.
+            names: int64[N], what errors call the rows; None for their places.
 
         Raises:
             InputError: not two-dimensional, or rows that are zero (less the mean) or not finite.
         """
         check_shape(features)
-        if features.dtype != np.float16 and not centre:
-            return cls(unit_rows(features))
         if features.dtype != np.float16:
-            refuse_rows(~np.isfinite(features).all(axis=1))
-            return cls(unit_rows(features - features.mean(axis=0, dtype=np.float64)))
-        mean = mean_row(features) if centre else None
+            if centre:
+                features = features - mean_row(features)
+            return cls(unit_rows(features))
+        mean = mean_row(features, names) if centre else None
         lengths = list(map_chunks(len(features), lambda c: _lengths(features[c.slice], mean)))
         length = np.concatenate(lengths) if lengths else np.zeros(0)
         with np.errstate(divide="ignore"):
             scale = (1.0 / length).astype(np.float32)
-        refuse_rows(~np.isfinite(length) | ~np.isfinite(scale))
+        refuse_rows(~np.isfinite(length) | ~np.isfinite(scale), names)
         return cls(features, scale, mean)
 
     def __len__(self) -> int:
@@ -134,8 +144,12 @@ def single(half: npt.NDArray[np.floating[Any]]) -> Float32Array:
     return result
 
 
-def mean_row(features: npt.NDArray[np.floating[Any]]) -> Float32Array:
+def mean_row(features: npt.NDArray[np.floating[Any]], names: npt.NDArray[np.int64] | None = None) -> Float32Array:
     """The mean of all rows, summed in float64 a chunk at a time.
+
+    Args:
+        features: float[N, d].
+        names: see `refuse_rows`.
 
     Raises:
         InputError: rows are not finite.
@@ -144,7 +158,7 @@ def mean_row(features: npt.NDArray[np.floating[Any]]) -> Float32Array:
     for part in map_chunks(len(features), lambda c: features[c.slice].sum(axis=0, dtype=np.float64)):
         total += part
     if not np.isfinite(total).all():
-        refuse_rows(~np.isfinite(features).all(axis=1))
+        refuse_rows(~np.isfinite(features).all(axis=1), names)
     return (total / max(1, len(features))).astype(np.float32)
 
 
