@@ -85,9 +85,10 @@ def top(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.topk leaves open which of equal values it takes.
 
     Args:
-        products: float32[n, m], m >= k.
-        k: how many.
+        products: float32[n, m].
+        k: how many; all m where there are fewer.
     """
+    k = min(k, products.shape[1])
     values, columns = products.topk(min(k + 1, products.shape[1]), dim=1)
     # Among those taken, sorted values stand side by side: a tie inside or at the edge is an equal pair.
     tied = torch.nonzero(((values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)).any(dim=1)).flatten()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from coevo_ray.core.best import Best, nonzero
-from coevo_ray.core.cells import Int32Array, Int64Array
+from coevo_ray.core.best import nonzero, top
+from coevo_ray.core.cells import Int32Array, Int64Array, torch_threads
 from coevo_ray.core.graph import NeighbourGraph
 from coevo_ray.core.graph_search import SPARE, as_tensor, first_of, pair_similarities, score
 from coevo_ray.core.unit_rows import Float32Array, UnitRows, check_shape
@@ -79,6 +81,7 @@ class GrowingIndex:
         self._unit[: self.rows] = unit
         self._indices[: self.rows], self._similarities[: self.rows] = graph.indices, graph.similarities
         self._looked: _Looked | None = None
+        self._pool = ThreadPoolExecutor(self._threads, "coevo-growing", torch.set_num_threads, (1,))
         self._index: Any = None
         self._change_method()
 
@@ -178,25 +181,27 @@ class GrowingIndex:
 
     def _compare(self, batch: Float32Array, wanted: int) -> tuple[Int64Array, Int64Array, Int64Array]:
         """Places of the nearest rows, and pairs (row, one of the batch) that may change the row's neighbours."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
-            cpu = torch.device("cpu")
-            queries, best = as_tensor(batch, cpu), Best(len(batch), wanted, cpu)
-            everybody, old, new = torch.arange(len(batch)), [], []
-            for part in self._column_parts(len(batch)):
-                products = queries @ torch.from_numpy(self._unit[part]).T
-                best.offer(everybody, products, part.start)
-                last = torch.from_numpy(self._similarities[part, -1])
-                found = nonzero(products > (last - _NEAR))
-                width = part.stop - part.start
-                old.append((found % width).numpy() + part.start)
-                new.append((found // width).numpy())
-            best.settle()
-            nothing = np.zeros(0, dtype=np.int64)
-            return best.places.numpy(), np.concatenate([nothing, *old]), np.concatenate([nothing, *new])
-        finally:
-            torch.set_num_threads(before)
+        queries = as_tensor(batch, torch.device("cpu"))
+        parts = list(self._column_parts(len(batch)))
+        with torch_threads(1):  # its own threads wait for one another after each step, which busy cores make slow
+            work = functools.partial(self._compare_part, queries, wanted)
+            found = list(self._pool.map(work, parts) if len(parts) > 1 else map(work, parts))
+        values, places, old, new = zip(*found, strict=True)
+        best, column = top(torch.cat(values, dim=1), wanted)
+        nearest = torch.where(best > -torch.inf, torch.cat(places, dim=1).gather(1, column), -1)
+        if nearest.shape[1] < wanted:
+            nearest = torch.nn.functional.pad(nearest, (0, wanted - nearest.shape[1]), value=-1)
+        return nearest.numpy(), np.concatenate(old), np.concatenate(new)
+
+    def _compare_part(
+        self, queries: torch.Tensor, wanted: int, part: slice
+    ) -> tuple[torch.Tensor, torch.Tensor, Int64Array, Int64Array]:
+        products = queries @ torch.from_numpy(self._unit[part]).T
+        values, columns = top(products, wanted)
+        last = torch.from_numpy(self._similarities[part, -1])
+        found = nonzero(products > last - _NEAR).numpy()
+        width = part.stop - part.start
+        return values, columns + part.start, found % width + part.start, found // width
 
     def _column_parts(self, batch: int) -> Iterator[slice]:
         step = max(_LEAST_ROOM, _COLUMNS * 64 // max(64, batch))

@@ -18,7 +18,7 @@ import ray
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.core.graph import NeighbourGraph, build_graph
+from coevo_ray.core.graph import NeighbourGraph
 from coevo_ray.core.graph_plan import GraphPlan, Method, device_of, make_plan
 from coevo_ray.core.graph_search import block_rows, blocks
 from coevo_ray.core.rows import Int64Array
@@ -156,7 +156,11 @@ class _Source:
         return plan
 
     def _whole(self, rows: UnitRows, entries: list[FileEntry]) -> tuple[dict[str, Any], dict[str, Any]]:
-        graph = build_graph(rows.read(slice(None)), self.neighbours, "hnsw", seed=self.seed, threads=self.threads)
+        from coevo_ray.core.graph_hnsw import hnsw_graph  # here, so that other graphs do not load faiss
+
+        graph = hnsw_graph(
+            rows, self.neighbours, seed=self.seed, recall_sample=_RECALL_SAMPLE, threads=self.threads
+        )
         fields, arrays = graph.arrays()
         own = np.arange(len(rows), dtype=np.int32)
         write_blob(self.location, _part_name(0, len(rows)), save_safetensors({"rows": own, **arrays}))
