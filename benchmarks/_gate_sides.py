@@ -185,7 +185,7 @@ def _gains(gate: Any) -> npt.NDArray[np.float32]:
 def _difference(
     graph: Any, data: Data, after: list[npt.NDArray[np.float32]], drawn: list[npt.NDArray[np.int64]]
 ) -> float:
-    """The largest difference of any gain, before and after each round, from the loop's over the same graph and draws."""
+    """The largest difference of any gain, at first and after each round, from the loop's over the same graph."""
 
     def neighbours(row: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         there = graph.indices[row] >= 0
@@ -210,7 +210,7 @@ def measure_offers(folder: str, arriving: int, batches: dict[int, int]) -> dict[
         batches: rows of a batch -> how many batches.
 
     Returns:
-        `method`, `start_seconds`, and for each batch size `p50` and `p99` in milliseconds of `search`, `append`, `both`.
+        `method`, `start_seconds`, and for each batch size `p50` and `p99` of `search`, `append` and `both`, in ms.
     """
     from coevo_ray.core.graph import NeighbourGraph
     from coevo_ray.core.graph_growing import GrowingIndex
@@ -246,11 +246,9 @@ def _asked(rows: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(12345).permutation(rows)[:_RECALL_ROWS])
 
 
-def _recall(
-    unit: npt.NDArray[np.float32], asked: npt.NDArray[np.int64], found: npt.NDArray[np.floating[Any]]
-) -> float:
+def _recall(unit: npt.NDArray[np.float32], asked: npt.NDArray[np.int64], found: npt.NDArray[np.floating[Any]]) -> float:
     """Share of the true neighbours of some rows that were found, by comparing with all rows."""
-    best = np.full((len(asked), K), -np.inf, dtype=np.float32)
+    best: npt.NDArray[np.float32] = np.full((len(asked), K), -np.inf, dtype=np.float32)
     for start in range(0, len(unit), _CHUNK):
         products = unit[asked] @ unit[start : start + _CHUNK].T
         inside = np.flatnonzero((asked >= start) & (asked < start + products.shape[1]))

@@ -68,9 +68,7 @@ def new_index(dim: int) -> Any:
     return index
 
 
-def _choose_effort(
-    index: Any, rows: UnitRows, sample: Int64Array, k: int, threads: int
-) -> tuple[int, float | None]:
+def _choose_effort(index: Any, rows: UnitRows, sample: Int64Array, k: int, threads: int) -> tuple[int, float | None]:
     """The least search effort whose recall on the sample reaches the goal, else the greatest, with that recall."""
     least = max(_EF_SEARCH[0], k + 1)
     if len(sample) == 0:

@@ -78,14 +78,18 @@ class GraphPlan:
 
     def arrays(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """For saving without pickle: JSON-able fields, and the arrays by name."""
-        fields = {
+        fields: dict[str, Any] = {
             "k": self.k,
             "method": self.method,
             "probes": self.probes,
             "recall": self.recall,
             "parameters": self.parameters,
         }
-        cells = {"order": self.cells.order, "starts": self.cells.starts, "centroids": self.cells.centroids}
+        cells: dict[str, npt.NDArray[Any]] = {
+            "order": self.cells.order,
+            "starts": self.cells.starts,
+            "centroids": self.cells.centroids,
+        }
         return fields, cells
 
     @classmethod

@@ -77,7 +77,7 @@ class Searched:
                     self._compare(best, block[rows], rows, cell)
                 best.settle()
         best.settle()
-        return best.places.cpu().numpy()  # type: ignore[no-any-return]
+        return best.places.cpu().numpy()
 
     def _compare(self, best: Best, queries: torch.Tensor, rows: torch.Tensor, cell: int) -> None:
         """Offers all rows of a cell to some of the queries."""

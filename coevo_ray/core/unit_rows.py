@@ -119,7 +119,7 @@ class UnitRows:
         """Some rows as float32[n, d], not to be written to."""
         rows = self.raw[which]
         if self.scale is None:
-            return rows  # type: ignore[return-value]
+            return rows
         rows = single(rows)
         if self.mean is not None:
             rows -= self.mean
@@ -167,4 +167,5 @@ def _lengths(features: npt.NDArray[np.floating[Any]], mean: Float32Array | None)
     if mean is not None:
         block -= mean
     squares = np.einsum("nd,nd->n", block, block)  # of half precision: neither over- nor underflows
-    return np.sqrt(squares.astype(np.float64))
+    lengths: npt.NDArray[np.float64] = np.sqrt(squares.astype(np.float64))
+    return lengths

@@ -78,10 +78,11 @@ def build_graph_artifact(
     if done is not None:
         return done
     started = time.monotonic()
-    resources = {"num_cpus": cpus, "num_gpus": gpus}
+    resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
     source = _Source(pool.location, targets, location, neighbours, seed, centre, method, max(1, int(cpus)))
     with ray_errors(KIND):
-        head, arrays = ray.remote(_Source.prepare).options(num_returns=2, **resources).remote(source)
+        prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
+        head, arrays = prepare.remote(source)
         found: dict[str, Any] = ray.get(head)
         entries = _search(source, arrays, found["rows"], part_rows, resources)
     fields = found["fields"]
@@ -91,9 +92,7 @@ def build_graph_artifact(
     return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
 
 
-def _search(
-    source: _Source, arrays: ray.ObjectRef, rows: int, part_rows: int, resources: dict[str, float]
-) -> list[FileEntry]:
+def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: dict[str, Any]) -> list[FileEntry]:
     if source.method == "hnsw":
         return [describe(source.location, _part_name(0, rows))]
     size = block_rows(rows)
@@ -158,9 +157,7 @@ class _Source:
     def _whole(self, rows: UnitRows, entries: list[FileEntry]) -> tuple[dict[str, Any], dict[str, Any]]:
         from coevo_ray.core.graph_hnsw import hnsw_graph  # here, so that other graphs do not load faiss
 
-        graph = hnsw_graph(
-            rows, self.neighbours, seed=self.seed, recall_sample=_RECALL_SAMPLE, threads=self.threads
-        )
+        graph = hnsw_graph(rows, self.neighbours, seed=self.seed, recall_sample=_RECALL_SAMPLE, threads=self.threads)
         fields, arrays = graph.arrays()
         own = np.arange(len(rows), dtype=np.int32)
         write_blob(self.location, _part_name(0, len(rows)), save_safetensors({"rows": own, **arrays}))

@@ -37,7 +37,7 @@ def inputs(folder: Path, features: Half, files: int = 3) -> tuple[Pool, RowTable
     place = Location.parse(str(folder / "pool"))
     split = np.zeros(ROWS, np.int8)
     split[HELD] = 1
-    columns = {"row_id": np.arange(ROWS), "label": np.zeros(ROWS, np.int64), "split": split}
+    columns: dict[str, Any] = {"row_id": np.arange(ROWS), "label": np.zeros(ROWS, np.int64), "split": split}
     entry = write_table(place, "0.parquet", pa.table(columns))
     finish(place, "pool", {}, {}, [entry], {"classes": 2})
     pool = Pool(place)
@@ -119,7 +119,7 @@ def test_other_features_are_refused(tmp_path: Path) -> None:
     place = Location.parse(str(tmp_path / "a" / "graph"))
     with pytest.raises(InputError, match=f"built on features .*are {others.manifest.identity}"):
         load_graph(place, others)
-    with pytest.raises(UsageError, match="inputs.targets"):
+    with pytest.raises(UsageError, match=r"inputs\.targets"):
         build_graph_artifact(pool, others, place, neighbours=5, seed=0, cpus=1)
     with pytest.raises(UsageError, match="neighbours: there 5, asked for 6"):
         build(tmp_path / "a", neighbours=6)
