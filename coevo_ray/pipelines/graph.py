@@ -1,8 +1,15 @@
-"""The neighbour graph of a pool's training rows as an artifact, for the gate and for evidence on labels and copies."""
+"""The neighbour graph of a pool's training rows as an artifact, for the gate and for evidence on labels and copies.
+
+One Ray task reads the targets as float16, sorts them into cells and leaves them in the object store; then each task
+searches a range of the rows and writes its part of the graph. Parts that are there are not searched again, and the
+graph is the same for any number of parts, tasks and nodes.
+"""
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,15 +18,23 @@ import ray
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.core.graph import NeighbourGraph, build_graph
+from coevo_ray.core.graph import NeighbourGraph
+from coevo_ray.core.graph_plan import GraphPlan, Method, device_of, make_plan
+from coevo_ray.core.graph_search import block_rows, blocks
 from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.unit_rows import UnitRows
+from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.progress import Ticker
-from coevo_ray.store.artifact import Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.progress import say
+from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 
-_FILE = "graph.safetensors"
+KIND = "graph"
+PART_ROWS = 16_384
+_RECALL_SAMPLE = 1000
+_ROWS, _PLAN, _CELLS = "rows.safetensors", "plan.json", "cells.safetensors"
 
 
 def build_graph_artifact(
@@ -31,61 +46,203 @@ def build_graph_artifact(
     seed: int,
     cpus: float,
     centre: bool = False,
+    method: Method = "auto",
+    gpus: float = 0,
+    part_rows: int = PART_ROWS,
 ) -> Manifest:
-    """Builds the neighbour graph of the training rows' targets, in a Ray task; needs a Ray session.
+    """Builds the neighbour graph of the training rows' targets in Ray tasks; needs a Ray session.
+
+    The first task holds the targets twice as float16 (1 GiB for a million rows of 256 dimensions), the object store
+    once on each node that searches, and each search some 200 MiB beside that.
 
     Args:
         pool: tells which rows are held out.
         targets: features of the pool's rows.
         location: folder of the graph.
         neighbours, seed: see `build_graph`.
-        cpus: of the task, and its threads.
+        cpus: of each task, and its threads.
         centre: compare targets less their mean. What all rows share says nothing about which of them are alike.
+        method: see `build_graph`; `hnsw` is one task's work.
+        gpus: of each task; with any, rows are compared on it.
+        part_rows: rows that one task searches, rounded up to blocks.
 
     Raises:
-        InputError: fewer than two rows, or targets that are not finite.
-        UsageError: the graph was begun with other settings.
+        InputError: fewer than two rows, or targets that are zero or not finite.
+        UsageError: the graph was begun with other settings, or for other features.
+        StoppedError: the store or the cluster failed; build it again to continue.
     """
-    content = {"neighbours": neighbours, "seed": seed, "centre": centre}
+    content: dict[str, Any] = {"neighbours": neighbours, "seed": seed, "centre": centre}
+    content |= {} if method == "auto" else {"method": method}
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
-    done = begin(location, "graph", content, inputs)
+    done = begin(location, KIND, content, inputs)
     if done is not None:
         return done
     started = time.monotonic()
+    resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+    source = _Source(pool.location, targets, location, neighbours, seed, centre, method, max(1, int(cpus)))
+    with ray_errors(KIND):
+        prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
+        head, arrays = prepare.remote(source)
+        found: dict[str, Any] = ray.get(head)
+        entries = _search(source, arrays, found["rows"], part_rows, resources)
+    fields = found["fields"]
+    if fields["parameters"].get("goal_reached") is False and fields["recall"] is not None:
+        say(f"graph: recall {fields['recall']:.3f} on a sample, below {fields['parameters']['recall_goal']}")
+    summary = {"rows": found["rows"], "fields": fields, "seconds": round(time.monotonic() - started, 3)}
+    return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
 
-    def build(threads: int) -> dict[str, Any]:
-        rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
-        features = read_targets(targets, rows)
-        if centre:
-            features -= features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        graph = build_graph(features, k=neighbours, seed=seed, threads=threads)
+
+def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: dict[str, Any]) -> list[FileEntry]:
+    if source.method == "hnsw":
+        return [describe(source.location, _part_name(0, rows))]
+    size = block_rows(rows)
+    size *= -(-part_rows // size)
+    parts = [(start, min(rows, start + size)) for start in range(0, rows, size)]
+    there = set(source.location.files())
+    todo = [{"start": a, "stop": b} for a, b in parts if _part_name(a, b) not in there]
+    stage = _Part(source, arrays)
+    made = {row["start"]: row["entry"] for row in run_shards(KIND, todo, lambda d: d.map(stage.make, **resources))}
+    return [made.get(a) or describe(source.location, _part_name(a, b)) for a, b in parts]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a graph is made from and how; see `build_graph_artifact`."""
+
+    pool: Location
+    targets: RowTable
+    location: Location
+    neighbours: int
+    seed: int
+    centre: bool
+    method: Method
+    threads: int
+
+    def prepare(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Ray task: reads, plans and sorts the rows.
+
+        Returns:
+            Small facts for the driver, and what the searches need, which stays in the object store.
+        """
+        ids = np.intersect1d(self.targets.row_ids(), Pool(self.pool).train_ids(), assume_unique=True)
+        rows = UnitRows.of(read_half(self.targets, ids), centre=self.centre, names=ids)
+        entries = [write_blob(self.location, _ROWS, save_safetensors({"row_ids": ids}))]
+        if self.method == "hnsw":
+            return self._whole(rows, entries)
+        plan = self._plan(rows)
+        entries += [describe(self.location, name) for name in (_CELLS, _PLAN)]
+        fields = {"method": plan.method, "recall": plan.recall, "parameters": plan.parameters}
+        count, rows = len(rows), plan.sort(rows)
+        return {"rows": count, "fields": fields, "entries": entries}, {"rows": rows, "plan": plan}
+
+    def _plan(self, rows: UnitRows) -> GraphPlan:
+        """The plan; one that is there is kept, for parts may have been searched by it."""
+        if self.location.child(_PLAN).is_file():
+            arrays = load_safetensors(self.location.child(_CELLS).read_bytes())
+            return GraphPlan.from_arrays(self.location.child(_PLAN).read_json(), arrays)
+        plan = make_plan(
+            rows,
+            self.neighbours,
+            self.method,
+            seed=self.seed,
+            recall_sample=_RECALL_SAMPLE,
+            threads=self.threads,
+            device=device_of(None),
+        )
+        fields, arrays = plan.arrays()
+        write_blob(self.location, _CELLS, save_safetensors(arrays))
+        write_blob(self.location, _PLAN, json.dumps(fields).encode())
+        return plan
+
+    def _whole(self, rows: UnitRows, entries: list[FileEntry]) -> tuple[dict[str, Any], dict[str, Any]]:
+        from coevo_ray.core.graph_hnsw import hnsw_graph  # here, so that other graphs do not load faiss
+
+        graph = hnsw_graph(rows, self.neighbours, seed=self.seed, recall_sample=_RECALL_SAMPLE, threads=self.threads)
         fields, arrays = graph.arrays()
-        entry = write_blob(location, _FILE, save_safetensors({**arrays, "row_ids": rows}))
-        return {"entry": entry, "fields": fields, "rows": len(rows)}
-
-    with Ticker("graph", None, "rows") as ticker:
-        result = ray.get(ray.remote(build).options(num_cpus=cpus).remote(max(1, int(cpus))))
-        ticker.advance(result["rows"])
-    summary = {
-        "rows": result["rows"],
-        "fields": result["fields"],
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    return finish(location, "graph", content, inputs, [result["entry"]], summary)
+        own = np.arange(len(rows), dtype=np.int32)
+        write_blob(self.location, _part_name(0, len(rows)), save_safetensors({"rows": own, **arrays}))
+        return {"rows": len(rows), "fields": fields, "entries": entries}, {}
 
 
-def load_graph(location: Location) -> tuple[NeighbourGraph, Int64Array]:
+@dataclass(frozen=True)
+class _Part:
+    """Ray Data stage: a range of sorted rows -> one file of the graph.
+
+    Attributes:
+        source: what the graph is made from.
+        arrays: reference to what `_Source.prepare` left.
+    """
+
+    source: _Source
+    arrays: Any
+
+    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Searches one range and writes its neighbours."""
+        shared = ray.get(self.arrays)
+        rows, plan = shared["rows"], shared["plan"]
+        start, stop = row["start"], row["stop"]
+        mine = [block for block in blocks(len(rows)) if start <= block.start < stop]
+        found = list(plan.search(rows, mine, self.source.threads, device_of(None)))
+        names = ("rows", "indices", "similarities")
+        arrays = {name: np.concatenate(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
+        entry = write_blob(self.source.location, _part_name(start, stop), save_safetensors(arrays))
+        return {"rows": stop - start, "start": start, "entry": entry}
+
+
+def _part_name(start: int, stop: int) -> str:
+    return f"part-{start:012d}-{stop:012d}.safetensors"
+
+
+def load_graph(location: Location, targets: RowTable | None = None) -> tuple[NeighbourGraph, Int64Array]:
     """A graph that is there, and the row_id of each of its rows, int64[n].
 
+    Args:
+        location: its folder.
+        targets: the features that it is to be used with; None does not check.
+
     Raises:
-        InputError: there is no finished graph.
+        InputError: there is no finished graph, a part is damaged, or it is of other features.
     """
-    fields = load_manifest(location, "graph").summary["fields"]
-    arrays = load_safetensors(location.child(_FILE).read_bytes())
-    row_ids = arrays.pop("row_ids")
-    return NeighbourGraph.from_arrays(fields, arrays), row_ids
+    manifest = load_manifest(location, KIND)
+    have = manifest.inputs.get("targets")
+    if targets is not None and have != targets.manifest.identity:
+        raise InputError(
+            f"the graph {location} was built on features {have}, those of {targets.location} are "
+            f"{targets.manifest.identity}",
+            "give the graph of these features, or build one in another folder",
+        )
+    row_ids: Int64Array = load_safetensors(location.child(_ROWS).read_bytes())["row_ids"]
+    fields, count = manifest.summary["fields"], len(row_ids)
+    indices = np.empty((count, int(fields["parameters"]["k"])), dtype=np.int32)
+    similarities = np.empty(indices.shape, dtype=np.float32)
+    filled = 0
+    for entry in manifest.files:
+        if entry.path.startswith("part-"):
+            part = load_safetensors(location.child(entry.path).read_bytes())
+            indices[part["rows"]], similarities[part["rows"]] = part["indices"], part["similarities"]
+            filled += len(part["rows"])
+    if filled != count:
+        raise InputError(f"{location} has neighbours of {filled} of {count} rows", "delete it and build it again")
+    return NeighbourGraph.from_arrays(fields, {"indices": indices, "similarities": similarities}), row_ids
 
 
 def read_targets(targets: RowTable, row_ids: Int64Array) -> npt.NDArray[np.float32]:
     """Targets of some rows, float32[n, dim]."""
     return vectors(targets.read(row_ids, ["target"]).column("target"))
+
+
+def read_half(targets: RowTable, row_ids: Int64Array) -> npt.NDArray[np.float16]:
+    """Targets of some rows, float16[n, dim], read a row group at a time into their one copy.
+
+    Args:
+        targets: the table.
+        row_ids: int64[n], strictly increasing; all are there.
+    """
+    dim = targets.schema().field("target").type.list_size if len(targets) else 0
+    made = np.empty((len(row_ids), dim), dtype=np.float16)
+    for index in range(len(targets.files)):
+        for table in targets.iter_file(index, ["target"]):
+            ids = table.column("row_id").to_numpy()
+            inside = np.isin(ids, row_ids, assume_unique=True)
+            made[np.searchsorted(row_ids, ids[inside])] = vectors(table.column("target"), np.float16)[inside]
+    return made

@@ -1,0 +1,151 @@
+"""The graph artifact over Ray: the same from any parts, after a stop, and only for the features it was built on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from coevo_ray.core.graph import NeighbourGraph, build_graph
+from coevo_ray.core.graph_search import block_rows
+from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_half
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.artifact import MANIFEST, finish, verify, write_table
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable, vector_column
+
+ROWS, DIM = 3000, 16
+HELD, REJECTED = np.arange(0, ROWS, 10), np.arange(7, ROWS, 400)
+TRAIN = np.setdiff1d(np.arange(ROWS), [*HELD, *REJECTED])
+Half = npt.NDArray[np.float16]
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def content(seed: int = 0) -> Half:
+    random = np.random.default_rng(seed)
+    features = random.standard_normal((ROWS, 6)) @ random.standard_normal((6, DIM))
+    return (features + 0.1 * random.standard_normal((ROWS, DIM)) + 1.0).astype(np.float16)
+
+
+def inputs(folder: Path, features: Half, files: int = 3) -> tuple[Pool, RowTable]:
+    """A pool without images, and its targets: rejected rows have none."""
+    place = Location.parse(str(folder / "pool"))
+    split = np.zeros(ROWS, np.int8)
+    split[HELD] = 1
+    columns: dict[str, Any] = {"row_id": np.arange(ROWS), "label": np.zeros(ROWS, np.int64), "split": split}
+    entry = write_table(place, "0.parquet", pa.table(columns))
+    finish(place, "pool", {}, {}, [entry], {"classes": 2})
+    pool = Pool(place)
+    place = Location.parse(str(folder / "targets"))
+    entries = []
+    for i, part in enumerate(np.array_split(np.delete(np.arange(ROWS), REJECTED), files)):
+        columns = {"row_id": part, "target": vector_column(features[part])}
+        entries.append(write_table(place, f"{i}.parquet", pa.table(columns), 500))
+    finish(place, "targets", {}, {}, entries, {})
+    return pool, RowTable(place, "targets")
+
+
+def build(
+    folder: Path, features: Half | None = None, files: int = 3, name: str = "graph", **options: Any
+) -> tuple[NeighbourGraph, npt.NDArray[np.int64]]:
+    pool, targets = inputs(folder, content() if features is None else features, files)
+    out = Location.parse(str(folder / name))
+    options = {"neighbours": 5, "seed": 0, "cpus": 1, **options}
+    manifest = build_graph_artifact(pool, targets, out, **options)
+    assert verify(out, manifest) == []
+    assert manifest.summary["rows"] == len(TRAIN)
+    return load_graph(out, targets)
+
+
+def same(a: NeighbourGraph, b: NeighbourGraph) -> None:
+    np.testing.assert_array_equal(a.indices, b.indices)
+    np.testing.assert_array_equal(a.similarities, b.similarities)
+    assert (a.method, a.recall, a.parameters) == (b.method, b.recall, b.parameters)
+
+
+@pytest.mark.parametrize("method", ["auto", "ivf", "hnsw"])
+@pytest.mark.parametrize("centre", [False, True])
+def test_the_artifact_is_the_graph_of_the_training_rows(tmp_path: Path, method: str, centre: bool) -> None:
+    graph, row_ids = build(tmp_path, method=method, centre=centre)
+    assert row_ids.tolist() == TRAIN.tolist()
+    expected = build_graph(content()[TRAIN], 5, method, centre=centre, threads=1)  # type: ignore[arg-type]
+    assert graph.method == {"auto": "exact"}.get(method, method)
+    same(graph, expected)
+
+
+@pytest.mark.parametrize("method", ["exact", "ivf"])
+def test_parts_files_and_threads_change_nothing(tmp_path: Path, method: str) -> None:
+    whole, _ = build(tmp_path / "a", files=1, method=method, part_rows=ROWS)
+    size = block_rows(len(TRAIN))
+    parts, _ = build(tmp_path / "b", files=4, method=method, part_rows=1, cpus=2)
+    assert len(list((tmp_path / "a" / "graph").glob("part-*"))) == 1
+    assert len(list((tmp_path / "b" / "graph").glob("part-*"))) == -(-len(TRAIN) // size) > 10
+    same(whole, parts)
+
+
+def test_a_stopped_build_goes_on_with_what_is_there(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"method": "ivf", "part_rows": 300}
+    whole, _ = build(tmp_path, **options)
+    folder = tmp_path / "graph"
+    started = {"kind": "graph", "config": {"neighbours": 5, "seed": 0, "centre": False, "method": "ivf"}}
+    pool, targets = inputs(tmp_path, content())
+    (folder / MANIFEST).unlink()
+    identities = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
+    Location.parse(str(folder / "_started.json")).write_json({**started, "inputs": identities})
+    files = sorted(folder.glob("part-*"))
+    for file in files[3:]:
+        file.unlink()
+    kept = [file.stat().st_mtime_ns for file in (*files[:3], folder / "plan.json")]
+    again, _ = build(tmp_path, **options)
+    assert [file.stat().st_mtime_ns for file in (*files[:3], folder / "plan.json")] == kept
+    assert sorted(folder.glob("part-*")) == files
+    same(whole, again)
+    # And before the plan, and with all parts but the manifest.
+    for gone in (["plan.json", *(f.name for f in files)], []):
+        for name in [*gone, MANIFEST]:
+            (folder / name).unlink()
+        Location.parse(str(folder / "_started.json")).write_json({**started, "inputs": identities})
+        same(whole, build(tmp_path, **options)[0])
+
+
+def test_other_features_are_refused(tmp_path: Path) -> None:
+    build(tmp_path / "a")
+    pool, others = inputs(tmp_path / "b", content(seed=1))
+    place = Location.parse(str(tmp_path / "a" / "graph"))
+    with pytest.raises(InputError, match=f"built on features .*are {others.manifest.identity}"):
+        load_graph(place, others)
+    with pytest.raises(UsageError, match=r"inputs\.targets"):
+        build_graph_artifact(pool, others, place, neighbours=5, seed=0, cpus=1)
+    with pytest.raises(UsageError, match="neighbours: there 5, asked for 6"):
+        build(tmp_path / "a", neighbours=6)
+
+
+def test_a_part_that_is_lost_is_noticed(tmp_path: Path) -> None:
+    build(tmp_path, part_rows=300)
+    place = Location.parse(str(tmp_path / "graph"))
+    manifest = place.child(MANIFEST).read_json()
+    manifest["files"] = [f for f in manifest["files"] if not f["path"].startswith("part-000000000000")]
+    place.child(MANIFEST).write_json(manifest)
+    with pytest.raises(InputError, match=f"of {len(TRAIN)} rows"):
+        load_graph(place)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan])
+def test_bad_targets_are_named_by_row_id(tmp_path: Path, bad: float) -> None:
+    features = content()
+    features[[11, 2999]] = bad
+    with pytest.raises(InputError, match=rf"2 of {len(TRAIN)} .*first rows \[11, 2999\]"):
+        build(tmp_path, features)
+
+
+def test_targets_are_read_as_half_precision_in_order(tmp_path: Path) -> None:
+    _, targets = inputs(tmp_path, content(), files=5)
+    some = TRAIN[::7]
+    made = read_half(targets, some)
+    assert made.dtype == np.float16
+    np.testing.assert_array_equal(made, content()[some])
