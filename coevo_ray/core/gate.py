@@ -17,7 +17,7 @@ from coevo_ray.core.gate_beliefs import Beliefs, refuse
 from coevo_ray.core.gate_config import GateConfig, Requests
 from coevo_ray.core.gate_draw import draw_diverse, draw_in_proportion, draw_random, row_noise
 from coevo_ray.core.gate_stop import StopReason, stop_reason
-from coevo_ray.core.graph import NeighbourGraph
+from coevo_ray.core.graph import Neighbours
 from coevo_ray.errors import InputError
 
 __all__ = ["AnnotationGate", "GateConfig", "Requests", "StopReason"]
@@ -30,7 +30,7 @@ BoolArray = npt.NDArray[np.bool_]
 _APART_NEIGHBOURS = 8
 UNASKED = -1  # the round of labels that were not requested
 
-_FIELDS = ("classes", "rounds", "predicted", "first_gain", "seen", "accuracies")
+_FIELDS = ("classes", "rounds", "predicted", "first_gain", "level", "seen", "accuracies")
 _ARRAYS = ("candidates", "confidence", "best", "gain", "rows", "row_rounds", "open", "open_gains")
 
 
@@ -46,7 +46,7 @@ class AnnotationGate:
         InputError: the candidates do not fit the graph, or there are none.
     """
 
-    def __init__(self, config: GateConfig, graph: NeighbourGraph, candidates: BoolArray) -> None:
+    def __init__(self, config: GateConfig, graph: Neighbours, candidates: BoolArray) -> None:
         if candidates.shape != (graph.rows,) or candidates.dtype != np.bool_:
             have = f"{candidates.dtype}{list(candidates.shape)}"
             raise InputError(f"candidates {have} for a graph of {graph.rows} rows", "give bool[N]")
@@ -63,6 +63,7 @@ class AnnotationGate:
         self._rounds = 0
         self._predicted = False
         self._first_gain: float | None = None
+        self._level = 0.0
         self._seen = 0  # labels that there were when the latest predictions came
         self._accuracies: dict[int, float] = {}
 
@@ -251,6 +252,9 @@ class AnnotationGate:
         """
         self._beliefs.take_predictions(probabilities)
         self._predicted, self._seen = True, len(self._rows)
+        gains = self._beliefs.gain[self._unlabelled()]
+        count = self.config.round_size
+        self._level = float(np.partition(gains, -count)[-count]) if len(gains) >= count else 0.0
 
     def note_accuracy(self, round_: int, accuracy: float) -> None:
         """Takes the accuracy that was measured after a round; a repeat for the same round replaces it.
@@ -275,6 +279,46 @@ class AnnotationGate:
             raise InputError(f"accuracy of round {round_}; {self._rounds} rounds are closed", "note it afterwards")
         if not 0 <= accuracy <= 1:
             raise InputError(f"accuracy {accuracy}", "give a number from 0 to 1")
+
+    # -- arriving rows ------------------------------------------------------------------------------------------
+
+    def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
+        """Takes in rows that were appended to the graph, which must be one that grows; all of them are candidates.
+
+        Args:
+            best: int64[b], their classes.
+            confidence: float32[b], chance-corrected.
+            gain: float32[b].
+        """
+        self._beliefs.grow(best, confidence, gain)
+        self._candidates = np.concatenate([self._candidates, np.ones(len(best), dtype=np.bool_)])
+
+    def open_more(self, rows: Int64Array, gains: Float32Array) -> None:
+        """Adds rows to the open requests; where no round is open, they are the next one.
+
+        Raises:
+            InputError: a row is open or labelled already, or is no candidate.
+        """
+        refuse(~np.isin(rows, self._unlabelled()) | np.isin(rows, self._open), rows, "may not be asked about")
+        if self._predicted and self._first_gain is None:
+            self._first_gain = self.mean_gain
+        self._open = np.concatenate([self._open, rows.astype(np.int64)])
+        self._open_gains = np.concatenate([self._open_gains, gains.astype(np.float32)])
+
+    @property
+    def gain_level(self) -> float:
+        """The gain with which a row would have been among those of a round when the latest predictions came."""
+        return self._level
+
+    @property
+    def labels_left(self) -> int:
+        """How many more rows the budget allows to ask about."""
+        limit = len(self._candidates) if self.config.max_labels is None else self.config.max_labels
+        return limit - self.labelled_rows - self.outstanding
+
+    def asked_rows(self, *, unseen: bool = False) -> Int64Array:
+        """Rows that are labelled or requested; `unseen`: of these, those whose labels no predictions have seen yet."""
+        return np.concatenate([self._rows[self._seen :] if unseen else self._rows, self._open])
 
     # -- status --------------------------------------------------------------------------------------------------
 
@@ -384,6 +428,7 @@ class AnnotationGate:
             "rounds": self._rounds,
             "predicted": self._predicted,
             "first_gain": self._first_gain,
+            "level": self._level,
             "seen": self._seen,
             "accuracies": sorted(self._accuracies.items()),
         }
@@ -427,13 +472,14 @@ class AnnotationGate:
             int(fields["seen"]),
         )
         self._first_gain = None if fields["first_gain"] is None else float(fields["first_gain"])
+        self._level = float(fields["level"])
         self._accuracies = {int(r): float(a) for r, a in fields["accuracies"]}
 
     @classmethod
     def from_state(
         cls,
         config: GateConfig,
-        graph: NeighbourGraph,
+        graph: Neighbours,
         fields: Mapping[str, Any],
         arrays: Mapping[str, npt.NDArray[Any]],
     ) -> AnnotationGate:

@@ -19,7 +19,7 @@ from coevo_ray.core.gate_rules import (
     neighbours_distribution,
     published_gain,
 )
-from coevo_ray.core.graph import NeighbourGraph
+from coevo_ray.core.graph import Neighbours
 from coevo_ray.errors import InputError
 
 Float32Array = npt.NDArray[np.float32]
@@ -45,12 +45,12 @@ class Beliefs:
         labelled: bool[N].
     """
 
-    def __init__(self, config: GateConfig, graph: NeighbourGraph) -> None:
+    def __init__(self, config: GateConfig, graph: Neighbours) -> None:
         self._config, self._graph = config, graph
         self.best: npt.NDArray[np.uint16] = np.zeros(graph.rows, dtype=np.uint16)
         self.confidence: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         self.gain: Float32Array = np.zeros(graph.rows, dtype=np.float32)
-        self.labelled = np.zeros(graph.rows, dtype=np.bool_)
+        self.labelled: npt.NDArray[np.bool_] = np.zeros(graph.rows, dtype=np.bool_)
 
     def new_answers(self, requested: Int64Array, row_ids: Int64Array, labels: Int64Array) -> npt.NDArray[np.bool_]:
         """Which answers are new, bool[n]; a repeated answer with the same label is not.
@@ -157,6 +157,13 @@ class Beliefs:
             sure = self.labelled | (self.confidence >= _SURE)
             distance = nearest_known(self._graph, sure, np.arange(self._graph.rows))
             self.gain += (config.distance_weight * distance).astype(np.float32)
+
+    def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
+        """Appends rows without a label."""
+        self.best = np.concatenate([self.best, best.astype(np.uint16)])
+        self.confidence = np.concatenate([self.confidence, confidence.astype(np.float32)])
+        self.gain = np.concatenate([self.gain, gain.astype(np.float32)])
+        self.labelled = np.concatenate([self.labelled, np.zeros(len(best), dtype=np.bool_)])
 
     def recheck(self, answered: Int64Array) -> None:
         """The published update after answers: only near neighbours of the answered rows change.

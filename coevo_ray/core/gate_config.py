@@ -110,6 +110,27 @@ class GateConfig:
             raise UsageError(f"gate.{name} is {value}", f"give a value from {low} to {high}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfferConfig:
+    """How arriving rows are decided.
+
+    Attributes:
+        sure: probability of the class, as model and neighbours have it together, from which it is a pseudo-label.
+        same: a row that is more similar than this to one that is labelled or requested is not asked about.
+
+    Raises:
+        UsageError: a value is out of bounds.
+    """
+
+    sure: float = 0.95
+    same: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ("sure", "same"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"offer.{name} is {getattr(self, name)}", "give a value from 0 to 1")
+
+
 @dataclass(frozen=True, eq=False)
 class Requests:
     """Rows that need a label now.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.graph import NeighbourGraph
+from coevo_ray.core.graph import Neighbours
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ def draw_diverse(
     gain: Float32Array,
     count: int,
     noise: Float64Array,
-    graph: NeighbourGraph,
+    graph: Neighbours,
     *,
     neighbours: int = 8,
     similarity: float = 0.9,
@@ -105,7 +105,7 @@ def draw_diverse(
 
 
 def _pick_apart(
-    order: Int64Array, graph: NeighbourGraph, neighbours: int, similarity: float, taken: Int64Array
+    order: Int64Array, graph: Neighbours, neighbours: int, similarity: float, taken: Int64Array
 ) -> npt.NDArray[np.bool_]:
     """Which rows of a ranking, best first, are picked: bool[n].
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.graph import NeighbourGraph
+from coevo_ray.core.graph import Neighbours
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ def chance_corrected(p_max: Floats, classes: int) -> Float64Array:
 
 
 def neighbour_vote(
-    graph: NeighbourGraph,
+    graph: Neighbours,
     confidence: Floats,
     predicted: Integers,
     classes: int,
@@ -71,12 +71,35 @@ def neighbour_vote(
     index, similarity = graph.indices[:, :width], graph.similarities[:, :width]
     if rows is not None:
         index, similarity = index[rows], similarity[rows]
+    return votes_of(index, similarity, confidence[index], predicted[index], classes, min_similarity=min_similarity)
+
+
+def votes_of(
+    index: Integers,
+    similarity: Floats,
+    confidence: Floats,
+    predicted: Integers,
+    classes: int,
+    *,
+    min_similarity: float,
+) -> Vote:
+    """The vote of given neighbours.
+
+    Args:
+        index: int[n, k], -1 where there is none.
+        similarity: float[n, k].
+        confidence: float[n, k], chance-corrected; of missing neighbours any.
+        predicted: int[n, k], their classes.
+        classes: C.
+        min_similarity: those less similar do not vote.
+    """
     votes = (index >= 0) & (similarity >= min_similarity)
-    weight = np.where(votes, confidence[index] * similarity.astype(np.float64), 0.0)
+    weight = np.where(votes, confidence * similarity.astype(np.float64), 0.0)
     n = len(index)
-    # One count over (row, class) cells; wrapping round -1 is harmless, its weight is 0.
-    cells = np.arange(n, dtype=np.int64)[:, None] * classes + predicted[index]
-    counts = np.bincount(cells.ravel(), weights=weight.ravel(), minlength=n * classes).reshape(n, classes)
+    # One count over (row, class) cells; what stands for missing neighbours is harmless, its weight is 0.
+    cells = np.arange(n, dtype=np.int64)[:, None] * classes + predicted
+    counts = np.bincount(cells.ravel(), weights=weight.ravel(), minlength=n * classes).astype(np.float64, copy=False)
+    counts = counts.reshape(n, classes)
     mass = counts.sum(axis=1)
     distribution = np.divide(counts, mass[:, None], out=np.zeros_like(counts), where=mass[:, None] > 0)
     best = distribution.argmax(axis=1)
@@ -157,7 +180,7 @@ def margin_gain(distribution: Floats) -> Float64Array:
 
 
 def neighbours_distribution(
-    graph: NeighbourGraph,
+    graph: Neighbours,
     probabilities: Floats,
     known: npt.NDArray[np.bool_],
     labels: Integers,
@@ -197,7 +220,7 @@ def neighbours_distribution(
     return distribution, mass
 
 
-def nearest_known(graph: NeighbourGraph, known: npt.NDArray[np.bool_], rows: Int64Array) -> Float64Array:
+def nearest_known(graph: Neighbours, known: npt.NDArray[np.bool_], rows: Int64Array) -> Float64Array:
     """Cosine distance of rows to the nearest known row among their neighbours, float64[n] in [0, 2].
 
     Where none of the neighbours is known it is at least that of the farthest, which is given; 1 without neighbours.

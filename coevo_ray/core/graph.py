@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,26 @@ __all__ = [
 ]
 
 Int32Array = npt.NDArray[np.int32]
+
+
+class Neighbours(Protocol):
+    """What readers of a graph look at: a `NeighbourGraph`, or a `GrowingIndex`, whose arrays change with `append`."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows N."""
+
+    @property
+    def k(self) -> int:
+        """Neighbours kept for a row."""
+
+    @property
+    def indices(self) -> Int32Array:
+        """int32[N, k]."""
+
+    @property
+    def similarities(self) -> npt.NDArray[np.floating[Any]]:
+        """float[N, k]."""
 
 
 @dataclass(frozen=True, eq=False)
