@@ -27,6 +27,7 @@ from coevo_ray.store.location import Location
 if TYPE_CHECKING:
     # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
     from coevo_ray.core.gate import AnnotationGate
+    from coevo_ray.core.gate_online import OnlineGate
 
 _SNAPSHOT_EVERY = 16
 
@@ -39,6 +40,7 @@ class SelectionService(GateService):
         ledger: a fresh ledger, or None for a run without training.
         gate: a fresh gate, or None for a run without annotation.
         row_ids: int64[n], the row_id of each row of the gate's graph, increasing.
+        online: see `GateService`.
 
     Raises:
         InputError: the journal is damaged, or belongs to another ledger or gate.
@@ -50,8 +52,9 @@ class SelectionService(GateService):
         ledger: SelectionLedger | None = None,
         gate: AnnotationGate | None = None,
         row_ids: Int64Array | None = None,
+        online: Callable[[AnnotationGate], OnlineGate] | None = None,
     ) -> None:
-        super().__init__(Journal(journal), gate, row_ids)
+        super().__init__(Journal(journal), gate, row_ids, online)
         self.ledger = ledger
         self._commits_since_snapshot = 0
         self._scores_given = False

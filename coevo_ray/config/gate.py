@@ -26,6 +26,12 @@ class GateSettings(Model):
     )
     accuracy_patience: int = Field(4, ge=1, description="Stop after so many rounds without better accuracy.")
     accuracy_tolerance: float = Field(0.002, ge=0, description="Accuracy that counts as better.")
+    pseudo_label: float = Field(
+        0.95, ge=0, le=1, description="Probability from which an arriving row's class is taken without asking."
+    )
+    same: float = Field(
+        0.95, ge=0, le=1, description="An arriving row more similar to a labelled or requested one is not asked about."
+    )
     max_label_fraction: Share = Field(1.0, description="Never ask for more than this share of the training rows.")
     max_rounds: int = Field(100, ge=1, description="Never ask more often.")
     calibrate: bool = Field(True, description="Scale the classifier's confidence to what it is right about.")

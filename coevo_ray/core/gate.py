@@ -282,6 +282,17 @@ class AnnotationGate:
 
     # -- arriving rows ------------------------------------------------------------------------------------------
 
+    def use_graph(self, graph: Neighbours) -> None:
+        """Goes on with another graph of the same rows: one that grows.
+
+        Raises:
+            InputError: it has another number of rows.
+        """
+        if graph.rows != self.rows:
+            raise InputError(f"a graph of {graph.rows} rows for a gate of {self.rows}", "give the graph of its rows")
+        self._graph = graph
+        self._beliefs.use_graph(graph)
+
     def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
         """Takes in rows that were appended to the graph, which must be one that grows; all of them are candidates.
 
@@ -321,6 +332,11 @@ class AnnotationGate:
         return np.concatenate([self._rows[self._seen :] if unseen else self._rows, self._open])
 
     # -- status --------------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> int:
+        """Rows, those that arrived included."""
+        return len(self._candidates)
 
     @property
     def rounds(self) -> int:
@@ -453,7 +469,9 @@ class AnnotationGate:
         missing = [name for name in _FIELDS if name not in fields] + [name for name in _ARRAYS if name not in arrays]
         if missing:
             raise InputError(f"a gate's state without {missing}", "restore it from a backup, or start anew")
-        if fields["classes"] != self.config.classes or not np.array_equal(arrays["candidates"], self._candidates):
+        candidates, own = arrays["candidates"], self._candidates
+        fits = len(candidates) == self._graph.rows and np.array_equal(candidates[: len(own)], own)
+        if fields["classes"] != self.config.classes or not fits:
             raise InputError(
                 f"a gate's state of {fields['classes']} classes and {len(arrays['candidates'])} rows does not fit "
                 f"{self.config.classes} classes and the candidates of {self._graph.rows} rows",
@@ -463,7 +481,7 @@ class AnnotationGate:
         beliefs.confidence = arrays["confidence"].astype(np.float32)
         beliefs.best, beliefs.gain = arrays["best"].astype(np.uint16), arrays["gain"].astype(np.float32)
         beliefs.labelled[arrays["rows"]] = True
-        self._beliefs = beliefs
+        self._beliefs, self._candidates = beliefs, candidates.astype(np.bool_)
         self._rows, self._row_rounds = arrays["rows"].astype(np.int64), arrays["row_rounds"].astype(np.int32)
         self._open, self._open_gains = arrays["open"].astype(np.int64), arrays["open_gains"].astype(np.float32)
         self._rounds, self._predicted, self._seen = (

@@ -158,6 +158,10 @@ class Beliefs:
             distance = nearest_known(self._graph, sure, np.arange(self._graph.rows))
             self.gain += (config.distance_weight * distance).astype(np.float32)
 
+    def use_graph(self, graph: Neighbours) -> None:
+        """Goes on with another graph of the same rows."""
+        self._graph = graph
+
     def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
         """Appends rows without a label."""
         self.best = np.concatenate([self.best, best.astype(np.uint16)])

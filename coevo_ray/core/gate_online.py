@@ -60,8 +60,8 @@ class OnlineGate:
     """A gate whose pool grows.
 
     Args:
-        gate: the gate; its graph is `index`.
-        index: rows and neighbours so far.
+        gate: the gate; from here on its graph is `index`.
+        index: its rows and their neighbours.
         mean: float32[d], taken off arriving features before they are compared; None takes nothing off.
         config: settings.
     """
@@ -71,6 +71,7 @@ class OnlineGate:
     ) -> None:
         self.gate, self.index, self.config = gate, index, config
         self._mean = mean
+        gate.use_graph(index)
         self._looked: tuple[int, npt.NDArray[np.float16], tuple[Any, Any]] | None = None
 
     def offer(self, features: npt.NDArray[np.float16], probabilities: Float32Array) -> Decisions:
@@ -143,6 +144,15 @@ class OnlineGate:
         asked = np.flatnonzero(decisions.action[usable] == _ANNOTATE)
         if len(asked):
             self.gate.open_more(first + asked, decisions.gain[usable][asked])
+
+    def rejoin(self, features: npt.NDArray[np.float16]) -> None:
+        """Puts rows into the graph that the gate knows already, after a restart.
+
+        Args:
+            features: float16[m, d], usable rows in the order in which they came.
+        """
+        unit = self._unit(features)[0]
+        self.index.append(unit, *self.index.search(unit))
 
     def _unit(self, features: npt.NDArray[np.float16]) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
         """Rows of length 1, and which have a direction; the others are zero."""

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
 
 from coevo_ray.core.calibration import apply_temperature, fit_temperature
 from coevo_ray.core.probe import LinearProbe, cross_fitted_predictions
@@ -29,6 +31,44 @@ _LEAST_CALIBRATED = 50
 # to 2 000 labels (3 points above 20), on those of handwritten digits 3 (2 points above 100).
 _DECAY_ROWS = (3.0, 10.0, 30.0, 100.0)
 _USUAL_DECAY_ROWS = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A light classifier with calibrated confidence.
+
+    Attributes:
+        probe: linear, over targets.
+        temperature: its calibration.
+    """
+
+    probe: LinearProbe
+    temperature: float
+
+    def __call__(self, features: npt.NDArray[np.floating[Any]]) -> Float32Array:
+        """Class probabilities, float32[n, C], of targets float[n, d]; uniform where one is not finite."""
+        finite = np.isfinite(features).all(axis=1)
+        predicted = np.full((len(features), self.probe.classes), 1.0 / self.probe.classes, dtype=np.float32)
+        predicted[finite] = apply_temperature(self.probe.predict_proba(features[finite]), self.temperature)
+        return predicted
+
+    def save(self, file: Location) -> None:
+        """Writes it as one safetensors file.
+
+        Raises:
+            StoppedError: the store refused.
+        """
+        file.write_bytes(save_safetensors({**self.probe.arrays(), "temperature": np.array([self.temperature])}))
+
+    @classmethod
+    def load(cls, file: Location) -> Classifier:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: there is none.
+        """
+        arrays = load_safetensors(file.read_bytes())
+        return cls(LinearProbe.from_arrays(arrays), float(arrays["temperature"][0]))
 
 
 @dataclass(frozen=True)
@@ -53,16 +93,19 @@ class Learning:
     seed: int
     cpus: float
 
-    def fit(self, labelled: dict[str, Any], decay_rows: float | None = None) -> dict[str, Any]:
-        """Fits on the labels so far: see `_fit`."""
-        fitted: dict[str, Any] = ray.get(self._task(Learning._fit, labelled, decay_rows))
+    def fit(self, labelled: dict[str, Any], offered: Any, decay_rows: float | None = None) -> dict[str, Any]:
+        """Fits on the labels so far: see `_fit`. `offered` may be an object reference."""
+        fitted: dict[str, Any] = ray.get(self._task(Learning._fit, labelled, offered, decay_rows))
         return fitted
 
-    def predict(self, fitted: dict[str, Any]) -> list[Any]:
-        """Object references of all training rows' predictions, file by file: (row_ids, float32[n, C])."""
-        probe, temperature = fitted["probe"], fitted["temperature"]
-        files = range(len(self.targets.files))
-        return [self._task(Learning._predict_file, index, probe, temperature) for index in files]
+    def predict(self, fitted: dict[str, Any], offered: Any) -> list[Any]:
+        """Object references of the predictions of all training rows, file by file, and of those that arrived.
+
+        Each is (row_ids, float32[n, C]).
+        """
+        classifier = Classifier(fitted["probe"], fitted["temperature"])
+        parts = [self._task(Learning._predict_file, index, classifier) for index in range(len(self.targets.files))]
+        return [*parts, self._task(Learning._predict_offered, offered, classifier)]
 
     def compare(self, points: list[tuple[int, float]]) -> dict[str, Any]:
         """Held-out accuracy of the same classifier on as many random labels, and on all labels of the pool.
@@ -85,11 +128,14 @@ class Learning:
     def _decay(self, decay_rows: float, rows: int) -> float:
         return self.l2 if self.l2 is not None else decay_rows / rows
 
-    def _fit(self, labelled: dict[str, Any], decay_rows: float | None) -> dict[str, Any]:
+    def _fit(
+        self, labelled: dict[str, Any], offered: dict[str, npt.NDArray[Any]], decay_rows: float | None
+    ) -> dict[str, Any]:
         """Ray task.
 
         Args:
             labelled: see `GateService.labelled`.
+            offered: see `GateService.offered`.
             decay_rows: weight decay times labels; None chooses it.
 
         Returns:
@@ -100,7 +146,7 @@ class Learning:
         torch.set_num_threads(max(1, int(self.cpus)))
         order = np.argsort(labelled["row_id"])
         row_ids, labels = labelled["row_id"][order], labelled["label"][order]
-        features, first = read_targets(self.targets, row_ids), labelled["round"][order] == 0
+        features, first = self._features(row_ids, offered), labelled["round"][order] == 0
         temperature, accuracy, chosen = 1.0, None, decay_rows or _USUAL_DECAY_ROWS
         if first.sum() >= _LEAST_CALIBRATED:
             tried = (chosen,) if decay_rows is not None or self.l2 is not None else _DECAY_ROWS
@@ -134,13 +180,35 @@ class Learning:
         assert best is not None  # at least one is tried
         return best[1], best[2]
 
-    def _predict_file(self, index: int, probe: LinearProbe, temperature: float) -> tuple[Int64Array, Float32Array]:
+    def _features(self, row_ids: Int64Array, offered: dict[str, npt.NDArray[Any]]) -> Float32Array:
+        """Features of the pool's rows and of those that arrived, in the order given."""
+        arrived = np.isin(row_ids, offered["row_id"])
+        features = np.empty((len(row_ids), self._dim(offered)), dtype=np.float32)
+        features[~arrived] = read_targets(self.targets, row_ids[~arrived])
+        if arrived.any():
+            by_row = np.argsort(offered["row_id"])
+            place = by_row[np.searchsorted(offered["row_id"], row_ids[arrived], sorter=by_row)]
+            features[arrived] = offered["features"][place]
+        return features
+
+    def _dim(self, offered: dict[str, npt.NDArray[Any]]) -> int:
+        dim = offered["features"].shape[1]
+        return int(dim or self.targets.schema().field("target").type.list_size)
+
+    def _predict_file(self, index: int, classifier: Classifier) -> tuple[Int64Array, Float32Array]:
         """Ray task: class probabilities of one target file's training rows."""
         table = pa.concat_tables(self.targets.iter_file(index, ["target"]))
         row_ids = table.column("row_id").to_numpy()
         train = np.isin(row_ids, Pool(self.pool).train_ids(), assume_unique=True)
-        predicted = probe.predict_proba(vectors(table.column("target"))[train])
-        return row_ids[train], apply_temperature(predicted, temperature)
+        return row_ids[train], classifier(vectors(table.column("target"))[train])
+
+    def _predict_offered(
+        self, offered: dict[str, npt.NDArray[Any]], classifier: Classifier
+    ) -> tuple[Int64Array, Float32Array]:
+        """Ray task: class probabilities of the rows that arrived."""
+        if len(offered["row_id"]) == 0:
+            return offered["row_id"], np.zeros((0, self.classes), dtype=np.float32)
+        return offered["row_id"], classifier(offered["features"])
 
     def _compare(self, points: list[tuple[int, float]]) -> dict[str, Any]:
         """Ray task, for comparison only: it reads labels that the gate never sees."""

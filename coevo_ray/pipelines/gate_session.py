@@ -22,10 +22,15 @@ from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
 from coevo_ray.annotators.opening import open_annotator
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate_config import OfferConfig
+from coevo_ray.core.gate_online import OnlineGate
+from coevo_ray.core.graph_growing import GrowingIndex
 from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.unit_rows import UnitRows
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.gate_learning import Learning
-from coevo_ray.pipelines.graph import build_graph_artifact, load_graph
+from coevo_ray.pipelines.gate_learning import Classifier, Learning
+from coevo_ray.pipelines.gate_offers import Offer, OfferStage
+from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_half
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
@@ -33,7 +38,7 @@ from coevo_ray.store.artifact import begin, digest, load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
-_FILE = "gate.json"
+_FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
 Predictions = tuple[Int64Array, npt.NDArray[np.float32]]
 
 
@@ -56,12 +61,20 @@ class _Make:
 
     config: GateConfig
     location: Location
+    targets: RowTable
+    offers: OfferConfig
 
     def __call__(self) -> SelectionService:
         """Builds the service, in the actor or here."""
-        graph, row_ids = load_graph(self.location.child("graph"))
+        graph, row_ids = load_graph(self.location.child("graph"), self.targets)
+
+        def online(gate: AnnotationGate) -> OnlineGate:
+            """Reads the features only when rows arrive: until then the graph is enough."""
+            rows = UnitRows.of(read_half(self.targets, row_ids), centre=True)
+            return OnlineGate(gate, GrowingIndex(rows.read(slice(None)), graph), rows.mean, self.offers)
+
         gate = AnnotationGate(self.config, graph, np.ones(len(row_ids), dtype=bool))
-        return SelectionService(self.location.child("journal"), gate=gate, row_ids=row_ids)
+        return SelectionService(self.location.child("journal"), gate=gate, row_ids=row_ids, online=online)
 
 
 class GateSession:
@@ -151,7 +164,7 @@ class GateSession:
         with ray_session(), ray_errors("gate"):
             self._plain = None
             run = digest([str(self.location), self.inputs])
-            self._handle = start_selection(run, _Make(self._rule(), self.location))
+            self._handle = start_selection(run, self._make())
             try:
                 yield self
             finally:
@@ -164,8 +177,12 @@ class GateSession:
         if self._handle is not None:
             return self._handle
         if self._plain is None:
-            self._plain = _Make(self._rule(), self.location)()
+            self._plain = self._make()()
         return self._plain
+
+    def _make(self) -> _Make:
+        offers = OfferConfig(sure=self.settings.pseudo_label, same=self.settings.same)
+        return _Make(self._rule(), self.location, self.targets, offers)
 
     def _rule(self) -> GateConfig:
         settings = self.settings
@@ -226,9 +243,11 @@ class GateSession:
                 raise InputError("the gate has no labels to learn from", "submit some first")
             learning = self.learning()
             now, settled = len(labelled["row_id"]), self._settled_decay()
-            fitted = learning.fit(labelled, settled[0] if now < 2 * settled[1] else None)
             assert self._handle is not None
-            parts = learning.predict(fitted)  # references: the actor reads them itself
+            offered = self._handle.actor.call.remote("offered")
+            fitted = learning.fit(labelled, offered, settled[0] if now < 2 * settled[1] else None)
+            parts = learning.predict(fitted, offered)  # references: the actor reads them itself
+            Classifier(fitted["probe"], fitted["temperature"]).save(self.location.child(_CLASSIFIER))
             ray.get(self._handle.actor.call.remote("update_predictions", *parts))
             result: dict[str, Any] = self.service.note_learned(
                 {
@@ -287,6 +306,66 @@ class GateSession:
                 )
             totals += self.service.submit(given.row_ids[known], given.labels[known], given.annotator)
         return Submitted(Taken(*(int(n) for n in totals)), tuple(problems))
+
+    # -- arriving rows -------------------------------------------------------------------------------------------
+
+    def offer(
+        self,
+        features: npt.NDArray[np.floating[Any]],
+        predictions: npt.NDArray[np.float32] | None = None,
+        row_ids: Int64Array | None = None,
+    ) -> Offer:
+        """Decides on rows that arrive: annotate, pseudo_label or skip. They join the gate and its graph.
+
+        Rows to annotate are requested by the next `next`. Fastest while the gate is `hosted`, or in one process: the
+        first offer of a process reads the targets.
+
+        Args:
+            features: float[b, d], in the space of the targets.
+            predictions: float32[b, C]; None takes those of the gate's light classifier.
+            row_ids: int64[b], names by which a repeated offer is known as such; None takes fresh ones.
+
+        Raises:
+            InputError: shapes do not fit, or the gate has learned nothing yet.
+            StoppedError: the store failed, or another process went ahead; offer them again.
+        """
+        if row_ids is None:
+            row_ids = self.service.fresh_ids(len(features))
+        if predictions is None:
+            predictions = self.classifier()(features)
+        half = np.asarray(features).astype(np.float16)
+        return Offer.of(self.service.offer(np.asarray(row_ids), half, np.asarray(predictions, np.float32)))
+
+    def stage(self, features: str = "target", predictions: str | None = None, row_id: str = "row_id") -> OfferStage:
+        """A stage for `dataset.map_batches(..., batch_format="numpy")` that offers each batch.
+
+        It adds the columns action, reason, gain, confidence, and pseudo_label (the class, or -1 with other actions).
+        Use it while the gate is `hosted`.
+
+        Args:
+            features: column of vectors in the space of the targets.
+            predictions: column of class probabilities; None takes the gate's light classifier.
+            row_id: column of whole numbers that tell rows apart, so that a batch which Ray tries again counts once.
+
+        Raises:
+            InputError: the gate has learned nothing yet.
+            UsageError: the gate is not hosted.
+        """
+        if self._handle is None:
+            raise UsageError("a stage of a gate that is not hosted", "use it inside: with gate.hosted(): ...")
+        return OfferStage(self._handle, features, predictions, row_id, None if predictions else self.classifier())
+
+    def classifier(self) -> Classifier:
+        """The gate's light classifier, as it was fitted last.
+
+        Raises:
+            InputError: the gate has learned nothing yet.
+        """
+        if not self.location.child(_CLASSIFIER).is_file():
+            raise InputError(
+                f"the gate {self.location} has learned nothing yet", "label its first round, then call next"
+            )
+        return Classifier.load(self.location.child(_CLASSIFIER))
 
     def status(self) -> dict[str, Any]:
         """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, and `stopped_by` (or None)."""

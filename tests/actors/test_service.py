@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from coevo_ray.actors.selection import SelectionHandle, start_selection
 from coevo_ray.actors.service import SelectionService
 from coevo_ray.core.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate_config import OfferConfig
+from coevo_ray.core.gate_online import OnlineGate
 from coevo_ray.core.graph import build_graph
+from coevo_ray.core.graph_growing import GrowingIndex
 from coevo_ray.core.ledger import SelectionLedger
 from coevo_ray.core.policies import make_policy
+from coevo_ray.core.unit_rows import unit_rows
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.location import Location
@@ -37,12 +41,19 @@ class Make:
             rows=ROWS, candidates=np.ones(ROWS, bool), policy=make_policy(self.policy), keep=0.3, epochs=40, seed=1
         )
         features = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
-        gate = AnnotationGate(
-            GateConfig(classes=CLASSES, round_size=7, seed=2, max_labels=20),
-            build_graph(features, k=4),
-            np.ones(ROWS, bool),
+        graph = build_graph(features, k=4)
+        config = GateConfig(classes=CLASSES, round_size=7, seed=2, max_labels=20)
+
+        def online(gate: AnnotationGate) -> OnlineGate:
+            return OnlineGate(gate, GrowingIndex(unit_rows(features), graph), None, OfferConfig(sure=0.6))
+
+        return SelectionService(
+            Location(self.folder),
+            ledger=ledger,
+            gate=AnnotationGate(config, graph, np.ones(ROWS, bool)),
+            row_ids=ROW_IDS,
+            online=online,
         )
-        return SelectionService(Location(self.folder), ledger=ledger, gate=gate, row_ids=ROW_IDS)
 
 
 class Subject:
@@ -78,6 +89,17 @@ def crash(request: pytest.FixtureRequest, subject: Subject) -> Callable[[], None
 
 def predictions(seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(seed).dirichlet(np.ones(CLASSES), size=ROWS).astype(np.float32)
+
+
+def arriving(seed: int, rows: int = 9) -> tuple[Any, Any, Any]:
+    """row_ids, features and predictions of rows that come later, in an order of their own."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(rows, 8)).astype(np.float16)
+    features[0, 0] = np.nan
+    row_ids = random.permutation(np.arange(1000 * seed, 1000 * seed + rows)) + 500
+    p = random.dirichlet(np.ones(CLASSES), size=rows).astype(np.float32)
+    p[1:4] = 1 / CLASSES  # nobody could be less sure
+    return row_ids, features, p
 
 
 def test_select_is_the_same_until_and_after_commit(subject: Subject, crash: Callable[[], None]) -> None:
@@ -182,6 +204,32 @@ def test_annotators_who_differ_are_kept_and_resolved(subject: Subject, crash: Ca
     ] == [("ann", 1), ("bob", 2), ("cay", 2), ("bob", 1)]
 
 
+def test_arriving_rows_are_decided_once_and_asked_about(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.request(5)
+    subject.service.submit(first, np.arange(5) % CLASSES, "ann")
+    row_ids, features, p = arriving(1)
+    with pytest.raises(InputError, match="no predictions"):
+        subject.service.offer(row_ids, features, p)
+    subject.service.update_predictions((ROW_IDS, predictions(0)))
+    decided = subject.service.offer(row_ids, features, p)
+    crash()
+    again = subject.service.offer(row_ids[::-1].copy(), features[::-1], np.ones_like(p) / CLASSES)
+    for name, values in decided.items():  # what was said first stands, whatever comes with the row now
+        assert np.array_equal(again[name][::-1], values)
+    asked = row_ids[decided["action"] == 0]
+    assert 0 < len(asked) < 8 and set(subject.service.request().tolist()) == set(asked.tolist())
+    crash()
+    subject.service.submit(asked, np.zeros(len(asked), dtype=np.int64), "ann")
+    status = subject.service.gate_status()
+    assert (status["rows"], status["offered"], status["labels"]) == (ROWS + 8, 9, 5 + len(asked))
+    for wrong, message in ((ROW_IDS[:9], "gate's already"), (np.repeat(row_ids[:1], 9), "different whole numbers")):
+        with pytest.raises(InputError, match=message):
+            subject.service.offer(wrong, features, p)
+    with pytest.raises(InputError, match="have no prediction"):
+        subject.service.update_predictions((ROW_IDS, predictions(0)))  # those of the new rows are missing
+    assert subject.service.fresh_ids(2).tolist() == [max(row_ids) + 1, max(row_ids) + 2]
+
+
 def test_labels_that_nobody_asked_for_count_and_are_no_sample(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.request(4)
     others = np.setdiff1d(ROW_IDS, first)[:2]
@@ -201,7 +249,8 @@ def test_labels_that_nobody_asked_for_count_and_are_no_sample(subject: Subject, 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
-        st.sampled_from(["ask", "predict", "part", "all", "again", "other", "unasked", "crash"]), max_size=25
+        st.sampled_from(["ask", "predict", "part", "all", "again", "other", "unasked", "offer", "snapshot", "crash"]),
+        max_size=25,
     )
 )
 def test_a_gate_restarted_after_any_step_is_the_same(
@@ -216,7 +265,19 @@ def test_a_gate_restarted_after_any_step_is_the_same(
         if step == "ask" and (service.gate_status()["predicted"] or service.gate_status()["rounds"] == 0):
             service.request(*([] if service.gate_status()["predicted"] else [5]))
         elif step == "predict":
-            service.update_predictions((ROW_IDS, predictions(number)))
+            offered = service.offered()["row_id"]
+            service.update_predictions(
+                (ROW_IDS, predictions(number)), (offered, predictions(number + 1)[np.arange(len(offered)) % ROWS])
+            )
+        elif step == "offer" and service.gate_status()["predicted"]:
+            came = arriving(number + 1)
+            decided = service.offer(*came)
+            np.testing.assert_equal(service.offer(*came), decided)  # nothing counts twice
+            assert len(decided["action"]) == 9 and service.gate_status()["rows"] == ROWS + len(
+                service.offered()["row_id"]
+            )
+        elif step == "snapshot":
+            service.snapshot()
         elif step in ("part", "all", "other", "unasked"):
             rows = {"part": asked[::2], "all": asked, "other": service.labelled()["row_id"], "unasked": ROW_IDS[::17]}[
                 step
@@ -227,8 +288,10 @@ def test_a_gate_restarted_after_any_step_is_the_same(
             service.submit(*last)
             assert service.submit(*last) == (0, 0, 0, 0)
         again = make()
-        for ask in ("questions", "labelled", "answers", "gate_status"):
+        for ask in ("questions", "labelled", "answers", "offered"):
             np.testing.assert_equal(getattr(again, ask)(), getattr(service, ask)())
+        timed = {"offer_ms": None}  # how long offers took is not kept
+        np.testing.assert_equal({**again.gate_status(), **timed}, {**service.gate_status(), **timed})
         if step == "crash":
             service = again
     labelled = service.labelled()["row_id"]

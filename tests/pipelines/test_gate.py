@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from coevo_ray.annotators.base import Answers, Collected, Questions
 from coevo_ray.errors import InputError, StoppedError, UsageError
@@ -21,7 +22,7 @@ from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from tests.command_line import Command
-from tests.pipelines.gate_helpers import CLASSES, HELD, NAMES, REJECTED, ROWS, inputs, truth
+from tests.pipelines.gate_helpers import CLASSES, DIM, HELD, NAMES, REJECTED, ROWS, inputs, truth
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 SETTINGS: dict[str, Any] = {"classes": NAMES, "seed_fraction": 0.1, "round_fraction": 0.1, "relative_gain": 0.0}
@@ -228,6 +229,40 @@ def test_predictions_of_the_users_own_model(tmp_path: Path) -> None:
             gate.next(read_predictions(write(**columns), CLASSES))
     with pytest.raises(InputError, match="has columns"):
         read_predictions(str(next((tmp_path / "pool").glob("*.parquet"))), CLASSES)
+
+
+def test_rows_that_arrive_are_decided_in_python_and_in_ray_data(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    with pytest.raises(InputError, match="learned nothing yet"):
+        gate.offer(np.ones((2, DIM)))
+    with pytest.raises(UsageError, match="is not hosted"):
+        gate.stage()
+    random = np.random.default_rng(5)
+    true = random.integers(0, CLASSES, 64)
+    features = (np.eye(DIM)[true] + 0.35 * random.standard_normal((64, DIM)) + 1.0).astype(np.float32)
+    features[3] = np.nan
+    with gate.hosted():
+        answer(gate, gate.next())
+        gate.next()
+        dataset = ray.data.from_items([{"row_id": 5000 + i, "target": row} for i, row in enumerate(features)])
+        table = dataset.map_batches(gate.stage(), batch_size=16, batch_format="numpy").to_pandas().set_index("row_id")
+        again = gate.offer(features, row_ids=np.arange(64) + 5000)  # as a batch that is tried again
+        assert table.loc[again.row_id, "action"].tolist() == again.action.tolist()
+        fresh = gate.offer(features[:2])
+        assert fresh.row_id.tolist() == [5064, 5065]
+        asked = set(again.row_id[again.action == "annotate"]) | set(fresh.row_id[fresh.action == "annotate"])
+        assert asked and asked <= set(gate.next().row_ids.tolist())
+        assert again.reason[3] == "unusable" and table.loc[5003, "pseudo_label"] == -1
+        sure = again.action == "pseudo_label"
+        assert (again.label[sure] == true[sure]).all()
+        questions = gate.next()
+        labels = np.array([true[r - 5000] if r >= 5000 else truth()[r] for r in questions.row_ids])
+        gate.submit(Answers(questions.row_ids, labels, "ann"))
+        assert len(gate.next().row_ids)  # it has learned from them, and predicted them anew
+    status = again_status = GateSession(gate.location).status()
+    assert again_status["offered"] == 66 and status["rows"] == gate.rows + 65
+    with pytest.raises(InputError, match="have 16 dimensions"):
+        gate.offer(features[:, :-1], np.full((64, CLASSES), 1 / CLASSES, np.float32))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
