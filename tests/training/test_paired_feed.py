@@ -32,9 +32,7 @@ Ids = npt.NDArray[np.int64]
 sets = st.sets(st.integers(0, ROWS - 1), min_size=1).map(lambda ids: np.array(sorted(ids), dtype=np.int64))
 
 
-def paired(
-    few: Ids, many: Ids, most: int, mu: int, steps: int | None
-) -> PairedFeed:
+def paired(few: Ids, many: Ids, most: int, mu: int, steps: int | None) -> PairedFeed:
     labelled = Rows(few, Cycle(len(few), most), np.linspace(0.1, 1, len(few)).astype(np.float32))
     others = Rows(many, Cycle(len(many), mu * most))
     sources = [(ArraySource(IMAGES, rows.cycle.batch, 5), rows) for rows in (labelled, others)]
