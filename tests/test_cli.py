@@ -142,7 +142,7 @@ SEMI = ("train", "--objective", "semi_supervised", "--pool", "p", "--out", "o")
         (*SUPERVISED, "--mu", "3"),
         (*SUPERVISED, "--no-flip"),
         ("train", "run.yaml", "--labels", "l"),
-        ("train", "run.yaml", "--no-align"),
+        ("train", "run.yaml", "--thresholds", "class"),
         ("train", "--objective", "semi_supervised", "--pool", "p"),
         (*SEMI, "--policy", "full"),
         (*SEMI, "--targets", "t"),

@@ -54,13 +54,10 @@ def train(
     policy_option: PolicyOptions = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Supervised: share that all classes divide.")] = None,
     mu: Annotated[int | None, typer.Option(help="Semi-supervised: unlabelled rows of a step per labelled one.")] = None,
-    thresholds: Annotated[
-        str | None, typer.Option(help="Semi-supervised: adaptive or fixed, from where a prediction is a target.")
+    threshold: Annotated[
+        float | None, typer.Option(help="Semi-supervised: confidence from which a prediction becomes a target.")
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Semi-supervised: the fixed threshold.")] = None,
-    align: Annotated[
-        bool | None, typer.Option(help="Semi-supervised: scale predictions to the labels' shares of classes.")
-    ] = None,
+    thresholds: Annotated[str | None, typer.Option(help="Semi-supervised: class, or fixed for all classes.")] = None,
     consistency_weight: Annotated[
         float | None, typer.Option(help="Semi-supervised: weight of the unlabelled rows' loss.")
     ] = None,
@@ -118,7 +115,6 @@ def train(
         "mu": mu,
         "thresholds": thresholds,
         "threshold": threshold,
-        "align": align,
         "consistency_weight": consistency_weight,
         "ramp_epochs": ramp_epochs,
         "teacher": teacher,

@@ -133,11 +133,10 @@ class SemiTrainConfig(LearningConfig):
     """Training on a few labels, with consistency between views of all other rows (FixMatch, arXiv 2001.07685)."""
 
     mu: int = Field(7, ge=1, description="Unlabelled rows of a global batch for each of its batch_rows labelled ones.")
-    thresholds: Literal["fixed", "adaptive"] = Field(
-        "fixed", description="One for all classes, or as sure as the network is by now, class by class (FreeMatch)."
+    thresholds: Literal["class", "fixed"] = Field(
+        "class", description="One for each class, lower where predictions are rare (FreeMatch), or one for all."
     )
-    threshold: float = Field(0.95, gt=0, le=1, description="Fixed: confidence from which a prediction is a target.")
-    align: bool = Field(False, description="Scale predictions to the labels' shares of classes (ReMixMatch).")
+    threshold: float = Field(0.8, gt=0, le=1, description="Confidence from which a prediction becomes a target.")
     consistency_weight: float = Field(1.0, ge=0, description="Of the unlabelled rows' loss; 0 leaves them aside.")
     ramp_epochs: float = Field(0.0, ge=0, description="Epochs in which that weight rises from 0.")
     teacher: Literal["network", "ema"] = Field(

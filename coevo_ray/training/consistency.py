@@ -15,7 +15,7 @@ from torch import nn
 
 from coevo_ray.config import SemiTrainConfig
 
-# Of the running means that adaptive thresholds and alignment go by. FreeMatch has 0.999, for a million steps.
+# Of the running mean prediction, as FreeMatch has it but for its 0.999, which is for a million steps.
 _MOMENTUM = 0.99
 
 
@@ -52,63 +52,57 @@ class StepLosses:
 class PseudoTargets:
     """Turns a teacher's predictions into targets.
 
-    With fixed thresholds a prediction counts from `threshold` on. With adaptive ones (FreeMatch, arXiv 2205.07246,
-    equations 5 to 8) the threshold is the running mean of the confidence, times each class's running mean probability
-    over the largest such: it is low while the network is unsure, and lower for classes that it rarely predicts. With
-    alignment (ReMixMatch, arXiv 1911.09785, section 3.1) predictions are first multiplied by the labels' shares of
-    classes over the running mean prediction, and normalised.
+    With a fixed threshold a prediction counts from `threshold` on. With one for each class it is `threshold` times the
+    class's running mean probability over the largest such (FreeMatch, arXiv 2205.07246, equations 7 and 8): lower for
+    classes that are hard to learn, which are rarely predicted.
 
     Args:
         config: the rule.
-        shares: float[classes], shares of the classes among the labels.
+        classes: number of classes.
         device: where predictions come from.
         total: adds up a tensor over all workers, in place; None for one worker.
 
     Attributes:
-        means: float64[classes + 1]: the running mean probability of each class, and of the confidence.
+        means: float64[classes + 1], the running mean probability of each class, and how many steps it is made of.
     """
 
     def __init__(
         self,
         config: SemiTrainConfig,
-        shares: torch.Tensor,
+        classes: int,
         device: torch.device,
         total: Callable[[torch.Tensor], object] | None = None,
     ) -> None:
-        self.config, self._total = config, total
-        self._shares = shares.to(device, torch.float64)
-        self._running = config.thresholds == "adaptive" or config.align
-        self.means = torch.full((len(shares) + 1,), 1 / len(shares), dtype=torch.float64, device=device)
+        self._threshold, self._by_class = config.threshold, config.thresholds == "class"
+        self._total = total
+        self.means = torch.zeros(classes + 1, dtype=torch.float64, device=device)
 
     @torch.no_grad()
     def choose(self, logits: torch.Tensor, weights: torch.Tensor) -> Targets:
-        """Targets of a step, after the running means have taken it in.
+        """Targets of a step, after the running mean has taken it in.
 
         Args:
             logits: float[b, classes] of weak views.
             weights: float[b], 0 for padding.
         """
         predicted = logits.double().softmax(dim=1)
-        if self._running:
-            self._take_in(predicted, weights)
-        if self.config.align:
-            predicted = predicted * (self._shares / self.means[:-1].clamp(min=1e-6))
-            predicted = predicted / predicted.sum(dim=1, keepdim=True)
         confidence, classes = predicted.max(dim=1)
-        return Targets(classes, confidence.float(), confidence >= self.thresholds()[classes])
-
-    def thresholds(self) -> torch.Tensor:
-        """float64[classes], from which confidence a prediction of each is a target."""
-        if self.config.thresholds == "fixed":
-            return torch.full_like(self._shares, self.config.threshold)
-        return self.means[-1] * self.means[:-1] / self.means[:-1].max()
+        if not self._by_class:
+            return Targets(classes, confidence.float(), confidence >= self._threshold)
+        self._take_in(predicted, weights)
+        means = self.means[:-1]
+        thresholds = self._threshold * means / means.max()
+        return Targets(classes, confidence.float(), confidence >= thresholds[classes])
 
     def _take_in(self, predicted: torch.Tensor, weights: torch.Tensor) -> None:
         real = (weights > 0).double()
-        sums = torch.cat([real @ predicted, (real @ predicted.max(dim=1).values)[None], real.sum()[None]])
+        sums = torch.cat([real @ predicted, real.sum()[None]])
         if self._total is not None:
             self._total(sums)
-        self.means.mul_(_MOMENTUM).add_(sums[:-1] / sums[-1].clamp(min=1), alpha=1 - _MOMENTUM)
+        # The first steps count alike: a start from equal shares would take a hundred steps to forget.
+        self.means[-1] += 1
+        new = (1 / self.means[-1]).clamp(min=1 - _MOMENTUM)
+        self.means[:-1].lerp_(sums[:-1] / sums[-1], new)
 
 
 def step_losses(

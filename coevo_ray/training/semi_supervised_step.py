@@ -87,11 +87,6 @@ class SemiRows:
         counts = {"labelled": labelled - self.pseudo_labelled, "pseudo_labelled": self.pseudo_labelled}
         return {**counts, "unlabelled": len(self.train) - labelled}
 
-    def shares(self) -> torch.Tensor:
-        """float64[classes]: each class's share of the labels."""
-        labels = self.labels[self.train]
-        return torch.from_numpy(np.bincount(labels[labels >= 0], minlength=self.classes) / (labels >= 0).sum())
-
 
 class SemiSupervisedStep:
     """Makes views of a step's rows, and goes down their loss.
@@ -121,7 +116,7 @@ class SemiSupervisedStep:
         self.config, self.rows, self.descent = config, rows, descent
         self._device, self._world = device, world
         self.views = ConsistencyViews(config.flip, config.strength)
-        self.rule = PseudoTargets(config, rows.shares(), device, total)
+        self.rule = PseudoTargets(config, rows.classes, device, total)
 
     def __call__(self, batch: PairedBatch, ramp: float) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of this worker's part of a step, and the figures of it.

@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 
 
 def settings(**chosen: Any) -> SemiTrainConfig:
-    return SemiTrainConfig.model_validate({"thresholds": "fixed", "align": False, "image_size": SIZE, **chosen})
+    return SemiTrainConfig.model_validate({"thresholds": "fixed", "image_size": SIZE, **chosen})
 
 
 def softmax(logits: Array) -> Array:
@@ -41,7 +41,7 @@ def test_the_loss_is_that_of_slow_loops_with_its_gradient() -> None:
     random = np.random.default_rng(0)
     weak, strong = random.normal(size=(2, 9, CLASSES)) * 2
     logits = torch.from_numpy(strong).requires_grad_()
-    rule = PseudoTargets(settings(threshold=0.6), torch.ones(CLASSES) / CLASSES, CPU)
+    rule = PseudoTargets(settings(threshold=0.6), CLASSES, CPU)
     targets = rule.choose(torch.from_numpy(weak), torch.ones(9))
     losses = consistency_losses(logits, targets)
     losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves this method untyped
@@ -166,40 +166,42 @@ def test_views_of_a_step_depend_on_row_pass_and_kind_alone() -> None:
     assert not any(torch.equal(both_later[i], both[i]) for i in range(6))
 
 
-@given(seed=st.integers(0, 50), align=st.booleans(), steps=st.integers(1, 5))
-def test_adaptive_thresholds_and_alignment_are_those_of_a_slow_loop(seed: int, align: bool, steps: int) -> None:
+@given(seed=st.integers(0, 50), steps=st.integers(1, 5), threshold=st.floats(0.3, 1))
+def test_thresholds_by_class_are_those_of_a_slow_loop(seed: int, steps: int, threshold: float) -> None:
     random = np.random.default_rng(seed)
-    shares = random.dirichlet(np.ones(CLASSES))
-    rule = PseudoTargets(settings(thresholds="adaptive", align=align), torch.from_numpy(shares), CPU)
-    mean, sure = np.full(CLASSES, 1 / CLASSES), 1 / CLASSES
+    rule = PseudoTargets(settings(thresholds="class", threshold=threshold), CLASSES, CPU)
+    before: list[Array] = []
     for _ in range(steps):
         logits = random.normal(size=(6, CLASSES)) * 3
-        weights = np.array([1, 1, 1, 1, 1, 0])
-        targets = rule.choose(torch.from_numpy(logits), torch.from_numpy(weights))
+        targets = rule.choose(torch.from_numpy(logits), torch.tensor([1, 1, 1, 1, 1, 0]))
         predicted = np.stack([softmax(row) for row in logits])
-        mean = 0.99 * mean + 0.01 * predicted[:5].mean(axis=0)
-        sure = 0.99 * sure + 0.01 * predicted[:5].max(axis=1).mean()
+        before.append(predicted[:5].mean(axis=0))  # the last row is padding
+        mean = np.mean(before, axis=0)  # of so few steps
         for row in range(6):
-            p = predicted[row]
-            if align:
-                p = p * shares / mean
-                p = p / p.sum()
-            best = int(p.argmax())
-            threshold = sure * mean[best] / mean.max()
+            best = int(predicted[row].argmax())
             assert targets.classes[row].item() == best
-            assert targets.confidence[row].item() == pytest.approx(p[best], abs=1e-6)
-            assert bool(targets.chosen[row]) == (p[best] >= threshold)
+            assert targets.confidence[row].item() == pytest.approx(predicted[row].max(), abs=1e-6)
+            assert bool(targets.chosen[row]) == (predicted[row].max() >= threshold * mean[best] / mean.max())
+
+
+def test_the_running_mean_forgets_a_hundredth_of_what_was_in_each_step() -> None:
+    rule, mean = PseudoTargets(settings(thresholds="class"), 2, CPU), np.zeros(2)
+    for step in range(300):
+        share = 0.2 if step < 200 else 0.9
+        rule.choose(torch.log(torch.tensor([[share, 1 - share]])), torch.ones(1))
+        mean = 0.99 * mean + 0.01 * np.array([share, 1 - share]) if step >= 200 else np.array([0.2, 0.8])
+    assert np.allclose(rule.means[:2].numpy(), mean, atol=1e-6)
 
 
 def test_running_means_are_over_all_workers() -> None:
     """Two halves of a batch, each adding the other's sums, come to what the whole batch does."""
-    config, shares = settings(thresholds="adaptive"), torch.ones(CLASSES) / CLASSES
+    config = settings(thresholds="class")
     logits = torch.randn(8, CLASSES, dtype=torch.float64) * 3
-    whole = PseudoTargets(config, shares, CPU)
+    whole = PseudoTargets(config, CLASSES, CPU)
     whole.choose(logits, torch.ones(8))
     sums: list[torch.Tensor] = []
-    PseudoTargets(config, shares, CPU, lambda own: sums.append(own.clone())).choose(logits[5:], torch.ones(3))
-    half = PseudoTargets(config, shares, CPU, lambda own: own.add_(sums[0]))
+    PseudoTargets(config, CLASSES, CPU, lambda own: sums.append(own.clone())).choose(logits[5:], torch.ones(3))
+    half = PseudoTargets(config, CLASSES, CPU, lambda own: own.add_(sums[0]))
     half.choose(logits[:5], torch.ones(5))
     assert torch.allclose(half.means, whole.means, atol=1e-12)
 
@@ -239,7 +241,6 @@ def test_unlabelled_rows_are_all_or_those_without_a_label() -> None:
     full = SemiRows(labels, rows.weights, np.array([0, 2, 5]), labels, CLASSES)
     assert full.plan(settings(batch_rows=2, mu=7))[1:] == (None, 2)
     assert rows.plan(settings(epoch_steps=17))[2] == 17
-    assert rows.shares().tolist() == [0.5, 0.5, 0, 0]
     assert rows.counts() == {"labelled": 4, "pseudo_labelled": 0, "unlabelled": 2}
 
 

@@ -38,7 +38,7 @@ PLAIN: dict[str, Any] = {
     "mu": 2,
     "epochs": 2,
     "flip": False,
-    "threshold": 0.104,  # of predictions that have hardly been learned
+    "threshold": 0.12,  # of predictions that have hardly been learned
     "compute": {"cpus": 0.5},
 }
 
@@ -115,7 +115,9 @@ def test_consistency_on_unlabelled_rows_beats_the_labels_alone(pool: Pool, label
 
 
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("chosen", [{}, {"epoch_steps": 5, "ramp_epochs": 1.5, "teacher": "ema", "ema": 0.5}])
+@pytest.mark.parametrize(
+    "chosen", [{"threshold": 0.2}, {"epoch_steps": 5, "ramp_epochs": 1.5, "teacher": "ema", "ema": 0.5}]
+)
 def test_it_is_the_training_of_images_in_memory(
     pool: Pool, labels: RowTable, tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
@@ -131,7 +133,7 @@ def test_it_is_the_training_of_images_in_memory(
     finish(place, "pool", {}, {}, [write_table(place, "a.parquet", moved)], {"classes": 10})
     here = np.flatnonzero(use[train] >= 0)
     table = write_labels(tmp_path / "labels", here, use[train][here], Pool(place))
-    config = {**PLAIN, "learning_rate": 0.02, **chosen}
+    config = {**PLAIN, "learning_rate": 0.1, "schedule": "constant", "warm_up": 0.0, **chosen}
     summary = train_semi_supervised(config, Pool(place), tmp_path / "out", table)
     network, history = fit_images(
         config, pixels(pool, train), use[train], 10, (pixels(pool, test), known[test]), known=known[train]
@@ -151,8 +153,8 @@ def test_it_is_the_training_of_images_in_memory(
 def test_a_killed_worker_goes_on_inside_the_epoch_to_the_same_weights(
     pool: Pool, labels: RowTable, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {**PLAIN, "model": faulty(tmp_path / "fault", "dropping"), "ema": 0.9, "align": True}
-    settings |= {"teacher": "ema", "thresholds": "adaptive", "compute": {"cpus": 0.5, "checkpoint_steps": 3}}
+    settings: dict[str, Any] = {**PLAIN, "model": faulty(tmp_path / "fault", "dropping"), "ema": 0.9}
+    settings |= {"teacher": "ema", "compute": {"cpus": 0.5, "checkpoint_steps": 3}}
     whole = train_semi_supervised(settings, pool, tmp_path / "whole", labels)
     steps = steps_made(tmp_path / "fault")
     assert steps == 16
@@ -171,7 +173,7 @@ def test_a_killed_worker_goes_on_inside_the_epoch_to_the_same_weights(
 def test_a_run_that_stopped_goes_on_with_another_number_of_workers(
     pool: Pool, labels: RowTable, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {**PLAIN, "model": faulty(tmp_path / "fault", "plain"), "thresholds": "adaptive"}
+    settings: dict[str, Any] = {**PLAIN, "model": faulty(tmp_path / "fault", "plain")}
     whole = train_semi_supervised(settings, pool, tmp_path / "whole", labels)
     (tmp_path / "fault").write_text("12 always")
     two = {"actors": 2, "cpus": 0.5, "checkpoint_steps": 3}
@@ -188,14 +190,14 @@ def test_a_run_that_stopped_goes_on_with_another_number_of_workers(
 @pytest.mark.usefixtures("ray_local")
 def test_two_workers_learn_what_one_does(pool: Pool, labels: RowTable, tmp_path: Path) -> None:
     # 30 labels in batches of 29 are two of 15, which leave one of padding on two workers.
-    config = {**PLAIN, "batch_rows": 29, "thresholds": "adaptive", "align": True}
+    config = {**PLAIN, "batch_rows": 29}
     found = [
         train_semi_supervised(
             {**config, "compute": {"actors": workers, "cpus": 0.5}}, pool, tmp_path / str(workers), labels
         )
         for workers in (1, 2)
     ]
-    assert_alike(*found, tmp_path / "1", tmp_path / "2")
+    assert_alike(found[0], found[1], tmp_path / "1", tmp_path / "2")
 
 
 def assert_alike(one: dict[str, Any], other: dict[str, Any], *places: Path) -> None:
@@ -265,39 +267,55 @@ def test_labels_go_before_pseudo_labels_which_weigh_what_they_are_sure(
     assert gather_rows(pool, labels, pseudo, "one").known.tolist() == pool.labels().tolist()
 
 
-def test_labels_that_do_not_fit_are_refused_before_any_work(pool: Pool, labels: RowTable, tmp_path: Path) -> None:
+IDS, SOME, SURE = [1, 2, 3, 4], [1, 2, 3, 4], [1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "found", "message"),
+    [
+        ([1, ROWS], [1, 2], rf"are of rows 1 to {ROWS}, the pool .* has {ROWS}"),
+        ([1, 5], [1, 2], "name 1 held-out rows, the first is 5"),
+        (IDS, [1, 2, 3, 10], r"row 4 has label 10, the pool has 10 classes \(0 to 9\)"),
+        (IDS, [1, -1, 3, 4], "row 2 has label -1"),
+        (IDS, [3, 3, 3, 3], "all labels are of class 3, need two classes"),
+        ([], [], "no training row has a label"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_before_any_work(
+    pool: Pool, tmp_path: Path, ids: list[int], found: list[int], message: str
+) -> None:
+    write_labels(tmp_path / "labels", ids, found, pool)
+    with pytest.raises(InputError, match=message):
+        train_semi_supervised(PLAIN, pool, tmp_path / "out", str(tmp_path / "labels"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("ids", "found", "sure", "message"),
+    [
+        (IDS, SOME, [0.5, 1.5, 1, 1], r"row 2 has confidence 1\.5"),
+        (IDS, SOME, [0.5, 0.5, np.nan, 1], "row 3 has confidence nan"),
+        (IDS, SOME, [0.5, 0.5, 0.5, 0], r"row 4 has confidence 0\.0"),
+        ([0, 1, 2, 3], SOME, SURE, "the pseudo-labels at .* name 1 held-out rows, the first is 0"),
+        (IDS, [1, 2, 3, 11], SURE, "row 4 has label 11"),
+    ],
+)
+def test_pseudo_labels_that_do_not_fit_are_refused_before_any_work(
+    pool: Pool, labels: RowTable, tmp_path: Path, ids: list[int], found: list[int], sure: list[float], message: str
+) -> None:
+    write_labels(tmp_path / "pseudo", ids, found, pool, sure)
+    with pytest.raises(InputError, match=message):
+        train_semi_supervised(PLAIN, pool, tmp_path / "out", labels, str(tmp_path / "pseudo"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_of_another_pool_or_kind_are_refused(pool: Pool, labels: RowTable, tmp_path: Path) -> None:
     other = digits_pool(tmp_path / "other", 100)
-    ids, some = pool.train_ids()[:4], [1, 2, 3, 4]
-    for number, (named, found, of, message) in enumerate(
-        [
-            (ids, some, other, r"the labels at .* are of the pool \w+, not of the one at"),
-            ([1, ROWS], [1, 2], None, rf"are of rows 1 to {ROWS}, the pool .* has {ROWS}"),
-            ([1, 5], [1, 2], pool, "name 1 held-out rows, the first is 5"),
-            (ids, [1, 2, 3, 10], pool, r"row 4 has label 10, the pool has 10 classes \(0 to 9\)"),
-            (ids, [1, -1, 3, 4], pool, "row 2 has label -1"),
-            (ids, [3, 3, 3, 3], pool, "all labels are of class 3, need two classes"),
-            ([], [], pool, "no training row has a label"),
-        ]
-    ):
-        place = tmp_path / str(number)
-        write_labels(place, named, found, of)
-        with pytest.raises(InputError, match=message):
-            train_semi_supervised(PLAIN, pool, tmp_path / "out", str(place))
-    for number, (named, found, sure, message) in enumerate(
-        [
-            (ids, some, [0.5, 1.5, 1, 1], r"row 2 has confidence 1\.5"),
-            (ids, some, [0.5, 0.5, np.nan, 1], "row 3 has confidence nan"),
-            (ids, some, [0.5, 0.5, 0.5, 0], r"row 4 has confidence 0\.0"),
-            ([0, 1], [1, 2], [1, 1], "the pseudo-labels at .* name 1 held-out rows, the first is 0"),
-            (ids, [1, 2, 3, 11], [1, 1, 1, 1], "row 4 has label 11"),
-        ]
-    ):
-        place = tmp_path / f"pseudo{number}"
-        write_labels(place, named, found, pool, sure)
-        with pytest.raises(InputError, match=message):
-            train_semi_supervised(PLAIN, pool, tmp_path / "out", labels, str(place))
+    write_labels(tmp_path / "foreign", IDS, SOME, other)
+    with pytest.raises(InputError, match=r"the labels at .* are of the pool \w+, not of the one at"):
+        train_semi_supervised(PLAIN, pool, tmp_path / "out", str(tmp_path / "foreign"))
     with pytest.raises(InputError, match="not of the one at"):
-        open_pseudo_labels(write_labels(tmp_path / "foreign", ids, some, other, [1, 1, 1, 1]), pool)
+        open_pseudo_labels(write_labels(tmp_path / "of_gate", IDS, SOME, other, SURE), pool)
     for opener, message in ((open_labels, "a labels is needed"), (open_pseudo_labels, "a pseudo_labels is needed")):
         with pytest.raises(InputError, match=message):
             opener(str(pool.location), pool)
