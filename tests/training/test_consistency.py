@@ -185,7 +185,8 @@ def test_thresholds_by_class_are_those_of_a_slow_loop(seed: int, steps: int, thr
 
 
 def test_the_running_mean_forgets_a_hundredth_of_what_was_in_each_step() -> None:
-    rule, mean = PseudoTargets(settings(thresholds="class"), 2, CPU), np.zeros(2)
+    rule = PseudoTargets(settings(thresholds="class"), 2, CPU)
+    mean: Array = np.zeros(2)
     for step in range(300):
         share = 0.2 if step < 200 else 0.9
         rule.choose(torch.log(torch.tensor([[share, 1 - share]])), torch.ones(1))
