@@ -70,6 +70,9 @@ def train(
     pseudo_weight: Annotated[
         str | None, typer.Option(help="Semi-supervised: confidence or one, weight of a pseudo-label.")
     ] = None,
+    labelled_too: Annotated[
+        bool | None, typer.Option(help="Semi-supervised: labelled rows are among those for consistency too.")
+    ] = None,
     flip: Annotated[bool | None, typer.Option(help="Semi-supervised and targets: mirror half of the views.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     schedule: Annotated[str | None, typer.Option(help="onecycle, cosine or constant.")] = None,
@@ -121,6 +124,7 @@ def train(
         "strength": strength,
         "epoch_steps": epoch_steps,
         "pseudo_weight": pseudo_weight,
+        "labelled_too": labelled_too,
     }
     tables = {"labels": labels, "pseudo_labels": pseudo_labels}
     only_supervised = {"FILE": file, "policy": policy, **of_labels, **more_of_labels}

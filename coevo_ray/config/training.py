@@ -132,7 +132,7 @@ class TargetTrainConfig(LearningConfig):
 class SemiTrainConfig(LearningConfig):
     """Training on a few labels, with consistency between views of all other rows (FixMatch, arXiv 2001.07685)."""
 
-    mu: int = Field(7, ge=1, description="Unlabelled rows of a global batch for each of its batch_rows labelled ones.")
+    mu: int = Field(3, ge=1, description="Unlabelled rows of a global batch for each of its batch_rows labelled ones.")
     thresholds: Literal["class", "fixed"] = Field(
         "class", description="One for each class, lower where predictions are rare (FreeMatch), or one for all."
     )
