@@ -1,8 +1,8 @@
 """coevo-ray: decide what data is worth, on Ray.
 
 The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train` (with
-`--objective`: `train_supervised` and `train_targets`), `run` and `doctor` here, and with `demo` and `report` in
-`coevo_ray.commands`.
+`--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `run` and `doctor` here, and with
+`demo` and `report` in `coevo_ray.commands`.
 They are imported when first used, so that `import coevo_ray` stays light.
 """
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from coevo_ray.commands import sae_score as sae_score
     from coevo_ray.commands import sae_show as sae_show
     from coevo_ray.commands import train as train
+    from coevo_ray.commands import train_semi_supervised as train_semi_supervised
     from coevo_ray.commands import train_supervised as train_supervised
     from coevo_ray.commands import train_targets as train_targets
     from coevo_ray.config import RunConfig as RunConfig
@@ -63,6 +64,7 @@ _COMMANDS = (
     "sae_score",
     "sae_show",
     "train",
+    "train_semi_supervised",
     "train_supervised",
     "train_targets",
 )

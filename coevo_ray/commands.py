@@ -36,6 +36,7 @@ from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae
 from coevo_ray.training import supervised
 from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
+from coevo_ray.training.semi_supervised import train_semi_supervised
 from coevo_ray.training.targets import train_targets
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "sae_score",
     "sae_show",
     "train",
+    "train_semi_supervised",
     "train_supervised",
     "train_targets",
 ]

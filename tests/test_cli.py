@@ -101,6 +101,7 @@ def test_a_bad_run_ends_before_any_work(
 
 
 SUPERVISED = ("train", "--objective", "supervised", "--pool", "p", "--out", "o")
+SEMI = ("train", "--objective", "semi_supervised", "--pool", "p", "--out", "o")
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,19 @@ SUPERVISED = ("train", "--objective", "supervised", "--pool", "p", "--out", "o")
         (*SUPERVISED, "--policy", "factors", "--policy-option", "unbiased=true"),
         (*SUPERVISED, "--policy", "factors", "--policy-option", "most_doubt=1"),
         ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--head", "mlp"),
+        (*SUPERVISED, "--labels", "l"),
+        (*SUPERVISED, "--mu", "3"),
+        (*SUPERVISED, "--no-flip"),
+        ("train", "run.yaml", "--labels", "l"),
+        ("train", "run.yaml", "--thresholds", "class"),
+        ("train", "--objective", "semi_supervised", "--pool", "p"),
+        (*SEMI, "--policy", "full"),
+        (*SEMI, "--targets", "t"),
+        (*SEMI, "--keep", "0.5"),
+        (*SEMI, "--threshold", "1.5"),
+        (*SEMI, "--thresholds", "none"),
+        (*SEMI, "--teacher", "ema"),  # of which weights?
+        ("train", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o", "--pseudo-labels", "l"),
         ("train", "--objective", "supervised", "--pool", "p", "--out", "o", "--optimizer", "lion"),
     ],
 )
@@ -157,6 +171,7 @@ def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> 
         ("merge", "empty", "--out", "targets"),
         ("train", "--objective", "targets", "--pool", "empty", "--targets", "empty", "--out", "model"),
         ("train", "--objective", "supervised", "--pool", "empty", "--out", "model"),
+        ("train", "--objective", "semi_supervised", "--pool", "empty", "--out", "model"),
         ("train", "--objective", "supervised", "--pool", "empty", "--targets", "empty", "--out", "model"),
         ("plan", "--policy", "rotation", "--pool", "empty"),
         ("plan", "--policy", "factors", "--scores", "empty"),

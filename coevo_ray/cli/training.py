@@ -1,4 +1,4 @@
-"""The command train: for a run's file, on a pool's labels, or on targets."""
+"""The command train: for a run's file, on a pool's labels, on a few labels, or on targets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from coevo_ray.errors import UsageError
 def train(
     file: Annotated[Path | None, typer.Argument(help="YAML file of a run whose earlier stages are finished.")] = None,
     policy: Annotated[str | None, typer.Option(help="One policy; with FILE instead of those of the file.")] = None,
-    objective: Annotated[str | None, typer.Option(help="supervised or targets: train without a FILE.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="supervised, semi_supervised or targets: train without a FILE.")
+    ] = None,
     pool: Annotated[str | None, typer.Option(help="With --objective: folder of the pool.")] = None,
     targets: Annotated[
         str | None,
         typer.Option(help="With --objective: folder of targets; supervised gathers evidence on labels and copies."),
     ] = None,
     scores: Annotated[str | None, typer.Option(help="With --objective supervised: folder of scores.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Semi-supervised: folder of the gate's labels. Default: the pool's own.")
+    ] = None,
+    pseudo_labels: Annotated[
+        str | None, typer.Option(help="Semi-supervised: folder of the gate's pseudo-labels.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="With --objective: folder of the result.")] = None,
     model: Annotated[
         str | None, typer.Option(help="small_cnn, torchvision:NAME, timm:NAME or package.module:function.")
@@ -45,6 +53,27 @@ def train(
     ] = False,
     policy_option: PolicyOptions = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Supervised: share that all classes divide.")] = None,
+    mu: Annotated[int | None, typer.Option(help="Semi-supervised: unlabelled rows of a step per labelled one.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Semi-supervised: confidence from which a prediction becomes a target.")
+    ] = None,
+    thresholds: Annotated[str | None, typer.Option(help="Semi-supervised: class, or fixed for all classes.")] = None,
+    consistency_weight: Annotated[
+        float | None, typer.Option(help="Semi-supervised: weight of the unlabelled rows' loss.")
+    ] = None,
+    ramp_epochs: Annotated[
+        float | None, typer.Option(help="Semi-supervised: epochs in which that weight rises from 0.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Semi-supervised: network or ema, who predicts targets.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Semi-supervised: strength of strong views, 0 to 2.")] = None,
+    epoch_steps: Annotated[int | None, typer.Option(help="Semi-supervised: steps of an epoch.")] = None,
+    pseudo_weight: Annotated[
+        str | None, typer.Option(help="Semi-supervised: confidence or one, weight of a pseudo-label.")
+    ] = None,
+    labelled_too: Annotated[
+        bool | None, typer.Option(help="Semi-supervised: labelled rows are among those for consistency too.")
+    ] = None,
+    flip: Annotated[bool | None, typer.Option(help="Semi-supervised and targets: mirror half of the views.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     schedule: Annotated[str | None, typer.Option(help="onecycle, cosine or constant.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 on the weights; with adamw decoupled.")] = None,
@@ -60,7 +89,7 @@ def train(
     gpus: Annotated[float | None, typer.Option(help="GPUs for each of them.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train on each epoch's subset after the earlier stages of a run; or on a pool's labels, or on stored targets."""
+    """Train on each epoch's subset after the earlier stages of a run; or on labels, on a few of them, or on targets."""
     settings: dict[str, Any] = {
         "model": model,
         "stem": stem,
@@ -85,19 +114,39 @@ def train(
         "label_smoothing": label_smoothing,
     }
     more_of_labels = {"scores": scores, "policy_option": policy_option or None}
+    of_few = {
+        "mu": mu,
+        "thresholds": thresholds,
+        "threshold": threshold,
+        "consistency_weight": consistency_weight,
+        "ramp_epochs": ramp_epochs,
+        "teacher": teacher,
+        "strength": strength,
+        "epoch_steps": epoch_steps,
+        "pseudo_weight": pseudo_weight,
+        "labelled_too": labelled_too,
+    }
+    tables = {"labels": labels, "pseudo_labels": pseudo_labels}
+    only_supervised = {"FILE": file, "policy": policy, **of_labels, **more_of_labels}
+    only_few, of_views = {**of_few, **tables}, {"flip": flip}
     if objective is None:
-        others = {**places, "targets": targets, "head": head, **of_labels, **more_of_labels, **settings, **compute}
-        show(_train_file(file, policy, others), as_json)
+        others = {**places, "targets": targets, "head": head, **of_labels, **more_of_labels, **only_few, **of_views}
+        show(_train_file(file, policy, {**others, **settings, **compute}), as_json)
         return
     chosen = {**settings, "compute": {"cpus": 1, **given(**compute)}}
     if objective == "targets":
-        not_with_it = {"FILE": file, "policy": policy, **of_labels, **more_of_labels}
-        _check_objective(objective, not_with_it, {**places, "targets": targets})
+        _check_objective(objective, {**only_supervised, **only_few}, {**places, "targets": targets})
         from coevo_ray import commands
 
-        summary = commands.train_targets(given(**chosen, head=head), str(pool), str(targets), str(out))
+        summary = commands.train_targets(given(**chosen, head=head, flip=flip), str(pool), str(targets), str(out))
+    elif objective == "semi_supervised":
+        _check_objective(objective, {**only_supervised, "targets": targets, "head": head}, places)
+        from coevo_ray import commands
+
+        given_settings = given(**chosen, **of_few, flip=flip)
+        summary = commands.train_semi_supervised(given_settings, str(pool), str(out), labels, pseudo_labels)
     else:
-        _check_objective(objective, {"FILE": file, "head": head}, places)
+        _check_objective(objective, {"FILE": file, "head": head, **only_few, **of_views}, places)
         chosen |= {**of_labels, **_policies(policy, policy_options(policy_option)), "labels": "pool"}
         from coevo_ray import commands
 
@@ -130,8 +179,8 @@ def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -
 
 
 def _check_objective(objective: str, not_with_it: dict[str, Any], places: dict[str, str | None]) -> None:
-    if objective not in ("supervised", "targets"):
-        raise UsageError(f"unknown objective {objective!r}", "it can be: supervised, targets")
+    if objective not in ("supervised", "semi_supervised", "targets"):
+        raise UsageError(f"unknown objective {objective!r}", "it can be: supervised, semi_supervised, targets")
     if given(**not_with_it):
         raise UsageError(f"--objective {objective} with {_options(given(**not_with_it))}", "leave one of them out")
     missing = [name for name, value in places.items() if value is None]

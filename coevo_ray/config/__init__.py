@@ -10,7 +10,7 @@ from coevo_ray.config.factors import EvidenceConfig, SaeConfig
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig, Source
 from coevo_ray.config.run import RunConfig, load_config
-from coevo_ray.config.training import LearningConfig, TargetTrainConfig, TrainCompute, TrainConfig
+from coevo_ray.config.training import LearningConfig, SemiTrainConfig, TargetTrainConfig, TrainCompute, TrainConfig
 
 __all__ = [
     "Alignment",
@@ -25,6 +25,7 @@ __all__ = [
     "PriorConfig",
     "RunConfig",
     "SaeConfig",
+    "SemiTrainConfig",
     "Source",
     "TargetTrainConfig",
     "TrainCompute",

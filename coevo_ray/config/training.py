@@ -127,3 +127,34 @@ class TargetTrainConfig(LearningConfig):
     evaluate_every: int = Field(0, ge=0, description="Also probe after every so many epochs; 0 only at the end.")
     probe_rows: int = Field(50_000, ge=1, description="Most labelled rows of a split that the probes read.")
     compute: TrainCompute = TrainCompute(cpus=1)
+
+
+class SemiTrainConfig(LearningConfig):
+    """Training on a few labels, with consistency between views of all other rows (FixMatch, arXiv 2001.07685)."""
+
+    mu: int = Field(3, ge=1, description="Unlabelled rows of a global batch for each of its batch_rows labelled ones.")
+    thresholds: Literal["class", "fixed"] = Field(
+        "class", description="One for each class, lower where predictions are rare (FreeMatch), or one for all."
+    )
+    threshold: float = Field(0.8, gt=0, le=1, description="Confidence from which a prediction becomes a target.")
+    consistency_weight: float = Field(1.0, ge=0, description="Of the unlabelled rows' loss; 0 leaves them aside.")
+    ramp_epochs: float = Field(0.0, ge=0, description="Epochs in which that weight rises from 0.")
+    teacher: Literal["network", "ema"] = Field(
+        "network", description="Who predicts targets: the network as it is, or its averaged weights (ema)."
+    )
+    flip: bool = Field(True, description="Mirror half of the views.")
+    strength: float = Field(1.0, ge=0, le=2, description="How far strong views are from the image.")
+    labelled_too: bool = Field(True, description="Labelled rows are among the rows for consistency too.")
+    pseudo_weight: Literal["confidence", "one"] = Field(
+        "confidence", description="Weight of a row that has a pseudo-label of the gate's."
+    )
+    epoch_steps: int | None = Field(
+        None, ge=1, description="Steps of an epoch. Default: one pass over the unlabelled rows."
+    )
+    compute: TrainCompute = TrainCompute(cpus=1)
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> SemiTrainConfig:
+        if self.teacher == "ema" and self.ema is None:
+            raise ValueError("teacher ema needs averaged weights: set ema, for instance to 0.99")
+        return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import ray.train
@@ -17,10 +17,22 @@ from torch.optim.swa_utils import AveragedModel
 from coevo_ray.config import LearningConfig
 from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.errors import InputError
+from coevo_ray.training.descent import Descent
 from coevo_ray.training.feed import Batch, Feed
-from coevo_ray.training.optimisers import averaged, make_optimizer, set_rate
 from coevo_ray.training.rates import Progress, rate_factor, steps_of
 from coevo_ray.training.trainer import resume, save_checkpoint
+
+
+class _Step(Protocol):
+    """What a step is made of."""
+
+    @property
+    def offset(self) -> int:
+        """How far the epoch is after it."""
+        ...
+
+
+StepT = TypeVar("StepT", bound=_Step)
 
 
 class Learner:
@@ -28,34 +40,37 @@ class Learner:
 
     `prepare` comes first. Then, for each epoch from `len(history)` on: `epoch` yields batches, `step` takes the losses
     of each, `finish` ends the epoch and `save` keeps it. A run that ends inside an epoch goes on behind the last step
-    that was checkpointed, with any number of workers: positions count rows over all of them.
+    that was checkpointed, with any number of workers: positions count rows over all of them. An objective whose steps
+    are not batches of one feed has `steps` and `descend` instead of `epoch` and `step`, and positions of its own.
 
     Args:
         config: optimizer, schedule, precision.
-        planned: rows of each epoch, as far as they are known beforehand.
+        planned: steps of each epoch, as far as they are known beforehand.
+        sums: how many sums `descend` keeps over an epoch; the first over the second is the epoch's loss.
 
     Attributes:
         rank, world: this worker's place.
         device: where it computes.
         network: the network, joined with the other workers' copies.
         average: its averaged weights, or None.
+        descent: how it goes down its loss.
         history: one entry for each finished epoch.
         before_checkpoint: called on every worker before a checkpoint inside an epoch, which no later start repeats.
     """
 
-    def __init__(self, config: LearningConfig, planned: Sequence[int]) -> None:
+    def __init__(self, config: LearningConfig, planned: Sequence[int], sums: int = 2) -> None:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
-        self.config, self._planned = config, [steps_of(rows, config.batch_rows) for rows in planned]
+        self.config, self._planned = config, list(planned)
         self._resumed, self.history = resume()
         state = self._resumed or {}
         self._open: dict[str, Any] | None = state.get("open")
         self._progress = Progress(state.get("progress"))
-        self._dtype: torch.dtype = getattr(torch, config.precision)
-        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._since_checkpoint, self._offset, self._seconds = 0, 0, 0.0
         self.before_checkpoint: Callable[[], None] | None = None
+        self._kept: dict[str, torch.Tensor] = {}
         torch.manual_seed(config.seed)
 
     def prepare(self, network: nn.Module) -> None:
@@ -65,27 +80,31 @@ class Learner:
         if self._resumed is not None:
             network.load_state_dict(self._resumed["model"])
         self.network: nn.Module = ray.train.torch.prepare_model(network)
-        self.average: AveragedModel | None = None
-        if self.config.ema is not None:
-            self.average = averaged(self.inner, self.config.ema)
-        self.optimizer = make_optimizer(self.config, self.network.parameters())
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
+        inner = self.network.module if hasattr(self.network, "module") else self.network
+        assert isinstance(inner, nn.Module)
+        self.descent = Descent(self.config, self.network, inner, self.device)
         if self._resumed is not None:
-            self.optimizer.load_state_dict(self._resumed["optimizer"])
-            self._scaler.load_state_dict(self._resumed["scaler"])
-            if self.average is not None:
-                self.average.load_state_dict(self._resumed["average"])
+            self.descent.load(self._resumed)
+
+    def keep(self, name: str, tensor: torch.Tensor) -> None:
+        """Makes a tensor, the same on all workers, part of the training's state; puts the last checkpoint's into it."""
+        self._kept[name] = tensor
+        if self._resumed is not None:
+            tensor.copy_(self._resumed["kept"][name])
 
     @property
     def inner(self) -> nn.Module:
         """The network without what joins the workers."""
-        module = self.network.module if hasattr(self.network, "module") else self.network
-        assert isinstance(module, nn.Module)
-        return module
+        return self.descent.inner
+
+    @property
+    def average(self) -> AveragedModel | None:
+        """See the class."""
+        return self.descent.average
 
     def autocast(self) -> torch.autocast:
         """Computes in the configured precision inside a with statement."""
-        return torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+        return self.descent.autocast()
 
     def epoch(self, feed: Feed, subset: Subset) -> Iterator[Batch]:
         """This worker's batches of the next epoch; where one was left open, those behind the last checkpoint.
@@ -93,25 +112,40 @@ class Learner:
         Raises:
             InputError: as in `Feed.epoch`.
         """
+        rows = len(subset.row_ids)
+
+        def batches(start: int) -> Iterator[Batch]:
+            return feed.epoch(subset, self.rank, self.world, start)
+
+        return self.steps(batches, rows, steps_of(rows, self.config.batch_rows))
+
+    def steps(self, batches: Callable[[int], Iterator[StepT]], length: int, steps: int) -> Iterator[StepT]:
+        """This worker's part of the next epoch's steps; where one was left open, of those behind the last checkpoint.
+
+        Args:
+            batches: what the steps are made of, from an offset on; 0 is the beginning.
+            length: the last step's offset.
+            steps: how many there are in the whole epoch.
+        """
         started, epoch = time.monotonic(), len(self.history)
-        self._begin(len(subset.row_ids))
+        self._begin(steps)
         before = self._seconds
-        for batch in feed.epoch(subset, self.rank, self.world, self._offset):
+        for batch in batches(self._offset):
             # What the network draws (dropout) is a function of the step, so that a restart changes nothing.
             torch.manual_seed(_seed(self.config.seed, epoch, batch.offset, self.rank))
-            set_rate(self.optimizer, self.config.learning_rate * self._factor())
+            self.descent.set_rate(self._factor())
             yield batch
             self._offset = batch.offset
             self._seconds = before + time.monotonic() - started
-            if self._checkpoint_due(len(subset.row_ids)):
+            if self._checkpoint_due(length):
                 self._save_open()
         self._seconds = before + time.monotonic() - started
 
-    def _begin(self, rows: int) -> None:
+    def _begin(self, steps: int) -> None:
         self._sums.zero_()
         self._offset, self._seconds, self._since_checkpoint = 0, 0.0, 0
         if self._open is None:
-            self._progress.plan(steps_of(rows, self.config.batch_rows), self._planned[len(self.history) + 1 :])
+            self._progress.plan(steps, self._planned[len(self.history) + 1 :])
             return
         self._offset, self._seconds = self._open["offset"], self._open["seconds"]
         if self.rank == 0:  # the sums are over all workers: one of them carries them on
@@ -121,10 +155,10 @@ class Learner:
     def _factor(self) -> float:
         return rate_factor(self.config.schedule, self.config.warm_up, self._progress.step())
 
-    def _checkpoint_due(self, rows: int) -> bool:
+    def _checkpoint_due(self, length: int) -> bool:
         self._since_checkpoint += 1
         every = self.config.compute.checkpoint_steps
-        return every > 0 and self._since_checkpoint >= every and self._offset < rows
+        return every > 0 and self._since_checkpoint >= every and self._offset < length
 
     def step(self, losses: torch.Tensor, batch: Batch) -> None:
         """One step on the weighted mean loss of the global batch.
@@ -136,16 +170,18 @@ class Learner:
         weights = batch.weights.to(self.device, non_blocking=True)
         weighted = (losses.float() * weights).sum()
         # DDP averages over workers: with this factor the gradient is the global batch's mean for any number.
-        self._scaler.scale(weighted * (self.world / batch.global_rows)).backward()
-        if self.config.clip_norm is not None:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.inner)
-        self._sums += torch.stack([weighted.detach().double(), weights.sum().double()])
+        sums = torch.stack([weighted.detach().double(), weights.sum().double()])
+        self.descend(weighted * (self.world / batch.global_rows), sums)
+
+    def descend(self, loss: torch.Tensor, sums: torch.Tensor) -> None:
+        """One step down a loss.
+
+        Args:
+            loss: this worker's; the mean of the workers' gradients is followed.
+            sums: float64[sums], this worker's part of what is summed up over the epoch.
+        """
+        self.descent.step(loss)
+        self._sums += sums
 
     def finish(self, samples: int, **figures: Any) -> dict[str, Any]:
         """Ends an epoch: adds it to the history, which the next `save` keeps. All workers call it.
@@ -161,7 +197,7 @@ class Learner:
         Raises:
             InputError: the loss is not finite.
         """
-        total, weight = self._total_sums()
+        total, weight = self.total_sums()[:2]
         loss = total / max(weight, 1e-12)
         if not np.isfinite(loss):
             raise InputError(
@@ -175,7 +211,7 @@ class Learner:
             **figures,
             "samples": before["samples"] + samples,
             "seconds": before["seconds"] + self._seconds,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.descent.learning_rate,
         }
         self.history.append(entry)
         return entry
@@ -189,22 +225,16 @@ class Learner:
         self._since_checkpoint = 0
         if self.before_checkpoint is not None:
             self.before_checkpoint()
-        sums = self._total_sums()
+        sums = self.total_sums()
         where = {"epoch": len(self.history), "offset": self._offset}
         state = self._state() | {"open": {**where, "sums": sums, "seconds": self._seconds}} if self.rank == 0 else {}
         save_checkpoint(state, self.history, where)
 
     def _state(self) -> dict[str, Any]:
-        state = {
-            "model": self.inner.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "progress": self._progress.state(),
-        }
-        return state if self.average is None else {**state, "average": self.average.state_dict()}
+        return {**self.descent.state(), "progress": self._progress.state(), "kept": self._kept}
 
-    def _total_sums(self) -> list[float]:
-        """Weighted losses and weights of the open epoch so far, over all workers."""
+    def total_sums(self) -> list[float]:
+        """The sums of the open epoch so far, over all workers, who all call it."""
         sums = self._sums.clone()
         if self.world > 1:
             torch.distributed.all_reduce(sums)

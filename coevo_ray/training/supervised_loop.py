@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any
 
 import ray
 import torch
-import torch.distributed
 from torch import nn
 
 from coevo_ray.actors.selection import SelectionHandle
@@ -17,11 +15,13 @@ from coevo_ray.core.epoch_plan import Subset
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed import Feed
+from coevo_ray.training.held_out import HeldOut, network_input
 from coevo_ray.training.images import ImageTransform
 from coevo_ray.training.learner import Learner
 from coevo_ray.training.loss_reports import LossReports
 from coevo_ray.training.metrics import write_metrics
 from coevo_ray.training.models import make_model
+from coevo_ray.training.rates import steps_of
 from coevo_ray.training.trainer import worker_threads
 
 
@@ -39,7 +39,7 @@ def train_loop(arguments: dict[str, Any]) -> None:
         rows = len(subset.row_ids)
         entry = learner.finish(
             rows,
-            **trainer.evaluate(),
+            **trainer.held_out.accuracy(),
             kept_share=rows / arguments["candidates"],
             selection_seconds=selection_seconds,
         )
@@ -59,19 +59,17 @@ class _Trainer:
     def __init__(self, arguments: dict[str, Any]) -> None:
         config: TrainConfig = arguments["config"]
         self.config = config
-        self.learner = Learner(config, arguments["planned"])
+        batch = config.batch_rows
+        self.learner = Learner(config, [steps_of(rows, batch) for rows in arguments["planned"]])
         self.selection: SelectionHandle = arguments["selection"]
         self.reports = LossReports(self.selection) if arguments["report_losses"] else None
         if self.reports is not None:
             self.learner.before_checkpoint = self.reports.flush
         self.labels: Int64Array = ray.get(arguments["labels"])
         pool = Pool(arguments["pool"])
-        batch, device = config.batch_rows, self.learner.device
-        feed = functools.partial(Feed, pool, ["image"], global_batch=batch, seed=config.seed, device=device)
-        self.feed = feed(transform=ImageTransform(config.image_size, config.augment))
-        self.test_feed = feed(transform=ImageTransform(config.image_size, "none"))
-        test = pool.test_ids()
-        self.test = Subset(0, test[self.labels[test] >= 0], None)
+        transform, device = ImageTransform(config.image_size, config.augment), self.learner.device
+        self.feed = Feed(pool, ["image"], transform, global_batch=batch, seed=config.seed, device=device)
+        self.held_out = HeldOut(self.learner, pool, self.labels)
         network = make_model(config.model, arguments["classes"], stem=config.stem, image_size=config.image_size)
         self.learner.prepare(network)
 
@@ -84,40 +82,10 @@ class _Trainer:
         for batch in learner.epoch(self.feed, subset):
             labels = torch.from_numpy(self.labels[batch.row_ids]).to(learner.device)
             with learner.autocast():
-                logits = learner.network(self._images(batch.tensors))
+                logits = learner.network(network_input(batch, learner.device))
             losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
             learner.step(losses, batch)
             if self.reports is not None:
                 self.reports.add(batch, logits, labels)
         if self.reports is not None:
             self.reports.flush()
-
-    def _images(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        images = tensors["image"].to(self.learner.device, non_blocking=True)
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def evaluate(self) -> dict[str, float | None]:
-        """`accuracy` (None without held-out labels) and, with averaged weights, `ema_accuracy`; over all ranks."""
-        learner = self.learner
-        found = {"accuracy": self._accuracy(learner.network)}
-        if learner.average is not None:
-            learner.share_average()
-            found["ema_accuracy"] = self._accuracy(learner.average)
-        return found
-
-    @torch.no_grad()
-    def _accuracy(self, network: nn.Module) -> float | None:
-        """Share of held-out rows that are classified rightly."""
-        if len(self.test.row_ids) == 0:
-            return None
-        learner = self.learner
-        network.eval()
-        right = torch.zeros(1, device=learner.device)
-        for batch in self.test_feed.epoch(self.test, learner.rank, learner.world):
-            labels = torch.from_numpy(self.labels[batch.row_ids]).to(learner.device)
-            with learner.autocast():
-                predicted = network(self._images(batch.tensors)).argmax(dim=1)
-            right += ((predicted == labels) * batch.weights.to(learner.device)).sum()
-        if learner.world > 1:
-            torch.distributed.all_reduce(right)
-        return float(right.item() / len(self.test.row_ids))

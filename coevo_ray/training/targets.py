@@ -32,6 +32,7 @@ from coevo_ray.training.feed import Feed
 from coevo_ray.training.learner import Learner
 from coevo_ray.training.metrics import METRICS, json_lines, write_metrics
 from coevo_ray.training.models import make_backbone
+from coevo_ray.training.rates import steps_of
 from coevo_ray.training.sae_fit import input_statistics
 from coevo_ray.training.target_network import PoolWithTargets, TargetNetwork, cosine_loss
 from coevo_ray.training.trainer import fit, load_checkpoint, worker_threads
@@ -193,7 +194,7 @@ class _Trainer:
         self.rows: Int64Array = ray.get(arguments["rows"])
         batch = min(config.batch_rows, len(self.rows))
         self.config = config = config.model_copy(update={"batch_rows": batch})
-        self.learner = Learner(config, [len(self.rows)] * config.epochs)
+        self.learner = Learner(config, [steps_of(len(self.rows), batch)] * config.epochs)
         self.probe_rows: ProbeRows | None = ray.get(arguments["probe_rows"])
         self.pool = PoolWithTargets(arguments["pool"], arguments["targets"])
         self.views = Views(config.min_crop, config.flip, config.colour)

@@ -57,21 +57,22 @@ class Views:
         theta = _crops(numbers, self.min_crop, self.flip)
         grid = nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
         pixels = nn.functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-        return scale_pixels(_recolour(pixels, numbers, self.colour) if self.colour > 0 else pixels)
+        return scale_pixels(recolour(pixels, numbers, self.colour) if self.colour > 0 else pixels)
 
 
-def view_numbers(row_ids: Int64Array, seed: int, epoch: int, view: int) -> torch.Tensor:
+def view_numbers(row_ids: Int64Array, seed: int, epoch: int, view: int, numbers: int = NUMBERS) -> torch.Tensor:
     """The random numbers of some rows' views.
 
     Args:
         row_ids: int64[b].
-        seed, epoch, view: which views.
+        seed, epoch, view: which views; a view is 0 or 1.
+        numbers: how many for each row.
 
     Returns:
-        float32[b, NUMBERS], uniform in [0, 1).
+        float32[b, numbers], uniform in [0, 1).
     """
     rows = hash_rows(hash_rows(row_ids, seed).view(np.int64), 2 * epoch + view)
-    hashes = np.stack([hash_rows(rows.view(np.int64), number) for number in range(NUMBERS)], axis=1)
+    hashes = np.stack([hash_rows(rows.view(np.int64), number) for number in range(numbers)], axis=1)
     return torch.from_numpy((hashes >> np.uint64(40)).astype(np.float32) / 2**24)
 
 
@@ -124,10 +125,15 @@ def _crops(numbers: torch.Tensor, min_crop: float, flip: bool) -> torch.Tensor:
     return torch.stack(rows, dim=1).view(-1, 2, 3)
 
 
-def _recolour(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
+def recolour(pixels: torch.Tensor, numbers: torch.Tensor, strength: float) -> torch.Tensor:
     """Brightness, contrast about the image's mean grey, saturation, hue and grey, in 0..255.
 
     All are linear in the pixels, and all but brightness and contrast leave greys alone: one matrix and one grey offset.
+
+    Args:
+        pixels: float32[b, 3, s, s].
+        numbers: float32[b, NUMBERS]; those from the sixth on are used.
+        strength: 1 as in BYOL.
     """
     jitter = torch.where(numbers[:, 5] < _JITTER_SHARE, strength, 0.0)
     factor = [1 + jitter * most * (2 * numbers[:, 6 + i] - 1) for i, most in enumerate((_BRIGHTNESS, _CONTRAST))]

@@ -71,7 +71,9 @@ class _Fault(nn.Module):
         if how in ("once", "killed"):
             self.file.unlink()
         if how == "always":
-            self.file.write_text("0 always")
+            new = self.file.with_suffix(f".{os.getpid()}")  # another worker may be reading: never half a file
+            new.write_text("0 always")
+            new.replace(self.file)
         if how in ("killed", "always"):
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "input":

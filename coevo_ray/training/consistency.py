@@ -1,0 +1,159 @@
+"""Weak/strong consistency with the labelled loss: FixMatch (arXiv 2001.07685), on tensors alone.
+
+Of each unlabelled row's weak view a teacher predicts the class. Where it is sure enough, that class is the target of
+the strong view's cross-entropy (equation 4); the labelled rows' weak views have their own cross-entropy (equation 3).
+No gradient goes through the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from coevo_ray.config import SemiTrainConfig
+
+# Of the running mean prediction, as FreeMatch has it but for its 0.999, which is for a million steps.
+_MOMENTUM = 0.99
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a teacher says of some rows.
+
+    Attributes:
+        classes: int64[b], its best class.
+        confidence: float32[b], that class's probability.
+        chosen: bool[b], whether it is sure enough.
+    """
+
+    classes: torch.Tensor
+    confidence: torch.Tensor
+    chosen: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Per-row losses of one step, not yet weighted.
+
+    Attributes:
+        labelled: float32[b].
+        consistency: float32[u], 0 where the target was not chosen; None without unlabelled rows.
+        targets: of the unlabelled rows; None without any.
+    """
+
+    labelled: torch.Tensor
+    consistency: torch.Tensor | None = None
+    targets: Targets | None = None
+
+
+class PseudoTargets:
+    """Turns a teacher's predictions into targets.
+
+    With a fixed threshold a prediction counts from `threshold` on. With one for each class it is `threshold` times the
+    class's running mean probability over the largest such (FreeMatch, arXiv 2205.07246, equations 7 and 8): lower for
+    classes that are hard to learn, which are rarely predicted.
+
+    Args:
+        config: the rule.
+        classes: number of classes.
+        device: where predictions come from.
+        total: adds up a tensor over all workers, in place; None for one worker.
+
+    Attributes:
+        means: float64[classes + 1], the running mean probability of each class, and how many steps it is made of.
+    """
+
+    def __init__(
+        self,
+        config: SemiTrainConfig,
+        classes: int,
+        device: torch.device,
+        total: Callable[[torch.Tensor], object] | None = None,
+    ) -> None:
+        self._threshold, self._by_class = config.threshold, config.thresholds == "class"
+        self._total = total
+        self.means = torch.zeros(classes + 1, dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def choose(self, logits: torch.Tensor, weights: torch.Tensor) -> Targets:
+        """Targets of a step, after the running mean has taken it in.
+
+        Args:
+            logits: float[b, classes] of weak views.
+            weights: float[b], 0 for padding.
+        """
+        predicted = logits.double().softmax(dim=1)
+        confidence, classes = predicted.max(dim=1)
+        if not self._by_class:
+            return Targets(classes, confidence.float(), confidence >= self._threshold)
+        self._take_in(predicted, weights)
+        means = self.means[:-1]
+        thresholds = self._threshold * means / means.max()
+        return Targets(classes, confidence.float(), confidence >= thresholds[classes])
+
+    def _take_in(self, predicted: torch.Tensor, weights: torch.Tensor) -> None:
+        real = (weights > 0).double()
+        sums = torch.cat([real @ predicted, real.sum()[None]])
+        if self._total is not None:
+            self._total(sums)
+        # The first steps count alike: a start from equal shares would take a hundred steps to forget.
+        self.means[-1] += 1
+        new = (1 / self.means[-1]).clamp(min=1 - _MOMENTUM)
+        self.means[:-1].lerp_(sums[:-1] / sums[-1], new)
+
+
+def step_losses(
+    network: nn.Module,
+    teacher: nn.Module,
+    rule: PseudoTargets,
+    labelled: torch.Tensor,
+    labels: torch.Tensor,
+    unlabelled: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+) -> StepLosses:
+    """The losses of one step; one forward pass of the network, and one of the teacher without gradient.
+
+    Args:
+        network: in training; images float32[b, 3, s, s] -> logits float[b, classes].
+        teacher: predicts in evaluation mode; may be the same network.
+        rule: which predictions become targets.
+        labelled: float32[b, 3, s, s], weak views.
+        labels: int64[b].
+        unlabelled: weak views float32[u, 3, s, s], strong views of the same rows, and weights float[u], 0 for padding.
+    """
+    if unlabelled is None:
+        return StepLosses(_cross_entropy(network(labelled), labels))
+    weak, strong, weights = unlabelled
+    targets = rule.choose(_predicted(teacher, weak), weights)
+    logits = network(torch.cat([labelled, strong]).contiguous(memory_format=torch.channels_last))
+    rows = len(labels)
+    consistency = consistency_losses(logits[rows:], targets)
+    return StepLosses(_cross_entropy(logits[:rows], labels), consistency, targets)
+
+
+def consistency_losses(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Cross-entropy of strong views with their targets; 0 where the target was not chosen.
+
+    Args:
+        logits: float[b, classes].
+        targets: of the same rows.
+
+    Returns:
+        float32[b], nats.
+    """
+    return _cross_entropy(logits, targets.classes) * targets.chosen
+
+
+def _cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits.float(), classes, reduction="none")
+
+
+@torch.no_grad()
+def _predicted(teacher: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    training = teacher.training
+    teacher.eval()
+    logits: torch.Tensor = teacher(images.contiguous(memory_format=torch.channels_last))
+    teacher.train(training)
+    return logits

@@ -1,0 +1,80 @@
+"""A network's optimizer, gradient scaling and averaged weights: what a step of any training does, also without Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from coevo_ray.config import LearningConfig
+from coevo_ray.training.optimisers import averaged, make_optimizer, set_rate
+
+
+class Descent:
+    """Goes down a network's loss.
+
+    Args:
+        config: optimizer, precision, clipping, averaging.
+        network: what is trained; with several workers the one that joins them.
+        inner: the network without what joins the workers.
+        device: where it is.
+
+    Attributes:
+        network: as given.
+        inner: as given.
+        optimizer: of the network's parameters.
+        average: averaged weights of the inner network, or None.
+    """
+
+    def __init__(self, config: LearningConfig, network: nn.Module, inner: nn.Module, device: torch.device) -> None:
+        self.network, self.inner, self._device = network, inner, device
+        self._peak, self._clip_norm = config.learning_rate, config.clip_norm
+        self._dtype: torch.dtype = getattr(torch, config.precision)
+        self.average: AveragedModel | None = None
+        if config.ema is not None:
+            self.average = averaged(inner, config.ema)
+        self.optimizer = make_optimizer(config, network.parameters())
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
+
+    def autocast(self) -> torch.autocast:
+        """Computes in the configured precision inside a with statement."""
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    def set_rate(self, factor: float) -> None:
+        """Sets the learning rate to a share of its peak."""
+        set_rate(self.optimizer, self._peak * factor)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One step down a loss, a number whose gradient is known."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves this method untyped
+        if self._clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._clip_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.inner)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        state = {
+            "model": self.inner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+        return state if self.average is None else {**state, "average": self.average.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes what `state` gave, but for the network's own weights, which are loaded before workers are joined."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])

@@ -1,0 +1,68 @@
+"""Accuracy of a classifier in training on the held-out split, over all workers."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+from torch import nn
+
+from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.pool.pool import Pool
+from coevo_ray.training.batch import Batch
+from coevo_ray.training.feed import Feed
+from coevo_ray.training.images import ImageTransform
+from coevo_ray.training.learner import Learner
+
+
+class HeldOut:
+    """The labelled rows of the held-out split.
+
+    Args:
+        learner: has the network; its image size, batch and seed are taken.
+        pool: images and splits.
+        labels: int64[rows of the pool], -1 where there is none.
+    """
+
+    def __init__(self, learner: Learner, pool: Pool, labels: Int64Array) -> None:
+        config, test = learner.config, pool.test_ids()
+        self._learner, self._labels = learner, labels
+        transform = ImageTransform(config.image_size, "none")
+        batch, device = config.batch_rows, learner.device
+        self._feed = Feed(pool, ["image"], transform, global_batch=batch, seed=config.seed, device=device)
+        self._test = Subset(0, test[labels[test] >= 0], None)
+
+    def accuracy(self) -> dict[str, float | None]:
+        """`accuracy` (None without held-out labels) and, with averaged weights, `ema_accuracy`; all workers call it.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        learner = self._learner
+        found = {"accuracy": self._of(learner.network)}
+        if learner.average is not None:
+            learner.share_average()
+            found["ema_accuracy"] = self._of(learner.average)
+        return found
+
+    @torch.no_grad()
+    def _of(self, network: nn.Module) -> float | None:
+        """Share of held-out rows that are classified rightly."""
+        if len(self._test.row_ids) == 0:
+            return None
+        learner = self._learner
+        network.eval()
+        right = torch.zeros(1, device=learner.device)
+        for batch in self._feed.epoch(self._test, learner.rank, learner.world):
+            labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device)
+            with learner.autocast():
+                predicted = network(network_input(batch, learner.device)).argmax(dim=1)
+            right += ((predicted == labels) * batch.weights.to(learner.device)).sum()
+        if learner.world > 1:
+            torch.distributed.all_reduce(right)
+        return float(right.item() / len(self._test.row_ids))
+
+
+def network_input(batch: Batch, device: torch.device) -> torch.Tensor:
+    """A batch's images on a device, in the layout that convolutions are fastest in."""
+    return batch["image"].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,136 @@
+"""Semi-supervised training of a small network on images in memory: no Ray, no files."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from coevo_ray.config import SemiTrainConfig, make_config
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import InputError
+from coevo_ray.training.descent import Descent
+from coevo_ray.training.images import scale_pixels
+from coevo_ray.training.models import make_model
+from coevo_ray.training.paired_feed import ArraySource, PairedFeed, Rows
+from coevo_ray.training.rates import Progress, rate_factor
+from coevo_ray.training.semi_supervised_step import (
+    FIGURES,
+    SemiRows,
+    SemiSupervisedStep,
+    figures,
+    ramp_factor,
+)
+
+_TEST_ROWS = 512
+
+
+def fit_images(
+    config: SemiTrainConfig | dict[str, Any],
+    images: npt.NDArray[np.uint8],
+    labels: Int64Array,
+    classes: int,
+    test: tuple[npt.NDArray[np.uint8], Int64Array],
+    *,
+    known: Int64Array | None = None,
+    weights: npt.NDArray[np.float32] | None = None,
+    device: torch.device | str = "cpu",
+    evaluate_every: int = 0,
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Trains as `train_semi_supervised` does, in this process.
+
+    With `consistency_weight` 0 it is supervised training on the labelled rows for as many steps: the baseline.
+
+    Args:
+        config: network, views, schedule; a dict is validated. `image_size` is that of the images.
+        images: uint8[n, s, s, 3], training rows.
+        labels: int64[n], -1 where a row has none.
+        classes: number of classes.
+        test: uint8[m, s, s, 3] images and int64[m] labels, for accuracy.
+        known: int64[n], true labels for figures alone, -1 where not known; None is `labels`.
+        weights: float32[n] of the labelled rows; None for ones.
+        device: where it computes.
+        evaluate_every: also measure accuracy after every so many epochs; 0 only after the last.
+
+    Returns:
+        The network, and an entry for each epoch: `loss`, `labelled_loss`, `consistency_loss`, `confident_share`,
+        `pseudo_accuracy`, `seconds`; where it was measured `accuracy`, and with averaged weights `ema_accuracy`.
+
+    Raises:
+        InputError: no labels, labels of one class alone or outside the classes, or training diverged.
+        UsageError: the settings are wrong, or the model is unknown.
+    """
+    config = config if isinstance(config, SemiTrainConfig) else make_config(SemiTrainConfig, config, "train")
+    config = config.model_copy(update={"image_size": images.shape[1]})
+    place = torch.device(device)
+    rows = SemiRows(
+        labels,
+        np.ones(len(labels), np.float32) if weights is None else weights,
+        np.arange(len(labels), dtype=np.int64),
+        labels if known is None else known,
+        classes,
+    )
+    rows.check()
+    feed = _feed(config, rows, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), place)
+    torch.manual_seed(config.seed)
+    network = make_model(config.model, classes, stem=config.stem, image_size=config.image_size)
+    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+    descent = Descent(config, network, network, place)
+    step, progress = SemiSupervisedStep(config, rows, descent, place), Progress()
+    progress.plan(feed.steps, [feed.steps] * (config.epochs - 1))
+    history: list[dict[str, Any]] = []
+    seconds = 0.0
+    for epoch in range(config.epochs):
+        started = time.monotonic()
+        sums = torch.zeros(FIGURES, dtype=torch.float64, device=place)
+        network.train()
+        for batch in feed.epoch(epoch, 0, 1):
+            descent.set_rate(rate_factor(config.schedule, config.warm_up, progress.step()))
+            loss, found = step(batch, ramp_factor(config, epoch, batch.offset - 1, feed.steps))
+            descent.step(loss)
+            sums += found
+        totals = sums.tolist()
+        if not np.isfinite(totals[0]):
+            raise InputError(f"the loss of epoch {epoch} is {totals[0]}: training diverged", "lower learning_rate")
+        seconds += time.monotonic() - started
+        entry = {"epoch": epoch, "loss": totals[0] / totals[1], **figures(totals), "seconds": seconds}
+        if epoch + 1 == config.epochs or (evaluate_every and (epoch + 1) % evaluate_every == 0):
+            entry["accuracy"] = image_accuracy(network, *test)
+            if descent.average is not None:
+                entry["ema_accuracy"] = image_accuracy(descent.average, *test)
+        history.append(entry)
+    return network.eval(), history
+
+
+def _feed(config: SemiTrainConfig, rows: SemiRows, images: npt.NDArray[np.uint8], device: torch.device) -> PairedFeed:
+    labelled, unlabelled, steps = rows.plan(config)
+
+    def source(part: Rows) -> ArraySource:
+        return ArraySource(images, part.cycle.batch, config.seed)
+
+    others = None if unlabelled is None else (source(unlabelled), unlabelled)
+    return PairedFeed((source(labelled), labelled), others, steps, device)
+
+
+@torch.no_grad()
+def image_accuracy(network: nn.Module, images: npt.NDArray[np.uint8], labels: Int64Array) -> float:
+    """Share of images that a network classifies rightly.
+
+    Args:
+        network: images float32[b, 3, s, s] -> logits; it is left as it was.
+        images: uint8[m, s, s, 3].
+        labels: int64[m].
+    """
+    device, training = next(network.parameters()).device, network.training
+    network.eval()
+    right = 0
+    for first in range(0, len(labels), _TEST_ROWS):
+        pixels = torch.from_numpy(images[first : first + _TEST_ROWS]).to(device).permute(0, 3, 1, 2).float()
+        predicted = network(scale_pixels(pixels)).argmax(dim=1).cpu().numpy()
+        right += int((predicted == labels[first : first + _TEST_ROWS]).sum())
+    network.train(training)
+    return right / len(labels)

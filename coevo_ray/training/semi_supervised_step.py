@@ -1,0 +1,203 @@
+"""One step of the objective `semi_supervised`, and what is told of an epoch; without Ray and without files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from coevo_ray.config import SemiTrainConfig
+from coevo_ray.core.cycles import Cycle
+from coevo_ray.core.rows import Int64Array, hash_rows
+from coevo_ray.errors import InputError
+from coevo_ray.training.batch import Batch
+from coevo_ray.training.consistency import PseudoTargets, Targets, step_losses
+from coevo_ray.training.consistency_views import VIEW_NUMBERS, ConsistencyViews
+from coevo_ray.training.descent import Descent
+from coevo_ray.training.paired_feed import PairedBatch, Rows
+from coevo_ray.training.views import view_numbers
+
+# Loss, its steps, labelled loss, consistency loss; unlabelled rows, those with a target, of these those whose label is
+# known, and those whose target is that label.
+FIGURES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class SemiRows:
+    """What is trained on.
+
+    Attributes:
+        labels: int64[rows of the pool], those to train on; -1 where a row has none.
+        weights: float32[rows of the pool] of the labelled rows.
+        train: int64 row_ids of the training rows, increasing.
+        known: int64[rows of the pool], true labels as far as they are known, for figures alone; -1 where not.
+        classes: number of classes.
+        pseudo_labelled: how many of the labels are pseudo-labels.
+    """
+
+    labels: Int64Array
+    weights: npt.NDArray[np.float32]
+    train: Int64Array
+    known: Int64Array
+    classes: int
+    pseudo_labelled: int = 0
+
+    def check(self) -> None:
+        """Refuses what cannot be learned from.
+
+        Raises:
+            InputError: no training row has a label, all have the same, or one is outside the classes.
+        """
+        found = np.unique(self.labels[self.train])
+        found = found[found >= 0]
+        if len(found) == 0:
+            raise InputError("no training row has a label", "give labels, or ingest a source that has some")
+        if found[-1] >= self.classes:
+            raise InputError(
+                f"a label is {found[-1]}, the pool has {self.classes} classes (0 to {self.classes - 1})",
+                "give labels of this pool, or ingest it with classes set",
+            )
+        if len(found) == 1:
+            raise InputError(f"all labels are of class {found[0]}, need two classes", "label rows of other classes")
+
+    def plan(self, config: SemiTrainConfig) -> tuple[Rows, Rows | None, int]:
+        """Rows with a label, rows for consistency, and the steps of an epoch.
+
+        There are none for consistency where all training rows have a label or its weight is 0; in the latter case the
+        steps stay as many as with them.
+        """
+        has = self.labels[self.train] >= 0
+        ids = self.train[has]
+        labelled = Rows(ids, Cycle(len(ids), config.batch_rows), self.weights[ids])
+        if has.all():
+            return labelled, None, config.epoch_steps or labelled.cycle.steps
+        others = self.train if config.labelled_too else self.train[~has]
+        cycle = Cycle(len(others), config.mu * config.batch_rows)
+        steps = config.epoch_steps or cycle.steps
+        return labelled, Rows(others, cycle) if config.consistency_weight > 0 else None, steps
+
+    def counts(self) -> dict[str, int]:
+        """`labelled`, `pseudo_labelled` and `unlabelled` training rows."""
+        labelled = int((self.labels[self.train] >= 0).sum())
+        counts = {"labelled": labelled - self.pseudo_labelled, "pseudo_labelled": self.pseudo_labelled}
+        return {**counts, "unlabelled": len(self.train) - labelled}
+
+
+class SemiSupervisedStep:
+    """Makes views of a step's rows, and goes down their loss.
+
+    Args:
+        config: views, rule and weights.
+        rows: labels.
+        descent: the network in training.
+        device: where it is.
+        world: number of workers.
+        total: adds up a tensor over all workers, in place; None for one worker.
+
+    Attributes:
+        views: weak and strong.
+        rule: which predictions become targets; its running means belong to the training's state.
+    """
+
+    def __init__(
+        self,
+        config: SemiTrainConfig,
+        rows: SemiRows,
+        descent: Descent,
+        device: torch.device,
+        world: int = 1,
+        total: Callable[[torch.Tensor], object] | None = None,
+    ) -> None:
+        self.config, self.rows, self.descent = config, rows, descent
+        self._device, self._world = device, world
+        self.views = ConsistencyViews(config.flip, config.strength)
+        self.rule = PseudoTargets(config, rows.classes, device, total)
+
+    def __call__(self, batch: PairedBatch, ramp: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of this worker's part of a step, and the figures of it.
+
+        Args:
+            batch: uint8 images of the rows.
+            ramp: share of the consistency weight, in 0..1.
+
+        Returns:
+            The loss, whose gradient averaged over the workers is that of the global batch; float64[FIGURES], whose sum
+            over workers and steps `figures` reads.
+        """
+        labelled, other = batch.labelled, batch.unlabelled
+        weak = self.views.weak(*self._inputs(labelled, batch.passes[0], 0, labelled=True))
+        labels = torch.from_numpy(self.rows.labels[labelled.row_ids]).to(self._device)
+        unlabelled = None
+        if other is not None:
+            images = [
+                make(*self._inputs(other, batch.passes[1], view, labelled=False))
+                for view, make in enumerate((self.views.weak, self.views.strong))
+            ]
+            unlabelled = (images[0], images[1], other.weights.to(self._device))
+        with self.descent.autocast():
+            losses = step_losses(self.descent.network, self._teacher(), self.rule, weak, labels, unlabelled)
+        of_labels = _mean(losses.labelled, labelled)
+        loss, of_others = of_labels, torch.zeros_like(of_labels)
+        if other is not None and losses.consistency is not None:
+            of_others = _mean(losses.consistency, other)
+            loss = of_labels + self.config.consistency_weight * ramp * of_others
+        parts = torch.stack([loss.detach(), torch.full_like(loss, 1 / self._world), of_labels, of_others]).detach()
+        return loss * self._world, torch.cat([parts.double(), self._counts(losses.targets, other)])
+
+    def _teacher(self) -> nn.Module:
+        if self.config.teacher == "ema":
+            assert self.descent.average is not None
+            return self.descent.average
+        return self.descent.network  # with what joins the workers, which gives all of them the same statistics
+
+    def _inputs(self, batch: Batch, number: int, view: int, *, labelled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images, and the random numbers of their views in this pass."""
+        # A row may be in both feeds, in passes of the same number.
+        seed = int(hash_rows(np.array([labelled], dtype=np.int64), self.config.seed)[0])
+        numbers = view_numbers(batch.row_ids, seed, number, view, VIEW_NUMBERS)
+        return batch["image"].to(self._device, non_blocking=True), numbers.to(self._device)
+
+    def _counts(self, targets: Targets | None, batch: Batch | None) -> torch.Tensor:
+        """float64[4]: rows without a label, those with a target, with a known label too, and rightly so."""
+        if targets is None or batch is None:
+            return torch.zeros(4, dtype=torch.float64, device=self._device)
+        bare = torch.from_numpy(self.rows.labels[batch.row_ids] < 0).to(self._device)
+        known = torch.from_numpy(self.rows.known[batch.row_ids]).to(self._device)
+        real = bare & (batch.weights.to(self._device) > 0)
+        chosen = real & targets.chosen
+        told = chosen & (known >= 0)
+        return torch.stack([real.sum(), chosen.sum(), told.sum(), (told & (targets.classes == known)).sum()]).double()
+
+
+def _mean(losses: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """This worker's part of the global batch's weighted mean."""
+    return (losses * batch.weights.to(losses.device)).sum() / batch.global_rows
+
+
+def ramp_factor(config: SemiTrainConfig, epoch: int, step: int, steps: int) -> float:
+    """Share of the consistency weight at a step of an epoch: rises from 0 to 1 within `ramp_epochs`, in a line."""
+    return min(1.0, (epoch + step / steps) / config.ramp_epochs) if config.ramp_epochs else 1.0
+
+
+def figures(sums: list[float]) -> dict[str, Any]:
+    """What is told of an epoch.
+
+    Args:
+        sums: FIGURES numbers, over all its steps and workers.
+
+    Returns:
+        `labelled_loss` and `consistency_loss` (nats, mean over steps), `confident_share` of the unlabelled rows had a
+        target, and `pseudo_accuracy` of these targets where labels are known; None where there was nothing to count.
+    """
+    _, steps, labelled, consistency, rows, chosen, told, right = sums
+    return {
+        "labelled_loss": labelled / steps,
+        "consistency_loss": consistency / steps if rows else None,
+        "confident_share": chosen / rows if rows else None,
+        "pseudo_accuracy": right / told if told else None,
+    }
