@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from tests.command_line import Command
 from tests.pipelines.gate_helpers import CLASSES, DIM, HELD, NAMES, REJECTED, ROWS, inputs, truth
+from tests.processes import Marked
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 SETTINGS: dict[str, Any] = {"classes": NAMES, "seed_fraction": 0.1, "round_fraction": 0.1, "relative_gain": 0.0}
@@ -341,3 +345,98 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
     ):
         result = coevo_ray(*arguments)
         assert result.returncode == 2 and message in result.stderr, result.stderr
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def steps_with_kills(folder: Path, kill_at: int | None, before: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two rounds in plain processes; at the n-th write one of them dies, and the command is given again."""
+    writes = 0
+    with monkeypatch.context() as patch:
+        for name in ("write_bytes", "create_bytes", "delete_file"):
+            real = getattr(Location, name)
+
+            def dying(place: Location, *parts: Any, real: Any = real) -> Any:
+                nonlocal writes
+                writes += 1
+                if writes == kill_at and before:
+                    raise Killed
+                result = real(place, *parts)
+                if writes == kill_at:
+                    raise Killed
+                return result
+
+            patch.setattr(Location, name, dying)
+
+        def command(step: Any) -> Any:
+            for _ in range(2):  # once it dies, then it is given again
+                try:
+                    return step(GateSession(Location.parse(str(folder / "gate"))))
+                except Killed:
+                    pass
+            raise AssertionError("it died twice")
+
+        command(lambda gate: gate.next())
+        for round_ in range(2):
+            rows = command(lambda gate: gate.service.questions())["row_ids"]
+            for part, who in ((rows[::2], "ann"), (rows, "bob"), (rows[::3], "cay")):
+                wrong = (truth()[part] + (who == "cay")) % CLASSES
+                command(lambda gate, part=part, wrong=wrong, who=who: gate.submit(Answers(part, wrong, who)))
+            p = np.random.default_rng(round_).dirichlet(np.ones(CLASSES), size=ROWS).astype(np.float32)
+            known = np.setdiff1d(np.arange(ROWS), [*HELD, *REJECTED])
+            command(lambda gate, p=p, known=known: gate.next([(known, p[known])]))
+        command(lambda gate: export_labels(gate, str(folder / "labels")))
+    gate = GateSession(Location.parse(str(folder / "gate")))
+    columns = ["row_id", "label", "annotator", "round", "votes", "annotators"]
+    exported = RowTable(Location.parse(str(folder / "labels")), "labels").scan(columns)
+    said = {name: values for name, values in gate.service.answers().items() if name != "time"}
+    return writes, exported.to_pylist(), gate.service.questions(), said
+
+
+def test_killed_at_any_write_nothing_is_lost_or_counted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path / "start")
+    copies = 0
+
+    def start() -> Path:
+        nonlocal copies
+        copies += 1
+        folder = tmp_path / f"copy{copies}"
+        shutil.copytree(tmp_path / "start" / "gate", folder / "gate")
+        return folder
+
+    writes, *expected = steps_with_kills(start(), None, True, monkeypatch)
+    assert writes > 10
+    for kill_at in range(1, writes + 1):  # a minute under load
+        for before in (True, False):
+            _, *found = steps_with_kills(start(), kill_at, before, monkeypatch)
+            np.testing.assert_equal(found, expected, err_msg=f"killed {'before' if before else 'after'} {kill_at}")
+
+
+@pytest.mark.slow
+def test_killed_commands_go_on(tmp_path: Path) -> None:
+    """The same with real processes and SIGKILL, while they learn."""
+    inputs(tmp_path)
+    places = ("--pool", str(tmp_path / "pool"), "--targets", str(tmp_path / "targets"))
+    gate = ("--gate", str(tmp_path / "gate"))
+
+    def command(*arguments: str) -> Marked:
+        return Marked([sys.executable, "-m", "coevo_ray", "gate", *arguments], tmp_path)
+
+    assert command("open", *places, "--out", gate[1], "--max-rounds", "3").wait() == 0
+    delays = iter((2.0, 4.0, 6.0, 8.0, 10.0, 14.0))
+    while GateSession(Location.parse(gate[1])).status()["stopped_by"] is None:
+        for name in ("next", "submit"):
+            killed = command(name, *gate)
+            time.sleep(next(delays, 0.0))
+            killed.kill()
+            killed.assert_gone()
+            again = command(name, *gate, "--json")
+            assert again.wait() == 0, again.err.read_text()
+    with_kills = GateSession(Location.parse(gate[1]))
+    pool, targets = inputs(tmp_path)
+    labels = gate_rounds({"max_rounds": 3}, pool, targets, str(tmp_path / "loop"))
+    table = export_labels(with_kills, str(tmp_path / "labels"))
+    columns = ["row_id", "label", "round"]
+    assert table.scan(columns).equals(labels.scan(columns))
