@@ -200,13 +200,13 @@ def _difference(
     return float(max(differences))
 
 
-def measure_offers(folder: str, arriving: int, batches: dict[int, int]) -> dict[str, Any]:
+def measure_offers(folder: str, rows: int, batches: dict[int, int]) -> dict[str, Any]:
     """Times looking up and appending batches that arrive at a graph of the other rows.
 
     Args:
         folder: of the data and of the graph that `measure_ours` left.
-        arriving: rows at the end of the data that are left out at first. The graph keeps naming them: what a row's
-            neighbours are does not change the work.
+        rows: the first rows, which are there at first; those after them arrive. The graph loses the neighbours that
+            are not there.
         batches: rows of a batch -> how many batches.
 
     Returns:
@@ -215,11 +215,13 @@ def measure_offers(folder: str, arriving: int, batches: dict[int, int]) -> dict[
     from coevo_ray.core.graph import NeighbourGraph
     from coevo_ray.core.graph_growing import GrowingIndex
 
-    unit, saved = _unit(read(folder).features), np.load(Path(folder) / "graph.npz")
-    rows = len(unit) - arriving
-    known = saved["indices"][:rows]
-    indices = np.where(known < rows, known, -1).astype(np.int32)
-    graph = NeighbourGraph(indices, saved["similarities"][:rows], "exact", None)
+    arriving = sum(size * count for size, count in batches.items())
+    unit, saved = _unit(read(folder).features[: rows + arriving]), np.load(Path(folder) / "graph.npz")
+    there = saved["indices"][:rows] < rows
+    order = np.argsort(~there, axis=1, kind="stable")  # those that are gone to the end
+    indices = np.take_along_axis(np.where(there, saved["indices"][:rows], -1), order, axis=1).astype(np.int32)
+    values = np.take_along_axis(np.where(there, saved["similarities"][:rows], -1), order, axis=1).astype(np.float32)
+    graph = NeighbourGraph(indices, values, "exact", None)
     index, starting = timed(lambda: GrowingIndex(unit[:rows], graph, threads=cores()))
     latency = {}
     for size, count in batches.items():
