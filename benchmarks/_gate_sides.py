@@ -205,8 +205,8 @@ def measure_offers(folder: str, rows: int, batches: dict[int, int]) -> dict[str,
 
     Args:
         folder: of the data and of the graph that `measure_ours` left.
-        rows: the first rows, which are there at first; those after them arrive. The graph loses the neighbours that
-            are not there.
+        rows: the first rows, which are there at first; those after them arrive. Where the graph names one of
+            those, another row stands in at the same similarity: a row that lacks neighbours would learn of all.
         batches: rows of a batch -> how many batches.
 
     Returns:
@@ -217,10 +217,8 @@ def measure_offers(folder: str, rows: int, batches: dict[int, int]) -> dict[str,
 
     arriving = sum(size * count for size, count in batches.items())
     unit, saved = _unit(read(folder).features[: rows + arriving]), np.load(Path(folder) / "graph.npz")
-    there = saved["indices"][:rows] < rows
-    order = np.argsort(~there, axis=1, kind="stable")  # those that are gone to the end
-    indices = np.take_along_axis(np.where(there, saved["indices"][:rows], -1), order, axis=1).astype(np.int32)
-    values = np.take_along_axis(np.where(there, saved["similarities"][:rows], -1), order, axis=1).astype(np.float32)
+    named, values = saved["indices"][:rows], saved["similarities"][:rows]
+    indices = np.where(named < rows, named, (np.arange(rows)[:, None] + 1) % rows).astype(np.int32)
     graph = NeighbourGraph(indices, values, "exact", None)
     index, starting = timed(lambda: GrowingIndex(unit[:rows], graph, threads=cores()))
     latency = {}
