@@ -53,6 +53,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.encode_memory --json --quick
 	$(BIN)/python -m benchmarks.sae --json --quick
 	$(BIN)/python -m benchmarks.selection --json --quick
+	$(BIN)/python -m benchmarks.gate --json --quick
 	$(BIN)/python -m benchmarks.feed --json --quick
 	$(BIN)/python -m benchmarks.policies --json --quick
 

@@ -200,13 +200,13 @@ def _difference(
     return float(max(differences))
 
 
-def measure_offers(folder: str, arriving: int, batches: dict[int, int]) -> dict[str, Any]:
+def measure_offers(folder: str, rows: int, batches: dict[int, int]) -> dict[str, Any]:
     """Times looking up and appending batches that arrive at a graph of the other rows.
 
     Args:
         folder: of the data and of the graph that `measure_ours` left.
-        arriving: rows at the end of the data that are left out at first. The graph keeps naming them: what a row's
-            neighbours are does not change the work.
+        rows: the first rows, which are there at first; those after them arrive. Where the graph names one of
+            those, another row stands in at the same similarity: a row that lacks neighbours would learn of all.
         batches: rows of a batch -> how many batches.
 
     Returns:
@@ -215,11 +215,11 @@ def measure_offers(folder: str, arriving: int, batches: dict[int, int]) -> dict[
     from coevo_ray.core.graph import NeighbourGraph
     from coevo_ray.core.graph_growing import GrowingIndex
 
-    unit, saved = _unit(read(folder).features), np.load(Path(folder) / "graph.npz")
-    rows = len(unit) - arriving
-    known = saved["indices"][:rows]
-    indices = np.where(known < rows, known, -1).astype(np.int32)
-    graph = NeighbourGraph(indices, saved["similarities"][:rows], "exact", None)
+    arriving = sum(size * count for size, count in batches.items())
+    unit, saved = _unit(read(folder).features[: rows + arriving]), np.load(Path(folder) / "graph.npz")
+    named, values = saved["indices"][:rows], saved["similarities"][:rows]
+    indices = np.where(named < rows, named, (np.arange(rows)[:, None] + 1) % rows).astype(np.int32)
+    graph = NeighbourGraph(indices, values, "exact", None)
     index, starting = timed(lambda: GrowingIndex(unit[:rows], graph, threads=cores()))
     latency = {}
     for size, count in batches.items():

@@ -25,8 +25,10 @@ from benchmarks._gate_sides import (
 from benchmarks.common import Child, busiest, finish, in_child, middle, note, parser, rows_of
 
 REPEATS = 3
+LEAST_ROWS = 1000
 PEER_ROWS = 100_000
 ROUNDS, PEER_ROUNDS, LABELLED = 20, 10, 0.2
+OFFER_ROWS = 490_000  # and what arrives: to more than half a million rows arrivals are not compared with all
 BATCHES = {1: 300, 32: 60, 256: 10}
 QUICK_BATCHES = {1: 20, 32: 4}
 _PARTS = ("build_seconds", "gain_seconds", "round_seconds")
@@ -35,10 +37,11 @@ _PARTS = ("build_seconds", "gain_seconds", "round_seconds")
 def main() -> None:
     """Runs the benchmark."""
     arguments = parser(__doc__.split("\n")[0], 50_000, 2000).parse_args()
-    rows = rows_of(arguments)
+    rows = max(rows_of(arguments), LEAST_ROWS)
     repeats = 1 if arguments.quick or rows > PEER_ROWS else REPEATS
+    batches = QUICK_BATCHES if arguments.quick or rows < PEER_ROWS // 4 else BATCHES
     with scratch() as folder:
-        result, children = _measure(folder, rows, repeats, QUICK_BATCHES if arguments.quick else BATCHES)
+        result, children = _measure(folder, rows, repeats, batches)
     finish("gate", {**result, "busy_before": busiest(children)}, arguments.json)
 
 
@@ -46,7 +49,7 @@ def _measure(folder: str, rows: int, repeats: int, batches: dict[int, int]) -> t
     with_peer = rows <= PEER_ROWS
     rounds, rule = (PEER_ROUNDS, "compat") if with_peer else (ROUNDS, "margin")
     size = max(1, round(LABELLED * rows / PEER_ROUNDS)) if with_peer else 1000
-    arriving = sum(size_ * count for size_, count in batches.items())
+    arriving = sum(of * count for of, count in batches.items())
     note(f"making {rows:,} rows")
     in_child(_gate_data.make, folder, rows)
     ours, loops = [], []
@@ -56,7 +59,7 @@ def _measure(folder: str, rows: int, repeats: int, batches: dict[int, int]) -> t
         if with_peer:
             loops.append(in_child(measure_loop, folder, rounds, size))
             note(f"loop: {_seconds(loops[-1].result)}")
-    offers = in_child(measure_offers, folder, min(arriving, rows // 2), batches)
+    offers = in_child(measure_offers, folder, min(rows - arriving, OFFER_ROWS), batches)
     first = ours[0].result
     result = {
         "rows": rows,

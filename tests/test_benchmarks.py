@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks._gate_data import CLASSES
+from benchmarks._gate_sides import LoopGate, _fused
 from benchmarks.common import in_child, middle, spread
 from benchmarks.feed import relative_times
+from benchmarks.gate import _measure
 
 _ROOT = Path(__file__).parent.parent
 
@@ -59,6 +63,52 @@ def test_ingest_gives_its_keys() -> None:
         assert mode["peak_bytes_per_row"] > 16  # the hashes alone
         assert 0 < mode["names_bytes_per_row"] < 10
     assert result["peak_bytes_per_row"] == result["by_mode"]["key"]["peak_bytes_per_row"]
+
+
+@pytest.mark.slow  # it takes seconds, but needs the extra bench
+def test_gate_gives_its_keys_and_the_loop_has_the_same_gains() -> None:
+    result = _run("gate", "--rows", "1500")
+    assert (result["rows"], result["rule"], result["rounds"], result["labels"]) == (1500, "compat", 10, 300)
+    assert result["gain_and_draw_ratio_to_loop"] > 1
+    assert result["total_ratio_to_loop"] > 0
+    assert 0 < result["max_gain_difference"] < 1e-5
+    assert result["graph_recall"] == 1.0 and result["graph"]["method"] == "exact"
+    assert result["loop"]["recall"] > 0.98
+    assert result["seconds"] == pytest.approx(sum(result["by_part"]["ours"].values()), abs=1e-3)
+    assert result["peak_bytes"] > 1500 * 256 * 2
+    offers = result["offers"]
+    assert offers["method"] == "exact" and offers["latency_ms"].keys() == {"1", "32"}
+    for part in (part for latency in offers["latency_ms"].values() for part in latency.values()):
+        assert 0 < part["p50"] <= part["p99"]
+
+
+def test_gate_has_no_peer_beyond_some_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.gate.PEER_ROWS", 1000)
+    monkeypatch.setattr("benchmarks.gate.ROUNDS", 2)
+    result, children = _measure(str(tmp_path), 3000, 1, {1: 2})
+    assert (result["rule"], result["rounds"], result["labels"]) == ("margin", 2, 2000)
+    for key in ("gain_and_draw_ratio_to_loop", "total_ratio_to_loop", "max_gain_difference", "loop"):
+        assert result[key] is None
+    assert result["seconds"] > 0 and len(children) == 2
+
+
+def test_the_loops_gate_is_the_rule_by_hand() -> None:
+    """Rows 1 and 2 say class 1 with confidence 0.5, row 0 says 0 with 0.1; all three are near one another."""
+    probabilities = np.full((3, CLASSES), 0.05, dtype=np.float32)
+    probabilities[:, 1] = 0.55
+    probabilities[0] = [0.19] + [0.09] * 9
+    others = {0: [1, 2], 1: [2, 0], 2: [1, 0]}
+    gate = LoopGate(lambda row: (np.array(others[row]), np.array([0.95, 0.95])), probabilities)
+    gate.all_gains()
+    # All votes about row 0 are for class 1; of those about row 1 it has 0.5 of 0.6.
+    assert gate.gain == pytest.approx([0, 1 - 0.5 / 0.6, 1 - 0.5 / 0.6], abs=1e-6)
+    gate.answer(np.array([0]), np.array([0]))
+    assert (gate.gain[0], gate.predicted[0], gate.confidence[0]) == (0.0, 0, 1.0)
+    # The answer is against what its neighbours say: of the votes about them it has 1 of 1.5.
+    assert gate.gain[1:] == pytest.approx([1 - 1 / 1.5] * 2, abs=1e-6)
+    assert _fused(0.8, 1, 0.6, 1) == pytest.approx(0.48 / (0.48 + 0.08))
+    assert _fused(0.6, 0, 0.8, 1) == pytest.approx(0.32 / (0.32 + 0.12))
+    assert gate.draw(2, np.random.default_rng(0)).tolist() in ([1, 2], [2, 1])
 
 
 @pytest.mark.slow

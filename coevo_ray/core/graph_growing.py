@@ -19,7 +19,7 @@ from coevo_ray.core.graph_search import SPARE, as_tensor, first_of, pair_similar
 from coevo_ray.core.unit_rows import Float32Array, UnitRows, check_shape
 from coevo_ray.errors import InputError
 
-EXACT_ROWS = 500_000  # 25 ms for one row of 256 dimensions on two cores, mostly for reading memory; see benchmarks.gate
+EXACT_ROWS = 500_000  # beyond, comparing one row with all takes longer than a few tens of ms on two cores
 _LEAST_ROOM = 1024
 _COLUMNS = 1 << 16  # rows compared at a time
 _NEAR = 2e-6  # products of other block shapes may differ so much

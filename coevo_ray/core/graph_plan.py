@@ -28,6 +28,7 @@ _AIM = 0.985  # of the sample that the probes are chosen on, so that another one
 _MOST_SHARE = 0.25  # of the cells; who needs more has no cells in the features
 _STEEP = 8  # times EXACT_WORK, for features without cells
 _SAMPLE_BLOCK = 256
+_SMALL_BYTES = 1 << 28
 _SAME = 1e-6  # similarities this near are ties: float32 dot products of unit vectors are no finer
 
 
@@ -52,8 +53,9 @@ class GraphPlan:
     parameters: dict[str, Any]
 
     def sort(self, rows: UnitRows) -> UnitRows:
-        """The rows as `search` wants them: those of a cell together."""
-        return rows if self.cells.count == 1 else rows.sorted_by(self.cells.order)
+        """The rows as `search` wants them: those of a cell together, and as float32 where that is not much."""
+        rows = rows if self.cells.count == 1 else rows.sorted_by(self.cells.order)
+        return UnitRows(rows.read(slice(None))) if 4 * rows.raw.size <= _SMALL_BYTES else rows
 
     def search(
         self, rows: UnitRows, blocks: Sequence[slice], threads: int, device: torch.device
@@ -167,11 +169,9 @@ class _Tuning:
         tuned, measured = np.sort(sample[: len(sample) // 2]), np.sort(sample[len(sample) // 2 :])
         probes = min(most, self._expected(tuned)) if len(tuned) else 1
         truth = exact_neighbours(self.rows, measured, self.k, self.threads, self.device)[1]
-        searched = Searched(self.rows.sorted_by(self.cells.order), self.cells, probes, self.device)
-        place = np.empty(len(self.rows), dtype=np.int64)
-        place[self.cells.order] = np.arange(len(place))
+        by_cell, place = self.rows.sorted_by(self.cells.order), self._places()
         while True:
-            searched = Searched(searched.rows, self.cells, probes, self.device)
+            searched = Searched(by_cell, self.cells, probes, self.device)
             recall = measured_recall(truth, self._found(searched, place[measured]))
             if recall >= RECALL_GOAL or probes >= most:
                 return probes, recall
@@ -180,15 +180,19 @@ class _Tuning:
     def _expected(self, sample: Int64Array) -> int:
         """The fewest nearest cells that hold the share of the sample's true neighbours that is aimed at."""
         true = exact_neighbours(self.rows, sample, self.k, self.threads, self.device)[0]
-        place = np.empty(len(self.rows), dtype=np.int64)
-        place[self.cells.order] = np.arange(len(place))
-        cell = np.searchsorted(self.cells.starts, place[true], side="right") - 1
+        cell = np.searchsorted(self.cells.starts, self._places()[true], side="right") - 1
         likeness = as_tensor(self.rows.read(sample), self.device) @ as_tensor(self.cells.centroids, self.device).T
         order = likeness.argsort(dim=1, descending=True).cpu().numpy()
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.arange(self.cells.count)[None, :], axis=1)
         ranks = np.sort(np.take_along_axis(rank, cell, axis=1)[true >= 0])
         return int(ranks[math.ceil(_AIM * len(ranks)) - 1]) + 1
+
+    def _places(self) -> Int64Array:
+        """Where each row is among the sorted ones."""
+        place = np.empty(len(self.rows), dtype=np.int64)
+        place[self.cells.order] = np.arange(len(place))
+        return place
 
     def _found(self, searched: Searched, places: Int64Array) -> Float32Array:
         parts = [places[s : s + _SAMPLE_BLOCK] for s in range(0, len(places), _SAMPLE_BLOCK)]
