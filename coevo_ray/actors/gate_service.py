@@ -160,20 +160,20 @@ class GateService:
         """Takes what was measured of the model whose predictions came last; for the stop rule and the report.
 
         Args:
-            figures: `accuracy` on held-out rows and `cross_fitted` on the random first labels, for the stop rule; None
-                where they were not measured.
+            figures: `validation_loss`, the cross-entropy on the random first labels for the stop rule, and any others;
+                None where they were not measured.
 
         Returns:
             The entry of the history: the figures, and `labels`, `answers`, `round` and `mean_gain` now.
 
         Raises:
-            InputError: a cross-fitted accuracy outside 0..1.
+            InputError: a loss that is none.
             StoppedError: the journal cannot be written; note it again.
         """
         gate = self._gate()
-        round_, cross_fitted = gate.rounds - 1, figures.get("cross_fitted")
-        if cross_fitted is not None:
-            gate.check_accuracy(round_, cross_fitted)
+        round_, loss = gate.rounds - 1, figures.get("validation_loss")
+        if loss is not None:
+            gate.check_loss(round_, loss)
         now = {"labels": gate.labelled_rows, "answers": len(self._answered), "mean_gain": gate.mean_gain}
         self._learned(self._journal.append("learned", {"round": round_, **now, **figures}))
         return self._history[-1]
@@ -374,8 +374,8 @@ class GateService:
         entry = dict(record.fields)
         # The same round may be learned again, after a correction: the later figures stand for it.
         self._history = [old for old in self._history if old["round"] != entry["round"]] + [entry]
-        if entry.get("cross_fitted") is not None:
-            self._gate().note_accuracy(int(entry["round"]), float(entry["cross_fitted"]))
+        if entry.get("validation_loss") is not None:
+            self._gate().note_loss(int(entry["round"]), float(entry["validation_loss"]))
 
     def _apply_labels(self, record: Record) -> Taken:
         row_ids, labels = record.arrays["row_ids"], record.arrays["labels"]

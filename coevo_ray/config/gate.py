@@ -22,10 +22,14 @@ class GateSettings(Model):
     round_fraction: Share = Field(0.03, description="Labels asked for in a round, as a share of the training rows.")
     neighbours: int = Field(16, ge=1, description="Neighbours of a row in the graph.")
     relative_gain: float = Field(
-        0.1, ge=0, lt=1, description="Stop when mean gain falls below this share of the first."
+        0.05, ge=0, lt=1, description="Stop when mean gain falls below this share of the first."
     )
-    accuracy_patience: int = Field(4, ge=1, description="Stop after so many rounds without better accuracy.")
-    accuracy_tolerance: float = Field(0.002, ge=0, description="Accuracy that counts as better.")
+    loss_tolerance: float = Field(
+        0.04,
+        ge=0,
+        description="Stop when all further labels would take less than so many nats off the validation loss.",
+    )
+    loss_rounds: int = Field(4, ge=1, description="Over how many of the latest rounds that is looked at.")
     pseudo_label: float = Field(
         0.95, ge=0, le=1, description="Probability from which an arriving row's class is taken without asking."
     )

@@ -30,7 +30,7 @@ BoolArray = npt.NDArray[np.bool_]
 _APART_NEIGHBOURS = 8
 UNASKED = -1  # the round of labels that were not requested
 
-_FIELDS = ("classes", "rounds", "predicted", "first_gain", "level", "seen", "accuracies")
+_FIELDS = ("classes", "rounds", "predicted", "first_gain", "level", "seen", "measured")
 _ARRAYS = ("candidates", "confidence", "best", "gain", "rows", "row_rounds", "open", "open_gains")
 
 
@@ -65,7 +65,7 @@ class AnnotationGate:
         self._first_gain: float | None = None
         self._level = 0.0
         self._seen = 0  # labels that there were when the latest predictions came
-        self._accuracies: dict[int, float] = {}
+        self._measured: dict[int, tuple[int, float]] = {}  # round -> labels and loss
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -256,29 +256,29 @@ class AnnotationGate:
         count = self.config.round_size
         self._level = float(np.partition(gains, -count)[-count]) if len(gains) >= count else 0.0
 
-    def note_accuracy(self, round_: int, accuracy: float) -> None:
-        """Takes the accuracy that was measured after a round; a repeat for the same round replaces it.
+    def note_loss(self, round_: int, loss: float) -> None:
+        """Takes the loss that was measured after a round; a repeat for the same round replaces it.
 
         Args:
             round_: a closed round, or -1 for a measurement before any round was closed.
-            accuracy: 0..1, best on rows that were chosen at random.
+            loss: mean cross-entropy in nats, best on rows that were chosen at random.
 
         Raises:
-            InputError: the round is not closed, or the accuracy is outside 0..1.
+            InputError: the round is not closed, or the loss is no number of 0 or more.
         """
-        self.check_accuracy(round_, accuracy)
-        self._accuracies[int(round_)] = float(accuracy)
+        self.check_loss(round_, loss)
+        self._measured[int(round_)] = (self.labelled_rows, float(loss))
 
-    def check_accuracy(self, round_: int, accuracy: float) -> None:
-        """Refuses what `note_accuracy` does.
+    def check_loss(self, round_: int, loss: float) -> None:
+        """Refuses what `note_loss` does.
 
         Raises:
-            InputError: the round is not closed, or the accuracy is outside 0..1.
+            InputError: the round is not closed, or the loss is no number of 0 or more.
         """
         if not -1 <= round_ < self._rounds:
-            raise InputError(f"accuracy of round {round_}; {self._rounds} rounds are closed", "note it afterwards")
-        if not 0 <= accuracy <= 1:
-            raise InputError(f"accuracy {accuracy}", "give a number from 0 to 1")
+            raise InputError(f"a loss of round {round_}; {self._rounds} rounds are closed", "note it afterwards")
+        if not 0 <= loss < np.inf:
+            raise InputError(f"loss {loss}", "give a number of 0 or more")
 
     # -- arriving rows ------------------------------------------------------------------------------------------
 
@@ -428,7 +428,7 @@ class AnnotationGate:
             rounds=self._rounds,
             mean_gain=self.mean_gain,
             first_gain=self._first_gain,
-            accuracies=[self._accuracies[r] for r in sorted(self._accuracies)],
+            measured=[self._measured[r] for r in sorted(self._measured)],
         )
 
     def labels(self) -> tuple[Int64Array, Int64Array, Int32Array]:
@@ -446,7 +446,7 @@ class AnnotationGate:
             "first_gain": self._first_gain,
             "level": self._level,
             "seen": self._seen,
-            "accuracies": sorted(self._accuracies.items()),
+            "measured": [[r, *self._measured[r]] for r in sorted(self._measured)],
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             "candidates": self._candidates,
@@ -491,7 +491,7 @@ class AnnotationGate:
         )
         self._first_gain = None if fields["first_gain"] is None else float(fields["first_gain"])
         self._level = float(fields["level"])
-        self._accuracies = {int(r): float(a) for r, a in fields["accuracies"]}
+        self._measured = {int(r): (int(n), float(loss)) for r, n, loss in fields["measured"]}
 
     @classmethod
     def from_state(

@@ -42,8 +42,9 @@ class GateConfig:
         distance_weight: what the distance to the nearest labelled or sure row adds to the gain, times this.
         seed: seed of the random first rows and of every draw.
         relative_gain: stop when the mean gain of the unlabelled rows falls below this share of the first; 0 never.
-        accuracy_patience: stop after so many rounds without better accuracy, once the mean gain has halved.
-        accuracy_tolerance: accuracy has to rise by more than this to count as better.
+        loss_tolerance: stop when all further labels together would take less than this off the cross-entropy measured
+            on random labels, in nats, see `gate_stop.loss_left`; 0 never, but where the loss rises.
+        loss_rounds: over how many of the latest rounds that is looked at.
         max_labels: never ask for more labels; None for no limit.
         max_rounds: never ask more often, the random first round included; None for no limit.
 
@@ -66,9 +67,9 @@ class GateConfig:
     last_power: float | None = None
     distance_weight: float = 0.0
     seed: int = 0
-    relative_gain: float = 0.1
-    accuracy_patience: int = 4
-    accuracy_tolerance: float = 0.002
+    relative_gain: float = 0.05
+    loss_tolerance: float = 0.04
+    loss_rounds: int = 4
     max_labels: int | None = None
     max_rounds: int | None = None
 
@@ -83,18 +84,17 @@ class GateConfig:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        for name in ("round_size", "neighbours", "recheck_neighbours", "accuracy_patience"):
+        for name in ("round_size", "neighbours", "recheck_neighbours", "loss_rounds"):
             self._check(name, 1, math.inf)
         for name in (
             "min_similarity",
             "recheck_similarity",
             "relative_gain",
-            "accuracy_tolerance",
             "vote_weight",
             "apart",
         ):
             self._check(name, 0, 1)
-        for name in ("balance", "distance_weight"):
+        for name in ("balance", "distance_weight", "loss_tolerance"):
             self._check(name, 0, math.inf)
         for name in ("power", "last_power"):
             if getattr(self, name) is not None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from coevo_ray.core.gate_config import GateConfig
 
-StopReason = Literal["gain", "accuracy", "max_labels", "max_rounds", "exhausted"]
+StopReason = Literal["gain", "validation", "max_labels", "max_rounds", "exhausted"]
 
 
 def stop_reason(
@@ -20,7 +20,7 @@ def stop_reason(
     rounds: int,
     mean_gain: float | None,
     first_gain: float | None,
-    accuracies: Sequence[float],
+    measured: Sequence[tuple[float, float]],
 ) -> StopReason | None:
     """The first rule that says stop, or None.
 
@@ -31,7 +31,7 @@ def stop_reason(
         rounds: closed rounds.
         mean_gain: mean gain of the unlabelled candidates now; None before the first predictions.
         first_gain: the same when rows were first requested by gain; None before that.
-        accuracies: measured accuracies in the order of rounds.
+        measured: labels and the cross-entropy measured with them, in the order of rounds.
     """
     if labelled >= candidates:
         return "exhausted"
@@ -43,26 +43,31 @@ def stop_reason(
         return None
     if mean_gain < config.relative_gain * first_gain or (mean_gain == 0 and config.relative_gain > 0):
         return "gain"
-    # Accuracy is measured on few rows: it may end the run only where the gain speaks for that too.
-    halved = mean_gain <= 0.5 * first_gain
-    settled = accuracy_settled(accuracies, config.accuracy_patience, config.accuracy_tolerance)
-    return "accuracy" if halved and settled else None
+    left = loss_left(measured, candidates, config.loss_rounds)
+    return "validation" if left is not None and left < config.loss_tolerance else None
 
 
-def accuracy_settled(accuracies: Sequence[float], patience: int, tolerance: float) -> bool:
-    """Whether the last `patience` measurements brought no improvement over the best before them.
+def loss_left(measured: Sequence[tuple[float, float]], candidates: int, rounds: int) -> float | None:
+    """What labelling every candidate would still take off the cross-entropy, if it went on as in the latest rounds.
 
-    The best is raised only by an improvement of more than the tolerance, so that many small steps add up to one.
+    The slope of the loss against log(labels) over the latest rounds, by least squares, times log(candidates / labels).
+    Curves flatten, so it is an upper estimate. Cross-entropy on a slice of random labels is far smoother than accuracy
+    there: on 2 500 rows of CIFAR-10 it fell in each of 27 rounds, while accuracy went up and down by half a point.
 
     Args:
-        accuracies: in the order of rounds.
-        patience: rounds.
-        tolerance: improvements up to it do not count.
+        measured: labels and loss, in the order of rounds.
+        candidates: rows that may be labelled.
+        rounds: how many of the latest steps count.
+
+    Returns:
+        Nats; None where fewer rounds were measured, or none brought labels.
     """
-    best, waited = -np.inf, 0
-    for accuracy in accuracies:
-        if accuracy > best + tolerance:
-            best, waited = accuracy, 0
-        else:
-            waited += 1
-    return waited >= patience
+    if len(measured) <= rounds:
+        return None
+    labels, losses = (np.array(column, dtype=np.float64) for column in zip(*measured[-rounds - 1 :], strict=True))
+    x = np.log(labels)
+    spread = ((x - x.mean()) ** 2).sum()
+    if spread == 0:
+        return None
+    slope = ((x - x.mean()) * (losses - losses.mean())).sum() / spread
+    return float(-slope * np.log(candidates / labels[-1]))

@@ -39,6 +39,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
 _FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
+_MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 Predictions = tuple[Int64Array, npt.NDArray[np.float32]]
 
 
@@ -193,8 +194,8 @@ class GateSession:
             round_size=max(1, round(settings.round_fraction * self.rows)),
             seed=settings.seed,
             relative_gain=settings.relative_gain,
-            accuracy_patience=settings.accuracy_patience,
-            accuracy_tolerance=settings.accuracy_tolerance,
+            loss_tolerance=settings.loss_tolerance,
+            loss_rounds=settings.loss_rounds,
             max_labels=self.max_labels,
             max_rounds=settings.max_rounds,
         )
@@ -231,7 +232,8 @@ class GateSession:
         """Refits the light classifier on all labels and hands its predictions to the gate.
 
         Returns:
-            `labels`, `accuracy` (held out, or None), `cross_fitted` (or None), `mean_gain`.
+            `labels`, `mean_gain`, `accuracy` on held-out rows, `validation_loss` and `validation_accuracy` on the
+            random first labels (None where there are too few).
 
         Raises:
             InputError: there are no labels.
@@ -251,9 +253,7 @@ class GateSession:
             ray.get(self._handle.actor.call.remote("update_predictions", *parts))
             result: dict[str, Any] = self.service.note_learned(
                 {
-                    "accuracy": fitted["test_accuracy"],
-                    "cross_fitted": fitted["cross_fitted"],
-                    "decay_rows": fitted["decay_rows"],
+                    **{name: fitted[name] for name in (*_MEASURED, "decay_rows")},
                     "decay_labels": settled[1] if now < 2 * settled[1] else now,
                 }
             )
@@ -377,8 +377,7 @@ class GateSession:
             **{name: value for name, value in status.items() if name not in ("learned_answers", "predicted")},
             "label_fraction": round(status["labels"] / self.rows, 6),
             "max_labels": self.max_labels,
-            "accuracy": history[-1]["accuracy"] if history else None,
-            "cross_fitted": history[-1]["cross_fitted"] if history else None,
+            **{name: history[-1][name] if history else None for name in _MEASURED},
         }
 
 

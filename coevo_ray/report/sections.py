@@ -24,7 +24,7 @@ from coevo_ray.report.wording import (
 # The words of `core.gate.Gate.stopped_by`.
 STOPS = {
     "gain": "the gain that it still expected per unlabelled row fell below its threshold",
-    "accuracy": "more labels no longer raised the measured accuracy",
+    "validation": "all further labels together would hardly have improved its predictions of random rows",
     "max_labels": "its label budget was spent",
     "max_rounds": "it reached the highest number of rounds allowed",
     "exhausted": "no row without a label was left",

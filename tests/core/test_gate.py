@@ -23,7 +23,7 @@ from coevo_ray.core.gate_rules import (
     neighbour_vote,
     published_gain,
 )
-from coevo_ray.core.gate_stop import accuracy_settled
+from coevo_ray.core.gate_stop import loss_left
 from coevo_ray.core.graph import NeighbourGraph, build_graph
 from coevo_ray.errors import InputError, UsageError
 
@@ -437,7 +437,7 @@ def advance(gate: AnnotationGate, step: int) -> list[list[int]]:
         gate.submit(part, truth(part))
         if not gate.outstanding:
             gate.update_predictions(guess(80, gate.rounds))
-            gate.note_accuracy(gate.rounds - 1, 0.5)
+            gate.note_loss(gate.rounds - 1, 1.5)
     return seen
 
 
@@ -455,7 +455,7 @@ def test_restored_at_any_point_it_goes_on_the_same(rule: Any, after: int) -> Non
             if gate.rounds == 1 or rule == "margin":
                 gate.update_predictions(guess(80, gate.rounds))
         elif gate.rounds:
-            gate.note_accuracy(gate.rounds - 1, 0.1 * (i % 7))
+            gate.note_loss(gate.rounds - 1, 0.1 * (i % 7))
     fields, arrays = gate.state()
     fields = json.loads(json.dumps(fields))
     again = AnnotationGate.from_state(gate.config, crowd(), fields, arrays)
@@ -548,13 +548,13 @@ def lonely(**settings_: Any) -> AnnotationGate:
     return AnnotationGate(config, graph, np.ones(80, dtype=np.bool_))
 
 
-def play(gate: AnnotationGate, share: float, accuracy: float | None = None) -> str | None:
-    """One round, then new predictions and an accuracy."""
+def play(gate: AnnotationGate, share: float, loss: float | None = None) -> str | None:
+    """One round, then new predictions and a measured loss."""
     rows = gate.request().row_ids
     gate.submit(rows, truth(rows))
     gate.update_predictions(sure(share))
-    if accuracy is not None:
-        gate.note_accuracy(gate.rounds - 1, accuracy)
+    if loss is not None:
+        gate.note_loss(gate.rounds - 1, loss)
     return gate.stopped_by
 
 
@@ -577,22 +577,29 @@ def test_no_gain_at_all_stops() -> None:
     assert play(gate, 1.0) == "gain"
 
 
-def test_accuracy_stops_only_after_the_gain_has_halved() -> None:
-    gate = lonely(relative_gain=0.01, accuracy_patience=2, accuracy_tolerance=0.01)
+def test_validation_stops_once_all_further_labels_are_worth_little() -> None:
+    gate = lonely(relative_gain=0.0, loss_tolerance=0.1, loss_rounds=2)
     gate.update_predictions(sure(0.0))
-    assert [play(gate, 0.4, a) for a in (0.7, 0.7, 0.7, 0.7)] == [None] * 4
-    assert play(gate, 0.6, 0.705) == "accuracy"
-    gate.note_accuracy(gate.rounds - 1, 0.75)  # measured again, and better
+    assert [play(gate, 0.4, loss) for loss in (2.0, 1.0, 0.9)] == [None] * 3
+    assert play(gate, 0.4, 0.89) is None  # 5, 10, 15, 20 of 80 labels: the slope of the last steps is still steep
+    assert play(gate, 0.4, 0.88) == "validation"
+    gate.note_loss(gate.rounds - 1, 0.6)  # measured again, and better
     assert gate.stopped_by is None
 
 
-def test_accuracy_rule_by_hand() -> None:
-    assert not accuracy_settled([], 1, 0.0)
-    assert not accuracy_settled([0.5], 1, 0.0)
-    assert accuracy_settled([0.5, 0.5], 1, 0.0)
-    assert not accuracy_settled([0.5, 0.5, 0.6], 2, 0.05)
-    assert accuracy_settled([0.5, 0.6, 0.62, 0.64], 2, 0.05)
-    assert not accuracy_settled([0.5, 0.6, 0.62, 0.66], 2, 0.05)  # small steps add up
+def test_the_loss_that_is_left_by_hand() -> None:
+    # 1 nat off for each e-fold of labels, and there are e times as many candidates.
+    curve = [(100, 3.0), (271.8281828, 2.0), (738.9056099, 1.0)]
+    assert loss_left(curve, round(100 * np.e**3), 2) == pytest.approx(1.0, abs=1e-3)
+    assert loss_left(curve, round(100 * np.e**3), 3) is None  # three steps need four points
+    assert loss_left([(50, 9.0), *curve], round(100 * np.e**3), 2) == pytest.approx(1.0, abs=1e-3)
+    assert loss_left([(10, 1.0), (10, 2.0)], 100, 1) is None
+    rising = loss_left([(10, 1.0), (20, 1.1)], 100, 1)
+    assert rising is not None and rising < 0
+    x, y = np.log([10, 15, 20, 25, 30]), [2.0, 1.4, 1.2, 1.25, 1.1]
+    slope = np.polyfit(x, y, 1)[0]
+    measured = list(zip([10, 15, 20, 25, 30], y, strict=True))
+    assert loss_left(measured, 90, 4) == pytest.approx(-slope * np.log(3))
 
 
 def test_limits_stop_and_cut_the_last_round() -> None:
@@ -663,15 +670,15 @@ def test_calls_out_of_turn_are_refused() -> None:
     with pytest.raises(InputError, match="81 random first rows are wanted of 80"):
         gate.request_seed(81)
     with pytest.raises(InputError, match="round 0; 0 rounds are closed"):
-        gate.note_accuracy(0, 0.5)
-    gate.note_accuracy(-1, 0.5)
+        gate.note_loss(0, 0.5)
+    gate.note_loss(-1, 0.5)
     rows = gate.request_seed(5).row_ids
     gate.submit(rows, truth(rows))
     with pytest.raises(InputError, match="round 1 is open"):
         gate.request_seed(5)
-    for wrong in (1.5, float("nan")):
-        with pytest.raises(InputError, match="from 0 to 1"):
-            gate.note_accuracy(0, wrong)
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="0 or more"):
+            gate.note_loss(0, wrong)
 
 
 def test_gates_that_cannot_be_are_refused() -> None:
@@ -703,8 +710,8 @@ def test_gates_that_cannot_be_are_refused() -> None:
         ("recheck_neighbours", 0),
         ("recheck_similarity", -0.1),
         ("relative_gain", float("nan")),
-        ("accuracy_patience", 0),
-        ("accuracy_tolerance", -0.1),
+        ("loss_rounds", 0),
+        ("loss_tolerance", -0.1),
         ("max_labels", 0),
         ("max_rounds", 0),
         ("seed", -1),

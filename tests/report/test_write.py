@@ -45,7 +45,7 @@ def page(html: str) -> Page:
         ),
         *("128", "181", "48.2 s"),
         *("87.1 %", "4.5 %", "512", "(k)16", "21.4 s"),
-        *("459", "31.9 %", "rounds11", "stopped byaccuracy", "93.6 %", "89.0 %", "95.1 %", "8.8 s"),
+        *("459", "31.9 %", "rounds11", "stopped byvalidation", "93.6 %", "89.0 %", "95.1 %", "8.8 s"),
         *("17 labels are more likely wrong than right (1.2 %)", "53 rows form 22 groups", "three eight", "2.1 s"),
         *("95.5 %", "93.2 %", "93.9 %", "12.3 s", "7.1 s", "7.6 s", "14,370", "7,180", "7,190", "50.0 %"),
         "2 min 15 s",
