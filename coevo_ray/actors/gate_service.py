@@ -247,9 +247,11 @@ class GateService:
         """Labels, in the order in which their rows got one.
 
         Arrays `row_id`, `label`, `round` (-1 where it was not requested), `time` and `annotator` of the first who says
-        so, `votes` and `annotators` (how many of how many say so); and the annotators' `names`.
+        so, `votes` and `annotators` (how many of how many say so); the annotators' `names`; and `copy_id` and
+        `copy_label`, rows without a label that are near-duplicates of labelled ones.
         """
         rows, labels, rounds = self._gate().labels()
+        copies, copied = self._gate().copied_labels()
         row_ids = self._names(rows)
         said = self._answered.columns()
         resolved = resolve(said["row_id"], said["label"], said["annotator"])
@@ -263,6 +265,8 @@ class GateService:
             "annotator": said["annotator"][first],
             "votes": resolved.votes[place],
             "annotators": resolved.annotators[place],
+            "copy_id": self._names(copies),
+            "copy_label": copied,
             "names": list(self._answered.names),
         }
 

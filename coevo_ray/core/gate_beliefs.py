@@ -20,6 +20,7 @@ from coevo_ray.core.gate_rules import (
     published_gain,
 )
 from coevo_ray.core.graph import Neighbours
+from coevo_ray.core.neighbours import near_duplicates
 from coevo_ray.errors import InputError
 
 Float32Array = npt.NDArray[np.float32]
@@ -27,6 +28,9 @@ Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
 _BLOCK_VALUES = 1 << 22  # (row, class) cells worked on at a time
+# Near-duplicates: as for evidence on copies, measured there on CIFAR-10 with and without real near-copies.
+_COPY, _COPY_MARGIN, _COPY_SURE = 0.7, 0.2, 0.95
+_TORN, _ALONE = -1, -2
 _SURE = 0.9  # chance-corrected confidence from which a row counts as known
 
 
@@ -51,6 +55,8 @@ class Beliefs:
         self.confidence: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         self.gain: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         self.labelled: npt.NDArray[np.bool_] = np.zeros(graph.rows, dtype=np.bool_)
+        with_copies = config.rule == "margin" and config.copies
+        self._group = near_duplicates(graph, _COPY, _COPY_MARGIN, _COPY_SURE) if with_copies else None
 
     def new_answers(self, requested: Int64Array, row_ids: Int64Array, labels: Int64Array) -> npt.NDArray[np.bool_]:
         """Which answers are new, bool[n]; a repeated answer with the same label is not.
@@ -122,7 +128,29 @@ class Beliefs:
             self.best = np.where(known, labels, fused_best).astype(np.uint16)
             self.confidence = np.where(known, np.float32(1.0), fused_confidence)
             self._weigh()
-        self.gain[known] = 0.0
+        self.gain[known | self.covered()] = 0.0
+
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """bool[N], rows with a labelled near-duplicate; rows that arrived later count as alone."""
+        return self.copied_labels() >= -1
+
+    def copied_labels(self) -> Int64Array:
+        """What their labelled near-duplicates say of rows without a label, int64[N].
+
+        -1 where they differ, -2 for rows that have none or are labelled themselves.
+        """
+        copied = np.full(len(self.labelled), _ALONE, dtype=np.int64)
+        if self._group is not None:
+            group, rows = self._group, np.flatnonzero(self.labelled[: len(self._group)])
+            low = np.full(len(group), np.iinfo(np.int64).max)
+            high = np.full(len(group), _ALONE, dtype=np.int64)
+            labels = self.best[rows].astype(np.int64)
+            np.minimum.at(low, group[rows], labels)
+            np.maximum.at(high, group[rows], labels)
+            said = np.where(low == high, high, np.where(high >= 0, _TORN, _ALONE))
+            copied[: len(group)] = said[group]
+            copied[self.labelled] = _ALONE
+        return copied
 
     def _fused(self, rows: Int64Array, probabilities: Float32Array) -> Float64Array:
         """Class distributions of the model and the neighbours together, float64[n, C]."""
@@ -185,8 +213,8 @@ class Beliefs:
             agreed = np.isin(touched, index[agrees])
             self.gain[touched] = np.where(agreed, new, np.maximum(self.gain[touched], new))
 
-    def sure(self, least: float) -> tuple[Int64Array, Int64Array, Float32Array]:
-        """Rows without a label whose class is at least so probable, as the gate believes.
+    def believed(self) -> tuple[Int64Array, Int64Array, Float32Array]:
+        """What the gate believes of rows without a label.
 
         Returns:
             Rows int64[n], classes int64[n], probabilities float32[n].
@@ -197,8 +225,7 @@ class Beliefs:
             vote = self._vote(rows)
             confidence, best = fuse(vote.share, vote.best, confidence, best)
         probability = confidence * (1.0 - chance) + chance
-        taken = probability >= least
-        return rows[taken], best[taken], probability[taken].astype(np.float32)
+        return rows, best, probability.astype(np.float32)
 
     def _vote(self, rows: Int64Array) -> Vote:
         return neighbour_vote(

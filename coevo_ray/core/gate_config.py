@@ -35,6 +35,7 @@ class GateConfig:
         vote_weight: margin: the neighbours' share in the fused distribution.
         apart: margin: of a batch, no two rows are among each other's 8 nearest and more similar than this; 1 for no
             limit.
+        copies: margin: whether a near-duplicate (`neighbours.near_duplicates`) of a labelled row is worth no label.
         balance: margin: gains are multiplied by (mean labels of a class / labels of the predicted class) ** balance;
             0 leaves them.
         power: margin: rows are drawn in proportion to gain ** power; None takes them from the top.
@@ -62,6 +63,7 @@ class GateConfig:
     vote: Voting = "none"
     vote_weight: float = 0.5
     apart: float = 0.65
+    copies: bool = True
     balance: float = 0.0
     power: float | None = None
     last_power: float | None = None

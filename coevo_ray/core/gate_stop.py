@@ -16,6 +16,7 @@ def stop_reason(
     config: GateConfig,
     *,
     candidates: int,
+    worthwhile: int,
     labelled: int,
     rounds: int,
     mean_gain: float | None,
@@ -27,6 +28,7 @@ def stop_reason(
     Args:
         config: the limits.
         candidates: rows that may be asked about, labelled ones included.
+        worthwhile: candidates, labelled ones included, without the near-duplicates of labelled ones.
         labelled: labels so far.
         rounds: closed rounds.
         mean_gain: mean gain of the unlabelled candidates now; None before the first predictions.
@@ -43,7 +45,7 @@ def stop_reason(
         return None
     if mean_gain < config.relative_gain * first_gain or (mean_gain == 0 and config.relative_gain > 0):
         return "gain"
-    left = loss_left(measured, candidates, config.loss_rounds)
+    left = loss_left(measured, worthwhile, config.loss_rounds)
     return "validation" if left is not None and left < config.loss_tolerance else None
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.graph import NeighbourGraph
+from coevo_ray.core.graph import Neighbours
 from coevo_ray.core.turns import IntArray
 from coevo_ray.errors import UsageError
 
 Int32Array = npt.NDArray[np.int32]
 
 
-def near_duplicates(graph: NeighbourGraph, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
+def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
     """Groups of near-duplicates, each around a leader: every member is at least so similar to its leader.
 
     What counts as near depends on where a row lies: in a crowd, rows that have nothing to do with one another are as

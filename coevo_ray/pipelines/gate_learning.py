@@ -13,8 +13,8 @@ import torch
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.core.calibration import apply_temperature, fit_temperature
-from coevo_ray.core.probe import LinearProbe, cross_fitted_predictions
+from coevo_ray.core.light_classifier import LightClassifier, fit_light_classifier
+from coevo_ray.core.probe import LinearProbe
 from coevo_ray.core.rows import Int64Array, choose_rows
 from coevo_ray.pipelines.graph import read_targets
 from coevo_ray.pool.pool import Pool
@@ -23,51 +23,25 @@ from coevo_ray.store.row_table import RowTable, vectors
 
 Float32Array = npt.NDArray[np.float32]
 
-_FOLDS = 5
-_LEAST_CALIBRATED = 50
-_LEAST_VALIDATED = 200  # the loss of fewer rows is too uncertain to stop by
-# The penalty is one of these / labels (as scikit-learn's C has it). On frozen features of CIFAR-10 100 is best from 500
-# to 2 000 labels (3 points above 20), on those of handwritten digits 3 (2 points above 100).
-_DECAY_ROWS = (3.0, 10.0, 30.0, 100.0)
-_USUAL_DECAY_ROWS = 30.0
 
+def save_classifier(classifier: LightClassifier, file: Location) -> None:
+    """Writes what predicts of a classifier, as one safetensors file.
 
-@dataclass(frozen=True, eq=False)
-class Classifier:
-    """A light classifier with calibrated confidence.
-
-    Attributes:
-        probe: linear, over targets.
-        temperature: its calibration.
+    Raises:
+        StoppedError: the store refused.
     """
+    arrays = {**classifier.probe.arrays(), "temperature": np.array([classifier.temperature])}
+    file.write_bytes(save_safetensors(arrays))
 
-    probe: LinearProbe
-    temperature: float
 
-    def __call__(self, features: npt.NDArray[np.floating[Any]]) -> Float32Array:
-        """Class probabilities, float32[n, C], of targets float[n, d]; uniform where one is not finite."""
-        finite = np.isfinite(features).all(axis=1)
-        predicted = np.full((len(features), self.probe.classes), 1.0 / self.probe.classes, dtype=np.float32)
-        predicted[finite] = apply_temperature(self.probe.predict_proba(features[finite]), self.temperature)
-        return predicted
+def load_classifier(file: Location) -> LightClassifier:
+    """Reads what `save_classifier` wrote; what was measured of it is not there.
 
-    def save(self, file: Location) -> None:
-        """Writes it as one safetensors file.
-
-        Raises:
-            StoppedError: the store refused.
-        """
-        file.write_bytes(save_safetensors({**self.probe.arrays(), "temperature": np.array([self.temperature])}))
-
-    @classmethod
-    def load(cls, file: Location) -> Classifier:
-        """Reads what `save` wrote.
-
-        Raises:
-            InputError: there is none.
-        """
-        arrays = load_safetensors(file.read_bytes())
-        return cls(LinearProbe.from_arrays(arrays), float(arrays["temperature"][0]))
+    Raises:
+        InputError: there is none.
+    """
+    arrays = load_safetensors(file.read_bytes())
+    return LightClassifier(LinearProbe.from_arrays(arrays), float(arrays["temperature"][0]), 0.0, None, None)
 
 
 @dataclass(frozen=True)
@@ -92,17 +66,18 @@ class Learning:
     seed: int
     cpus: float
 
-    def fit(self, labelled: dict[str, Any], offered: Any, decay_rows: float | None = None) -> dict[str, Any]:
+    def fit(
+        self, labelled: dict[str, Any], offered: Any, decay_rows: float | None = None
+    ) -> tuple[LightClassifier, float | None]:
         """Fits on the labels so far: see `_fit`. `offered` may be an object reference."""
-        fitted: dict[str, Any] = ray.get(self._task(Learning._fit, labelled, offered, decay_rows))
+        fitted: tuple[LightClassifier, float | None] = ray.get(self._task(Learning._fit, labelled, offered, decay_rows))
         return fitted
 
-    def predict(self, fitted: dict[str, Any], offered: Any) -> list[Any]:
+    def predict(self, classifier: LightClassifier, offered: Any) -> list[Any]:
         """Object references of the predictions of all training rows, file by file, and of those that arrived.
 
         Each is (row_ids, float32[n, C]).
         """
-        classifier = Classifier(fitted["probe"], fitted["temperature"])
         parts = [self._task(Learning._predict_file, index, classifier) for index in range(len(self.targets.files))]
         return [*parts, self._task(Learning._predict_offered, offered, classifier)]
 
@@ -121,15 +96,9 @@ class Learning:
     def _task(self, method: Any, *arguments: Any) -> Any:
         return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
 
-    def _probe(self, features: Float32Array, labels: Int64Array, decay_rows: float) -> LinearProbe:
-        return LinearProbe.fit(features, labels, classes=self.classes, l2=self._decay(decay_rows, len(labels)))
-
-    def _decay(self, decay_rows: float, rows: int) -> float:
-        return self.l2 if self.l2 is not None else decay_rows / rows
-
     def _fit(
         self, labelled: dict[str, Any], offered: dict[str, npt.NDArray[Any]], decay_rows: float | None
-    ) -> dict[str, Any]:
+    ) -> tuple[LightClassifier, float | None]:
         """Ray task.
 
         Args:
@@ -138,47 +107,22 @@ class Learning:
             decay_rows: weight decay times labels; None chooses it.
 
         Returns:
-            `probe`, `temperature`, `decay_rows`; `validation_loss` and `validation_accuracy`: on the random first
-            labels, each predicted without its fold, unbiased estimates that need no further labels (None below 200 of
-            them); `accuracy` on the held-out split's labels (None without any).
+            The classifier, and its accuracy on the held-out split's labels (None without any).
         """
         torch.set_num_threads(max(1, int(self.cpus)))
         order = np.argsort(labelled["row_id"])
-        row_ids, labels = labelled["row_id"][order], labelled["label"][order]
-        features, first = self._features(row_ids, offered), labelled["round"][order] == 0
-        temperature, loss, accuracy, chosen = 1.0, None, None, decay_rows or _USUAL_DECAY_ROWS
-        if first.sum() >= _LEAST_CALIBRATED:
-            tried = (chosen,) if decay_rows is not None or self.l2 is not None else _DECAY_ROWS
-            predicted, chosen, found = self._cross_fitted(features, labels, first, tried)
-            temperature = fit_temperature(predicted, labels[first]) if self.calibrate else 1.0
-            if first.sum() >= _LEAST_VALIDATED:
-                loss, accuracy = found, float((predicted.argmax(axis=1) == labels[first]).mean())
-        probe = self._probe(features, labels, chosen)
-        return {
-            "probe": probe,
-            "temperature": temperature,
-            "decay_rows": chosen,
-            "validation_loss": loss,
-            "validation_accuracy": accuracy,
-            "accuracy": _Held(self.targets, self.pool).accuracy(probe),
-        }
-
-    def _cross_fitted(
-        self, features: Float32Array, labels: Int64Array, first: npt.NDArray[np.bool_], tried: tuple[float, ...]
-    ) -> tuple[Float32Array, float, float]:
-        """Predictions of the random first rows under the best of some weight decays, which that is, and their loss."""
-        best: tuple[float, Float32Array, float] | None = None
-        for rows in tried:
-            decay = self._decay(rows, len(labels))
-            predicted = cross_fitted_predictions(
-                features, labels, self.classes, folds=_FOLDS, evaluate=first, l2=decay, seed=self.seed
-            )
-            right = predicted[np.arange(len(predicted)), labels[first]]
-            loss = -float(np.log(np.maximum(right, 1e-12)).mean())
-            if best is None or loss < best[0]:
-                best = (loss, predicted, rows)
-        assert best is not None  # at least one is tried
-        return best[1], best[2], best[0]
+        classifier = fit_light_classifier(
+            self._features(labelled["row_id"][order], offered),
+            labelled["label"][order],
+            labelled["round"][order] == 0,
+            self.classes,
+            copies=(self._features(labelled["copy_id"], offered), labelled["copy_label"]),
+            l2=self.l2,
+            decay_rows=decay_rows,
+            calibrate=self.calibrate,
+            seed=self.seed,
+        )
+        return classifier, _Held(self.targets, self.pool).accuracy(classifier.probe)
 
     def _features(self, row_ids: Int64Array, offered: dict[str, npt.NDArray[Any]]) -> Float32Array:
         """Features of the pool's rows and of those that arrived, in the order given."""
@@ -195,7 +139,7 @@ class Learning:
         dim = offered["features"].shape[1]
         return int(dim or self.targets.schema().field("target").type.list_size)
 
-    def _predict_file(self, index: int, classifier: Classifier) -> tuple[Int64Array, Float32Array]:
+    def _predict_file(self, index: int, classifier: LightClassifier) -> tuple[Int64Array, Float32Array]:
         """Ray task: class probabilities of one target file's training rows."""
         table = pa.concat_tables(self.targets.iter_file(index, ["target"]))
         row_ids = table.column("row_id").to_numpy()
@@ -203,7 +147,7 @@ class Learning:
         return row_ids[train], classifier(vectors(table.column("target"))[train])
 
     def _predict_offered(
-        self, offered: dict[str, npt.NDArray[Any]], classifier: Classifier
+        self, offered: dict[str, npt.NDArray[Any]], classifier: LightClassifier
     ) -> tuple[Int64Array, Float32Array]:
         """Ray task: class probabilities of the rows that arrived."""
         if len(offered["row_id"]) == 0:
@@ -223,7 +167,8 @@ class Learning:
 
         def accuracy(rows: Int64Array, decay_rows: float) -> float | None:
             use = np.searchsorted(known, rows)
-            return held.accuracy(self._probe(features[use], labels[rows], decay_rows))
+            decay = self.l2 if self.l2 is not None else decay_rows / len(rows)
+            return held.accuracy(LinearProbe.fit(features[use], labels[rows], self.classes, decay))
 
         random = [accuracy(choose_rows(known, min(n, len(known)), self.seed + 1), decay) for n, decay in points]
         return {"random": random, "full": accuracy(known, points[-1][1])}

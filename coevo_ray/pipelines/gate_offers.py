@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from coevo_ray.actors.selection import SelectionHandle
 from coevo_ray.core.gate_online import ACTIONS, REASONS
+from coevo_ray.core.light_classifier import LightClassifier
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.gate_learning import Classifier
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -58,7 +58,7 @@ class OfferStage:
     features: str
     predictions: str | None
     row_id: str
-    classifier: Classifier | None
+    classifier: LightClassifier | None
 
     def __call__(self, batch: Arrays) -> Arrays:
         """The batch with the decisions as further columns.

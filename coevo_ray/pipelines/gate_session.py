@@ -25,10 +25,11 @@ from coevo_ray.core.gate import AnnotationGate, GateConfig
 from coevo_ray.core.gate_config import OfferConfig
 from coevo_ray.core.gate_online import OnlineGate
 from coevo_ray.core.graph_growing import GrowingIndex
+from coevo_ray.core.light_classifier import LightClassifier
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.unit_rows import UnitRows
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.gate_learning import Classifier, Learning
+from coevo_ray.pipelines.gate_learning import Learning, load_classifier, save_classifier
 from coevo_ray.pipelines.gate_offers import Offer, OfferStage
 from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_half
 from coevo_ray.pool.pool import Pool
@@ -247,13 +248,16 @@ class GateSession:
             now, settled = len(labelled["row_id"]), self._settled_decay()
             assert self._handle is not None
             offered = self._handle.actor.call.remote("offered")
-            fitted = learning.fit(labelled, offered, settled[0] if now < 2 * settled[1] else None)
-            parts = learning.predict(fitted, offered)  # references: the actor reads them itself
-            Classifier(fitted["probe"], fitted["temperature"]).save(self.location.child(_CLASSIFIER))
+            classifier, accuracy = learning.fit(labelled, offered, settled[0] if now < 2 * settled[1] else None)
+            parts = learning.predict(classifier, offered)  # references: the actor reads them itself
+            save_classifier(classifier, self.location.child(_CLASSIFIER))
             ray.get(self._handle.actor.call.remote("update_predictions", *parts))
             result: dict[str, Any] = self.service.note_learned(
                 {
-                    **{name: fitted[name] for name in (*_MEASURED, "decay_rows")},
+                    "accuracy": accuracy,
+                    "validation_loss": classifier.validation_loss,
+                    "validation_accuracy": classifier.validation_accuracy,
+                    "decay_rows": classifier.decay_rows,
                     "decay_labels": settled[1] if now < 2 * settled[1] else now,
                 }
             )
@@ -355,7 +359,7 @@ class GateSession:
             raise UsageError("a stage of a gate that is not hosted", "use it inside: with gate.hosted(): ...")
         return OfferStage(self._handle, features, predictions, row_id, None if predictions else self.classifier())
 
-    def classifier(self) -> Classifier:
+    def classifier(self) -> LightClassifier:
         """The gate's light classifier, as it was fitted last.
 
         Raises:
@@ -365,7 +369,7 @@ class GateSession:
             raise InputError(
                 f"the gate {self.location} has learned nothing yet", "label its first round, then call next"
             )
-        return Classifier.load(self.location.child(_CLASSIFIER))
+        return load_classifier(self.location.child(_CLASSIFIER))
 
     def status(self) -> dict[str, Any]:
         """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, and `stopped_by` (or None)."""

@@ -209,7 +209,7 @@ def test_margin_is_the_loop() -> None:
 @pytest.mark.parametrize("vote", ["none", "distributions"])
 def test_beliefs_are_the_loop_over_whole_distributions(labelled: int, vote: Any) -> None:
     """Half the model's distribution, half the mean of its neighbours', weighted by similarity ** 4."""
-    gate, p = make(min_similarity=0.99, vote=vote), guess(80, 3)
+    gate, p = make(min_similarity=0.99, vote=vote, copies=False), guess(80, 3)
     graph = crowd()
     if labelled:
         asked = gate.request_seed(labelled).row_ids
@@ -244,7 +244,7 @@ def test_without_similar_neighbours_the_model_speaks_alone() -> None:
 
 def test_pseudo_labels_are_sure_unlabelled_candidates() -> None:
     for rule in ("margin", "compat"):
-        gate = make(rule)
+        gate = make(rule, copies=False)
         with pytest.raises(InputError, match="before there are predictions"):
             gate.pseudo_labels(0.9)
         asked = gate.request_seed(10).row_ids
@@ -269,7 +269,7 @@ def test_distance_to_what_is_known_by_hand() -> None:
     known = np.array([False, False, True, False])
     assert nearest_known(graph, known, np.arange(4)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
     assert nearest_known(graph, np.zeros(4, bool), np.arange(4)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
-    plain, far = make(), make(distance_weight=0.5)
+    plain, far = make(copies=False), make(distance_weight=0.5, copies=False)
     for gate in (plain, far):
         asked = gate.request_seed(10).row_ids
         gate.submit(asked, truth(asked))
@@ -278,6 +278,32 @@ def test_distance_to_what_is_known_by_hand() -> None:
     expected = gains(plain) + 0.5 * nearest_known(crowd(), sure, np.arange(80))
     expected[asked] = 0
     assert gains(far) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_copy_of_a_labelled_row_is_worth_no_label_and_has_it() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 32))
+    x[50:] = x[:10] + 0.01 * rng.standard_normal((10, 32))  # row 50 + i is a near-duplicate of row i
+    graph, p = build_graph(x.astype(np.float32), k=8), guess(60, 1)
+    copying, plain = (
+        AnnotationGate(GateConfig(classes=CLASSES, round_size=60, copies=on), graph, np.ones(60, bool))
+        for on in (True, False)
+    )
+    for gate in (copying, plain):
+        gate.volunteer(np.arange(5), np.arange(5) % CLASSES)
+        gate.update_predictions(p)
+    copies = np.arange(50, 55)
+    others = np.setdiff1d(np.arange(60), copies)
+    assert (gains(copying)[copies] == 0).all() and (gains(plain)[copies] > 0).all()
+    assert np.array_equal(gains(copying)[others], gains(plain)[others])
+    assert set(copying.draw().row_ids.tolist()) == set(range(5, 50)) | set(range(55, 60))
+    rows, labels = copying.copied_labels()
+    assert rows.tolist() == copies.tolist() and labels.tolist() == (np.arange(5) % CLASSES).tolist()
+    assert len(plain.copied_labels()[0]) == 0
+    sure = dict(zip(*(a.tolist() for a in copying.pseudo_labels(0.95)[:2]), strict=True))
+    assert {row: sure[row] for row in copies.tolist()} == {50 + i: i % CLASSES for i in range(5)}
+    copying.relabel(np.array([0]), np.array([3]))
+    assert copying.copied_labels()[1][0] == 3
 
 
 def test_balance_raises_the_gain_of_scarce_classes() -> None:
@@ -516,7 +542,7 @@ def test_requests_repeat_until_answered_and_never_name_a_labelled_row(rule: Any)
 
 def test_only_candidates_are_asked_about() -> None:
     candidates = np.arange(80) % 2 == 0
-    gate = AnnotationGate(make().config, crowd(), candidates)
+    gate = AnnotationGate(make(copies=False).config, crowd(), candidates)
     asked = [row for request in advance(gate, 99) for row in request]
     assert sorted(asked) == np.flatnonzero(candidates).tolist()
 
