@@ -1,0 +1,69 @@
+"""Accuracy of a head as labels come: one method, one pool, one seed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks._labels_data import Ids, LabelPool
+from benchmarks._labels_methods import Labelled, Method, make_method
+from coevo_ray.core.probe import LinearProbe
+
+
+def curve(pool: LabelPool, name: str, seed: int, counts: Sequence[int], decay_rows: float) -> dict[str, Any]:
+    """Labels rows as a method chooses them.
+
+    Args:
+        pool: the pool.
+        name: see `make_method`.
+        seed: of the method.
+        counts: labels after each round.
+        decay_rows: the head's weight decay times labels.
+
+    Returns:
+        `accuracy`: for each count; `seconds`: with the head; `choosing_seconds` of them.
+    """
+    method: Method = make_method(name, pool, seed)  # before the clock starts, for some import a library
+    started, choosing = time.perf_counter(), 0.0
+    rows: Ids = np.zeros(0, dtype=np.int64)
+    accuracies, now = [], None
+    for count in counts:
+        begun = time.perf_counter()
+        new = method.first(count) if now is None else method.choose(now, count - len(rows))
+        choosing += time.perf_counter() - begun
+        assert len(np.unique(new)) == count - len(rows) and not np.isin(new, rows).any(), name
+        rows = np.concatenate([rows, new])
+        decay = decay_rows / count
+        probe = LinearProbe.fit(pool.features[rows], pool.labels[rows], pool.classes, decay)
+        accuracies.append(accuracy_of(pool, probe))
+        predicted = probe.predict_proba(pool.features)
+        now = Labelled(rows, pool.labels[rows], counts[0], decay, probe, predicted)
+    return {"accuracy": accuracies, "seconds": time.perf_counter() - started, "choosing_seconds": choosing}
+
+
+def accuracy_of(pool: LabelPool, probe: LinearProbe) -> float:
+    """Share of the pool's test rows that a head classifies rightly."""
+    return float((probe.predict_proba(pool.test_features).argmax(axis=1) == pool.test_labels).mean())
+
+
+def full_accuracy(pool: LabelPool, decay_rows: float) -> float:
+    """The same for the head on all labels."""
+    decay = decay_rows / len(pool.labels)
+    return accuracy_of(pool, LinearProbe.fit(pool.features, pool.labels, pool.classes, decay))
+
+
+def area(counts: Sequence[int], accuracies: Sequence[float]) -> float:
+    """Area under accuracy over log labels, as a mean accuracy."""
+    x = [math.log(count) for count in counts]
+    pairs = range(len(x) - 1)
+    total = sum((x[i + 1] - x[i]) * (accuracies[i + 1] + accuracies[i]) / 2 for i in pairs)
+    return total / (x[-1] - x[0])
+
+
+def counts_of(pool: LabelPool, shares: Sequence[float]) -> list[int]:
+    """Labels at each share of a pool's rows."""
+    return [max(2 * pool.classes, round(share * len(pool.labels))) for share in shares]
