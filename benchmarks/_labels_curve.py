@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,35 +14,52 @@ from benchmarks._labels_methods import Labelled, Method, make_method
 from coevo_ray.core.probe import LinearProbe
 
 
-def curve(pool: LabelPool, name: str, seed: int, counts: Sequence[int], decay_rows: float) -> dict[str, Any]:
-    """Labels rows as a method chooses them.
+def rounds(
+    pool: LabelPool, method: Method, counts: Sequence[int], decay_rows: float
+) -> Iterator[tuple[Labelled, float]]:
+    """Labels rows as a method chooses them, and fits the head after each round.
 
     Args:
         pool: the pool.
-        name: see `make_method`.
-        seed: of the method.
+        method: of that pool.
         counts: labels after each round.
         decay_rows: the head's weight decay times labels.
 
-    Returns:
-        `accuracy`: for each count; `seconds`: with the head; `choosing_seconds` of them.
+    Yields:
+        What is labelled, and the seconds that choosing the round's rows took.
     """
-    method: Method = make_method(name, pool, seed)  # before the clock starts, for some import a library
-    started, choosing = time.perf_counter(), 0.0
     rows: Ids = np.zeros(0, dtype=np.int64)
-    accuracies, now = [], None
+    now = None
     for count in counts:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         new = method.first(count) if now is None else method.choose(now, count - len(rows))
-        choosing += time.perf_counter() - begun
-        assert len(np.unique(new)) == count - len(rows) and not np.isin(new, rows).any(), name
+        seconds = time.perf_counter() - started
+        assert len(np.unique(new)) == count - len(rows) and not np.isin(new, rows).any()
         rows = np.concatenate([rows, new])
         decay = decay_rows / count
         probe = LinearProbe.fit(pool.features[rows], pool.labels[rows], pool.classes, decay)
-        accuracies.append(accuracy_of(pool, probe))
-        predicted = probe.predict_proba(pool.features)
-        now = Labelled(rows, pool.labels[rows], counts[0], decay, probe, predicted)
-    return {"accuracy": accuracies, "seconds": time.perf_counter() - started, "choosing_seconds": choosing}
+        now = Labelled(rows, pool.labels[rows], counts[0], decay, probe, probe.predict_proba(pool.features))
+        yield now, seconds
+
+
+def curve(pool: LabelPool, name: str, seed: int, counts: Sequence[int], decay_rows: float) -> dict[str, Any]:
+    """What a method's choices are worth.
+
+    Args:
+        pool, counts, decay_rows: see `rounds`.
+        name: see `make_method`.
+        seed: of the method.
+
+    Returns:
+        `counts`; `accuracy` for each; `seconds`, with the head; `choosing_seconds` of them.
+    """
+    method = make_method(name, pool, seed)  # before the clock starts, for some import a library
+    started, choosing, accuracy = time.perf_counter(), 0.0, []
+    for now, seconds in rounds(pool, method, counts, decay_rows):
+        choosing += seconds
+        accuracy.append(accuracy_of(pool, now.probe))
+    seconds = time.perf_counter() - started
+    return {"counts": list(counts), "accuracy": accuracy, "seconds": seconds, "choosing_seconds": choosing}
 
 
 def accuracy_of(pool: LabelPool, probe: LinearProbe) -> float:

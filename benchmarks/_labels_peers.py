@@ -52,10 +52,10 @@ class _Head(SkactivemlClassifier):  # type: ignore[misc]  # it has no types
         )
         self.probe, self.predicted = probe, predicted
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> _Head:  # noqa: D102
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> _Head:
         return self
 
-    def predict_proba(self, X: Any) -> npt.NDArray[Any]:  # noqa: D102
+    def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         assert self.predicted is not None and len(self.predicted) == len(X)
         return self.predicted.astype(np.float64)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._labels_curve import accuracy_of
-from benchmarks._labels_data import LabelPool
-from benchmarks._labels_methods import Gate, Labelled
+from benchmarks._labels_curve import accuracy_of, rounds
+from benchmarks._labels_data import Ids, LabelPool
+from benchmarks._labels_methods import Gate
 from coevo_ray.core.probe import LinearProbe
 
 LEAST = (0.8, 0.9, 0.95)
@@ -26,30 +26,22 @@ def semi_curve(pool: LabelPool, seed: int, counts: Sequence[int], decay_rows: fl
         rows without a label and how many are right (`precision`), each for every count; `seconds`.
     """
     started = time.perf_counter()
-    gate, now = Gate(pool, seed, calibrated=True), None
-    rows = gate.first(counts[0])
+    gate = Gate(pool, seed, calibrated=True)
     alone: list[float] = []
     of_least: dict[str, dict[str, list[float]]] = {
         str(least): {"accuracy": [], "share": [], "precision": []} for least in LEAST
     }
-    for count in counts:
-        if now is not None:
-            rows = np.concatenate([rows, gate.choose(now, count - len(rows))])
-        decay = decay_rows / count
-        probe = LinearProbe.fit(pool.features[rows], pool.labels[rows], pool.classes, decay)
-        now = Labelled(rows, pool.labels[rows], counts[0], decay, probe, probe.predict_proba(pool.features))
-        alone.append(accuracy_of(pool, probe))
+    for now, _ in rounds(pool, gate, counts, decay_rows):
+        alone.append(accuracy_of(pool, now.probe))
         gate.learn(now)
         for least in LEAST:
-            found, part = with_pseudo_labels(pool, gate, rows, least, decay_rows), of_least[str(least)]
-            for key, values in part.items():
+            found = with_pseudo_labels(pool, gate, now.rows, least, decay_rows)
+            for key, values in of_least[str(least)].items():
                 values.append(found[key])
     return {"accuracy": alone, "with_pseudo_labels": of_least, "seconds": time.perf_counter() - started}
 
 
-def with_pseudo_labels(
-    pool: LabelPool, gate: Gate, rows: np.ndarray[Any, np.dtype[np.int64]], least: float, decay_rows: float
-) -> dict[str, float]:
+def with_pseudo_labels(pool: LabelPool, gate: Gate, rows: Ids, least: float, decay_rows: float) -> dict[str, float]:
     """`accuracy` of the head on labels and pseudo-labels, `share` and `precision` of the latter."""
     extra, classes, sure = gate.gate.pseudo_labels(least)
     labels = np.concatenate([pool.labels[rows], classes])

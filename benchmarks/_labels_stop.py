@@ -24,9 +24,9 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
     """Labels rows until the gate stops.
 
     Returns:
-        `share` of the pool's rows that got a label; `stopped_by`; `rounds`; `accuracy`, `full_accuracy` of the same head
-        on all labels, `random_accuracy` on as many random ones; `enough_share`, at which accuracy was first within 0.2
-        points of full accuracy on the way, or None; `seconds`.
+        `share` of the pool's rows that got a label; `stopped_by`; `rounds`; `accuracy`, `full_accuracy` of the same
+        head on all labels, `random_accuracy` on as many random ones; `enough_share`, at which accuracy was first within
+        0.2 points of full accuracy on the way, or None; `seconds`.
     """
     started = time.perf_counter()
     settings, count = GateSettings(seed=seed), len(pool.features)

@@ -3,10 +3,11 @@
     python -m benchmarks.labels --json --data URI [--rows N] [--seeds K] [--network N] [--work DIR]
     python -m benchmarks.labels --json --quick
 
-The head is linear, on principal components of EfficientNet-Lite0's features. Within a seed all methods start from the same
-random rows. Queries of scikit-activeml that are too slow for all rows run on a smaller pool, with the gate beside them.
-The gate's own stop rule runs on three pools: clean, half near-copies, and the smallest class 50 times rarer than the
-largest.
+The head is linear, on principal components of EfficientNet-Lite0's features. Within a seed all methods start from the
+same random rows. Queries of scikit-activeml that are too slow for all rows run on a smaller pool, with the gate beside
+them. The gate's own stop rule runs on three pools: clean, half near-copies, and the smallest class 50 times rarer than
+the largest. With --network a small ResNet is trained from scratch on so many of the images, with all labels and with
+three tenths of them, also semi-supervised.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ DECAY_ROWS = 100.0
 DIGITS_DECAY_ROWS = 3.0
 SMALL_ROWS = 5000
 QUICK_SMALL_ROWS = 400
+NETWORK_SEEDS = 2  # a training takes minutes
 Task = tuple[str, str, str, int]  # what is done; on which pool; method; seed
 
 
@@ -50,9 +52,12 @@ def main() -> None:
         result, children = measure(arguments, encoded.result, folder)
         children.append(encoded)
         if arguments.network:
-            from benchmarks._labels_network import measure_networks
+            from benchmarks._labels_network import TRAINING, measure_networks
 
-            children.append(in_child(measure_networks, folder / "clean.npz", encoded.result, arguments.network))
+            training = {**TRAINING, "epochs": 1, "epoch_steps": 2} if arguments.quick else TRAINING
+            early = [share for share in result["shares"] if share <= SEMI_SHARE]
+            given = (arguments.network, early, result["decay_rows"], min(arguments.seeds, NETWORK_SEEDS), training)
+            children.append(in_child(measure_networks, encoded.result, folder / "networks", *given))
             result["networks"] = children[-1].result
     finish("labels", {**result, "busy_before": busiest(children)}, arguments.json)
 
@@ -140,7 +145,7 @@ def do(folder: Path, task: Task, shares: tuple[float, ...], decay_rows: float) -
         return semi_curve(pool, seed, early, decay_rows)
     if kind == "stop":
         return run_to_stop(pool, seed)
-    return {"counts": counts, **curve(pool, method, seed, counts, decay_rows)}
+    return curve(pool, method, seed, counts, decay_rows)
 
 
 def _one_thread() -> None:
