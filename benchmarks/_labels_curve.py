@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from benchmarks._labels_data import Ids, LabelPool
 from benchmarks._labels_methods import Labelled, Method, make_method
 from coevo_ray.core.probe import LinearProbe
+from coevo_ray.errors import UsageError
 
 
 def rounds(
@@ -82,5 +84,12 @@ def area(counts: Sequence[int], accuracies: Sequence[float]) -> float:
 
 
 def counts_of(pool: LabelPool, shares: Sequence[float]) -> list[int]:
-    """Labels at each share of a pool's rows."""
-    return [max(2 * pool.classes, round(share * len(pool.labels))) for share in shares]
+    """Labels at each share of a pool's rows.
+
+    Raises:
+        UsageError: the pool is too small for as many rounds.
+    """
+    counts = [max(2 * pool.classes, round(share * len(pool.labels))) for share in shares]
+    if any(a >= b for a, b in pairwise(counts)):
+        raise UsageError(f"{len(pool.labels)} rows for labels {counts}", "give more rows")
+    return counts

@@ -100,4 +100,5 @@ def typical_rows(features: Vectors, graph: NeighbourGraph, count: int, seed: int
     _, first = np.unique(cluster.numpy()[ranked], return_index=True)
     rows = ranked[first]
     rest = order[~np.isin(order, rows)][: count - len(rows)]
-    return np.concatenate([rows, rest]).astype(np.int64)
+    chosen: Ids = np.concatenate([rows, rest]).astype(np.int64)
+    return chosen

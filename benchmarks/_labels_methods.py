@@ -202,6 +202,20 @@ SIMPLE: dict[str, Callable[[LabelPool, int], Method]] = {
 }
 
 
+# Queries of scikit-activeml.
+# Those that weigh single rows, so that a batch is the top of one ranking, which takes moments on any pool.
+RANKING = ("activeml_margin", "activeml_entropy")
+# Those whose work for each chosen row grows with the pool: by the second even on thousands of rows.
+GREEDY = (
+    "activeml_badge",
+    "activeml_typiclust",
+    "activeml_coreset",
+    "activeml_probcover",
+    "activeml_falcun",
+    "activeml_clue",
+)
+
+
 def make_method(name: str, pool: LabelPool, seed: int) -> Method:
     """A method by its name in the table."""
     if name in SIMPLE:

@@ -11,22 +11,11 @@ from skactiveml import pool as queries
 from skactiveml.base import SkactivemlClassifier
 
 from benchmarks._labels_data import Ids, LabelPool, Vectors
-from benchmarks._labels_methods import Labelled, Method
+from benchmarks._labels_methods import RANKING, Labelled, Method
 from coevo_ray.core.graph import unit_rows
 from coevo_ray.core.probe import LinearProbe
 
-# Those that weigh single rows, so that a batch is the top of one ranking, which takes moments on any pool.
-RANKING = ("activeml_margin", "activeml_entropy")
-# Those whose work for each chosen row grows with the pool: by the second even on thousands of rows.
-GREEDY = (
-    "activeml_badge",
-    "activeml_typiclust",
-    "activeml_coreset",
-    "activeml_probcover",
-    "activeml_falcun",
-    "activeml_clue",
-)
-_DIM = 64  # leading principal components that the latter see: Badge's work grows with classes x dimensions
+_DIM = 64  # leading principal components that greedy ones see: Badge's work grows with classes x dimensions
 _KMEANS = {"n_init": 1, "max_iter": 20}
 
 

@@ -17,6 +17,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def measure(arguments: argparse.Namespace, file: Path, folder: Path) -> tuple[di
         "rows": rows_of(arguments),
         "repeats": seeds,
         "workers": cores(),
+        "peer": f"scikit-activeml {version('scikit-activeml')}",
         "decay_rows": decay_rows,
         **table_of(done, "clean", shares),
         "small_pool": table_of(done, SMALL, shares),
@@ -97,8 +99,7 @@ def measure(arguments: argparse.Namespace, file: Path, folder: Path) -> tuple[di
 def tasks_of(seeds: int) -> list[Task]:
     """Everything that is measured, pool by pool."""
     from benchmarks._labels_data import POOLS, SMALL
-    from benchmarks._labels_methods import GATE, GATES, SIMPLE
-    from benchmarks._labels_peers import GREEDY, RANKING
+    from benchmarks._labels_methods import GATE, GATES, GREEDY, RANKING, SIMPLE
 
     tasks: list[Task] = []
     for name, methods in (("clean", (*GATES, *SIMPLE, *RANKING)), (SMALL, (GATE, *SIMPLE, *GREEDY))):

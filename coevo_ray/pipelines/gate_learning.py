@@ -71,6 +71,53 @@ class Classifier:
         return cls(LinearProbe.from_arrays(arrays), float(arrays["temperature"][0]))
 
 
+def fit_labels(
+    features: Float32Array,
+    labels: Int64Array,
+    first: npt.NDArray[np.bool_],
+    classes: int,
+    *,
+    l2: float | None,
+    calibrate: bool,
+    seed: int,
+    decay: float | None,
+) -> dict[str, Any]:
+    """Fits the gate's light classifier on all labels so far.
+
+    Args:
+        features: float32[n, d], of the labelled rows, by row.
+        labels: int64[n].
+        first: bool[n], the random first rows.
+        classes: C.
+        l2: weight decay; None for `decay` / n.
+        calibrate: whether a temperature is fitted.
+        seed: of the folds.
+        decay: weight decay times labels; None chooses one by cross-entropy on the random first labels.
+
+    Returns:
+        `probe`, `temperature`, `decay_rows` (what was chosen); `cross_fitted`: accuracy on the random first labels,
+        each predicted without its fold, an unbiased estimate that needs no further labels (None below 400 of them).
+    """
+    temperature, accuracy, chosen = 1.0, None, decay or _USUAL_DECAY_ROWS
+    if first.sum() >= _LEAST_CALIBRATED:
+        best: tuple[float, Float32Array] | None = None
+        for rows in (chosen,) if decay is not None or l2 is not None else _DECAY_ROWS:
+            strength = l2 if l2 is not None else rows / len(labels)
+            predicted = cross_fitted_predictions(
+                features, labels, classes, folds=_FOLDS, evaluate=first, l2=strength, seed=seed
+            )
+            right = predicted[np.arange(len(predicted)), labels[first]]
+            loss = -float(np.log(np.maximum(right, 1e-12)).mean())
+            if best is None or loss < best[0]:
+                best, chosen = (loss, predicted), rows
+        assert best is not None  # at least one is tried
+        temperature = fit_temperature(best[1], labels[first]) if calibrate else 1.0
+        if first.sum() >= _LEAST_EVALUATED:
+            accuracy = float((best[1].argmax(axis=1) == labels[first]).mean())
+    probe = LinearProbe.fit(features, labels, classes, l2 if l2 is not None else chosen / len(labels))
+    return {"probe": probe, "temperature": temperature, "decay_rows": chosen, "cross_fitted": accuracy}
+
+
 @dataclass(frozen=True)
 class Learning:
     """The gate's light classifier over a pool's targets: linear, refitted on all labels after each round.
@@ -122,12 +169,6 @@ class Learning:
     def _task(self, method: Any, *arguments: Any) -> Any:
         return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
 
-    def _probe(self, features: Float32Array, labels: Int64Array, decay_rows: float) -> LinearProbe:
-        return LinearProbe.fit(features, labels, classes=self.classes, l2=self._decay(decay_rows, len(labels)))
-
-    def _decay(self, decay_rows: float, rows: int) -> float:
-        return self.l2 if self.l2 is not None else decay_rows / rows
-
     def _fit(
         self, labelled: dict[str, Any], offered: dict[str, npt.NDArray[Any]], decay_rows: float | None
     ) -> dict[str, Any]:
@@ -139,46 +180,16 @@ class Learning:
             decay_rows: weight decay times labels; None chooses it.
 
         Returns:
-            `probe`, `temperature`, `decay_rows`; `cross_fitted`: accuracy on the random first labels, each predicted
-            without its fold, an unbiased estimate that needs no further labels (None below 400 of them);
-            `test_accuracy` on the held-out split's labels (None without any).
+            See `fit_labels`, and `test_accuracy` on the held-out split's labels (None without any).
         """
         torch.set_num_threads(max(1, int(self.cpus)))
         order = np.argsort(labelled["row_id"])
         row_ids, labels = labelled["row_id"][order], labelled["label"][order]
         features, first = self._features(row_ids, offered), labelled["round"][order] == 0
-        temperature, accuracy, chosen = 1.0, None, decay_rows or _USUAL_DECAY_ROWS
-        if first.sum() >= _LEAST_CALIBRATED:
-            tried = (chosen,) if decay_rows is not None or self.l2 is not None else _DECAY_ROWS
-            predicted, chosen = self._cross_fitted(features, labels, first, tried)
-            temperature = fit_temperature(predicted, labels[first]) if self.calibrate else 1.0
-            if first.sum() >= _LEAST_EVALUATED:
-                accuracy = float((predicted.argmax(axis=1) == labels[first]).mean())
-        probe = self._probe(features, labels, chosen)
-        return {
-            "probe": probe,
-            "temperature": temperature,
-            "decay_rows": chosen,
-            "cross_fitted": accuracy,
-            "test_accuracy": _Held(self.targets, self.pool).accuracy(probe),
-        }
-
-    def _cross_fitted(
-        self, features: Float32Array, labels: Int64Array, first: npt.NDArray[np.bool_], tried: tuple[float, ...]
-    ) -> tuple[Float32Array, float]:
-        """Predictions of the random first rows under the best of some weight decays, and which that is."""
-        best: tuple[float, Float32Array, float] | None = None
-        for rows in tried:
-            decay = self._decay(rows, len(labels))
-            predicted = cross_fitted_predictions(
-                features, labels, self.classes, folds=_FOLDS, evaluate=first, l2=decay, seed=self.seed
-            )
-            right = predicted[np.arange(len(predicted)), labels[first]]
-            loss = -float(np.log(np.maximum(right, 1e-12)).mean())
-            if best is None or loss < best[0]:
-                best = (loss, predicted, rows)
-        assert best is not None  # at least one is tried
-        return best[1], best[2]
+        fitted = fit_labels(
+            features, labels, first, self.classes, l2=self.l2, calibrate=self.calibrate, seed=self.seed, decay=decay_rows
+        )
+        return {**fitted, "test_accuracy": _Held(self.targets, self.pool).accuracy(fitted["probe"])}
 
     def _features(self, row_ids: Int64Array, offered: dict[str, npt.NDArray[Any]]) -> Float32Array:
         """Features of the pool's rows and of those that arrived, in the order given."""
@@ -223,7 +234,8 @@ class Learning:
 
         def accuracy(rows: Int64Array, decay_rows: float) -> float | None:
             use = np.searchsorted(known, rows)
-            return held.accuracy(self._probe(features[use], labels[rows], decay_rows))
+            decay = self.l2 if self.l2 is not None else decay_rows / len(rows)
+            return held.accuracy(LinearProbe.fit(features[use], labels[rows], self.classes, decay))
 
         random = [accuracy(choose_rows(known, min(n, len(known)), self.seed + 1), decay) for n, decay in points]
         return {"random": random, "full": accuracy(known, points[-1][1])}
