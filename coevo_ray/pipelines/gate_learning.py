@@ -187,7 +187,14 @@ class Learning:
         row_ids, labels = labelled["row_id"][order], labelled["label"][order]
         features, first = self._features(row_ids, offered), labelled["round"][order] == 0
         fitted = fit_labels(
-            features, labels, first, self.classes, l2=self.l2, calibrate=self.calibrate, seed=self.seed, decay=decay_rows
+            features,
+            labels,
+            first,
+            self.classes,
+            l2=self.l2,
+            calibrate=self.calibrate,
+            seed=self.seed,
+            decay=decay_rows,
         )
         return {**fitted, "test_accuracy": _Held(self.targets, self.pool).accuracy(fitted["probe"])}
 
