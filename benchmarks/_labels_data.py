@@ -16,7 +16,7 @@ Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 POOLS = ("clean", "copies", "long_tail")
-SMALL = "small"
+SMALL, PICTURES = "small", "pictures"
 DIM = 256
 COPIED = 0.5  # of the rows of `copies` are near-copies of other rows
 IMBALANCE = 50
@@ -44,15 +44,15 @@ class LabelPool:
     rows: Ids
 
 
-def make_pools(file: Path, folder: Path, names: tuple[str, ...], small_rows: int, threads: int) -> None:
+def make_pools(file: Path, folder: Path, parts: dict[str, int], threads: int) -> None:
     """Makes pools and writes each to `folder`, for `load_pool`.
 
     Args:
         file: of `_policies_data.encode_images`.
         folder: gets `NAME.npz`.
-        names: `clean`, all images; `small`, a random part of them; `copies`, as many rows, half of them near-copies of
-            others; `long_tail`, the smallest class 50 times rarer than the largest.
-        small_rows: rows of `small`.
+        parts: further pools beside `POOLS`: how many rows each has, at random. Of `POOLS`, `clean` has all images;
+            `copies` as many rows, half of them near-copies of others; of `long_tail` the smallest class is 50 times
+            rarer than the largest.
         threads: of the computation.
     """
     torch.set_num_threads(threads)
@@ -61,8 +61,8 @@ def make_pools(file: Path, folder: Path, names: tuple[str, ...], small_rows: int
         extra, of = arrays["copy_features"], arrays["copy_of"]
         test, test_labels = arrays["test_features"], arrays["test_labels"].astype(np.int64)
     classes = int(labels.max()) + 1
-    for name in names:
-        rows = _rows_of(name, labels, of, small_rows, np.random.default_rng(0))
+    for name in (*POOLS, *parts):
+        rows = _rows_of(name, labels, of, parts.get(name), np.random.default_rng(0))
         there, beside = rows[rows < len(labels)], rows[rows >= len(labels)] - len(labels)
         x, x_test = principal_components(np.concatenate([features[there], extra[beside]]), test)
         graph = build_graph(x, _NEIGHBOURS, "exact")
@@ -79,11 +79,11 @@ def make_pools(file: Path, folder: Path, names: tuple[str, ...], small_rows: int
         )
 
 
-def _rows_of(name: str, labels: Ids, of: Ids, small_rows: int, random: np.random.Generator) -> Ids:
+def _rows_of(name: str, labels: Ids, of: Ids, part: int | None, random: np.random.Generator) -> Ids:
     """Which images a pool has, increasing; those behind the training images are near-copies."""
     everything: Ids = np.arange(len(labels))
-    if name == "small":
-        return np.sort(random.permutation(everything)[:small_rows])
+    if part is not None:
+        return np.sort(random.permutation(everything)[:part])
     if name == "copies":
         copies = np.sort(random.permutation(len(of))[: round(COPIED * len(labels))])
         alone = random.permutation(np.setdiff1d(everything, of))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._labels_curve import accuracy_of, full_accuracy
+from benchmarks._labels_curve import accuracy_of, on_all_labels
 from benchmarks._labels_data import LabelPool
 from benchmarks._labels_methods import first_rows
 from coevo_ray.config import GateSettings
@@ -58,7 +58,7 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
         way.append((len(rows) / count, accuracy_of(pool, probe)))
         asked = gate.request()
     decay_rows = settings.l2 * len(rows) if settings.l2 is not None else fitted["decay_rows"]
-    full = full_accuracy(pool, decay_rows)
+    full = on_all_labels(pool, decay_rows)["accuracy"]
     chance = first_rows(pool, seed, len(rows))
     random = LinearProbe.fit(pool.features[chance], pool.labels[chance], pool.classes, decay_rows / len(rows))
     return {

@@ -30,7 +30,7 @@ def table_of(done: Done, pool: str, shares: Sequence[float]) -> dict[str, Any]:
     for (kind, name, method, _), found in done.items():
         if kind == "curve" and name == pool:
             runs.setdefault(method, []).append(found)
-    full = done["full", pool, "full", 0]
+    full = done["full", pool, "full", 0]["accuracy"]
     counts = next(iter(runs.values()))[0]["counts"]
     table = {
         method: {str(count): cell(list(at)) for count, at in zip(counts, zip(*_curves(of), strict=True), strict=True)}
@@ -113,3 +113,32 @@ def with_pseudo_labels(done: Done, shares: Sequence[float]) -> dict[str, Any]:
             mean = {key: round(statistics.fmean(p[key][i] for p in parts), 4) for key in ("share", "precision")}
             result[str(share)][least] = {**accuracy, **mean}
     return result
+
+
+def networks(done: Done) -> dict[str, Any] | None:
+    """What the networks reached; None where none was trained.
+
+    Returns:
+        `table`: row -> `mean` and `spread` of the accuracy, and `seconds` of a training; `labels` of those that have
+        not all, `images`, `steps`, `repeats`.
+    """
+    rows: dict[str, list[Any]] = {}
+    for (kind, _, row, _), found in done.items():
+        if kind == "network":
+            rows.setdefault(row, []).append(found)
+    if not rows:
+        return None
+    counts = {run["labels"] for runs in rows.values() for run in runs}
+    return {
+        "images": max(counts),
+        "labels": min(counts),
+        "steps": rows["full"][0]["steps"],
+        "repeats": len(rows["full"]),
+        "table": {
+            row: {
+                **cell([run["accuracy"] for run in runs]),
+                "seconds": round(statistics.median(run["seconds"] for run in runs), 1),
+            }
+            for row, runs in rows.items()
+        },
+    }

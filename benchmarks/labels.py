@@ -12,18 +12,19 @@ three tenths of them, also semi-supervised.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks._labels_summary import stops, table_of, with_pseudo_labels
+from benchmarks._labels_data import PICTURES, POOLS, SMALL, make_pools
+from benchmarks._labels_summary import networks, stops, table_of, with_pseudo_labels
 from benchmarks._policies_data import encode_images
-from benchmarks.common import Child, busiest, cores, finish, in_child, note, parser, positive, rows_of
+from benchmarks.common import busiest, cores, finish, in_child, note, parser, positive, rows_of
 
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 QUICK_SHARES = (0.02, 0.1, 0.3, 0.6)
@@ -37,6 +38,30 @@ NETWORK_SEEDS = 2  # a training takes minutes
 Task = tuple[str, str, str, int]  # what is done; on which pool; method; seed
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What all tasks share.
+
+    Attributes:
+        folder: of the pools.
+        file: encoded images.
+        shares: of the labels after each round.
+        decay_rows: weight decay of the head, times labels.
+        quick: whether networks are hardly trained.
+    """
+
+    folder: Path
+    file: Path
+    shares: tuple[float, ...]
+    decay_rows: float
+    quick: bool = False
+
+    @property
+    def early(self) -> Plan:
+        """Up to the share of labels of semi-supervised learning."""
+        return replace(self, shares=tuple(share for share in self.shares if share <= SEMI_SHARE))
+
+
 def main() -> None:
     """Runs the benchmark."""
     made = parser(__doc__.split("\n")[0], 50_000, 1_400)
@@ -47,59 +72,37 @@ def main() -> None:
     made.add_argument("--network", type=positive, help="images that a small network is trained on; otherwise none is")
     made.add_argument("--work", help="folder that keeps the encoded images for the next run")
     arguments = made.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        encoded = in_child(encode_images, arguments.data, Path(arguments.work or temporary), rows_of(arguments))
-        result, children = measure(arguments, encoded.result, folder)
-        children.append(encoded)
-        if arguments.network:
-            from benchmarks._labels_network import TRAINING, measure_networks
-
-            training = {**TRAINING, "epochs": 1, "epoch_steps": 2} if arguments.quick else TRAINING
-            early = [share for share in result["shares"] if share <= SEMI_SHARE]
-            given = (arguments.network, early, result["decay_rows"], min(arguments.seeds, NETWORK_SEEDS), training)
-            children.append(in_child(measure_networks, encoded.result, folder / "networks", *given))
-            result["networks"] = children[-1].result
-    finish("labels", {**result, "busy_before": busiest(children)}, arguments.json)
-
-
-def measure(arguments: argparse.Namespace, file: Path, folder: Path) -> tuple[dict[str, Any], list[Child]]:
-    """All but the networks.
-
-    Args:
-        arguments: of the command line.
-        file: encoded images.
-        folder: gets the pools.
-
-    Returns:
-        The result, and the child processes that made the pools.
-    """
-    from benchmarks._labels_data import POOLS, SMALL, make_pools
-
-    small = arguments.small_rows or (QUICK_SMALL_ROWS if arguments.quick else SMALL_ROWS)
-    shares = QUICK_SHARES if arguments.quick else SHARES
     seeds = min(arguments.seeds, 2) if arguments.quick else arguments.seeds
-    child = in_child(make_pools, file, folder, (*POOLS, SMALL), small, cores())
-    decay_rows = arguments.decay_rows or (DECAY_ROWS if arguments.data else DIGITS_DECAY_ROWS)
-    done = dict(run(folder, tasks_of(seeds), shares, decay_rows))
-    return {
+    parts = {SMALL: arguments.small_rows or (QUICK_SMALL_ROWS if arguments.quick else SMALL_ROWS)}
+    if arguments.network:
+        parts[PICTURES] = arguments.network
+    with tempfile.TemporaryDirectory() as temporary:
+        encoded = in_child(encode_images, arguments.data, Path(arguments.work or temporary), rows_of(arguments))
+        pools = in_child(make_pools, encoded.result, Path(temporary), parts, cores())
+        shares = QUICK_SHARES if arguments.quick else SHARES
+        decay_rows = arguments.decay_rows or (DECAY_ROWS if arguments.data else DIGITS_DECAY_ROWS)
+        plan = Plan(Path(temporary), encoded.result, shares, decay_rows, arguments.quick)
+        done = dict(run(plan, tasks_of(seeds, bool(arguments.network))))
+    result = {
         "rows": rows_of(arguments),
         "repeats": seeds,
         "workers": cores(),
         "peer": f"scikit-activeml {version('scikit-activeml')}",
         "decay_rows": decay_rows,
         **table_of(done, "clean", shares),
-        "small_pool": table_of(done, SMALL, shares),
+        "small_pool": {"rows": parts[SMALL], **table_of(done, SMALL, shares)},
         "stop": stops(done, POOLS),
-        "pseudo_labels": with_pseudo_labels(done, [share for share in shares if share <= SEMI_SHARE]),
-        "networks": None,
-    }, [child]
+        "pseudo_labels": with_pseudo_labels(done, plan.early.shares),
+        "networks": networks(done),
+        "busy_before": busiest([encoded, pools]),
+    }
+    finish("labels", result, arguments.json)
 
 
-def tasks_of(seeds: int) -> list[Task]:
+def tasks_of(seeds: int, network: bool = False) -> list[Task]:
     """Everything that is measured, pool by pool."""
-    from benchmarks._labels_data import POOLS, SMALL
     from benchmarks._labels_methods import GATE, GATES, GREEDY, RANKING, SIMPLE
+    from benchmarks._labels_network import ROWS
 
     tasks: list[Task] = []
     for name, methods in (("clean", (*GATES, *SIMPLE, *RANKING)), (SMALL, (GATE, *SIMPLE, *GREEDY))):
@@ -107,46 +110,49 @@ def tasks_of(seeds: int) -> list[Task]:
         tasks += [("curve", name, method, seed) for method in methods for seed in range(seeds)]
     tasks += [("semi", "clean", "semi", seed) for seed in range(seeds)]
     tasks += [("stop", name, "stop", seed) for name in POOLS for seed in range(seeds)]
+    if network:
+        tasks += [("network", PICTURES, row, seed) for row in ROWS for seed in range(min(seeds, NETWORK_SEEDS))]
     return tasks
 
 
-def run(folder: Path, tasks: list[Task], shares: tuple[float, ...], decay_rows: float) -> Iterator[tuple[Task, Any]]:
+def run(plan: Plan, tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
     """Results of tasks, in as many processes of one thread as there are cores."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores(), mp_context=context, initializer=_one_thread) as pool:
-        waiting = [(task, pool.submit(do, folder, task, shares, decay_rows)) for task in tasks]
+    with ProcessPoolExecutor(cores(), mp_context=context, initializer=_one_thread) as workers:
+        waiting = [(task, workers.submit(do, plan, task)) for task in tasks]
         for number, (task, future) in enumerate(waiting, 1):
             found = future.result()
             note(f"{number}/{len(tasks)} {' '.join(str(part) for part in task)}: {_short(found)}")
             yield task, found
 
 
-def _short(found: Any) -> str:
-    if isinstance(found, float):
-        return f"{found:.4f}"
-    shown = {key: value for key, value in found.items() if key in ("stopped_by", "share", "seconds")}
+def _short(found: dict[str, Any]) -> str:
     last = found["accuracy"][-1] if isinstance(found["accuracy"], list) else found["accuracy"]
-    return f"{last:.4f} {shown}"
+    stopped = f", stopped by {found['stopped_by']} at {found['share']:.0%}" if "stopped_by" in found else ""
+    return f"{last:.4f}{stopped}, {found['seconds']:.1f} s"
 
 
-def do(folder: Path, task: Task, shares: tuple[float, ...], decay_rows: float) -> Any:
+def do(plan: Plan, task: Task) -> dict[str, Any]:
     """One task; runs in a worker process."""
-    from benchmarks._labels_curve import counts_of, curve, full_accuracy
+    from benchmarks._labels_curve import counts_of, curve, on_all_labels
     from benchmarks._labels_data import load_pool
+    from benchmarks._labels_network import TRAINING, train_row
     from benchmarks._labels_semi import semi_curve
     from benchmarks._labels_stop import run_to_stop
 
     kind, name, method, seed = task
-    pool = load_pool(folder / f"{name}.npz")
-    counts = counts_of(pool, shares)
+    pool, decay_rows = load_pool(plan.folder / f"{name}.npz"), plan.decay_rows
     if kind == "full":
-        return full_accuracy(pool, decay_rows)
-    if kind == "semi":
-        early = counts_of(pool, [share for share in shares if share <= SEMI_SHARE])
-        return semi_curve(pool, seed, early, decay_rows)
+        return on_all_labels(pool, decay_rows)
     if kind == "stop":
         return run_to_stop(pool, seed)
-    return curve(pool, method, seed, counts, decay_rows)
+    if kind == "curve":
+        return curve(pool, method, seed, counts_of(pool, plan.shares), decay_rows)
+    early = counts_of(pool, plan.early.shares)
+    if kind == "semi":
+        return semi_curve(pool, seed, early, decay_rows)
+    training = {**TRAINING, "epochs": 1, "epoch_steps": 2} if plan.quick else TRAINING
+    return train_row(pool, plan.file, method, seed, early, decay_rows, training)
 
 
 def _one_thread() -> None:

@@ -13,17 +13,19 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks import labels
-from benchmarks._labels_curve import area, counts_of, curve, full_accuracy, rounds
+from benchmarks._labels_curve import area, counts_of, curve, on_all_labels, rounds
 from benchmarks._labels_data import COPIED, IMBALANCE, POOLS, SMALL, LabelPool, load_pool, make_pools
 from benchmarks._labels_greedy import k_center, typical_rows
 from benchmarks._labels_methods import GATES, SIMPLE, Gate, closeness, entropy, first_rows, make_method, unsureness
+from benchmarks._labels_network import ROWS as NETWORK_ROWS
+from benchmarks._labels_network import TRAINING, _labels, train_row
 from benchmarks._labels_semi import semi_curve
 from benchmarks._labels_stop import run_to_stop
-from benchmarks._labels_summary import cell, stops, table_of, with_pseudo_labels
+from benchmarks._labels_summary import cell, networks, stops, table_of, with_pseudo_labels
 from benchmarks._policies_data import _copied_rows
 from benchmarks.labels_table import lines, verdicts
 from coevo_ray.config import GateSettings
-from coevo_ray.core.graph import build_graph
+from coevo_ray.core.graph import build_graph, torch_threads
 
 ROWS, CLASSES, TEST, SMALL_ROWS = 1000, 4, 300, 200
 DECAY = 10.0
@@ -42,6 +44,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arrays[f"{split}_labels"] = classes
         noise = 0.5 * random.standard_normal((rows, 24))
         arrays[f"{split}_features"] = (3 + np.eye(CLASSES, 24)[classes] + noise).astype(np.float32)
+        shades = (30 + 60 * classes).astype(np.uint8)
+        arrays[f"{split}_images"] = np.broadcast_to(shades[:, None, None, None], (rows, 8, 8, 3)).copy()
     arrays["copy_of"] = of
     arrays["copy_features"] = arrays["train_features"][of] + np.float32(0.01)
     place = tmp_path_factory.mktemp("labels") / "features.npz"
@@ -51,7 +55,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(file: Path) -> Path:
-    make_pools(file, file.parent, (*POOLS, SMALL), SMALL_ROWS, threads=1)
+    make_pools(file, file.parent, {SMALL: SMALL_ROWS}, threads=1)
     return file.parent
 
 
@@ -163,13 +167,32 @@ def test_pseudo_labels_are_counted(pool: LabelPool) -> None:
     assert sure["accuracy"][1] > 0.7
 
 
+@pytest.mark.parametrize("row", list(NETWORK_ROWS))
+def test_networks_learn_from_the_labels_that_were_asked_for(
+    folder: Path, file: Path, row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks._labels_network.LEAST", 0.7)  # the head is not sure of so few rows
+    pool = load_pool(folder / f"{SMALL}.npz")
+    by, others = NETWORK_ROWS[row]
+    labels, weights = _labels(pool, by, others, 0, [20, 60], DECAY)
+    given = labels >= 0
+    sure = (labels == pool.labels)[given & (weights == 1)]
+    assert sure.all() and len(sure) == (SMALL_ROWS if by is None else 60)
+    assert (given.sum() > len(sure)) == (others == "pseudo_labels")
+    training = {**TRAINING, "epochs": 2, "epoch_steps": 30, "batch_rows": 16, "mu": 1, "precision": "float32"}
+    with torch_threads(1):  # other tests may use the other core
+        found = train_row(pool, file, row, 0, [20, 60], DECAY, training)
+    assert found["labels"] == (SMALL_ROWS if by is None else 60) and found["steps"] == 60
+    assert found["accuracy"] > 0.5
+
+
 def test_the_area_is_a_mean_over_log_labels() -> None:
     assert area([10, 100, 1000], [0.4, 0.6, 0.6]) == pytest.approx(0.55)
     assert area([10, 1000, 2000], [0.7, 0.7, 0.7]) == pytest.approx(0.7)
 
 
 def test_the_figures_of_seeds_come_together(pool: LabelPool) -> None:
-    done: dict[Any, Any] = {("full", "clean", "full", 0): full_accuracy(pool, DECAY)}
+    done: dict[Any, Any] = {("full", "clean", "full", 0): on_all_labels(pool, DECAY)}
     counts = [20, 100, 300]
     for method in ("gate", "random"):
         for seed in range(2):
@@ -193,13 +216,11 @@ def test_the_figures_of_seeds_come_together(pool: LabelPool) -> None:
     assert sum(stop["stopped_by"].values()) == 1
     result = {"rows": ROWS, "repeats": 2, **part, "small_pool": part, "stop": stops(done, ("clean",))}
     result["pseudo_labels"] = with_pseudo_labels(done, SHARES)
-    result["networks"] = {
-        "images": 9,
-        "labels": 3,
-        "steps": 2,
-        "repeats": 1,
-        "table": {row: {**cell([0.5]), "seconds": 1.0} for row in ("full", "gate", "gate_semi_supervised")},
-    }
+    assert networks(done) is None
+    for row, seen in (("full", 9), ("gate", 3), ("gate_semi_supervised", 3)):
+        done["network", "pictures", row, 0] = {"accuracy": 0.5, "labels": seen, "steps": 2, "seconds": 1.0}
+    result["networks"] = networks(done)
+    assert (result["networks"]["images"], result["networks"]["labels"]) == (9, 3)
     page = "\n".join(lines(json.loads(json.dumps(result))))
     assert f"| 30 % | {100 * result['pseudo_labels']['0.3']['labels_alone']['mean']:.1f}" in page
     assert "- the network, semi-supervised, with 30 % of the labels: 50.0 % (target 49.8 %), met" in page
@@ -233,6 +254,7 @@ def test_tasks_have_every_method_and_pool() -> None:
     assert {("clean", name) for name in (*GATES, *SIMPLE)} <= curves
     assert {(SMALL, "gate"), (SMALL, "random"), (SMALL, "activeml_badge")} <= curves
     assert [pool for kind, pool, _, seed in tasks if kind == "stop" and seed == 1] == list(POOLS)
+    assert {row for kind, _, row, _ in labels.tasks_of(1, network=True) if kind == "network"} == set(NETWORK_ROWS)
 
 
 @pytest.mark.slow  # it takes seconds, but needs the extra bench
@@ -256,7 +278,7 @@ def labels_of_peers() -> tuple[str, ...]:
 
 @pytest.mark.slow  # as above
 def test_a_quick_run_gives_its_keys(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.labels", "--json", "--quick", "--rows", "500"]
+    command = [sys.executable, "-m", "benchmarks.labels", "--json", "--quick", "--rows", "500", "--network", "300"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
