@@ -1,0 +1,104 @@
+"""Choices that look at features alone: k-center greedy, and the typical row of each cluster."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from coevo_ray.core.graph import NeighbourGraph, unit_rows
+
+Vectors = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+_BLOCK = 512
+_STEPS = 10
+
+
+def k_center(features: Vectors, start: Ids, count: int, block: int = _BLOCK) -> Ids:
+    """Rows by the greedy k-center rule (Sener and Savarese 2018): each is the farthest from all that were chosen.
+
+    The order is that of choosing one row at a time, but for ties. Distances to chosen rows only shrink, so the next
+    choices are among the rows that are farthest now for as long as one of them is farther than all other rows; only
+    then the distances of all rows are brought up to date, in one matrix product.
+
+    Args:
+        features: float32[N, d].
+        start: int64[s], chosen before; one or more.
+        count: rows to choose, at most N - s.
+        block: rows that are looked at between two updates.
+
+    Returns:
+        int64[count], in their order.
+    """
+    x = torch.from_numpy(features)
+    squares = x.square().sum(dim=1)
+    nearest = torch.full((len(x),), torch.inf)
+
+    def update(centres: torch.Tensor) -> None:
+        for part in torch.split(centres, _BLOCK):
+            distance = squares[:, None] + squares[part] - 2.0 * (x @ x[part].T)
+            torch.minimum(nearest, distance.clamp_(min=0).min(dim=1).values, out=nearest)
+        nearest[centres] = -torch.inf
+
+    update(torch.from_numpy(start))
+    chosen: list[torch.Tensor] = []
+    left = count
+    while left > 0:
+        values, rows = nearest.topk(min(block + 1, len(x)))
+        others = float(values[block]) if len(values) > block else -np.inf
+        rows = rows[:block].sort().values
+        picked = _pick(x[rows], nearest[rows].clone(), others, left)
+        chosen.append(rows[picked])
+        update(rows[picked])
+        left -= len(picked)
+    return torch.cat(chosen).numpy()
+
+
+def _pick(x: torch.Tensor, nearest: torch.Tensor, others: float, count: int) -> torch.Tensor:
+    """Positions that are chosen before a row outside could be: the first one in any case."""
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    distance.fill_diagonal_(-torch.inf)  # so that a chosen row is never the farthest
+    picked: list[int] = []
+    while len(picked) < count:
+        best = int(nearest.argmax())
+        value = float(nearest[best])
+        if value == -np.inf or (picked and value <= others):
+            break
+        picked.append(best)
+        torch.minimum(nearest, distance[best], out=nearest)
+    return torch.tensor(picked)
+
+
+def typical_rows(features: Vectors, graph: NeighbourGraph, count: int, seed: int) -> Ids:
+    """A typical row of each of `count` clusters (TypiClust's first round: Hacohen et al. 2022).
+
+    Clusters are k-means' on rows of length 1, from random rows in a few steps; the typical row of one is that of the
+    largest mean similarity to its neighbours. Empty clusters are made up for by random rows.
+
+    Args:
+        features: float32[N, d], centred.
+        graph: their neighbours.
+        count: rows to choose.
+        seed: of where the clusters begin.
+
+    Returns:
+        int64[count].
+    """
+    x = torch.from_numpy(unit_rows(features))
+    order = np.random.default_rng([seed, 1]).permutation(len(x))
+    centres = x[torch.from_numpy(order[:count])]
+    for step in range(_STEPS):
+        cluster = torch.cat([(part @ centres.T).argmax(dim=1) for part in torch.split(x, 4096)])
+        if step + 1 < _STEPS:
+            sums = torch.zeros_like(centres).index_add_(0, cluster, x)
+            # The centre of an empty cluster stays.
+            length = sums.norm(dim=1, keepdim=True)
+            centres = torch.where(length > 0, sums / length.clamp(min=1e-12), centres)
+    typicality = graph.similarities.mean(axis=1)
+    ranked = np.lexsort((-typicality, cluster.numpy()))
+    _, first = np.unique(cluster.numpy()[ranked], return_index=True)
+    rows = ranked[first]
+    rest = order[~np.isin(order, rows)][: count - len(rows)]
+    chosen: Ids = np.concatenate([rows, rest]).astype(np.int64)
+    return chosen
