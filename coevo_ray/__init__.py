@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from coevo_ray._version import __version__
 
 if TYPE_CHECKING:
+    from coevo_ray.annotators.base import Answers as Answers
     from coevo_ray.commands import contribute as contribute
     from coevo_ray.commands import doctor as doctor
     from coevo_ray.commands import encode as encode
@@ -70,6 +71,7 @@ _COMMANDS = (
 )
 _PUBLIC = {
     **dict.fromkeys(_COMMANDS, "coevo_ray.commands"),
+    "Answers": "coevo_ray.annotators.base",
     "Feed": "coevo_ray.training.feed",
     "Pool": "coevo_ray.pool.pool",
     "Subset": "coevo_ray.core.epoch_plan",

@@ -18,9 +18,9 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_examples_run(tmp_path: Path) -> None:
-    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    first, *others = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in first.splitlines() if line.strip()]) <= 20
-    code = first + second  # as someone would type them, one after the other
+    code = "".join([first, *others])  # as someone would type them, one after the other
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     command = [sys.executable, "-c", code]
     result = subprocess.run(
@@ -31,6 +31,7 @@ def test_the_python_examples_run(tmp_path: Path) -> None:
     assert "719 rows were decoded" in result.stdout
     assert "(64,)" in result.stdout
     assert "torch.Size([64])" in result.stdout
+    assert re.search(r"^\['(annotate|skip|pseudo_label)' ", result.stdout, re.MULTILINE), result.stdout
 
 
 def test_commands_that_are_named_have_their_options() -> None:
@@ -40,7 +41,7 @@ def test_commands_that_are_named_have_their_options() -> None:
     for line in re.findall(r"^    (?:\w+=\S+ |\.venv/bin/)?coevo-ray (.+?)(?:\s+#.*)?$", joined, re.MULTILINE):
         name, *rest = shlex.split(line)
         command = group.commands[name]  # type: ignore[attr-defined]
-        if name == "sae" and rest[0] in command.commands:
+        if name in ("sae", "gate") and rest[0] in command.commands:
             command, rest = command.commands[rest[0]], rest[1:]
         command.make_context(name, rest)  # raises where an option or an argument is wrong
         found += 1

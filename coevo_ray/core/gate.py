@@ -499,7 +499,7 @@ class AnnotationGate:
                 f"{self.config.classes} classes and the candidates of {self._graph.rows} rows",
                 "use the graph, candidates and classes that it was saved with",
             )
-        beliefs = Beliefs(self.config, self._graph)
+        beliefs = Beliefs(self.config, self._graph, self._beliefs.group)
         beliefs.confidence = arrays["confidence"].astype(np.float32)
         beliefs.best, beliefs.gain = arrays["best"].astype(np.uint16), arrays["gain"].astype(np.float32)
         beliefs.labelled[arrays["rows"]] = True

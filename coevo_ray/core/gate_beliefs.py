@@ -40,6 +40,7 @@ class Beliefs:
     Args:
         config: settings.
         graph: neighbours of the rows.
+        group: groups of near-duplicates, where they are known.
 
     Attributes:
         best: uint16[N], predicted class, of the model (compat) or of model and neighbours together (margin); the label
@@ -47,16 +48,21 @@ class Beliefs:
         confidence: float32[N], of that class, chance-corrected; 1 for labelled rows.
         gain: float32[N], expected gain of a label; 0 for labelled rows.
         labelled: bool[N].
+        group: int32[n], groups of near-duplicates among the first n rows (`near_duplicates`); None where they share
+            nothing.
     """
 
-    def __init__(self, config: GateConfig, graph: Neighbours) -> None:
+    def __init__(self, config: GateConfig, graph: Neighbours, group: npt.NDArray[np.int32] | None = None) -> None:
         self._config, self._graph = config, graph
         self.best: npt.NDArray[np.uint16] = np.zeros(graph.rows, dtype=np.uint16)
         self.confidence: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         self.gain: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         self.labelled: npt.NDArray[np.bool_] = np.zeros(graph.rows, dtype=np.bool_)
         with_copies = config.rule == "margin" and config.copies
-        self._group = near_duplicates(graph, _COPY, _COPY_MARGIN, _COPY_SURE) if with_copies else None
+        if with_copies and group is None:
+            group = near_duplicates(graph, _COPY, _COPY_MARGIN, _COPY_SURE)
+        self.group = group if with_copies else None
+        self._copied: Int64Array | None = None  # until labels change
 
     def new_answers(self, requested: Int64Array, row_ids: Int64Array, labels: Int64Array) -> npt.NDArray[np.bool_]:
         """Which answers are new, bool[n]; a repeated answer with the same label is not.
@@ -97,6 +103,7 @@ class Beliefs:
     def take_labels(self, rows: Int64Array, labels: npt.NDArray[np.integer[Any]]) -> None:
         """Rows become labelled; the gains of others stay."""
         self.labelled[rows] = True
+        self._copied = None
         self.best[rows] = labels
         self.confidence[rows] = 1.0
         self.gain[rows] = 0.0
@@ -139,9 +146,11 @@ class Beliefs:
 
         -1 where they differ, -2 for rows that have none or are labelled themselves.
         """
+        if self._copied is not None:
+            return self._copied
         copied = np.full(len(self.labelled), _ALONE, dtype=np.int64)
-        if self._group is not None:
-            group, rows = self._group, np.flatnonzero(self.labelled[: len(self._group)])
+        if self.group is not None:
+            group, rows = self.group, np.flatnonzero(self.labelled[: len(self.group)])
             low = np.full(len(group), np.iinfo(np.int64).max)
             high = np.full(len(group), _ALONE, dtype=np.int64)
             labels = self.best[rows].astype(np.int64)
@@ -150,6 +159,7 @@ class Beliefs:
             said = np.where(low == high, high, np.where(high >= 0, _TORN, _ALONE))
             copied[: len(group)] = said[group]
             copied[self.labelled] = _ALONE
+        self._copied = copied
         return copied
 
     def _fused(self, rows: Int64Array, probabilities: Float32Array) -> Float64Array:
@@ -196,6 +206,7 @@ class Beliefs:
         self.confidence = np.concatenate([self.confidence, confidence.astype(np.float32)])
         self.gain = np.concatenate([self.gain, gain.astype(np.float32)])
         self.labelled = np.concatenate([self.labelled, np.zeros(len(best), dtype=np.bool_)])
+        self._copied = None
 
     def recheck(self, answered: Int64Array) -> None:
         """The published update after answers: only near neighbours of the answered rows change.
