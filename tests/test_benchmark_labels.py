@@ -157,6 +157,12 @@ def test_the_gate_runs_to_its_own_stop(pool: LabelPool) -> None:
     assert found["enough_share"] is None or found["enough_share"] <= found["share"]
 
 
+def test_the_stop_rule_hears_the_accuracy_on_the_first_rows(pool: LabelPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_to_stop(pool, seed=0)["stopped_by"] == "gain"  # 50 rows are too few to measure on
+    monkeypatch.setattr("coevo_ray.pipelines.gate_learning._LEAST_EVALUATED", 20)
+    assert run_to_stop(pool, seed=0)["stopped_by"] == "accuracy"
+
+
 def test_pseudo_labels_are_counted(pool: LabelPool) -> None:
     found = semi_curve(pool, 0, [50, 200], DECAY)
     surer, sure = found["with_pseudo_labels"]["0.95"], found["with_pseudo_labels"]["0.8"]
