@@ -15,7 +15,7 @@ _BLOCK = 512
 _STEPS = 10
 
 
-def k_center(features: Vectors, start: Ids, count: int, block: int = _BLOCK) -> Ids:
+class Farthest:
     """Rows by the greedy k-center rule (Sener and Savarese 2018): each is the farthest from all that were chosen.
 
     The order is that of choosing one row at a time, but for ties. Distances to chosen rows only shrink, so the next
@@ -25,34 +25,34 @@ def k_center(features: Vectors, start: Ids, count: int, block: int = _BLOCK) -> 
     Args:
         features: float32[N, d].
         start: int64[s], chosen before; one or more.
-        count: rows to choose, at most N - s.
         block: rows that are looked at between two updates.
-
-    Returns:
-        int64[count], in their order.
     """
-    x = torch.from_numpy(features)
-    squares = x.square().sum(dim=1)
-    nearest = torch.full((len(x),), torch.inf)
 
-    def update(centres: torch.Tensor) -> None:
+    def __init__(self, features: Vectors, start: Ids, block: int = _BLOCK) -> None:
+        self._x, self._block = torch.from_numpy(features), block
+        self._squares = self._x.square().sum(dim=1)
+        self._nearest = torch.full((len(features),), torch.inf)
+        self._update(torch.from_numpy(start))
+
+    def take(self, count: int) -> Ids:
+        """The next rows, int64[count], in their order; at most as many as are left."""
+        chosen: list[torch.Tensor] = []
+        left = count
+        while left > 0:
+            values, rows = self._nearest.topk(min(self._block + 1, len(self._x)))
+            others = float(values[self._block]) if len(values) > self._block else -np.inf
+            rows = rows[: self._block].sort().values
+            picked = rows[_pick(self._x[rows], self._nearest[rows].clone(), others, left)]
+            chosen.append(picked)
+            self._update(picked)
+            left -= len(picked)
+        return torch.cat(chosen).numpy()
+
+    def _update(self, centres: torch.Tensor) -> None:
         for part in torch.split(centres, _BLOCK):
-            distance = squares[:, None] + squares[part] - 2.0 * (x @ x[part].T)
-            torch.minimum(nearest, distance.clamp_(min=0).min(dim=1).values, out=nearest)
-        nearest[centres] = -torch.inf
-
-    update(torch.from_numpy(start))
-    chosen: list[torch.Tensor] = []
-    left = count
-    while left > 0:
-        values, rows = nearest.topk(min(block + 1, len(x)))
-        others = float(values[block]) if len(values) > block else -np.inf
-        rows = rows[:block].sort().values
-        picked = _pick(x[rows], nearest[rows].clone(), others, left)
-        chosen.append(rows[picked])
-        update(rows[picked])
-        left -= len(picked)
-    return torch.cat(chosen).numpy()
+            distance = self._squares[:, None] + self._squares[part] - 2.0 * (self._x @ self._x[part].T)
+            torch.minimum(self._nearest, distance.clamp_(min=0).min(dim=1).values, out=self._nearest)
+        self._nearest[centres] = -torch.inf
 
 
 def _pick(x: torch.Tensor, nearest: torch.Tensor, others: float, count: int) -> torch.Tensor:

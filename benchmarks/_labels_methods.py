@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._labels_data import Ids, LabelPool, Vectors
-from benchmarks._labels_greedy import k_center, typical_rows
+from benchmarks._labels_greedy import Farthest, typical_rows
 from coevo_ray.core.calibration import apply_temperature, fit_temperature
 from coevo_ray.core.gate import AnnotationGate, GateConfig, Requests
 from coevo_ray.core.probe import LinearProbe, cross_fitted_predictions
@@ -118,11 +118,21 @@ def unsureness(probabilities: Vectors) -> npt.NDArray[Any]:
 
 
 class KCenter(Method):
-    """The farthest row from all that have a label, one after another."""
+    """The farthest row from all that have a label, one after another; labels do not matter to it.
+
+    Args:
+        pool, seed: see `Method`.
+    """
+
+    def __init__(self, pool: LabelPool, seed: int) -> None:
+        super().__init__(pool, seed)
+        self._farthest: Farthest | None = None
 
     def choose(self, now: Labelled, count: int) -> Ids:
         """See `Method`."""
-        return k_center(self.pool.features, now.rows, count)
+        if self._farthest is None:
+            self._farthest = Farthest(self.pool.features, now.rows)
+        return self._farthest.take(count)
 
 
 class Gate(Method):
@@ -184,6 +194,7 @@ GATES: dict[str, dict[str, Any]] = {
     "gate_calibrated": {"calibrated": True},
     "gate_compat": {"rule": "compat"},
     "gate_not_apart": {"apart": 1.0},
+    "gate_copies_asked": {"copies": False},
     "gate_votes_distributions": {"vote": "distributions"},
     "gate_votes_classes": {"vote": "classes", "min_similarity": 0.5},
     "gate_balance": {"balance": 0.5},

@@ -13,8 +13,10 @@ from typing import Any
 
 OURS = "gate"
 RANDOM = "random"
+SEMI = "gate_semi_supervised"
 TARGETS = {"supervised": 0.5, "semi-supervised": 0.3}  # share of labels for full accuracy - 0.2 points
 NEAR_FULL = 0.002
+SURE = "0.95"  # from which probability on `coevo-ray gate` takes a class without asking
 
 Cell = dict[str, Any]
 
@@ -116,9 +118,8 @@ def _pseudo_labels(result: dict[str, Any]) -> Iterator[str]:
     for share, cells in by_share.items():
         yield _row([_share(float(share)), *(_with_share(cell) for cell in cells.values())])
     goal, last = result["full_accuracy"] - NEAR_FULL, list(by_share.values())[-1]
-    best = max(cell["mean"] for cell in last.values())
     yield ""
-    yield _goal("the head", best, goal)
+    yield _goal("the head", last[SURE]["mean"], goal)
 
 
 def _networks(networks: dict[str, Any]) -> Iterator[str]:
@@ -132,9 +133,8 @@ def _networks(networks: dict[str, Any]) -> Iterator[str]:
     for row, cell in networks["table"].items():
         yield _row([row, _shown(cell), f"{cell['seconds']:.0f}"])
     table = networks["table"]
-    best = max(cell["mean"] for row, cell in table.items() if row.startswith(OURS) and row != OURS)
     yield ""
-    yield _goal("the network", best, table["full"]["mean"] - NEAR_FULL)
+    yield _goal("the network", table[SEMI]["mean"], table["full"]["mean"] - NEAR_FULL)
 
 
 def _goal(what: str, best: float, goal: float) -> str:

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import labels
 from benchmarks._labels_curve import area, counts_of, curve, on_all_labels, rounds
 from benchmarks._labels_data import COPIED, IMBALANCE, POOLS, SMALL, LabelPool, load_pool, make_pools
-from benchmarks._labels_greedy import k_center, typical_rows
+from benchmarks._labels_greedy import Farthest, typical_rows
 from benchmarks._labels_methods import GATES, SIMPLE, Gate, closeness, entropy, first_rows, make_method, unsureness
 from benchmarks._labels_network import ROWS as NETWORK_ROWS
 from benchmarks._labels_network import TRAINING, _labels, train_row
@@ -98,8 +98,9 @@ def test_k_center_is_that_of_one_row_at_a_time(pool: LabelPool) -> None:
         slow.append(taken[-1])
         nearest = np.minimum(nearest, ((x - x[taken[-1]]) ** 2).sum(axis=1))
     for block in (7, 512):
-        assert (k_center(pool.features, start, 400, block) == slow).all()
-    everything = k_center(pool.features, start, ROWS - 3)
+        farthest = Farthest(pool.features, start, block)
+        assert (np.concatenate([farthest.take(150), farthest.take(250)]) == slow).all()
+    everything = Farthest(pool.features, start).take(ROWS - 3)
     assert len(np.unique(everything)) == ROWS - 3
     assert not np.isin(start, everything).any()
 
@@ -148,13 +149,19 @@ def test_the_gate_is_asked_once_a_round_and_knows_the_labels(pool: LabelPool) ->
 
 def test_the_gate_runs_to_its_own_stop(pool: LabelPool) -> None:
     found = run_to_stop(pool, seed=0)
-    assert found["stopped_by"] in ("gain", "accuracy", "exhausted")
+    assert found["stopped_by"] in ("gain", "exhausted")
     settings = GateSettings()
     labelled = round(found["share"] * ROWS)
     assert (labelled - round(settings.seed_fraction * ROWS)) % round(settings.round_fraction * ROWS) == 0
     assert labelled < ROWS and found["rounds"] > 1
     assert found["accuracy"] == pytest.approx(found["full_accuracy"], abs=0.03)
     assert found["enough_share"] is None or found["enough_share"] <= found["share"]
+
+
+def test_the_stop_rule_hears_the_loss_on_the_first_rows(pool: LabelPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_to_stop(pool, seed=0)["stopped_by"] != "validation"  # 50 rows are too few to measure on
+    monkeypatch.setattr("coevo_ray.core.light_classifier._LEAST_VALIDATED", 20)
+    assert run_to_stop(pool, seed=0)["stopped_by"] == "validation"
 
 
 def test_pseudo_labels_are_counted(pool: LabelPool) -> None:
