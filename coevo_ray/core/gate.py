@@ -419,6 +419,17 @@ class AnnotationGate:
         free = self._candidates[rows] & (probability >= least)
         return rows[free], labels[free], probability[free]
 
+    def gains(self) -> tuple[Int64Array, Float32Array]:
+        """Candidates without a label, int64[n], increasing, and what a label of each is expected to gain, float32[n].
+
+        Raises:
+            InputError: there are no predictions yet.
+        """
+        if not self._predicted:
+            raise InputError("the gate has no gains before its first predictions", "label its first round, then next")
+        rows = self._unlabelled()
+        return rows, self._beliefs.gain[rows]
+
     def predictions(self, rows: Int64Array) -> tuple[Int64Array, Float32Array]:
         """The class of each row that the gate believes in, and its probability; a labelled row's own label, with 1.
 
