@@ -19,7 +19,7 @@ class RetrieveSettings(Model):
         "anchor's; auto takes the classifier where the gate has learned one.",
     )
     anchors: int = Field(4096, ge=1, description="Unlabelled rows of the gate with the most gain, at most so many.")
-    near: float = Field(0.5, ge=0, le=8, description="Power of the similarity to the nearest anchor; 0 leaves it out.")
+    near: float = Field(0.25, ge=0, le=8, description="Power of the similarity to the nearest anchor; 0 leaves it out.")
     same: float = Field(0.95, ge=0, le=1, description="Rows more similar than this are copies: one of them is enough.")
     apart: float = Field(
         0.65, ge=0, le=1, description="Chosen rows are no more similar than this while there are others."

@@ -26,6 +26,7 @@ from coevo_ray.core.unit_rows import UnitRows, mean_row
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.gate_session import GateSession
 from coevo_ray.pipelines.graph import graph_rows, read_half
+from coevo_ray.pipelines.retrieve_samples import check_folder, copy_samples
 from coevo_ray.pipelines.same_space import require_same_space
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
@@ -48,6 +49,7 @@ def retrieve(
     targets: RowTable | str | os.PathLike[str],
     out: str | os.PathLike[str] | Location,
     config: RetrieveSettings | dict[str, Any],
+    copy_to: str | os.PathLike[str] | Location | None = None,
 ) -> RowTable:
     """Chooses rows of an open pool that lie where the gate's gain remains.
 
@@ -57,6 +59,7 @@ def retrieve(
         targets: targets of its rows, in the space of the gate's.
         out: folder of the result.
         config: budget, anchors, near-duplicates; a dict is validated.
+        copy_to: also write the chosen samples to this folder, see `pipelines.retrieve_samples`.
 
     Returns:
         The table `row_id` (of the open pool), `key`, `score`, `gain_row` (row_id of the nearest anchor in the gate's
@@ -76,6 +79,8 @@ def retrieve(
         raise InputError(
             f"the open pool {pool.location} is the gate's own", "give another pool; the gate asks about its own rows"
         )
+    if copy_to is not None:
+        check_folder(Location.parse(copy_to))
     require_alone(table, pool)
     if len(table) == 0:
         raise InputError(f"no row has a target in {table.location}", "see the rejects of its contributions")
@@ -100,7 +105,10 @@ def retrieve(
         work = _Retrieval(opened, pool, table, location, settings)
         with ray_session(), ray_errors("retrieve"):
             work.run(anchors, worth, model, inputs)
-    return RowTable(location, KIND)
+    made = RowTable(location, KIND)
+    if copy_to is not None:
+        copy_samples(pool, made.row_ids(), Location.parse(copy_to), settings.compute.cpus)
+    return made
 
 
 def _classifier(gate: GateSession, settings: RetrieveSettings) -> Linear | None:

@@ -27,8 +27,11 @@ def require_same_space(targets: RowTable, others: RowTable) -> None:
         _refuse(targets, others, {"dim": have}, {"dim": wanted})
     made, asked = _space(targets), _space(others)
     if made is not None and asked is not None and made != asked:
-        differing = [name for name in asked if made[name] != asked[name]]
-        _refuse(targets, others, {name: made[name] for name in differing}, {name: asked[name] for name in differing})
+        _refuse(targets, others, _but(made, asked), _but(asked, made))
+
+
+def _but(space: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in space.items() if name not in other or other[name] != value}
 
 
 def _dim(targets: RowTable) -> int | None:
