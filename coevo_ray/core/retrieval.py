@@ -167,12 +167,11 @@ def choose(
     *,
     same: float,
     apart: float = 1.0,
-    group: Int64Array | None = None,
 ) -> Int64Array:
     """Rows from the top of a ranking, none more similar than `same` to another.
 
     The result is that of going through the ranking one row at a time: a row is passed over when a row that was picked
-    is more similar than `apart`, or of the same group. If the ranking ends before the budget, those passed over fill
+    is more similar than `apart`. If the ranking ends before the budget, those passed over fill
     up, in their order.
 
     Args:
@@ -181,7 +180,6 @@ def choose(
         budget: rows wanted.
         same: near-duplicates are more similar than this.
         apart: rows of one batch should not be more similar than this, where there are others.
-        group: int64[count]; None for no groups.
 
     Returns:
         int64[m], places in the ranking; first those of their own right, then those that fill up.
@@ -192,12 +190,12 @@ def choose(
         if len(picks) >= budget:
             break
         places = np.arange(start, min(count, start + _BLOCK))
-        passed.append(picks.take(places, min(same, apart), budget, group))
+        passed.append(picks.take(places, min(same, apart), budget))
     waiting = np.concatenate([np.zeros(0, np.int64), *passed])
     for start in range(0, len(waiting), _BLOCK):
         if len(picks) >= budget:
             break
-        picks.take(waiting[start : start + _BLOCK], same, budget, None)
+        picks.take(waiting[start : start + _BLOCK], same, budget)
     return np.array(picks.places, dtype=np.int64)
 
 
@@ -208,12 +206,11 @@ class _Picks:
         self._read = read
         self.places: list[int] = []
         self._parts: list[Float32Array] = []
-        self._groups: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def take(self, places: Int64Array, limit: float, budget: int, group: Int64Array | None) -> Int64Array:
+    def take(self, places: Int64Array, limit: float, budget: int) -> Int64Array:
         """Picks of some places, one after another, those not near a pick; returns the others that were looked at."""
         unit = self._read(places)
         near = np.zeros(len(places), dtype=np.bool_)
@@ -225,14 +222,12 @@ class _Picks:
         for i, place in enumerate(places.tolist()):
             if len(self.places) >= budget:
                 break
-            mine = -1 if group is None else int(group[place])
-            if near[i] or (mine >= 0 and mine in self._groups):
+            if near[i]:
                 others.append(place)
                 continue
             near |= among[:, i]
             new.append(i)
             self.places.append(place)
-            self._groups.add(mine)
         if new:
             joined = bool(self._parts) and len(self._parts[-1]) + len(new) <= _BLOCK
             last = [self._parts.pop()] if joined else []

@@ -239,8 +239,8 @@ class _Retrieval:
         """Places in the ranking of the rows that are taken, best first."""
         if len(fresh) == 0:
             return fresh
-        ids, anchor = ranking.columns["row_id"][fresh], ranking.columns["anchor"][fresh]
-        picks: Int64Array = ray.get(self._task(choose_rows, self.targets, ids, anchor, self.settings, shared["own"]))
+        ids = ranking.columns["row_id"][fresh]
+        picks: Int64Array = ray.get(self._task(choose_rows, self.targets, ids, self.settings, shared["own"]))
         return fresh[picks]
 
     def _write(
@@ -319,9 +319,7 @@ def gate_features(
     return {"raw": rows.raw, "scale": rows.scale, "mean": mean, "anchors": rows.read(places)}
 
 
-def choose_rows(
-    targets: RowTable, row_ids: Int64Array, anchor: Int64Array, settings: RetrieveSettings, own: dict[str, Any]
-) -> Int64Array:
+def choose_rows(targets: RowTable, row_ids: Int64Array, settings: RetrieveSettings, own: dict[str, Any]) -> Int64Array:
     """Ray task: places among ranked rows that are taken, best first."""
     ids, seats = np.unique(row_ids, return_inverse=True)
     half = _half(targets.read(ids, ["target"]))
@@ -332,7 +330,6 @@ def choose_rows(
         settings.budget,
         same=settings.same,
         apart=settings.apart,
-        group=anchor if settings.near > 0 else None,
     )
 
 
