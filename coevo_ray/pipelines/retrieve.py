@@ -188,14 +188,13 @@ class _Retrieval:
         return ranking, copy
 
     def _rank(self, shared: dict[str, Any], keep: int) -> _Ranking:
-        """The best rows of all files, as far down as no file has left out a better one."""
+        """The `keep` best rows of all files, which are among the `keep` best of each."""
         names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
         stage = _Score(self.targets, self.location, keep, self.settings.near, shared)
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
         for _ in run_shards("score", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(self.targets)):
             pass
         best: dict[str, npt.NDArray[Any]] = {}
-        edge: tuple[float, int] | None = None  # (-score, row_id) of the worst row up to which nothing is missing
         looked = unusable = usable = 0
         for name in names:
             part = read_table(self.location, name)
@@ -204,16 +203,8 @@ class _Retrieval:
             usable += counts["looked"] - counts["unusable"]
             columns = {c: part.column(c).to_numpy() for c in part.column_names}
             best = {c: np.concatenate([best[c], v]) if best else v for c, v in columns.items()}
-            if part.num_rows < counts["looked"] - counts["unusable"]:
-                last = rank(columns["row_id"], columns["score"])[-1]
-                mine = (-float(columns["score"][last]), int(columns["row_id"][last]))
-                edge = mine if edge is None else min(edge, mine)
             order = rank(best["row_id"], best["score"])[:keep]
             best = {c: v[order] for c, v in best.items()}
-        if edge is not None:
-            score, row = -edge[0], edge[1]
-            inside = (best["score"] > score) | ((best["score"] == score) & (best["row_id"] <= row))
-            best = {c: v[inside] for c, v in best.items()}
         if usable == 0:
             raise InputError(
                 f"no row of {self.targets.location} can be used: {looked} are not held out, {unusable} of them "

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from coevo_ray.core import retrieval
 from coevo_ray.core.calibration import apply_temperature
 from coevo_ray.core.gate_rules import margin_gain
+from coevo_ray.core.graph_search import pair_similarities
 from coevo_ray.core.probe import LinearProbe
 from coevo_ray.core.retrieval import Linear, above, choose, choose_anchors, find_copies, rank, score_rows
 from coevo_ray.core.unit_rows import UnitRows
@@ -113,10 +114,14 @@ def test_copies_are_those_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_threshold_is_met_the_same_in_any_company() -> None:
-    rows = unit(64, 3, 0.2)
-    limit = float(np.float32(rows[3] @ rows[5]))
-    alone = [[bool(above(rows[i : i + 1], rows[j : j + 1], limit)[0, 0]) for j in range(64)] for i in range(64)]
-    assert np.array_equal(above(rows, rows, limit), np.array(alone))
+    """A pair at the very threshold is not above it, whatever the last bit of a matrix product says."""
+    drawn = np.random.default_rng(3).standard_normal((300, 300))
+    rows = np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), np.float32)
+    for i in range(40):
+        limit = float(pair_similarities(rows[i : i + 1], rows[None, i + 1 : i + 2])[0, 0])
+        for others in (rows, rows[i + 1 : i + 2], rows[i + 1 :]):
+            made = above(rows[: i + 1], others, limit)
+            assert not made[i, i + 1 if others is rows else 0]
 
 
 def test_rows_without_a_direction_are_named_and_zero() -> None:

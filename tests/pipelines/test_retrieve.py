@@ -132,7 +132,7 @@ def test_files_do_not_matter(gate: GateSession, tmp_path: Path, monkeypatch: pyt
     for files, slice_rows in ((1, 8192), (2, 100), (7, 33)):
         monkeypatch.setattr(pipeline, "_SLICE_ROWS", slice_rows)
         pool, targets = open_pool(tmp_path / str(files), features, files)
-        made = retrieve(gate, pool, targets, str(tmp_path / str(files) / "out"), {"budget": 60})
+        made = retrieve(gate, pool, targets, str(tmp_path / str(files) / "out"), {"budget": 12})
         results.append((made.scan(made.schema().names), made.manifest.summary))
     for table, summary in results[1:]:
         assert table.equals(results[0][0])
