@@ -83,7 +83,7 @@ def expected(gate: GateSession, features: Float16Array, budget: int, near: float
         away = np.asarray(rows, np.float64) - mean
         return np.asarray(away / np.linalg.norm(away, axis=1, keepdims=True))
 
-    left = gate.service.gains()
+    left = {name: values[gate.service.gains()["gain"] > 0] for name, values in gate.service.gains().items()}
     anchors = own[np.searchsorted(row_ids, left["row_id"])]
     similar = unit(features) @ unit(anchors).T
     fitted = gate.classifier()
