@@ -1,8 +1,8 @@
 """coevo-ray: decide what data is worth, on Ray.
 
 The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train` (with
-`--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `run` and `doctor` here, and with
-`demo` and `report` in `coevo_ray.commands`.
+`--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `run` and `doctor` here,
+and with `demo` and `report` in `coevo_ray.commands`.
 They are imported when first used, so that `import coevo_ray` stays light.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from coevo_ray.commands import ingest as ingest
     from coevo_ray.commands import merge as merge
     from coevo_ray.commands import plan as plan
+    from coevo_ray.commands import retrieve as retrieve
     from coevo_ray.commands import run as run
     from coevo_ray.commands import sae as sae
     from coevo_ray.commands import sae_export as sae_export
@@ -58,6 +59,7 @@ _COMMANDS = (
     "ingest",
     "merge",
     "plan",
+    "retrieve",
     "run",
     "sae",
     "sae_export",

@@ -21,6 +21,7 @@ from coevo_ray.pipelines.gate_session import GateSession
 from coevo_ray.pipelines.gate_steps import export_labels, next_requests, submit_answers
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pipelines.merge import merge
+from coevo_ray.pipelines.retrieve import retrieve
 from coevo_ray.pipelines.score import score
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
@@ -54,6 +55,7 @@ __all__ = [
     "merge",
     "plan",
     "report",
+    "retrieve",
     "run",
     "sae",
     "sae_export",

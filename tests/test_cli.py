@@ -14,7 +14,7 @@ from coevo_ray import __version__, cli
 from tests.command_line import Command
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("demo", "ingest", "encode", "merge", "sae", "plan", "gate", "train", "run", "report", "doctor")
+COMMANDS = ("demo", "ingest", "encode", "merge", "sae", "plan", "gate", "train", "retrieve", "run", "report", "doctor")
 
 
 def test_help_names_every_command_and_the_readme_too(coevo_ray: Command) -> None:

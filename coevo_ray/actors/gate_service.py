@@ -302,6 +302,17 @@ class GateService:
             "answers": len(self._answered),
         }
 
+    def gains(self) -> dict[str, Any]:
+        """Where gain remains: `row_id` int64[n] of the rows without a label, increasing, `gain` float32[n].
+
+        Raises:
+            InputError: there are no predictions yet.
+        """
+        rows, gains = self._gate().gains()
+        row_ids = self._names(rows)
+        order = np.argsort(row_ids)
+        return {"row_id": row_ids[order], "gain": gains[order]}
+
     def gate_status(self) -> dict[str, Any]:
         """Rounds, labels, open requests, mean gain of the unlabelled rows, and why the gate stopped (or None)."""
         gate = self._gate()

@@ -20,6 +20,7 @@ from coevo_ray.cli.factors import sae_app
 from coevo_ray.cli.gate import gate_app
 from coevo_ray.cli.plan import plan
 from coevo_ray.cli.pools import ingest
+from coevo_ray.cli.retrieve import retrieve
 from coevo_ray.cli.targets import encode, merge
 from coevo_ray.cli.training import train
 from coevo_ray.cli.whole import demo, doctor, report, run
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, run, ingest, encode, merge, plan, train, report, doctor):
+for _command in (demo, run, ingest, encode, merge, plan, train, retrieve, report, doctor):
     app.command()(_command)
 app.add_typer(sae_app, name="sae")
 app.add_typer(gate_app, name="gate")

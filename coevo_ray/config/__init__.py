@@ -9,6 +9,7 @@ from coevo_ray.config.encode import Alignment, EncodeCompute, EncodeConfig, Merg
 from coevo_ray.config.factors import EvidenceConfig, SaeConfig
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig, Source
+from coevo_ray.config.retrieve import RetrieveSettings
 from coevo_ray.config.run import RunConfig, load_config
 from coevo_ray.config.training import LearningConfig, SemiTrainConfig, TargetTrainConfig, TrainCompute, TrainConfig
 
@@ -23,6 +24,7 @@ __all__ = [
     "MergeConfig",
     "PoolConfig",
     "PriorConfig",
+    "RetrieveSettings",
     "RunConfig",
     "SaeConfig",
     "SemiTrainConfig",

@@ -165,6 +165,17 @@ class GateBook:
         best = np.where(known, self._beliefs.best[rows].astype(np.int64), -1)
         return best, np.where(known, sure, np.nan).astype(np.float32)
 
+    def gains(self) -> tuple[Int64Array, Float32Array]:
+        """Candidates without a label, int64[n], increasing, and what a label of each is expected to gain, float32[n].
+
+        Raises:
+            InputError: there are no predictions yet.
+        """
+        if not self._predicted:
+            raise InputError("the gate has no gains before its first predictions", "label its first round, then next")
+        rows = self._unlabelled()
+        return rows, self._beliefs.gain[rows]
+
     @property
     def mean_gain(self) -> float | None:
         """Mean gain of the unlabelled candidates, 0 if there are none; None before the first predictions."""

@@ -107,6 +107,30 @@ class UnitRows:
         refuse_rows(~np.isfinite(length) | ~np.isfinite(scale), names)
         return cls(features, scale, mean)
 
+    @classmethod
+    def about(cls, features: npt.NDArray[np.float16], mean: Float32Array) -> tuple[UnitRows, npt.NDArray[np.bool_]]:
+        """Unit rows less a mean that others have; those without a direction become zero and are named, not refused.
+
+        Args:
+            features: float16[N, d]; copied where a row is unusable.
+            mean: float32[d].
+
+        Returns:
+            The rows, and which are usable (finite, neither zero nor the mean itself): bool[N].
+        """
+        check_shape(features)
+        finite = np.isfinite(features).all(axis=1)
+        usable = finite & (features != 0).any(axis=1)
+        if not usable.all():
+            features = features.copy()
+            features[~usable] = 0
+        parts = map_chunks(len(features), lambda c: _lengths(features[c.slice], mean))
+        with np.errstate(divide="ignore"):
+            scale = (1.0 / np.concatenate([np.zeros(0), *parts])).astype(np.float32)
+        usable &= np.isfinite(scale)
+        scale[~usable] = 0
+        return cls(features, scale, mean), usable
+
     def __len__(self) -> int:
         return len(self.raw)
 

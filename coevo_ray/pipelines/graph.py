@@ -211,7 +211,7 @@ def load_graph(location: Location, targets: RowTable | None = None) -> tuple[Nei
             f"{targets.manifest.identity}",
             "give the graph of these features, or build one in another folder",
         )
-    row_ids: Int64Array = load_safetensors(location.child(_ROWS).read_bytes())["row_ids"]
+    row_ids = graph_rows(location)
     fields, count = manifest.summary["fields"], len(row_ids)
     indices = np.empty((count, int(fields["parameters"]["k"])), dtype=np.int32)
     similarities = np.empty(indices.shape, dtype=np.float32)
@@ -224,6 +224,12 @@ def load_graph(location: Location, targets: RowTable | None = None) -> tuple[Nei
     if filled != count:
         raise InputError(f"{location} has neighbours of {filled} of {count} rows", "delete it and build it again")
     return NeighbourGraph.from_arrays(fields, {"indices": indices, "similarities": similarities}), row_ids
+
+
+def graph_rows(location: Location) -> Int64Array:
+    """The row_id of each row of a finished graph, int64[n]; its neighbours are not read."""
+    row_ids: Int64Array = load_safetensors(location.child(_ROWS).read_bytes())["row_ids"]
+    return row_ids
 
 
 def read_targets(targets: RowTable, row_ids: Int64Array) -> npt.NDArray[np.float32]:

@@ -1,0 +1,33 @@
+"""Settings of retrieval from an open pool."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from coevo_ray.config.base import Compute, Model
+
+
+class RetrieveSettings(Model):
+    """Retrieval: which rows of an open pool are pulled in."""
+
+    budget: int = Field(ge=1, description="Rows wanted.")
+    gain: Literal["auto", "classifier", "anchors"] = Field(
+        "auto",
+        description="What an open row's label is worth: by the gate's light classifier, or as much as its nearest "
+        "anchor's; auto takes the classifier where the gate has learned one.",
+    )
+    anchors: int = Field(4096, ge=1, description="Unlabelled rows of the gate with the most gain, at most so many.")
+    near: float = Field(0.25, ge=0, le=8, description="Power of the similarity to the nearest anchor; 0 leaves it out.")
+    same: float = Field(0.95, ge=0, le=1, description="Rows more similar than this are copies: one of them is enough.")
+    apart: float = Field(
+        0.65, ge=0, le=1, description="Chosen rows are no more similar than this while there are others."
+    )
+    compute: Compute = Compute(cpus=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> RetrieveSettings:
+        if self.apart > self.same:
+            raise ValueError(f"apart {self.apart} is above same {self.same}")
+        return self

@@ -1,0 +1,399 @@
+"""Retrieval: rows of an open pool that lie where a gate's gain remains (arXiv 2506.08070, DESIGN 5.4).
+
+One Ray task leaves the gate's features and its anchors in the object store. Each file of the open targets is scored by
+a task that keeps its best rows; the best of all files are compared with the gate's own rows, and one task chooses among
+those that are no copies. What comes to the driver are row_ids and scores. The result does not depend on how the open
+targets are cut into files.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+
+from coevo_ray.config import RetrieveSettings, make_config
+from coevo_ray.core.retrieval import Linear, choose, choose_anchors, find_copies, rank, score_rows
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.unit_rows import UnitRows, mean_row
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.gate_session import GateSession
+from coevo_ray.pipelines.graph import graph_rows, read_half
+from coevo_ray.pipelines.retrieve_samples import check_folder, copy_samples
+from coevo_ray.pipelines.same_space import require_same_space
+from coevo_ray.pool.of_targets import require_alone
+from coevo_ray.pool.pool import Pool
+from coevo_ray.progress import say
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.store.artifact import begin, digest_array, finish, read_table, write_table
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable, vectors
+
+KIND = "retrieved"
+_HEAD = 4  # the best rows that are chosen among, in budgets
+_SLICE_ROWS = 8192  # rows that one task compares with the gate's own
+_SCORES, _COPIES = "scores-", "copies-"
+
+
+def retrieve(
+    gate: GateSession | str | os.PathLike[str],
+    pool: Pool | str | os.PathLike[str],
+    targets: RowTable | str | os.PathLike[str],
+    out: str | os.PathLike[str] | Location,
+    config: RetrieveSettings | dict[str, Any],
+    copy_to: str | os.PathLike[str] | Location | None = None,
+) -> RowTable:
+    """Chooses rows of an open pool that lie where the gate's gain remains.
+
+    Args:
+        gate: an open gate with predictions, or its folder; it may have stopped. It is not changed.
+        pool: the open pool, another than the gate's; its held-out rows are left out.
+        targets: targets of its rows, in the space of the gate's.
+        out: folder of the result.
+        config: budget, anchors, near-duplicates; a dict is validated.
+        copy_to: also write the chosen samples to this folder, see `pipelines.retrieve_samples`.
+
+    Returns:
+        The table `row_id` (of the open pool), `key`, `score`, `gain_row` (row_id of the nearest anchor in the gate's
+        pool), `similarity` to it, by row. Of fewer rows than the budget all are given that are no copies.
+
+    Raises:
+        InputError: there is no such gate, it has no predictions or no gain left, the open pool is the gate's own, or
+            its targets are of another space or pool.
+        UsageError: settings are wrong, or they, the gate or the targets have changed since.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    settings = config if isinstance(config, RetrieveSettings) else make_config(RetrieveSettings, config, "retrieve")
+    opened = gate if isinstance(gate, GateSession) else GateSession(Location.parse(gate))
+    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    table = targets if isinstance(targets, RowTable) else RowTable(Location.parse(targets), "targets")
+    if pool.manifest.identity == opened.pool.manifest.identity:
+        raise InputError(
+            f"the open pool {pool.location} is the gate's own", "give another pool; the gate asks about its own rows"
+        )
+    if copy_to is not None:
+        check_folder(Location.parse(copy_to))
+    require_alone(table, pool)
+    if len(table) == 0:
+        raise InputError(f"no row has a target in {table.location}", "see the rejects of its contributions")
+    require_same_space(table, opened.targets)
+    gains = opened.service.gains()
+    anchors, worth = choose_anchors(gains["row_id"], gains["gain"], settings.anchors)
+    if len(anchors) == 0:
+        raise InputError(
+            f"the gate has no gain left: {len(gains['row_id'])} rows without a label, none of them uncertain",
+            "there is nothing to look for; open a gate on a larger pool",
+        )
+    model = _classifier(opened, settings)
+    location = Location.parse(out)
+    inputs = {
+        "pool": pool.manifest.identity,
+        "targets": table.manifest.identity,
+        "gate_targets": opened.targets.manifest.identity,
+        "anchors": digest_array(anchors) + digest_array(worth),
+        "classifier": "none" if model is None else digest_array(np.concatenate([model.weight.ravel(), model.bias])),
+    }
+    if begin(location, KIND, settings.content(), inputs) is None:
+        work = _Retrieval(opened, pool, table, location, settings)
+        with ray_session(), ray_errors("retrieve"):
+            work.run(anchors, worth, model, inputs)
+    made = RowTable(location, KIND)
+    if copy_to is not None:
+        copy_samples(pool, made.row_ids(), Location.parse(copy_to), settings.compute.cpus)
+    return made
+
+
+def _classifier(gate: GateSession, settings: RetrieveSettings) -> Linear | None:
+    learned = bool(gate.service.history())
+    if settings.gain == "anchors" or (settings.gain == "auto" and not learned):
+        return None
+    fitted = gate.classifier()
+    probe = fitted.probe
+    return Linear(probe.weight, probe.bias, probe.mean, probe.scale, fitted.temperature)
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """The best open rows of all files, best first.
+
+    Attributes:
+        columns: `row_id`, `score`, `anchor`, `similarity`.
+        whole: whether no usable row is missing.
+        looked, unusable: rows of the open targets that are not held out, and of these rows without a direction.
+    """
+
+    columns: dict[str, npt.NDArray[Any]]
+    whole: bool
+    looked: int
+    unusable: int
+
+    def __len__(self) -> int:
+        return len(self.columns["row_id"])
+
+
+class _Retrieval:
+    """One retrieval, on the driver."""
+
+    def __init__(
+        self, gate: GateSession, pool: Pool, targets: RowTable, location: Location, settings: RetrieveSettings
+    ) -> None:
+        self.gate, self.pool, self.targets, self.location, self.settings = gate, pool, targets, location, settings
+        self.cpus = settings.compute.cpus
+
+    def run(
+        self, anchors: Int64Array, worth: npt.NDArray[np.float32], model: Linear | None, inputs: dict[str, str]
+    ) -> None:
+        """Scores, compares, chooses and writes."""
+        started = time.monotonic()
+        shared = {
+            "own": self._task(
+                gate_features, self.gate.targets, self.gate.location, self.gate.service.offered(), anchors
+            ),
+            "worth": ray.put(worth),
+            "model": ray.put(model),
+            "held": ray.put(self.pool.test_ids()),
+        }
+        head = min(_HEAD * self.settings.budget, max(1, len(self.targets)))
+        while True:
+            ranking, copy = self._head(shared, head)
+            fresh = np.flatnonzero(~copy)
+            everything = ranking.whole and len(copy) == len(ranking) and len(fresh) <= head
+            picks = self._choose(shared, ranking, fresh[:head])
+            if everything or len(picks) >= self.settings.budget:
+                break
+            head *= 2
+        self._write(ranking, copy, picks, anchors, worth, model, inputs, started)
+
+    def _head(self, shared: dict[str, Any], head: int) -> tuple[_Ranking, npt.NDArray[np.bool_]]:
+        """A ranking whose first rows are known to be copies or not, far enough for `head` that are not."""
+        keep, copy = 2 * head, np.zeros(0, dtype=np.bool_)
+        ranking = self._rank(shared, keep)
+        while (lacking := head - int((~copy).sum())) > 0:
+            if len(copy) == len(ranking):
+                if ranking.whole:
+                    break
+                keep *= 2
+                ranking = self._rank(shared, keep)
+                continue
+            stop = min(len(ranking), len(copy) + max(_SLICE_ROWS, lacking))
+            copy = np.concatenate([copy, self._compare(shared, ranking, len(copy), stop)])
+        return ranking, copy
+
+    def _rank(self, shared: dict[str, Any], keep: int) -> _Ranking:
+        """The `keep` best rows of all files, which are among the `keep` best of each."""
+        names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
+        stage = _Score(self.targets, self.location, keep, self.settings.near, shared)
+        todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
+        for _ in run_shards("score", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(self.targets)):
+            pass
+        best: dict[str, npt.NDArray[Any]] = {}
+        looked = unusable = usable = 0
+        for name in names:
+            part = read_table(self.location, name)
+            counts = {k: int(part.schema.metadata[k.encode()]) for k in ("looked", "unusable")}
+            looked, unusable = looked + counts["looked"], unusable + counts["unusable"]
+            usable += counts["looked"] - counts["unusable"]
+            columns = {c: part.column(c).to_numpy() for c in part.column_names}
+            best = {c: np.concatenate([best[c], v]) if best else v for c, v in columns.items()}
+            order = rank(best["row_id"], best["score"])[:keep]
+            best = {c: v[order] for c, v in best.items()}
+        if usable == 0:
+            raise InputError(
+                f"no row of {self.targets.location} can be used: {looked} are not held out, {unusable} of them "
+                "are zero or not finite",
+                "encode the open pool again",
+            )
+        return _Ranking(best, len(best["row_id"]) == usable, looked, unusable)
+
+    def _compare(self, shared: dict[str, Any], ranking: _Ranking, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which rows of a stretch of the ranking are copies of rows of the gate: bool[stop - start]."""
+        rows = np.sort(ranking.columns["row_id"][start:stop])  # by row, so that each task reads its own files
+        slices = [rows[i : i + _SLICE_ROWS] for i in range(0, len(rows), _SLICE_ROWS)]
+        names = [f"{_COPIES}{start:012d}-{stop:012d}-{i:06d}.parquet" for i in range(len(slices))]
+        stage = _Copies(self.targets, self.location, self.settings.same, shared)
+        todo = [{"name": name, "rows_of": slices[i]} for i, name in self._missing(names)]
+        for _ in run_shards("compare", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(rows)):
+            pass
+        parts = [read_table(self.location, name).column("copy").to_numpy(zero_copy_only=False) for name in names]
+        found: npt.NDArray[np.bool_] = np.concatenate(parts)
+        return found[np.searchsorted(rows, ranking.columns["row_id"][start:stop])]
+
+    def _choose(self, shared: dict[str, Any], ranking: _Ranking, fresh: Int64Array) -> Int64Array:
+        """Places in the ranking of the rows that are taken, best first."""
+        if len(fresh) == 0:
+            return fresh
+        ids = ranking.columns["row_id"][fresh]
+        picks: Int64Array = ray.get(self._task(choose_rows, self.targets, ids, self.settings, shared["own"]))
+        return fresh[picks]
+
+    def _write(
+        self,
+        ranking: _Ranking,
+        copy: npt.NDArray[np.bool_],
+        picks: Int64Array,
+        anchors: Int64Array,
+        worth: npt.NDArray[np.float32],
+        model: Linear | None,
+        inputs: dict[str, str],
+        started: float,
+    ) -> None:
+        columns = {name: values[picks] for name, values in ranking.columns.items()}
+        order, end = np.argsort(columns["row_id"]), int(picks.max(initial=-1)) + 1
+        rows, anchor = columns["row_id"][order], columns["anchor"][order]
+        keys = self.pool.read(rows, ["key"]).column("key")
+        table = pa.table(
+            {
+                "row_id": pa.array(rows, pa.int64()),
+                "key": pa.array(keys.to_pylist(), pa.string()),
+                "score": pa.array(columns["score"][order], pa.float32()),
+                "gain_row": pa.array(anchors[anchor], pa.int64()),
+                "similarity": pa.array(columns["similarity"][order], pa.float32()),
+            }
+        )
+        copies = int(copy[:end].sum())
+        summary = {
+            "chosen": len(picks),
+            "budget": self.settings.budget,
+            "looked_at": ranking.looked,
+            "unusable": ranking.unusable,
+            "copies": copies,
+            "passed_over": end - copies - len(picks),
+            "anchors": len(anchors),
+            "anchor_gain": round(float(worth[anchor].mean(dtype=np.float64)), 6) if len(rows) else None,
+            "similarity": round(float(columns["similarity"].mean(dtype=np.float64)), 6) if len(rows) else None,
+            "gain": "anchors" if model is None else "classifier",
+            "gate": str(self.gate.location),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        if len(picks) < self.settings.budget:
+            say(f"retrieve: {len(picks)} of {self.settings.budget} rows: the open pool has no more that are no copies")
+        entry = write_table(self.location, "retrieved.parquet", table)
+        finish(self.location, KIND, self.settings.content(), inputs, [entry], summary)
+        for name in self.location.files():
+            if name.startswith((_SCORES, _COPIES)):
+                self.location.child(name).delete_file()
+
+    def _missing(self, names: list[str]) -> list[tuple[int, str]]:
+        there = set(self.location.files())
+        return [(i, name) for i, name in enumerate(names) if name not in there]
+
+    def _task(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        made: Any = ray.remote(function)
+        return made.options(num_cpus=self.cpus).remote(*arguments)
+
+
+def gate_features(
+    targets: RowTable, gate: Location, offered: dict[str, npt.NDArray[Any]], anchors: Int64Array
+) -> dict[str, Any]:
+    """Ray task: the gate's own rows, with held-out ones and those that arrived, and which of them are anchors.
+
+    Returns:
+        `raw` float16[N, d], `scale` float32[N], `mean` float32[d]: see `UnitRows`; `anchors` float32[a, d].
+    """
+    row_ids, graph = targets.row_ids(), graph_rows(gate.child("graph"))
+    half = read_half(targets, row_ids)
+    mean = mean_row(half[np.isin(row_ids, graph, assume_unique=True)])
+    if len(offered["row_id"]):
+        row_ids = np.concatenate([row_ids, offered["row_id"]])
+        half = np.concatenate([half, offered["features"]])
+    rows, _ = UnitRows.about(half, mean)
+    order = np.argsort(row_ids)
+    places = order[np.searchsorted(row_ids, anchors, sorter=order)]
+    return {"raw": rows.raw, "scale": rows.scale, "mean": mean, "anchors": rows.read(places)}
+
+
+def choose_rows(targets: RowTable, row_ids: Int64Array, settings: RetrieveSettings, own: dict[str, Any]) -> Int64Array:
+    """Ray task: places among ranked rows that are taken, best first."""
+    ids, seats = np.unique(row_ids, return_inverse=True)
+    half = _half(targets.read(ids, ["target"]))
+    rows = UnitRows.about(half, own["mean"])[0]
+    return choose(
+        lambda places: rows.read(seats[places]),
+        len(row_ids),
+        settings.budget,
+        same=settings.same,
+        apart=settings.apart,
+    )
+
+
+def _half(table: pa.Table) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # hand-made targets may hold more than half precision does: unusable rows
+        return vectors(table.column("target"), np.float16).astype(np.float16, copy=False)
+
+
+@dataclass(frozen=True)
+class _Score:
+    """Ray Data stage: one file of open targets -> its best rows.
+
+    Attributes:
+        targets: of the open pool.
+        location: where the parts go.
+        keep: rows that are kept of a file.
+        near: see `score_rows`.
+        shared: references to what is compared with.
+    """
+
+    targets: RowTable
+    location: Location
+    keep: int
+    near: float
+    shared: dict[str, Any]
+
+    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Scores a file, row group by row group."""
+        own, worth, model, held = (ray.get(self.shared[name]) for name in ("own", "worth", "model", "held"))
+        looked = unusable = 0
+        best: dict[str, npt.NDArray[Any]] = {}
+        for table in self.targets.iter_file(row["shard"], ["target"]):
+            row_ids = table.column("row_id").to_numpy()
+            free = ~np.isin(row_ids, held, assume_unique=True)
+            half = _half(table)[free]
+            rows, usable = UnitRows.about(half, own["mean"])
+            looked, unusable = looked + len(half), unusable + int((~usable).sum())
+            gains = None if model is None else model.gain(half[usable])
+            scored = score_rows(rows.read(np.flatnonzero(usable)), own["anchors"], worth, gains, self.near)
+            new = {"row_id": row_ids[free][usable], "score": scored.score}
+            new |= {"anchor": scored.anchor, "similarity": scored.similarity}
+            best = {name: np.concatenate([best[name], part]) if best else part for name, part in new.items()}
+            order = rank(best["row_id"], best["score"])[: self.keep]
+            best = {name: part[order] for name, part in best.items()}
+        order = np.argsort(best["row_id"])
+        part = pa.table({name: values[order] for name, values in best.items()})
+        part = part.replace_schema_metadata({"looked": str(looked), "unusable": str(unusable)})
+        write_table(self.location, row["name"], part)
+        return {"rows": looked}
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """Ray Data stage: some open rows -> which of them are copies of rows of the gate.
+
+    Attributes:
+        targets: of the open pool.
+        location: where the parts go.
+        same: see `find_copies`.
+        shared: references to what is compared with.
+    """
+
+    targets: RowTable
+    location: Location
+    same: float
+    shared: dict[str, Any]
+
+    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Compares one slice."""
+        own = ray.get(self.shared["own"])
+        row_ids = np.asarray(row["rows_of"], dtype=np.int64)
+        half = _half(self.targets.read(row_ids, ["target"]))
+        unit = UnitRows.about(half, own["mean"])[0].read(slice(None))
+        copy = find_copies(unit, UnitRows(own["raw"], own["scale"], own["mean"]), self.same)
+        write_table(self.location, row["name"], pa.table({"row_id": row_ids, "copy": copy}))
+        return {"rows": len(row_ids)}

@@ -1,0 +1,72 @@
+"""Samples of a pool as Parquet files of their own, which `ingest` takes like any others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from coevo_ray.core.rows import Int64Array
+from coevo_ray.errors import UsageError
+from coevo_ray.pool.pool import Pool
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.store.artifact import write_table
+from coevo_ray.store.location import Location
+
+_PREFIX = "samples-"
+_FILE_ROWS = 2048
+_GROUP_ROWS = 256
+
+
+def copy_samples(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float) -> None:
+    """Writes some rows of a pool as `samples-*.parquet`: `key`, `image` or `text`, and `label` where the pool has any.
+
+    Args:
+        pool: where they are.
+        row_ids: int64[n], increasing.
+        folder: an empty folder, or one with an earlier copy, which is replaced.
+        cpus: of each task.
+
+    Raises:
+        UsageError: the folder holds something else, or nothing can be written.
+        StoppedError: the store or the cluster failed; copy them again.
+    """
+    check_folder(folder)
+    starts = range(0, len(row_ids), _FILE_ROWS)
+    names = [f"{_PREFIX}{i:06d}.parquet" for i in range(len(starts))]
+    for stale in set(folder.files()) - set(names):
+        folder.child(stale).delete_file()
+    columns = ["key", pool.modality, *(["label"] if pool.classes else [])]
+    work = _Copy(pool, folder, columns)
+    parts = [row_ids[start : start + _FILE_ROWS] for start in starts]
+    todo = [{"name": name, "rows_of": part} for name, part in zip(names, parts, strict=True)]
+    with ray_session(), ray_errors("copy samples"):
+        for _ in run_shards("copy samples", todo, lambda d: d.map(work.make, num_cpus=cpus), total=len(row_ids)):
+            pass
+
+
+def check_folder(folder: Location) -> None:
+    """Refuses a folder that samples cannot be copied to.
+
+    Raises:
+        UsageError: it holds other files, which ingest would take too, or nothing can be written.
+    """
+    others = [name for name in folder.files(recursive=True) if not name.startswith(_PREFIX)] if folder.exists() else []
+    if others:
+        raise UsageError(f"{folder} holds other files: {others[:3]}", "choose another folder to copy samples to")
+    folder.check_writable()
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Ray Data stage: some rows -> a file of samples."""
+
+    pool: Pool
+    folder: Location
+    columns: list[str]
+
+    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Writes one file."""
+        table = self.pool.read(row["rows_of"], self.columns).select(self.columns)
+        write_table(self.folder, row["name"], table, _GROUP_ROWS)
+        return {"rows": table.num_rows}
