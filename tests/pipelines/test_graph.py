@@ -79,10 +79,10 @@ def test_the_artifact_is_the_graph_of_the_training_rows(tmp_path: Path, method: 
 
 
 @pytest.mark.parametrize("method", ["exact", "ivf"])
-def test_parts_files_and_threads_change_nothing(tmp_path: Path, method: str) -> None:
+def test_parts_and_files_change_nothing(tmp_path: Path, method: str) -> None:
     whole, _ = build(tmp_path / "a", files=1, method=method, part_rows=ROWS)
     size = block_rows(len(TRAIN))
-    parts, _ = build(tmp_path / "b", files=4, method=method, part_rows=1, cpus=2)
+    parts, _ = build(tmp_path / "b", files=4, method=method, part_rows=1)
     assert len(list((tmp_path / "a" / "graph").glob("part-*"))) == 1
     assert len(list((tmp_path / "b" / "graph").glob("part-*"))) == -(-len(TRAIN) // size) > 10
     same(whole, parts)
