@@ -395,6 +395,7 @@ def steps_with_kills(folder: Path, kill_at: int | None, before: bool, monkeypatc
     return writes, exported.to_pylist(), gate.service.questions(), said
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_nothing_is_lost_or_counted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(tmp_path / "start")
     copies = 0
