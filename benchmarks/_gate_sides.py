@@ -7,6 +7,7 @@ the rule reads.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from benchmarks._gate_data import CLASSES, Data, read
 from benchmarks.common import cores, peak_bytes, timed
+from coevo_ray.core.gate_config import Rule
 
 K, LEAST_SIMILARITY, RECHECK, RECHECK_SIMILARITY = 16, 0.85, 8, 0.9
 LINKS, EF_CONSTRUCTION, EF_SEARCH = 16, 200, 64
@@ -126,7 +128,7 @@ def measure_loop(folder: str, rounds: int, size: int) -> dict[str, Any]:
     }
 
 
-def measure_ours(folder: str, rule: str, rounds: int, size: int, compare: bool) -> dict[str, Any]:
+def measure_ours(folder: str, rule: Rule, rounds: int, size: int, compare: bool) -> dict[str, Any]:
     """Times the package in this process.
 
     Args:
@@ -145,7 +147,7 @@ def measure_ours(folder: str, rule: str, rounds: int, size: int, compare: bool) 
 
     data = read(folder)
     graph, building = timed(lambda: build_graph(data.features, K, threads=cores()))
-    config = GateConfig(classes=CLASSES, round_size=size, rule=rule)  # type: ignore[arg-type]
+    config = GateConfig(classes=CLASSES, round_size=size, rule=rule)
     gate = AnnotationGate(config, graph, np.ones(graph.rows, dtype=bool))
     _, gains = timed(lambda: gate.update_predictions(data.probabilities))
     after, drawn = [_gains(gate)] if compare else [], []
@@ -226,8 +228,8 @@ def measure_offers(folder: str, rows: int, batches: dict[int, int]) -> dict[str,
         times = []
         for _ in range(count):
             batch = unit[index.rows : index.rows + size]
-            found, search = timed(lambda batch=batch: index.search(batch))  # type: ignore[misc]
-            _, append = timed(lambda batch=batch, found=found: index.append(batch, *found))  # type: ignore[misc]
+            found, search = timed(functools.partial(index.search, batch))
+            _, append = timed(functools.partial(index.append, batch, *found))
             times.append((search, append, search + append))
         parts = zip(("search", "append", "both"), np.array(times).T, strict=True)
         latency[str(size)] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from benchmarks._labels_curve import accuracy_of, on_all_labels
 from benchmarks._labels_data import LabelPool
 from benchmarks._labels_methods import first_rows
 from coevo_ray.config import GateSettings
-from coevo_ray.core.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate import AnnotationGate
 from coevo_ray.core.light_classifier import fit_light_classifier
 from coevo_ray.core.probe import LinearProbe
 
@@ -29,9 +28,8 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
     """
     started = time.perf_counter()
     settings, count = GateSettings(seed=seed), len(pool.features)
-    gate = AnnotationGate(_rule(settings, pool), pool.graph, np.ones(count, dtype=bool))
-    seed_rows = min(count, max(2 * pool.classes, round(settings.seed_fraction * count)))
-    asked = gate.request_seed(seed_rows)
+    gate = AnnotationGate(settings.rule_for(count, pool.classes), pool.graph, np.ones(count, dtype=bool))
+    asked = gate.request_seed(settings.seed_rows(count, pool.classes))
     settled: tuple[float | None, int] = (None, 0)
     way: list[tuple[float, float]] = []
     while len(asked.row_ids) > 0:
@@ -71,17 +69,3 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
         "enough_share": next((share for share, accuracy in way if accuracy >= full - NEAR_FULL), None),
         "seconds": time.perf_counter() - started,
     }
-
-
-def _rule(settings: GateSettings, pool: LabelPool) -> GateConfig:
-    """The rule of a gate that is opened with these settings, as `GateSession` makes it."""
-    count = len(pool.features)
-    shared = {f.name: getattr(settings, f.name) for f in fields(GateConfig) if hasattr(settings, f.name)}
-    return GateConfig(
-        **{
-            **shared,
-            "classes": pool.classes,
-            "round_size": max(1, round(settings.round_fraction * count)),
-            "max_labels": max(1, round(settings.max_label_fraction * count)),
-        }
-    )

@@ -186,18 +186,20 @@ class LabelStudio:
             last = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": after}
             filters = {"conjunction": "and", "items": [last, *extra]}
             query = json.dumps({"filters": filters, "ordering": ["tasks:id"]})
-            fields = "all" if extra else "task_only"
-            page = self._connection.call(
-                lambda c, query=query, fields=fields: (
-                    c.tasks.list(  # type: ignore[misc]
-                        project=self._project, query=query, fields=fields, page_size=_PAGE, resolve_uri=False
-                    ).items
-                )
-            )
-            yield from page or ()
+            page = self._page(query, "all" if extra else "task_only")
+            yield from page
             if not page:
                 return
             after = max(int(task.id) for task in page)
+
+    def _page(self, query: str, fields: str) -> list[Any]:
+        def ask(client: Any) -> list[Any]:
+            listed = client.tasks.list(
+                project=self._project, query=query, fields=fields, page_size=_PAGE, resolve_uri=False
+            )
+            return listed.items or []
+
+        return self._connection.call(ask)
 
     def _rows_there(self) -> set[int]:
         """row_ids that have a task. Only new tasks are read, unless some have been deleted meanwhile."""
@@ -246,17 +248,20 @@ class LabelStudio:
             return data_uri(sample)
         return str(self.url_template).format(row_id=row_id, key=quote(key))
 
+    def _import(self, tasks: list[dict[str, Any]]) -> Any:
+        """Asks the server once to take tasks."""
+
+        def ask(client: Any) -> Any:
+            return client.projects.import_tasks(int(self._project or 0), request=tasks, return_task_ids=True)
+
+        return self._connection.call(ask, attempts=1)
+
     def _push(self, chunk: list[dict[str, Any]]) -> None:
         """Makes tasks. Where it is not known whether the server has them, that is looked up before the next try."""
         left = chunk
         for attempt in range(1, self._connection.attempts + 1):
             try:
-                made = self._connection.call(
-                    lambda c, left=left: c.projects.import_tasks(  # type: ignore[misc]
-                        int(self._project or 0), request=left, return_task_ids=True
-                    ),
-                    attempts=1,
-                )
+                made = self._import(left)
                 if made.task_ids and len(made.task_ids) == len(left):
                     self._rows.update(zip(made.task_ids, (task["data"]["row_id"] for task in left), strict=True))
                     return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from coevo_ray.config.annotators import AnnotatorSettings, LabelColumnSettings, annotator_from_short
 from coevo_ray.config.base import Compute, Model, Share
+from coevo_ray.core.gate_config import GateConfig
 
 
 class GateSettings(Model):
@@ -52,6 +54,27 @@ class GateSettings(Model):
     def _names(cls, value: Any) -> Any:
         """A number of classes stands for the names 0, 1, ..."""
         return tuple(str(i) for i in range(value)) if isinstance(value, int) else value
+
+    def rule_for(self, rows: int, classes: int) -> GateConfig:
+        """The gate's rule for a pool: shares become numbers of rows.
+
+        Args:
+            rows: of the gate's graph.
+            classes: C.
+        """
+        same = {field.name: getattr(self, field.name) for field in fields(GateConfig) if hasattr(self, field.name)}
+        return GateConfig(
+            **{
+                **same,
+                "classes": classes,
+                "round_size": max(1, round(self.round_fraction * rows)),
+                "max_labels": max(1, round(self.max_label_fraction * rows)),
+            }
+        )
+
+    def seed_rows(self, rows: int, classes: int) -> int:
+        """How many random rows a pool begins with: see `rule_for`."""
+        return min(rows, max(2 * classes, round(self.seed_fraction * rows)))
 
     def content(self) -> dict[str, Any]:
         """The settings that shape the result; who answers may change from one round to the next."""

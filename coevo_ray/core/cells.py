@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ class Cells:
         chunks = [slice(s, s + _CHUNK_ROWS) for s in range(0, len(sample), _CHUNK_ROWS)]
         for _ in range(_STEPS):
             nearest = torch.from_numpy(centroids).to(device)
-            steps = in_threads(lambda part, c=nearest: _sums(sample[part], c), chunks, threads)  # type: ignore[misc]
+            steps = in_threads(functools.partial(_sums, sample, nearest), chunks, threads)
             sums = np.zeros_like(centroids)
             for part in steps:
                 sums += part
@@ -98,8 +99,9 @@ def _nearest(block: Float32Array, centroids: torch.Tensor) -> Int64Array:
     return result
 
 
-def _sums(block: Float32Array, centroids: torch.Tensor) -> Float32Array:
+def _sums(sample: Float32Array, centroids: torch.Tensor, part: slice) -> Float32Array:
     """Sum of the rows that are nearest to each centroid; on the CPU, where the order of additions is fixed."""
+    block = sample[part]
     cell = torch.from_numpy(_nearest(block, centroids))
     sums = torch.zeros(centroids.shape).index_add_(0, cell, torch.from_numpy(block))
     result: Float32Array = sums.numpy()

@@ -56,7 +56,7 @@ def gate_rounds(
 
 
 def _answer_rounds(gate: GateSession, annotator: Annotator | Desk) -> None:
-    with Ticker("gate", gate.max_labels, "labels") as ticker:
+    with Ticker("gate", gate.rule.max_labels, "labels") as ticker:
         ticker.advance(gate.service.gate_status()["labels"])
         while True:
             questions = gate.next()

@@ -112,8 +112,7 @@ class GateSession:
                 )
         self.classes: tuple[str, ...] = tuple(opened["classes"])
         self.rows = int(graph.summary["rows"])
-        self.seed_rows = min(self.rows, max(2 * len(self.classes), round(self.settings.seed_fraction * self.rows)))
-        self.max_labels = max(1, round(self.settings.max_label_fraction * self.rows))
+        self.rule = self.settings.rule_for(self.rows, len(self.classes))
         self._handle: SelectionHandle | None = None
         self._plain: SelectionService | None = None
 
@@ -184,22 +183,7 @@ class GateSession:
 
     def _make(self) -> _Make:
         offers = OfferConfig(sure=self.settings.pseudo_label, same=self.settings.same)
-        return _Make(self._rule(), self.location, self.targets, offers)
-
-    def _rule(self) -> GateConfig:
-        settings = self.settings
-        return GateConfig(
-            classes=len(self.classes),
-            neighbours=settings.neighbours,
-            rule=settings.rule,
-            round_size=max(1, round(settings.round_fraction * self.rows)),
-            seed=settings.seed,
-            relative_gain=settings.relative_gain,
-            loss_tolerance=settings.loss_tolerance,
-            loss_rounds=settings.loss_rounds,
-            max_labels=self.max_labels,
-            max_rounds=settings.max_rounds,
-        )
+        return _Make(self.rule, self.location, self.targets, offers)
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
@@ -222,7 +206,7 @@ class GateSession:
         elif not self.service.questions()["row_ids"].size:
             status = self.service.gate_status()
             if status["rounds"] == 0:
-                self.service.request(self.seed_rows)
+                self.service.request(self.settings.seed_rows(self.rows, len(self.classes)))
             else:
                 if status["learned_answers"] != status["answers"]:
                     self.learn()
@@ -380,7 +364,7 @@ class GateSession:
             "classes": list(self.classes),
             **{name: value for name, value in status.items() if name not in ("learned_answers", "predicted")},
             "label_fraction": round(status["labels"] / self.rows, 6),
-            "max_labels": self.max_labels,
+            "max_labels": self.rule.max_labels,
             **{name: history[-1][name] if history else None for name in _MEASURED},
         }
 

@@ -263,8 +263,8 @@ def test_rows_that_arrive_are_decided_in_python_and_in_ray_data(tmp_path: Path) 
         labels = np.array([true[r - 5000] if r >= 5000 else truth()[r] for r in questions.row_ids])
         gate.submit(Answers(questions.row_ids, labels, "ann"))
         assert len(gate.next().row_ids)  # it has learned from them, and predicted them anew
-    status = again_status = GateSession(gate.location).status()
-    assert again_status["offered"] == 66 and status["rows"] == gate.rows + 65
+    status = GateSession(gate.location).status()
+    assert status["offered"] == 66 and status["rows"] == gate.rows + 65
     with pytest.raises(InputError, match="have 16 dimensions"):
         gate.offer(features[:, :-1], np.full((64, CLASSES), 1 / CLASSES, np.float32))
 
