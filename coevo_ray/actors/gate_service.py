@@ -39,6 +39,9 @@ class Taken(NamedTuple):
     changed: int
 
 
+_NOTHING = Taken(0, 0, 0, 0)
+
+
 class GateService(ArrivalService):
     """Owns a gate and all answers; every change is in the journal before it is acknowledged.
 
@@ -58,6 +61,7 @@ class GateService(ArrivalService):
     ) -> None:
         super().__init__(journal, gate, row_ids, online)
         self._answered = Answered()
+        self._latest = ("", _NOTHING)  # the latest submission that changed something
         self._history: list[dict[str, Any]] = []
 
     # -- asking --------------------------------------------------------------------------------------------------
@@ -86,7 +90,7 @@ class GateService(ArrivalService):
         """What is requested and not answered: `round`, and arrays by increasing row.
 
         `row_ids` int64[n], `gains` float32[n], `predicted` int64[n] and `confidence` float32[n]: the model's class and
-        its probability, -1 and NaN before the first predictions.
+        its probability, -1 and NaN before the first predictions; `asked` int64[m], the round's rows, answered or not.
         """
         gate = self._gate()
         open_ = gate.open_requests()
@@ -99,15 +103,23 @@ class GateService(ArrivalService):
             "gains": open_.gains[order],
             "predicted": predicted,
             "confidence": confidence,
+            "asked": np.sort(self._names(gate.open_rows)),
         }
 
     # -- learning ------------------------------------------------------------------------------------------------
 
-    def submit(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> Taken:
+    def submit(self, row_ids: Int64Array, labels: Int64Array, annotator: str, submission: str = "") -> Taken:
         """Takes one annotator's answers, about requested rows, labelled ones (a second opinion) or any other candidate.
 
         What this annotator says of a row already changes nothing; an other label replaces it. Where annotators differ,
         `core.votes.resolve` says which label a row has.
+
+        Args:
+            row_ids: int64[n].
+            labels: int64[n].
+            annotator: who gives them.
+            submission: names this call. Made again, because the actor died before it could answer, it is told what the
+                first one changed.
 
         Raises:
             InputError: a row is not the gate's, a label is outside the range, or a row has two labels; none is taken.
@@ -116,8 +128,9 @@ class GateService(ArrivalService):
         self._gate().check_answers(self._positions(row_ids), labels)
         new = self._answered.new(row_ids, labels, annotator)
         if not new.any():
-            return Taken(0, 0, 0, 0)
-        fields = {"annotator": annotator, "time": time.time()}
+            name, taken = self._latest
+            return taken if submission and submission == name else _NOTHING
+        fields = {"annotator": annotator, "time": time.time(), "submission": submission}
         arrays = {"row_ids": row_ids[new].astype(np.int64), "labels": labels[new].astype(np.int64)}
         return self._apply_labels(self._journal.append("labels", fields, arrays))
 
@@ -264,7 +277,7 @@ class GateService(ArrivalService):
     # -- state ---------------------------------------------------------------------------------------------------
 
     def _gate_state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        fields: dict[str, Any] = {"annotators": self._answered.names, "history": self._history}
+        fields: dict[str, Any] = {"annotators": self._answered.names, "history": self._history, "latest": self._latest}
         arrays = {f"answered.{k}": v for k, v in self._answered.columns().items()}
         arrays |= {f"offered.{k}": v for k, v in self._offered.columns().items()}
         if self.gate is not None:
@@ -275,6 +288,8 @@ class GateService(ArrivalService):
     def _restore_gate(self, record: Record) -> None:
         self._answered = Answered.restore(part_of(record.arrays, "answered"), record.fields["annotators"])
         self._history = list(record.fields.get("history", []))  # of a ledger alone there was none before
+        name, taken = record.fields.get("latest", self._latest)  # nor this
+        self._latest = (name, Taken(*taken))
         self._restore_offers(part_of(record.arrays, "offered"))
         if self.gate is not None and "gate" in record.fields:
             self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
@@ -312,7 +327,9 @@ class GateService(ArrivalService):
         gate.volunteer(positions[unasked], labels[unasked])
         gate.submit(positions[asked], labels[asked])
         changed = self._settle(row_ids[~first])
-        return Taken(len(row_ids), int(first.sum()), int(unasked.sum()), changed)
+        taken = Taken(len(row_ids), int(first.sum()), int(unasked.sum()), changed)
+        self._latest = (str(record.fields.get("submission", "")), taken)
+        return taken
 
     def _settle(self, row_ids: Int64Array) -> int:
         """Gives rows with several opinions the label that follows from them; returns how many labels changed."""

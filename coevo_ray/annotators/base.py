@@ -13,7 +13,7 @@ from coevo_ray.core.rows import Int64Array
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Rows of one round that need a label, with what an annotator may be shown.
+    """Rows of one round that still need a label, with what an annotator may be shown.
 
     Attributes:
         round: number of the round, from 0.
@@ -21,6 +21,7 @@ class Questions:
         gains: float32[n], expected gain of each label; 0 for random rows.
         predicted: int64[n], the model's class; -1 where there is no prediction yet.
         confidence: float32[n], the model's probability of that class; NaN where there is none.
+        asked: int64[m], all rows of the round, increasing: those that are answered meanwhile too.
     """
 
     round: int
@@ -28,6 +29,7 @@ class Questions:
     gains: npt.NDArray[np.float32]
     predicted: Int64Array
     confidence: npt.NDArray[np.float32]
+    asked: Int64Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,7 +83,7 @@ class FileDrop:
             Rows that were new.
 
         Raises:
-            InputError: the round's file is there and asks for other rows, or a row is not in the pool.
+            InputError: the round's file is there and asks for the rows of another gate, or a row is not in the pool.
             StoppedError: the store refused; send them again.
         """
         there = {location: _requested(location) for location in self._files(_REQUESTS)}
@@ -123,12 +123,15 @@ class FileDrop:
         return [folder.child(name) for name in names if not name.startswith(_NOT_OURS)]
 
     def _check_same(self, location: Location, rows: Int64Array, questions: Questions) -> None:
-        """A person may have taken lines out; lines that were never asked for belong to somebody else's gate."""
-        other = np.setdiff1d(rows, questions.row_ids)
-        if len(other):
+        """A file most of whose rows the round never asked for is of somebody else's gate.
+
+        Lines that a person took out or spoilt do no harm: what is spoilt is reported when answers are collected.
+        """
+        other = np.setdiff1d(rows, questions.asked)
+        if 2 * len(other) > len(rows):
             raise InputError(
-                f"{location} asks for {len(other)} rows that round {questions.round} does not ask for, such as row "
-                f"{other[0]}",
+                f"{location} asks for {len(other)} of {len(rows)} rows that round {questions.round} does not ask for, "
+                f"such as row {other[0]}",
                 "it was written by another gate: give this one a folder of its own",
             )
 

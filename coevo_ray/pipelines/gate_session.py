@@ -6,6 +6,7 @@ status, export) is done in the calling process; what does is done by Ray tasks, 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -292,7 +293,7 @@ class GateSession:
                     f"{given.annotator}: {int((~known).sum())} of {len(known)} rows are not the gate's (held out, or "
                     f"without a target), first row_ids {given.row_ids[~known][:3].tolist()}; leave them out"
                 )
-            totals += self.service.submit(given.row_ids[known], given.labels[known], given.annotator)
+            totals += self.service.submit(given.row_ids[known], given.labels[known], given.annotator, uuid.uuid4().hex)
         return Submitted(Taken(*(int(n) for n in totals)), tuple(problems))
 
     # -- arriving rows -------------------------------------------------------------------------------------------

@@ -178,6 +178,22 @@ def test_a_submission_tells_what_it_changed(tmp_path: Path) -> None:
     assert service.submit(first[1:2], np.array([1]), "bob") == (1, 0, 0, 1)
 
 
+def test_a_submission_made_again_tells_what_it_changed_at_first(subject: Subject, crash: Callable[[], None]) -> None:
+    """Ray makes a call again whose answer was lost with the actor."""
+    first = subject.service.request(3)
+    subject.service.submit(first, np.array([0, 1, 2]), "ann", "one")
+    said: tuple[Any, ...] = (first[1:], np.array([2, 2]), "bob", "two")
+    assert subject.service.submit(*said) == (2, 0, 0, 0)
+    crash()
+    assert subject.service.submit(*said) == (2, 0, 0, 0)
+    subject.service.snapshot()
+    crash()
+    assert subject.service.submit(*said) == (2, 0, 0, 0)
+    assert subject.service.submit(*said[:3], "three") == (0, 0, 0, 0)  # somebody who says the same again
+    assert subject.service.submit(*said[:3]) == (0, 0, 0, 0)
+    assert subject.service.gate_status()["answers"] == 5
+
+
 def test_wrong_answers_change_nothing(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.request(5)
     for row_ids, labels in ((first[:1], [CLASSES]), (np.array([4]), [0]), (first[[0, 0]], [0, 1]), (first, [0])):

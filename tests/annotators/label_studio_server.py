@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,13 @@ class User:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server with two users of one organisation."""
+    """A running server with two users of one organisation; `start` and `stop` are for tests of what happens without."""
 
     url: str
     anna: User
     ben: User
+    start: Callable[[], None]
+    stop: Callable[[], None]
 
 
 @contextmanager
@@ -51,20 +53,30 @@ def label_studio(folder: Path) -> Iterator[Server]:
     user = ["--username", "anna@example.org", "--password", os.urandom(12).hex(), "--user-token", token]
     # Its pins are not ours, it is to look for no newer version, and it writes nothing but here.
     environment = {"PYTHONPATH": "", "LATEST_VERSION_CHECK": "0", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
-    server = Marked(
-        [str(binary), *arguments, *user, "--data-dir", str(folder / "data"), "--enable-legacy-api-token"],
-        folder,
-        environment,
-    )
+    command = [str(binary), *arguments, *user, "--data-dir", str(folder / "data"), "--enable-legacy-api-token"]
+    running: list[Marked] = []
+
+    def start() -> None:
+        running.append(Marked(command, folder, environment))
+        running[-1].until(lambda: _healthy(url), _READY_S)
+
+    def stop() -> None:
+        while running:
+            _end(running.pop())
+
     try:
-        server.until(lambda: _healthy(url), _READY_S)
-        yield Server(url, _anna(url, token), _ben(url, token))
+        start()
+        yield Server(url, _anna(url, token), _ben(url, token), start, stop)
     finally:
-        server.process.terminate()
-        if not server.gone(_END_S):
-            server.end()
-        server.process.wait(_END_S)
-        assert not server.left(), "Label Studio left processes behind"
+        stop()
+
+
+def _end(server: Marked) -> None:
+    server.process.terminate()
+    if not server.gone(_END_S):
+        server.end()
+    server.process.wait(_END_S)
+    assert not server.left(), "Label Studio left processes behind"
 
 
 def _free_port() -> int:

@@ -51,12 +51,13 @@ def make_pool(
     return Pool(location)
 
 
-def questions(row_ids: Sequence[int], round: int = 0, classes: int = 3) -> Questions:
-    """Questions with a prediction for all but the first row."""
+def questions(row_ids: Sequence[int], round: int = 0, classes: int = 3, answered: Sequence[int] = ()) -> Questions:
+    """Questions with a prediction for all but the first row; `answered` were asked for in the same round."""
     ids = np.array(sorted(row_ids), dtype=np.int64)
     predicted, confidence = ids % classes, np.linspace(0.4, 0.9, len(ids), dtype=np.float32)
     predicted[:1], confidence[:1] = -1, np.nan
-    return Questions(round, ids, np.linspace(1, 0.5, len(ids), dtype=np.float32), predicted, confidence)
+    gains, asked = np.linspace(1, 0.5, len(ids), dtype=np.float32), np.array(sorted({*row_ids, *answered}), np.int64)
+    return Questions(round, ids, gains, predicted, confidence, asked)
 
 
 def as_dicts(collected: Collected | Sequence[Answers]) -> dict[str, dict[int, int]]:

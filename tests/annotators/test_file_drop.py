@@ -98,11 +98,18 @@ def test_rows_of_earlier_rounds_are_not_asked_for_twice(pool: Pool, tmp_path: Pa
 def test_a_round_of_another_gate_is_refused(pool: Pool, tmp_path: Path) -> None:
     desk = drop(pool, tmp_path)
     desk.send(questions([1, 4, 6]))
-    with pytest.raises(InputError, match="asks for 2 rows that round 0 does not ask for, such as row 4"):
+    with pytest.raises(InputError, match="asks for 2 of 3 rows that round 0 does not ask for, such as row 4"):
         desk.send(questions([1, 5]))
-    # A person took a line out: nothing is wrong.
+
+
+def test_what_people_do_to_a_rounds_file_is_no_obstacle(pool: Pool, tmp_path: Path) -> None:
+    desk = drop(pool, tmp_path)
+    desk.send(questions([1, 4, 6]))
     file = tmp_path / "requests" / "round-0000.csv"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
+    # Most rows are answered, and the round is sent again for the last one.
+    assert desk.send(questions([6], answered=[1, 4])) == 0
+    # A line is taken out, and a row_id spoilt.
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]).replace("\n4,", "\n9999,"))
     assert desk.send(questions([1, 4, 6])) == 0
 
 

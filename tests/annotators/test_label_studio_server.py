@@ -23,18 +23,12 @@ from coevo_ray.annotators.label_studio_connection import TOKEN, Connection
 from coevo_ray.annotators.label_studio_tasks import labels_given, row_of
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
-from tests.annotators.label_studio_server import Server, User, label_studio
+from tests.annotators.label_studio_server import Server, User
 from tests.annotators.pools import as_dicts, make_pool, questions
 
 pytestmark = pytest.mark.labelstudio
 
 NAMES = ('a & "b"', "<c>", "ü 3")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with label_studio(tmp_path_factory.mktemp("label_studio")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

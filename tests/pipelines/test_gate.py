@@ -122,7 +122,7 @@ def test_a_run_waits_for_people_and_goes_on(tmp_path: Path, capfd: pytest.Captur
     assert stops == 2  # 54 rows a round, 40 answers a look, which also bring what came before
     assert len(labels) == labels.manifest.summary["labels"] == 2 * 54
     assert "somebody wrote hello" in capfd.readouterr().err
-    assert desk.send(Questions(0, *(np.zeros(0, int),) * 4)) == 0
+    assert desk.send(Questions(0, *(np.zeros(0, int),) * 5)) == 0
 
 
 def test_files_of_two_annotators(tmp_path: Path) -> None:
@@ -345,6 +345,37 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
     ):
         result = coevo_ray(*arguments)
         assert result.returncode == 2 and message in result.stderr, result.stderr
+
+
+def test_people_answer_a_rounds_file_bit_by_bit(coevo_ray: Command, tmp_path: Path) -> None:
+    """In place, as a spreadsheet does, and with slips."""
+    inputs(tmp_path)
+    places = ("--pool", str(tmp_path / "pool"), "--targets", str(tmp_path / "targets"), "--out", str(tmp_path / "gate"))
+    all_rounds = ("gate", *places, "--annotator", "file_drop", "--folder", str(tmp_path / "desk"), "--max-rounds", "1")
+    gate = ("--gate", str(tmp_path / "gate"))
+    assert coevo_ray(*all_rounds).returncode == 4
+    file = tmp_path / "desk" / "requests" / "round-0000.csv"
+    asked = list(csv.DictReader(file.read_text().splitlines()))
+
+    def save(first: int, **slips: str) -> None:
+        done = [{**row, "label": str(truth()[int(row["row_id"])]) if i < first else ""} for i, row in enumerate(asked)]
+        done[0] |= slips
+        with file.open("w", newline="") as out:
+            writer = csv.DictWriter(out, list(done[0]))
+            writer.writeheader()
+            writer.writerows(done)
+
+    save(len(asked) // 2, row_id="999999")
+    result = coevo_ray(*all_rounds)
+    assert result.returncode == 4 and "line 2: row_id '999999' is not in the pool" in result.stderr, result.stderr
+    waiting = len(asked) - len(asked) // 2 + 1
+    told = json.loads(coevo_ray("gate", "next", *gate, "--json").stdout)
+    assert (told["requested"], told["sent"], told["where"]) == (waiting, 0, str(tmp_path / "desk"))
+    save(len(asked) - 1)
+    assert json.loads(coevo_ray("gate", "submit", *gate, "--json").stdout)["labels"] == waiting - 1
+    save(len(asked))
+    result = coevo_ray(*all_rounds, "--json")
+    assert result.returncode == 0 and json.loads(result.stdout)["labels"] == len(asked), result.stderr
 
 
 class Killed(BaseException):
