@@ -44,8 +44,11 @@ class People:
 
     def tasks(self) -> dict[int, int]:
         """row_id -> task; each row has one."""
-        found: list[Any] = [p for p in self.anna.projects.list() if p.title == PROJECT]
-        listed: list[Any] = [task for p in found for task in self.anna.tasks.list(project=p.id, page_size=1000)]
+        projects: list[Any] = list(self.anna.projects.list())
+        found = [p for p in projects if p.title == PROJECT]
+        listed: list[Any] = []
+        for project in found:
+            listed += self.anna.tasks.list(project=project.id, page_size=1000)
         rows = [row for task in listed if (row := row_of(task))]
         assert len(found) <= 1 and len({row for row, _ in rows}) == len(listed)
         return {row: task.id for (row, _), task in zip(rows, listed, strict=True)}
