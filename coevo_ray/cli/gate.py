@@ -147,7 +147,8 @@ def gate_submit(
     from coevo_ray import commands
 
     result = commands.gate_submit(gate, file, annotator)
-    show(result, as_json)
+    # Each problem was said on stderr, a line of its own.
+    show(result if as_json else {**result, "problems": len(result["problems"])}, as_json)
     if result["problems"]:
         raise typer.Exit(3)
 

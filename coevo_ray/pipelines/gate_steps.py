@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate import take
 from coevo_ray.pipelines.gate_export import write_labels, write_pseudo_labels
 from coevo_ray.pipelines.gate_session import GateSession, Predictions
+from coevo_ray.progress import say
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
@@ -30,7 +32,7 @@ def next_requests(gate: GateSession, predictions: str | None = None, out: str | 
         out: a `.csv` or `.parquet` file.
 
     Returns:
-        `round`, `requested`, `sent` (new to the annotator), `where`, `stopped_by`.
+        `round`, `requested`, `sent` (new to the annotator), `where` it answers, the `file`, `stopped_by`.
 
     Raises:
         InputError: predictions do not fit.
@@ -39,21 +41,33 @@ def next_requests(gate: GateSession, predictions: str | None = None, out: str | 
     """
     if out is not None and not out.endswith((".csv", ".parquet")):
         raise UsageError(f"requests to {out}", "name a .csv or .parquet file")
-    questions = gate.next(None if predictions is None else read_predictions(predictions, len(gate.classes)))
-    annotator, sent, where = gate.annotator(), 0, None
+    questions = _ask(gate, None if predictions is None else read_predictions(predictions, len(gate.classes)))
+    annotator, sent, where, file = gate.annotator(), 0, None, None
     if isinstance(annotator, Desk) and len(questions.row_ids):
         sent, where = annotator.send(questions), annotator.where
     if out is not None:
         place = Location.parse(out)
         place.write_bytes(_request_file(gate, questions, out.endswith(".csv")))
-        where = str(place)
+        file = str(place)
     return {
         "round": questions.round,
         "requested": len(questions.row_ids),
         "sent": sent,
         "where": where,
+        "file": file,
         "stopped_by": gate.status()["stopped_by"],
     }
+
+
+def _ask(gate: GateSession, predictions: list[Predictions] | None) -> Questions:
+    """The next questions; where the gate learned for them, which takes a while, it is said."""
+    started, before = time.monotonic(), gate.service.history()
+    questions, after = gate.next(predictions), gate.service.history()
+    if after != before:
+        learned = after[-1]
+        held = "" if learned["accuracy"] is None else f"; accuracy {learned['accuracy']:.3f} on held-out rows"
+        say(f"gate: learned from {learned['labels']:,} labels in {time.monotonic() - started:.1f} s{held}")
+    return questions
 
 
 def submit_answers(gate: GateSession, files: list[str] | None = None, annotator: str | None = None) -> dict[str, Any]:
@@ -65,7 +79,8 @@ def submit_answers(gate: GateSession, files: list[str] | None = None, annotator:
         annotator: who gave the labels of records that do not say; None takes each file's name.
 
     Returns:
-        `answers` (new ones), `labels`, `unasked`, `changed`: see `Taken`; `problems`: what could not be taken, and why.
+        `answers` (new ones), `labels`, `unasked`, `changed`: see `Taken`; `outstanding`: requested rows that still wait
+        for one; `problems`: what could not be taken, and why.
 
     Raises:
         InputError: a file cannot be read at all.
@@ -84,7 +99,8 @@ def submit_answers(gate: GateSession, files: list[str] | None = None, annotator:
     else:
         collected = _from_annotator(gate)
     submitted = take(gate, collected)
-    return {**submitted.taken._asdict(), "problems": list(submitted.problems)}
+    outstanding = gate.service.gate_status()["outstanding"]
+    return {**submitted.taken._asdict(), "outstanding": outstanding, "problems": list(submitted.problems)}
 
 
 def _from_annotator(gate: GateSession) -> Collected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 import time
@@ -129,7 +130,7 @@ def test_files_of_two_annotators(tmp_path: Path) -> None:
     gate = opened(tmp_path)
     requests = tmp_path / "requests.csv"
     told = next_requests(gate, out=str(requests))
-    assert told == {"round": 0, "requested": 54, "sent": 0, "where": str(requests), "stopped_by": None}
+    assert told == {"round": 0, "requested": 54, "sent": 0, "where": None, "file": str(requests), "stopped_by": None}
     rows = [line["row_id"] for line in csv.DictReader(requests.open())]
     labels = {row: NAMES[truth()[int(row)]] for row in rows}
     other = {**labels, rows[0]: NAMES[(truth()[int(rows[0])] + 1) % CLASSES]}
@@ -144,7 +145,14 @@ def test_files_of_two_annotators(tmp_path: Path) -> None:
     assert (first["answers"], first["labels"], first["changed"]) == (54, 54, 0)
     assert ["sample-1000" in p or "held out" in p for p in first["problems"]] == [True, True]
     assert submit_answers(again(gate), [ann])["answers"] == 0  # the same file changes nothing
-    assert submit_answers(gate, [bob]) == {"answers": 54, "labels": 0, "unasked": 0, "changed": 0, "problems": []}
+    assert submit_answers(gate, [bob]) == {
+        "answers": 54,
+        "labels": 0,
+        "unasked": 0,
+        "changed": 0,
+        "outstanding": 0,
+        "problems": [],
+    }
     assert gate.status()["disputed"] == 1
     cay = submit_answers(gate, [bob], annotator="cay")
     assert (cay["answers"], cay["changed"]) == (54, 1)  # two of three say so now
@@ -326,6 +334,7 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
     for round_ in range(2):
         told = coevo_ray("gate", "next", *gate, "--json")
         assert json.loads(told.stdout)["round"] == round_
+        assert ("gate: learned from" in told.stderr) == (round_ > 0)
         taken = coevo_ray("gate", "submit", *gate, "--json")  # the label column answers
         assert json.loads(taken.stdout)["labels"] == json.loads(told.stdout)["requested"]
     status = json.loads(coevo_ray("gate", "status", *gate, "--json").stdout)
@@ -336,6 +345,9 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
     result = coevo_ray("gate", "submit", *gate, "--file", str(tmp_path / "ann.csv"), "--json")
     assert result.returncode == 3 and json.loads(result.stdout)["answers"] == 1
     assert "line 3" in result.stderr
+    result = coevo_ray("gate", "submit", *gate, "--file", str(tmp_path / "ann.csv"))
+    assert re.search(r"^problems +1 *$", result.stdout, re.MULTILINE), result.stdout
+    assert "elephant" not in result.stdout and "elephant" in result.stderr
     for arguments, message in (
         (("gate", "open", *places, "--out", gate[1], "--classes", "a,b,c,d"), "classes"),
         (("gate", "--out", "x", "status", *gate), "put the options behind it"),
@@ -372,7 +384,8 @@ def test_people_answer_a_rounds_file_bit_by_bit(coevo_ray: Command, tmp_path: Pa
     told = json.loads(coevo_ray("gate", "next", *gate, "--json").stdout)
     assert (told["requested"], told["sent"], told["where"]) == (waiting, 0, str(tmp_path / "desk"))
     save(len(asked) - 1)
-    assert json.loads(coevo_ray("gate", "submit", *gate, "--json").stdout)["labels"] == waiting - 1
+    taken = json.loads(coevo_ray("gate", "submit", *gate, "--json").stdout)
+    assert (taken["labels"], taken["outstanding"]) == (waiting - 1, 1)
     save(len(asked))
     result = coevo_ray(*all_rounds, "--json")
     assert result.returncode == 0 and json.loads(result.stdout)["labels"] == len(asked), result.stderr
