@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from coevo_ray.annotators.opening import check_annotator
 from coevo_ray.config import PoolConfig, RunConfig, TrainConfig, make_config
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.errors import InputError, UsageError
@@ -21,7 +22,7 @@ from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
 from coevo_ray.report.run import is_finished, write_report
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import load_manifest
+from coevo_ray.store.artifact import MANIFEST, load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import check_model
@@ -43,6 +44,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     out = Location.parse(config.out)
     if is_finished(config, out):
         return write_report(config, out)  # looks whether the settings are the same; needs no Ray
+    if config.gate and not out.child("gate", MANIFEST).is_file():
+        check_annotator(config.gate.annotator)
     with ray_session():
         pool = ingest(config.pool, out.child("pool"))
         targets = encode(config.encode, pool, out.child("encode"))

@@ -67,6 +67,7 @@ pool: {{sources: [{source}]}}
 encode: {{priors: ["{prior}"]}}
 {more}
 """
+STUDIO = "gate: {annotator: {kind: label_studio, url: 'http://127.0.0.1:9', project: title}}"
 
 
 def _yaml(folder: Path, **values: str) -> Path:
@@ -86,12 +87,19 @@ def _yaml(folder: Path, **values: str) -> Path:
         ({"more": "train: {model: huge_cnn}"}, 2, "unknown model"),
         ({"out": "/proc/nowhere/run"}, 2, "cannot write"),
         ({"source": "sample:letters"}, 2, "unknown sample"),
+        ({"more": STUDIO}, 2, "LABEL_STUDIO_API_KEY is not set"),
         ({"source": "no/such/folder"}, 3, "does not exist"),
     ],
 )
 def test_a_bad_run_ends_before_any_work(
-    coevo_ray: Command, tmp_path: Path, values: dict[str, str], code: int, message: str
+    coevo_ray: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    values: dict[str, str],
+    code: int,
+    message: str,
 ) -> None:
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
     result = coevo_ray("run", str(_yaml(tmp_path, **values)), "--json")
     assert result.returncode == code, result.stderr
     assert message in result.stderr

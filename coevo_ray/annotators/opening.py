@@ -8,7 +8,13 @@ from coevo_ray.annotators.base import Annotator, Desk
 from coevo_ray.annotators.file_drop import FileDrop
 from coevo_ray.annotators.label_column import LabelColumn
 from coevo_ray.annotators.label_studio import LabelStudio
-from coevo_ray.config.annotators import AnnotatorSettings, FileDropSettings, LabelColumnSettings
+from coevo_ray.annotators.label_studio_connection import Connection
+from coevo_ray.config.annotators import (
+    AnnotatorSettings,
+    FileDropSettings,
+    LabelColumnSettings,
+    LabelStudioSettings,
+)
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 
@@ -31,3 +37,15 @@ def open_annotator(settings: AnnotatorSettings, pool: Pool, class_names: Sequenc
     if isinstance(settings, FileDropSettings):
         return FileDrop(Location.parse(settings.folder), pool, names, settings.format, settings.images)
     return LabelStudio(settings.url, settings.project, pool, names, settings.url_template)
+
+
+def check_annotator(settings: AnnotatorSettings) -> None:
+    """Looks at what can be known of an annotator before there is a pool.
+
+    Raises:
+        UsageError: a package or a token is missing, or the folder of a file drop cannot be written.
+    """
+    if isinstance(settings, LabelStudioSettings):
+        Connection(settings.url)
+    elif isinstance(settings, FileDropSettings):
+        Location.parse(settings.folder).check_writable()

@@ -11,6 +11,8 @@ from coevo_ray.cli.show import show
 from coevo_ray.errors import UsageError
 
 gate_app = typer.Typer(rich_markup_mode=None)
+# Annotators, each with the options that it cannot do without.
+_ANNOTATORS = {"label_column": (), "file_drop": ("folder",), "label_studio": ("url", "project")}
 
 Classes = Annotated[
     str | None, typer.Option(help="Names of the classes, with commas, or how many; default: the pool's.")
@@ -185,7 +187,11 @@ def _settings(*, classes: str | None, annotator: dict[str, Any] | None, **option
 
 
 def _annotator(kind: str | None, folder: str | None, url: str | None, project: str | None) -> dict[str, Any] | None:
-    options = given(folder=folder, url=url, project=project)
+    options, needs = given(folder=folder, url=url, project=project), _ANNOTATORS.get(kind or "", ())
     if kind is None and options:
         raise UsageError(f"--{next(iter(options))} without an annotator", "give --annotator file_drop or label_studio")
+    if kind is not None and kind not in _ANNOTATORS:
+        raise UsageError(f"there is no annotator {kind!r}", f"give one of {', '.join(_ANNOTATORS)}")
+    if missing := [f"--{name}" for name in needs if name not in options]:
+        raise UsageError(f"--annotator {kind} without {', '.join(missing)}", "give it too; see gate open --help")
     return None if kind is None else {"kind": kind, **options}

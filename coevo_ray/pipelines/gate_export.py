@@ -72,7 +72,8 @@ def _earlier(place: Location, kind: str, config: dict[str, Any], inputs: dict[st
         return None
     there = load_manifest(place)
     if there.kind != kind or there.inputs != inputs or there.config != config:
-        raise UsageError(f"{place} holds {there.kind} of something else", "choose another output with --out")
+        what = f"{kind} of another gate" if there.kind == kind else f"something else: {there.kind}"
+        raise UsageError(f"{place} holds {what}", "choose another output with --out")
     return there
 
 

@@ -20,7 +20,7 @@ from coevo_ray.actors.gate_service import Taken
 from coevo_ray.actors.selection import SelectionHandle, start_selection
 from coevo_ray.actors.service import SelectionService
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
-from coevo_ray.annotators.opening import open_annotator
+from coevo_ray.annotators.opening import check_annotator, open_annotator
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.gate import AnnotationGate, GateConfig
 from coevo_ray.core.gate_config import OfferConfig
@@ -127,11 +127,12 @@ class GateSession:
 
         Raises:
             InputError: fewer than two classes or rows, or features that cannot be used.
-            UsageError: settings were changed, or nothing can be written.
+            UsageError: settings were changed, nothing can be written, or the annotator lacks a token or package.
             StoppedError: the store or the cluster failed; open it again to continue.
         """
         config = config if isinstance(config, GateSettings) else make_config(GateSettings, config, "gate")
         location, classes = Location.parse(out), class_names(config, pool)
+        check_annotator(config.annotator)
         inputs = inputs_of(pool, targets)
         begin(location, "labels", config.content(), inputs)
         with ray_session(), ray_errors("gate"):

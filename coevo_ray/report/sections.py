@@ -170,7 +170,7 @@ def gate(data: ReportData) -> Section | None:
             f"{against(accuracy, other)} {what} ({percent(other)})" for what, other in others if other is not None
         ]
         tail = f": {listing(compared)}" if compared else ""
-        sentences.append(f"Its accuracy is {percent(accuracy)}{tail}.")
+        sentences.append(f"A linear classifier on the targets learns {percent(accuracy)} accuracy from them{tail}.")
         sentences += [chance(number(data.summary, "pool", "test_rows"), accuracy) or ""]
     drawn: tuple[plots.Plot | None, ...] = ()
     if data.gate is not None:
@@ -180,9 +180,9 @@ def gate(data: ReportData) -> Section | None:
         ("share of the training rows", percent(figures["label_fraction"])),
         ("rounds", integer(figures["rounds"])),
         ("stopped by", _stop_word(data) or "not stated"),
-        ("accuracy of the gate", percent(accuracy)),
-        ("accuracy of random labels", percent(figures["random_accuracy"])),
-        ("accuracy of all labels", percent(figures["full_accuracy"])),
+        ("accuracy with these labels", percent(accuracy)),
+        ("accuracy with random labels", percent(figures["random_accuracy"])),
+        ("accuracy with all labels", percent(figures["full_accuracy"])),
     ]
     return Section("gate", "Annotation gate", _took(data, "gate", sentences), _shown(*drawn), _measures(measures))
 

@@ -78,9 +78,8 @@ def _labels(data: ReportData) -> Headline | None:
         return None
     labels, accuracy, full = (number(data.summary, "gate", key) for key in ("labels", "accuracy", "full_accuracy"))
     asked = f" ({integer(labels)})" if labels is not None else ""
-    return Headline(
-        "Labels", percent(share), f"of the labels were asked for{asked}{_accuracy(accuracy, full, 'all labels')}"
-    )
+    compared = _accuracy(accuracy, full, "all labels", of=" of a linear classifier")
+    return Headline("Labels", percent(share), f"of the labels were asked for{asked}{compared}")
 
 
 def _kept(data: ReportData) -> Headline | None:
@@ -93,12 +92,12 @@ def _kept(data: ReportData) -> Headline | None:
     return Headline("Kept share", percent(own.kept_share), sentence + _accuracy(own.accuracy, full, "full data"))
 
 
-def _accuracy(accuracy: float | None, full: float | None, everything: str) -> str:
+def _accuracy(accuracy: float | None, full: float | None, everything: str, of: str = "") -> str:
     """The end of a sentence: the accuracy and how it compares."""
     if accuracy is None:
         return "; its accuracy was not measured."
     compared = f", {against(accuracy, full)} with {everything} ({percent(full)})" if full is not None else ""
-    return f"; accuracy {percent(accuracy)}{compared}."
+    return f"; accuracy{of} {percent(accuracy)}{compared}."
 
 
 def _seconds(data: ReportData) -> Headline | None:

@@ -10,7 +10,7 @@ from coevo_ray.annotators.file_drop import FileDrop
 from coevo_ray.annotators.label_column import LabelColumn
 from coevo_ray.annotators.label_studio import LabelStudio
 from coevo_ray.annotators.label_studio_connection import TOKEN
-from coevo_ray.annotators.opening import open_annotator
+from coevo_ray.annotators.opening import check_annotator, open_annotator
 from coevo_ray.config.annotators import AnnotatorSettings, LabelColumnSettings, annotator_from_short
 from coevo_ray.config.base import Model, make_config
 from coevo_ray.errors import UsageError
@@ -64,6 +64,20 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
         settings({"kind": "label_studio", "url": "http://eva:hunter2@x.org", "project": "pro"})
     assert "user or password" in caught.value.cause
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_missing_shows_before_there_is_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = settings({"kind": "label_studio", "url": "http://127.0.0.1:9", "project": "title"})
+    monkeypatch.setenv(TOKEN, "x" * 40)
+    check_annotator(studio)  # the server is not asked
+    check_annotator(settings("label_column"))
+    check_annotator(settings({"kind": "file_drop", "folder": str(tmp_path / "drop")}))
+    monkeypatch.delenv(TOKEN)
+    with pytest.raises(UsageError, match=f"{TOKEN} is not set"):
+        check_annotator(studio)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write to"):
+        check_annotator(settings({"kind": "file_drop", "folder": str(tmp_path / "file" / "drop")}))
 
 
 def test_each_kind_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -354,6 +354,9 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
         (("gate", "--out", "x"), "without --pool, --targets"),
         (("gate", "next", *gate, "--out", "requests.txt"), "name a .csv or .parquet"),
         (("gate", "open", *places, "--out", gate[1], "--url", "http://x"), "without an annotator"),
+        (("gate", "open", *places, "--out", "x", "--annotator", "paper"), "give one of label_column, file_drop, label"),
+        (("gate", "open", *places, "--out", "x", "--annotator", "file_drop"), "without --folder"),
+        (("gate", "export", *gate, "--out", str(tmp_path / "pool")), "holds something else: pool"),
     ):
         result = coevo_ray(*arguments)
         assert result.returncode == 2 and message in result.stderr, result.stderr
