@@ -75,7 +75,9 @@ def pool(data: ReportData) -> Section | None:
     if rejected is not None:
         more = "1 more row was" if rejected == 1 else f"{integer(rejected)} more rows were"
         sentences.append("No row was rejected." if rejected == 0 else f"{more} rejected{_reasons(data)}.")
-    if test:
+    if number(data.summary, "pool", "classes") == 0:
+        sentences.append("It came without labels, so no accuracy can be measured.")
+    elif test:
         sentences.append("Accuracies are measured on the test rows, whose labels no training sees.")
     elif test == 0:
         sentences.append("No rows are held out as test rows, so accuracies cannot be measured on them.")

@@ -122,6 +122,16 @@ def test_summary_without_plots_has_tables_but_no_plots() -> None:
         assert word in page.text
 
 
+def test_a_pool_without_labels_has_no_accuracies() -> None:
+    figures = summary()
+    assert "Accuracies are measured on the test rows" in Page(render_report(ReportData("t", "", "0", figures))).text
+    figures["pool"]["classes"] = 0
+    figures["gate"] |= dict.fromkeys(("accuracy", "random_accuracy", "full_accuracy"))
+    page = Page(render_report(ReportData("t", "", "0", figures)))
+    assert "It came without labels, so no accuracy can be measured." in page.text
+    assert "Accuracies are measured" not in page.text and "linear classifier" not in page.text
+
+
 def test_hostile_strings_are_text() -> None:
     figures = summary()
     figures["encode"]["priors"][0]["name"] = figures["encode"]["reference"] = HOSTILE
