@@ -223,15 +223,17 @@ def gate_open(config: GateSettings | dict[str, Any], pool: str, targets: str, ou
     return GateSession.open(config, opened, table, out)
 
 
-def gate_next(gate: GateSession | str, predictions: str | None = None, out: str | None = None) -> dict[str, Any]:
+def gate_next(
+    gate: GateSession | str, predictions: str | None = None, out: str | None = None, set_aside: bool = False
+) -> dict[str, Any]:
     """Rows to label now, see `pipelines.gate_steps.next_requests`.
 
     Raises:
-        InputError: there is no such gate, or predictions do not fit.
+        InputError: there is no such gate, predictions do not fit, or no row of the round to close has a label.
         UsageError: the file is neither .csv nor .parquet.
         StoppedError: the store, the cluster or the annotation tool failed; ask again.
     """
-    return next_requests(_opened(gate), predictions, out)
+    return next_requests(_opened(gate), predictions, out, set_aside)
 
 
 def gate_submit(

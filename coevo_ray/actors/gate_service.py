@@ -134,6 +134,28 @@ class GateService(ArrivalService):
         arrays = {"row_ids": row_ids[new].astype(np.int64), "labels": labels[new].astype(np.int64)}
         return self._apply_labels(self._journal.append("labels", fields, arrays))
 
+    def set_aside(self, round_: int) -> int:
+        """Closes an open round without the rows that have no label; see `AnnotationGate.set_aside`.
+
+        Args:
+            round_: its number; where it is closed already nothing changes.
+
+        Returns:
+            Rows that were set aside.
+
+        Raises:
+            InputError: no row of the round has a label yet.
+            StoppedError: the journal cannot be written; the round stays open.
+        """
+        gate = self._gate()
+        if round_ != gate.rounds or gate.outstanding == 0:
+            return 0
+        gate.check_aside()
+        return self._put_aside(self._journal.append("aside", {"round": round_}))
+
+    def _put_aside(self, record: Record) -> int:
+        return self._gate().set_aside()
+
     def update_predictions(self, *parts: tuple[Int64Array, npt.NDArray[np.float32]]) -> None:
         """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]).
 
@@ -263,6 +285,7 @@ class GateService(ArrivalService):
             "rounds": gate.rounds,
             "labels": gate.labelled_rows,
             "outstanding": gate.outstanding,
+            "set_aside": gate.aside_rows,
             "answers": len(self._answered),
             "annotators": list(self._answered.names),
             "disputed": int((labelled["votes"] < labelled["annotators"]).sum()),
@@ -298,6 +321,7 @@ class GateService(ArrivalService):
         return {
             "request": self._open,
             "labels": self._apply_labels,
+            "aside": self._put_aside,
             "learned": self._learned,
             "offer": self._take_offer,
         }

@@ -123,12 +123,15 @@ def gate_next(
         str | None,
         typer.Option(help="Parquet of your own model: row_id and probabilities, a list of one number for each class."),
     ] = None,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Close the round first: what nobody labelled is not asked about again.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Rows to label now; sent to the annotator where there is one. Learns first from labels that came since."""
     from coevo_ray import commands
 
-    show(commands.gate_next(gate, predictions, out), as_json)
+    show(commands.gate_next(gate, predictions, out, set_aside), as_json)
 
 
 @gate_app.command("submit")

@@ -96,6 +96,37 @@ class AnnotationGate(GateBook):
             self._first_gain = self.mean_gain
         self._open, self._open_gains = requests.row_ids.astype(np.int64), requests.gains.astype(np.float32)
 
+    def set_aside(self) -> int:
+        """Closes the open round without the rows that have no label: they are not requested again.
+
+        A label of theirs that comes later counts as one that came unasked.
+
+        Returns:
+            Rows that were set aside; 0 where no round is open.
+
+        Raises:
+            InputError: no row of the round has a label yet.
+        """
+        self.check_aside()
+        if len(self._open) == 0:
+            return 0
+        waiting = self._requests().row_ids
+        self._aside = np.concatenate([self._aside, waiting])
+        self._close()
+        return len(waiting)
+
+    def check_aside(self) -> None:
+        """Refuses what `set_aside` does.
+
+        Raises:
+            InputError: no row of the open round has a label yet.
+        """
+        if 0 < len(self._open) == self.outstanding:
+            raise InputError(
+                f"none of the {len(self._open)} rows of round {self._rounds} has a label",
+                "label some, or wait for them",
+            )
+
     def request_seed(self, count: int) -> Requests:
         """Random candidates for round 0, as the open requests; the same ones until they are answered.
 
@@ -201,11 +232,14 @@ class AnnotationGate(GateBook):
         self._row_rounds = np.concatenate([self._row_rounds, np.full(len(rows), round_, dtype=np.int32)])
         self._beliefs.take_labels(rows, labels)
         if len(self._open) > 0 and self.outstanding == 0:
-            # Only now, not after each part of the answers, so that their parts and order do not matter.
-            if self.config.rule == "compat" and self._predicted:
-                self._beliefs.recheck(self._open)
-            self._rounds += 1
-            self._open, self._open_gains = self._open[:0], self._open_gains[:0]
+            self._close()
+
+    def _close(self) -> None:
+        # Only now, not after each part of the answers, so that their parts and order do not matter.
+        if self.config.rule == "compat" and self._predicted:
+            self._beliefs.recheck(self._open[self._beliefs.labelled[self._open]])
+        self._rounds += 1
+        self._open, self._open_gains = self._open[:0], self._open_gains[:0]
 
     def update_predictions(self, probabilities: Float32Array) -> None:
         """Takes the model's new predictions and computes all gains from them.

@@ -51,6 +51,7 @@ class GateBook:
         self.config = config
         self._graph = graph
         self._candidates = candidates.copy()
+        self._aside: Int64Array = np.zeros(0, dtype=np.int64)  # rows that were asked about, and nobody could say
         self._beliefs = Beliefs(config, graph)
         self._rows: Int64Array = np.zeros(0, dtype=np.int64)  # labelled rows in the order of their answers,
         self._row_rounds: Int32Array = np.zeros(0, dtype=np.int32)  # and in which round each was requested
@@ -68,7 +69,9 @@ class GateBook:
         return Requests(self._rounds, self._open[waiting], self._open_gains[waiting])
 
     def _unlabelled(self) -> Int64Array:
-        return np.flatnonzero(self._candidates & ~self._beliefs.labelled)
+        free = self._candidates & ~self._beliefs.labelled
+        free[self._aside] = False
+        return np.flatnonzero(free)
 
     # -- status --------------------------------------------------------------------------------------------------
 
@@ -91,6 +94,11 @@ class GateBook:
     def outstanding(self) -> int:
         """Requested rows that are not answered."""
         return int((~self._beliefs.labelled[self._open]).sum())
+
+    @property
+    def aside_rows(self) -> int:
+        """Rows that were set aside and have no label."""
+        return int((~self._beliefs.labelled[self._aside]).sum())
 
     def open_requests(self) -> Requests:
         """What is requested and not answered."""
@@ -189,7 +197,7 @@ class GateBook:
         """Why no new round will be requested, or None while one will."""
         return stop_reason(
             self.config,
-            candidates=int(self._candidates.sum()),
+            candidates=int(self._candidates.sum()) - self.aside_rows,
             worthwhile=int((self._candidates & ~self._beliefs.covered()).sum()),
             labelled=self.labelled_rows,
             rounds=self._rounds,
@@ -217,6 +225,7 @@ class GateBook:
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             "candidates": self._candidates,
+            "aside": self._aside,
             "confidence": self._beliefs.confidence,
             "best": self._beliefs.best,
             "gain": self._beliefs.gain,
@@ -249,6 +258,7 @@ class GateBook:
         beliefs.best, beliefs.gain = arrays["best"].astype(np.uint16), arrays["gain"].astype(np.float32)
         beliefs.labelled[arrays["rows"]] = True
         self._beliefs, self._candidates = beliefs, candidates.astype(np.bool_)
+        self._aside = arrays.get("aside", self._aside[:0]).astype(np.int64)  # there was none in former states
         self._rows, self._row_rounds = arrays["rows"].astype(np.int64), arrays["row_rounds"].astype(np.int32)
         self._open, self._open_gains = arrays["open"].astype(np.int64), arrays["open_gains"].astype(np.float32)
         self._rounds, self._predicted, self._seen = (

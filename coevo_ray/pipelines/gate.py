@@ -87,7 +87,8 @@ def ask(gate: GateSession, annotator: Annotator | Desk, questions: Questions) ->
     if left and isinstance(annotator, Desk):
         raise StoppedError(
             f"{left} of {wanted} requested rows wait for labels at {annotator.where}",
-            "label them there and run the same command again: it goes on with the answers",
+            "label them there and run the same command again: it goes on with the answers. Rows that nobody can label: "
+            f"coevo-ray gate next --set-aside --gate {gate.location}",
         )
     if left:
         raise InputError(

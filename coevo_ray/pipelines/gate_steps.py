@@ -23,24 +23,30 @@ from coevo_ray.store.row_table import RowTable
 _BATCH_ROWS = 1 << 17
 
 
-def next_requests(gate: GateSession, predictions: str | None = None, out: str | None = None) -> dict[str, Any]:
+def next_requests(
+    gate: GateSession, predictions: str | None = None, out: str | None = None, set_aside: bool = False
+) -> dict[str, Any]:
     """Rows to label now, sent to the annotator where it answers later, and written to a file where one is named.
 
     Args:
         gate: the gate.
         predictions: Parquet file of a model of the user's own, see `read_predictions`.
         out: a `.csv` or `.parquet` file.
+        set_aside: close the open round first, without the rows that nobody could label.
 
     Returns:
         `round`, `requested`, `sent` (new to the annotator), `where` it answers, the `file`, `stopped_by`.
 
     Raises:
-        InputError: predictions do not fit.
+        InputError: predictions do not fit, or no row of the round to close has a label.
         UsageError: the file's name ends otherwise.
         StoppedError: the store, the cluster or the annotation tool failed; ask again.
     """
     if out is not None and not out.endswith((".csv", ".parquet")):
         raise UsageError(f"requests to {out}", "name a .csv or .parquet file")
+    if set_aside:
+        left = gate.service.set_aside(gate.service.gate_status()["rounds"])
+        say(f"gate: {left} row{'' if left == 1 else 's'} that nobody labelled set aside")
     questions = _ask(gate, None if predictions is None else read_predictions(predictions, len(gate.classes)))
     annotator, sent, where, file = gate.annotator(), 0, None, None
     if isinstance(annotator, Desk) and len(questions.row_ids):

@@ -232,6 +232,27 @@ def test_annotators_who_differ_are_kept_and_resolved(subject: Subject, crash: Ca
     ] == [("ann", 1), ("bob", 2), ("cay", 2), ("bob", 1)]
 
 
+def test_a_round_is_closed_without_what_nobody_knows(subject: Subject, crash: Callable[[], None]) -> None:
+    first = subject.service.request(5)
+    with pytest.raises(InputError, match="has a label"):
+        subject.service.set_aside(0)
+    subject.service.submit(first[:3], np.array([0, 1, 2]), "ann")
+    crash()
+    subject.service.set_aside(0)
+    crash()
+    assert subject.service.set_aside(0) == 0  # once is enough
+    status = subject.service.gate_status()
+    assert (status["rounds"], status["outstanding"], status["set_aside"]) == (1, 0, 2)
+    subject.service.update_predictions((ROW_IDS, predictions(1)))
+    crash()
+    second = subject.service.request()
+    assert len(second) == 7 and not set(second) & set(first)
+    assert subject.service.set_aside(0) == 0 and subject.service.gate_status()["outstanding"] == 7
+    assert subject.service.submit(first[3:], np.array([0, 0]), "bob", "late") == (2, 2, 2, 0)
+    crash()
+    assert subject.service.gate_status()["set_aside"] == 0
+
+
 def test_arriving_rows_are_decided_once_and_asked_about(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.request(5)
     subject.service.submit(first, np.arange(5) % CLASSES, "ann")

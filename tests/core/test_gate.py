@@ -499,6 +499,37 @@ def test_restored_at_any_point_it_goes_on_the_same(rule: Any, after: int) -> Non
 
 
 @RULES
+def test_rows_that_nobody_can_label_are_set_aside(rule: Any) -> None:
+    gate = make(rule, rows=40)
+    assert gate.set_aside() == 0  # nothing is open
+    asked = gate.request_seed(10).row_ids
+    with pytest.raises(InputError, match="none of the 10 rows of round 0 has a label"):
+        gate.set_aside()
+    gate.submit(asked[:7], truth(asked[:7]))
+    assert gate.set_aside() == 3 and gate.rounds == 1 and gate.outstanding == 0 and gate.aside_rows == 3
+    late = asked[7:8]
+    seen = set(asked.tolist())
+    while len(rows := advance_one(gate)):
+        assert not seen & set(rows.tolist())
+        seen |= set(rows.tolist())
+        if gate.rounds == 2:  # somebody knows one of them after all
+            assert gate.volunteer(late, truth(late)) == 1 and gate.aside_rows == 2
+        fields, arrays = gate.state()
+        gate = AnnotationGate.from_state(gate.config, crowd(40), json.loads(json.dumps(fields)), arrays)
+    assert (gate.stopped_by, gate.labelled_rows, gate.aside_rows) == ("exhausted", 38, 2)
+    before = {name: array for name, array in gate.state()[1].items() if name != "aside"}
+    assert AnnotationGate.from_state(gate.config, crowd(40), gate.state()[0], before).aside_rows == 0
+
+
+def advance_one(gate: AnnotationGate) -> Ints:
+    """A round: predictions, requests, and an answer to each."""
+    gate.update_predictions(guess(gate.rows, gate.rounds))
+    rows = gate.request().row_ids
+    gate.submit(rows, truth(rows))
+    return rows
+
+
+@RULES
 def test_parts_and_order_of_answers_do_not_matter(rule: Any) -> None:
     finals = []
     for variant in range(3):

@@ -190,7 +190,7 @@ def test_an_export_is_replaced_by_a_later_one(tmp_path: Path) -> None:
     assert pseudo.schema.field("confidence").type == pa.float32()
     assert load_manifest(place).summary["rows"] == len(rows)
     other = opened(tmp_path / "other", seed=1)
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="labels of another gate"):
         export_labels(other, out)
 
 
@@ -389,9 +389,14 @@ def test_people_answer_a_rounds_file_bit_by_bit(coevo_ray: Command, tmp_path: Pa
     save(len(asked) - 1)
     taken = json.loads(coevo_ray("gate", "submit", *gate, "--json").stdout)
     assert (taken["labels"], taken["outstanding"]) == (waiting - 1, 1)
-    save(len(asked))
+    result = coevo_ray(*all_rounds)
+    assert result.returncode == 4 and "gate next --set-aside" in result.stderr
+    # Nobody knows the last one: the gate does without it, and stops as it was told to.
+    told = coevo_ray("gate", "next", *gate, "--set-aside", "--json")
+    assert json.loads(told.stdout)["stopped_by"] == "max_rounds" and "1 row that nobody labelled" in told.stderr
+    assert coevo_ray("gate", "next", *gate, "--set-aside").returncode == 0
     result = coevo_ray(*all_rounds, "--json")
-    assert result.returncode == 0 and json.loads(result.stdout)["labels"] == len(asked), result.stderr
+    assert result.returncode == 0 and json.loads(result.stdout)["labels"] == len(asked) - 1, result.stderr
 
 
 class Killed(BaseException):
