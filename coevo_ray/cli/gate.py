@@ -8,6 +8,7 @@ import typer
 
 from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath, given
 from coevo_ray.cli.show import show
+from coevo_ray.config import read_settings
 from coevo_ray.errors import UsageError
 
 gate_app = typer.Typer(rich_markup_mode=None)
@@ -22,6 +23,10 @@ RoundFraction = Annotated[float | None, typer.Option(help="Labels of a round, as
 MaxFraction = Annotated[float | None, typer.Option(help="Never ask for more than this share of the rows. [1]")]
 MaxRounds = Annotated[int | None, typer.Option(help="Never ask more often. [100]")]
 Rule = Annotated[str | None, typer.Option(help="margin (ours) or compat (as published). [margin]")]
+SettingsFile = Annotated[
+    str | None,
+    typer.Option("--settings", help="YAML of any settings of the gate, or of a run with them; options replace them."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of random requests. [0]")]
 AnnotatorKind = Annotated[
     str | None, typer.Option(help="Who answers: label_column (the pool's own labels), file_drop or label_studio.")
@@ -44,6 +49,7 @@ def gate(
     max_label_fraction: MaxFraction = None,
     max_rounds: MaxRounds = None,
     rule: Rule = None,
+    settings_file: SettingsFile = None,
     seed: Seed = None,
     annotator: AnnotatorKind = None,
     folder: Folder = None,
@@ -57,6 +63,7 @@ def gate(
     """
     places = {"pool": pool, "targets": targets, "out": out}
     settings = _settings(
+        settings_file,
         classes=classes,
         seed_fraction=seed_fraction,
         round_fraction=round_fraction,
@@ -67,7 +74,8 @@ def gate(
         annotator=_annotator(annotator, folder, url, project),
     )
     if context.invoked_subcommand is not None:
-        early = [f"--{name}" for name in [*given(**places), *settings, *(["json"] if as_json else [])]]
+        options = [*given(**places, settings=settings_file), *(() if settings_file else settings)]
+        early = [f"--{name}" for name in [*options, *(["json"] if as_json else [])]]
         if early:
             command = context.invoked_subcommand
             raise UsageError(f"{', '.join(early)} before {command}", f"put the options behind it: gate {command} ...")
@@ -92,6 +100,7 @@ def gate_open(
     max_label_fraction: MaxFraction = None,
     max_rounds: MaxRounds = None,
     rule: Rule = None,
+    settings_file: SettingsFile = None,
     seed: Seed = None,
     annotator: AnnotatorKind = None,
     folder: Folder = None,
@@ -101,6 +110,7 @@ def gate_open(
 ) -> None:
     """Open a gate: build its neighbour graph and begin its journal. Again with another annotator, it is that one's."""
     settings = _settings(
+        settings_file,
         classes=classes,
         seed_fraction=seed_fraction,
         round_fraction=round_fraction,
@@ -182,11 +192,17 @@ def gate_export(
     show(commands.gate_export(gate, out, pseudo_labels), as_json)
 
 
-def _settings(*, classes: str | None, annotator: dict[str, Any] | None, **options: Any) -> dict[str, Any]:
+def _settings(
+    file: str | None, *, classes: str | None, annotator: dict[str, Any] | None, **options: Any
+) -> dict[str, Any]:
     names: Any = classes
     if classes is not None:
         names = int(classes) if classes.isdecimal() else [name.strip() for name in classes.split(",")]
-    return given(classes=names, annotator=annotator, **options)
+    content: Any = {} if file is None else read_settings(file)
+    content = content.get("gate", content)
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} has no settings under gate", "give them there, or alone")
+    return {**content, **given(classes=names, annotator=annotator, **options)}
 
 
 def _annotator(kind: str | None, folder: str | None, url: str | None, project: str | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ Unknown keys are refused. Every stage has two kinds of settings: those that shap
 artifact's manifest, and changing them is refused) and `compute`, which only says with what it is made.
 """
 
-from coevo_ray.config.base import Compute, make_config
+from coevo_ray.config.base import Compute, make_config, read_settings
 from coevo_ray.config.encode import Alignment, EncodeCompute, EncodeConfig, MergeConfig, PriorConfig
 from coevo_ray.config.factors import EvidenceConfig, SaeConfig
 from coevo_ray.config.gate import GateSettings
@@ -34,4 +34,5 @@ __all__ = [
     "TrainConfig",
     "load_config",
     "make_config",
+    "read_settings",
 ]

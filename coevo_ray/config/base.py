@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coevo_ray.errors import UsageError
@@ -37,6 +39,23 @@ class Compute(BaseCompute):
     """With what a stage runs; never changes its result."""
 
     actors: int = Field(1, ge=1, description="Actors (or Ray Train workers) that work side by side.")
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file of settings, which are not looked at yet.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or holds no settings.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}", "mend the line that is named") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
+    return content
 
 
 def make_config(model: type[ModelT], content: dict[str, Any], where: str) -> ModelT:

@@ -22,7 +22,30 @@ class GateSettings(Model):
     rule: Literal["margin", "compat"] = Field("margin", description="Gain and draw: ours, or as published.")
     seed_fraction: Share = Field(0.05, description="Random labels to begin with, as a share of the training rows.")
     round_fraction: Share = Field(0.03, description="Labels asked for in a round, as a share of the training rows.")
+    max_seed_rows: int = Field(2500, ge=1, description="Never begin with more random labels than these.")
     neighbours: int = Field(16, ge=1, description="Neighbours of a row in the graph.")
+    typical: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="margin: until this share has labels, rows are the typical ones of all groups, among those of much "
+        "gain; 0 never.",
+    )
+    apart: float = Field(0.65, ge=0, le=1, description="margin: rows of a batch more similar are kept apart; 1 never.")
+    copies: bool = Field(True, description="margin: near-duplicates of a labelled row have its label.")
+    vote: Literal["none", "distributions", "classes"] = Field(
+        "none", description="margin: what neighbours add to the gain: nothing, their distributions or surest classes."
+    )
+    vote_weight: float = Field(0.5, ge=0, le=1, description="margin: the neighbours' share in what a row is believed.")
+    balance: float = Field(0, ge=0, description="margin: gains times (mean labels / labels of the class) ** balance.")
+    power: float | None = Field(
+        None, ge=0, description="margin: rows are drawn in proportion to gain ** power; null takes them from the top."
+    )
+    last_power: float | None = Field(None, ge=0, description="The power once all rows have labels; null: as power.")
+    distance_weight: float = Field(0, ge=0, description="margin: what the distance to known rows adds to the gain.")
+    min_similarity: float = Field(0.85, ge=0, le=1, description="Neighbours that vote, in compat and vote: classes.")
+    recheck_neighbours: int = Field(8, ge=1, description="compat: nearest neighbours looked at after an answer.")
+    recheck_similarity: float = Field(0.9, ge=0, le=1, description="compat: of those, only the more similar ones.")
     relative_gain: float = Field(
         0.05, ge=0, lt=1, description="Stop when mean gain falls below this share of the first."
     )
@@ -73,8 +96,8 @@ class GateSettings(Model):
         )
 
     def seed_rows(self, rows: int, classes: int) -> int:
-        """How many random rows a pool begins with: see `rule_for`."""
-        return min(rows, max(2 * classes, round(self.seed_fraction * rows)))
+        """How many random rows a pool begins with: see `rule_for`; two for each class at least."""
+        return min(rows, max(2 * classes, min(self.max_seed_rows, round(self.seed_fraction * rows))))
 
     def content(self) -> dict[str, Any]:
         """The settings that shape the result; who answers may change from one round to the next."""
@@ -84,4 +107,6 @@ class GateSettings(Model):
     def _check(self) -> GateSettings:
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes are named twice: {list(self.classes)}")
+        if self.last_power is not None and self.power is None:
+            raise ValueError("last_power without power: give both, or neither")
         return self

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, model_validator
 
-from coevo_ray.config.base import Model, make_config
+from coevo_ray.config.base import Model, make_config, read_settings
 from coevo_ray.config.encode import EncodeConfig
 from coevo_ray.config.factors import EvidenceConfig, SaeConfig
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig
 from coevo_ray.config.training import TrainConfig
-from coevo_ray.errors import UsageError
 
 
 class RunConfig(Model):
@@ -48,12 +46,4 @@ def load_config(path: str | Path, **overrides: Any) -> RunConfig:
     Raises:
         UsageError: the file is missing, not YAML, or does not describe a run; every mistake is named.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}", "mend the line that is named") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
-    return make_config(RunConfig, {**content, **overrides}, str(path))
+    return make_config(RunConfig, {**read_settings(path), **overrides}, str(path))

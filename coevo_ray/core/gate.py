@@ -2,7 +2,7 @@
 
 Rows are positions 0..N-1 of the neighbour graph. A gate lives through rounds: predictions come in, rows are requested,
 labels are submitted, until `stopped_by` names a reason. It keeps 12 bytes for each row beside the graph and what the
-labels need, and its whole state can be saved between any two calls.
+labels need, and 4 for each of near-duplicates and groups; its whole state can be saved between any two calls.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ import numpy.typing as npt
 from coevo_ray.core.gate_beliefs import refuse
 from coevo_ray.core.gate_book import UNASKED, GateBook
 from coevo_ray.core.gate_config import GateConfig, Requests
-from coevo_ray.core.gate_draw import draw_diverse, draw_in_proportion, draw_random, row_noise
+from coevo_ray.core.gate_draw import (
+    by_gain,
+    by_typicality,
+    draw_apart,
+    draw_in_proportion,
+    draw_random,
+    row_noise,
+)
 from coevo_ray.core.gate_stop import StopReason
 from coevo_ray.core.graph import Neighbours
+from coevo_ray.core.groups import neighbour_groups, typicality
 from coevo_ray.errors import InputError
 
 __all__ = ["AnnotationGate", "GateConfig", "Requests", "StopReason"]
@@ -155,16 +163,35 @@ class AnnotationGate(GateBook):
             return draw_in_proportion(
                 rows, gain ** np.float32(config.power + (last - config.power) * done), count, noise
             )
-        return draw_diverse(
-            rows,
-            gain,
+        order = by_gain(rows, gain, noise)
+        if self._typical_next:
+            order = by_typicality(order, count, self._groups(), self._beliefs.labelled, typicality(self._graph))
+        return draw_apart(
+            order,
             count,
-            noise,
             self._graph,
             neighbours=_APART_NEIGHBOURS,
             similarity=config.apart,
             taken=self._rows[self._seen :],  # what was answered there has not reached the gains yet
         )
+
+    @property
+    def _typical_next(self) -> bool:
+        """Whether the next rows are the typical ones of groups."""
+        config, share = self.config, self.labelled_rows / int(self._candidates.sum())
+        return config.rule == "margin" and config.power is None and share < config.typical
+
+    def _groups(self) -> Int64Array:
+        """The group of each row, int64[N]: rows that lie together and that the gate takes for one class.
+
+        Rows that arrived are groups of their own.
+        """
+        if self._group is None:
+            self._group = neighbour_groups(self._graph)
+        group = np.arange(self.rows)
+        group[: len(self._group)] = self._group
+        groups: Int64Array = group * self.config.classes + self._beliefs.best
+        return groups
 
     def _noise(self) -> npt.NDArray[np.float64]:
         return row_noise(self._graph.rows, self.config.seed, self._rounds)
@@ -290,6 +317,8 @@ class AnnotationGate(GateBook):
         """
         if graph.rows != self.rows:
             raise InputError(f"a graph of {graph.rows} rows for a gate of {self.rows}", "give the graph of its rows")
+        if self._typical_next:
+            self._groups()  # of the graph as it was built: the lists of its rows change as others arrive
         self._graph = graph
         self._beliefs.use_graph(graph)
 

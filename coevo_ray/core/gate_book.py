@@ -63,6 +63,7 @@ class GateBook:
         self._level = 0.0
         self._seen = 0  # labels that there were when the latest predictions came
         self._measured: dict[int, tuple[int, float]] = {}  # round -> labels and loss
+        self._group: Int32Array | None = None  # of rows that lie together, once it is needed
 
     def _requests(self) -> Requests:
         waiting = ~self._beliefs.labelled[self._open]

@@ -33,6 +33,8 @@ class GateConfig:
             `classes`, their surest class as in the published vote. What the gate believes of a row is always fused from
             the model's and the neighbours' distributions.
         vote_weight: margin: the neighbours' share in the fused distribution.
+        typical: margin: until this share of the candidates has a label, the rows are those typical of the groups with
+            the fewest labels (`groups.neighbour_groups`), among the quarter of the largest gain; 0 never.
         apart: margin: of a batch, no two rows are among each other's 8 nearest and more similar than this; 1 for no
             limit.
         copies: margin: whether a near-duplicate (`neighbours.near_duplicates`) of a labelled row is worth no label.
@@ -62,6 +64,7 @@ class GateConfig:
     recheck_similarity: float = 0.9
     vote: Voting = "none"
     vote_weight: float = 0.5
+    typical: float = 0.15
     apart: float = 0.65
     copies: bool = True
     balance: float = 0.0
@@ -93,6 +96,7 @@ class GateConfig:
             "recheck_similarity",
             "relative_gain",
             "vote_weight",
+            "typical",
             "apart",
         ):
             self._check(name, 0, 1)

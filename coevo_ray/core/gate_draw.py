@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -62,40 +64,87 @@ def draw_in_proportion(rows: Int64Array, gain: Float32Array, count: int, noise: 
     return drawn
 
 
-def draw_diverse(
-    rows: Int64Array,
-    gain: Float32Array,
+def by_gain(rows: Int64Array, gain: Float32Array, noise: Float64Array) -> Int64Array:
+    """Rows by decreasing gain, those of the same gain by increasing noise.
+
+    Args:
+        rows: int64[n].
+        gain: float32[N].
+        noise: float64[N], as `row_noise` gives it.
+    """
+    order: Int64Array = rows[np.lexsort((noise[rows], -gain[rows]))]
+    return order
+
+
+def by_typicality(
+    order: Int64Array,
     count: int,
-    noise: Float64Array,
+    group: Int64Array,
+    labelled: npt.NDArray[np.bool_],
+    typicality: npt.NDArray[np.floating[Any]],
+    *,
+    share: float = 0.25,
+) -> Int64Array:
+    """The first part of an order, taken from all groups alike, from each the most typical rows.
+
+    Groups with fewer labelled rows (and rows taken before) come first, of those the larger ones.
+
+    With few labels the surest gain is to know a little of everything: rows at which a model hesitates are then odd ones
+    (TypiClust, arXiv 2202.02794). But those of which it is sure already are left out.
+
+    Args:
+        order: int64[n], rows that may be drawn, by decreasing gain.
+        count: how many will be drawn; at least three times as many are looked at.
+        group: int64[N], the group of each row, labelled ones too.
+        labelled: bool[N].
+        typicality: float[N], how much a row is like the others.
+        share: of the order that is looked at.
+
+    Returns:
+        int64[m], m of at least min(n, 3 count), in another order.
+    """
+    rows = order[: max(3 * count, round(share * len(order)))]
+    _, group = np.unique(group, return_inverse=True)
+    size, known = np.bincount(group), np.bincount(group[labelled], minlength=int(group.max()) + 1)
+    ranked = rows[np.lexsort((rows, -typicality[rows], group[rows]))]
+    own = group[ranked]
+    first = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
+    before = np.arange(len(own)) - np.repeat(first, np.diff(np.r_[first, len(own)]))
+    chosen: Int64Array = ranked[np.lexsort((ranked, -size[own], known[own] + before))]
+    return chosen
+
+
+def draw_apart(
+    order: Int64Array,
+    count: int,
     graph: Neighbours,
     *,
     neighbours: int = 8,
     similarity: float = 0.9,
     taken: Int64Array | None = None,
 ) -> Int64Array:
-    """Rows from the top of the gain; a row is passed over when a better pick is among its near neighbours.
+    """Rows from the top of an order; a row is passed over when a better pick is among its near neighbours.
 
-    The result is that of going through the rows by decreasing gain one at a time. Where too few rows remain, those
-    passed over fill up by gain.
+    The result is that of going through the order one row at a time. Where too few rows remain, those passed over fill
+    up in their order.
 
     Args:
-        rows: int64[n], rows that may be drawn.
-        gain: float32[N].
+        order: int64[n], rows that may be drawn, the best first.
         count: at most n.
-        noise: float64[N], orders rows of the same gain.
         graph: neighbours of N rows.
         neighbours: how many of the nearest are looked at.
         similarity: those more similar than this are near.
         taken: int64[t], rows that count as better picks from the start.
 
     Returns:
-        int64[count]; decreasing gain, first those of their own right, then those that fill up.
+        int64[count]; first those of their own right, then those that fill up.
     """
-    order = rows[np.lexsort((noise[rows], -gain[rows]))]
     taken = np.zeros(0, dtype=np.int64) if taken is None else taken
     head = min(len(order), 4 * count)  # whether a row is picked depends on better ones only, so the top may do
     while True:
-        picked = _pick_apart(order[:head], graph, neighbours, similarity, taken)
+        index = graph.indices[order[:head], :neighbours]
+        near = np.where(graph.similarities[order[:head], :neighbours] > similarity, index, -1)
+        picked = pick_apart(order[:head], near, graph.rows, taken)
         if picked.sum() >= count or head == len(order):
             break
         head = min(len(order), 2 * head)
@@ -104,25 +153,32 @@ def draw_diverse(
     return np.concatenate([picks, rest])
 
 
-def _pick_apart(
-    order: Int64Array, graph: Neighbours, neighbours: int, similarity: float, taken: Int64Array
+def pick_apart(
+    order: Int64Array, near: npt.NDArray[np.integer[Any]], rows: int, taken: Int64Array | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Which rows of a ranking, best first, are picked: bool[n].
+    """Which rows of an order, best first, are picked one at a time, if a pick rules out those that are near it.
 
     Each sweep decides all rows whose better near neighbours are decided, which at least the best open one is; a few
     sweeps do, since chains of ever better near neighbours are short.
+
+    Args:
+        order: int64[n], rows.
+        near: int[n, k], for each of the order the rows whose pick rules it out; -1 for none.
+        rows: N, one more than the largest row.
+        taken: int64[t], rows that are picked from the start.
+
+    Returns:
+        bool[n].
     """
-    rank = np.full(graph.rows, len(order), dtype=np.int64)
+    rank = np.full(rows, len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
-    rank[taken] = -1
-    state = np.full(graph.rows, _UNDECIDED, dtype=np.uint8)
-    state[taken] = _PICKED
-    index = graph.indices[order, :neighbours]
-    near = (index >= 0) & (graph.similarities[order, :neighbours] > similarity)
-    better = near & (rank[index] < np.arange(len(order))[:, None])
+    state = np.full(rows, _UNDECIDED, dtype=np.uint8)
+    if taken is not None:
+        rank[taken], state[taken] = -1, _PICKED
+    better = (near >= 0) & (rank[near] < np.arange(len(order))[:, None])
     active = np.arange(len(order))
     while len(active):
-        states = state[index[active]]
+        states = state[near[active]]
         passed = (better[active] & (states == _PICKED)).any(axis=1)
         waits = ~passed & (better[active] & (states == _UNDECIDED)).any(axis=1)
         state[order[active]] = np.where(passed, _PASSED, np.where(waits, _UNDECIDED, _PICKED))
