@@ -86,7 +86,7 @@ def encode_images(data: str | None, folder: Path, rows: int) -> Path:
         arrays[f"{split}_images"] = np.stack([np.asarray(image) for image in images])
         arrays[f"{split}_labels"] = table.column("label").to_numpy()
         note(f"encoding {len(images):,} images of {split} ...")
-        arrays[f"{split}_features"] = _encode(images)
+        arrays[f"{split}_features"] = encode_rows(images)
         if split == "train":
             of = _copied_rows(len(images))
             random = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def encode_images(data: str | None, folder: Path, rows: int) -> Path:
             arrays["copy_of"] = of
             arrays["copy_images"] = np.stack([np.asarray(image) for image in copies])
             note(f"encoding {len(copies):,} near-copies ...")
-            arrays["copy_features"] = _encode(copies)
+            arrays["copy_features"] = encode_rows(copies)
     np.savez(done, **arrays)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
     return done
 
@@ -116,7 +116,9 @@ def _near_copy(image: Any, random: np.random.Generator) -> Any:
     return Image.open(data).convert("RGB")
 
 
-def _encode(images: list[Any]) -> Vectors:
+def encode_rows(images: list[Any]) -> Vectors:
+    """Features of images by the prior of all these pools, float32[n, d]."""
+    """Features of images of the prior that all pools are encoded by, float32[n, d]."""
     from coevo_ray.pool.images import resized
     from coevo_ray.priors.encoder import Encoder
     from coevo_ray.priors.inputs import Samples

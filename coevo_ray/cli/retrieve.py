@@ -26,9 +26,14 @@ def retrieve(
         int | None, typer.Option(help="Unlabelled rows of the gate with the most gain, so many. [4096]")
     ] = None,
     near: Annotated[
-        float | None, typer.Option(help="Power of the similarity to the nearest of them; 0 leaves it out. [0.25]")
+        float | None,
+        typer.Option(help="Power of the similarity to the nearest of them. [0: left out; with anchors' gain 0.25]"),
     ] = None,
     same: Annotated[float | None, typer.Option(help="Rows more similar than this are copies. [0.95]")] = None,
+    stray: Annotated[
+        float | None,
+        typer.Option(help="So are those whose nearest stands out as for this share of the gate's own rows. [0.02]"),
+    ] = None,
     apart: Annotated[
         float | None, typer.Option(help="Chosen rows are no more similar while there are others. [0.65]")
     ] = None,
@@ -39,7 +44,9 @@ def retrieve(
     from coevo_ray import commands
 
     compute = None if cpus is None else {"cpus": cpus}
-    settings = given(budget=budget, gain=gain, anchors=anchors, near=near, same=same, apart=apart, compute=compute)
+    chosen = {"gain": gain, "anchors": anchors, "near": near}
+    copies = {"same": same, "stray": stray, "apart": apart}
+    settings = given(budget=budget, **chosen, **copies, compute=compute)
     made = commands.retrieve(gate, pool, targets, out, settings, copy_to)
     copied = {} if copy_to is None else {"copied_to": copy_to}
     show({"retrieved": str(made.location), **made.manifest.summary, **copied}, as_json)

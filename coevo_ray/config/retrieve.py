@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from coevo_ray.config.base import Compute, Model
 
+_NEAR_ANCHORS = 0.25  # an anchor's gain says little of rows far away
+
 
 class RetrieveSettings(Model):
     """Retrieval: which rows of an open pool are pulled in."""
@@ -19,12 +21,29 @@ class RetrieveSettings(Model):
         "anchor's; auto takes the classifier where the gate has learned one.",
     )
     anchors: int = Field(4096, ge=1, description="Unlabelled rows of the gate with the most gain, at most so many.")
-    near: float = Field(0.25, ge=0, le=8, description="Power of the similarity to the nearest anchor; 0 leaves it out.")
+    near: float | None = Field(
+        None,
+        ge=0,
+        le=8,
+        description="Power of the similarity to the nearest anchor; 0 leaves it out. Null: 0 by the classifier's gain, "
+        "0.25 by the anchors'.",
+    )
     same: float = Field(0.95, ge=0, le=1, description="Rows more similar than this are copies: one of them is enough.")
+    stray: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="So is an open row whose nearest row of the gate stands out from its other neighbours more than "
+        "for all but this share of the gate's own rows; 0 for never.",
+    )
     apart: float = Field(
         0.65, ge=0, le=1, description="Chosen rows are no more similar than this while there are others."
     )
     compute: Compute = Compute(cpus=1)
+
+    def near_by(self, classifier: bool) -> float:
+        """The power of the similarity, when gains are the classifier's or else the anchors'."""
+        return self.near if self.near is not None else 0.0 if classifier else _NEAR_ANCHORS
 
     @model_validator(mode="after")
     def _check(self) -> RetrieveSettings:

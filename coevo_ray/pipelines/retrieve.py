@@ -20,12 +20,12 @@ import pyarrow as pa
 import ray
 
 from coevo_ray.config import RetrieveSettings, make_config
-from coevo_ray.core.retrieval import Linear, choose, choose_anchors, find_copies, rank, score_rows
+from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
 from coevo_ray.core.rows import Int64Array
 from coevo_ray.core.unit_rows import UnitRows, mean_row
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.gate_session import GateSession
-from coevo_ray.pipelines.graph import graph_rows, read_half
+from coevo_ray.pipelines.graph import load_graph, read_half
 from coevo_ray.pipelines.retrieve_samples import check_folder, copy_samples
 from coevo_ray.pipelines.same_space import require_same_space
 from coevo_ray.pool.of_targets import require_alone
@@ -155,9 +155,15 @@ class _Retrieval:
         started = time.monotonic()
         shared = {
             "own": self._task(
-                gate_features, self.gate.targets, self.gate.location, self.gate.service.offered(), anchors
+                gate_features,
+                self.gate.targets,
+                self.gate.location,
+                self.gate.service.offered(),
+                anchors,
+                self.settings.stray,
             ),
             "worth": ray.put(worth),
+            "near": ray.put(self.settings.near_by(model is not None)),
             "model": ray.put(model),
             "held": ray.put(self.pool.test_ids()),
         }
@@ -190,7 +196,7 @@ class _Retrieval:
     def _rank(self, shared: dict[str, Any], keep: int) -> _Ranking:
         """The `keep` best rows of all files, which are among the `keep` best of each."""
         names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
-        stage = _Score(self.targets, self.location, keep, self.settings.near, shared)
+        stage = _Score(self.targets, self.location, keep, shared)
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
         for _ in run_shards("score", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(self.targets)):
             pass
@@ -291,23 +297,26 @@ class _Retrieval:
 
 
 def gate_features(
-    targets: RowTable, gate: Location, offered: dict[str, npt.NDArray[Any]], anchors: Int64Array
+    targets: RowTable, gate: Location, offered: dict[str, npt.NDArray[Any]], anchors: Int64Array, stray: float
 ) -> dict[str, Any]:
     """Ray task: the gate's own rows, with held-out ones and those that arrived, and which of them are anchors.
 
     Returns:
-        `raw` float16[N, d], `scale` float32[N], `mean` float32[d]: see `UnitRows`; `anchors` float32[a, d].
+        `raw` float16[N, d], `scale` float32[N], `mean` float32[d]: see `UnitRows`; `anchors` float32[a, d];
+        `margin` and `neighbours`: see `find_copies`.
     """
-    row_ids, graph = targets.row_ids(), graph_rows(gate.child("graph"))
+    graph, in_graph = load_graph(gate.child("graph"))
+    row_ids = targets.row_ids()
     half = read_half(targets, row_ids)
-    mean = mean_row(half[np.isin(row_ids, graph, assume_unique=True)])
+    mean = mean_row(half[np.isin(row_ids, in_graph, assume_unique=True)])
     if len(offered["row_id"]):
         row_ids = np.concatenate([row_ids, offered["row_id"]])
         half = np.concatenate([half, offered["features"]])
     rows, _ = UnitRows.about(half, mean)
     order = np.argsort(row_ids)
     places = order[np.searchsorted(row_ids, anchors, sorter=order)]
-    return {"raw": rows.raw, "scale": rows.scale, "mean": mean, "anchors": rows.read(places)}
+    copies = {"margin": copy_margin(graph, stray), "neighbours": graph.k}
+    return {"raw": rows.raw, "scale": rows.scale, "mean": mean, "anchors": rows.read(places), **copies}
 
 
 def choose_rows(targets: RowTable, row_ids: Int64Array, settings: RetrieveSettings, own: dict[str, Any]) -> Int64Array:
@@ -337,19 +346,18 @@ class _Score:
         targets: of the open pool.
         location: where the parts go.
         keep: rows that are kept of a file.
-        near: see `score_rows`.
         shared: references to what is compared with.
     """
 
     targets: RowTable
     location: Location
     keep: int
-    near: float
     shared: dict[str, Any]
 
     def make(self, row: dict[str, Any]) -> dict[str, Any]:
         """Scores a file, row group by row group."""
-        own, worth, model, held = (ray.get(self.shared[name]) for name in ("own", "worth", "model", "held"))
+        own, worth, model = (ray.get(self.shared[name]) for name in ("own", "worth", "model"))
+        held, near = (ray.get(self.shared[name]) for name in ("held", "near"))
         looked = unusable = 0
         best: dict[str, npt.NDArray[Any]] = {}
         for table in self.targets.iter_file(row["shard"], ["target"]):
@@ -359,7 +367,7 @@ class _Score:
             rows, usable = UnitRows.about(half, own["mean"])
             looked, unusable = looked + len(half), unusable + int((~usable).sum())
             gains = None if model is None else model.gain(half[usable])
-            scored = score_rows(rows.read(np.flatnonzero(usable)), own["anchors"], worth, gains, self.near)
+            scored = score_rows(rows.read(np.flatnonzero(usable)), own["anchors"], worth, gains, near)
             new = {"row_id": row_ids[free][usable], "score": scored.score}
             new |= {"anchor": scored.anchor, "similarity": scored.similarity}
             best = {name: np.concatenate([best[name], part]) if best else part for name, part in new.items()}
@@ -394,6 +402,7 @@ class _Copies:
         row_ids = np.asarray(row["rows_of"], dtype=np.int64)
         half = _half(self.targets.read(row_ids, ["target"]))
         unit = UnitRows.about(half, own["mean"])[0].read(slice(None))
-        copy = find_copies(unit, UnitRows(own["raw"], own["scale"], own["mean"]), self.same)
+        rows = UnitRows(own["raw"], own["scale"], own["mean"])
+        copy = find_copies(unit, rows, self.same, own["margin"], own["neighbours"])
         write_table(self.location, row["name"], pa.table({"row_id": row_ids, "copy": copy}))
         return {"rows": len(row_ids)}

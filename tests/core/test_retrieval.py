@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from coevo_ray.core import retrieval
 from coevo_ray.core.calibration import apply_temperature
 from coevo_ray.core.gate_rules import margin_gain
+from coevo_ray.core.graph import build_graph
 from coevo_ray.core.graph_search import pair_similarities
 from coevo_ray.core.probe import LinearProbe
-from coevo_ray.core.retrieval import Linear, above, choose, choose_anchors, find_copies, rank, score_rows
+from coevo_ray.core.retrieval import Linear, above, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
 from coevo_ray.core.unit_rows import UnitRows
 
 DIM = 8
@@ -104,13 +105,41 @@ def test_copies_are_those_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     open_ = np.concatenate([raw[::10] + np.float16(0.01), unit(100, 5).astype(np.float16), raw[5:6]])
     mean = raw.mean(axis=0).astype(np.float32)
     rows, queries = UnitRows.about(raw, mean)[0], UnitRows.about(open_, mean)[0].read(slice(None))
-    exact = queries.astype(np.float64) @ rows.read(slice(None)).T.astype(np.float64)
-    for columns, block in ((16_384, 1024), (7, 11)):
-        monkeypatch.setattr(retrieval, "_COLUMNS", columns)
+    exact = np.sort(queries.astype(np.float64) @ rows.read(slice(None)).T.astype(np.float64), axis=1)
+    first, crowd = exact[:, -1], exact[:, -16]
+    for block in (1024, 11):
         monkeypatch.setattr(retrieval, "_BLOCK", block)
         for same in (0.9, 0.95, 0.99):
             made = find_copies(queries, rows, same)
-            assert np.array_equal(made, (exact > same).any(axis=1)) and 30 <= made.sum() < 131
+            assert np.array_equal(made, first > same) and 30 <= made.sum() < 131
+        for margin in (0.1, 0.2, 0.4):
+            made = find_copies(queries, rows, 0.999, margin)
+            assert np.array_equal(made, (first > 0.999) | (first - crowd > margin))
+            assert (first > 0.999).sum() < made.sum() or margin == 0.4
+
+
+def test_a_copy_stands_out_from_the_crowd() -> None:
+    """As similar to one row as the copy is to another, but in a crowd of such rows; fewer than 16 are a crowd, too."""
+    lone, centre = np.eye(40, dtype=np.float32)[:2]
+    crowd = np.stack([0.8 * centre + 0.6 * axis for axis in np.eye(40, dtype=np.float32)[2:22]])
+    queries = np.stack([0.8 * lone + 0.6 * np.eye(40, dtype=np.float32)[39], centre])
+    rows = UnitRows.of(np.concatenate([[lone], crowd]))
+    assert find_copies(queries, rows, 0.95, 0.2).tolist() == [True, False]
+    assert find_copies(queries, UnitRows.of(crowd[:5]), 0.95, 0.2).tolist() == [False, False]
+    assert find_copies(queries, UnitRows.of(lone[None]), 0.95, 0.2).tolist() == [False, False]
+
+
+def test_the_margin_is_what_few_of_the_own_rows_pass() -> None:
+    features = np.random.default_rng(0).standard_normal((200, DIM)).astype(np.float32)
+    graph = build_graph(features, 16, "exact")
+    length = features / np.linalg.norm(features, axis=1, keepdims=True)
+    among = np.sort(length.astype(np.float64) @ length.T.astype(np.float64), axis=1)
+    away = among[:, -2] - among[:, -17]
+    for stray in (0.02, 0.1, 0.5):
+        assert copy_margin(graph, stray) == pytest.approx(np.quantile(away, 1 - stray), abs=1e-6)
+        assert (away > copy_margin(graph, stray) + 1e-6).mean() <= stray
+    assert copy_margin(graph, 0.0) == np.inf
+    assert copy_margin(build_graph(features[:5], 16, "exact"), 0.5) == np.inf  # nobody has a last neighbour
 
 
 def test_a_threshold_is_met_the_same_in_any_company() -> None:

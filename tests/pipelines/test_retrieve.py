@@ -28,7 +28,7 @@ from tests.pipelines.gate_helpers import CLASSES, DIM, HELD, NAMES, ROWS, inputs
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 OPEN = 900
-SAME, APART = 0.95, 0.65
+SAME, APART, STRAY = 0.95, 0.65, 0.02
 Float16Array = npt.NDArray[np.float16]
 
 
@@ -90,7 +90,11 @@ def expected(gate: GateSession, features: Float16Array, budget: int, near: float
     model = Linear(fitted.probe.weight, fitted.probe.bias, fitted.probe.mean, fitted.probe.scale, fitted.temperature)
     worth = model.gain(features) if gain == "auto" else left["gain"][similar.argmax(axis=1)]
     score = worth * np.maximum(similar.max(axis=1), 0) ** near
-    copy = np.asarray(unit(features) @ unit(own).T).max(axis=1) > SAME
+    to_own = np.sort(unit(features) @ unit(own).T, axis=1)
+    train = unit(own[~np.isin(row_ids, HELD)])
+    among = np.sort(train @ train.T, axis=1)  # the last is the row itself
+    margin = np.quantile(among[:, -2] - among[:, -17], 1 - STRAY)
+    copy = (to_own[:, -1] > SAME) | (to_own[:, -1] - to_own[:, -16] > margin)
     ranked = [int(i) for i in np.argsort(-score, kind="stable") if not copy[i]]
     mine = unit(features) @ unit(features).T
     head = 4 * budget
