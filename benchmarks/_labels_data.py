@@ -15,7 +15,8 @@ from coevo_ray.core.graph import NeighbourGraph, build_graph
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
-POOLS = ("clean", "copies", "long_tail")
+SKEWED = "long_tail"
+POOLS = ("clean", "copies", SKEWED)
 SMALL, PICTURES = "small", "pictures"
 DIM = 256
 COPIED = 0.5  # of the rows of `copies` are near-copies of other rows
@@ -89,7 +90,7 @@ def _rows_of(name: str, labels: Ids, of: Ids, part: int | None, random: np.rando
         alone = random.permutation(np.setdiff1d(everything, of))
         originals = np.concatenate([np.unique(of), alone])[: len(labels) - len(copies)]
         return np.concatenate([np.sort(originals), len(labels) + copies])
-    if name == "long_tail":
+    if name == SKEWED:
         last, kept = max(1, int(labels.max())), []
         for label in range(last + 1):
             members = random.permutation(np.flatnonzero(labels == label))

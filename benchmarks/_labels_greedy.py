@@ -1,4 +1,4 @@
-"""Choices that look at features alone: k-center greedy, and the typical row of each cluster."""
+"""A choice that looks at features alone: k-center greedy."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from coevo_ray.core.graph import NeighbourGraph, unit_rows
-
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 _BLOCK = 512
-_STEPS = 10
 
 
 class Farthest:
@@ -68,37 +65,3 @@ def _pick(x: torch.Tensor, nearest: torch.Tensor, others: float, count: int) -> 
         picked.append(best)
         torch.minimum(nearest, distance[best], out=nearest)
     return torch.tensor(picked)
-
-
-def typical_rows(features: Vectors, graph: NeighbourGraph, count: int, seed: int) -> Ids:
-    """A typical row of each of `count` clusters (TypiClust's first round: Hacohen et al. 2022).
-
-    Clusters are k-means' on rows of length 1, from random rows in a few steps; the typical row of one is that of the
-    largest mean similarity to its neighbours. Empty clusters are made up for by random rows.
-
-    Args:
-        features: float32[N, d], centred.
-        graph: their neighbours.
-        count: rows to choose.
-        seed: of where the clusters begin.
-
-    Returns:
-        int64[count].
-    """
-    x = torch.from_numpy(unit_rows(features))
-    order = np.random.default_rng([seed, 1]).permutation(len(x))
-    centres = x[torch.from_numpy(order[:count])]
-    for step in range(_STEPS):
-        cluster = torch.cat([(part @ centres.T).argmax(dim=1) for part in torch.split(x, 4096)])
-        if step + 1 < _STEPS:
-            sums = torch.zeros_like(centres).index_add_(0, cluster, x)
-            # The centre of an empty cluster stays.
-            length = sums.norm(dim=1, keepdim=True)
-            centres = torch.where(length > 0, sums / length.clamp(min=1e-12), centres)
-    typicality = graph.similarities.mean(axis=1)
-    ranked = np.lexsort((-typicality, cluster.numpy()))
-    _, first = np.unique(cluster.numpy()[ranked], return_index=True)
-    rows = ranked[first]
-    rest = order[~np.isin(order, rows)][: count - len(rows)]
-    chosen: Ids = np.concatenate([rows, rest]).astype(np.int64)
-    return chosen

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._labels_data import Ids, LabelPool, Vectors
-from benchmarks._labels_greedy import Farthest, typical_rows
+from benchmarks._labels_greedy import Farthest
 from coevo_ray.core.calibration import apply_temperature, fit_temperature
 from coevo_ray.core.gate import AnnotationGate, GateConfig, Requests
 from coevo_ray.core.probe import LinearProbe, cross_fitted_predictions
@@ -142,26 +142,15 @@ class Gate(Method):
         pool, seed: see `Method`.
         calibrated: whether the head's confidence is scaled as `coevo-ray gate` does, to what is right of the first rows
             when each is predicted without its fold.
-        typical: the share of the first rows that are typical of clusters, not random.
         options: settings of `GateConfig` other than its defaults.
     """
 
-    def __init__(
-        self, pool: LabelPool, seed: int, *, calibrated: bool = False, typical: float = 0.0, **options: Any
-    ) -> None:
+    def __init__(self, pool: LabelPool, seed: int, *, calibrated: bool = False, **options: Any) -> None:
         super().__init__(pool, seed)
         # It is asked for as many labels as other methods: what would stop it is judged elsewhere.
         config = GateConfig(classes=pool.classes, round_size=1, seed=seed, relative_gain=0.0, **options)
         self.gate = AnnotationGate(config, pool.graph, np.ones(len(pool.features), dtype=bool))
-        self._calibrated, self._typical = calibrated, typical
-
-    def first(self, count: int) -> Ids:
-        """See `Method`."""
-        chance, wanted = first_rows(self.pool, self.seed, len(self.pool.features)), round(self._typical * count)
-        if wanted == 0:
-            return chance[:count]
-        typical = typical_rows(self.pool.features, self.pool.graph, wanted, self.seed)
-        return np.concatenate([typical, chance[~np.isin(chance, typical)][: count - len(typical)]])
+        self._calibrated = calibrated
 
     def choose(self, now: Labelled, count: int) -> Ids:
         """See `Method`."""
@@ -186,7 +175,7 @@ class Gate(Method):
         return fit_temperature(predicted, now.labels[: now.first])
 
 
-GATE = "gate"
+GATE, FROM_THE_TOP = "gate", "gate_not_typical"
 _ANNEALED = {"power": 2.0, "last_power": 20.0}
 # Name -> the gate's options. `gate` is the gate as it comes; of the others each shows one option.
 GATES: dict[str, dict[str, Any]] = {
@@ -201,8 +190,8 @@ GATES: dict[str, dict[str, Any]] = {
     "gate_power_4": {"power": 4.0},
     "gate_power_2_to_20": _ANNEALED,
     "gate_distance": {"distance_weight": 0.1},
-    "gate_half_typical_first": {"typical": 0.5},
-    "gate_typical_first": {"typical": 1.0},
+    FROM_THE_TOP: {"typical": 0.0},
+    "gate_always_typical": {"typical": 1.0},
 }
 SIMPLE: dict[str, Callable[[LabelPool, int], Method]] = {
     "random": Random,

@@ -40,6 +40,9 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     )
     yield from _curves(f"{result['rows']:,} rows", result)
     yield from _curves("A smaller pool, with queries that are too slow for the whole one", result["small_pool"])
+    yield from _curves(
+        "A skewed pool: the smallest class 50 times rarer, judged on balanced rows", result["skewed_pool"]
+    )
     yield from _stop(result["stop"])
     yield from _pseudo_labels(result)
     if result.get("networks"):

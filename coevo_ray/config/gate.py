@@ -54,7 +54,7 @@ class GateSettings(Model):
         ge=0,
         description="Stop when all further labels would take less than so many nats off the validation loss.",
     )
-    loss_rounds: int = Field(4, ge=1, description="Over how many of the latest rounds that is looked at.")
+    loss_rounds: int = Field(4, ge=1, description="Over how many of the latest rounds that is looked at, at least.")
     pseudo_label: float = Field(
         0.95, ge=0, le=1, description="Probability from which an arriving row's class is taken without asking."
     )

@@ -47,7 +47,7 @@ class GateConfig:
         relative_gain: stop when the mean gain of the unlabelled rows falls below this share of the first; 0 never.
         loss_tolerance: stop when all further labels together would take less than this off the cross-entropy measured
             on random labels, in nats, see `gate_stop.loss_left`; 0 never, but where the loss rises.
-        loss_rounds: over how many of the latest rounds that is looked at.
+        loss_rounds: over how many of the latest rounds that is looked at, at least.
         max_labels: never ask for more labels; None for no limit.
         max_rounds: never ask more often, the random first round included; None for no limit.
 

@@ -715,7 +715,8 @@ def test_validation_stops_once_all_further_labels_are_worth_little() -> None:
     gate = lonely(relative_gain=0.0, loss_tolerance=0.1, loss_rounds=2)
     gate.update_predictions(sure(0.0))
     assert [play(gate, 0.4, loss) for loss in (2.0, 1.0, 0.9)] == [None] * 3
-    assert play(gate, 0.4, 0.89) is None  # 5, 10, 15, 20 of 80 labels: the slope of the last steps is still steep
+    # 5, 10, 15, 20 of 80 labels, and so on: the steep steps count until there are three times as many labels.
+    assert [play(gate, 0.4, 0.88) for _ in range(3)] == [None] * 3
     assert play(gate, 0.4, 0.88) == "validation"
     gate.note_loss(gate.rounds - 1, 0.6)  # measured again, and better
     assert gate.stopped_by is None
@@ -734,6 +735,10 @@ def test_the_loss_that_is_left_by_hand() -> None:
     slope = np.polyfit(x, y, 1)[0]
     measured = list(zip([10, 15, 20, 25, 30], y, strict=True))
     assert loss_left(measured, 90, 4) == pytest.approx(-slope * np.log(3))
+    assert loss_left(measured, 90, 1) == pytest.approx(-slope * np.log(3))  # 10 is a third of 30
+    later = [*measured, (33, 1.0)]  # 10 is less than a third of it
+    slope = np.polyfit(np.log([15, 20, 25, 30, 33]), [*y[1:], 1.0], 1)[0]
+    assert loss_left(later, 99, 1) == pytest.approx(-slope * np.log(3))
 
 
 def test_limits_stop_and_cut_the_last_round() -> None:
