@@ -21,9 +21,10 @@ from coevo_ray.core.gate_draw import (
     draw_random,
     row_noise,
 )
+from coevo_ray.core.gate_rules import effective_classes
 from coevo_ray.core.gate_stop import StopReason
 from coevo_ray.core.graph import Neighbours
-from coevo_ray.core.groups import neighbour_groups, typicality
+from coevo_ray.core.groups import NeighbourGroups, typicality
 from coevo_ray.errors import InputError
 
 __all__ = ["AnnotationGate", "GateConfig", "Requests", "StopReason"]
@@ -32,6 +33,7 @@ Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 
 _APART_NEIGHBOURS = 8
+_EVEN = 0.75  # of all classes, from which they are not skewed
 
 
 class AnnotationGate(GateBook):
@@ -164,8 +166,9 @@ class AnnotationGate(GateBook):
                 rows, gain ** np.float32(config.power + (last - config.power) * done), count, noise
             )
         order = by_gain(rows, gain, noise)
-        if self._typical_next:
-            order = by_typicality(order, count, self._groups(), self._beliefs.labelled, typicality(self._graph))
+        if self._typical_next():
+            group = self._groups(self.labelled_rows + count)
+            order = by_typicality(order, count, group, self._beliefs.labelled, typicality(self._graph))
         return draw_apart(
             order,
             count,
@@ -175,23 +178,26 @@ class AnnotationGate(GateBook):
             taken=self._rows[self._seen :],  # what was answered there has not reached the gains yet
         )
 
-    @property
     def _typical_next(self) -> bool:
-        """Whether the next rows are the typical ones of groups."""
-        config, share = self.config, self.labelled_rows / int(self._candidates.sum())
-        return config.rule == "margin" and config.power is None and share < config.typical
+        """Whether the next rows are the typical ones of groups.
 
-    def _groups(self) -> Int64Array:
-        """The group of each row, int64[N]: rows that lie together and that the gate takes for one class.
-
-        Rows that arrived are groups of their own.
+        Where classes are skewed those are of the frequent ones: on CIFAR-10 with classes up to 50 times rarer than the
+        first, the rows from the top were better by a point.
         """
-        if self._group is None:
-            self._group = neighbour_groups(self._graph)
-        group = np.arange(self.rows)
-        group[: len(self._group)] = self._group
-        groups: Int64Array = group * self.config.classes + self._beliefs.best
-        return groups
+        config, share = self.config, self.labelled_rows / int(self._candidates.sum())
+        if config.rule == "compat" or config.power is not None or share >= config.typical:
+            return False
+        labels = self._beliefs.best[self._rows[self._row_rounds == 0]]
+        return effective_classes(np.bincount(labels, minlength=config.classes)) >= _EVEN * config.classes
+
+    def _groups(self, count: int) -> Int64Array:
+        """The group of each row, int64[N], about `count` of them; rows that arrived are groups of their own."""
+        if self._levels is None:
+            self._levels = NeighbourGroups.of(self._graph)
+        known = self._levels.about(count)
+        group: Int64Array = len(known) + np.arange(self.rows)
+        group[: len(known)] = known
+        return group
 
     def _noise(self) -> npt.NDArray[np.float64]:
         return row_noise(self._graph.rows, self.config.seed, self._rounds)
@@ -317,8 +323,8 @@ class AnnotationGate(GateBook):
         """
         if graph.rows != self.rows:
             raise InputError(f"a graph of {graph.rows} rows for a gate of {self.rows}", "give the graph of its rows")
-        if self._typical_next:
-            self._groups()  # of the graph as it was built: the lists of its rows change as others arrive
+        if self.config.rule == "margin" and self.config.typical > 0:
+            self._groups(1)  # of the graph as it was built: the lists of its rows change as others arrive
         self._graph = graph
         self._beliefs.use_graph(graph)
 

@@ -12,6 +12,7 @@ from coevo_ray.core.gate_beliefs import Beliefs
 from coevo_ray.core.gate_config import GateConfig, Requests
 from coevo_ray.core.gate_stop import StopReason, stop_reason
 from coevo_ray.core.graph import Neighbours
+from coevo_ray.core.groups import NeighbourGroups
 from coevo_ray.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class GateBook:
         self._level = 0.0
         self._seen = 0  # labels that there were when the latest predictions came
         self._measured: dict[int, tuple[int, float]] = {}  # round -> labels and loss
-        self._group: Int32Array | None = None  # of rows that lie together, once it is needed
+        self._levels: NeighbourGroups | None = None  # of rows that lie together, once they are needed
 
     def _requests(self) -> Requests:
         waiting = ~self._beliefs.labelled[self._open]

@@ -34,7 +34,8 @@ class GateConfig:
             the model's and the neighbours' distributions.
         vote_weight: margin: the neighbours' share in the fused distribution.
         typical: margin: until this share of the candidates has a label, the rows are those typical of the groups with
-            the fewest labels (`groups.neighbour_groups`), among the quarter of the largest gain; 0 never.
+            the fewest labels (`groups.NeighbourGroups`), among the quarter of the largest gain; 0 never. Nor where the
+            random first labels tell that classes are skewed, or rows are drawn by a power.
         apart: margin: of a batch, no two rows are among each other's 8 nearest and more similar than this; 1 for no
             limit.
         copies: margin: whether a near-duplicate (`neighbours.near_duplicates`) of a labelled row is worth no label.

@@ -46,6 +46,22 @@ def chance_corrected(p_max: Floats, classes: int) -> Float64Array:
     return np.clip(corrected, 0.0, 1.0)
 
 
+def effective_classes(counts: Integers) -> float:
+    """How many classes of the same size would make two rows agree as often: 1 / (chance that two rows are alike).
+
+    Unbiased in the chance (Simpson 1949): it does not take few rows for few classes.
+
+    Args:
+        counts: int[C], rows of each class.
+
+    Returns:
+        Infinity where no two rows are alike.
+    """
+    rows = int(counts.sum())
+    alike = int((counts.astype(np.int64) * (counts.astype(np.int64) - 1)).sum())
+    return rows * (rows - 1) / alike if alike else float("inf")
+
+
 def neighbour_vote(
     graph: Neighbours,
     confidence: Floats,

@@ -16,6 +16,7 @@ from coevo_ray.core.gate import AnnotationGate, GateConfig
 from coevo_ray.core.gate_draw import by_gain, by_typicality, draw_apart, draw_in_proportion, row_noise
 from coevo_ray.core.gate_rules import (
     chance_corrected,
+    effective_classes,
     fuse,
     fused_distribution,
     margin_gain,
@@ -26,7 +27,7 @@ from coevo_ray.core.gate_rules import (
 from coevo_ray.core.gate_stop import loss_left
 from coevo_ray.core.graph import NeighbourGraph, build_graph, unit_rows
 from coevo_ray.core.graph_growing import GrowingIndex
-from coevo_ray.core.groups import neighbour_groups
+from coevo_ray.core.groups import NeighbourGroups
 from coevo_ray.errors import InputError, UsageError
 
 Floats = npt.NDArray[np.float32]
@@ -496,13 +497,33 @@ def test_the_gate_begins_with_typical_rows_and_goes_on_from_the_top() -> None:
     labelled = gate.labels()[0]
     free = np.setdiff1d(np.arange(80), labelled)
     order = by_gain(free, gains(gate), row_noise(80, 0, 1)).tolist()
-    group = (neighbour_groups(graph).astype(np.int64) * CLASSES + gate.state()[1]["best"]).tolist()
+    group = NeighbourGroups.of(graph).about(7 + 5).tolist()
     expected = typical_first(order, 5, group, set(labelled.tolist()), graph.similarities.mean(axis=1), 0.25)
     assert first.tolist() == expected[:5] and first.tolist() != order[:5]
     gate.submit(first, truth(first))
     gate.update_predictions(guess(80, 4))  # 12 of 80 labels: beyond a tenth
     order = by_gain(np.setdiff1d(free, first), gains(gate), row_noise(80, 0, 2)).tolist()
     assert gate.request().row_ids.tolist() == order[:5]
+
+
+@pytest.mark.parametrize(("labels", "typical"), [([0, 1, 2, 3] * 5, True), ([0] * 14 + [1, 2, 3] * 2, False)])
+def test_where_classes_are_skewed_rows_come_from_the_top(labels: list[int], typical: bool) -> None:
+    drawn = []
+    for share in (0.9, 0.0):
+        gate = make(round_size=5, typical=share, copies=False, apart=1.0)
+        gate.submit(gate.request_seed(20).row_ids, np.array(labels))
+        gate.update_predictions(guess(80, 3))
+        drawn.append(gate.request().row_ids.tolist())
+    assert (drawn[0] != drawn[1]) == typical
+
+
+def test_effective_classes_by_hand() -> None:
+    assert effective_classes(np.array([2, 2])) == pytest.approx(4 * 3 / 4)  # of 12 ordered pairs 4 are alike
+    assert effective_classes(np.array([5, 0, 0])) == 1
+    assert effective_classes(np.array([1, 1, 1])) == effective_classes(np.zeros(3, dtype=np.int64)) == np.inf
+    rng = np.random.default_rng(0)
+    chances = [1 / effective_classes(rng.multinomial(8, [0.25] * 4)) for _ in range(2000)]
+    assert np.mean(chances) == pytest.approx(0.25, abs=0.01)
 
 
 def test_groups_stay_as_they_were_when_rows_arrive() -> None:
