@@ -197,6 +197,7 @@ def gate(
         UsageError: settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
+    config = config if isinstance(config, GateSettings) else make_config(GateSettings, config, "gate")
     table, opened = RowTable(Location.parse(targets), "targets"), Pool.open(pool)
     require_alone(table, opened)
     return gate_rounds(config, opened, table, out, annotator)
@@ -218,6 +219,7 @@ def gate_open(config: GateSettings | dict[str, Any], pool: str, targets: str, ou
         UsageError: settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; open it again to continue.
     """
+    config = config if isinstance(config, GateSettings) else make_config(GateSettings, config, "gate")
     table, opened = RowTable(Location.parse(targets), "targets"), Pool.open(pool)
     require_alone(table, opened)
     return GateSession.open(config, opened, table, out)

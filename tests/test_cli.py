@@ -197,6 +197,36 @@ def test_bad_input_exits_3(
     assert result.stdout == ""
 
 
+GATE_HERE = ("gate", "open", "--pool", "p", "--targets", "t", "--out", "o", "--settings", "gate.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("gain: 3", GATE_HERE, "unknown key gain"),
+        ("gate: {power: -1}", GATE_HERE, "power"),  # also out of a run's file
+        ("gate: {last_power: 2}", GATE_HERE, "last_power without power"),
+        ("gate: 3", GATE_HERE, "gate.yaml has no settings under gate"),
+        ("[1]", GATE_HERE, "gate.yaml holds no settings"),
+        ("rule: margin", (*GATE_HERE, "--rule", "best"), "rule"),  # options replace the file's
+        ("rule: margin", ("gate", "--settings", "gate.yaml", "status", "--gate", "g"), "--settings before status"),
+    ],
+)
+def test_the_gates_settings_can_lie_in_a_file(
+    coevo_ray: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    (tmp_path / "gate.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    result = coevo_ray(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
 def test_what_is_unforeseen_exits_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")

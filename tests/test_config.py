@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from coevo_ray.config import RunConfig, load_config, make_config
+from coevo_ray.config import GateSettings, RunConfig, load_config, make_config
+from coevo_ray.core.gate_config import GateConfig
 from coevo_ray.demo import demo_config
 from coevo_ray.errors import UsageError
 
@@ -96,3 +98,27 @@ def test_settings_cannot_be_changed_later() -> None:
     config = make_config(RunConfig, SMALL, "test")
     with pytest.raises(ValueError, match="frozen"):
         config.out = "y"  # type: ignore[misc]  # that it is refused is what is tested
+
+
+def test_every_option_of_the_gate_is_a_setting_of_the_same_default() -> None:
+    settings, of_the_pool = GateSettings(), {"classes", "round_size", "max_labels"}
+    for field in fields(GateConfig):
+        if field.name not in of_the_pool | {"max_rounds"}:
+            assert getattr(settings, field.name) == field.default, field.name
+    changed: dict[str, Any] = {
+        "vote": "classes",
+        "apart": 0.5,
+        "copies": False,
+        "power": 2.0,
+        "typical": 0.0,
+        "rule": "compat",
+    }
+    rule = GateSettings(**changed).rule_for(200, 3)
+    assert {name: getattr(rule, name) for name in changed} == changed
+    assert (rule.classes, rule.round_size, rule.max_labels) == (3, 6, 200)
+
+
+@pytest.mark.parametrize(("rows", "classes", "expected"), [(1000, 3, 50), (100, 10, 20), (10**6, 10, 2500), (5, 10, 5)])
+def test_random_first_labels(rows: int, classes: int, expected: int) -> None:
+    assert GateSettings().seed_rows(rows, classes) == expected
+    assert GateSettings(max_seed_rows=30).seed_rows(rows, classes) == min(expected, 30)
