@@ -1,14 +1,15 @@
 """Labels against accuracy: how many labels each way to choose rows needs for a head on frozen features.
 
-    python -m benchmarks.labels --json --data URI [--rows N] [--seeds K] [--network N] [--work DIR]
+    python -m benchmarks.labels --json --data URI [--rows N] [--seeds K] [--network N [--networks-only]]
+        [--work DIR]
     python -m benchmarks.labels --json --quick
 
 The head is linear, on principal components of EfficientNet-Lite0's features. Within a seed all methods start from the
 same random rows. Queries of scikit-activeml that are too slow for all rows run on a smaller pool, with the gate beside
 them; the gate and simple rules also run on a skewed one, in which the smallest class is 50 times rarer than the
 largest. The gate's own stop rule runs on the clean pool, on one that is half near-copies, and on the skewed one. With
---network a small ResNet is trained from scratch on so many of the images, with all labels and with three tenths of
-them, also semi-supervised.
+--network EfficientNet-Lite0 is fine-tuned on so many of the images, with all labels and with three tenths of them, also
+semi-supervised; --networks-only does nothing else.
 """
 
 from __future__ import annotations
@@ -71,8 +72,11 @@ def main() -> None:
     made.add_argument("--small-rows", type=positive, help=f"rows of the small pool; otherwise {SMALL_ROWS:,}")
     made.add_argument("--decay-rows", type=float, help="weight decay of the head, times labels")
     made.add_argument("--network", type=positive, help="images that a small network is trained on; otherwise none is")
+    made.add_argument("--networks-only", action="store_true", help="with --network: no heads")
     made.add_argument("--work", help="folder that keeps the encoded images for the next run")
     arguments = made.parse_args()
+    if arguments.networks_only and not arguments.network:
+        made.error("--networks-only needs --network N")
     seeds = min(arguments.seeds, 2) if arguments.quick else arguments.seeds
     parts = {SMALL: arguments.small_rows or (QUICK_SMALL_ROWS if arguments.quick else SMALL_ROWS)}
     if arguments.network:
@@ -83,25 +87,33 @@ def main() -> None:
         shares = QUICK_SHARES if arguments.quick else SHARES
         decay_rows = arguments.decay_rows or (DECAY_ROWS if arguments.data else DIGITS_DECAY_ROWS)
         plan = Plan(Path(temporary), encoded.result, shares, decay_rows, arguments.quick)
-        done = dict(run(plan, tasks_of(seeds, bool(arguments.network))))
+        tasks = tasks_of(seeds, network=bool(arguments.network), heads=not arguments.networks_only)
+        done = dict(run(plan, tasks))
     result = {
         "rows": rows_of(arguments),
         "repeats": seeds,
         "workers": cores(),
-        "peer": f"scikit-activeml {version('scikit-activeml')}",
         "decay_rows": decay_rows,
-        **table_of(done, "clean", shares),
-        "small_pool": {"rows": parts[SMALL], **table_of(done, SMALL, shares)},
-        "skewed_pool": table_of(done, SKEWED, shares),
-        "stop": stops(done, POOLS),
-        "pseudo_labels": with_pseudo_labels(done, plan.early.shares),
+        **({} if arguments.networks_only else heads(done, plan, parts[SMALL])),
         "networks": networks(done),
         "busy_before": busiest([encoded, pools]),
     }
     finish("labels", result, arguments.json)
 
 
-def tasks_of(seeds: int, network: bool = False) -> list[Task]:
+def heads(done: dict[Task, Any], plan: Plan, small_rows: int) -> dict[str, Any]:
+    """The result's part on heads."""
+    return {
+        "peer": f"scikit-activeml {version('scikit-activeml')}",
+        **table_of(done, "clean", plan.shares),
+        "small_pool": {"rows": small_rows, **table_of(done, SMALL, plan.shares)},
+        "skewed_pool": table_of(done, SKEWED, plan.shares),
+        "stop": stops(done, POOLS),
+        "pseudo_labels": with_pseudo_labels(done, plan.early.shares),
+    }
+
+
+def tasks_of(seeds: int, *, network: bool = False, heads: bool = True) -> list[Task]:
     """Everything that is measured, pool by pool."""
     from benchmarks._labels_methods import FROM_THE_TOP, GATE, GATES, GREEDY, RANKING, SIMPLE
     from benchmarks._labels_network import ROWS
@@ -112,11 +124,12 @@ def tasks_of(seeds: int, network: bool = False) -> list[Task]:
         (SMALL, (GATE, FROM_THE_TOP, *SIMPLE, *GREEDY)),
         (SKEWED, (GATE, FROM_THE_TOP, *SIMPLE)),
     )
-    for name, methods in parts:
+    for name, methods in parts if heads else ():
         tasks.append(("full", name, "full", 0))
         tasks += [("curve", name, method, seed) for method in methods for seed in range(seeds)]
-    tasks += [("semi", "clean", "semi", seed) for seed in range(seeds)]
-    tasks += [("stop", name, "stop", seed) for name in POOLS for seed in range(seeds)]
+    if heads:
+        tasks += [("semi", "clean", "semi", seed) for seed in range(seeds)]
+        tasks += [("stop", name, "stop", seed) for name in POOLS for seed in range(seeds)]
     if network:
         tasks += [("network", PICTURES, row, seed) for row in ROWS for seed in range(min(seeds, NETWORK_SEEDS))]
     return tasks

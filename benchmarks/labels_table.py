@@ -1,6 +1,8 @@
 """What `benchmarks.labels` printed as tables for people.
 
 python -m benchmarks.labels_table benchmarks/results/labels.json > benchmarks/results/labels.md
+
+A second file, of `--networks-only`, adds its networks.
 """
 
 from __future__ import annotations
@@ -22,8 +24,12 @@ Cell = dict[str, Any]
 
 
 def main() -> None:
-    """Reads the file that is named and prints the tables."""
-    result = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8").strip().splitlines()[-1])
+    """Reads the files that are named and prints the tables."""
+    result, *others = (
+        json.loads(Path(name).read_text(encoding="utf-8").strip().splitlines()[-1]) for name in sys.argv[1:]
+    )
+    for other in others:
+        result["networks"] = other["networks"]
     print("\n".join(lines(result)))
 
 
@@ -126,7 +132,7 @@ def _pseudo_labels(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _networks(networks: dict[str, Any]) -> Iterator[str]:
-    yield from ("", "## A small ResNet from scratch", "")
+    yield from ("", "## EfficientNet-Lite0, fine-tuned", "")
     yield (
         f"{networks['images']:,} images, {networks['labels']:,} labels where not `full`, {networks['steps']:,} steps, "
         f"{networks['repeats']} seeds."

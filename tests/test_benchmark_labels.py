@@ -174,7 +174,7 @@ def test_networks_learn_from_the_labels_that_were_asked_for(
     sure = (labels == pool.labels)[given & (weights == 1)]
     assert sure.all() and len(sure) == (SMALL_ROWS if by is None else 60)
     assert (given.sum() > len(sure)) == (others == "pseudo_labels")
-    training = {**TRAINING, "epochs": 2, "epoch_steps": 30, "batch_rows": 16, "mu": 1, "precision": "float32"}
+    training = {**TRAINING, "epochs": 2, "epoch_steps": 30, "batch_rows": 16, "model": "small_cnn"}
     with torch_threads(1):  # other tests may use the other core
         found = train_row(pool, file, row, 0, [20, 60], DECAY, training)
     assert found["labels"] == (SMALL_ROWS if by is None else 60) and found["steps"] == 60
