@@ -60,11 +60,11 @@ class FineTuned(nn.Module):
                 layer.momentum = 0.1  # its own 0.01 is for far longer trainings
         pixels = [scale_pixels(torch.full((1, 3, 1, 1), value)) for value in (127.0, 255.0)]
         self.register_buffer("middle", pixels[0])
-        self.register_buffer("half", pixels[1] - pixels[0])
+        self.register_buffer("reach", pixels[1] - pixels[0])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images float[b, 3, s, s] as `scale_pixels` gives them -> logits float[b, C]."""
-        own = (images - self.get_buffer("middle")) / self.get_buffer("half")  # (x - 127) / 128
+        own = (images - self.get_buffer("middle")) / self.get_buffer("reach")  # (x - 127) / 128
         logits: torch.Tensor = self.head(self.body(functional.interpolate(own, SIZE, mode="bilinear")))
         return logits
 
