@@ -66,6 +66,7 @@ def train(
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Semi-supervised: network or ema, who predicts targets.")] = None,
     strength: Annotated[float | None, typer.Option(help="Semi-supervised: strength of strong views, 0 to 2.")] = None,
+    least_steps: Annotated[int | None, typer.Option(help="Semi-supervised: fewest steps of the training.")] = None,
     epoch_steps: Annotated[int | None, typer.Option(help="Semi-supervised: steps of an epoch.")] = None,
     pseudo_weight: Annotated[
         str | None, typer.Option(help="Semi-supervised: confidence or one, weight of a pseudo-label.")
@@ -122,6 +123,7 @@ def train(
         "ramp_epochs": ramp_epochs,
         "teacher": teacher,
         "strength": strength,
+        "least_steps": least_steps,
         "epoch_steps": epoch_steps,
         "pseudo_weight": pseudo_weight,
         "labelled_too": labelled_too,

@@ -148,8 +148,11 @@ class SemiTrainConfig(LearningConfig):
     pseudo_weight: Literal["confidence", "one"] = Field(
         "confidence", description="Weight of a row that has a pseudo-label of the gate's."
     )
+    least_steps: int = Field(
+        300, ge=0, description="Fewest steps of the training: with few rows an epoch is more than one pass over them."
+    )
     epoch_steps: int | None = Field(
-        None, ge=1, description="Steps of an epoch. Default: one pass over the unlabelled rows."
+        None, ge=1, description="Steps of an epoch. Default: a pass over the unlabelled rows, more for least_steps."
     )
     compute: TrainCompute = TrainCompute(cpus=1)
 

@@ -115,9 +115,13 @@ def step_losses(
 ) -> StepLosses:
     """The losses of one step; one forward pass of the network, and one of the teacher without gradient.
 
+    A network that is its own teacher predicts in training mode, as in FixMatch's code: batch norm then goes by the weak
+    views at hand. Its running statistics lag behind weights that change fast, and are mostly those of strong views;
+    predictions by them are surely wrong for many of the first steps.
+
     Args:
         network: in training; images float32[b, 3, s, s] -> logits float[b, classes].
-        teacher: predicts in evaluation mode; may be the same network.
+        teacher: the same network, or averaged weights, which predict in evaluation mode.
         rule: which predictions become targets.
         labelled: float32[b, 3, s, s], weak views.
         labels: int64[b].
@@ -126,7 +130,8 @@ def step_losses(
     if unlabelled is None:
         return StepLosses(_cross_entropy(network(labelled), labels))
     weak, strong, weights = unlabelled
-    targets = rule.choose(_predicted(teacher, weak), weights)
+    # Of a single image there are no statistics: batch norm refuses it behind the last pooling.
+    targets = rule.choose(_predicted(teacher, weak, training=teacher is network and len(weak) > 1), weights)
     logits = network(torch.cat([labelled, strong]).contiguous(memory_format=torch.channels_last))
     rows = len(labels)
     consistency = consistency_losses(logits[rows:], targets)
@@ -151,9 +156,9 @@ def _cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _predicted(teacher: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    training = teacher.training
-    teacher.eval()
-    logits: torch.Tensor = teacher(images.contiguous(memory_format=torch.channels_last))
+def _predicted(teacher: nn.Module, images: torch.Tensor, *, training: bool) -> torch.Tensor:
+    before = teacher.training
     teacher.train(training)
+    logits: torch.Tensor = teacher(images.contiguous(memory_format=torch.channels_last))
+    teacher.train(before)
     return logits

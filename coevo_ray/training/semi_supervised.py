@@ -27,7 +27,8 @@ from coevo_ray.training.weights import write_weights
 
 _TITLE = "train semi_supervised"
 # Of the last epoch, what the summary repeats.
-_FIGURES = ("labelled_loss", "consistency_loss", "confident_share", "pseudo_accuracy", "samples")
+_FIGURES = ("labelled_loss", "consistency_loss", "confident_share", "pseudo_accuracy", "own_accuracy", "samples")
+_POOR = 0.5  # of the targets of labelled rows
 
 
 def train_semi_supervised(
@@ -41,7 +42,8 @@ def train_semi_supervised(
 
     Each step has labelled rows and `mu` times as many unlabelled ones. A labelled row's weak view has a cross-entropy
     with its label. Of an unlabelled row's weak view the teacher predicts the class; where it is sure enough, that class
-    is the target of the row's strong view. Labelled rows come round and round; an epoch is one pass over the others.
+    is the target of the row's strong view. Labelled rows come round and round; an epoch is one pass over the others,
+    and with few of them several, so that the training has `least_steps`.
 
     Args:
         config: network, views, rule, schedule; a dict is validated.
@@ -56,9 +58,10 @@ def train_semi_supervised(
 
     Returns:
         The summary: `accuracy` of the last epoch on held-out rows, with averaged weights `ema_accuracy`; its
-        `labelled_loss`, `consistency_loss`, `confident_share` (of unlabelled rows with a target) and `pseudo_accuracy`
-        (of these targets, where labels are known); `labelled`, `pseudo_labelled` and `unlabelled` rows, `samples`,
-        `seconds` of training, and the `history`. With a label on every training row it is supervised training.
+        `labelled_loss`, `consistency_loss`, `confident_share` (of unlabelled rows with a target), `pseudo_accuracy`
+        (of these targets, where labels are known) and `own_accuracy` (of labelled rows' targets); `labelled`,
+        `pseudo_labelled` and `unlabelled` rows; `steps`, `samples` and `seconds` of training, and the `history`. With a
+        label on every training row it is supervised training.
 
     Raises:
         InputError: an input is missing, of another pool or holds texts, labels are unfit or of one class alone, or
@@ -98,6 +101,10 @@ def _train(
     counts = rows.counts()
     if counts["unlabelled"] == 0:
         say(f"{_TITLE}: every training row has a label, so this is supervised training")
+    _, others, steps = rows.plan(config)
+    if others is not None and config.epoch_steps is None and steps > others.cycle.steps:
+        passes = f"{steps / others.cycle.steps:.1f} passes over {len(others.row_ids)} rows"
+        say(f"{_TITLE}: an epoch is {passes}, so that the training has {config.least_steps} steps (least_steps)")
     with ray_session(), ray_errors(_TITLE), progress_board(_TITLE, config.epochs, "epochs") as board:
         arguments = {
             "config": config,
@@ -109,6 +116,11 @@ def _train(
         checkpoint = fit(_TITLE, train_loop, arguments, config.compute, location.child("training"))
     state, history = load_checkpoint(checkpoint)
     last = history[-1]
+    if last["own_accuracy"] is not None and last["own_accuracy"] < _POOR:
+        say(
+            f"{_TITLE}: of the targets of labelled rows only {last['own_accuracy']:.0%} are their labels, and those of "
+            "other rows are hardly better: train for more steps, or with consistency_weight 0"
+        )
     card = {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": rows.classes}
     files = write_weights(location, state, card)
     files.append(write_blob(location, METRICS, json_lines(history)))
@@ -117,6 +129,7 @@ def _train(
         **{name: last[name] for name in ("accuracy", "ema_accuracy", *_FIGURES) if name in last},
         "seconds": round(last["seconds"], 3),
         "epochs": len(history),
+        "steps": len(history) * steps,
         **counts,
         "history": history,
         "wall_seconds": round(time.monotonic() - started, 3),

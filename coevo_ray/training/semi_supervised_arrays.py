@@ -58,7 +58,7 @@ def fit_images(
 
     Returns:
         The network, and an entry for each epoch: `loss`, `labelled_loss`, `consistency_loss`, `confident_share`,
-        `pseudo_accuracy`, `seconds`; where it was measured `accuracy`, and with averaged weights `ema_accuracy`.
+        `pseudo_accuracy`, `own_accuracy`, `seconds`; where measured `accuracy`, with averaged weights `ema_accuracy`.
 
     Raises:
         InputError: no labels, labels of one class alone or outside the classes, or training diverged.

@@ -23,8 +23,8 @@ from coevo_ray.training.paired_feed import PairedBatch, Rows
 from coevo_ray.training.views import view_numbers
 
 # Loss, its steps, labelled loss, consistency loss; unlabelled rows, those with a target, of these those whose label is
-# known, and those whose target is that label.
-FIGURES = 8
+# known, and those whose target is that label; labelled rows with a target, and those whose target is their label.
+FIGURES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,8 @@ class SemiRows:
         """Rows with a label, rows for consistency, and the steps of an epoch.
 
         There are none for consistency where all training rows have a label or its weight is 0; in the latter case the
-        steps stay as many as with them.
+        steps stay as many as with them. `least_steps` is for what unlabelled rows need: with labels on all rows an
+        epoch is one pass.
         """
         has = self.labels[self.train] >= 0
         ids = self.train[has]
@@ -78,7 +79,7 @@ class SemiRows:
             return labelled, None, config.epoch_steps or labelled.cycle.steps
         others = self.train if config.labelled_too else self.train[~has]
         cycle = Cycle(len(others), config.mu * config.batch_rows)
-        steps = config.epoch_steps or cycle.steps
+        steps = config.epoch_steps or max(cycle.steps, -(-config.least_steps // config.epochs))
         return labelled, Rows(others, cycle) if config.consistency_weight > 0 else None, steps
 
     def counts(self) -> dict[str, int]:
@@ -163,15 +164,16 @@ class SemiSupervisedStep:
         return batch["image"].to(self._device, non_blocking=True), numbers.to(self._device)
 
     def _counts(self, targets: Targets | None, batch: Batch | None) -> torch.Tensor:
-        """float64[4]: rows without a label, those with a target, with a known label too, and rightly so."""
+        """float64[6]: the last of FIGURES."""
         if targets is None or batch is None:
-            return torch.zeros(4, dtype=torch.float64, device=self._device)
-        bare = torch.from_numpy(self.rows.labels[batch.row_ids] < 0).to(self._device)
+            return torch.zeros(6, dtype=torch.float64, device=self._device)
+        labels = torch.from_numpy(self.rows.labels[batch.row_ids]).to(self._device)
         known = torch.from_numpy(self.rows.known[batch.row_ids]).to(self._device)
-        real = bare & (batch.weights.to(self._device) > 0)
-        chosen = real & targets.chosen
-        told = chosen & (known >= 0)
-        return torch.stack([real.sum(), chosen.sum(), told.sum(), (told & (targets.classes == known)).sum()]).double()
+        real = batch.weights.to(self._device) > 0
+        bare, chosen = real & (labels < 0), real & targets.chosen
+        told, trained = bare & chosen & (known >= 0), chosen & (labels >= 0)
+        right, kept = told & (targets.classes == known), trained & (targets.classes == labels)
+        return torch.stack([part.sum() for part in (bare, bare & chosen, told, right, trained, kept)]).double()
 
 
 def _mean(losses: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -192,12 +194,15 @@ def figures(sums: list[float]) -> dict[str, Any]:
 
     Returns:
         `labelled_loss` and `consistency_loss` (nats, mean over steps), `confident_share` of the unlabelled rows had a
-        target, and `pseudo_accuracy` of these targets where labels are known; None where there was nothing to count.
+        target, and `pseudo_accuracy` of these targets where labels are known; `own_accuracy`, how many of the targets
+        of labelled rows are their labels, which needs no other labels: those of unlabelled rows are hardly better. None
+        where there was nothing to count.
     """
-    _, steps, labelled, consistency, rows, chosen, told, right = sums
+    _, steps, labelled, consistency, rows, chosen, told, right, trained, kept = sums
     return {
         "labelled_loss": labelled / steps,
         "consistency_loss": consistency / steps if rows else None,
         "confident_share": chosen / rows if rows else None,
         "pseudo_accuracy": right / told if told else None,
+        "own_accuracy": kept / trained if trained else None,
     }

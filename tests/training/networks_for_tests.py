@@ -56,8 +56,9 @@ class _Fault(nn.Module):
         self.file, self.steps = Path(file), 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.steps += self.training
-        if self.training:
+        step = self.training and torch.is_grad_enabled()  # a network that teaches itself predicts in training mode too
+        self.steps += step
+        if step:
             with self.file.with_suffix(".steps").open("a") as log:
                 log.write(f"{os.getpid()}\n")
         after, how = (*self.file.read_text().split(), "once")[:2] if self.file.is_file() else ("", "")

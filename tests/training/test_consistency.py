@@ -15,7 +15,7 @@ from torch import nn
 from coevo_ray.config import SemiTrainConfig
 from coevo_ray.core.cycles import Cycle
 from coevo_ray.training.batch import Batch
-from coevo_ray.training.consistency import PseudoTargets, Targets, consistency_losses
+from coevo_ray.training.consistency import PseudoTargets, Targets, consistency_losses, step_losses
 from coevo_ray.training.consistency_views import VIEW_NUMBERS
 from coevo_ray.training.descent import Descent
 from coevo_ray.training.paired_feed import PairedBatch
@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 
 
 def settings(**chosen: Any) -> SemiTrainConfig:
-    return SemiTrainConfig.model_validate({"thresholds": "fixed", "image_size": SIZE, **chosen})
+    return SemiTrainConfig.model_validate({"thresholds": "fixed", "image_size": SIZE, "least_steps": 0, **chosen})
 
 
 def softmax(logits: Array) -> Array:
@@ -88,7 +88,7 @@ def slow_step(
     few: Batch, many: Batch, weak: torch.Tensor, both: torch.Tensor, teacher: Array, matrix: Array
 ) -> tuple[float, float, Array, list[float]]:
     """Loss, that of the labels alone, gradient of the matrix, and counts."""
-    of_labels, of_others, gradient, counts = 0.0, 0.0, np.zeros((3, CLASSES)), np.zeros(4)
+    of_labels, of_others, gradient, counts = 0.0, 0.0, np.zeros((3, CLASSES)), np.zeros(6)
     means = both.mean(dim=(2, 3)).numpy().astype(np.float64)
     for i, (row, weight) in enumerate(zip(few.row_ids.tolist(), few.weights.tolist(), strict=True)):
         student = softmax(means[i] @ matrix)
@@ -102,7 +102,9 @@ def slow_step(
             of_others += WEIGHT * weight * -np.log(student[target]) / many.global_rows
             gradient += WEIGHT * weight / many.global_rows * np.outer(mean, student - np.eye(CLASSES)[target])
         if weight > 0 and LABELS[row] < 0:
-            counts += [1, hits, hits and KNOWN[row] >= 0, hits and KNOWN[row] == target]
+            counts[:4] += [1, hits, hits and KNOWN[row] >= 0, hits and KNOWN[row] == target]
+        elif weight > 0:
+            counts[4:] += [hits, hits and LABELS[row] == target]
     return of_labels + of_others, of_labels, gradient, counts.tolist()
 
 
@@ -122,14 +124,14 @@ def test_a_step_is_that_of_a_slow_loop_with_its_gradient(teacher: str) -> None:
         config, SemiRows(LABELS, np.ones(12, np.float32), np.arange(12), KNOWN, CLASSES), descent, CPU
     )
     few = part([0, 3, 4, 0], images, [1.0, 0.25, 0.5, 0.0])
-    many = part([2, 5, 6, 7, 8, 9, 10, 2], images, [1.0] * 7 + [0.0])
+    many = part([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2], images, [1.0] * 11 + [0.0])
     network.train()
     loss, sums = step(PairedBatch(few, many, (4, 6), 1), 0.5)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves this method untyped
     judge = network if teacher == "network" else average
-    # The teacher sees weak views in evaluation mode without gradient; the network sees the rest, and trains.
+    # The teacher sees weak views without gradient, in training mode if it is the network; the network sees the rest.
     (weak, *teaching), (both, *training) = judge.shown[0], network.shown[-1]
-    assert (teaching, training, network.training) == ([False, False], [True, True], True)
+    assert (teaching, training, network.training) == ([teacher == "network", False], [True, True], True)
     matrices = [m.matrix.detach().numpy().astype(np.float64) for m in (judge, network)]
     expected, of_labels, gradient, counts = slow_step(few, many, weak, both, *matrices)
     assert loss.item() == pytest.approx(expected, abs=1e-5)
@@ -141,7 +143,18 @@ def test_a_step_is_that_of_a_slow_loop_with_its_gradient(teacher: str) -> None:
     assert 0 < counts[1] < counts[0]
     told = figures(sums.tolist())
     assert told["confident_share"] == counts[1] / counts[0]
+    assert told["own_accuracy"] == counts[5] / counts[4]
     assert told["consistency_loss"] == pytest.approx((expected - of_labels) / WEIGHT, abs=1e-5)
+
+
+def test_a_single_image_is_predicted_without_its_statistics() -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, CLASSES))
+    weak, strong, labelled = torch.rand(3, 1, 3, SIZE, SIZE)
+    rule = PseudoTargets(settings(threshold=0.01), CLASSES, CPU)
+    losses = step_losses(network, network, rule, labelled, torch.tensor([1]), (weak, strong, torch.ones(1)))
+    assert losses.targets is not None
+    assert losses.targets.chosen.tolist() == [True]
+    assert network.training
 
 
 def test_views_of_a_step_depend_on_row_pass_and_kind_alone() -> None:
@@ -242,6 +255,11 @@ def test_unlabelled_rows_are_all_or_those_without_a_label() -> None:
     full = SemiRows(labels, rows.weights, np.array([0, 2, 5]), labels, CLASSES)
     assert full.plan(settings(batch_rows=2, mu=7))[1:] == (None, 2)
     assert rows.plan(settings(epoch_steps=17))[2] == 17
+    # 21 steps in all are 6 in each of 4 epochs, with consistency or without; not for labels on every row.
+    few = {"batch_rows": 3, "mu": 1, "epochs": 4, "least_steps": 21}
+    assert [rows.plan(settings(**few, consistency_weight=weight))[2] for weight in (0.0, 1.0)] == [6, 6]
+    assert rows.plan(settings(**{**few, "least_steps": 8}))[2] == rows.plan(settings(**few, epoch_steps=2))[2] == 2
+    assert full.plan(settings(**few))[2] == 1
     assert rows.counts() == {"labelled": 4, "pseudo_labelled": 0, "unlabelled": 2}
 
 
