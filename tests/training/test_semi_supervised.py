@@ -267,19 +267,22 @@ def test_the_command_trains_on_the_gates_labels_and_pseudo_labels(
     places = ("--pool", str(pool.location), "--labels", str(gate), "--pseudo-labels", str(gate))
     chosen = ("--model", PLAIN["model"], "--image-size", "16", "--batch-rows", "30", "--mu", "2", "--epochs", "1")
     out = str(tmp_path / "out")
-    command = ("train", "--objective", "semi_supervised", *places, *chosen, "--no-flip", "--cpus", "0.5")
+    more = ("--no-flip", "--cpus", "0.5", "--least-steps", "6")
+    command = ("train", "--objective", "semi_supervised", *places, *chosen, *more)
     result = coevo_ray(*command, "--threshold", "0.5", "--strength", "0.5", "--out", out, "--json")
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout)
     assert (said["model"], said["labelled"], said["pseudo_labelled"], said["unlabelled"]) == (out, 30, 50, 400)
     manifest = load_manifest(Location.parse(out), "model")
     assert manifest.inputs.keys() == {"pool", "labels", "pseudo_labels"}
-    assert {name: manifest.config[name] for name in ("objective", "mu", "threshold", "flip", "strength")} == {
+    named = ("objective", "mu", "threshold", "flip", "strength", "least_steps")
+    assert {name: manifest.config[name] for name in named} == {
         "objective": "semi_supervised",
         "mu": 2,
         "threshold": 0.5,
         "flip": False,
         "strength": 0.5,
+        "least_steps": 6,
     }
 
 
@@ -377,6 +380,7 @@ def test_pools_that_cannot_be_trained_on_are_refused(pool: Pool, tmp_path: Path)
         ({"consistency_weight": -1}, "train: consistency_weight"),
         ({"ramp_epochs": -1}, "train: ramp_epochs"),
         ({"epoch_steps": 0}, "train: epoch_steps"),
+        ({"least_steps": -1}, "train: least_steps"),
         ({"teacher": "ema"}, "teacher ema needs averaged weights"),
         ({"keep": 0.5}, "unknown key keep"),
         ({"model": "huge_cnn"}, "unknown model"),
