@@ -281,11 +281,11 @@ def labels_of_peers() -> tuple[str, ...]:
 
 @pytest.mark.slow  # as above
 def test_a_quick_run_gives_its_keys(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.labels", "--json", "--quick", "--rows", "500", "--network", "300"]
+    command = [sys.executable, "-m", "benchmarks.labels", "--json", "--quick", "--rows", "800", "--network", "300"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["rows"] == 500 and result["repeats"] == 2
+    assert result["rows"] == 800 and result["repeats"] == 2
     assert result["table"].keys() == result["smallest_share_at_full_accuracy"].keys() == result["areas"].keys()
     assert result["stop"].keys() == set(POOLS)
     (tmp_path / "labels.json").write_text(done.stdout, encoding="utf-8")
