@@ -56,7 +56,7 @@ def loss_left(measured: Sequence[tuple[float, float]], candidates: int, rounds: 
 
     The slope of the loss against log(labels), by least squares, times log(candidates / labels). It is taken over the
     latest rounds, and further back over all since there were a third of the labels: over the latest few alone the gate
-    stopped anywhere between 38 and 59 % of CIFAR-10's labels, so between 50 and 53 %. Curves flatten, so it is an upper
+    stopped anywhere between 38 and 59 % of CIFAR-10's labels, so between 50 and 54 %. Curves flatten, so it is an upper
     estimate. Cross-entropy on a slice of random labels is far smoother than accuracy there: on 2 500 rows of CIFAR-10
     it fell in each of 27 rounds, while accuracy went up and down by half a point.
 
