@@ -6,12 +6,15 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.processes import Marked
 from tests.training import digits_pool
 
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_example_learns_from_half_of_the_rows_in_each_epoch(tmp_path: Path) -> None:
     pool = digits_pool(tmp_path / "pool", 1000)
     command = [sys.executable, str(ROOT / "examples" / "own_loop.py"), str(pool.location), str(tmp_path / "out")]

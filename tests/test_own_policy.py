@@ -68,6 +68,7 @@ def test_without_losses_it_rotates(coevo_ray: Command) -> None:
         make_policy(NAME, start=0)
 
 
+@pytest.mark.slow
 def test_a_training_finds_it_on_the_python_path(tmp_path: Path) -> None:
     pool = digits_pool(tmp_path / "pool", 500)
     command = [sys.executable, "-c", "from coevo_ray.cli import main; main()", "train", "--objective", "supervised"]

@@ -62,6 +62,7 @@ def test_an_actor_that_is_killed_is_replaced(pool: Pool, undisturbed: Path, faul
     check_same(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_lost_stops_the_job_and_the_rest_is_done_when_it_is_back(
     pool: Pool, undisturbed: Path, fault: Path, tmp_path: Path
 ) -> None:

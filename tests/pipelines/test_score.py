@@ -140,6 +140,7 @@ def test_shards_change_nothing_and_a_lost_factor_table_is_counted_again(tmp_path
     assert {n for n, t in times(out).items() if t != before[n]} == {"table/factors.parquet"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_stopped_while_encoding_it_goes_on(tmp_path: Path, whole: dict[str, Any]) -> None:
     source, sae, out = table(tmp_path, 4), model(tmp_path), tmp_path / "out"

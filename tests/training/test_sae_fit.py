@@ -131,6 +131,7 @@ def test_a_fit_that_no_longer_improves_ends_early_with_its_decay(tmp_path: Path)
     assert 5 * rows / 0.8 <= summary["samples"] < 5 * rows / 0.8 + 17
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_two_workers_fit_one_model(tmp_path: Path) -> None:
     pool, targets = make_tables(tmp_path, planted(0))

@@ -82,6 +82,7 @@ def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in entry.items() if k != "seconds"} for entry in history]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_consistency_on_unlabelled_rows_beats_the_labels_alone(pool: Pool, labels: RowTable, tmp_path: Path) -> None:
     learning = {"model": f"{NETWORKS}:normed", "epochs": 20, "threshold": 0.8, "mu": 3}
@@ -118,7 +119,13 @@ def test_consistency_on_unlabelled_rows_beats_the_labels_alone(pool: Pool, label
 
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize(
-    "chosen", [{"threshold": 0.2}, {"epoch_steps": 5, "ramp_epochs": 1.5, "teacher": "ema", "ema": 0.5}]
+    "chosen",
+    [
+        {"threshold": 0.2},
+        pytest.param(
+            {"epoch_steps": 5, "ramp_epochs": 1.5, "teacher": "ema", "ema": 0.5}, marks=pytest.mark.slow, id="all"
+        ),
+    ],
 )
 def test_it_is_the_training_of_images_in_memory(
     pool: Pool, labels: RowTable, tmp_path: Path, chosen: dict[str, Any]
@@ -244,6 +251,7 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any], *places: Path) -> N
         assert torch.allclose(tensor, weights[1][name], atol=1e-4), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_labels_on_every_row_make_it_supervised_training(
     pool: Pool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

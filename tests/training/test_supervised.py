@@ -56,6 +56,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_everything_at_once(pool: Pool, tmp_path: Path) -> None:
     """AdamW, cosine, averages, smoothing, clipping, bfloat16: it learns, and says what it did."""
@@ -208,6 +209,7 @@ def test_errors_of_the_input_end_a_training_at_once(pool: Pool, tmp_path: Path) 
     assert steps_made(tmp_path / "fault") <= 2 * 3, "the workers were started again"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_training_that_diverges_says_so(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="training diverged"):

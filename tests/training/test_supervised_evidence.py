@@ -62,6 +62,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     return Given(digits_pool(folder / "pool", ROWS, labels), pixels(folder / "targets"), wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_rows_with_a_doubted_label_take_no_step(given: Given, tmp_path: Path) -> None:
     out = str(tmp_path / "model")
