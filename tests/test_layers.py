@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 BLOCKED = """
 import importlib, pkgutil, sys
 
@@ -13,21 +16,34 @@ class Block:
 
 sys.meta_path.insert(0, Block())
 import coevo_ray.core
-names = [m.name for m in pkgutil.iter_modules(coevo_ray.core.__path__)]
+names = [m.name for m in pkgutil.walk_packages(coevo_ray.core.__path__, "coevo_ray.core.")]
 for name in names:
-    importlib.import_module(f"coevo_ray.core.{name}")
+    importlib.import_module(name)
 print(len(names))
 """
 
 
-def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+def _python(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]  # which finds the package of its working folder first
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_core_is_importable_with_ray_and_arrow_blocked() -> None:
     result = _python(BLOCKED)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) >= 10
+    assert int(result.stdout) >= 40
+
+
+def test_a_module_of_a_sub_package_that_imports_ray_is_found(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "coevo_ray", tmp_path / "coevo_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    planted = tmp_path / "coevo_ray" / "core" / "sub"
+    planted.mkdir()
+    (planted / "__init__.py").touch()
+    assert _python(BLOCKED, tmp_path).returncode == 0
+    (planted / "x.py").write_text("import ray\n")
+    result = _python(BLOCKED, tmp_path)
+    assert result.returncode != 0
+    assert "ray is blocked" in result.stderr
 
 
 def test_the_block_blocks() -> None:
