@@ -58,7 +58,7 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
 
 def _fit(out: Path) -> float:
     """A lone prior is its own reference and fits nothing; the fit costs the same whatever it is fitted to."""
-    from coevo_ray.core.alignment import fit_alignment
+    from coevo_ray.core.alignment.alignment import fit_alignment
 
     shared = _features(out, shared=True)
     started = time.time()

@@ -110,7 +110,7 @@ def feed_epochs(pool: str, shares: list[float], repeats: int, workers: int, kind
         `seconds`: share -> one for each repeat; `first_seconds`: until the first batch of a warm feed; `rows_made`,
         `bytes_read` and `groups_read` by share; `peak_bytes` of the process with its workers; `idle_bytes` before.
     """
-    from coevo_ray.core.epoch_plan import Subset
+    from coevo_ray.core.feed.epoch_plan import Subset
 
     opened = _open(pool)
     feed = _feed(opened, workers, kind)
@@ -184,8 +184,8 @@ def _feed(pool: Any, workers: int, kind: str) -> Any:
 
 
 def _subset(rows: npt.NDArray[np.int64], share: float, epoch: int) -> Any:
-    from coevo_ray.core.epoch_plan import Subset
-    from coevo_ray.core.rows import choose_rows
+    from coevo_ray.core.feed.epoch_plan import Subset
+    from coevo_ray.core.rows.hashing import choose_rows
 
     return Subset(epoch, choose_rows(rows, round(share * len(rows)), seed=epoch))
 

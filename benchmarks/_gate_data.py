@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.probes.probe import LinearProbe
 
 DIM, CLASSES = 256, 10
 _LATENT, _HIDDEN = 16, 512  # on a million rows the 16th neighbour has a median cosine of 0.90

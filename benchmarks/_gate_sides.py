@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks._gate_data import CLASSES, Data, read
 from benchmarks.common import cores, peak_bytes, timed
-from coevo_ray.core.gate_config import Rule
+from coevo_ray.core.gate.config import Rule
 
 K, LEAST_SIMILARITY, RECHECK, RECHECK_SIMILARITY = 16, 0.85, 8, 0.9
 LINKS, EF_CONSTRUCTION, EF_SEARCH = 16, 200, 64
@@ -142,8 +142,8 @@ def measure_ours(folder: str, rule: Rule, rounds: int, size: int, compare: bool)
         `build_seconds`, `gain_seconds`, `round_seconds`; `peak_bytes` up to there, `method`, `parameters`; `recall`:
         `measured` by the build itself, and `checked` here on other rows; `max_gain_difference` or None.
     """
-    from coevo_ray.core.gate import AnnotationGate, GateConfig
-    from coevo_ray.core.graph import build_graph
+    from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+    from coevo_ray.core.graph.graph import build_graph
 
     data = read(folder)
     graph, building = timed(lambda: build_graph(data.features, K, threads=cores()))
@@ -214,8 +214,8 @@ def measure_offers(folder: str, rows: int, batches: dict[int, int]) -> dict[str,
     Returns:
         `method`, `start_seconds`, and for each batch size `p50` and `p99` of `search`, `append` and `both`, in ms.
     """
-    from coevo_ray.core.graph import NeighbourGraph
-    from coevo_ray.core.graph_growing import GrowingIndex
+    from coevo_ray.core.graph.growing import GrowingIndex
+    from coevo_ray.core.graph.types import NeighbourGraph
 
     arriving = sum(size * count for size, count in batches.items())
     unit, saved = _unit(read(folder).features[: rows + arriving]), np.load(Path(folder) / "graph.npz")

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks._labels_data import Ids, LabelPool
 from benchmarks._labels_methods import Labelled, Method, make_method
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.errors import UsageError
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from coevo_ray.core.graph import NeighbourGraph, build_graph
+from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.types import NeighbourGraph
 
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from benchmarks._labels_data import Ids, LabelPool, Vectors
 from benchmarks._labels_greedy import Farthest
-from coevo_ray.core.calibration import apply_temperature, fit_temperature
-from coevo_ray.core.gate import AnnotationGate, GateConfig, Requests
-from coevo_ray.core.probe import LinearProbe, cross_fitted_predictions
+from coevo_ray.core.gate.gate import AnnotationGate, GateConfig, Requests
+from coevo_ray.core.probes.calibration import apply_temperature, fit_temperature
+from coevo_ray.core.probes.probe import LinearProbe, cross_fitted_predictions
 
 _FOLDS = 5
 

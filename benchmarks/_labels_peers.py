@@ -12,8 +12,8 @@ from skactiveml.base import SkactivemlClassifier
 
 from benchmarks._labels_data import Ids, LabelPool, Vectors
 from benchmarks._labels_methods import RANKING, Labelled, Method
-from coevo_ray.core.graph import unit_rows
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.graph.unit_rows import unit_rows
+from coevo_ray.core.probes.probe import LinearProbe
 
 _DIM = 64  # leading principal components that greedy ones see: Badge's work grows with classes x dimensions
 _KMEANS = {"n_init": 1, "max_iter": 20}

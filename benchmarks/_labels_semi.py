@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks._labels_curve import accuracy_of, rounds
 from benchmarks._labels_data import Ids, LabelPool
 from benchmarks._labels_methods import Gate
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.probes.probe import LinearProbe
 
 LEAST = (0.8, 0.9, 0.95)
 

@@ -11,9 +11,9 @@ from benchmarks._labels_curve import accuracy_of, on_all_labels
 from benchmarks._labels_data import LabelPool
 from benchmarks._labels_methods import first_rows
 from coevo_ray.config import GateSettings
-from coevo_ray.core.gate import AnnotationGate
-from coevo_ray.core.light_classifier import fit_light_classifier
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.gate.gate import AnnotationGate
+from coevo_ray.core.probes.light_classifier import fit_light_classifier
+from coevo_ray.core.probes.probe import LinearProbe
 
 NEAR_FULL = 0.002  # accuracy that may be missing to full accuracy
 

@@ -14,8 +14,8 @@ import torch
 from benchmarks._targets_tables import digits_images, parquet_images
 from benchmarks.common import note
 from coevo_ray.config import EvidenceConfig
-from coevo_ray.core.doubt import cross_fitted, label_doubt
-from coevo_ray.core.factors import (
+from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
+from coevo_ray.core.factors.scores import (
     count_factors,
     diversity,
     factor_frequencies,
@@ -23,9 +23,9 @@ from coevo_ray.core.factors import (
     representativeness,
     strongest_factor,
 )
-from coevo_ray.core.graph import build_graph
-from coevo_ray.core.neighbours import copies_of, near_duplicates
-from coevo_ray.core.sae import SAEConfig, TopKSAE
+from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
+from coevo_ray.core.probes.label_doubt import cross_fitted, label_doubt
 
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from benchmarks._policies_data import Setting
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import KeptShares, make_policy
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import KeptShares, make_policy
 
 BATCH = 256
 WARM_UP = 0.1

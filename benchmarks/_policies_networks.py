@@ -15,8 +15,8 @@ from torch import nn
 
 from benchmarks._policies_data import Setting
 from benchmarks._policies_heads import BATCH, Head, cosine_rate, make_ledger, per_class
-from coevo_ray.core.policies import KeptShares
-from coevo_ray.core.rows import hash_rows
+from coevo_ray.core.rows.hashing import hash_rows
+from coevo_ray.core.selection.policies import KeptShares
 from coevo_ray.training.images import shift
 
 Images = npt.NDArray[np.uint8]

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks._labels_data import Ids, LabelPool, Vectors, principal_components
 from benchmarks._policies_data import encode_rows
 from benchmarks.common import note
-from coevo_ray.core.graph import build_graph
+from coevo_ray.core.graph.graph import build_graph
 
 SETTINGS = ("same", "skewed", "noisy")
 FOREIGN = -1  # label and origin of a row that shows none of the classes

@@ -15,10 +15,10 @@ from benchmarks._labels_data import Ids, Vectors
 from benchmarks._labels_methods import Gate, Labelled
 from benchmarks._retrieval_data import FOREIGN, Case
 from coevo_ray.config import RetrieveSettings
-from coevo_ray.core.gate import AnnotationGate
-from coevo_ray.core.light_classifier import LightClassifier, fit_light_classifier
+from coevo_ray.core.gate.gate import AnnotationGate
+from coevo_ray.core.graph.unit_rows import UnitRows, mean_row
+from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
 from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
-from coevo_ray.core.unit_rows import UnitRows, mean_row
 
 _HEAD = 4  # as pipelines.retrieve
 _BLOCK = 1024

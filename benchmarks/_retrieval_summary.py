@@ -14,7 +14,7 @@ from benchmarks._labels_data import Ids, Vectors
 from benchmarks._labels_summary import cell
 from benchmarks._retrieval_data import FOREIGN, Case
 from benchmarks._retrieval_methods import OPTIONS, OWN, RANDOM, RULES, TOP_GAIN, State, learned, own_rows, rows_by
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.probes.probe import LinearProbe
 
 SHARES = ("near_copies", "foreign", "rare")
 Found = Mapping[str, Any]

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from coevo_ray.core.sae import SAEConfig, TopKSAE
-from coevo_ray.core.sae_steps import DECAY_SHARE, SAESteps, Schedule
+from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
+from coevo_ray.core.factors.sae_steps import DECAY_SHARE, SAESteps, Schedule
 
 PEER = "dictionary-learning"
 _ATOMS_OF_A_ROW = 40

@@ -161,7 +161,7 @@ def one_cycle(done: float) -> float:
 def _fit(
     objective: Any, training: Training, name: str, pool: Any, epochs: int, seconds: float | None, device: torch.device
 ) -> dict[str, Any]:
-    from coevo_ray.core.epoch_plan import Subset
+    from coevo_ray.core.feed.epoch_plan import Subset
     from coevo_ray.training.feed import Feed
     from coevo_ray.training.views import Decode, Views, two_views
 

@@ -50,7 +50,7 @@ def make_pool(folder: str, source: str | None, rows: int, test_rows: int) -> dic
     Returns:
         Rows of the pool's splits.
     """
-    from coevo_ray.core.rows import choose_rows
+    from coevo_ray.core.rows.hashing import choose_rows
     from coevo_ray.pipelines.ingest import ingest
 
     splits = digits_images() if source is None else parquet_images(source)
@@ -240,10 +240,10 @@ def targets_of(tables: list[_Rows], n: int, size: int) -> tuple[Ids, Vectors, Ve
     Returns:
         int64[rows] row_ids, increasing; float32[rows, n] targets with and without alignment; mean held-out R^2.
     """
-    from coevo_ray.core.alignment import align, fit_alignment
-    from coevo_ray.core.projection import project, projection_matrix
-    from coevo_ray.core.rows import choose_rows
-    from coevo_ray.core.uniformity import uniformity
+    from coevo_ray.core.alignment.alignment import align, fit_alignment
+    from coevo_ray.core.alignment.projection import project, projection_matrix
+    from coevo_ray.core.alignment.uniformity import uniformity
+    from coevo_ray.core.rows.hashing import choose_rows
 
     matrix = projection_matrix(tables[0].features.shape[1], n, 0)
     chosen = choose_rows(tables[0].shared, size, seed=0)

@@ -134,7 +134,7 @@ def _overhead_share(ours: dict[str, Any], actors: int) -> float:
 
 def _difference(folder: Path) -> float:
     """Largest difference between the two sides' projected features: they must have done the same work."""
-    from coevo_ray.core.projection import project, projection_matrix
+    from coevo_ray.core.alignment.projection import project, projection_matrix
 
     ours, loop = np.load(folder / "ours.npy"), np.load(folder / "loop.npy")
     if len(ours) != len(loop):

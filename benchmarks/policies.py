@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks._policies_data import SETTINGS, encode_images, make_setting
 from benchmarks._policies_heads import Head, train_heads
 from benchmarks.common import busiest, finish, in_child, note, parser, positive, rows_of
-from coevo_ray.core.policies import KeptShares
+from coevo_ray.core.selection.policies import KeptShares
 
 KEPT = (0.1, 0.3, 0.5, 0.7)
 _BARE = {"max_doubt": 1.0, "share_copies": False, "quota_power": 1.0}

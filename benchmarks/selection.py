@@ -21,7 +21,7 @@ from benchmarks.common import busiest, finish, in_child, middle, note, parser, p
 
 if TYPE_CHECKING:
     from coevo_ray.actors.service import SelectionService
-    from coevo_ray.core.ledger import SelectionLedger
+    from coevo_ray.core.selection.ledger import SelectionLedger
 
 # Row of the result -> policy. `factors` takes its turns by factors alone, `factors_all` also looks at classes, at doubt
 # about labels and at copies.
@@ -101,7 +101,7 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         `ledger_bytes`: what the ledger keeps; `journal_bytes`: what is on the disk at the end; `threads`.
     """
     from coevo_ray.actors.service import SelectionService
-    from coevo_ray.core.chunks import threads
+    from coevo_ray.core.rows.chunks import threads
     from coevo_ray.store.location import Location
 
     idle = peak_bytes()
@@ -154,9 +154,9 @@ def _kept_bytes(service: SelectionService) -> int:
 
 def _ledger(policy: str, rows: int) -> SelectionLedger:
     """A ledger over rows with random scores; a third of the factors hold most rows, as in a real pool."""
-    from coevo_ray.core.ledger import SelectionLedger
-    from coevo_ray.core.policies import make_policy
-    from coevo_ray.core.row_set import RowSet
+    from coevo_ray.core.rows.row_set import RowSet
+    from coevo_ray.core.selection.ledger import SelectionLedger
+    from coevo_ray.core.selection.policies import make_policy
 
     ledger = SelectionLedger(
         rows=rows,

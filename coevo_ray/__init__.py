@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from coevo_ray.commands import train_targets as train_targets
     from coevo_ray.config import RunConfig as RunConfig
     from coevo_ray.config import load_config as load_config
-    from coevo_ray.core.epoch_plan import Subset as Subset
+    from coevo_ray.core.feed.epoch_plan import Subset as Subset
     from coevo_ray.pipelines.targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
     from coevo_ray.store.factor_files import load_factors as load_factors
@@ -76,7 +76,7 @@ _PUBLIC = {
     "Answers": "coevo_ray.annotators.base",
     "Feed": "coevo_ray.training.feed",
     "Pool": "coevo_ray.pool.pool",
-    "Subset": "coevo_ray.core.epoch_plan",
+    "Subset": "coevo_ray.core.feed.epoch_plan",
     "RunConfig": "coevo_ray.config",
     "load_config": "coevo_ray.config",
     "load_factors": "coevo_ray.store.factor_files",

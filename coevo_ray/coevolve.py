@@ -8,7 +8,7 @@ import numpy as np
 
 from coevo_ray.annotators.opening import check_annotator
 from coevo_ray.config import PoolConfig, RunConfig, TrainConfig, make_config
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode import encode
 from coevo_ray.pipelines.evidence import gather_evidence

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import KeptShares, Policy, make_policy
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.store.location import Location
@@ -107,9 +106,9 @@ def plan(
 class _Known:
     """Of N rows: candidates bool[N], labels int64[N] or None, strongest factors int32[N] (-1 without one) or None."""
 
-    candidates: npt.NDArray[np.bool_]
+    candidates: BoolArray
     labels: Int64Array | None = None
-    factor: npt.NDArray[np.int32] | None = None
+    factor: Int32Array | None = None
 
 
 def _check(rows: int | None, epochs: int, keep: float, places: dict[str, Folder | None]) -> None:
@@ -155,17 +154,17 @@ def _open(rows: int | None, places: dict[str, Folder | None]) -> _Known:
     return _Known(candidates, labels, _factors(tables["scores"], candidates) if "scores" in tables else None)
 
 
-def _in_all(tables: dict[str, RowTable]) -> npt.NDArray[np.bool_]:
+def _in_all(tables: dict[str, RowTable]) -> BoolArray:
     """bool[N]: rows that every table has."""
     found = [table.row_ids() for table in tables.values()]
     times = np.bincount(np.concatenate(found))
     if len(times) == 0 or times.max() < len(found):
         raise InputError(f"no row is in {' and in '.join(tables)}", "give tables of the same pool, with rows")
-    flags: npt.NDArray[np.bool_] = times == len(found)
+    flags: BoolArray = times == len(found)
     return flags
 
 
-def _factors(scores: RowTable, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def _factors(scores: RowTable, candidates: BoolArray) -> Int32Array:
     """int32[N]: the strongest factors of the candidates, -1 without one and for all others."""
     table = scores.scan(["row_id", "factor"])
     row_ids = table.column("row_id").to_numpy()
@@ -207,7 +206,7 @@ def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, 
 class _Covered:
     """Counts the factors that selected rows have, out of those that candidates have."""
 
-    def __init__(self, factor: npt.NDArray[np.int32]) -> None:
+    def __init__(self, factor: Int32Array) -> None:
         self._factor = factor
         self._seen = np.zeros(int(factor.max(initial=0)) + 1, dtype=bool)
         self._all = max(1, int(self._flags(factor).sum()))
@@ -218,7 +217,7 @@ class _Covered:
         self._seen |= now
         return float(now.sum() / self._all), float(self._seen.sum() / self._all)
 
-    def _flags(self, factor: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    def _flags(self, factor: Int32Array) -> BoolArray:
         flags = np.zeros_like(self._seen)
         flags[factor[factor >= 0]] = True
         return flags

@@ -21,9 +21,9 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
 from coevo_ray import Feed, Pool
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import make_policy
+from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import make_policy
 from coevo_ray.training.models import SmallCNN
 
 EPOCHS, BATCH = 8, 64

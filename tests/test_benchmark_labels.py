@@ -25,7 +25,7 @@ from benchmarks._labels_summary import cell, networks, stops, table_of, with_pse
 from benchmarks._policies_data import _copied_rows
 from benchmarks.labels_table import lines, verdicts
 from coevo_ray.config import GateSettings
-from coevo_ray.core.graph import torch_threads
+from coevo_ray.core.graph.threads import torch_threads
 
 ROWS, CLASSES, TEST, SMALL_ROWS = 1000, 4, 300, 200
 DECAY = 10.0
@@ -148,7 +148,7 @@ def test_the_gate_runs_to_its_own_stop(pool: LabelPool) -> None:
 
 def test_the_stop_rule_hears_the_loss_on_the_first_rows(pool: LabelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_to_stop(pool, seed=0)["stopped_by"] != "validation"  # 50 rows are too few to measure on
-    monkeypatch.setattr("coevo_ray.core.light_classifier._LEAST_VALIDATED", 20)
+    monkeypatch.setattr("coevo_ray.core.probes.light_classifier._LEAST_VALIDATED", 20)
     assert run_to_stop(pool, seed=0)["stopped_by"] == "validation"
 
 

@@ -15,8 +15,8 @@ from benchmarks._policies_heads import Head, cosine_rate, train_heads
 from benchmarks._policies_networks import pictures_of, train_network
 from benchmarks.policies import KEPT, NETWORK_ROWS, ROWS
 from benchmarks.policies_table import lines, verdict
-from coevo_ray.core.graph import torch_threads
-from coevo_ray.core.policies import POLICIES, KeptShares
+from coevo_ray.core.graph.threads import torch_threads
+from coevo_ray.core.selection.policies import POLICIES, KeptShares
 
 ROWS_THERE, CLASSES, TEST = 1000, 4, 200
 

@@ -18,7 +18,7 @@ from benchmarks._policies_data import _copied_rows
 from benchmarks._retrieval_data import FOREIGN, SETTINGS, Case, make_case
 from benchmarks._retrieval_methods import DEFAULT, OPTIONS, OWN, RANDOM, RULES, State, learned, own_rows, rows_by
 from benchmarks._retrieval_summary import SHARES, difference, run_case, setting_of, shares_of, with_rows
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.probes.probe import LinearProbe
 
 ROWS, CLASSES, TEST, DIM, LABELS = 1000, 5, 300, 24, [20, 35, 50]
 DECAY = 10.0

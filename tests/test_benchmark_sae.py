@@ -22,7 +22,7 @@ from benchmarks._sae_sides import (
     standardised,
 )
 from benchmarks.sae import _take, _turns, measure_score
-from coevo_ray.core.sae import SAEConfig, SAELoss, TopKSAE
+from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE
 
 _ROOT = Path(__file__).parent.parent
 SIZES = Sizes(dim=24, latents=96, k=8, batch_rows=64, steps=12, learning_rate=3e-3)

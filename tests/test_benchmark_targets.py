@@ -20,7 +20,7 @@ from benchmarks import _targets_tables as tables
 from benchmarks._targets_learners import BYOL, Supervised, Training, one_cycle, train_peer
 from benchmarks._targets_network import resnet18, strided
 from benchmarks.targets import NAMES, Parts, _figures, _names
-from coevo_ray.core.projection import normalise
+from coevo_ray.core.alignment.projection import normalise
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location

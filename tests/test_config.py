@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from coevo_ray.config import GateSettings, RunConfig, load_config, make_config
-from coevo_ray.core.gate_config import GateConfig
+from coevo_ray.core.gate.config import GateConfig
 from coevo_ray.demo import demo_config
 from coevo_ray.errors import UsageError
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coevo_ray.core.policies import SelectionContext, make_policy
-from coevo_ray.core.row_set import ids_of
+from coevo_ray.core.rows.row_set import ids_of
+from coevo_ray.core.selection.policies import SelectionContext, make_policy
 from coevo_ray.errors import UsageError
 from tests.command_line import Command
 from tests.processes import Marked

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 import coevo_ray as package
-from coevo_ray.core.policies import KeptShares, Policy, Rotation, SelectionContext, make_policy
-from coevo_ray.core.row_set import Rows, ids_of
+from coevo_ray.core.rows.row_set import Rows, ids_of
+from coevo_ray.core.selection.policies import KeptShares, Policy, Rotation, SelectionContext, make_policy
 from coevo_ray.errors import CoevoError, InputError, UsageError
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Float64Array, Int16Array, Int32Array, Int64Array
 
 
 @dataclass
@@ -18,16 +17,16 @@ class Answered:
 
     row_ids: list[Int64Array] = field(default_factory=list)
     labels: list[Int64Array] = field(default_factory=list)
-    rounds: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    times: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    annotators: list[npt.NDArray[np.int16]] = field(default_factory=list)
+    rounds: list[Int32Array] = field(default_factory=list)
+    times: list[Float64Array] = field(default_factory=list)
+    annotators: list[Int16Array] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Answers in all."""
         return sum(len(part) for part in self.row_ids)
 
-    def new(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> npt.NDArray[np.bool_]:
+    def new(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> BoolArray:
         """Which answers say something that the annotator has not said last of that row; of equal ones the first.
 
         Args:
@@ -35,7 +34,7 @@ class Answered:
             labels: int64[n], the same for rows that come twice.
             annotator: who gives them.
         """
-        new: npt.NDArray[np.bool_] = np.zeros(len(row_ids), dtype=np.bool_)
+        new: BoolArray = np.zeros(len(row_ids), dtype=np.bool_)
         new[np.unique(row_ids, return_index=True)[1]] = True
         if annotator not in self.names:
             return new
@@ -46,12 +45,10 @@ class Answered:
         if len(known) == 0:
             return new
         at = np.minimum(np.searchsorted(known, row_ids), len(known) - 1)
-        repeated: npt.NDArray[np.bool_] = (known[at] == row_ids) & (said_labels[place[at]] == labels)
+        repeated: BoolArray = (known[at] == row_ids) & (said_labels[place[at]] == labels)
         return new & ~repeated
 
-    def add(
-        self, row_ids: Int64Array, labels: Int64Array, rounds: npt.NDArray[np.int32], annotator: str, at: float
-    ) -> None:
+    def add(self, row_ids: Int64Array, labels: Int64Array, rounds: Int32Array, annotator: str, at: float) -> None:
         """Appends answers of one submission."""
         if annotator not in self.names:
             self.names.append(annotator)
@@ -62,7 +59,7 @@ class Answered:
         self.times.append(np.full(rows, at))
         self.annotators.append(np.full(rows, self.names.index(annotator), dtype=np.int16))
 
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
+    def columns(self) -> Arrays:
         """row_id, label, round, time (seconds since 1970), annotator (index into `names`)."""
         return {
             "row_id": _joined(self.row_ids, np.int64),
@@ -73,7 +70,7 @@ class Answered:
         }
 
     @classmethod
-    def restore(cls, columns: dict[str, npt.NDArray[Any]], names: list[str]) -> Answered:
+    def restore(cls, columns: Arrays, names: list[str]) -> Answered:
         """From `columns()` and `names`."""
         return cls(
             [columns["row_id"]],
@@ -85,5 +82,5 @@ class Answered:
         )
 
 
-def _joined(parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def _joined(parts: Sequence[AnyArray], dtype: npt.DTypeLike) -> AnyArray:
     return np.concatenate([np.zeros(0, dtype), *parts])

@@ -6,21 +6,19 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from coevo_ray.actors.offered import Offered
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.subset_draw import Arrays
+from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Journal, Record
 
 if TYPE_CHECKING:
     # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
-    from coevo_ray.core.gate import AnnotationGate
-    from coevo_ray.core.gate_online import OnlineGate
+    from coevo_ray.core.gate.gate import AnnotationGate
+    from coevo_ray.core.gate.online import OnlineGate
 
 _TIMED_OFFERS = 10_000
 
@@ -54,9 +52,7 @@ class ArrivalService(ABC):
     def snapshot(self) -> None:
         """Writes the whole state and drops older records."""
 
-    def offer(
-        self, row_ids: Int64Array, features: npt.NDArray[np.float16], probabilities: npt.NDArray[np.float32]
-    ) -> dict[str, npt.NDArray[Any]]:
+    def offer(self, row_ids: Int64Array, features: Float16Array, probabilities: Float32Array) -> Arrays:
         """Decides on arriving rows, and takes them into the gate and its graph; a row that came before keeps its word.
 
         Args:
@@ -95,7 +91,7 @@ class ArrivalService(ABC):
         last = int(self._row_ids.max(initial=-1))
         return np.arange(count, dtype=np.int64) + max(last, self._offered.last_id) + 1
 
-    def offered(self) -> dict[str, npt.NDArray[Any]]:
+    def offered(self) -> Arrays:
         """Arriving rows that were taken in: `row_id` int64[m] and `features` float16[m, d], by row."""
         return self._offered.taken()
 
@@ -107,7 +103,7 @@ class ArrivalService(ABC):
         return self._online
 
     def _take_offer(self, record: Record) -> None:
-        from coevo_ray.core.gate_online import Decisions
+        from coevo_ray.core.gate.online import Decisions
 
         arrays = dict(record.arrays)
         row_ids, features = arrays.pop("row_ids"), arrays.pop("features")
@@ -122,7 +118,7 @@ class ArrivalService(ABC):
         p50, p99 = np.percentile(np.array(self._offer_seconds) * 1e3, [50, 99])
         return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "batches": len(self._offer_seconds)}
 
-    def _restore_offers(self, columns: dict[str, npt.NDArray[Any]]) -> None:
+    def _restore_offers(self, columns: Arrays) -> None:
         """Rows join the graph again; what the gate knows of them comes with its own state."""
         if not columns or len(columns["row_id"]) == 0:
             return
@@ -148,12 +144,12 @@ class ArrivalService(ABC):
             return self._row_ids[positions]
         return np.concatenate([self._row_ids, self._offered.taken_ids()])[positions]
 
-    def _find(self, row_ids: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+    def _find(self, row_ids: Int64Array) -> tuple[Int64Array, BoolArray]:
         """Positions of rows, and which there are."""
         positions = np.searchsorted(self._row_ids, row_ids).astype(np.int64)
         inside = positions < len(self._row_ids)
         positions = np.where(inside, positions, 0)
-        known: npt.NDArray[np.bool_] = inside & (self._row_ids[positions] == row_ids)
+        known: BoolArray = inside & (self._row_ids[positions] == row_ids)
         arrived = self._offered.positions(row_ids[~known])
         positions[~known] = np.maximum(arrived, 0)
         known[~known] = arrived >= 0

@@ -7,20 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from coevo_ray.actors.answered import Answered
 from coevo_ray.actors.arrival_service import ArrivalService
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.subset_draw import Arrays, part_of
-from coevo_ray.core.votes import resolve
+from coevo_ray.core.arrays import Arrays, BoolArray, Float32Array, Int64Array
+from coevo_ray.core.gate.votes import resolve
+from coevo_ray.core.selection.subset import part_of
 from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Journal, Record
 
 if TYPE_CHECKING:
     # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
-    from coevo_ray.core.gate import AnnotationGate
-    from coevo_ray.core.gate_online import OnlineGate
+    from coevo_ray.core.gate.gate import AnnotationGate
+    from coevo_ray.core.gate.online import OnlineGate
 
 
 class Taken(NamedTuple):
@@ -156,7 +155,7 @@ class GateService(ArrivalService):
     def _put_aside(self, record: Record) -> int:
         return self._gate().set_aside()
 
-    def update_predictions(self, *parts: tuple[Int64Array, npt.NDArray[np.float32]]) -> None:
+    def update_predictions(self, *parts: tuple[Int64Array, Float32Array]) -> None:
         """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]).
 
         Raises:
@@ -237,7 +236,7 @@ class GateService(ArrivalService):
         """What `note_learned` took, in its order."""
         return [dict(entry) for entry in self._history]
 
-    def knows(self, row_ids: Int64Array) -> npt.NDArray[np.bool_]:
+    def knows(self, row_ids: Int64Array) -> BoolArray:
         """Which rows are the gate's, bool[n]."""
         return self._find(row_ids)[1]
 
@@ -299,7 +298,7 @@ class GateService(ArrivalService):
 
     # -- state ---------------------------------------------------------------------------------------------------
 
-    def _gate_state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    def _gate_state(self) -> tuple[dict[str, Any], Arrays]:
         fields: dict[str, Any] = {"annotators": self._answered.names, "history": self._history, "latest": self._latest}
         arrays = {f"answered.{k}": v for k, v in self._answered.columns().items()}
         arrays |= {f"offered.{k}": v for k, v in self._offered.columns().items()}
@@ -327,7 +326,7 @@ class GateService(ArrivalService):
         }
 
     def _open(self, record: Record) -> None:
-        from coevo_ray.core.gate import Requests
+        from coevo_ray.core.gate.gate import Requests
 
         positions = self._positions(record.arrays["row_ids"])
         self._gate().open_round(Requests(int(record.fields["round"]), positions, record.arrays["gains"]))

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Int64Array
 from coevo_ray.errors import InputError
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Offered:
@@ -30,7 +25,7 @@ class Offered:
         """The largest row_id; -1 where nothing came."""
         return max(self._place, default=-1)
 
-    def new(self, row_ids: Int64Array) -> npt.NDArray[np.bool_]:
+    def new(self, row_ids: Int64Array) -> BoolArray:
         """Which rows have not come before, bool[b].
 
         Raises:
@@ -46,9 +41,9 @@ class Offered:
     def add(
         self,
         row_ids: Int64Array,
-        features: npt.NDArray[np.float16],
+        features: Float16Array,
         decisions: Arrays,
-        taken: npt.NDArray[np.bool_],
+        taken: BoolArray,
         *,
         first: int,
     ) -> None:

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from coevo_ray.actors.gate_service import GateService
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.losses import FloatArray, LossReport
-from coevo_ray.core.row_set import Subset
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.subset_draw import Arrays, arrays_of, part_of, subset_of
-from coevo_ray.core.turns import IntArray
+from coevo_ray.core.arrays import AnyArray, Arrays, FloatArray, Int64Array, IntArray
+from coevo_ray.core.rows.row_set import Subset
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.losses import LossReport
+from coevo_ray.core.selection.subset import arrays_of, part_of, subset_of
 from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Journal, Record
 from coevo_ray.store.location import Location
 
 if TYPE_CHECKING:
     # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
-    from coevo_ray.core.gate import AnnotationGate
-    from coevo_ray.core.gate_online import OnlineGate
+    from coevo_ray.core.gate.gate import AnnotationGate
+    from coevo_ray.core.gate.online import OnlineGate
 
 _SNAPSHOT_EVERY = 16
 
@@ -149,7 +147,7 @@ class SelectionService(GateService):
             self._figures = {**self._ledger().figures(), "selection_seconds": self._selection_seconds}
         return dict(self._figures)
 
-    def usage(self) -> npt.NDArray[Any]:
+    def usage(self) -> AnyArray:
         """How many committed epochs used each row."""
         return self._ledger().usage()
 

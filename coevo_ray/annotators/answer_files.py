@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from coevo_ray.annotators.answer_tables import AnswerTable, read_answer_table
 from coevo_ray.annotators.base import Answers, Collected
 from coevo_ray.annotators.label_set import LabelSet, whole_numbers
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 
@@ -171,7 +171,7 @@ class _Causes:
         self._found: list[tuple[int, Callable[[int], str]]] = []
         self._more = 0
 
-    def add(self, wrong: npt.NDArray[np.bool_], tell: Callable[[int], str]) -> None:
+    def add(self, wrong: BoolArray, tell: Callable[[int], str]) -> None:
         """Notes the cause of some records: bool[n], and what to say of each."""
         places = np.flatnonzero(wrong).tolist()
         self._found += [(place, tell) for place in places[:MOST_PROBLEMS]]
@@ -247,6 +247,6 @@ def _joined(parts: Sequence[Int64Array]) -> Int64Array:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _filled(texts: pa.Array) -> npt.NDArray[np.bool_]:
-    result: npt.NDArray[np.bool_] = pc.not_equal(texts, "").to_numpy(zero_copy_only=False)
+def _filled(texts: pa.Array) -> BoolArray:
+    result: BoolArray = pc.not_equal(texts, "").to_numpy(zero_copy_only=False)
     return result

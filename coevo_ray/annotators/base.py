@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Float32Array, Int64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +23,9 @@ class Questions:
 
     round: int
     row_ids: Int64Array
-    gains: npt.NDArray[np.float32]
+    gains: Float32Array
     predicted: Int64Array
-    confidence: npt.NDArray[np.float32]
+    confidence: Float32Array
     asked: Int64Array
 
 

@@ -25,7 +25,7 @@ from coevo_ray.annotators.answer_tables import read_answer_table
 from coevo_ray.annotators.base import Collected, Questions
 from coevo_ray.annotators.label_set import LabelSet, whole_numbers
 from coevo_ray.annotators.sample_files import file_ending
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location

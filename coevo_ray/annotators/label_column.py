@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from coevo_ray.annotators.base import Answers
-from coevo_ray.core.rows import Int64Array, hash_rows
+from coevo_ray.core.arrays import Float64Array, Int64Array, UInt64Array
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 
@@ -78,6 +78,6 @@ def with_noise(row_ids: Int64Array, labels: Int64Array, classes: int, noise: flo
     return np.where(wrong, (labels + step) % classes, labels)
 
 
-def _unit(hashed: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+def _unit(hashed: UInt64Array) -> Float64Array:
     """uint64 -> [0, 1), by the 53 bits that a double holds: rounding up to 1 must not happen."""
     return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
 
 # Spreadsheets and data frames with gaps write 3 as 3.0. More digits than these do not fit int64.

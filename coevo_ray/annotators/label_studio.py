@@ -24,7 +24,7 @@ from coevo_ray.annotators.label_studio_tasks import (
 )
 from coevo_ray.annotators.sample_files import data_uri
 from coevo_ray.config.annotators import image_template
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from coevo_ray.config.annotators import AnnotatorSettings, LabelColumnSettings, annotator_from_short
 from coevo_ray.config.base import Compute, Model, Share
-from coevo_ray.core.gate_config import GateConfig
+from coevo_ray.core.gate.config import GateConfig
 
 
 class GateSettings(Model):

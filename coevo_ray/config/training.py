@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from coevo_ray.config.base import Compute, Model, Share
-from coevo_ray.core.policies import KeptShares, Policy, make_policy
+from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 from coevo_ray.errors import UsageError
 
 

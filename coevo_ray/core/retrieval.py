@@ -8,23 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from coevo_ray.core.best import top
-from coevo_ray.core.cells import Cells
-from coevo_ray.core.gate_rules import margin_gain
-from coevo_ray.core.graph import Neighbours
-from coevo_ray.core.graph_search import Searched, first_of, pair_similarities
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.unit_rows import UnitRows
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from coevo_ray.core.arrays import BoolArray, Float32Array, FloatArray, Int64Array
+from coevo_ray.core.gate.rules import margin_gain
+from coevo_ray.core.graph.cells import Cells
+from coevo_ray.core.graph.running_top_k import top
+from coevo_ray.core.graph.search import Searched, first_of, pair_similarities
+from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.graph.unit_rows import UnitRows
 
 _BLOCK = 1024  # open rows compared at a time
 _NEAR = 1e-4  # by how much a product may differ from the same pair's similarity, with much to spare
@@ -74,13 +68,13 @@ class Linear:
         temperature: logits are divided by it.
     """
 
-    weight: npt.NDArray[np.floating[Any]]
-    bias: npt.NDArray[np.floating[Any]]
-    mean: npt.NDArray[np.floating[Any]]
-    scale: npt.NDArray[np.floating[Any]]
+    weight: FloatArray
+    bias: FloatArray
+    mean: FloatArray
+    scale: FloatArray
     temperature: float
 
-    def gain(self, features: npt.NDArray[np.floating[Any]]) -> Float32Array:
+    def gain(self, features: FloatArray) -> Float32Array:
         """1 - margin of the classes of finite features float[n, d], float32[n]: what a label is expected to bring."""
         x = (features.astype(np.float64) - self.mean) / self.scale
         logits = (x @ self.weight.T.astype(np.float64) + self.bias) / self.temperature

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 
 from coevo_ray.config import SaeConfig
-from coevo_ray.core.factor_table import FactorTable
-from coevo_ray.core.sae import TopKSAE
+from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array
+from coevo_ray.core.factors.sae import TopKSAE
+from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.errors import InputError
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
@@ -118,11 +118,11 @@ class EncodeCodes:
         return write_table(self.codes, self.features.files[shard].path, pa.table(columns)), table
 
 
-def _batches(x: npt.NDArray[np.float32]) -> Iterator[torch.Tensor]:
+def _batches(x: Float32Array) -> Iterator[torch.Tensor]:
     return (torch.from_numpy(x[first : first + _BATCH_ROWS]) for first in range(0, len(x), _BATCH_ROWS))
 
 
-def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
+def _lists(matrix: AnyArray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
 
 
@@ -146,9 +146,7 @@ def _count(location: Location, names: list[str], latents: int, top_rows: int) ->
     return table
 
 
-def read_codes(
-    location: Location, name: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def read_codes(location: Location, name: str) -> tuple[Int64Array, Int32Array, Float32Array]:
     """One file of codes: row_ids int64[n], factors int32[n, k], values float32[n, k].
 
     Raises:

@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from coevo_ray.core.rows import assign_participants
+from coevo_ray.core.arrays import BoolArray, Float32Array, Int16Array, Int64Array
+from coevo_ray.core.rows.hashing import assign_participants
 from coevo_ray.errors import InputError
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 
-Int64Array = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 OWN, SHARED = "features-", "shared-"
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
@@ -40,7 +38,7 @@ class Rows:
 
     pool: Location
     ids: Int64Array
-    owner: npt.NDArray[np.int16]
+    owner: Int16Array
     shared: bool
 
     def wanted(self, participant: int) -> BoolArray:
@@ -108,7 +106,7 @@ class Plan:
     def _range(self, shard: int, rows: int) -> Int64Array:
         return np.arange(shard * self.shard_rows, min(rows, (shard + 1) * self.shard_rows), dtype=np.int64)
 
-    def _owner(self, ids: Int64Array) -> npt.NDArray[np.int16]:
+    def _owner(self, ids: Int64Array) -> Int16Array:
         return assign_participants(ids, self.weights, self.seed).astype(np.int16)
 
 
@@ -141,7 +139,7 @@ class Contribution:
             return self._empty(columns)
         return pa.concat_tables(parts).sort_by("row_id").select(columns)
 
-    def shared_features(self) -> tuple[Int64Array, npt.NDArray[np.float32]]:
+    def shared_features(self) -> tuple[Int64Array, Float32Array]:
         """The shared set, as far as it could be encoded.
 
         Returns:

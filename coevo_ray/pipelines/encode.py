@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
-from coevo_ray.core.rows import choose_rows
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.contribution import OWN, SHARED, Contribution, Plan, read_shard_rejects
 from coevo_ray.pipelines.encode_parts import EncodeParts, Participant, device_of
@@ -41,7 +41,6 @@ from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe_all, f
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
-Int64Array = npt.NDArray[np.int64]
 # Prepared inputs of a shard; a handful of shards is in flight for each actor.
 _SHARD_BYTES = 64 << 20
 _MOST_ROWS, _LEAST_ROWS = 4096, 64

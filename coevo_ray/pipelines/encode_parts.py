@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from coevo_ray.config import Compute, PriorConfig
-from coevo_ray.core.projection import finite_rows, project, projection_matrix
+from coevo_ray.core.alignment.projection import finite_rows, project, projection_matrix
+from coevo_ray.core.arrays import BoolArray, Float32Array
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.parts import Part, from_block, to_block
 from coevo_ray.priors.base import PriorInfo
@@ -130,7 +130,7 @@ class EncodeParts:
         part.times |= {"encode": self.encoder.busy_seconds - busy, "project": time.monotonic() - encoded}
         return part
 
-    def _features(self, part: Part, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    def _features(self, part: Part, usable: BoolArray) -> Float32Array:
         try:
             if usable.all():
                 return self.encoder.encode(part.data)

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 
 from coevo_ray.config import EvidenceConfig, make_config
-from coevo_ray.core.doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
-from coevo_ray.core.neighbours import copies_of, near_duplicates
-from coevo_ray.core.probe import LinearProbe
-from coevo_ray.core.rows import Int64Array, choose_rows
+from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
+from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
+from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
+from coevo_ray.core.probes.probe import LinearProbe
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_targets
 from coevo_ray.pool.pool import Pool
@@ -42,12 +42,10 @@ class Judges:
     """A probe for each fold, and how often labels of each class come by mistake: who says what a label is worth."""
 
     probes: list[LinearProbe]
-    rates: npt.NDArray[np.float64]
+    rates: Float64Array
     seed: int
 
-    def doubt(
-        self, row_ids: Int64Array, features: npt.NDArray[np.float32], labels: Int64Array
-    ) -> tuple[npt.NDArray[np.float32], Int64Array]:
+    def doubt(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> tuple[Float32Array, Int64Array]:
         """The chance of each label to be wrong, float32[n], and the class that is likeliest, int64[n]."""
         probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
         return label_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)

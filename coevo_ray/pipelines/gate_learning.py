@@ -6,22 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.core.light_classifier import LightClassifier, fit_light_classifier
-from coevo_ray.core.probe import LinearProbe
-from coevo_ray.core.rows import Int64Array, choose_rows
+from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
+from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
+from coevo_ray.core.probes.probe import LinearProbe
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pipelines.graph import read_targets
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def save_classifier(classifier: LightClassifier, file: Location) -> None:
@@ -97,7 +95,7 @@ class Learning:
         return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
 
     def _fit(
-        self, labelled: dict[str, Any], offered: dict[str, npt.NDArray[Any]], decay_rows: float | None
+        self, labelled: dict[str, Any], offered: Arrays, decay_rows: float | None
     ) -> tuple[LightClassifier, float | None]:
         """Ray task.
 
@@ -124,7 +122,7 @@ class Learning:
         )
         return classifier, _Held(self.targets, self.pool).accuracy(classifier.probe)
 
-    def _features(self, row_ids: Int64Array, offered: dict[str, npt.NDArray[Any]]) -> Float32Array:
+    def _features(self, row_ids: Int64Array, offered: Arrays) -> Float32Array:
         """Features of the pool's rows and of those that arrived, in the order given."""
         arrived = np.isin(row_ids, offered["row_id"])
         features = np.empty((len(row_ids), self._dim(offered)), dtype=np.float32)
@@ -135,7 +133,7 @@ class Learning:
             features[arrived] = offered["features"][place]
         return features
 
-    def _dim(self, offered: dict[str, npt.NDArray[Any]]) -> int:
+    def _dim(self, offered: Arrays) -> int:
         dim = offered["features"].shape[1]
         return int(dim or self.targets.schema().field("target").type.list_size)
 
@@ -146,9 +144,7 @@ class Learning:
         train = np.isin(row_ids, Pool(self.pool).train_ids(), assume_unique=True)
         return row_ids[train], classifier(vectors(table.column("target"))[train])
 
-    def _predict_offered(
-        self, offered: dict[str, npt.NDArray[Any]], classifier: LightClassifier
-    ) -> tuple[Int64Array, Float32Array]:
+    def _predict_offered(self, offered: Arrays, classifier: LightClassifier) -> tuple[Int64Array, Float32Array]:
         """Ray task: class probabilities of the rows that arrived."""
         if len(offered["row_id"]) == 0:
             return offered["row_id"], np.zeros((0, self.classes), dtype=np.float32)

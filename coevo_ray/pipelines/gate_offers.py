@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.actors.selection import SelectionHandle
-from coevo_ray.core.gate_online import ACTIONS, REASONS
-from coevo_ray.core.light_classifier import LightClassifier
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
+from coevo_ray.core.gate.online import ACTIONS, REASONS
+from coevo_ray.core.probes.light_classifier import LightClassifier
 from coevo_ray.errors import InputError
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +30,9 @@ class Offer:
     row_id: Int64Array
     action: npt.NDArray[np.str_]
     reason: npt.NDArray[np.str_]
-    gain: npt.NDArray[np.float32]
+    gain: Float32Array
     label: Int64Array
-    confidence: npt.NDArray[np.float32]
+    confidence: Float32Array
 
     @classmethod
     def of(cls, arrays: Arrays) -> Offer:
@@ -80,11 +77,11 @@ class OfferStage:
         columns = {"action": offer.action, "reason": offer.reason, "gain": offer.gain, "confidence": offer.confidence}
         return {**batch, **columns, "pseudo_label": label}
 
-    def _classify(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def _classify(self, features: AnyArray) -> Float32Array:
         assert self.classifier is not None  # stage() gives one or the other
         return self.classifier(features)
 
 
-def _matrix(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _matrix(column: AnyArray) -> AnyArray:
     """Ray Data hands vectors over as one array, or as an array of arrays."""
     return np.stack(list(column)) if column.dtype == object else column

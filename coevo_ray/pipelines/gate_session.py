@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import ray
 
 from coevo_ray.actors.gate_service import Taken
@@ -22,13 +21,13 @@ from coevo_ray.actors.service import SelectionService
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
 from coevo_ray.annotators.opening import check_annotator, open_annotator
 from coevo_ray.config import GateSettings, make_config
-from coevo_ray.core.gate import AnnotationGate, GateConfig
-from coevo_ray.core.gate_config import OfferConfig
-from coevo_ray.core.gate_online import OnlineGate
-from coevo_ray.core.graph_growing import GrowingIndex
-from coevo_ray.core.light_classifier import LightClassifier
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.unit_rows import UnitRows
+from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
+from coevo_ray.core.gate.config import OfferConfig
+from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate.online import OnlineGate
+from coevo_ray.core.graph.growing import GrowingIndex
+from coevo_ray.core.graph.unit_rows import UnitRows
+from coevo_ray.core.probes.light_classifier import LightClassifier
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate_learning import Learning, load_classifier, save_classifier
 from coevo_ray.pipelines.gate_offers import Offer, OfferStage
@@ -42,7 +41,7 @@ from coevo_ray.store.row_table import RowTable
 
 _FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
-Predictions = tuple[Int64Array, npt.NDArray[np.float32]]
+Predictions = tuple[Int64Array, Float32Array]
 
 
 @dataclass(frozen=True)
@@ -301,8 +300,8 @@ class GateSession:
 
     def offer(
         self,
-        features: npt.NDArray[np.floating[Any]],
-        predictions: npt.NDArray[np.float32] | None = None,
+        features: FloatArray,
+        predictions: Float32Array | None = None,
         row_ids: Int64Array | None = None,
     ) -> Offer:
         """Decides on rows that arrive: annotate, pseudo_label or skip. They join the gate and its graph.

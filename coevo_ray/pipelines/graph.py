@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import ray
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.core.graph import NeighbourGraph
-from coevo_ray.core.graph_plan import GraphPlan, Method, device_of, make_plan
-from coevo_ray.core.graph_search import block_rows, blocks
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.unit_rows import UnitRows
+from coevo_ray.core.arrays import Float16Array, Float32Array, Int64Array
+from coevo_ray.core.graph.plan import GraphPlan, Method, device_of, make_plan
+from coevo_ray.core.graph.search import block_rows, blocks
+from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
@@ -155,7 +154,7 @@ class _Source:
         return plan
 
     def _whole(self, rows: UnitRows, entries: list[FileEntry]) -> tuple[dict[str, Any], dict[str, Any]]:
-        from coevo_ray.core.graph_hnsw import hnsw_graph  # here, so that other graphs do not load faiss
+        from coevo_ray.core.graph.hnsw import hnsw_graph  # here, so that other graphs do not load faiss
 
         graph = hnsw_graph(rows, self.neighbours, seed=self.seed, recall_sample=_RECALL_SAMPLE, threads=self.threads)
         fields, arrays = graph.arrays()
@@ -232,12 +231,12 @@ def graph_rows(location: Location) -> Int64Array:
     return row_ids
 
 
-def read_targets(targets: RowTable, row_ids: Int64Array) -> npt.NDArray[np.float32]:
+def read_targets(targets: RowTable, row_ids: Int64Array) -> Float32Array:
     """Targets of some rows, float32[n, dim]."""
     return vectors(targets.read(row_ids, ["target"]).column("target"))
 
 
-def read_half(targets: RowTable, row_ids: Int64Array) -> npt.NDArray[np.float16]:
+def read_half(targets: RowTable, row_ids: Int64Array) -> Float16Array:
     """Targets of some rows, float16[n, dim], read a row group at a time into their one copy.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coevo_ray.config import PoolConfig
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.pipelines.ingest_passes import Checked, earlier_hashes, keys_at
 from coevo_ray.pool.duplicates import find_duplicates
 from coevo_ray.pool.entries import SourceShard

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
 from coevo_ray.config import PoolConfig
+from coevo_ray.core.arrays import BoolArray, Int8Array, UInt64Array
 from coevo_ray.errors import InputError
-from coevo_ray.pool.duplicates import HashArray, as_hashes, digest_of, hash_all
+from coevo_ray.pool.duplicates import as_hashes, digest_of, hash_all
 from coevo_ray.pool.entries import Entry, Modality, SourceShard
 from coevo_ray.pool.images import ImageError, verify_image
 from coevo_ray.pool.max_side import limit_side_or_keep
@@ -31,7 +31,6 @@ from coevo_ray.store.location import Location
 
 _GROUP_BYTES = 4 << 20
 _BATCH_ROWS = 256
-Bools = npt.NDArray[np.bool_]
 
 
 # -- cut -------------------------------------------------------------------------------------------------------------
@@ -71,9 +70,9 @@ class Checked:
     """
 
     shard: int
-    usable: Bools
-    keys: HashArray
-    contents: HashArray
+    usable: BoolArray
+    keys: UInt64Array
+    contents: UInt64Array
     rejects: list[Reject]
 
 
@@ -137,7 +136,7 @@ def keys_at(config: PoolConfig, shards: list[SourceShard], wanted: dict[int, lis
     return result
 
 
-def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileEntry]) -> tuple[list[HashArray], ...]:
+def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileEntry]) -> tuple[list[UInt64Array], ...]:
     """Key hashes and content hashes of the rows of a pool, file by file; images are not read."""
     by_content = config.reject_duplicates == "content"
 
@@ -149,7 +148,7 @@ def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileE
         contents = as_hashes(b"".join(table.column("content").to_pylist()) if by_content else b"")
         return {"rows": table.num_rows, "shard": row["shard"], "result": pickle.dumps((keys, contents))}
 
-    found: dict[int, tuple[HashArray, HashArray]] = {}
+    found: dict[int, tuple[UInt64Array, UInt64Array]] = {}
     parts = [(i, file.path.encode()) for i, file in enumerate(files)]
     total = sum(file.rows for file in files)
     for row in run_shards("read earlier keys", _rows(parts), _one(config, task), total=total):
@@ -174,9 +173,9 @@ class Rows:
     """The rows that a shard gives to the pool: which of its entries, their first row_id and their splits."""
 
     name: str
-    usable: Bools
+    usable: BoolArray
     first_row_id: int
-    splits: npt.NDArray[np.int8]
+    splits: Int8Array
 
 
 def write_shards(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 from safetensors import SafetensorError
@@ -22,8 +21,9 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from coevo_ray.config import MergeConfig, make_config
-from coevo_ray.core.alignment import Alignment, align, fit_alignment, identity_alignment
-from coevo_ray.core.uniformity import uniformity
+from coevo_ray.core.alignment.alignment import Alignment, align, fit_alignment, identity_alignment
+from coevo_ray.core.alignment.uniformity import uniformity
+from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.merge_card import card_files, describe_targets
@@ -57,8 +57,8 @@ class Participant:
 
     name: str
     table: Contribution
-    shared_ids: npt.NDArray[np.int64]
-    shared: npt.NDArray[np.float32]
+    shared_ids: Int64Array
+    shared: Float32Array
     uniformity: float
 
 
@@ -185,8 +185,8 @@ def _key(participant: Participant, reference: Participant, config: MergeConfig) 
 
 def _to_arrays(
     alignments: list[Alignment], participants: list[Participant], reference: int, config: MergeConfig
-) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {}
+) -> Arrays:
+    arrays: Arrays = {}
     for index, (alignment, participant) in enumerate(zip(alignments, participants, strict=True)):
         arrays[f"alignment.{index}"] = alignment.matrix
         if index != reference:
@@ -213,7 +213,7 @@ def _from_arrays(location: Location) -> dict[str, Alignment]:
 
 
 def _write_targets(
-    groups: list[Group], tables: list[Contribution], matrices: list[npt.NDArray[np.float32]], location: Location
+    groups: list[Group], tables: list[Contribution], matrices: list[Float32Array], location: Location
 ) -> list[FileEntry]:
     there = set(location.files())
     names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, matrices, _FILE_ROWS))}
@@ -237,9 +237,7 @@ def _write_targets(
     return [*files, *(row["result"] for row in run_shards("align targets", todo, stages))]
 
 
-def _targets(
-    parts: list[tuple[int, Contribution, npt.NDArray[np.float32]]], start: int, stop: int, offset: int
-) -> pa.Table:
+def _targets(parts: list[tuple[int, Contribution, Float32Array]], start: int, stop: int, offset: int) -> pa.Table:
     """Targets of a range of a pool's row_ids; a row that several participants hold is the first one's."""
     row_ids, targets, priors = [], [], []
     for place, contribution, matrix in parts:

@@ -6,10 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from coevo_ray.core.alignment import Alignment, few_rows_warning
+from coevo_ray.core.alignment.alignment import Alignment, few_rows_warning
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.merge_check import Group
 from coevo_ray.store.artifact import FileEntry, write_blob
@@ -62,7 +60,7 @@ class Measured(Protocol):
         ...
 
     @property
-    def shared_ids(self) -> npt.NDArray[np.int64]:
+    def shared_ids(self) -> Int64Array:
         """Shared rows that it could encode."""
         ...
 

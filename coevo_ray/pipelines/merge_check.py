@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from coevo_ray.core.arrays import Float32Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.store.artifact import digest
@@ -31,9 +31,7 @@ class Group:
     rows: int
     first_row_id: int
 
-    def names(
-        self, tables: Sequence[Contribution], matrices: Sequence[npt.NDArray[np.float32]], file_rows: int
-    ) -> list[str]:
+    def names(self, tables: Sequence[Contribution], matrices: Sequence[Float32Array], file_rows: int) -> list[str]:
         """Names of its target files, which follow from all that they are made of."""
         made_of = [[k, tables[k].manifest.identity, matrices[k].tobytes().hex()] for k in self.contributions]
         name = digest([made_of, self.first_row_id])[:12]

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+
+from coevo_ray.core.arrays import AnyArray, BoolArray, Int64Array, UInt64Array
 
 # Column -> type of the array in its cells.
 _ARRAYS = {"row_ids": np.int64, "own": np.bool_, "samples": np.uint64}
@@ -55,12 +56,12 @@ class Part:
 
     shard: int
     participant: int
-    row_ids: npt.NDArray[np.int64]
-    own: npt.NDArray[np.bool_]
-    samples: npt.NDArray[np.uint64]
+    row_ids: Int64Array
+    own: BoolArray
+    samples: UInt64Array
     keys: list[str]
     reasons: list[str]
-    data: npt.NDArray[Any]
+    data: AnyArray
     times: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
     bytes_moved: int = 0

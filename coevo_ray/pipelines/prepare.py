@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from coevo_ray.core.arrays import AnyArray, Int64Array, UInt8Array, UInt64Array
 from coevo_ray.pipelines.contribution import Plan
 from coevo_ray.pipelines.parts import Part, to_block
 from coevo_ray.pool.images import ImageError, decode_image, resized
@@ -18,7 +18,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.priors.inputs import ColumnInput, ImageInput, PriorInput, TextInput
 from coevo_ray.store.row_table import vectors
 
-Prepared = tuple[npt.NDArray[Any], list[str]]
+Prepared = tuple[AnyArray, list[str]]
 
 
 class Prepare:
@@ -71,7 +71,7 @@ class Prepare:
         return {**self.__dict__, "_pools": {}}
 
 
-def _hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+def _hashes(column: pa.ChunkedArray) -> UInt64Array:
     """uint64[n]: BLAKE2b of each cell's bytes."""
     if pa.types.is_fixed_size_list(column.type):
         cells: Any = vectors(column)
@@ -81,9 +81,7 @@ def _hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
-def _prepare(
-    table: pa.Table, inputs: dict[int, PriorInput], seats: dict[int, npt.NDArray[np.int64]]
-) -> dict[int, Prepared]:
+def _prepare(table: pa.Table, inputs: dict[int, PriorInput], seats: dict[int, Int64Array]) -> dict[int, Prepared]:
     images = {k: spec for k, spec in inputs.items() if isinstance(spec, ImageInput)}
     prepared = _images(table.column("image"), images, seats) if images else {}
     for k, spec in inputs.items():
@@ -97,7 +95,7 @@ def _prepare(
 
 
 def _images(
-    column: pa.ChunkedArray, inputs: dict[int, ImageInput], seats: dict[int, npt.NDArray[np.int64]]
+    column: pa.ChunkedArray, inputs: dict[int, ImageInput], seats: dict[int, Int64Array]
 ) -> dict[int, Prepared]:
     """Each image is decoded once, and resized once for each kind of input, whoever wants it."""
     arrays = {k: np.empty((len(seats[k]), *spec.shape), dtype=np.uint8) for k, spec in inputs.items()}
@@ -107,7 +105,7 @@ def _images(
         for seat, row in enumerate(seats[k]):
             takers[row].append((k, seat))
     for data, who in zip(column, takers, strict=True):
-        made: dict[ImageInput, npt.NDArray[np.uint8]] = {}
+        made: dict[ImageInput, UInt8Array] = {}
         try:
             image = decode_image(data.as_py())
         except ImageError as error:

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 
 from coevo_ray.config import RetrieveSettings, make_config
+from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
+from coevo_ray.core.graph.unit_rows import UnitRows, mean_row
 from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.unit_rows import UnitRows, mean_row
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.gate_session import GateSession
 from coevo_ray.pipelines.graph import load_graph, read_half
@@ -130,7 +129,7 @@ class _Ranking:
         looked, unusable: rows of the open targets that are not held out, and of these rows without a direction.
     """
 
-    columns: dict[str, npt.NDArray[Any]]
+    columns: Arrays
     whole: bool
     looked: int
     unusable: int
@@ -148,9 +147,7 @@ class _Retrieval:
         self.gate, self.pool, self.targets, self.location, self.settings = gate, pool, targets, location, settings
         self.cpus = settings.compute.cpus
 
-    def run(
-        self, anchors: Int64Array, worth: npt.NDArray[np.float32], model: Linear | None, inputs: dict[str, str]
-    ) -> None:
+    def run(self, anchors: Int64Array, worth: Float32Array, model: Linear | None, inputs: dict[str, str]) -> None:
         """Scores, compares, chooses and writes."""
         started = time.monotonic()
         shared = {
@@ -178,7 +175,7 @@ class _Retrieval:
             head *= 2
         self._write(ranking, copy, picks, anchors, worth, model, inputs, started)
 
-    def _head(self, shared: dict[str, Any], head: int) -> tuple[_Ranking, npt.NDArray[np.bool_]]:
+    def _head(self, shared: dict[str, Any], head: int) -> tuple[_Ranking, BoolArray]:
         """A ranking whose first rows are known to be copies or not, far enough for `head` that are not."""
         keep, copy = 2 * head, np.zeros(0, dtype=np.bool_)
         ranking = self._rank(shared, keep)
@@ -200,7 +197,7 @@ class _Retrieval:
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
         for _ in run_shards("score", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(self.targets)):
             pass
-        best: dict[str, npt.NDArray[Any]] = {}
+        best: Arrays = {}
         looked = unusable = usable = 0
         for name in names:
             part = read_table(self.location, name)
@@ -219,7 +216,7 @@ class _Retrieval:
             )
         return _Ranking(best, len(best["row_id"]) == usable, looked, unusable)
 
-    def _compare(self, shared: dict[str, Any], ranking: _Ranking, start: int, stop: int) -> npt.NDArray[np.bool_]:
+    def _compare(self, shared: dict[str, Any], ranking: _Ranking, start: int, stop: int) -> BoolArray:
         """Which rows of a stretch of the ranking are copies of rows of the gate: bool[stop - start]."""
         rows = np.sort(ranking.columns["row_id"][start:stop])  # by row, so that each task reads its own files
         slices = [rows[i : i + _SLICE_ROWS] for i in range(0, len(rows), _SLICE_ROWS)]
@@ -229,7 +226,7 @@ class _Retrieval:
         for _ in run_shards("compare", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(rows)):
             pass
         parts = [read_table(self.location, name).column("copy").to_numpy(zero_copy_only=False) for name in names]
-        found: npt.NDArray[np.bool_] = np.concatenate(parts)
+        found: BoolArray = np.concatenate(parts)
         return found[np.searchsorted(rows, ranking.columns["row_id"][start:stop])]
 
     def _choose(self, shared: dict[str, Any], ranking: _Ranking, fresh: Int64Array) -> Int64Array:
@@ -243,10 +240,10 @@ class _Retrieval:
     def _write(
         self,
         ranking: _Ranking,
-        copy: npt.NDArray[np.bool_],
+        copy: BoolArray,
         picks: Int64Array,
         anchors: Int64Array,
-        worth: npt.NDArray[np.float32],
+        worth: Float32Array,
         model: Linear | None,
         inputs: dict[str, str],
         started: float,
@@ -297,7 +294,7 @@ class _Retrieval:
 
 
 def gate_features(
-    targets: RowTable, gate: Location, offered: dict[str, npt.NDArray[Any]], anchors: Int64Array, stray: float
+    targets: RowTable, gate: Location, offered: Arrays, anchors: Int64Array, stray: float
 ) -> dict[str, Any]:
     """Ray task: the gate's own rows, with held-out ones and those that arrived, and which of them are anchors.
 
@@ -333,7 +330,7 @@ def choose_rows(targets: RowTable, row_ids: Int64Array, settings: RetrieveSettin
     )
 
 
-def _half(table: pa.Table) -> npt.NDArray[np.float16]:
+def _half(table: pa.Table) -> Float16Array:
     with np.errstate(over="ignore"):  # hand-made targets may hold more than half precision does: unusable rows
         return vectors(table.column("target"), np.float16).astype(np.float16, copy=False)
 
@@ -359,7 +356,7 @@ class _Score:
         own, worth, model = (ray.get(self.shared[name]) for name in ("own", "worth", "model"))
         held, near = (ray.get(self.shared[name]) for name in ("held", "near"))
         looked = unusable = 0
-        best: dict[str, npt.NDArray[Any]] = {}
+        best: Arrays = {}
         for table in self.targets.iter_file(row["shard"], ["target"]):
             row_ids = table.column("row_id").to_numpy()
             free = ~np.isin(row_ids, held, assume_unique=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session

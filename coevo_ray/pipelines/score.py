@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from coevo_ray.config import SaeConfig
-from coevo_ray.core.factors import Float64Array, diversity, representativeness, strongest_factor
-from coevo_ray.core.rank_sketch import RankSketch
+from coevo_ray.core.arrays import Float64Array
+from coevo_ray.core.factors.rank_sketch import RankSketch
+from coevo_ray.core.factors.scores import diversity, representativeness, strongest_factor
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.codes import count_codes, encode_codes, read_codes
 from coevo_ray.runtime.session import ray_session

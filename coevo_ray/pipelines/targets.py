@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 from ray.data.extensions import ArrowTensorArray
 from torch.utils.data import Dataset
 
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
@@ -22,7 +22,6 @@ from coevo_ray.store.row_table import RowTable, vectors
 
 _COLUMNS = ("key", "image", "label", "split")
 _BLOCK_ROWS = 4096
-Int64Array = npt.NDArray[np.int64]
 
 
 class Targets:

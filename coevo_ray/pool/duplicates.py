@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-HashArray = npt.NDArray[np.uint64]
+from coevo_ray.core.arrays import BoolArray, Int64Array, UInt64Array
+
 HASH_BYTES = 16
 
 
@@ -21,19 +21,17 @@ def digest_of(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
-def hash_all(contents: Iterable[bytes]) -> HashArray:
+def hash_all(contents: Iterable[bytes]) -> UInt64Array:
     """uint64[n, 2], the hash of each content."""
     return as_hashes(b"".join(map(digest_of, contents)))
 
 
-def as_hashes(digests: bytes) -> HashArray:
+def as_hashes(digests: bytes) -> UInt64Array:
     """uint64[n, 2] of n digests that stand one behind the other."""
     return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
 
 
-def find_duplicates(
-    hashes: Sequence[HashArray], usable: Sequence[npt.NDArray[np.bool_]]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def find_duplicates(hashes: Sequence[UInt64Array], usable: Sequence[BoolArray]) -> tuple[Int64Array, Int64Array]:
     """Finds the rows whose hash an earlier usable row has.
 
     Args:

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+from coevo_ray.core.arrays import Float32Array
 
 Modality = Literal["image", "text"]
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Entry:
     label: int | None
     error: str = ""
     text: str | None = None
-    features: tuple[FloatArray, ...] = field(default=(), compare=False)
+    features: tuple[Float32Array, ...] = field(default=(), compare=False)
 
     @property
     def content(self) -> bytes:

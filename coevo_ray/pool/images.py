@@ -9,9 +9,9 @@ import io
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from coevo_ray.core.arrays import Int64Array, UInt8Array
 from coevo_ray.errors import InputError
 
 _ORIENTATION_TAG = 0x0112
@@ -87,7 +87,7 @@ def verify_image(data: bytes) -> tuple[int, int]:
     return decode_image(data).size
 
 
-def decode_resized(data: bytes, size: int, crop: Literal["center", "squash"] = "center") -> npt.NDArray[np.uint8]:
+def decode_resized(data: bytes, size: int, crop: Literal["center", "squash"] = "center") -> UInt8Array:
     """Decodes an image and makes it square, see `resized`.
 
     Raises:
@@ -96,7 +96,7 @@ def decode_resized(data: bytes, size: int, crop: Literal["center", "squash"] = "
     return resized(decode_image(data), size, crop)
 
 
-def resized(image: Image.Image, size: int, crop: Literal["center", "squash"] = "center") -> npt.NDArray[np.uint8]:
+def resized(image: Image.Image, size: int, crop: Literal["center", "squash"] = "center") -> UInt8Array:
     """Brings the shorter side to `size` (bicubic, antialiased when it shrinks) and cuts the centre.
 
     Args:
@@ -134,7 +134,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_16_bit(grey: npt.NDArray[np.int64]) -> Image.Image:
+def _from_16_bit(grey: Int64Array) -> Image.Image:
     """0..65535 -> 0..255, rounded; older versions of Pillow hand 16-bit grey out as 32 bit."""
     lowest, highest = int(grey.min()), int(grey.max())
     if lowest < 0 or highest > 65535:

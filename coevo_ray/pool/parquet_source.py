@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coevo_ray.config import Source
+from coevo_ray.core.arrays import Float32Array
 from coevo_ray.errors import InputError
-from coevo_ray.pool.entries import Entry, FloatArray, Reading, SourceShard, pack_names
+from coevo_ray.pool.entries import Entry, Reading, SourceShard, pack_names
 from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
 from coevo_ray.store.location import Location
 
@@ -164,14 +165,14 @@ def _vectors(column: pa.ChunkedArray, name: str, dimension: int) -> list[Any]:
     return result
 
 
-def _vector(value: pa.Scalar) -> FloatArray | None:
+def _vector(value: pa.Scalar) -> Float32Array | None:
     if value is None or not value.is_valid:
         return None
     numbers = value.values.to_numpy(zero_copy_only=False)
     if numbers.dtype == object:  # numbers and nulls in a type that has no NaN
         numbers = np.array([np.nan if n is None else n for n in numbers])
     with np.errstate(over="ignore"):  # becomes infinite, and is rejected for that
-        result: FloatArray = numbers.astype(np.float32)
+        result: Float32Array = numbers.astype(np.float32)
     return result
 
 

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int8Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.entries import Modality
 from coevo_ray.store.location import Location
@@ -72,9 +71,9 @@ class Pool(RowTable):
         """
         return cls(Location.parse(uri))
 
-    def splits(self) -> npt.NDArray[np.int8]:
+    def splits(self) -> Int8Array:
         """int8[rows]: 0 train, 1 test."""
-        result: npt.NDArray[np.int8] = self.column("split").to_numpy()
+        result: Int8Array = self.column("split").to_numpy()
         return result
 
     def train_ids(self) -> Int64Array:

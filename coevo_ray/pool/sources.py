@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from coevo_ray.config import Source
+from coevo_ray.core.arrays import UInt64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import Entry, Reading, SourceShard, pack_names
 from coevo_ray.pool.listing import walk
@@ -238,7 +238,7 @@ def _overlap(sources: list[list[SourceShard]]) -> bool:
     return bool((together[1:] == together[:-1]).any())
 
 
-def _name_hashes(shard: SourceShard) -> npt.NDArray[np.uint64]:
+def _name_hashes(shard: SourceShard) -> UInt64Array:
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in dict.fromkeys(shard.files))
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from coevo_ray.core.rows import hash_rows
+from coevo_ray.core.arrays import Int8Array, Int64Array
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.pool.pool import TEST, TRAIN
 
 _CHUNK = 1 << 18
 
 
-def assign_splits(
-    forced: npt.NDArray[np.int8], first_row_id: int, test_fraction: float, seed: int
-) -> npt.NDArray[np.int8]:
+def assign_splits(forced: Int8Array, first_row_id: int, test_fraction: float, seed: int) -> Int8Array:
     """Forced splits stay; of the other rows exactly the wanted share is held out, by smallest hash of the row_id.
 
     The choice is that of `choose_rows`, made chunk by chunk: 17 bytes per row, a third of what it takes at once.
@@ -47,6 +45,6 @@ def assign_splits(
     return splits
 
 
-def _free_rows(forced: npt.NDArray[np.int8]) -> Iterator[npt.NDArray[np.int64]]:
+def _free_rows(forced: Int8Array) -> Iterator[Int64Array]:
     for start in range(0, len(forced), _CHUNK):
         yield np.flatnonzero(forced[start : start + _CHUNK] < 0).astype(np.int64) + start

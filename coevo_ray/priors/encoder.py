@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from coevo_ray.core.arrays import AnyArray, Float32Array
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.priors.base import Prior
 from coevo_ray.priors.inputs import ImageInput
 from coevo_ray.priors.overlap import Overlap
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-FloatArray = npt.NDArray[np.float32]
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _AMPERE = (8, 0)  # the first CUDA capability with bfloat16 in hardware
@@ -68,7 +67,7 @@ class Encoder:
         self._std = torch.tensor(prior.std, device=self.device).view(1, 3, 1, 1)
         self._overlap: Overlap | None = None
 
-    def encode(self, inputs: npt.NDArray[Any]) -> FloatArray:
+    def encode(self, inputs: AnyArray) -> Float32Array:
         """Features of prepared rows.
 
         Args:
@@ -96,7 +95,7 @@ class Encoder:
                 self._halve()
         return features
 
-    def _check(self, inputs: npt.NDArray[Any]) -> None:
+    def _check(self, inputs: AnyArray) -> None:
         wanted = self.prior.input
         if inputs.dtype != wanted.dtype or inputs.shape[1:] != wanted.shape:
             raise InputError(
@@ -105,7 +104,7 @@ class Encoder:
                 "prepare rows as the prior's input says",
             )
 
-    def _batches(self, inputs: npt.NDArray[Any]) -> Iterator[FloatArray]:
+    def _batches(self, inputs: AnyArray) -> Iterator[Float32Array]:
         """Features batch by batch, each to be copied before the next is asked for."""
         parts = (inputs[i : i + self.batch_rows] for i in range(0, len(inputs), self.batch_rows))
         if self.device.type != "cuda":

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from coevo_ray.core.arrays import Int32Array
 
 Modality = Literal["image", "text"]
-Tokenizer = Callable[[list[str]], npt.NDArray[np.int32]]
+Tokenizer = Callable[[list[str]], Int32Array]
 
 
 @dataclass(frozen=True)

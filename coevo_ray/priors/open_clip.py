@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from coevo_ray.core.arrays import Int32Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors import hub
 from coevo_ray.priors.base import (
@@ -85,9 +85,9 @@ class _Tokenize:
     model: str
     context: int
 
-    def __call__(self, texts: list[str]) -> npt.NDArray[np.int32]:
+    def __call__(self, texts: list[str]) -> Int32Array:
         """Tokens int32[b, context]."""
-        tokens: npt.NDArray[np.int32] = _tokenizer(self.model, self.context)(texts).numpy().astype(np.int32)
+        tokens: Int32Array = _tokenizer(self.model, self.context)(texts).numpy().astype(np.int32)
         return tokens
 
 

@@ -8,9 +8,9 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from coevo_ray.core.arrays import AnyArray, Float32Array
 from coevo_ray.priors.base import Prior
 
 _SLOTS = 2
@@ -53,8 +53,8 @@ class Overlap:
         self._copy.wait_stream(self._compute)
 
     def run(
-        self, parts: Iterable[npt.NDArray[Any]], forward: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Iterator[tuple[npt.NDArray[np.float32], float]]:
+        self, parts: Iterable[AnyArray], forward: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Iterator[tuple[Float32Array, float]]:
         """Computes batch after batch.
 
         Args:
@@ -82,7 +82,7 @@ class Overlap:
         self._copy.synchronize()
         self._compute.synchronize()
 
-    def _send(self, slot: _Slot, part: npt.NDArray[Any]) -> None:
+    def _send(self, slot: _Slot, part: AnyArray) -> None:
         slot.rows = len(part)
         np.copyto(slot.host.numpy()[: slot.rows], part)
         with torch.cuda.stream(self._copy):
@@ -97,6 +97,6 @@ class Overlap:
         slot.done.record(self._compute)
 
 
-def _result(slot: _Slot) -> tuple[npt.NDArray[np.float32], float]:
+def _result(slot: _Slot) -> tuple[Float32Array, float]:
     slot.done.synchronize()
     return slot.features[: slot.rows].numpy(), slot.started.elapsed_time(slot.done) / 1000

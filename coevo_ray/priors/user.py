@@ -20,9 +20,9 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
+from coevo_ray.core.arrays import Int32Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors.base import (
     LoadedPrior,
@@ -46,7 +46,7 @@ class _Tokenize:
     context: int
     tokenize: Callable[[list[str]], Any]
 
-    def __call__(self, texts: list[str]) -> npt.NDArray[np.int32]:
+    def __call__(self, texts: list[str]) -> Int32Array:
         """Tokens int32[b, context]."""
         tokens = np.asarray(self.tokenize(texts))
         if tokens.shape != (len(texts), self.context) or tokens.dtype.kind not in "iu":

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
-import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from coevo_ray._version import __version__
-from coevo_ray.core.factor_table import FactorTable
+from coevo_ray.core.arrays import Float64Array
+from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.report import style
 from coevo_ray.report.plots import Plot
 from coevo_ray.report.tiles import Tile
@@ -94,7 +94,7 @@ def _chosen(sheet: FactorSheet) -> str:
     return f"{of} factors that are active in some row, {orders[sheet.choice]}."
 
 
-def frequency_histogram(frequencies: npt.NDArray[np.float64]) -> Plot | None:
+def frequency_histogram(frequencies: Float64Array) -> Plot | None:
     """How many living factors have about which frequency, on a logarithmic axis; None where all are dead.
 
     Args:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from coevo_ray.core.factor_table import NO_ROW, FactorTable
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.factors.table import NO_ROW, FactorTable
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.pool.images import ImageError, decode_image
 from coevo_ray.pool.pool import Pool
 

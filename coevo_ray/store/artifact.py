@@ -16,11 +16,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coevo_ray._version import __version__
+from coevo_ray.core.arrays import AnyArray
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.store.location import Location
 
@@ -105,7 +105,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def digest_array(array: npt.NDArray[Any]) -> str:
+def digest_array(array: AnyArray) -> str:
     """SHA-256 (hex, 16 bytes) of an array's type, shape and values."""
     content = np.ascontiguousarray(array)
     head = f"{content.dtype.newbyteorder('<').str}{content.shape}".encode()

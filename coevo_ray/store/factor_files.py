@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from coevo_ray.core.factor_table import NO_ROW, FactorTable
+from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
+from coevo_ray.core.factors.table import NO_ROW, FactorTable
 from coevo_ray.store.artifact import MANIFEST, FileEntry, load_manifest, read_table, write_table
 from coevo_ray.store.location import Location
 
@@ -70,6 +70,6 @@ def find_factors(uri: str | os.PathLike[str] | Location) -> Location:
     return inside if inside.child(MANIFEST).is_file() else location
 
 
-def _ragged(matrix: npt.NDArray[np.int64] | npt.NDArray[np.float32], filled: npt.NDArray[np.bool_]) -> pa.ListArray:
+def _ragged(matrix: Int64Array | Float32Array, filled: BoolArray) -> pa.ListArray:
     offsets = np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix[filled]))

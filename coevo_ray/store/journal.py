@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from coevo_ray.core.arrays import AnyArray, ArrayMapping, Arrays
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.location import Location
 
-Arrays = Mapping[str, npt.NDArray[Any]]
 _SUFFIX = ".record"
 _SNAPSHOT = ".snapshot"
 _MOST_RECORDS = 1024
@@ -42,7 +41,7 @@ class Record:
     number: int
     event: str
     fields: dict[str, Any]
-    arrays: dict[str, npt.NDArray[Any]]
+    arrays: Arrays
 
 
 class Journal:
@@ -65,7 +64,7 @@ class Journal:
         self._next = max([n + 1 for n in self._numbers] + self._snapshots, default=0)
         self._record_bytes, self._snapshot_bytes = 0, 0
 
-    def append(self, event: str, fields: Mapping[str, Any], arrays: Arrays | None = None) -> Record:
+    def append(self, event: str, fields: Mapping[str, Any], arrays: ArrayMapping | None = None) -> Record:
         """Writes a record; when this returns, it will be replayed after any crash.
 
         Raises:
@@ -87,7 +86,7 @@ class Journal:
         self._next += 1
         return record
 
-    def snapshot(self, fields: Mapping[str, Any], arrays: Arrays) -> None:
+    def snapshot(self, fields: Mapping[str, Any], arrays: ArrayMapping) -> None:
         """Writes the whole state and drops the records before it, which shortens the next replay.
 
         Raises:
@@ -177,7 +176,7 @@ def _decode(number: int, data: bytes) -> Record:
     return Record(number, metadata["event"], json.loads(metadata["fields"]), arrays)
 
 
-def _array(data: bytes, start: int, *, dtype: str, shape: list[int], data_offsets: tuple[int, int]) -> npt.NDArray[Any]:
+def _array(data: bytes, start: int, *, dtype: str, shape: list[int], data_offsets: tuple[int, int]) -> AnyArray:
     kind = np.dtype(bool) if dtype == "BOOL" else np.dtype(f"{dtype[0].lower()}{int(dtype[1:]) // 8}")
     values = np.frombuffer(data, np.uint8, data_offsets[1] - data_offsets[0], start + data_offsets[0]).view(kind)
     if len(values) != math.prod(shape):

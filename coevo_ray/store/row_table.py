@@ -17,11 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
 
-Int64Array = npt.NDArray[np.int64]
 _OPEN_FILES = 128
 # Files of a far store that are read at a time: each request waits long for its first byte.
 _FAR_READERS = 16
@@ -232,14 +232,14 @@ def _with_row_id(columns: list[str]) -> list[str]:
     return columns if "row_id" in columns else ["row_id", *columns]
 
 
-def vectors(column: pa.ChunkedArray | pa.Array, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[np.float32]:
+def vectors(column: pa.ChunkedArray | pa.Array, dtype: npt.DTypeLike = np.float32) -> Float32Array:
     """A fixed-size-list column as a matrix [rows, n]."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     flat = array.flatten().to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(flat.reshape(len(array), array.type.list_size), dtype=dtype)
 
 
-def vector_column(matrix: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
+def vector_column(matrix: FloatArray) -> pa.FixedSizeListArray:
     """A matrix [rows, n] as a fixed-size-list column of float16."""
     flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float16).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from coevo_ray.core.sae import SAEConfig, TopKSAE
+from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.store.artifact import FileEntry, begin, digest, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location

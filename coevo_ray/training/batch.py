@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array, UInt64Array
 
 Tensors = dict[str, torch.Tensor]
-Transform = Callable[[pa.Table, npt.NDArray[np.uint64]], Tensors]
+Transform = Callable[[pa.Table, UInt64Array], Tensors]
 Item = TypeVar("Item")
 _END = object()
 _shared = False

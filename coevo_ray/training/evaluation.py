@@ -6,22 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed
 from torch import nn
 
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.probe import LinearProbe, knn_accuracy
-from coevo_ray.core.rows import Int64Array, choose_rows
+from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
+from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.probes.probe import LinearProbe, knn_accuracy
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed import Feed
 from coevo_ray.training.images import ImageTransform
 
 NEIGHBOURS = 20
 _BATCH_ROWS = 256
-
-Features = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,7 @@ class ProbeRows:
         train, test = (choose_rows(rows, min(limit, len(rows)), seed) for rows in (train, test))
         return cls(train, test, labels[train], labels[test], pool.classes)
 
-    def judge(self, train_features: Features, test_features: Features) -> dict[str, float]:
+    def judge(self, train_features: FloatArray, test_features: FloatArray) -> dict[str, float]:
         """Accuracy of both on the held-out rows.
 
         Args:
@@ -129,7 +127,7 @@ def _features(
     rank: int,
     world: int,
     dtype: torch.dtype,
-) -> npt.NDArray[np.float32]:
+) -> Float32Array:
     """float32[rows, d] in the order of `row_ids`; on all ranks."""
     ids, parts = [], []
     for batch in feed.epoch(Subset(0, row_ids, None), rank, world):
@@ -145,5 +143,5 @@ def _features(
         gathered = [None] * world
         torch.distributed.all_gather_object(gathered, mine)
     order = np.argsort(np.concatenate([ids for ids, _ in gathered]))
-    features: npt.NDArray[np.float32] = np.concatenate([part for _, part in gathered])[order]
+    features: Float32Array = np.concatenate([part for _, part in gathered])[order]
     return features

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from coevo_ray.core.epoch_plan import EpochPlan, Subset, plan_epoch
-from coevo_ray.core.rows import hash_rows
+from coevo_ray.core.feed.epoch_plan import EpochPlan, Subset, plan_epoch
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from coevo_ray.core.epoch_plan import EpochPlan, RankBatch
+from coevo_ray.core.arrays import Int32Array
+from coevo_ray.core.feed.epoch_plan import EpochPlan, RankBatch
 from coevo_ray.store.row_table import RowTable
 
 
@@ -55,7 +55,7 @@ def read_windows(table: RowTable, columns: list[str], plan: EpochPlan, steps: It
     Raises:
         InputError: a row or a column is not there.
     """
-    waiting: list[tuple[RankBatch, npt.NDArray[np.int32]]] = []  # with the windows of their rows
+    waiting: list[tuple[RankBatch, Int32Array]] = []  # with the windows of their rows
     held: list[pa.Table] = []
     window = -1
 
@@ -83,7 +83,7 @@ def read_windows(table: RowTable, columns: list[str], plan: EpochPlan, steps: It
         window = _next(waiting, window, default=window)
 
 
-def _next(waiting: list[tuple[RankBatch, npt.NDArray[np.int32]]], window: int, default: int) -> int:
+def _next(waiting: list[tuple[RankBatch, Int32Array]], window: int, default: int) -> int:
     """The first window after this one that a waiting step needs."""
     later = [int(windows[windows > window].min()) for _, windows in waiting]
     return min(later, default=default)

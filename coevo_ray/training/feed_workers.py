@@ -16,12 +16,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 import torch.multiprocessing  # teaches multiprocessing to pass tensors through shared memory
 
+from coevo_ray.core.arrays import AnyArray, UInt64Array
 from coevo_ray.errors import StoppedError, UsageError
 from coevo_ray.training.batch import share_new_tensors
 
@@ -29,7 +28,7 @@ _LOOK_EVERY_S = 1.0
 # Shared memory costs a connection between the processes for each tensor; smaller ones are copied faster than that.
 _SHARED_BYTES = 1 << 16
 _COPIED_TYPES = (torch.int64, torch.float32, torch.uint8)
-Packed = dict[str, torch.Tensor | npt.NDArray[Any]]
+Packed = dict[str, torch.Tensor | AnyArray]
 _transform: Any = None
 
 
@@ -62,7 +61,7 @@ class MakerProcesses:
         )
         self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
-    def make(self, rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> Future[Packed]:
+    def make(self, rows: pa.Table, seeds: UInt64Array) -> Future[Packed]:
         """Hands rows to the next free process.
 
         Raises:
@@ -116,7 +115,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _make(rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> Packed:
+def _make(rows: pa.Table, seeds: UInt64Array) -> Packed:
     made: dict[str, torch.Tensor] = _transform(rows, seeds)
     return {name: tensor.numpy() if _is_small(tensor) else tensor for name, tensor in made.items()}
 

@@ -6,8 +6,8 @@ import torch
 import torch.distributed
 from torch import nn
 
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.batch import Batch
 from coevo_ray.training.feed import Feed

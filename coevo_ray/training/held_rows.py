@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from PIL import Image
 from torchvision import io as torchvision_io
 
-from coevo_ray.core.rows import hash_rows
+from coevo_ray.core.arrays import Float64Array, UInt8Array, UInt64Array
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.images import decode_image, resized
 from coevo_ray.training.batch import new_tensor
@@ -27,8 +27,6 @@ _JPEG = b"\xff\xd8\xff"
 # build or version without it leaves JPEG to Pillow, with the same pixels.
 _decode_jpeg: Any = getattr(torch.ops.image, "decode_jpeg", None)
 _UNCHANGED: int = torchvision_io.ImageReadMode.UNCHANGED.value
-
-Seeds = npt.NDArray[np.uint64]
 
 
 class ImageTransform:
@@ -46,7 +44,7 @@ class ImageTransform:
     def __init__(self, size: int, augment: Literal["none", "shift", "shift_flip"]) -> None:
         self.size, self.augment = size, augment
 
-    def __call__(self, rows: pa.Table, seeds: Seeds) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         images = np.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
         if self.augment != "none":
@@ -86,7 +84,7 @@ class PerImage:
         self.transform, self.receives = transform, receives
         self._draws, self._torch_alone = not draws_nothing(transform), draws_from_torch_alone(transform)
 
-    def __call__(self, rows: pa.Table, seeds: Seeds) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         with _generators_put_back():
             encoded = rows.column("image").to_pylist()
@@ -167,7 +165,7 @@ def decode_pixels(data: bytes) -> torch.Tensor:
     return torch.from_numpy(np.array(decode_image(data))).permute(2, 0, 1)
 
 
-def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+def decode_square(data: bytes, size: int) -> UInt8Array:
     """Decodes an image and makes it square, as `pool.images.resized` does.
 
     Returns:
@@ -179,7 +177,7 @@ def decode_square(data: bytes, size: int) -> npt.NDArray[np.uint8]:
     pixels = decode_pixels(data)
     if pixels.shape[1:] != (size, size):
         return resized(Image.fromarray(pixels.permute(1, 2, 0).numpy()), size).transpose(2, 0, 1)
-    square: npt.NDArray[np.uint8] = pixels.numpy()
+    square: UInt8Array = pixels.numpy()
     return square
 
 
@@ -195,7 +193,7 @@ def scale_pixels(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels - _MEAN.to(pixels.device)) / _STD.to(pixels.device)
 
 
-def shift(images: npt.NDArray[np.uint8], seeds: Seeds, by: int) -> npt.NDArray[np.uint8]:
+def shift(images: UInt8Array, seeds: UInt64Array, by: int) -> UInt8Array:
     """Moves each image by up to `by` pixels in both directions, as its seed says; the border is reflected.
 
     Args:
@@ -208,11 +206,11 @@ def shift(images: npt.NDArray[np.uint8], seeds: Seeds, by: int) -> npt.NDArray[n
     down, right = ((_uniform(seeds, draw) * (2 * by + 1)).astype(np.int64) for draw in (0, 1))
     y = (down[:, None] + np.arange(size))[:, None, :, None]
     x = (right[:, None] + np.arange(size))[:, None, None, :]
-    moved: npt.NDArray[np.uint8] = padded[np.arange(rows)[:, None, None, None], np.arange(3)[None, :, None, None], y, x]
+    moved: UInt8Array = padded[np.arange(rows)[:, None, None, None], np.arange(3)[None, :, None, None], y, x]
     return moved
 
 
-def _uniform(seeds: Seeds, draw: int) -> npt.NDArray[np.float64]:
+def _uniform(seeds: UInt64Array, draw: int) -> Float64Array:
     """float64[rows] in [0, 1): the so-manieth number of each row."""
     return (hash_rows(seeds.view(np.int64), draw) >> np.uint64(11)) / 2.0**53
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.neighbours import copies_of
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.subset_draw import Arrays
+from coevo_ray.core.arrays import Arrays, BoolArray, Int64Array
+from coevo_ray.core.graph.near_duplicates import copies_of
+from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.errors import InputError
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -16,7 +14,7 @@ from coevo_ray.store.row_table import RowTable
 
 def set_known(
     ledger: SelectionLedger,
-    candidates: npt.NDArray[np.bool_],
+    candidates: BoolArray,
     labels: Int64Array | None,
     scores: Location | None,
     evidence: Location | None,

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from coevo_ray.config import LearningConfig
-from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
 from coevo_ray.training.descent import Descent
 from coevo_ray.training.feed import Batch, Feed

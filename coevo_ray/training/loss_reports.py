@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.training.feed import Batch
 
 _ROWS = 65_536

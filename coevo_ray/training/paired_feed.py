@@ -12,12 +12,11 @@ from itertools import islice
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from coevo_ray.core.cycles import Cycle
-from coevo_ray.core.epoch_plan import Float32Array, Subset, plan_epoch
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Float32Array, Int64Array, UInt8Array
+from coevo_ray.core.feed.cycles import Cycle
+from coevo_ray.core.feed.epoch_plan import Subset, plan_epoch
 from coevo_ray.training.batch import Batch, ahead, on_device
 
 _AHEAD = 4
@@ -141,7 +140,7 @@ class ArraySource:
         seed: seed of the order.
     """
 
-    def __init__(self, images: npt.NDArray[np.uint8], global_batch: int, seed: int) -> None:
+    def __init__(self, images: UInt8Array, global_batch: int, seed: int) -> None:
         self.images, self.global_batch, self.seed = images, global_batch, seed
 
     def epoch(self, subset: Subset, rank: int, world_size: int, start: int = 0) -> Iterator[Batch]:

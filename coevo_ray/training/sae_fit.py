@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import ray.train
 import ray.train.torch
 import torch
@@ -15,10 +14,10 @@ import torch.distributed
 
 from coevo_ray.actors.progress import progress_board
 from coevo_ray.config import SaeConfig, make_config
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.rows import Int64Array
-from coevo_ray.core.sae import SAEConfig, SAELoss, TopKSAE
-from coevo_ray.core.sae_steps import SAESteps, Schedule, plateaued
+from coevo_ray.core.arrays import Int64Array, UInt64Array
+from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE
+from coevo_ray.core.factors.sae_steps import SAESteps, Schedule, plateaued
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
@@ -209,7 +208,7 @@ class _Vectors:
 
     column: str
 
-    def __call__(self, rows: Any, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Any, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         return {"vectors": torch.from_numpy(vectors(rows.column(self.column)))}
 

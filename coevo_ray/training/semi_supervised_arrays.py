@@ -6,12 +6,11 @@ import time
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from coevo_ray.config import SemiTrainConfig, make_config
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Float32Array, Int64Array, UInt8Array
 from coevo_ray.errors import InputError
 from coevo_ray.training.descent import Descent
 from coevo_ray.training.images import scale_pixels
@@ -31,13 +30,13 @@ _TEST_ROWS = 512
 
 def fit_images(
     config: SemiTrainConfig | dict[str, Any],
-    images: npt.NDArray[np.uint8],
+    images: UInt8Array,
     labels: Int64Array,
     classes: int,
-    test: tuple[npt.NDArray[np.uint8], Int64Array],
+    test: tuple[UInt8Array, Int64Array],
     *,
     known: Int64Array | None = None,
-    weights: npt.NDArray[np.float32] | None = None,
+    weights: Float32Array | None = None,
     device: torch.device | str = "cpu",
     evaluate_every: int = 0,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
@@ -106,7 +105,7 @@ def fit_images(
     return network.eval(), history
 
 
-def _feed(config: SemiTrainConfig, rows: SemiRows, images: npt.NDArray[np.uint8], device: torch.device) -> PairedFeed:
+def _feed(config: SemiTrainConfig, rows: SemiRows, images: UInt8Array, device: torch.device) -> PairedFeed:
     labelled, unlabelled, steps = rows.plan(config)
 
     def source(part: Rows) -> ArraySource:
@@ -117,7 +116,7 @@ def _feed(config: SemiTrainConfig, rows: SemiRows, images: npt.NDArray[np.uint8]
 
 
 @torch.no_grad()
-def image_accuracy(network: nn.Module, images: npt.NDArray[np.uint8], labels: Int64Array) -> float:
+def image_accuracy(network: nn.Module, images: UInt8Array, labels: Int64Array) -> float:
     """Share of images that a network classifies rightly.
 
     Args:

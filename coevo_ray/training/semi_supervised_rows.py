@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.progress import say
@@ -96,7 +94,7 @@ def gather_rows(pool: Pool, labels: RowTable | None, pseudo: RowTable | None, we
     return rows
 
 
-def _read(table: RowTable, pool: Pool, columns: list[str]) -> tuple[Int64Array, dict[str, npt.NDArray[Any]]]:
+def _read(table: RowTable, pool: Pool, columns: list[str]) -> tuple[Int64Array, Arrays]:
     """row_ids and columns, checked against the pool."""
     read = table.scan(["row_id", *columns])
     ids: Int64Array = read.column("row_id").to_numpy()
@@ -123,7 +121,7 @@ def _read(table: RowTable, pool: Pool, columns: list[str]) -> tuple[Int64Array, 
     return ids, found
 
 
-def _check_confidence(table: RowTable, ids: Int64Array, confidence: npt.NDArray[np.float32]) -> None:
+def _check_confidence(table: RowTable, ids: Int64Array, confidence: Float32Array) -> None:
     bad = ~((confidence > 0) & (confidence <= 1))
     if bad.any():
         raise InputError(

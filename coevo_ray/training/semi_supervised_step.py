@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from coevo_ray.config import SemiTrainConfig
-from coevo_ray.core.cycles import Cycle
-from coevo_ray.core.rows import Int64Array, hash_rows
+from coevo_ray.core.arrays import Float32Array, Int64Array
+from coevo_ray.core.feed.cycles import Cycle
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
 from coevo_ray.training.batch import Batch
 from coevo_ray.training.consistency import PseudoTargets, Targets, step_losses
@@ -41,7 +41,7 @@ class SemiRows:
     """
 
     labels: Int64Array
-    weights: npt.NDArray[np.float32]
+    weights: Float32Array
     train: Int64Array
     known: Int64Array
     classes: int

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import ray
 from torch import nn
 
@@ -16,9 +15,9 @@ from coevo_ray.actors.progress import progress_board
 from coevo_ray.actors.selection import start_selection
 from coevo_ray.actors.service import SelectionService
 from coevo_ray.config import TrainConfig, make_config
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import SelectionContext
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import BoolArray, Int64Array
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import SelectionContext
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
@@ -53,7 +52,7 @@ class LedgerInputs:
     policy: str
     config: TrainConfig
     labels: Int64Array
-    candidates: npt.NDArray[np.bool_]
+    candidates: BoolArray
     scores: Location | None
     journal: Location
     evidence: Location | None = None

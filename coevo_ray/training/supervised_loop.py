@@ -11,8 +11,8 @@ from torch import nn
 
 from coevo_ray.actors.selection import SelectionHandle
 from coevo_ray.config import TrainConfig
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed import Feed
 from coevo_ray.training.held_out import HeldOut, network_input

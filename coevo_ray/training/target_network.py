@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location

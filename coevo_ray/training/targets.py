@@ -17,8 +17,8 @@ from torch import nn
 
 from coevo_ray.actors.progress import progress_board
 from coevo_ray.config import TargetTrainConfig, make_config
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import nn
 
-from coevo_ray.core.rows import Int64Array, hash_rows
+from coevo_ray.core.arrays import Int64Array, UInt64Array
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.store.row_table import vectors
 from coevo_ray.training.images import decode_square, scale_pixels
 
@@ -91,7 +91,7 @@ class Decode:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, rows: pa.Table, seeds: npt.NDArray[np.uint64]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         images = np.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
         tensors = {"image": torch.from_numpy(images)}

@@ -20,8 +20,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from coevo_ray.actors import service as service_module
 from coevo_ray.actors.selection import SelectionHandle, start_selection
 from coevo_ray.actors.service import SelectionService
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import make_policy
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import make_policy
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.location import Location

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from coevo_ray.actors.selection import SelectionHandle, start_selection
 from coevo_ray.actors.service import SelectionService
-from coevo_ray.core.gate import AnnotationGate, GateConfig
-from coevo_ray.core.gate_config import OfferConfig
-from coevo_ray.core.gate_online import OnlineGate
-from coevo_ray.core.graph import build_graph
-from coevo_ray.core.graph_growing import GrowingIndex
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import make_policy
-from coevo_ray.core.unit_rows import unit_rows
+from coevo_ray.core.gate.config import OfferConfig
+from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate.online import OnlineGate
+from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.growing import GrowingIndex
+from coevo_ray.core.graph.unit_rows import unit_rows
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import make_policy
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.location import Location

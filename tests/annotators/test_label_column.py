@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo_ray.annotators.label_column import LabelColumn, with_noise
-from coevo_ray.core.rows import hash_rows
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
 from tests.annotators.pools import make_pool
 

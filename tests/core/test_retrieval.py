@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo_ray.core import retrieval
-from coevo_ray.core.calibration import apply_temperature
-from coevo_ray.core.gate_rules import margin_gain
-from coevo_ray.core.graph import build_graph
-from coevo_ray.core.graph_search import pair_similarities
-from coevo_ray.core.probe import LinearProbe
+from coevo_ray.core.gate.rules import margin_gain
+from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.search import pair_similarities
+from coevo_ray.core.graph.unit_rows import UnitRows
+from coevo_ray.core.probes.calibration import apply_temperature
+from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.retrieval import Linear, above, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
-from coevo_ray.core.unit_rows import UnitRows
 
 DIM = 8
 

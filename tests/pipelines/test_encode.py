@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from coevo_ray.config import MergeConfig
-from coevo_ray.core.alignment import fit_alignment
-from coevo_ray.core.projection import project, projection_matrix
-from coevo_ray.core.rows import assign_participants, choose_rows
-from coevo_ray.core.uniformity import uniformity
+from coevo_ray.core.alignment.alignment import fit_alignment
+from coevo_ray.core.alignment.projection import project, projection_matrix
+from coevo_ray.core.alignment.uniformity import uniformity
+from coevo_ray.core.rows.hashing import assign_participants, choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.encode import encode, shared_set

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import coevo_ray
-from coevo_ray.core.projection import project, projection_matrix
+from coevo_ray.core.alignment.projection import project, projection_matrix
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.encode import encode

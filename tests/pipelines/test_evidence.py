@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from coevo_ray.config import EvidenceConfig, TrainConfig, make_config
-from coevo_ray.core.doubt import fold_of, fold_probes, label_doubt, predict_folds
+from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, predict_folds
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pool.pool import Pool

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from coevo_ray.core.graph import NeighbourGraph, build_graph
-from coevo_ray.core.graph_search import block_rows
+from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.search import block_rows
+from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_half
 from coevo_ray.pool.pool import Pool

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coevo_ray.core.rows import choose_rows
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.ingest import ingest
 from coevo_ray.pool.images import ImageError, verify_image

@@ -10,7 +10,7 @@ import pytest
 
 from coevo_ray import cli
 from coevo_ray.config import PoolConfig
-from coevo_ray.core.rows import choose_rows
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines import ingest as module
 from coevo_ray.pipelines.ingest import ingest

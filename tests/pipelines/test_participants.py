@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 import coevo_ray
 from coevo_ray.config import MergeConfig
-from coevo_ray.core.alignment import align
-from coevo_ray.core.rows import assign_participants
+from coevo_ray.core.alignment.alignment import align
+from coevo_ray.core.rows.hashing import assign_participants
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.contribution import Contribution
 from coevo_ray.pipelines.encode import contribute, encode

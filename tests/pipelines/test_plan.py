@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo_ray.config import Compute
-from coevo_ray.core.rows import choose_rows
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pipelines.contribution import Plan
 from coevo_ray.pipelines.parts import Part, from_block, to_block
 from coevo_ray.pipelines.resources import fit_waves

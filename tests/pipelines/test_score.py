@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from coevo_ray.config import SaeConfig
-from coevo_ray.core.factors import diversity, rank_normalise, representativeness, strongest_factor
-from coevo_ray.core.sae import SAEConfig, TopKSAE
+from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
+from coevo_ray.core.factors.scores import diversity, rank_normalise, representativeness, strongest_factor
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.codes import read_codes
 from coevo_ray.pipelines.score import score

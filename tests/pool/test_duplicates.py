@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_ray.pool.duplicates import HashArray, as_hashes, find_duplicates, hash_all
+from coevo_ray.core.arrays import UInt64Array
+from coevo_ray.pool.duplicates import as_hashes, find_duplicates, hash_all
 
 
 def slow(contents: list[int], usable: list[bool]) -> list[tuple[int, int]]:
@@ -29,7 +30,7 @@ def test_duplicates_are_those_of_the_obvious_way(
     rows: list[tuple[int, bool]], cuts: list[int], share_halves: bool
 ) -> None:
     contents, usable = [r[0] for r in rows], [r[1] for r in rows]
-    whole: HashArray
+    whole: UInt64Array
     if share_halves:  # equal first halves with different second ones are no duplicates
         whole = np.array([[0, c] for c in contents], np.uint64).reshape(-1, 2)
     else:

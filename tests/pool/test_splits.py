@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_ray.core.rows import choose_rows
+from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool import splits
 from coevo_ray.pool.pool import TEST, TRAIN
 from coevo_ray.pool.splits import assign_splits

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from coevo_ray.core.factor_table import FactorTable
+from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.report.factor_page import frequency_histogram

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from coevo_ray.core.sae import SAEConfig, TopKSAE
+from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.store.artifact import finish
 from coevo_ray.store.location import Location

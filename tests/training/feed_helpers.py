@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed import Feed

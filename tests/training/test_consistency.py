@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from coevo_ray.config import SemiTrainConfig
-from coevo_ray.core.cycles import Cycle
+from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.training.batch import Batch
 from coevo_ray.training.consistency import PseudoTargets, Targets, consistency_losses, step_losses
 from coevo_ray.training.consistency_views import VIEW_NUMBERS

@@ -16,8 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.rows import Int64Array
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location

@@ -12,7 +12,7 @@ import torch
 
 import coevo_ray
 from coevo_ray.config import Compute
-from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed import Feed

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from coevo_ray.core.epoch_plan import Subset
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed import Feed

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from coevo_ray.core.rows import hash_rows
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import UsageError
 from coevo_ray.pool.images import ImageError, decode_image, decode_resized
 from coevo_ray.training import images as images_module

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.core.cycles import Cycle
+from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.training.batch import Batch

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from coevo_ray.config import SaeConfig
-from coevo_ray.core.sae import TopKSAE
+from coevo_ray.core.factors.sae import TopKSAE
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, load_manifest, write_table

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coevo_ray.config import TrainConfig, make_config
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.ledger import SelectionLedger
-from coevo_ray.core.policies import POLICIES
+from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import POLICIES
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import load_manifest, verify

@@ -14,8 +14,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from coevo_ray.core.epoch_plan import Subset
-from coevo_ray.core.projection import project, projection_matrix
+from coevo_ray.core.alignment.projection import project, projection_matrix
+from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table

@@ -1,0 +1,113 @@
+"""Random projection of a prior's features to the common dimension (CoOpt, arXiv 2505.14117, D5.1 step 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coevo_ray.core.arrays import BoolArray, Float32Array, FloatArray
+from coevo_ray.errors import InputError, UsageError
+
+
+def projection_matrix(dim_in: int, dim_out: int, seed: int) -> Float32Array:
+    """The fixed matrix W_k of a participant.
+
+    Columns are orthonormal when dim_in >= dim_out, else rows are: distances survive as well as they can. Drawn by QR of
+    a Gaussian matrix with the signs of R's diagonal made positive, so that it depends on the seed alone: the same on
+    every platform up to rounding in the last bit.
+
+    Args:
+        dim_in: features of the prior, d_k.
+        dim_out: common dimension, n.
+        seed: seed of the draw, not negative.
+
+    Returns:
+        float32[dim_in, dim_out].
+
+    Raises:
+        UsageError: a dimension is below 1 or the seed is negative.
+    """
+    if dim_in < 1 or dim_out < 1 or seed < 0:
+        raise UsageError(f"dimensions {dim_in} x {dim_out}, seed {seed}", "need dimensions >= 1 and seed >= 0")
+    random = np.random.Generator(np.random.PCG64(seed))
+    gaussian = random.standard_normal((max(dim_in, dim_out), min(dim_in, dim_out)))
+    orthonormal, triangular = np.linalg.qr(gaussian)
+    orthonormal *= np.where(np.diag(triangular) < 0, -1.0, 1.0)
+    matrix = orthonormal if dim_in >= dim_out else orthonormal.T
+    return np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def finite_rows(features: FloatArray) -> BoolArray:
+    """Rows that can be projected: all values are finite in float32, and not all are zero.
+
+    Args:
+        features: float[b, d].
+
+    Returns:
+        bool[b].
+
+    Raises:
+        InputError: features are not a matrix.
+    """
+    x = _matrix(features)
+    usable: BoolArray = np.isfinite(x).all(axis=1) & (x != 0).any(axis=1)
+    return usable
+
+
+def project(features: FloatArray, matrix: Float32Array) -> Float32Array:
+    """Projects features and brings them to unit length: u_k(x) = normalise(psi_k(x) W_k), D5.1 step 1.
+
+    Args:
+        features: float[b, d_k].
+        matrix: float32[d_k, n] from `projection_matrix`.
+
+    Returns:
+        float32[b, n], rows of unit L2 norm.
+
+    Raises:
+        InputError: shapes do not fit, or rows are zero, NaN or infinite; `finite_rows` finds them beforehand.
+    """
+    x = _matrix(features)
+    if x.shape[1] != matrix.shape[0]:
+        raise InputError(
+            f"features have {x.shape[1]} columns, the projection wants {matrix.shape[0]}",
+            "project with the matrix that was made for this prior's dimension",
+        )
+    bad = len(x) - int(finite_rows(x).sum())
+    if bad:
+        raise InputError(
+            f"{bad} of {len(x)} feature rows are zero, NaN or infinite",
+            "reject the rows that finite_rows marks before projecting",
+        )
+    # Scaling by the largest value keeps the squares of huge or tiny features inside float32.
+    scaled = x / np.abs(x).max(axis=1, keepdims=True)
+    return normalise(scaled @ matrix)
+
+
+def normalise(vectors: Float32Array) -> Float32Array:
+    """Brings rows to unit L2 norm.
+
+    Args:
+        vectors: float32[b, n].
+
+    Returns:
+        float32[b, n].
+
+    Raises:
+        InputError: rows have no direction (zero or not finite), with their count.
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    bad = int(np.sum(~(np.isfinite(norms) & (norms > 0))))
+    if bad:
+        raise InputError(
+            f"{bad} of {len(vectors)} vectors are zero or not finite and have no direction",
+            "look at the prior's features: a collapsed or broken encoder gives such rows",
+        )
+    unit: Float32Array = (vectors / norms).astype(np.float32, copy=False)
+    return unit
+
+
+def _matrix(features: FloatArray) -> Float32Array:
+    if features.ndim != 2:
+        raise InputError(f"features have shape {features.shape}", "give one row per sample: float[b, d]")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is found as such
+        return features.astype(np.float32, copy=False)

@@ -1,0 +1,1 @@
+"""The annotation gate (Info-Coevolution, arXiv 2506.08070)."""

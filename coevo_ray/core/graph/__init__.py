@@ -1,0 +1,1 @@
+"""Neighbour graphs: each row's nearest rows by cosine similarity."""

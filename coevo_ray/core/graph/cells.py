@@ -1,0 +1,110 @@
+"""Cells: rows in groups about centroids (spherical k-means), so that a search compares near groups only."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
+from coevo_ray.core.graph.threads import in_threads
+from coevo_ray.core.graph.unit_rows import UnitRows
+
+_CHUNK_ROWS = 8192
+_SAMPLE_OF_CELL = 48  # rows for each centroid that k-means looks at
+_STEPS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """An order of rows by cell.
+
+    Attributes:
+        order: int32[N], rows sorted by cell, those of a cell increasing.
+        starts: int64[C + 1], where each cell begins in `order`.
+        centroids: float32[C, d], of length 1.
+    """
+
+    order: Int32Array
+    starts: Int64Array
+    centroids: Float32Array
+
+    @property
+    def count(self) -> int:
+        """Number of cells C."""
+        return len(self.centroids)
+
+    @classmethod
+    def one(cls, rows: int, dim: int) -> Cells:
+        """All rows in one cell, in their own order."""
+        order = np.arange(rows, dtype=np.int32)
+        return cls(order, np.array([0, rows], dtype=np.int64), np.zeros((1, dim), dtype=np.float32))
+
+    @classmethod
+    def train(cls, rows: UnitRows, count: int, seed: int, threads: int, device: torch.device) -> Cells:
+        """Spherical k-means on a sample, then each row goes to its nearest centroid.
+
+        Args:
+            rows: N rows.
+            count: C, at most N; those without rows are left out in the end.
+            seed: of the sample and the first centroids.
+            threads: CPU threads; the result is the same for any number of them.
+            device: where rows are compared.
+        """
+        random = np.random.Generator(np.random.PCG64([seed, 1]))
+        picked = random.permutation(len(rows))[: max(count, min(len(rows), _SAMPLE_OF_CELL * count))]
+        sample = rows.read(np.sort(picked))
+        centroids = sample[random.permutation(len(sample))[:count]].copy()
+        chunks = [slice(s, s + _CHUNK_ROWS) for s in range(0, len(sample), _CHUNK_ROWS)]
+        for _ in range(_STEPS):
+            nearest = torch.from_numpy(centroids).to(device)
+            steps = in_threads(functools.partial(_sums, sample, nearest), chunks, threads)
+            sums = np.zeros_like(centroids)
+            for part in steps:
+                sums += part
+            lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+            empty = lengths[:, 0] < 1e-6  # without rows, or rows that cancel out: start again from some row
+            centroids = np.where(empty[:, None], 0, sums / np.maximum(lengths, 1e-6)).astype(np.float32)
+            centroids[empty] = sample[random.integers(len(sample), size=int(empty.sum()))]
+        centroids = centroids[_chain(centroids)]
+        cell = assign(rows, centroids, threads, device)
+        order = np.argsort(cell, kind="stable").astype(np.int32)
+        sizes = np.bincount(cell, minlength=count)
+        # Of centroids that are the same only one has rows: the others would be looked at in its place.
+        centroids, sizes = centroids[sizes > 0], sizes[sizes > 0]
+        return cls(order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), centroids)
+
+
+def assign(rows: UnitRows, centroids: Float32Array, threads: int, device: torch.device) -> Int32Array:
+    """The nearest centroid of each row, int32[N], the lowest of several."""
+    nearest = torch.from_numpy(centroids).to(device)
+    chunks = [slice(s, s + _CHUNK_ROWS) for s in range(0, len(rows), _CHUNK_ROWS)]
+    parts = in_threads(lambda part: _nearest(rows.read(part), nearest).astype(np.int32), chunks, threads)
+    return np.concatenate(list(parts))
+
+
+def _nearest(block: Float32Array, centroids: torch.Tensor) -> Int64Array:
+    best = (torch.from_numpy(block).to(centroids.device) @ centroids.T).argmax(dim=1)
+    result: Int64Array = best.cpu().numpy()
+    return result
+
+
+def _sums(sample: Float32Array, centroids: torch.Tensor, part: slice) -> Float32Array:
+    """Sum of the rows that are nearest to each centroid; on the CPU, where the order of additions is fixed."""
+    block = sample[part]
+    cell = torch.from_numpy(_nearest(block, centroids))
+    sums = torch.zeros(centroids.shape).index_add_(0, cell, torch.from_numpy(block))
+    result: Float32Array = sums.numpy()
+    return result
+
+
+def _chain(centroids: Float32Array) -> Int64Array:
+    """An order in which neighbours are near, so that rows that follow one another search the same cells."""
+    likeness = np.einsum("ad,bd->ab", centroids, centroids)
+    chain = [0]
+    for _ in range(len(centroids) - 1):
+        likeness[:, chain[-1]] = -np.inf
+        chain.append(int(likeness[chain[-1]].argmax()))
+    return np.array(chain, dtype=np.int64)

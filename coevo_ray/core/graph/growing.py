@@ -1,0 +1,298 @@
+"""A neighbour graph that grows: new rows are looked up and appended without a rebuild (DESIGN 5.4, online)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array
+from coevo_ray.core.graph.running_top_k import nonzero, top
+from coevo_ray.core.graph.search import SPARE, as_tensor, first_of, pair_similarities, score
+from coevo_ray.core.graph.threads import torch_threads
+from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.core.graph.unit_rows import UnitRows, check_shape
+from coevo_ray.errors import InputError
+
+EXACT_ROWS = 500_000  # beyond, comparing one row with all takes longer than a few tens of ms on two cores
+_LEAST_ROOM = 1024
+_COLUMNS = 1 << 16  # rows compared at a time
+_NEAR = 2e-6  # products of other block shapes may differ so much
+_LENGTH_OFF = 1e-3
+_TOLD = 3  # times k rows are looked up by HNSW, for nearness is not mutual: those may gain a neighbour by the new row
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """The latest batch that was looked up, and the pairs in which one of it may be among a row's nearest."""
+
+    batch: Float32Array
+    rows: int
+    old: Int64Array
+    new: Int64Array
+
+
+class GrowingIndex:
+    """Rows, their neighbours, and a way to add more.
+
+    Up to `exact_rows` rows all are compared, and the neighbours are those of a graph that is built by `exact` from all
+    rows at once, bit for bit, if the graph to start from was. Beyond, faiss HNSW looks rows up and takes new ones in;
+    then only those rows learn of a new neighbour that the lookup has found.
+
+    Memory: 4 x dimensions bytes for each row and as much again while it grows, plus the graph; HNSW takes its own copy
+    and 270 bytes for each row.
+
+    Args:
+        unit: float32[N, d], rows of length 1; copied.
+        graph: their neighbours; copied. k is that of the graph.
+        capacity: rows to make room for at once; it doubles when it is used up.
+        exact_rows: rows up to which all are compared.
+        threads: CPU threads; None takes as many as torch does.
+
+    Raises:
+        InputError: the rows have other lengths, or the graph is of another number of rows.
+    """
+
+    def __init__(
+        self,
+        unit: Float32Array,
+        graph: NeighbourGraph,
+        capacity: int | None = None,
+        *,
+        exact_rows: int = EXACT_ROWS,
+        threads: int | None = None,
+    ) -> None:
+        _check_unit(unit)
+        if graph.rows != len(unit):
+            raise InputError(
+                f"a graph of {graph.rows} rows for {len(unit)} features", "give the graph that was built on them"
+            )
+        self.k, self.dim, self.rows = graph.k, unit.shape[1], len(unit)
+        self._exact_rows, self._threads = exact_rows, threads or torch.get_num_threads()
+        room = max(_LEAST_ROOM, self.rows, capacity or 0)
+        self._unit = np.empty((room, self.dim), dtype=np.float32)
+        self._indices = np.empty((room, self.k), dtype=np.int32)
+        self._similarities = np.empty((room, self.k), dtype=np.float32)
+        self._unit[: self.rows] = unit
+        self._indices[: self.rows], self._similarities[: self.rows] = graph.indices, graph.similarities
+        self._looked: _Looked | None = None
+        self._pool = ThreadPoolExecutor(self._threads, "coevo-growing", torch.set_num_threads, (1,))
+        self._index: Any = None
+        self._change_method()
+
+    @property
+    def unit(self) -> Float32Array:
+        """float32[rows, d], a view that is valid until the next `append`."""
+        return self._unit[: self.rows]
+
+    @property
+    def indices(self) -> Int32Array:
+        """int32[rows, k] as in `NeighbourGraph`, a view that is valid until the next `append`."""
+        return self._indices[: self.rows]
+
+    @property
+    def similarities(self) -> Float32Array:
+        """float32[rows, k] as in `NeighbourGraph`, a view that is valid until the next `append`."""
+        return self._similarities[: self.rows]
+
+    @property
+    def method(self) -> str:
+        """`exact` or `hnsw`."""
+        return "exact" if self._index is None else "hnsw"
+
+    def graph(self) -> NeighbourGraph:
+        """A copy of the graph as it is now; its recall is not measured."""
+        return NeighbourGraph(
+            self.indices.copy(), self.similarities.copy(), self.method, None, {"k": self.k, "dim": self.dim}
+        )
+
+    def search(self, batch: Float32Array, k: int | None = None) -> tuple[Int32Array, Float32Array]:
+        """The nearest of all rows so far.
+
+        Args:
+            batch: float32[b, d], of length 1, none of them a row already (or it finds itself).
+            k: how many; None takes the graph's.
+
+        Returns:
+            Rows int32[b, k], ordered as in `NeighbourGraph`, and similarities float32[b, k].
+
+        Raises:
+            InputError: the batch does not fit.
+        """
+        self._check(batch)
+        k = k or self.k
+        if self._index is not None:
+            from coevo_ray.core.graph.hnsw import search_index
+            from coevo_ray.core.graph.threads import faiss_threads
+
+            with faiss_threads(self._threads):
+                wide = search_index(self._index, UnitRows(self.unit), batch, max(k, _TOLD * self.k))
+            there = wide[0] >= 0
+            old, new = wide[0][there].astype(np.int64), np.nonzero(there)[0].astype(np.int64)
+            indices, similarities = wide[0][:, :k], wide[1][:, :k]
+        else:
+            places, old, new = self._compare(batch, k + SPARE)
+            indices, similarities = score(batch, UnitRows(self.unit), places, places.astype(np.int32), k)
+        self._looked = _Looked(batch.copy(), self.rows, old, new)
+        return indices, similarities
+
+    def append(self, batch: Float32Array, indices: Int32Array, similarities: Float32Array) -> None:
+        """Adds rows with the neighbours that `search` gave; rows that they are nearer to than the last one learn it.
+
+        Args:
+            batch: float32[b, d], as it was searched; its rows get the numbers from `rows` on.
+            indices: int32[b, >= k], neighbours among the rows before.
+            similarities: float32[b, >= k].
+
+        Raises:
+            InputError: the arrays do not fit, or name rows that are not there.
+        """
+        self._check(batch)
+        shapes = {indices.shape, similarities.shape}
+        if len(shapes) > 1 or indices.ndim != 2 or len(indices) != len(batch) or indices.shape[1] < self.k:
+            raise InputError(
+                f"{len(batch)} rows with neighbours {list(indices.shape)} and similarities {list(similarities.shape)}",
+                f"give those that search found, [{len(batch)}, {self.k}]",
+            )
+        if indices.size and not -1 <= indices.min() <= indices.max() < self.rows:
+            raise InputError(f"neighbours outside the {self.rows} rows", "search again: rows were added since")
+        if len(batch) == 0:
+            return
+        old, new = self._pairs(batch)
+        first, last = self.rows, self.rows + len(batch)
+        self._make_room(last)
+        self._unit[first:last] = batch
+        self._indices[first:last], self._similarities[first:last] = self._with_mates(batch, indices, similarities)
+        self._tell(old, new)
+        self.rows, self._looked = last, None
+        if self._index is not None:
+            from coevo_ray.core.graph.threads import faiss_threads
+
+            with faiss_threads(self._threads):
+                self._index.add(batch)
+        else:
+            self._change_method()
+
+    # -- comparing -----------------------------------------------------------------------------------------------
+
+    def _compare(self, batch: Float32Array, wanted: int) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Places of the nearest rows, and pairs (row, one of the batch) that may change the row's neighbours."""
+        queries = as_tensor(batch, torch.device("cpu"))
+        parts = list(self._column_parts(len(batch)))
+        with torch_threads(1):  # its own threads wait for one another after each step, which busy cores make slow
+            work = functools.partial(self._compare_part, queries, wanted)
+            found = list(self._pool.map(work, parts) if len(parts) > 1 else map(work, parts))
+        values, places, old, new = zip(*found, strict=True)
+        best, column = top(torch.cat(values, dim=1), wanted)
+        nearest = torch.where(best > -torch.inf, torch.cat(places, dim=1).gather(1, column), -1)
+        if nearest.shape[1] < wanted:
+            nearest = torch.nn.functional.pad(nearest, (0, wanted - nearest.shape[1]), value=-1)
+        return nearest.numpy(), np.concatenate(old), np.concatenate(new)
+
+    def _compare_part(
+        self, queries: torch.Tensor, wanted: int, part: slice
+    ) -> tuple[torch.Tensor, torch.Tensor, Int64Array, Int64Array]:
+        products = queries @ torch.from_numpy(self._unit[part]).T
+        values, columns = top(products, wanted)
+        last = torch.from_numpy(self._similarities[part, -1])
+        found = nonzero(products > last - _NEAR).numpy()
+        width = part.stop - part.start
+        return values, columns + part.start, found % width + part.start, found // width
+
+    def _column_parts(self, batch: int) -> Iterator[slice]:
+        step = max(_LEAST_ROOM, _COLUMNS * 64 // max(64, batch))
+        return (slice(start, min(self.rows, start + step)) for start in range(0, self.rows, step))
+
+    def _pairs(self, batch: Float32Array) -> tuple[Int64Array, Int64Array]:
+        """The pairs that `search` has found for this batch; it is searched again if the latest was another."""
+        looked = self._looked
+        if looked is None or looked.rows != self.rows or not np.array_equal(looked.batch, batch):
+            self.search(batch)
+            looked = self._looked
+        assert looked is not None
+        return looked.old, looked.new
+
+    def _with_mates(
+        self, batch: Float32Array, indices: Int32Array, similarities: Float32Array
+    ) -> tuple[Int32Array, Float32Array]:
+        """The new rows' neighbours among the rows before and among one another."""
+        count = len(batch)
+        mates = np.empty((count, count), dtype=np.float32)
+        for i in range(count):  # one row at a time: all pairs at once would be count^2 x d values
+            mates[i] = pair_similarities(batch[i : i + 1], batch[None])[0]
+        np.fill_diagonal(mates, -np.inf)
+        names = np.broadcast_to(np.arange(self.rows, self.rows + count, dtype=np.int32), (count, count))
+        known = np.where(indices >= 0, similarities, -np.inf).astype(np.float32)
+        found, values = np.concatenate([indices, names], axis=1), np.concatenate([known, mates], axis=1)
+        return first_of(found, values, self.k)
+
+    def _tell(self, old: Int64Array, new: Int64Array) -> None:
+        """Rows learn of those new ones that are nearer than their last neighbour; called before `rows` is raised."""
+        if len(old) == 0:
+            return
+        similarity = pair_similarities(self._unit[old], self._unit[new + self.rows][:, None])[:, 0]
+        # An equal similarity changes nothing: the new row's number is the higher one.
+        nearer = (similarity > self._similarities[old, -1]) | (self._indices[old, -1] < 0)
+        old, new, similarity = old[nearer], new[nearer], similarity[nearer]
+        order = np.lexsort((new, -similarity, old))
+        old, new, similarity = old[order], new[order], similarity[order]
+        rows, start, size = np.unique(old, return_index=True, return_counts=True)
+        rank = np.arange(len(old)) - np.repeat(start, size)
+        kept = rank < self.k
+        line = np.repeat(np.arange(len(rows)), size)[kept]
+        width = int(rank[kept].max(initial=-1)) + 1
+        names = np.full((len(rows), width), -1, dtype=np.int32)
+        values = np.full((len(rows), width), -np.inf, dtype=np.float32)
+        names[line, rank[kept]] = (new[kept] + self.rows).astype(np.int32)
+        values[line, rank[kept]] = similarity[kept]
+        known = np.where(self._indices[rows] >= 0, self._similarities[rows], -np.inf).astype(np.float32)
+        found = first_of(
+            np.concatenate([self._indices[rows], names], axis=1), np.concatenate([known, values], axis=1), self.k
+        )
+        self._indices[rows], self._similarities[rows] = found
+
+    # -- room ----------------------------------------------------------------------------------------------------
+
+    def _make_room(self, rows: int) -> None:
+        room = len(self._unit)
+        if rows <= room:
+            return
+        room = max(rows, 2 * room)
+        for name in ("_unit", "_indices", "_similarities"):
+            former: AnyArray = getattr(self, name)
+            grown = np.empty((room, former.shape[1]), dtype=former.dtype)
+            grown[: self.rows] = former[: self.rows]
+            setattr(self, name, grown)
+
+    def _change_method(self) -> None:
+        """Puts the rows into an HNSW index once they have become too many to compare with all."""
+        if self._index is None and self.rows > self._exact_rows:
+            from coevo_ray.core.graph.hnsw import new_index
+            from coevo_ray.core.graph.threads import faiss_threads
+
+            self._index = new_index(self.dim)
+            with faiss_threads(self._threads):
+                self._index.add(self.unit)
+
+    def _check(self, batch: Float32Array) -> None:
+        check_shape(batch)
+        if batch.shape[1] != self.dim:
+            raise InputError(f"features of {batch.shape[1]} dimensions", f"the index has {self.dim}")
+        _check_unit(batch)
+
+
+def _check_unit(unit: Float32Array) -> None:
+    check_shape(unit)
+    length = np.sqrt(np.einsum("nd,nd->n", unit, unit))
+    wrong = ~(np.abs(length - 1.0) <= _LENGTH_OFF)  # true for NaN too
+    if unit.dtype != np.float32 or wrong.any():
+        first = np.flatnonzero(wrong)[:5].tolist()
+        raise InputError(
+            f"{int(wrong.sum())} of {len(unit)} rows ({unit.dtype}) have not length 1, first rows {first}",
+            "normalise them with unit_rows",
+        )

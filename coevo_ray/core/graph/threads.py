@@ -1,0 +1,47 @@
+"""CPU threads of torch and faiss while a graph is built: set for a block, and back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
+    """Results of `work` on items, in order; torch has one thread in each, so that no sum depends on their number."""
+    with torch_threads(1):
+        if threads <= 1 or len(items) <= 1:
+            yield from map(work, items)
+            return
+        with ThreadPoolExecutor(threads, "coevo-graph", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, items)
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Sets torch's CPU threads, and back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def faiss_threads(threads: int) -> Iterator[None]:
+    """Sets faiss's CPU threads, and back afterwards."""
+    import faiss  # here, so that graphs without an HNSW index do not load it
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Linear classifiers on features: fitting, calibration, and doubt about labels."""

@@ -1,0 +1,266 @@
+"""Probes on fixed features: a linear classifier and nearest neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Float32Array, FloatArray, Int64Array, IntArray
+from coevo_ray.core.graph.unit_rows import unit_rows
+from coevo_ray.errors import InputError, UsageError
+
+_ITERATIONS = 500
+_BLOCK_ROWS = 65_536
+_TEMPERATURE = 0.07
+_BLOCK_VALUES = 1 << 24  # similarities held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProbe:
+    """Multinomial logistic regression on standardised features.
+
+    Probabilities are softmax(weight (x - mean) / scale + bias).
+
+    Attributes:
+        weight: float32[C, d].
+        bias: float32[C].
+        mean: float32[d], of the training features.
+        scale: float32[d], their standard deviation; 1 for a feature that does not vary.
+    """
+
+    weight: Float32Array
+    bias: Float32Array
+    mean: Float32Array
+    scale: Float32Array
+
+    @classmethod
+    def fit(
+        cls,
+        features: FloatArray,
+        labels: IntArray,
+        classes: int,
+        l2: float = 1e-3,
+        sample_weight: FloatArray | None = None,
+    ) -> LinearProbe:
+        """Minimises weighted mean cross-entropy + l2/2 (||weight||^2 + ||bias||^2) with L-BFGS from zero.
+
+        scikit-learn's C is 1 / (l2 * n). The bias is regularised like the weights (as liblinear does), so that the
+        minimum is unique even where a class has no training row: such a class gets a small positive probability.
+
+        Args:
+            features: float[n, d].
+            labels: int[n] in 0..classes-1.
+            classes: C.
+            l2: strength of the regularisation, > 0.
+            sample_weight: float[n], >= 0 and not all 0; None weighs rows equally.
+
+        Raises:
+            InputError: no rows, features that are not finite, labels outside the range, or weights that do not fit.
+            UsageError: fewer than two classes, or l2 not above 0.
+        """
+        if classes < 2 or not l2 > 0:
+            raise UsageError(f"a probe with {classes} classes and l2 = {l2}", "give 2 or more classes and l2 > 0")
+        x = _checked(features)
+        y = _checked_labels(labels, len(x), classes)
+        w = _checked_weights(sample_weight, len(x))
+        mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        scale = x.std(axis=0, dtype=np.float64).astype(np.float32)
+        scale[scale <= 1e-6 * np.abs(mean)] = 0  # what is left of a constant feature after rounding is no variation
+        scale[scale == 0] = 1.0
+        parameters = _minimise(torch.from_numpy((x - mean) / scale), torch.from_numpy(y), w, classes, l2)
+        return cls(parameters[:, :-1].numpy().copy(), parameters[:, -1].numpy().copy(), mean, scale)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return len(self.bias)
+
+    def predict_proba(self, features: FloatArray) -> Float32Array:
+        """Class probabilities.
+
+        Args:
+            features: float[n, d].
+
+        Returns:
+            float32[n, C], rows of sum 1.
+
+        Raises:
+            InputError: features that are not finite or have another dimension.
+        """
+        x = _checked(features, rows=0)
+        if x.shape[1] != len(self.mean):
+            raise InputError(f"features of {x.shape[1]} dimensions for a probe of {len(self.mean)}", "refit the probe")
+        weight, bias = torch.from_numpy(self.weight), torch.from_numpy(self.bias)
+        out = np.empty((len(x), self.classes), dtype=np.float32)
+        for start in range(0, len(x), _BLOCK_ROWS):
+            part = torch.from_numpy((x[start : start + _BLOCK_ROWS] - self.mean) / self.scale)
+            out[start : start + _BLOCK_ROWS] = torch.softmax(part @ weight.T + bias, dim=1).numpy()
+        return out
+
+    def arrays(self) -> Arrays:
+        """For saving without pickle."""
+        return {"weight": self.weight, "bias": self.bias, "mean": self.mean, "scale": self.scale}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> LinearProbe:
+        """The reverse of `arrays`.
+
+        Raises:
+            InputError: an array is missing or has another shape.
+        """
+        missing = {"weight", "bias", "mean", "scale"} - set(arrays)
+        if missing:
+            raise InputError(f"a saved probe without {sorted(missing)}", "refit the probe")
+        probe = cls(*(np.asarray(arrays[name], dtype=np.float32) for name in ("weight", "bias", "mean", "scale")))
+        if probe.weight.shape != (len(probe.bias), len(probe.mean)) or probe.mean.shape != probe.scale.shape:
+            raise InputError(f"a saved probe whose weight has shape {probe.weight.shape}", "refit the probe")
+        return probe
+
+
+def cross_fitted_predictions(
+    features: FloatArray,
+    labels: IntArray,
+    classes: int,
+    folds: int,
+    evaluate: BoolArray,
+    l2: float = 1e-3,
+    seed: int = 0,
+) -> Float32Array:
+    """Class probabilities of some labelled rows, each predicted by a probe that was fitted without its fold.
+
+    The evaluated rows are cut into folds; the other rows are part of every fit. With the gate's random first labels
+    as evaluated rows their accuracy estimates that on the pool without bias by the gate's choices. The same evaluated
+    rows in the same order fall into the same folds, so that rounds are compared on equal terms.
+
+    Args:
+        features: float[n, d] of all labelled rows.
+        labels: int[n].
+        classes: C.
+        folds: number of folds, at most one for each evaluated row.
+        evaluate: bool[n], rows to measure on.
+        l2: as in `LinearProbe.fit`.
+        seed: seed of the folds.
+
+    Returns:
+        float32[e, C], of the evaluated rows in their order.
+
+    Raises:
+        InputError: nothing to evaluate, or nothing left to fit on; and as `LinearProbe.fit`.
+        UsageError: fewer than two folds.
+    """
+    if folds < 2:
+        raise UsageError(f"{folds} folds", "give 2 or more")
+    if evaluate.shape != (len(features),) or evaluate.dtype != np.bool_:
+        raise InputError(f"a mask {evaluate.dtype}{list(evaluate.shape)} of {len(features)} rows", "give bool[n]")
+    measured = np.flatnonzero(evaluate)
+    if len(measured) == 0 or len(features) < 2:
+        raise InputError(
+            f"{len(measured)} rows to evaluate of {len(features)}; 1 and 2 are the least", "label more random rows"
+        )
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(measured))
+    predicted = np.empty((len(measured), classes), dtype=np.float32)
+    for fold in range(min(folds, len(measured))):
+        part = order[fold::folds]
+        fitted = np.ones(len(features), dtype=np.bool_)
+        fitted[measured[part]] = False
+        probe = LinearProbe.fit(features[fitted], labels[fitted], classes, l2)
+        predicted[part] = probe.predict_proba(features[measured[part]])
+    return predicted
+
+
+def knn_accuracy(
+    train_features: FloatArray,
+    train_labels: IntArray,
+    test_features: FloatArray,
+    test_labels: IntArray,
+    k: int = 20,
+) -> float:
+    """Accuracy of a vote of the k nearest training rows by cosine, weighted by exp(similarity / 0.07).
+
+    The weighting is the usual one (Wu et al. 2018, arXiv 1805.01978); ties go to the lower class.
+
+    Args:
+        train_features: float[n, d].
+        train_labels: int[n], >= 0.
+        test_features: float[m, d].
+        test_labels: int[m], >= 0.
+        k: neighbours; all training rows where there are fewer.
+
+    Raises:
+        InputError: no rows, rows that are zero or not finite, shapes that do not fit, labels below 0.
+        UsageError: k below 1.
+    """
+    if k < 1:
+        raise UsageError(f"k = {k} neighbours", "give 1 or more")
+    train, test = unit_rows(train_features), unit_rows(test_features)
+    if min(len(train), len(test)) == 0 or train.shape[1] != test.shape[1]:
+        raise InputError(f"training features {train.shape}, test features {test.shape}", "give rows of one dimension")
+    classes = int(max(np.max(train_labels, initial=0), np.max(test_labels, initial=0))) + 1
+    truth = _checked_labels(test_labels, len(test), classes)
+    known = torch.from_numpy(_checked_labels(train_labels, len(train), classes))
+    right = 0
+    block = max(1, _BLOCK_VALUES // len(train))
+    for start in range(0, len(test), block):
+        products = torch.from_numpy(test[start : start + block]) @ torch.from_numpy(train).T
+        values, columns = products.topk(min(k, len(train)), dim=1)
+        votes = torch.zeros(len(products), classes).scatter_add_(1, known[columns], torch.exp(values / _TEMPERATURE))
+        right += int((votes.numpy().argmax(axis=1) == truth[start : start + block]).sum())
+    return right / len(test)
+
+
+def _minimise(x: torch.Tensor, y: torch.Tensor, row_weight: torch.Tensor, classes: int, l2: float) -> torch.Tensor:
+    """Parameters float32[C, d + 1], the bias last."""
+    x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    parameters = torch.zeros(classes, x.shape[1], requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [parameters],
+        max_iter=_ITERATIONS,
+        history_size=20,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        entropy = torch.nn.functional.cross_entropy(x @ parameters.T, y, reduction="none")
+        value = (entropy * row_weight).sum() + 0.5 * l2 * parameters.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]  # torch leaves this method untyped
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)  # type: ignore[no-untyped-call]  # and this one
+    return parameters.detach()
+
+
+def _checked(features: FloatArray, rows: int = 1) -> Float32Array:
+    if features.ndim != 2 or features.dtype.kind not in "fiu" or len(features) < rows or features.shape[1] == 0:
+        raise InputError(f"features {features.dtype}{list(features.shape)}", f"give float[n, d] with n >= {rows}")
+    x = features.astype(np.float32)
+    bad = ~np.isfinite(x).all(axis=1)
+    if bad.any():
+        first = np.flatnonzero(bad)[:5].tolist()
+        raise InputError(f"{int(bad.sum())} of {len(x)} feature rows are not finite, first rows {first}", "reject them")
+    return x
+
+
+def _checked_labels(labels: IntArray, rows: int, classes: int) -> Int64Array:
+    if labels.shape != (rows,) or labels.dtype.kind not in "iu":
+        raise InputError(f"labels {labels.dtype}{list(labels.shape)} for {rows} rows", "give one integer for each row")
+    outside = (labels < 0) | (labels >= classes)
+    if outside.any():
+        some = np.unique(labels[outside])[:3].tolist()
+        raise InputError(
+            f"{int(outside.sum())} labels are outside 0..{classes - 1}: {some}", "correct or drop those rows"
+        )
+    return labels.astype(np.int64)
+
+
+def _checked_weights(weights: FloatArray | None, rows: int) -> torch.Tensor:
+    w = np.ones(rows) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (rows,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() == 0:
+        raise InputError(f"sample weights of shape {w.shape} for {rows} rows", "give finite weights >= 0, not all 0")
+    return torch.from_numpy((w / w.sum()).astype(np.float32))

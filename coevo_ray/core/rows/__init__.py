@@ -1,0 +1,1 @@
+"""Arithmetic on row_ids and on long arrays in chunks."""

@@ -1,0 +1,84 @@
+"""Deterministic arithmetic on row_ids: hashing, assignment to participants, sampling.
+
+Every function depends on (row_id, seed) alone, so results do not change with order, shards or workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coevo_ray.core.arrays import Int64Array, UInt8Array, UInt64Array
+from coevo_ray.errors import InputError
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+# Keeps participants independent of every choice of rows made with the same seed: with one hash for both, all rows
+# of the held-out split (the smallest hashes) would go to the first participant.
+_PARTICIPANTS = 0x7061727469636970
+
+
+def hash_rows(row_ids: Int64Array, seed: int) -> UInt64Array:
+    """Hashes row_ids with splitmix64 (Steele et al. 2014).
+
+    Args:
+        row_ids: int64[n].
+        seed: any integer; taken modulo 2^64.
+
+    Returns:
+        uint64[n], uniform over the whole range; for one seed distinct row_ids have distinct hashes.
+    """
+    offset = _mix(np.array([seed % 2**64], dtype=np.uint64) + _GAMMA)
+    return _mix(row_ids.astype(np.uint64) * _GAMMA + offset)
+
+
+def _mix(x: UInt64Array) -> UInt64Array:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: UInt64Array = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+def assign_participants(row_ids: Int64Array, weights: Sequence[float], seed: int) -> UInt8Array:
+    """Assigns each row to one participant: disjoint and total by construction.
+
+    Args:
+        row_ids: int64[n].
+        weights: positive shares of the participants, at most 256.
+        seed: seed of the assignment.
+
+    Returns:
+        uint8[n], index of the participant.
+
+    Raises:
+        InputError: no participants, too many, or a weight that is not positive.
+    """
+    shares = np.asarray(weights, dtype=np.float64)
+    if not 1 <= len(shares) <= 256 or not np.isfinite(shares).all() or (shares <= 0).any():
+        raise InputError(f"participants' weights are {list(weights)}", "give 1 to 256 positive numbers")
+    unit = hash_rows(row_ids, seed ^ _PARTICIPANTS).astype(np.float64) / 2.0**64
+    bounds = np.cumsum(shares / shares.sum())
+    index = np.searchsorted(bounds, unit, side="right")
+    return np.minimum(index, len(shares) - 1).astype(np.uint8)
+
+
+def choose_rows(candidates: Int64Array, count: int, seed: int) -> Int64Array:
+    """Chooses rows by smallest hash, so that a larger count is a superset of a smaller one.
+
+    Args:
+        candidates: int64[n], distinct.
+        count: how many.
+        seed: seed of the hash.
+
+    Returns:
+        int64[count], increasing.
+
+    Raises:
+        InputError: more rows are wanted than there are.
+    """
+    if not 0 <= count <= len(candidates):
+        raise InputError(f"{count} rows are wanted of {len(candidates)}", "ask for fewer rows")
+    if count in (0, len(candidates)):
+        return np.sort(candidates[:count])
+    # Distinct rows have distinct hashes, so the smallest ones are a unique set and a partition finds it in O(n).
+    return np.sort(candidates[np.argpartition(hash_rows(candidates, seed), count - 1)[:count]])

@@ -1,0 +1,170 @@
+"""Sets of rows as bits, and the subset of an epoch that is made of one (DESIGN sections 5.3 and 5.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array, UInt8Array
+from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
+from coevo_ray.errors import InputError
+
+
+class RowSet:
+    """A set of the rows 0 to N-1, one bit for each: 12.5 MB for a hundred million rows, also when it is pickled.
+
+    Args:
+        bits: uint8[ceil(N / 8)], first row in the highest bit, as `numpy.packbits` makes them; kept, not copied.
+        size: N.
+
+    Raises:
+        InputError: the number of bytes does not fit, or a bit after the last row is set.
+    """
+
+    def __init__(self, bits: UInt8Array, size: int) -> None:
+        if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
+            raise InputError(f"bits {bits.dtype}{bits.shape} for {size} rows", "one bit per row, packed to bytes")
+        if size % 8 and bits[-1] & (0xFF >> size % 8):
+            raise InputError(f"a bit after the last of {size} rows is set", "take the bits of a set of that size")
+        self.bits, self.size = bits, size
+
+    @classmethod
+    def from_flags(cls, flags: BoolArray) -> RowSet:
+        """The rows whose flag is set, bool[N]."""
+        return cls(np.packbits(flags), len(flags))
+
+    @classmethod
+    def from_ids(cls, row_ids: Int64Array, size: int) -> RowSet:
+        """The rows of given row_ids, in any order.
+
+        Raises:
+            InputError: a row is not below N, or comes twice.
+        """
+        flags = np.zeros(size, dtype=bool)
+        inside = len(row_ids) == 0 or (row_ids.min() >= 0 and row_ids.max() < size)
+        if inside:
+            flags[row_ids] = True
+        if not inside or np.count_nonzero(flags) != len(row_ids):
+            raise InputError(f"{len(row_ids)} row_ids are not distinct rows of {size}", "give each row once")
+        return cls.from_flags(flags)
+
+    @classmethod
+    def everything(cls, size: int) -> RowSet:
+        """All rows 0 to N-1."""
+        bits = np.full(-(-size // 8), 0xFF, dtype=np.uint8)
+        if size % 8:
+            bits[-1] = 0xFF & (0xFF00 >> size % 8)
+        return cls(bits, size)
+
+    @classmethod
+    def nothing(cls, size: int) -> RowSet:
+        """No row of 0 to N-1."""
+        return cls(np.zeros(-(-size // 8), dtype=np.uint8), size)
+
+    @cached_property
+    def _count(self) -> int:
+        return sum(map_chunks(self.size, lambda chunk: int(np.count_nonzero(self.flags(chunk)))))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RowSet) and self.size == other.size and np.array_equal(self.bits, other.bits)
+
+    __hash__ = None  # type: ignore[assignment]  # the bits are an array, which may be changed
+
+    def __reduce__(self) -> tuple[type[RowSet], tuple[UInt8Array, int]]:
+        return (type(self), (self.bits, self.size))
+
+    def flags(self, chunk: Chunk | None = None) -> BoolArray:
+        """bool[N], or those of a chunk of rows."""
+        if chunk is None:
+            return np.unpackbits(self.bits, count=self.size).view(np.bool_)
+        bits = self.bits[chunk.start // 8 : -(-chunk.stop // 8)]
+        return np.unpackbits(bits, count=chunk.stop - chunk.start).view(np.bool_)
+
+    def ids(self, chunk: Chunk | None = None) -> Int64Array:
+        """row_ids of the set, or of its part in a chunk; int64, increasing. Made anew with each call."""
+        first = 0 if chunk is None else chunk.start
+        flags = self.flags(chunk)
+        if flags.all():
+            return np.arange(first, first + len(flags), dtype=np.int64)
+        ids = np.flatnonzero(flags).astype(np.int64, copy=False)
+        ids += first
+        return ids
+
+    def has(self, row_ids: Int64Array) -> BoolArray:
+        """Whether each row is in the set, bool[n]; rows that are not below N are not."""
+        inside = (row_ids >= 0) & (row_ids < self.size)
+        ids = np.where(inside, row_ids, 0)
+        found: BoolArray = (self.bits[ids >> 3] >> (7 - (ids & 7)).astype(np.uint8)) & 1 == 1
+        return found & inside
+
+    def within(self, other: RowSet) -> bool:
+        """Whether every row is in the other set, too."""
+        return self.size == other.size and not (self.bits & ~other.bits).any()
+
+    def both(self, other: RowSet) -> RowSet:
+        """The rows of both sets, which have one N."""
+        return RowSet(self.bits & other.bits, self.size)
+
+    def join(self, other: RowSet) -> None:
+        """Puts the rows of another set of the same N in."""
+        self.bits |= other.bits
+        self.__dict__.pop("_count", None)
+
+    def without(self, flags_of: Callable[[Chunk], BoolArray]) -> RowSet:
+        """The rows whose flag is not set; flags are asked for chunk by chunk, in threads."""
+        kept = RowSet.nothing(self.size)
+
+        def keep(chunk: Chunk) -> None:
+            kept.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(self.flags(chunk) & ~flags_of(chunk))
+
+        each_chunk(self.size, keep)
+        return kept
+
+    def add(self, row_ids: Int64Array) -> None:
+        """Puts rows below N in; those that are there may come again."""
+        np.bitwise_or.at(self.bits, row_ids >> 3, (128 >> (row_ids & 7)).astype(np.uint8))
+        self.__dict__.pop("_count", None)
+
+
+# Row_ids, int64 and increasing, or a set: whoever needs row_ids calls `ids_of`.
+Rows = RowSet | Int64Array
+
+
+def ids_of(rows: Rows) -> Int64Array:
+    """int64[n], increasing."""
+    return rows.ids() if isinstance(rows, RowSet) else rows
+
+
+class Subset:
+    """The rows of one epoch.
+
+    Attributes:
+        epoch: from 0.
+        row_ids: int64[n], increasing and distinct; made when they are first asked for where the rows came as a set.
+        weights: float32[n], or None where every row weighs 1.
+
+    Args:
+        epoch: from 0.
+        rows: row_ids, or a set: then a subset in the object store costs a bit per row of the pool.
+        weights: float32[n], or None.
+    """
+
+    def __init__(self, epoch: int, rows: Rows, weights: Float32Array | None = None) -> None:
+        self.epoch, self.rows, self.weights = epoch, rows, weights
+
+    @cached_property
+    def row_ids(self) -> Int64Array:
+        """See the class."""
+        return ids_of(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __reduce__(self) -> tuple[type[Subset], tuple[Any, ...]]:
+        return (type(self), (self.epoch, self.rows, self.weights))

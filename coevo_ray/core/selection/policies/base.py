@@ -1,0 +1,199 @@
+"""What a policy may look at, and what it must give (DESIGN section 5.3)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from coevo_ray.core.arrays import Float32Array, Float64Array, FloatArray, Int64Array, IntArray
+from coevo_ray.core.rows.row_set import Rows, ids_of
+from coevo_ray.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class KeptShares:
+    """How much of the candidates each epoch keeps: constant, or linear from the first epoch to the last one.
+
+    Attributes:
+        first: kept share of the first epoch, in (0, 1].
+        last: kept share of the last epoch before the tail; None for the same as `first`.
+        full_tail: share of the epochs, at the end, that take all rows; in [0, 1].
+
+    Raises:
+        UsageError: a share is out of bounds.
+    """
+
+    first: float
+    last: float | None = None
+    full_tail: float = 0.0
+
+    def __post_init__(self) -> None:
+        last = self.first if self.last is None else self.last
+        if not (0 < self.first <= 1 and 0 < last <= 1 and 0 <= self.full_tail <= 1):
+            raise UsageError(
+                f"kept share {self.first} to {last}, full tail {self.full_tail}",
+                "need kept shares in (0, 1] and a tail in [0, 1]",
+            )
+
+    def at(self, epoch: int, epochs: int) -> float:
+        """Kept share of an epoch (from 0) of a schedule of `epochs`."""
+        selected = self.selected_epochs(epochs)
+        if epoch >= selected:
+            return 1.0
+        last = self.first if self.last is None else self.last
+        return self.first + (last - self.first) * epoch / max(1, selected - 1)
+
+    def selected_epochs(self, epochs: int) -> int:
+        """Epochs before the full tail."""
+        return epochs - round(self.full_tail * epochs)
+
+    def full_epochs(self, epochs: int) -> int:
+        """Epochs over all rows that make as many visits as the schedule; rounded, at least 1."""
+        return max(1, round(sum(self.at(epoch, epochs) for epoch in range(epochs))))
+
+
+@dataclass(frozen=True)
+class SelectionContext:
+    """What a policy may look at. Arrays of N have one value for every row of the pool; None where nothing is known.
+
+    Attributes:
+        epoch, epochs: the epoch from 0, and how many the full schedule has.
+        keep: kept share of this epoch in (0, 1].
+        seed: seed of the run.
+        candidates: rows that may be selected: a `RowSet`, or int64[n], increasing. `rows` gives row_ids of both.
+        usage: uint16 or uint32[N]: committed epochs that used each row.
+        representativeness, diversity: float[N] in [0, 1].
+        factor: int[N], the strongest factor, -1 without one.
+        label: int[N], -1 without one.
+        loss, entropy: float[N], of the last committed epoch that used the row, NaN where none did: the loss (nats)
+            and the entropy of the prediction (nats).
+        doubt: float[N] in [0, 1], the chance that the row's label is wrong as the prior's features see it, 0 unknown.
+        copies, copy: int[N], how many near-duplicates a row's group has, itself counted, and which of them it is,
+            from 0; 1 and 0 for rows without one.
+        quota: rows wanted in this epoch, in place of `keep` x n.
+
+    Raises:
+        UsageError: the kept share is out of bounds.
+        InputError: there are no candidates.
+    """
+
+    epoch: int
+    epochs: int
+    keep: float
+    seed: int
+    candidates: Rows
+    usage: IntArray
+    representativeness: FloatArray | None = None
+    diversity: FloatArray | None = None
+    factor: IntArray | None = None
+    label: IntArray | None = None
+    loss: FloatArray | None = None
+    entropy: FloatArray | None = None
+    doubt: FloatArray | None = None
+    copies: IntArray | None = None
+    copy: IntArray | None = None
+    quota: int | None = None
+
+    def __post_init__(self) -> None:
+        check_schedule(self.keep, self.epochs)
+        if len(self.candidates) == 0:
+            raise InputError("no candidates to select from", "ingest rows, or label some if labels are needed")
+
+    @cached_property
+    def rows(self) -> Int64Array:
+        """row_ids of the candidates, int64[n], increasing; 8 bytes for each, so nothing for a hundred million rows."""
+        return ids_of(self.candidates)
+
+    @property
+    def budget(self) -> int:
+        """Rows of an epoch: keep x n, at least 1, or the quota; never more than there are candidates."""
+        wanted = round(self.keep * len(self.candidates)) if self.quota is None else self.quota
+        return min(max(1, wanted), len(self.candidates))
+
+
+def check_schedule(keep: float, epochs: int) -> None:
+    """Checks a kept share and a number of epochs.
+
+    Raises:
+        UsageError: one is out of bounds.
+    """
+    if not 0 < keep <= 1 or epochs < 1:
+        raise UsageError(f"keep {keep}, epochs {epochs}", "need 0 < keep <= 1 and at least 1 epoch")
+
+
+class Policy(ABC):
+    """Draws subsets.
+
+    Attributes:
+        name: what configs call it.
+        needs: names of the context's arrays without which it cannot select.
+        uses: names of the arrays that it looks at where they are known; a ledger keeps only what a policy names.
+        equal_visits: whether all candidates are used equally often in the long run, so that every one's chance to be
+            in a subset is budget / n.
+    """
+
+    name: str
+    needs: frozenset[str] = frozenset()
+    uses: frozenset[str] = frozenset()
+    equal_visits: ClassVar[bool] = True
+
+    @abstractmethod
+    def select(self, context: SelectionContext) -> Rows:
+        """Rows of the epoch, out of the candidates: row_ids int64, increasing and distinct, or a `RowSet`."""
+
+    def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
+        """Weights of the selected rows' losses, float32[len(rows)]; None where every row weighs 1."""
+        return None
+
+    def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
+        """The chance of each selected row to be in a subset, float64[len(rows)] in (0, 1].
+
+        Where visits are equal it is budget / n. Other rules have no chance that could be written down: theirs is
+        estimated by the share of the epochs, this one counted, that used the row.
+        """
+        if self.equal_visits:
+            return np.full(len(rows), context.budget / len(context.candidates))
+        return (context.usage[rows].astype(np.float64) + 1.0) / (context.epoch + 1.0)
+
+    def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
+        """How many epochs a trainer runs; all but `full_budget` run the full schedule's."""
+        return epochs
+
+    def rows_planned(self, context: SelectionContext) -> int:
+        """How many rows `select` will take, as far as that is known without arrays: schedules of steps look ahead."""
+        return context.budget
+
+    @property
+    def needs_losses(self) -> bool:
+        """Whether workers have to report losses."""
+        return bool({"loss", "entropy"} & (self.needs | self.uses))
+
+
+def require(context: SelectionContext, policy: Policy) -> None:
+    """Checks that the arrays are there that a policy needs.
+
+    Raises:
+        InputError: one is missing.
+    """
+    missing = sorted(name for name in policy.needs if getattr(context, name) is None)
+    if missing:
+        raise InputError(
+            f"policy {policy.name} needs {', '.join(missing)} and the run has none", f"{_REMEDIES[missing[0]]}"
+        )
+
+
+_REMEDIES = {
+    "representativeness": "run sae first, or take rotation",
+    "diversity": "run sae first, or take rotation",
+    "factor": "run sae first, or take rotation",
+    "label": "train on labelled rows, or leave class quotas out",
+    "loss": "let the training loop report losses",
+    "entropy": "let the training loop report losses",
+    "doubt": "encode the pool first, or set max_doubt: 1",
+    "copies": "encode the pool first, or set share_copies: false",
+    "copy": "encode the pool first, or set share_copies: false",
+}

@@ -1,0 +1,218 @@
+"""Class quotas: how many rows of each class an epoch takes, and a policy run inside every class."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, Int64Array, IntArray
+from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_ahead, map_chunks
+from coevo_ray.core.rows.row_set import Rows, RowSet
+from coevo_ray.core.selection.policies.base import KeptShares, Policy, SelectionContext, require
+from coevo_ray.errors import InputError, UsageError
+
+# Rows whose row_ids are held at a time, 8 bytes each; a larger class is handed on as a set.
+BATCH_ROWS = 1 << 22
+
+
+class ClassQuotas(Policy):
+    """A policy run inside every class, each class with a quota of its own.
+
+    Small classes are used more often then; what the policy promises of usage holds within a class.
+
+    Args:
+        policy: the rule.
+        power: quotas go with size ** power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
+    """
+
+    def __init__(self, policy: Policy, power: float = 0.0) -> None:
+        if not 0 <= power <= 1:
+            raise UsageError(f"class quotas of power {power}", "need 0 (equal) to 1 (in proportion to size)")
+        self.policy, self.power = policy, power
+        self.name, self.uses, self.needs = policy.name, policy.uses, policy.needs | {"label"}
+
+    def select(self, context: SelectionContext) -> Rows:
+        """See `Policy.select`."""
+        require(context, self)
+        return select_by_class(self.policy, context, self.power)
+
+    def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
+        """The policy's own weights, class by class."""
+        weights, any_ = np.ones(len(rows), dtype=np.float32), False
+        for inside, part in self._members(context, rows):
+            mine = self.policy.weights(part, rows[inside])
+            if mine is not None:
+                weights[inside], any_ = mine, True
+        return weights if any_ else None
+
+    def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
+        """The policy's chances, class by class."""
+        chances = np.empty(len(rows))
+        for inside, part in self._members(context, rows):
+            chances[inside] = self.policy.inclusion(part, rows[inside])
+        return chances
+
+    def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
+        """The policy's."""
+        return self.policy.epochs_to_run(epochs, shares)
+
+    def rows_planned(self, context: SelectionContext) -> int:
+        """The policy's, with the classes' quotas summed up."""
+        return self.policy.rows_planned(dataclasses.replace(context, quota=context.budget))
+
+    def _parts(self, context: SelectionContext) -> Iterator[tuple[int, SelectionContext]]:
+        require(context, self)
+        return class_parts(context, self.power)
+
+    def _members(self, context: SelectionContext, rows: Int64Array) -> Iterator[tuple[BoolArray, SelectionContext]]:
+        """For each class, which selected rows are of it, and what the policy saw."""
+        assert context.label is not None
+        labels = context.label[rows]
+        for label, part in self._parts(context):
+            yield labels == label, part
+
+
+def select_by_class(policy: Policy, context: SelectionContext, power: float, *, in_threads: bool = False) -> RowSet:
+    """What a policy selects inside every class, each with its quota, together; see `class_quotas`.
+
+    Args:
+        policy: the rule.
+        context: what it sees of all classes.
+        power: see `class_quotas`.
+        in_threads: select inside several classes at once, for rules that keep nothing between calls.
+
+    Raises:
+        InputError: a candidate has no label.
+    """
+    result = RowSet.nothing(len(context.usage))
+    parts = (part for _, part in class_parts(context, power))
+    for rows in map_ahead(policy.select, parts) if in_threads else map(policy.select, parts):
+        if isinstance(rows, RowSet):
+            result.join(rows)
+        else:
+            result.add(rows)
+    return result
+
+
+def class_parts(context: SelectionContext, power: float) -> Iterator[tuple[int, SelectionContext]]:
+    """Classes with a quota, in order, and what a policy sees of each; see `class_quotas`.
+
+    Raises:
+        InputError: a candidate has no label.
+    """
+    assert context.label is not None
+    sizes = _class_sizes(context.candidates, context.label)
+    quotas = quotas_of(sizes, context.budget, power, context.epoch)
+    for batch in _batches(sizes):
+        for label, rows in _members(context.candidates, context.label, batch, sizes):
+            if label in quotas:
+                yield label, dataclasses.replace(context, candidates=rows, quota=quotas[label])
+
+
+def _class_sizes(candidates: Rows, labels: IntArray) -> Int64Array:
+    """int64[classes]."""
+    counts = np.zeros(int(labels.max(initial=0)) + 2, dtype=np.int64)
+
+    def count(chunk: Chunk) -> Int64Array:
+        return np.bincount(_labels_of(candidates, labels, chunk)[1].astype(np.int64) + 1, minlength=len(counts))
+
+    for part in map_chunks(_positions(candidates), count):
+        counts += part
+    if counts[0]:
+        raise InputError(
+            f"class quotas need labels, {counts[0]} of {counts.sum()} candidates have none",
+            "train on labelled rows, or leave class quotas out",
+        )
+    return counts[1:]
+
+
+def _batches(sizes: Int64Array) -> Iterator[range]:
+    """Neighbouring classes that have at most `BATCH_ROWS` rows together, or one that has more."""
+    first, rows = 0, 0
+    for label, size in enumerate(sizes.tolist()):
+        if rows and rows + size > BATCH_ROWS:
+            yield range(first, label)
+            first, rows = label, 0
+        rows += size
+    yield range(first, len(sizes))
+
+
+def _members(candidates: Rows, labels: IntArray, batch: range, sizes: Int64Array) -> Iterator[tuple[int, Rows]]:
+    """The candidates of each class of a batch, found in one pass."""
+
+    def find(chunk: Chunk) -> tuple[Int64Array, IntArray]:
+        ids, of = _labels_of(candidates, labels, chunk)
+        inside = (of >= batch.start) & (of < batch.stop)
+        return ids[inside], of[inside]
+
+    def mark(chunk: Chunk) -> None:
+        flags = np.zeros(chunk.stop - chunk.start, dtype=bool)
+        flags[find(chunk)[0] - chunk.start] = True
+        large.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(flags)
+
+    if len(batch) == 1 and sizes[batch.start] > BATCH_ROWS and isinstance(candidates, RowSet):
+        large = RowSet.nothing(candidates.size)
+        each_chunk(candidates.size, mark)
+        yield batch.start, large
+        return
+    ids, of = (np.concatenate(part) for part in zip(*map_chunks(_positions(candidates), find), strict=True))
+    ids = ids[np.argsort(of, kind="stable")]
+    ends = np.cumsum(sizes[batch.start : batch.stop])
+    for label, end in zip(batch, ends.tolist(), strict=True):
+        if sizes[label]:
+            yield label, ids[end - int(sizes[label]) : end]
+
+
+def _positions(candidates: Rows) -> int:
+    return candidates.size if isinstance(candidates, RowSet) else len(candidates)
+
+
+def _labels_of(candidates: Rows, labels: IntArray, chunk: Chunk) -> tuple[Int64Array, IntArray]:
+    ids = candidates.ids(chunk) if isinstance(candidates, RowSet) else candidates[chunk.slice]
+    return ids, labels[ids]
+
+
+def class_quotas(labels: IntArray, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:
+    """Rows of each class, in proportion to size ** power as far as the sizes allow; they sum to the budget.
+
+    Args:
+        labels: int[n], 0 or above.
+        budget: at most n.
+        power: in [0, 1].
+        epoch: from 0.
+
+    Returns:
+        Class -> rows, for classes with at least one.
+    """
+    return quotas_of(np.bincount(labels), budget, power, epoch)
+
+
+def quotas_of(sizes: Int64Array, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:
+    """`class_quotas` from the classes' sizes, int64[classes].
+
+    Each class gets min(its size, level x size ** power) with one level for all; what rounding leaves goes, one row
+    each, to classes that have more, in turn over the epochs, so that no class is left out when there are more classes
+    than rows.
+    """
+    classes = np.flatnonzero(sizes)
+    sizes = sizes[classes]
+    shares = sizes.astype(np.float64) ** power
+    # The level at which a class is exhausted, from the smallest on: until then all grow in proportion.
+    full_at = sizes / shares
+    quotas, left = np.zeros(len(classes)), float(budget)
+    open_ = np.ones(len(classes), dtype=bool)
+    for c in np.argsort(full_at, kind="stable"):
+        level = left / shares[open_].sum()
+        if level < full_at[c]:
+            break
+        quotas[c], open_[c] = sizes[c], False
+        left -= sizes[c]
+    if open_.any():
+        quotas[open_] = left / shares[open_].sum() * shares[open_]
+    whole = np.minimum(np.floor(quotas + 1e-9).astype(np.int64), sizes)
+    while rest := budget - int(whole.sum()):
+        room = np.flatnonzero(sizes > whole)
+        whole[room[(epoch * rest + np.arange(min(rest, len(room)))) % len(room)]] += 1
+    return {int(c): int(q) for c, q in zip(classes, whole, strict=True) if q > 0}

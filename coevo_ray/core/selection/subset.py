@@ -1,0 +1,76 @@
+"""Drawing a subset by a policy, checked, and the arrays that a journal keeps of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
+from coevo_ray.core.rows.row_set import RowSet, Subset
+from coevo_ray.core.selection.policies import Policy, SelectionContext
+from coevo_ray.errors import InputError
+
+
+def draw_subset(policy: Policy, context: SelectionContext) -> Subset:
+    """What a policy selects and how it weighs it.
+
+    Raises:
+        InputError: the policy broke its contract.
+    """
+    selected, size = policy.select(context), len(context.usage)
+    candidates = context.candidates
+    allowed = candidates if isinstance(candidates, RowSet) else RowSet.from_ids(candidates, size)
+    try:
+        rows = selected if isinstance(selected, RowSet) else RowSet.from_ids(selected, size)
+    except InputError:
+        rows = RowSet.nothing(size)
+    if len(rows) == 0 or not rows.within(allowed):
+        raise InputError(
+            f"policy {policy.name} selected {len(selected)} rows that are not distinct candidates",
+            "let its select return rows of the context's candidates, at least one and each once",
+        )
+    subset = Subset(context.epoch, rows)
+    if type(policy).weights is Policy.weights:
+        return subset  # without making the row_ids
+    return Subset(context.epoch, rows, _weights(policy, context, subset.row_ids))
+
+
+def _weights(policy: Policy, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
+    weights = policy.weights(context, rows)
+    if weights is None:
+        return None
+    if weights.shape != rows.shape or not np.isfinite(weights).all() or not (weights > 0).all():
+        raise InputError(
+            f"policy {policy.name} gave weights of shape {weights.shape} for {len(rows)} rows, "
+            f"{int((~(weights > 0)).sum())} of them not above 0",
+            "let its weights return one finite positive number for each selected row",
+        )
+    return weights.astype(np.float32)
+
+
+def set_of(subset: Subset) -> RowSet:
+    """The rows of a subset that `draw_subset` or `subset_of` made."""
+    assert isinstance(subset.rows, RowSet)
+    return subset.rows
+
+
+def arrays_of(subset: Subset) -> Arrays:
+    """A subset's `bits` and, where it has them, `weights`."""
+    weights = {} if subset.weights is None else {"weights": subset.weights}
+    return {"bits": set_of(subset).bits, **weights}
+
+
+def subset_of(epoch: int, arrays: Arrays, size: int) -> Subset | None:
+    """A subset of a pool of N rows from `arrays_of`, copied; None from nothing.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    if not arrays:
+        return None
+    weights = arrays.get("weights")
+    return Subset(epoch, RowSet(arrays["bits"].copy(), size), None if weights is None else weights.copy())
+
+
+def part_of(arrays: Arrays, name: str) -> Arrays:
+    """The arrays named `name.key`, by their keys."""
+    return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}

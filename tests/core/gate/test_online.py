@@ -1,0 +1,188 @@
+"""Arriving rows: decided by the rules one at a time, taken into the same graph and gate as if they had been there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from coevo_ray.core.gate.config import OfferConfig
+from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate.online import ACTIONS, REASONS, OnlineGate
+from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.growing import GrowingIndex
+from coevo_ray.core.graph.unit_rows import UnitRows
+from coevo_ray.errors import InputError, UsageError
+
+ROWS, CLASSES, DIM, K = 200, 3, 8, 6
+RULES = pytest.mark.parametrize("rule", ["margin", "compat"])
+
+
+def cloud(rows: int, seed: int) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]:
+    """Features about the classes' corners, and a model's predictions that follow from them."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, CLASSES, rows)
+    features = (np.eye(DIM)[true] + 0.3 * random.standard_normal((rows, DIM)) + 0.5).astype(np.float16)
+    logits = 3.0 * features[:, :CLASSES].astype(np.float64)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return features, (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def online(rule: Any = "margin", *, offer: OfferConfig | None = None, **settings: Any) -> OnlineGate:
+    features, p = cloud(ROWS, 0)
+    rows = UnitRows.of(features, centre=True)
+    index = GrowingIndex(rows.read(slice(None)), build_graph(features, K, centre=True))
+    config = GateConfig(**{"classes": CLASSES, "round_size": 20, "rule": rule, **settings})
+    gate = AnnotationGate(config, index, np.ones(ROWS, bool))
+    asked = gate.request_seed(30).row_ids
+    gate.submit(asked, asked % CLASSES)
+    gate.update_predictions(p)
+    return OnlineGate(gate, index, rows.mean, offer or OfferConfig())
+
+
+def by_hand(subject: OnlineGate, features: Any, p: Any) -> list[tuple[str, str]]:
+    """The rules, one row at a time, from the state before the batch."""
+    gate, index = subject.gate, subject.index
+    raw = features.astype(np.float64) - subject._mean
+    unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    known = index.unit.astype(np.float64)
+    asked, unseen = set(gate.asked_rows().tolist()), set(gate.asked_rows(unseen=True).tolist())
+    gains = np.sort(gate.state()[1]["gain"][:ROWS][~gate.is_labelled(np.arange(ROWS))])  # of when predictions came
+    level, left = gains[-gate.config.round_size], gate.labels_left
+    picked: list[int] = []
+    said: list[tuple[str, str]] = []
+    for i in range(len(features)):
+        similar = known @ unit[i]
+        order = np.argsort(-similar)[:K]
+        top2 = np.sort(p[i])[-2:]
+        gain = 1 - (top2[1] - top2[0])
+        weight = np.maximum(similar[order], 0) ** 4
+        votes = np.zeros(CLASSES)
+        for j, w in zip(order, weight, strict=True):
+            (best,), (sure,) = gate.predictions(np.array([j]))
+            votes += w * np.where(np.arange(CLASSES) == best, sure, (1 - sure) / (CLASSES - 1))
+        fused = 0.5 * p[i] + 0.5 * votes / weight.sum()
+        copies = any(similar[j] > 0.95 and j in asked for j in order)
+        near = copies or any(similar[j] > gate.config.apart and j in unseen for j in order)
+        near = near or any(unit[i] @ unit[j] > min(0.95, gate.config.apart) for j in picked)
+        if gain >= level and left > 0 and not near:
+            said.append(("annotate", "gain"))
+            picked.append(i)
+            left -= 1
+        elif fused.max() >= subject.config.sure:
+            said.append(("pseudo_label", "sure"))
+        else:
+            said.append(("skip", "low_gain" if gain < level else "stopped" if left <= 0 else "near"))
+    return said
+
+
+def named(decisions: Any) -> list[tuple[str, str]]:
+    return [(ACTIONS[a], REASONS[r]) for a, r in zip(decisions.action, decisions.reason, strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("left", [None, 3])
+def test_decisions_are_the_rules_one_row_at_a_time(seed: int, left: int | None) -> None:
+    subject = online(offer=OfferConfig(sure=0.8), max_labels=None if left is None else 30 + left, apart=0.9)
+    seen = set()
+    for batch in range(3):
+        features, p = cloud(40, 100 * seed + batch + 1)
+        expected = by_hand(subject, features, p)
+        assert named(subject.offer(features, p)) == expected
+        seen |= {reason for _, reason in expected}
+    assert seen >= {"gain", "low_gain", "sure"} and ("stopped" in seen) == (left is not None)
+
+
+def test_rows_join_the_graph_as_if_they_had_been_there() -> None:
+    subject = online()
+    batches = [cloud(25, seed) for seed in (1, 2)]
+    for features, p in batches:
+        subject.offer(features, p)
+    everything = np.concatenate([cloud(ROWS, 0)[0], *(features for features, _ in batches)]).astype(np.float32)
+    first = UnitRows.of(cloud(ROWS, 0)[0], centre=True)
+    assert first.mean is not None
+    whole = build_graph(everything - first.mean, K)
+    assert np.array_equal(subject.index.indices, whole.indices)
+    assert subject.index.similarities == pytest.approx(whole.similarities, abs=1e-6)
+    assert len(subject.gate.state()[1]["gain"]) == ROWS + 50
+
+
+def test_annotated_rows_are_requested_and_learned_like_others() -> None:
+    subject = online()
+    features, p = cloud(60, 3)
+    decisions = subject.offer(features, p)
+    asked = ROWS + np.flatnonzero(decisions.action == 0)
+    assert len(asked) > 0
+    gate = subject.gate
+    assert sorted(gate.request().row_ids.tolist()) == asked.tolist() and gate.outstanding == len(asked)
+    gate.submit(asked, np.zeros(len(asked), dtype=np.int64))
+    assert gate.rounds == 2 and gate.is_labelled(asked).all()
+    assert gate.stopped_by is None
+    gate.update_predictions(np.concatenate([cloud(ROWS, 0)[1], p]))
+    assert not set(gate.request().row_ids) & set(asked.tolist())
+
+
+def test_a_copy_of_an_asked_row_is_not_asked_about() -> None:
+    subject = online(offer=OfferConfig(sure=1.0), apart=1.0)
+    level = np.full((2, CLASSES), 1 / CLASSES, np.float32)  # nobody could be less sure
+    stranger = np.zeros((1, DIM), np.float16)
+    stranger[0, -1] = 4.0
+    twice = np.repeat(stranger, 2, axis=0)
+    assert named(subject.offer(twice, level)) == [("annotate", "gain"), ("skip", "near")]
+    assert named(subject.offer(twice[:1], level[:1])) == [("skip", "near")]
+
+
+def test_a_stopped_gate_asks_nothing() -> None:
+    subject = online(max_rounds=1)
+    features, p = cloud(30, 3)
+    decisions = subject.offer(features, p)
+    assert "annotate" not in {action for action, _ in named(decisions)}
+    assert ("skip", "stopped") in named(decisions) and subject.gate.outstanding == 0
+
+
+@RULES
+def test_unusable_rows_are_skipped_and_not_taken_in(rule: Any) -> None:
+    subject = online(rule)
+    features, p = cloud(6, 3)
+    features[3, 2], features[4, 0] = np.nan, np.inf
+    subject._mean = features[1].astype(np.float32)  # so that one row has no direction
+    decisions = subject.offer(features, p)
+    assert decisions.usable.tolist() == [True, False, True, False, False, True]
+    assert named(decisions)[1] == ("skip", "unusable") and decisions.label[3] == -1
+    assert subject.index.rows == ROWS + 3
+    assert len(subject.offer(features[:0], p[:0]).action) == 0
+    assert not subject.offer(features[[1, 3]], p[:2]).usable.any() and subject.index.rows == ROWS + 3
+
+
+@RULES
+def test_accepting_what_was_decided_before_is_the_same(rule: Any) -> None:
+    first, second = online(rule), online(rule)
+    for seed in (1, 2):
+        features, p = cloud(20, seed)
+        decisions = first.offer(features, p)
+        second.accept(features, decisions)
+    for a, b in zip(first.gate.state(), second.gate.state(), strict=True):
+        np.testing.assert_equal(a, b)
+    assert np.array_equal(first.index.indices, second.index.indices)
+
+
+def test_offers_that_do_not_fit_are_refused() -> None:
+    subject = online()
+    features, p = cloud(4, 1)
+    for wrong, message in (
+        ((features[:, :-1], p), "have 8 dimensions"),
+        ((features.astype(np.float32), p), "give float16"),
+        ((features, p[:3]), "for 4 offered rows"),
+        ((features, p[:, :-1]), "3 classes"),
+        ((features, 2 * p), "no distribution"),
+    ):
+        with pytest.raises(InputError, match=message):
+            subject.offer(*wrong)
+    assert subject.index.rows == ROWS
+    fresh = AnnotationGate(GateConfig(classes=CLASSES, round_size=5), subject.index, np.ones(ROWS, bool))
+    with pytest.raises(InputError, match="has no predictions"):
+        OnlineGate(fresh, subject.index, None, OfferConfig()).offer(features, p)
+    with pytest.raises(UsageError, match=r"offer\.sure"):
+        OfferConfig(sure=2)

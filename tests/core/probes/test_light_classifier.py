@@ -1,0 +1,70 @@
+"""The gate's light classifier: its choice of regularisation, calibration and validation against doing it by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coevo_ray.core.probes.calibration import apply_temperature, fit_temperature
+from coevo_ray.core.probes.light_classifier import fit_light_classifier
+from coevo_ray.core.probes.probe import LinearProbe, cross_fitted_predictions
+from coevo_ray.errors import InputError
+
+
+def problem(rows: int = 300, seed: int = 0) -> tuple[Any, Any, Any]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, rows)
+    features = (np.eye(20)[labels] + 0.6 * random.standard_normal((rows, 20))).astype(np.float32)
+    return features, labels.astype(np.int64), np.arange(rows) % 4 != 0
+
+
+def cross_entropy(predicted: Any, labels: Any) -> float:
+    return float(np.mean([-np.log(p[label]) for p, label in zip(predicted, labels, strict=True)]))
+
+
+def test_it_takes_the_decay_of_the_least_loss_and_says_what_it_measured() -> None:
+    features, labels, first = problem()
+    fitted = fit_light_classifier(features, labels, first, 3, seed=7)
+    losses = {}
+    for rows in (3.0, 10.0, 30.0, 100.0):
+        predicted = cross_fitted_predictions(features, labels, 3, 5, first, rows / 300, 7)
+        losses[rows] = (cross_entropy(predicted, labels[first]), predicted)
+    assert fitted.decay_rows == min(losses, key=lambda rows: losses[rows][0])
+    loss, predicted = losses[fitted.decay_rows]
+    assert fitted.validation_loss == pytest.approx(loss, abs=1e-5)
+    assert fitted.validation_accuracy == (predicted.argmax(axis=1) == labels[first]).mean()
+    assert fitted.temperature == pytest.approx(fit_temperature(predicted, labels[first]))
+    probe = LinearProbe.fit(features, labels, 3, fitted.decay_rows / 300)
+    assert fitted(features) == pytest.approx(apply_temperature(probe.predict_proba(features), fitted.temperature))
+    given = fit_light_classifier(features, labels, first, 3, decay_rows=3.0, calibrate=False)
+    assert (given.decay_rows, given.temperature) == (3.0, 1.0)
+
+
+def test_copies_teach_but_do_not_validate() -> None:
+    features, labels, first = problem()
+    alone = fit_light_classifier(features, labels, first, 3)
+    wrong = (features + 0.01, (labels + 1) % 3)
+    misled = fit_light_classifier(features, labels, first, 3, copies=wrong)
+    assert misled.validation_loss == alone.validation_loss and misled.temperature == alone.temperature
+    right = (alone(features).argmax(axis=1) == labels).mean()
+    assert (misled(features).argmax(axis=1) == labels).mean() < right - 0.2
+
+
+def test_few_first_rows_measure_nothing() -> None:
+    features, labels, _ = problem()
+    for count, calibrated, validated in ((49, False, False), (50, True, False), (199, True, False), (200, True, True)):
+        fitted = fit_light_classifier(features, labels, np.arange(300) < count, 3)
+        assert (fitted.temperature != 1.0, fitted.validation_loss is not None) == (calibrated, validated)
+
+
+def test_rows_that_are_not_finite_get_no_opinion() -> None:
+    features, labels, first = problem()
+    fitted = fit_light_classifier(features, labels, first, 3)
+    asked = features[:3].copy()
+    asked[1, 4] = np.nan
+    assert fitted(asked)[1] == pytest.approx([1 / 3] * 3)
+    assert fitted(asked)[[0, 2]] == pytest.approx(fitted(features[[0, 2]]))
+    with pytest.raises(InputError, match="0 labels"):
+        fit_light_classifier(features[:0], labels[:0], first[:0], 3)
