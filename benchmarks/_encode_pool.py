@@ -24,7 +24,7 @@ def make_pool(folder: str, rows: int, source: str | None) -> int:
     Returns:
         Rows of the pool.
     """
-    from coevo_ray.pipelines.ingest import ingest
+    from coevo_ray.pipelines.ingest.ingest import ingest
 
     if source is None:
         source = str(Path(folder) / "images.parquet")

@@ -30,7 +30,7 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
         from the moment when the first actor has its model; `aside_seconds`: the benchmark's own work; `fit_seconds`: an
         alignment fit; `stage_seconds`: stage -> seconds over all its tasks and actors; `waiting_share`.
     """
-    from coevo_ray.pipelines.encode import encode
+    from coevo_ray.pipelines.encode.encode import encode
     from coevo_ray.runtime.session import ray_session
 
     out = Path(folder) / f"ours-{index}"
@@ -67,7 +67,7 @@ def _fit(out: Path) -> float:
 
 
 def _features(out: Path, shared: bool = False) -> npt.NDArray[np.float32]:
-    from coevo_ray.pipelines.contribution import Contribution
+    from coevo_ray.pipelines.encode.contribution import Contribution
     from coevo_ray.store.location import Location
     from coevo_ray.store.row_table import vectors
 

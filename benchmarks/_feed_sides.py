@@ -35,7 +35,7 @@ def make_pools(folder: str, data: str | None, rows: int, copies: int) -> dict[st
     Returns:
         Rows of both, mean bytes of an image, and seconds of ingest.
     """
-    from coevo_ray.pipelines.ingest import ingest
+    from coevo_ray.pipelines.ingest.ingest import ingest
     from coevo_ray.runtime.session import ray_session
 
     if data is None:

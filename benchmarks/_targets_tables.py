@@ -51,7 +51,7 @@ def make_pool(folder: str, source: str | None, rows: int, test_rows: int) -> dic
         Rows of the pool's splits.
     """
     from coevo_ray.core.rows.hashing import choose_rows
-    from coevo_ray.pipelines.ingest import ingest
+    from coevo_ray.pipelines.ingest.ingest import ingest
 
     splits = digits_images() if source is None else parquet_images(source)
     sources = []
@@ -115,7 +115,7 @@ def encode_table(folder: str, name: str, dim: int, shared: int, compute: dict[st
     Returns:
         `seconds` of the call, and of the table's card `reference` and `priors` with uniformity and R^2.
     """
-    from coevo_ray.pipelines.encode import encode
+    from coevo_ray.pipelines.encode.encode import encode
     from coevo_ray.runtime.session import ray_session
 
     with ray_session():
@@ -148,7 +148,7 @@ def merge_again(folder: str, name: str, out: str, config: dict[str, Any]) -> dic
     Returns:
         Reference and priors of the new table's card.
     """
-    from coevo_ray.pipelines.merge import merge
+    from coevo_ray.pipelines.merge.merge import merge
 
     return _card(merge(_contributions(folder, name), f"{folder}/variants/{out}", config).manifest.summary)
 

@@ -86,7 +86,7 @@ def make_pool(folder: str, rows: int, size: int) -> str:
     Returns:
         Its folder.
     """
-    from coevo_ray.pipelines.ingest import ingest
+    from coevo_ray.pipelines.ingest.ingest import ingest
 
     source = Path(folder) / "images.parquet"
     if not source.is_file():
@@ -102,7 +102,7 @@ def make_pool(folder: str, rows: int, size: int) -> str:
 
 def encode_pool(pool: str, apart: bool) -> dict[str, Any]:
     """Encodes a pool in a session of its own; runs in a child process."""
-    from coevo_ray.pipelines.encode import encode
+    from coevo_ray.pipelines.encode.encode import encode
 
     prior = f"callable:{__spec__.name if __spec__ else __name__}:{'Slow' if apart else 'Cheap'}"
     compute = {"actors": 1, "cpus": 0.75, "reader_cpus": 0.5} if apart else {}

@@ -61,10 +61,10 @@ def measure(folder: str, rows: int, mode: Literal["key", "content"]) -> dict[str
         libraries loaded; `names_bytes_per_row`: the packed listing.
     """
     from coevo_ray.config import PoolConfig, Source
-    from coevo_ray.pipelines.ingest import _rows
-    from coevo_ray.pipelines.ingest_append import Earlier
-    from coevo_ray.pipelines.ingest_duplicates import reject_duplicates
-    from coevo_ray.pipelines.ingest_passes import Checked
+    from coevo_ray.pipelines.ingest.append import Earlier
+    from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
+    from coevo_ray.pipelines.ingest.ingest import _rows
+    from coevo_ray.pipelines.ingest.passes import Checked
     from coevo_ray.pool.duplicates import hash_all
     from coevo_ray.pool.sources import list_source, read_keys
     from coevo_ray.store.location import Location

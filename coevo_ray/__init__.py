@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from coevo_ray.config import RunConfig as RunConfig
     from coevo_ray.config import load_config as load_config
     from coevo_ray.core.feed.epoch_plan import Subset as Subset
-    from coevo_ray.pipelines.targets import load_targets as load_targets
+    from coevo_ray.pipelines.merge.load_targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
     from coevo_ray.store.factor_files import load_factors as load_factors
     from coevo_ray.training.feed import Feed as Feed
@@ -80,7 +80,7 @@ _PUBLIC = {
     "RunConfig": "coevo_ray.config",
     "load_config": "coevo_ray.config",
     "load_factors": "coevo_ray.store.factor_files",
-    "load_targets": "coevo_ray.pipelines.targets",
+    "load_targets": "coevo_ray.pipelines.merge.load_targets",
 }
 
 __all__ = ["__version__", *_PUBLIC]

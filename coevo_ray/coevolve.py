@@ -10,11 +10,11 @@ from coevo_ray.annotators.opening import check_annotator
 from coevo_ray.config import PoolConfig, RunConfig, TrainConfig, make_config
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.encode import encode
+from coevo_ray.pipelines.encode.encode import encode
 from coevo_ray.pipelines.evidence import gather_evidence
-from coevo_ray.pipelines.gate import gate_rounds
-from coevo_ray.pipelines.ingest import ingest
-from coevo_ray.pipelines.score import score
+from coevo_ray.pipelines.factors.score import score
+from coevo_ray.pipelines.gate.run_rounds import gate_rounds
+from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.pool import TEST, Pool
 from coevo_ray.pool.sources import check_source
 from coevo_ray.priors.inputs import Samples

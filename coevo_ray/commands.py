@@ -14,15 +14,15 @@ from coevo_ray.config import EvidenceConfig, GateSettings, RunConfig, SaeConfig,
 from coevo_ray.demo import demo
 from coevo_ray.diagnosis import doctor
 from coevo_ray.errors import UsageError
-from coevo_ray.pipelines.encode import contribute, encode
+from coevo_ray.pipelines.encode.encode import contribute, encode
 from coevo_ray.pipelines.evidence import gather_evidence
-from coevo_ray.pipelines.gate import gate_rounds
-from coevo_ray.pipelines.gate_session import GateSession
-from coevo_ray.pipelines.gate_steps import export_labels, next_requests, submit_answers
-from coevo_ray.pipelines.ingest import ingest
-from coevo_ray.pipelines.merge import merge
-from coevo_ray.pipelines.retrieve import retrieve
-from coevo_ray.pipelines.score import score
+from coevo_ray.pipelines.factors.score import score
+from coevo_ray.pipelines.gate.run_rounds import gate_rounds
+from coevo_ray.pipelines.gate.session import GateSession
+from coevo_ray.pipelines.gate.steps import export_labels, next_requests, submit_answers
+from coevo_ray.pipelines.ingest.ingest import ingest
+from coevo_ray.pipelines.merge.merge import merge
+from coevo_ray.pipelines.retrieve.retrieve import retrieve
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say

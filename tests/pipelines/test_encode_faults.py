@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from coevo_ray.errors import InputError, StoppedError
-from coevo_ray.pipelines.contribution import Contribution
-from coevo_ray.pipelines.encode import contribute
-from coevo_ray.pipelines.ingest import ingest
+from coevo_ray.pipelines.encode.contribution import Contribution
+from coevo_ray.pipelines.encode.encode import contribute
+from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vectors

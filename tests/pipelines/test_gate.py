@@ -19,9 +19,9 @@ import ray
 
 from coevo_ray.annotators.base import Answers, Collected, Questions
 from coevo_ray.errors import InputError, StoppedError, UsageError
-from coevo_ray.pipelines.gate import gate_rounds
-from coevo_ray.pipelines.gate_session import GateSession
-from coevo_ray.pipelines.gate_steps import export_labels, next_requests, read_predictions, submit_answers
+from coevo_ray.pipelines.gate.run_rounds import gate_rounds
+from coevo_ray.pipelines.gate.session import GateSession
+from coevo_ray.pipelines.gate.steps import export_labels, next_requests, read_predictions, submit_answers
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable

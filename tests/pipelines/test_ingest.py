@@ -11,7 +11,7 @@ from PIL import Image
 
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.ingest import ingest
+from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.images import ImageError, verify_image
 from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.pool.rejects import read_rejects

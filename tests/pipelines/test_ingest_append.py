@@ -12,8 +12,8 @@ from coevo_ray import cli
 from coevo_ray.config import PoolConfig
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines import ingest as module
-from coevo_ray.pipelines.ingest import ingest
+from coevo_ray.pipelines.ingest import ingest as module
+from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import verify
 from tests.pipelines.ingest_helpers import reasons, rows, settings, snapshot

@@ -21,8 +21,8 @@ from PIL import Image
 from coevo_ray import cli
 from coevo_ray.config import PoolConfig
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines import ingest as module
-from coevo_ray.pipelines.ingest import ingest
+from coevo_ray.pipelines.ingest import ingest as module
+from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.duplicates import digest_of
 from coevo_ray.pool.max_side import limit_side
 from coevo_ray.pool.pool import TEST, TRAIN, Pool, pool_schema

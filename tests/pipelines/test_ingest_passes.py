@@ -9,7 +9,7 @@ import pytest
 
 from coevo_ray.config import PoolConfig, Source
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.ingest_passes import Rows, check_shard, write_shard
+from coevo_ray.pipelines.ingest.passes import Rows, check_shard, write_shard
 from coevo_ray.pool.entries import SourceShard
 from coevo_ray.pool.sources import cut, list_source
 from coevo_ray.store.location import Location

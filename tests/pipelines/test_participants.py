@@ -20,10 +20,10 @@ from coevo_ray.config import MergeConfig
 from coevo_ray.core.alignment.alignment import align
 from coevo_ray.core.rows.hashing import assign_participants
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import Contribution
-from coevo_ray.pipelines.encode import contribute, encode
-from coevo_ray.pipelines.ingest import ingest
-from coevo_ray.pipelines.merge import merge
+from coevo_ray.pipelines.encode.contribution import Contribution
+from coevo_ray.pipelines.encode.encode import contribute, encode
+from coevo_ray.pipelines.ingest.ingest import ingest
+from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import verify

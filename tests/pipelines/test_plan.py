@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from coevo_ray.config import Compute
 from coevo_ray.core.rows.hashing import choose_rows
-from coevo_ray.pipelines.contribution import Plan
-from coevo_ray.pipelines.parts import Part, from_block, to_block
-from coevo_ray.pipelines.resources import fit_waves
+from coevo_ray.pipelines.encode.contribution import Plan
+from coevo_ray.pipelines.encode.parts import Part, from_block, to_block
+from coevo_ray.pipelines.encode.resources import fit_waves
 from coevo_ray.store.location import Location
 
 POOL, SHARED = Location("/pool"), Location("/shared")

@@ -15,10 +15,10 @@ import pytest
 from coevo_ray.annotators.base import Answers
 from coevo_ray.core.retrieval import Linear
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines import retrieve as pipeline
-from coevo_ray.pipelines.gate_session import GateSession
-from coevo_ray.pipelines.ingest import ingest
-from coevo_ray.pipelines.retrieve import retrieve
+from coevo_ray.pipelines.gate.session import GateSession
+from coevo_ray.pipelines.ingest.ingest import ingest
+from coevo_ray.pipelines.retrieve import retrieve as pipeline
+from coevo_ray.pipelines.retrieve.retrieve import retrieve
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location

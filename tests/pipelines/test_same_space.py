@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.same_space import require_same_space
+from coevo_ray.pipelines.merge.same_space import require_same_space
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column

@@ -17,8 +17,8 @@ from coevo_ray.config import SaeConfig
 from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.core.factors.scores import diversity, rank_normalise, representativeness, strongest_factor
 from coevo_ray.errors import InputError, StoppedError, UsageError
-from coevo_ray.pipelines.codes import read_codes
-from coevo_ray.pipelines.score import score
+from coevo_ray.pipelines.factors.codes import read_codes
+from coevo_ray.pipelines.factors.score import score
 from coevo_ray.store.artifact import finish, verify, write_table
 from coevo_ray.store.factor_files import load_factors
 from coevo_ray.store.location import Location

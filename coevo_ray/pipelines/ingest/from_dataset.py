@@ -16,7 +16,7 @@ from ray.data.extensions import ArrowTensorType, ArrowTensorTypeV2
 
 from coevo_ray.config import PoolConfig, Source
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.ingest_append import unlisted_files
+from coevo_ray.pipelines.ingest.append import unlisted_files
 from coevo_ray.pool.entries import SourceShard
 from coevo_ray.pool.parquet_source import list_parquet
 from coevo_ray.pool.sources import DATASET

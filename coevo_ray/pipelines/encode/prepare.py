@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from coevo_ray.core.arrays import AnyArray, Int64Array, UInt8Array, UInt64Array
-from coevo_ray.pipelines.contribution import Plan
-from coevo_ray.pipelines.parts import Part, to_block
+from coevo_ray.pipelines.encode.contribution import Plan
+from coevo_ray.pipelines.encode.parts import Part, to_block
 from coevo_ray.pool.images import ImageError, decode_image, resized
 from coevo_ray.pool.pool import Pool
 from coevo_ray.priors.inputs import ColumnInput, ImageInput, PriorInput, TextInput

@@ -16,10 +16,10 @@ import ray
 
 from coevo_ray.config import PoolConfig, Source, make_config
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.ingest_append import Earlier, begin_append, content, end_append
-from coevo_ray.pipelines.ingest_dataset import discard_spool, list_dataset
-from coevo_ray.pipelines.ingest_duplicates import reject_duplicates
-from coevo_ray.pipelines.ingest_passes import Checked, Rows, Written, check_shards, cut_shards, write_shards
+from coevo_ray.pipelines.ingest.append import Earlier, begin_append, content, end_append
+from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
+from coevo_ray.pipelines.ingest.from_dataset import discard_spool, list_dataset
+from coevo_ray.pipelines.ingest.passes import Checked, Rows, Written, check_shards, cut_shards, write_shards
 from coevo_ray.pool.entries import SourceShard
 from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.pool.rejects import Reject, check_share, commonest, count_reasons, write_rejects

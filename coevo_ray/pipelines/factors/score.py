@@ -18,7 +18,7 @@ from coevo_ray.core.arrays import Float64Array
 from coevo_ray.core.factors.rank_sketch import RankSketch
 from coevo_ray.core.factors.scores import diversity, representativeness, strongest_factor
 from coevo_ray.errors import UsageError
-from coevo_ray.pipelines.codes import count_codes, encode_codes, read_codes
+from coevo_ray.pipelines.factors.codes import count_codes, encode_codes, read_codes
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table

@@ -29,8 +29,8 @@ from coevo_ray.core.graph.growing import GrowingIndex
 from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.core.probes.light_classifier import LightClassifier
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.gate_learning import Learning, load_classifier, save_classifier
-from coevo_ray.pipelines.gate_offers import Offer, OfferStage
+from coevo_ray.pipelines.gate.learning import Learning, load_classifier, save_classifier
+from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_half
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session

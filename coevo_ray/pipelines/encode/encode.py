@@ -23,12 +23,12 @@ from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import OWN, SHARED, Contribution, Plan, read_shard_rejects
-from coevo_ray.pipelines.encode_parts import EncodeParts, Participant, device_of
-from coevo_ray.pipelines.merge import merge
-from coevo_ray.pipelines.prepare import Prepare
-from coevo_ray.pipelines.resources import settle, waves
-from coevo_ray.pipelines.write_parts import WriteParts
+from coevo_ray.pipelines.encode.contribution import OWN, SHARED, Contribution, Plan, read_shard_rejects
+from coevo_ray.pipelines.encode.forward import EncodeParts, Participant, device_of
+from coevo_ray.pipelines.encode.prepare import Prepare
+from coevo_ray.pipelines.encode.resources import settle, waves
+from coevo_ray.pipelines.encode.write import WriteParts
+from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
 from coevo_ray.priors.base import PriorInfo

@@ -9,7 +9,7 @@ import numpy as np
 
 from coevo_ray.config import PoolConfig
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.pipelines.ingest_passes import Checked, earlier_hashes, keys_at
+from coevo_ray.pipelines.ingest.passes import Checked, earlier_hashes, keys_at
 from coevo_ray.pool.duplicates import find_duplicates
 from coevo_ray.pool.entries import SourceShard
 from coevo_ray.pool.pool import Pool

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from coevo_ray.annotators.answer_files import read_answer_file
 from coevo_ray.annotators.base import Answers, Collected, Desk, Questions
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.gate import take
-from coevo_ray.pipelines.gate_export import write_labels, write_pseudo_labels
-from coevo_ray.pipelines.gate_session import GateSession, Predictions
+from coevo_ray.pipelines.gate.export import write_labels, write_pseudo_labels
+from coevo_ray.pipelines.gate.run_rounds import take
+from coevo_ray.pipelines.gate.session import GateSession, Predictions
 from coevo_ray.progress import say
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable

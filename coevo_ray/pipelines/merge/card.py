@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from coevo_ray.core.alignment.alignment import Alignment, few_rows_warning
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.pipelines.contribution import Contribution
-from coevo_ray.pipelines.merge_check import Group
+from coevo_ray.pipelines.encode.contribution import Contribution
+from coevo_ray.pipelines.merge.check import Group
 from coevo_ray.store.artifact import FileEntry, write_blob
 from coevo_ray.store.location import Location
 

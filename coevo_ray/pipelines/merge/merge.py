@@ -25,9 +25,9 @@ from coevo_ray.core.alignment.alignment import Alignment, align, fit_alignment, 
 from coevo_ray.core.alignment.uniformity import uniformity
 from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.contribution import Contribution
-from coevo_ray.pipelines.merge_card import card_files, describe_targets
-from coevo_ray.pipelines.merge_check import Group, check_together, find_reference, group_by_pool, prior_label
+from coevo_ray.pipelines.encode.contribution import Contribution
+from coevo_ray.pipelines.merge.card import card_files, describe_targets
+from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool, prior_label
 from coevo_ray.pool.rejects import read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session

@@ -23,10 +23,10 @@ from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array,
 from coevo_ray.core.graph.unit_rows import UnitRows, mean_row
 from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.gate_session import GateSession
+from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.graph import load_graph, read_half
-from coevo_ray.pipelines.retrieve_samples import check_folder, copy_samples
-from coevo_ray.pipelines.same_space import require_same_space
+from coevo_ray.pipelines.merge.same_space import require_same_space
+from coevo_ray.pipelines.retrieve.copy_samples import check_folder, copy_samples
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say

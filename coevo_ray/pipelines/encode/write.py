@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from coevo_ray.pipelines.contribution import Plan, write_shard_rejects
-from coevo_ray.pipelines.parts import Part, from_block
+from coevo_ray.pipelines.encode.contribution import Plan, write_shard_rejects
+from coevo_ray.pipelines.encode.parts import Part, from_block
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.store.artifact import write_table
 from coevo_ray.store.location import Location

@@ -13,7 +13,7 @@ from coevo_ray.config import Compute, PriorConfig
 from coevo_ray.core.alignment.projection import finite_rows, project, projection_matrix
 from coevo_ray.core.arrays import BoolArray, Float32Array
 from coevo_ray.errors import InputError, StoppedError, UsageError
-from coevo_ray.pipelines.parts import Part, from_block, to_block
+from coevo_ray.pipelines.encode.parts import Part, from_block, to_block
 from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Encoder, Precision
 from coevo_ray.priors.inputs import PriorInput, Samples

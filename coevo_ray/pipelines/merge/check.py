@@ -11,7 +11,7 @@ import numpy as np
 
 from coevo_ray.core.arrays import Float32Array
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.contribution import Contribution
+from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.store.artifact import digest
 
 

@@ -9,8 +9,8 @@ from coevo_ray.annotators.base import Annotator, Collected, Desk, Questions
 from coevo_ray.annotators.opening import open_annotator
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.errors import InputError, StoppedError
-from coevo_ray.pipelines.gate_export import write_labels
-from coevo_ray.pipelines.gate_session import GateSession, Submitted, class_names, inputs_of
+from coevo_ray.pipelines.gate.export import write_labels
+from coevo_ray.pipelines.gate.session import GateSession, Submitted, class_names, inputs_of
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import Ticker, say
 from coevo_ray.store.artifact import Manifest, begin

@@ -1,0 +1,1 @@
+"""Merge: contributions -> aligned targets (CoOpt, arXiv 2505.14117)."""

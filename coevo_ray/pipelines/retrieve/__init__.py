@@ -1,0 +1,1 @@
+"""Retrieval: rows of an open pool where a gate's gain remains."""

@@ -1,0 +1,1 @@
+"""Folders that the first version (0.1.0) made, and what made them."""
