@@ -156,7 +156,7 @@ def loader_epochs(pool: str, repeats: int, workers: int) -> list[float]:
 
 class _Images(torch.utils.data.Dataset[Any]):
     def __init__(self, images: list[bytes], labels: list[int]) -> None:
-        from coevo_ray.training.images import decode_pixels
+        from coevo_ray.training.feed.images import decode_pixels
 
         self.images, self.labels, self.decode, self.transform = images, labels, decode_pixels, transform()
 
@@ -174,8 +174,8 @@ def _open(pool: str) -> Any:
 
 
 def _feed(pool: Any, workers: int, kind: str) -> Any:
-    from coevo_ray.training.feed import Feed
-    from coevo_ray.training.images import ImageTransform
+    from coevo_ray.training.feed.feed import Feed
+    from coevo_ray.training.feed.images import ImageTransform
 
     if kind == "batch":
         made = ImageTransform(_PIXELS, "none")

@@ -18,8 +18,8 @@ from benchmarks._labels_data import Ids, LabelPool
 from benchmarks._labels_methods import Gate, first_rows
 from coevo_ray.priors.efficientnet_lite import load
 from coevo_ray.priors.inputs import IMAGES
-from coevo_ray.training.images import scale_pixels
-from coevo_ray.training.semi_supervised_arrays import fit_images
+from coevo_ray.training.feed.images import scale_pixels
+from coevo_ray.training.semi_supervised.on_arrays import fit_images
 
 SIZE = 64  # pixels that the network sees
 # As many steps for every row, each with as many labelled images; those with `semi` also look at others.

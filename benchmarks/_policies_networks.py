@@ -17,7 +17,7 @@ from benchmarks._policies_data import Setting
 from benchmarks._policies_heads import BATCH, Head, cosine_rate, make_ledger, per_class
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.core.selection.policies import KeptShares
-from coevo_ray.training.images import shift
+from coevo_ray.training.feed.images import shift
 
 Images = npt.NDArray[np.uint8]
 _WIDTHS = (16, 32, 64)

@@ -49,7 +49,7 @@ class Training:
 
 def train_on_targets(training: Training, targets: str, epochs: int, out: str) -> dict[str, Any]:
     """Our objective, as its command runs it."""
-    from coevo_ray.training.targets import train_targets
+    from coevo_ray.training.from_targets.train import train_targets
 
     shared = {k: v for k, v in asdict(training).items() if k not in ("pool", "learning_rate", "threads", "gpus")}
     config = {
@@ -77,7 +77,7 @@ def train_peer(
         `linear_probe`, `knn`, `seconds` of training, `epochs` (a fraction where time ended it) and the last `loss`.
     """
     from coevo_ray.pool.pool import Pool
-    from coevo_ray.training.evaluation import ProbeRows, evaluate
+    from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
     from coevo_ray.training.models import make_backbone
 
     torch.set_num_threads(training.threads if training.gpus == 0 else 1)
@@ -162,8 +162,8 @@ def _fit(
     objective: Any, training: Training, name: str, pool: Any, epochs: int, seconds: float | None, device: torch.device
 ) -> dict[str, Any]:
     from coevo_ray.core.feed.epoch_plan import Subset
-    from coevo_ray.training.feed import Feed
-    from coevo_ray.training.views import Decode, Views, two_views
+    from coevo_ray.training.feed.feed import Feed
+    from coevo_ray.training.feed.views import Decode, Views, two_views
 
     rows = pool.train_ids()
     if name == "supervised":

@@ -260,7 +260,7 @@ def targets_of(tables: list[_Rows], n: int, size: int) -> tuple[Ids, Vectors, Ve
 
 def _probe_rows(folder: str, usable: Ids) -> Any:
     from coevo_ray.pool.pool import Pool
-    from coevo_ray.training.evaluation import ProbeRows
+    from coevo_ray.training.from_targets.probes import ProbeRows
 
     rows = ProbeRows.choose(Pool.open(f"{folder}/pool"), usable, limit=50_000, seed=0)
     if rows is None:

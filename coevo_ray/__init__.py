@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.merge.load_targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
     from coevo_ray.store.factor_files import load_factors as load_factors
-    from coevo_ray.training.feed import Feed as Feed
+    from coevo_ray.training.feed.feed import Feed as Feed
 
 _COMMANDS = (
     "contribute",
@@ -74,7 +74,7 @@ _COMMANDS = (
 _PUBLIC = {
     **dict.fromkeys(_COMMANDS, "coevo_ray.commands"),
     "Answers": "coevo_ray.annotators.base",
-    "Feed": "coevo_ray.training.feed",
+    "Feed": "coevo_ray.training.feed.feed",
     "Pool": "coevo_ray.pool.pool",
     "Subset": "coevo_ray.core.feed.epoch_plan",
     "RunConfig": "coevo_ray.config",

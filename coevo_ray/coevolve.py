@@ -27,7 +27,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
-from coevo_ray.training.supervised import looks_at_evidence, train_policy
+from coevo_ray.training.supervised.train import looks_at_evidence, train_policy
 
 
 def run(config: RunConfig) -> dict[str, Any]:

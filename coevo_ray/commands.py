@@ -34,11 +34,11 @@ from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae
-from coevo_ray.training import supervised
+from coevo_ray.training.from_targets.train import train_targets
 from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
-from coevo_ray.training.semi_supervised import train_semi_supervised
-from coevo_ray.training.targets import train_targets
+from coevo_ray.training.semi_supervised.train import train_semi_supervised
+from coevo_ray.training.supervised import train as supervised
 
 __all__ = [
     "contribute",

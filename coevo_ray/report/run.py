@@ -29,7 +29,7 @@ from coevo_ray.report.write import render_report
 from coevo_ray.store.artifact import MANIFEST, Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.supervised import looks_at_evidence
+from coevo_ray.training.supervised.train import looks_at_evidence
 
 Summary = dict[str, Any]
 _DOUBTED_SHOWN = 24

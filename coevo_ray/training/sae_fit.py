@@ -26,8 +26,8 @@ from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column_of, vectors
 from coevo_ray.store.sae_files import save_sae
-from coevo_ray.training.feed import Batch, Feed
-from coevo_ray.training.trainer import fit, load_checkpoint, resume, save_checkpoint, worker_threads
+from coevo_ray.training.feed.feed import Batch, Feed
+from coevo_ray.training.loop.ray_train import fit, load_checkpoint, resume, save_checkpoint, worker_threads
 
 
 def fit_sae(

@@ -18,7 +18,7 @@ import torch
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
-from coevo_ray.training.feed import Feed
+from coevo_ray.training.feed.feed import Feed
 from tests.training import png
 
 SIZE = 8

@@ -14,13 +14,13 @@ from torch import nn
 
 from coevo_ray.config import SemiTrainConfig
 from coevo_ray.core.feed.cycles import Cycle
-from coevo_ray.training.batch import Batch
-from coevo_ray.training.consistency import PseudoTargets, Targets, consistency_losses, step_losses
-from coevo_ray.training.consistency_views import VIEW_NUMBERS
-from coevo_ray.training.descent import Descent
-from coevo_ray.training.paired_feed import PairedBatch
-from coevo_ray.training.semi_supervised_step import SemiRows, SemiSupervisedStep, figures, ramp_factor
-from coevo_ray.training.views import view_numbers
+from coevo_ray.training.feed.batch import Batch
+from coevo_ray.training.feed.paired import PairedBatch
+from coevo_ray.training.feed.views import view_numbers
+from coevo_ray.training.loop.descent import Descent
+from coevo_ray.training.semi_supervised.consistency import PseudoTargets, Targets, consistency_losses, step_losses
+from coevo_ray.training.semi_supervised.step import SemiRows, SemiSupervisedStep, figures, ramp_factor
+from coevo_ray.training.semi_supervised.views import VIEW_NUMBERS
 
 CLASSES, SIZE = 4, 8
 CPU = torch.device("cpu")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from coevo_ray.training.consistency_views import VIEW_NUMBERS, ConsistencyViews
-from coevo_ray.training.images import scale_pixels
-from coevo_ray.training.views import NUMBERS, view_numbers
+from coevo_ray.training.feed.images import scale_pixels
+from coevo_ray.training.feed.views import NUMBERS, view_numbers
+from coevo_ray.training.semi_supervised.views import VIEW_NUMBERS, ConsistencyViews
 
 SIZE = 16
 IMAGES = torch.randint(0, 256, (40, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.feed import Batch, Feed, Tensors
+from coevo_ray.training.feed.feed import Batch, Feed, Tensors
 
 ROWS = 230
 

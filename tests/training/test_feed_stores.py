@@ -15,8 +15,8 @@ from coevo_ray.config import Compute
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.location import Location
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.trainer import fit, load_checkpoint, save_checkpoint
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.loop.ray_train import fit, load_checkpoint, save_checkpoint
 from tests.s3_server import s3_server
 from tests.training.feed_helpers import row_of, write_pool
 

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.training.feed import Feed
+from coevo_ray.training.feed.feed import Feed
 from tests.processes import Marked
 from tests.training.feed_helpers import DiesAt, Noisy, row_of, write_pool
 

@@ -18,8 +18,8 @@ from torchvision.transforms import v2
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import UsageError
 from coevo_ray.pool.images import ImageError, decode_image, decode_resized
-from coevo_ray.training import images as images_module
-from coevo_ray.training.images import (
+from coevo_ray.training.feed import images as images_module
+from coevo_ray.training.feed.images import (
     ImageTransform,
     PerImage,
     decode_pixels,

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from coevo_ray.training.feed import Batch
-from coevo_ray.training.loss_reports import LossReports
+from coevo_ray.training.feed.feed import Batch
+from coevo_ray.training.supervised.loss_reports import LossReports
 
 
 class Told:

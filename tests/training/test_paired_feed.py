@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
-from coevo_ray.training.batch import Batch
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.held_rows import HeldRows
-from coevo_ray.training.paired_feed import ArraySource, PairedBatch, PairedFeed, Rows
-from coevo_ray.training.views import Decode
+from coevo_ray.training.feed.batch import Batch
+from coevo_ray.training.feed.cached_pool import HeldRows
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.paired import ArraySource, PairedBatch, PairedFeed, Rows
+from coevo_ray.training.feed.views import Decode
 from tests.training.feed_helpers import SIZE, row_of, write_pool
 
 ROWS = 90

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_ray.training.rates import Progress, Schedule, rate_factor, steps_of
+from coevo_ray.training.loop.schedules import Progress, Schedule, rate_factor, steps_of
 
 EPOCHS = st.lists(st.integers(1, 30), min_size=1, max_size=8)
 

@@ -21,10 +21,10 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, load_manifest, verify, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.semi_supervised import train_semi_supervised
-from coevo_ray.training.semi_supervised_arrays import fit_images, image_accuracy
-from coevo_ray.training.semi_supervised_rows import gather_rows, open_labels, open_pseudo_labels
-from coevo_ray.training.supervised import load_classifier
+from coevo_ray.training.semi_supervised.on_arrays import fit_images, image_accuracy
+from coevo_ray.training.semi_supervised.rows import gather_rows, open_labels, open_pseudo_labels
+from coevo_ray.training.semi_supervised.train import train_semi_supervised
+from coevo_ray.training.supervised.train import load_classifier
 from tests.command_line import Command
 from tests.training import digits_pool
 from tests.training.networks_for_tests import faulty, steps_made

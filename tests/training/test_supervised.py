@@ -22,10 +22,10 @@ from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import load_manifest, verify
 from coevo_ray.store.location import Location
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.images import ImageTransform
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.images import ImageTransform
 from coevo_ray.training.models import make_model
-from coevo_ray.training.supervised import LedgerInputs, load_classifier, planned_rows, train_policy
+from coevo_ray.training.supervised.train import LedgerInputs, load_classifier, planned_rows, train_policy
 from tests.training import digits_pool
 from tests.training.networks_for_tests import faulty, steps_made
 

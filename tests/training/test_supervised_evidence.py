@@ -20,7 +20,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
-from coevo_ray.training.supervised import LedgerInputs
+from coevo_ray.training.supervised.train import LedgerInputs
 from tests.command_line import Command
 from tests.training import digits_pool
 

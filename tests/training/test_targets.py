@@ -21,12 +21,12 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
-from coevo_ray.training.evaluation import ProbeRows, evaluate
-from coevo_ray.training.feed import Feed
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.views import Decode
+from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, cosine_loss
+from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
+from coevo_ray.training.from_targets.train import load_target_network, train_targets
 from coevo_ray.training.models import make_backbone
-from coevo_ray.training.target_network import PoolWithTargets, TargetNetwork, cosine_loss
-from coevo_ray.training.targets import load_target_network, train_targets
-from coevo_ray.training.views import Decode
 from tests.training import png
 from tests.training.networks_for_tests import faulty
 

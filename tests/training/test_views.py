@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from coevo_ray.training.images import scale_pixels
-from coevo_ray.training.views import NUMBERS, Decode, Views, view_numbers
+from coevo_ray.training.feed.images import scale_pixels
+from coevo_ray.training.feed.views import NUMBERS, Decode, Views, view_numbers
 from tests.training import png
 
 ROWS = np.arange(40, dtype=np.int64) * 977

@@ -24,10 +24,10 @@ from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.batch import Batch, Tensors, Transform, ahead, on_device
-from coevo_ray.training.feed_reading import Work, read_windows
-from coevo_ray.training.feed_workers import MakerProcesses, Packed
-from coevo_ray.training.images import PerImage
+from coevo_ray.training.feed.batch import Batch, Tensors, Transform, ahead, on_device
+from coevo_ray.training.feed.images import PerImage
+from coevo_ray.training.feed.reading import Work, read_windows
+from coevo_ray.training.feed.workers import MakerProcesses, Packed
 from coevo_ray.training.place import worker_device, worker_place
 
 __all__ = ["Batch", "Feed", "Tensors", "Transform"]

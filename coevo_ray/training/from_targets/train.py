@@ -27,17 +27,17 @@ from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.evaluation import ProbeRows, evaluate
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.learner import Learner
-from coevo_ray.training.metrics import METRICS, json_lines, write_metrics
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.views import Decode, Views, two_views
+from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, cosine_loss
+from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
+from coevo_ray.training.loop.learner import Learner
+from coevo_ray.training.loop.metrics import METRICS, json_lines, write_metrics
+from coevo_ray.training.loop.ray_train import fit, load_checkpoint, worker_threads
+from coevo_ray.training.loop.schedules import steps_of
+from coevo_ray.training.loop.weights import CARD, read_weights, write_weights
 from coevo_ray.training.models import make_backbone
-from coevo_ray.training.rates import steps_of
 from coevo_ray.training.sae_fit import input_statistics
-from coevo_ray.training.target_network import PoolWithTargets, TargetNetwork, cosine_loss
-from coevo_ray.training.trainer import fit, load_checkpoint, worker_threads
-from coevo_ray.training.views import Decode, Views, two_views
-from coevo_ray.training.weights import CARD, read_weights, write_weights
 
 
 def train_targets(

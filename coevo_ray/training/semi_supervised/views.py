@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from coevo_ray.training.images import scale_pixels
-from coevo_ray.training.views import NUMBERS, recolour
+from coevo_ray.training.feed.images import scale_pixels
+from coevo_ray.training.feed.views import NUMBERS, recolour
 
 # Those of `views` (of which the first five are place, mirror and how far it is warped), then turn, two shears, zoom,
 # solarise or not and from where on, and the place and size of the cut.

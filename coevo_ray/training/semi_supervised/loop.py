@@ -9,16 +9,16 @@ import torch.distributed
 
 from coevo_ray.config import SemiTrainConfig
 from coevo_ray.pool.pool import Pool
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.held_out import HeldOut
-from coevo_ray.training.held_rows import HeldRows
-from coevo_ray.training.learner import Learner
-from coevo_ray.training.metrics import write_metrics
+from coevo_ray.training.feed.cached_pool import HeldRows
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.paired import PairedFeed
+from coevo_ray.training.feed.views import Decode
+from coevo_ray.training.loop.learner import Learner
+from coevo_ray.training.loop.metrics import write_metrics
+from coevo_ray.training.loop.ray_train import worker_threads
+from coevo_ray.training.loop.validation import HeldOut
 from coevo_ray.training.models import make_model
-from coevo_ray.training.paired_feed import PairedFeed
-from coevo_ray.training.semi_supervised_step import FIGURES, SemiSupervisedStep, figures, ramp_factor
-from coevo_ray.training.trainer import worker_threads
-from coevo_ray.training.views import Decode
+from coevo_ray.training.semi_supervised.step import FIGURES, SemiSupervisedStep, figures, ramp_factor
 
 
 def train_loop(arguments: dict[str, Any]) -> None:

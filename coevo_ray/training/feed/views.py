@@ -19,7 +19,7 @@ from torch import nn
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.store.row_table import vectors
-from coevo_ray.training.images import decode_square, scale_pixels
+from coevo_ray.training.feed.images import decode_square, scale_pixels
 
 # Area, aspect, place across and down, mirror; jitter or not, brightness, contrast, saturation, hue; grey.
 NUMBERS = 11

@@ -17,7 +17,7 @@ import torch
 from coevo_ray.core.arrays import Float32Array, Int64Array, UInt8Array
 from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.core.feed.epoch_plan import Subset, plan_epoch
-from coevo_ray.training.batch import Batch, ahead, on_device
+from coevo_ray.training.feed.batch import Batch, ahead, on_device
 
 _AHEAD = 4
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.training.feed import Batch
+from coevo_ray.training.feed.feed import Batch
 
 _ROWS = 65_536
 

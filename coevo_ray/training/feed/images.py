@@ -17,7 +17,7 @@ from coevo_ray.core.arrays import Float64Array, UInt8Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.images import decode_image, resized
-from coevo_ray.training.batch import new_tensor
+from coevo_ray.training.feed.batch import new_tensor
 
 # ImageNet's statistics in 0..255 units; a fixed choice, so that nothing has to be measured before training.
 _MEAN = torch.tensor([123.7, 116.3, 103.5]).view(1, 3, 1, 1)

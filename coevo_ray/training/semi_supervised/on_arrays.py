@@ -12,12 +12,12 @@ from torch import nn
 from coevo_ray.config import SemiTrainConfig, make_config
 from coevo_ray.core.arrays import Float32Array, Int64Array, UInt8Array
 from coevo_ray.errors import InputError
-from coevo_ray.training.descent import Descent
-from coevo_ray.training.images import scale_pixels
+from coevo_ray.training.feed.images import scale_pixels
+from coevo_ray.training.feed.paired import ArraySource, PairedFeed, Rows
+from coevo_ray.training.loop.descent import Descent
+from coevo_ray.training.loop.schedules import Progress, rate_factor
 from coevo_ray.training.models import make_model
-from coevo_ray.training.paired_feed import ArraySource, PairedFeed, Rows
-from coevo_ray.training.rates import Progress, rate_factor
-from coevo_ray.training.semi_supervised_step import (
+from coevo_ray.training.semi_supervised.step import (
     FIGURES,
     SemiRows,
     SemiSupervisedStep,

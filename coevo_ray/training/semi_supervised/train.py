@@ -17,13 +17,13 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import Manifest, begin, digest_array, finish, write_blob
 from coevo_ray.store.location import Location
-from coevo_ray.training.metrics import METRICS, json_lines
+from coevo_ray.training.loop.metrics import METRICS, json_lines
+from coevo_ray.training.loop.ray_train import fit, load_checkpoint
+from coevo_ray.training.loop.weights import write_weights
 from coevo_ray.training.models import check_model
-from coevo_ray.training.semi_supervised_loop import train_loop
-from coevo_ray.training.semi_supervised_rows import Table, gather_rows, open_labels, open_pseudo_labels
-from coevo_ray.training.semi_supervised_step import SemiRows
-from coevo_ray.training.trainer import fit, load_checkpoint
-from coevo_ray.training.weights import write_weights
+from coevo_ray.training.semi_supervised.loop import train_loop
+from coevo_ray.training.semi_supervised.rows import Table, gather_rows, open_labels, open_pseudo_labels
+from coevo_ray.training.semi_supervised.step import SemiRows
 
 _TITLE = "train semi_supervised"
 # Of the last epoch, what the summary repeats.

@@ -17,10 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 from coevo_ray.config import LearningConfig
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
-from coevo_ray.training.descent import Descent
-from coevo_ray.training.feed import Batch, Feed
-from coevo_ray.training.rates import Progress, rate_factor, steps_of
-from coevo_ray.training.trainer import resume, save_checkpoint
+from coevo_ray.training.feed.feed import Batch, Feed
+from coevo_ray.training.loop.descent import Descent
+from coevo_ray.training.loop.ray_train import resume, save_checkpoint
+from coevo_ray.training.loop.schedules import Progress, rate_factor, steps_of
 
 
 class _Step(Protocol):

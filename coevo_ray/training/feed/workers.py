@@ -22,7 +22,7 @@ import torch.multiprocessing  # teaches multiprocessing to pass tensors through 
 
 from coevo_ray.core.arrays import AnyArray, UInt64Array
 from coevo_ray.errors import StoppedError, UsageError
-from coevo_ray.training.batch import share_new_tensors
+from coevo_ray.training.feed.batch import share_new_tensors
 
 _LOOK_EVERY_S = 1.0
 # Shared memory costs a connection between the processes for each tensor; smaller ones are copied faster than that.

@@ -25,11 +25,11 @@ from coevo_ray.store.artifact import begin, digest, digest_array, finish, load_m
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.known import set_known
-from coevo_ray.training.metrics import METRICS, json_lines
+from coevo_ray.training.loop.metrics import METRICS, json_lines
+from coevo_ray.training.loop.ray_train import fit, load_checkpoint
+from coevo_ray.training.loop.weights import CARD, read_weights, write_weights
 from coevo_ray.training.models import check_model, make_model
-from coevo_ray.training.supervised_loop import train_loop
-from coevo_ray.training.trainer import fit, load_checkpoint
-from coevo_ray.training.weights import CARD, read_weights, write_weights
+from coevo_ray.training.supervised.loop import train_loop
 
 # What of a policy's `uses` comes from the evidence table.
 EVIDENCE = frozenset({"doubt", "copies", "copy"})

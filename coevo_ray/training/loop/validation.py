@@ -9,10 +9,10 @@ from torch import nn
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.pool.pool import Pool
-from coevo_ray.training.batch import Batch
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.images import ImageTransform
-from coevo_ray.training.learner import Learner
+from coevo_ray.training.feed.batch import Batch
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.images import ImageTransform
+from coevo_ray.training.loop.learner import Learner
 
 
 class HeldOut:

@@ -15,8 +15,8 @@ from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.probes.probe import LinearProbe, knn_accuracy
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool.pool import Pool
-from coevo_ray.training.feed import Feed
-from coevo_ray.training.images import ImageTransform
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.images import ImageTransform
 
 NEIGHBOURS = 20
 _BATCH_ROWS = 256

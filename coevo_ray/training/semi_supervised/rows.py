@@ -14,7 +14,7 @@ from coevo_ray.progress import say
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.semi_supervised_step import SemiRows
+from coevo_ray.training.semi_supervised.step import SemiRows
 
 PSEUDO = "pseudo_labels"
 Table = RowTable | str | os.PathLike[str]

@@ -15,12 +15,12 @@ from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
-from coevo_ray.training.batch import Batch
-from coevo_ray.training.consistency import PseudoTargets, Targets, step_losses
-from coevo_ray.training.consistency_views import VIEW_NUMBERS, ConsistencyViews
-from coevo_ray.training.descent import Descent
-from coevo_ray.training.paired_feed import PairedBatch, Rows
-from coevo_ray.training.views import view_numbers
+from coevo_ray.training.feed.batch import Batch
+from coevo_ray.training.feed.paired import PairedBatch, Rows
+from coevo_ray.training.feed.views import view_numbers
+from coevo_ray.training.loop.descent import Descent
+from coevo_ray.training.semi_supervised.consistency import PseudoTargets, Targets, step_losses
+from coevo_ray.training.semi_supervised.views import VIEW_NUMBERS, ConsistencyViews
 
 # Loss, its steps, labelled loss, consistency loss; unlabelled rows, those with a target, of these those whose label is
 # known, and those whose target is that label; labelled rows with a target, and those whose target is their label.

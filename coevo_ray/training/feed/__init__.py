@@ -1,0 +1,1 @@
+"""The feed: hands a subset's batches to training workers."""

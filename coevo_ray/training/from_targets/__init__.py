@@ -1,0 +1,1 @@
+"""Training on stored targets, without labels (CoOpt, arXiv 2505.14117)."""

@@ -1,0 +1,1 @@
+"""Training on labels, on each epoch's subset."""
