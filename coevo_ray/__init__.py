@@ -2,7 +2,7 @@
 
 The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train` (with
 `--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `run` and `doctor` here,
-and with `demo` and `report` in `coevo_ray.commands`.
+and with `demo` and `report` in `coevo_ray.app.api`.
 They are imported when first used, so that `import coevo_ray` stays light.
 """
 
@@ -15,29 +15,29 @@ from coevo_ray._version import __version__
 
 if TYPE_CHECKING:
     from coevo_ray.annotators.base import Answers as Answers
-    from coevo_ray.commands import contribute as contribute
-    from coevo_ray.commands import doctor as doctor
-    from coevo_ray.commands import encode as encode
-    from coevo_ray.commands import gate as gate
-    from coevo_ray.commands import gate_export as gate_export
-    from coevo_ray.commands import gate_next as gate_next
-    from coevo_ray.commands import gate_open as gate_open
-    from coevo_ray.commands import gate_status as gate_status
-    from coevo_ray.commands import gate_submit as gate_submit
-    from coevo_ray.commands import ingest as ingest
-    from coevo_ray.commands import merge as merge
-    from coevo_ray.commands import plan as plan
-    from coevo_ray.commands import retrieve as retrieve
-    from coevo_ray.commands import run as run
-    from coevo_ray.commands import sae as sae
-    from coevo_ray.commands import sae_export as sae_export
-    from coevo_ray.commands import sae_import as sae_import
-    from coevo_ray.commands import sae_score as sae_score
-    from coevo_ray.commands import sae_show as sae_show
-    from coevo_ray.commands import train as train
-    from coevo_ray.commands import train_semi_supervised as train_semi_supervised
-    from coevo_ray.commands import train_supervised as train_supervised
-    from coevo_ray.commands import train_targets as train_targets
+    from coevo_ray.app.api import contribute as contribute
+    from coevo_ray.app.api import doctor as doctor
+    from coevo_ray.app.api import encode as encode
+    from coevo_ray.app.api import gate as gate
+    from coevo_ray.app.api import gate_export as gate_export
+    from coevo_ray.app.api import gate_next as gate_next
+    from coevo_ray.app.api import gate_open as gate_open
+    from coevo_ray.app.api import gate_status as gate_status
+    from coevo_ray.app.api import gate_submit as gate_submit
+    from coevo_ray.app.api import ingest as ingest
+    from coevo_ray.app.api import merge as merge
+    from coevo_ray.app.api import plan as plan
+    from coevo_ray.app.api import retrieve as retrieve
+    from coevo_ray.app.api import run as run
+    from coevo_ray.app.api import sae as sae
+    from coevo_ray.app.api import sae_export as sae_export
+    from coevo_ray.app.api import sae_import as sae_import
+    from coevo_ray.app.api import sae_score as sae_score
+    from coevo_ray.app.api import sae_show as sae_show
+    from coevo_ray.app.api import train as train
+    from coevo_ray.app.api import train_semi_supervised as train_semi_supervised
+    from coevo_ray.app.api import train_supervised as train_supervised
+    from coevo_ray.app.api import train_targets as train_targets
     from coevo_ray.config import RunConfig as RunConfig
     from coevo_ray.config import load_config as load_config
     from coevo_ray.core.feed.epoch_plan import Subset as Subset
@@ -72,7 +72,7 @@ _COMMANDS = (
     "train_targets",
 )
 _PUBLIC = {
-    **dict.fromkeys(_COMMANDS, "coevo_ray.commands"),
+    **dict.fromkeys(_COMMANDS, "coevo_ray.app.api"),
     "Answers": "coevo_ray.annotators.base",
     "Feed": "coevo_ray.training.feed.feed",
     "Pool": "coevo_ray.pool.pool",

@@ -231,7 +231,7 @@ def test_what_is_unforeseen_exits_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("coevo_ray.commands.doctor", fail)
+    monkeypatch.setattr("coevo_ray.app.api.doctor", fail)
     with pytest.raises(RuntimeError, match="a defect"):  # Python's own exit code for it is 1
         cli.main(["doctor"])
 

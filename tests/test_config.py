@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from coevo_ray.app.demo import demo_config
 from coevo_ray.config import GateSettings, RunConfig, load_config, make_config
 from coevo_ray.core.gate.config import GateConfig
-from coevo_ray.demo import demo_config
 from coevo_ray.errors import UsageError
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))

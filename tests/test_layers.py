@@ -64,7 +64,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_commands_are_functions_of_the_package_whatever_was_imported_first() -> None:
     code = """
-import coevo_ray, coevo_ray.commands as c, coevo_ray.simulation, coevo_ray.diagnosis
+import coevo_ray, coevo_ray.app.api as c, coevo_ray.app.plan, coevo_ray.app.doctor
 trainings = ("train", "train_supervised", "train_semi_supervised", "train_targets")
 for name in ("doctor", "encode", "gate", "ingest", "merge", "plan", "run", "sae", *trainings):
     assert callable(getattr(coevo_ray, name)) and getattr(coevo_ray, name) is getattr(c, name), name

@@ -44,9 +44,9 @@ def sae(
     missing = [f"--{name}" for name, value in places.items() if value is None]
     if missing:
         raise UsageError(f"sae without {', '.join(missing)}", "give --pool, --out and mostly --targets; see sae --help")
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    _show_scores(commands.sae(settings, str(pool), targets, str(out), column), str(out), as_json)
+    _show_scores(api.sae(settings, str(pool), targets, str(out), column), str(out), as_json)
 
 
 @sae_app.command("score")
@@ -62,11 +62,11 @@ def sae_score(
     as_json: JsonFlag = False,
 ) -> None:
     """Score every row of any table with vectors, with a model that is there."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
     compute = {"actors": 1, "cpus": 1, **given(actors=actors, cpus=cpus, gpus=gpus)}
     config = {**given(rare_quantile=rare_quantile), "compute": compute}
-    _show_scores(commands.sae_score(config, features, model, out, column), out, as_json)
+    _show_scores(api.sae_score(config, features, model, out, column), out, as_json)
 
 
 def _show_scores(scores: RowTable, out: str, as_json: bool) -> None:
@@ -86,9 +86,9 @@ def sae_show(
     as_json: JsonFlag = False,
 ) -> None:
     """Write an HTML page with the images or texts that activate chosen factors most."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show(commands.sae_show(folder, pool, out, choose=factors, limit=limit, rows=rows), as_json)
+    show(api.sae_show(folder, pool, out, choose=factors, limit=limit, rows=rows), as_json)
 
 
 ModelFormat = Annotated[str, typer.Option("--format", help="saelens.")]
@@ -102,9 +102,9 @@ def sae_export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a model in SAELens' format."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show({"exported": commands.sae_export(model, out, format), "format": format}, as_json)
+    show({"exported": api.sae_export(model, out, format), "format": format}, as_json)
 
 
 @sae_app.command("import")
@@ -115,6 +115,6 @@ def sae_import(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a model from one of SAELens, TopK architecture."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show({"model": commands.sae_import(source, out, format), "format": format}, as_json)
+    show({"model": api.sae_import(source, out, format), "format": format}, as_json)

@@ -83,9 +83,9 @@ def gate(
     missing = [f"--{name}" for name, value in places.items() if value is None]
     if missing:
         raise UsageError(f"gate without {', '.join(missing)}", "give --pool, --targets and --out; see gate --help")
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    labels = commands.gate(settings, str(pool), str(targets), str(out))
+    labels = api.gate(settings, str(pool), str(targets), str(out))
     show({"labels_table": str(labels.location), **labels.manifest.summary}, as_json)
 
 
@@ -120,9 +120,9 @@ def gate_open(
         seed=seed,
         annotator=_annotator(annotator, folder, url, project),
     )
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show(commands.gate_open(settings, pool, targets, out).status(), as_json)
+    show(api.gate_open(settings, pool, targets, out).status(), as_json)
 
 
 @gate_app.command("next")
@@ -139,9 +139,9 @@ def gate_next(
     as_json: JsonFlag = False,
 ) -> None:
     """Rows to label now; sent to the annotator where there is one. Learns first from labels that came since."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show(commands.gate_next(gate, predictions, out, set_aside), as_json)
+    show(api.gate_next(gate, predictions, out, set_aside), as_json)
 
 
 @gate_app.command("submit")
@@ -159,9 +159,9 @@ def gate_submit(
     as_json: JsonFlag = False,
 ) -> None:
     """Take answers: from files, or from the gate's annotator. Exit code 3 where some could not be taken."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    result = commands.gate_submit(gate, file, annotator)
+    result = api.gate_submit(gate, file, annotator)
     # Each problem was said on stderr, a line of its own.
     show(result if as_json else {**result, "problems": len(result["problems"])}, as_json)
     if result["problems"]:
@@ -171,9 +171,9 @@ def gate_submit(
 @gate_app.command("status")
 def gate_status(gate: GatePath, as_json: JsonFlag = False) -> None:
     """How far the gate is, what waits for an answer, and why it stopped."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show(commands.gate_status(gate), as_json)
+    show(api.gate_status(gate), as_json)
 
 
 @gate_app.command("export")
@@ -187,9 +187,9 @@ def gate_export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the labels so far, and every answer, as a table; an earlier export of the same gate is replaced."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show(commands.gate_export(gate, out, pseudo_labels), as_json)
+    show(api.gate_export(gate, out, pseudo_labels), as_json)
 
 
 def _settings(

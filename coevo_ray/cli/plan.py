@@ -35,9 +35,9 @@ def plan(
 ) -> None:
     """Simulate which rows a policy would use, without training."""
     options = policy_options(policy_option)
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    result = commands.plan(
+    result = api.plan(
         rows,
         policy,
         keep=keep,

@@ -54,7 +54,7 @@ def ingest(
     Formats: image folders (class sub-folders give labels), Parquet, Parquet of Hugging Face datasets (split and class
     names are understood), WebDataset tars. What stands in square brackets is used when an option is not given.
     """
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
     columns = given(
         image_column=image_column,
@@ -73,5 +73,5 @@ def ingest(
         max_reject_fraction=max_reject_fraction,
     )
     settings["sources"] = [{"uri": uri, "format": format, **columns} for uri in sources]
-    pool = commands.ingest(settings, out, append=append)
+    pool = api.ingest(settings, out, append=append)
     show({"pool": str(pool.location), **pool.manifest.summary}, as_json)

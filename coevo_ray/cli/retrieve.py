@@ -41,12 +41,12 @@ def retrieve(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the rows of another pool that lie where the gate's gain remains: those to label next, when it has enough."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
     compute = None if cpus is None else {"cpus": cpus}
     chosen = {"gain": gain, "anchors": anchors, "near": near}
     copies = {"same": same, "stray": stray, "apart": apart}
     settings = given(budget=budget, **chosen, **copies, compute=compute)
-    made = commands.retrieve(gate, pool, targets, out, settings, copy_to)
+    made = api.retrieve(gate, pool, targets, out, settings, copy_to)
     copied = {} if copy_to is None else {"copied_to": copy_to}
     show({"retrieved": str(made.location), **made.manifest.summary, **copied}, as_json)

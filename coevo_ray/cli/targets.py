@@ -35,7 +35,7 @@ def encode(
 
     With one --prior and a pool as --shared, or with --part, OUT is this participant's contribution, for `merge`.
     """
-    from coevo_ray import commands
+    from coevo_ray.app import api
     from coevo_ray.config import EncodeConfig, make_config
 
     priors = [_prior(text) for text in prior]
@@ -57,7 +57,7 @@ def encode(
         "compute": {"gpus": gpus, "cpus": cpus, "actors": actors, "batch_rows": batch_rows},
     }
     config = make_config(EncodeConfig, settings, "encode")
-    made = commands.contribute(config, pool, out) if config.alone else commands.encode(config, pool, out)
+    made = api.contribute(config, pool, out) if config.alone else api.encode(config, pool, out)
     show({made.manifest.kind: str(made.location), **made.manifest.summary}, as_json)
 
 
@@ -99,8 +99,8 @@ def merge(
 
     Targets that are there are extended when further contributions follow those that they were made of.
     """
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
     config = {"reference": reference, "alignment": alignment, "allow_overlap": allow_overlap, "seed": seed}
-    targets = commands.merge(contributions, out, config)
+    targets = api.merge(contributions, out, config)
     show({"targets": str(targets.location), **targets.manifest.summary}, as_json)

@@ -138,21 +138,21 @@ def train(
     chosen = {**settings, "compute": {"cpus": 1, **given(**compute)}}
     if objective == "targets":
         _check_objective(objective, {**only_supervised, **only_few}, {**places, "targets": targets})
-        from coevo_ray import commands
+        from coevo_ray.app import api
 
-        summary = commands.train_targets(given(**chosen, head=head, flip=flip), str(pool), str(targets), str(out))
+        summary = api.train_targets(given(**chosen, head=head, flip=flip), str(pool), str(targets), str(out))
     elif objective == "semi_supervised":
         _check_objective(objective, {**only_supervised, "targets": targets, "head": head}, places)
-        from coevo_ray import commands
+        from coevo_ray.app import api
 
         given_settings = given(**chosen, **of_few, flip=flip)
-        summary = commands.train_semi_supervised(given_settings, str(pool), str(out), labels, pseudo_labels)
+        summary = api.train_semi_supervised(given_settings, str(pool), str(out), labels, pseudo_labels)
     else:
         _check_objective(objective, {"FILE": file, "head": head, **only_few, **of_views}, places)
         chosen |= {**of_labels, **_policies(policy, policy_options(policy_option)), "labels": "pool"}
-        from coevo_ray import commands
+        from coevo_ray.app import api
 
-        summary = commands.train_supervised(given(**chosen), str(pool), str(out), scores, targets=targets)
+        summary = api.train_supervised(given(**chosen), str(pool), str(out), scores, targets=targets)
     show({"model": str(out), **summary}, as_json)
 
 
@@ -175,9 +175,9 @@ def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -
     from coevo_ray.config import load_config
 
     config = load_config(file)  # a mistake shows before the slow imports
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    return commands.train(config, policy)
+    return api.train(config, policy)
 
 
 def _check_objective(objective: str, not_with_it: dict[str, Any], places: dict[str, str | None]) -> None:

@@ -13,9 +13,9 @@ from coevo_ray.cli.show import show
 
 def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
     """Run the whole loop on handwritten digits; needs the extra `demo` and no download."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show(commands.demo(out), as_json)
+    show(api.demo(out), as_json)
 
 
 def run(
@@ -27,9 +27,9 @@ def run(
     from coevo_ray.config import load_config
 
     config = load_config(file, **({} if out is None else {"out": out}))  # a mistake shows before the slow imports
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    show(commands.run(config), as_json)
+    show(api.run(config), as_json)
 
 
 def report(
@@ -38,10 +38,10 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the summary and the HTML report of a run whose stages are finished."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
     from coevo_ray.config import load_config
 
-    show(commands.report(load_config(file, **({} if out is None else {"out": out}))), as_json)
+    show(api.report(load_config(file, **({} if out is None else {"out": out}))), as_json)
 
 
 def doctor(
@@ -49,9 +49,9 @@ def doctor(
     as_json: JsonFlag = False,
 ) -> None:
     """Check this machine, and optionally an artifact."""
-    from coevo_ray import commands
+    from coevo_ray.app import api
 
-    result = commands.doctor(artifact)
+    result = api.doctor(artifact)
     show(result, as_json)
     if not result["ok"]:
         raise typer.Exit(1 if artifact is None else 3)

@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
         answers = pa.table({"row_id": some, "label": truth[some], "annotator": ["ann"] * len(some)})
         pacsv.write_csv(answers, f"answers-{part}.csv")
         coevo_ray.gate_submit("gate", [f"answers-{part}.csv"])
-    train = ("train", "--objective", "supervised", "--pool", "pool", "--targets", "encode/targets")
+    train: tuple[str, ...] = ("train", "--objective", "supervised", "--pool", "pool", "--targets", "encode/targets")
     train += ("--scores", "sae/scores", "--policy", "factors")
     for name, value in TRAIN.items():
         train += (f"--{name.replace('_', '-')}", str(value))

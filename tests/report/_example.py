@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo_ray.report.data import (
+from coevo_ray.reporting.data import (
     DoubtedRow,
     EncodePlots,
     EvidencePlots,
@@ -19,7 +19,7 @@ from coevo_ray.report.data import (
     SaePlots,
     TrainPlots,
 )
-from coevo_ray.report.tiles import Tile
+from coevo_ray.reporting.tiles import Tile
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="

@@ -17,9 +17,9 @@ from PIL import Image
 from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.report.factor_page import frequency_histogram
-from coevo_ray.report.factor_sheet import choose_factors, write_factor_sheet
-from coevo_ray.report.tiles import small_picture
+from coevo_ray.reporting.factor_page import frequency_histogram
+from coevo_ray.reporting.factor_sheet import choose_factors, write_factor_sheet
+from coevo_ray.reporting.tiles import small_picture
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.factor_files import load_factors, save_factors
 from coevo_ray.store.location import Location

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from coevo_ray.report import plots, style
-from coevo_ray.report.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot, SaePlots, TrainPlots
+from coevo_ray.reporting import plots, style
+from coevo_ray.reporting.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot, SaePlots, TrainPlots
 from tests.report._example import Page
 
 NAN = float("nan")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_ray.report import wording
+from coevo_ray.reporting import wording
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
 
-from coevo_ray.report.wording import decimal, shorten
+from coevo_ray.reporting.wording import decimal, shorten
 
 WIDTH_IN = 4.6
 # Light and dark: Okabe and Ito's hues, with the lightness moved until each has contrast on its background.
@@ -90,7 +90,7 @@ def page_css() -> Markup:
         f":root {{ color-scheme: light dark; {light} --page: #ffffff; --card: #f4f6f8; }}\n"
         f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} --page: #14181d; --card: #1e242b; }} }}\n"
     )
-    return Markup(colours + files("coevo_ray.report").joinpath("page.css").read_text("utf-8").rstrip("\n"))
+    return Markup(colours + files("coevo_ray.reporting").joinpath("page.css").read_text("utf-8").rstrip("\n"))
 
 
 def line_style(slot: int, points: int) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from coevo_ray.report import style
-from coevo_ray.report.data import EncodePlots, GatePlots, PolicyPlot, SaePlots, TrainPlots
-from coevo_ray.report.drawing import LOWEST_SHARE, Points, compact, finite_points, lines, prior_bars
-from coevo_ray.report.wording import count, decimal, finite, integer, percent
+from coevo_ray.reporting import style
+from coevo_ray.reporting.data import EncodePlots, GatePlots, PolicyPlot, SaePlots, TrainPlots
+from coevo_ray.reporting.drawing import LOWEST_SHARE, Points, compact, finite_points, lines, prior_bars
+from coevo_ray.reporting.wording import count, decimal, finite, integer, percent
 
 
 @dataclass(frozen=True)

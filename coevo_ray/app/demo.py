@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coevo_ray.coevolve import run
+from coevo_ray.app.run import run
 from coevo_ray.config import RunConfig, make_config
 
 _CONFIG: dict[str, Any] = {

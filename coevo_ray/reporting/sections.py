@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coevo_ray.report import plots
-from coevo_ray.report.data import DoubtedRow, PriorPlot, ReportData
-from coevo_ray.report.policies import PolicyRow, headline_row, policy_rows
-from coevo_ray.report.wording import (
+from coevo_ray.reporting import plots
+from coevo_ray.reporting.data import DoubtedRow, PriorPlot, ReportData
+from coevo_ray.reporting.policies import PolicyRow, headline_row, policy_rows
+from coevo_ray.reporting.wording import (
     against,
     chance,
     count,

@@ -9,10 +9,11 @@ import os
 from typing import Any
 
 from coevo_ray.annotators.base import Annotator, Desk
-from coevo_ray.coevolve import run, train
+from coevo_ray.app.demo import demo
+from coevo_ray.app.doctor import doctor
+from coevo_ray.app.plan import plan
+from coevo_ray.app.run import run, train
 from coevo_ray.config import EvidenceConfig, GateSettings, RunConfig, SaeConfig, TrainConfig, make_config
-from coevo_ray.demo import demo
-from coevo_ray.diagnosis import doctor
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode.encode import contribute, encode
 from coevo_ray.pipelines.evidence import gather_evidence
@@ -26,10 +27,9 @@ from coevo_ray.pipelines.retrieve.retrieve import retrieve
 from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.report.factor_sheet import write_factor_sheet
-from coevo_ray.report.run import write_report
+from coevo_ray.reporting.factor_sheet import write_factor_sheet
+from coevo_ray.reporting.run import write_report
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.simulation import plan
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coevo_ray.report.data import PolicyPlot, ReportData, TrainPlots
-from coevo_ray.report.wording import finite, lookup, number
+from coevo_ray.reporting.data import PolicyPlot, ReportData, TrainPlots
+from coevo_ray.reporting.wording import finite, lookup, number
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from coevo_ray.report import style
-from coevo_ray.report.data import ReportData
-from coevo_ray.report.policies import headline_row, policy_rows
-from coevo_ray.report.sections import absent, sections
-from coevo_ray.report.wording import against, count, duration, integer, number, percent
+from coevo_ray.reporting import style
+from coevo_ray.reporting.data import ReportData
+from coevo_ray.reporting.policies import headline_row, policy_rows
+from coevo_ray.reporting.sections import absent, sections
+from coevo_ray.reporting.wording import against, count, duration, integer, number, percent
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def render_report(data: ReportData) -> str:
         HTML with inline SVG, without references to anything outside.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("coevo_ray.report").joinpath("report.html.j2").read_text("utf-8"))
+    template = environment.from_string(files("coevo_ray.reporting").joinpath("report.html.j2").read_text("utf-8"))
     html = template.render(
         data=data,
         headlines=headlines(data),

@@ -20,7 +20,7 @@ from coevo_ray.pool.sources import check_source
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
-from coevo_ray.report.run import is_finished, write_report
+from coevo_ray.reporting.run import is_finished, write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import MANIFEST, load_manifest
 from coevo_ray.store.location import Location

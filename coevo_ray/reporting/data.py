@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coevo_ray.report.tiles import Tile
+from coevo_ray.reporting.tiles import Tile
 
 Curve = Sequence[tuple[float, float | None]]
 

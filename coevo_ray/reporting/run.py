@@ -13,7 +13,7 @@ import yaml
 from coevo_ray._version import __version__
 from coevo_ray.config import RunConfig
 from coevo_ray.pool.pool import Pool
-from coevo_ray.report.data import (
+from coevo_ray.reporting.data import (
     DoubtedRow,
     EncodePlots,
     EvidencePlots,
@@ -24,8 +24,8 @@ from coevo_ray.report.data import (
     SaePlots,
     TrainPlots,
 )
-from coevo_ray.report.tiles import tiles_of
-from coevo_ray.report.write import render_report
+from coevo_ray.reporting.tiles import tiles_of
+from coevo_ray.reporting.write import render_report
 from coevo_ray.store.artifact import MANIFEST, Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable

@@ -9,9 +9,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from coevo_ray.report import style
-from coevo_ray.report.data import Curve, PriorPlot
-from coevo_ray.report.wording import decimal, finite, integer, percent
+from coevo_ray.reporting import style
+from coevo_ray.reporting.data import Curve, PriorPlot
+from coevo_ray.reporting.wording import decimal, finite, integer, percent
 
 Points = list[tuple[float, float]]
 LOWEST_SHARE = -0.25  # shares below this are cut off, so that one bad start does not flatten the rest

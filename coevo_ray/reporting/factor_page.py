@@ -12,11 +12,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from coevo_ray._version import __version__
 from coevo_ray.core.arrays import Float64Array
 from coevo_ray.core.factors.table import FactorTable
-from coevo_ray.report import style
-from coevo_ray.report.plots import Plot
-from coevo_ray.report.tiles import Tile
-from coevo_ray.report.wording import count, decimal, integer, percent
-from coevo_ray.report.write import Headline
+from coevo_ray.reporting import style
+from coevo_ray.reporting.plots import Plot
+from coevo_ray.reporting.tiles import Tile
+from coevo_ray.reporting.wording import count, decimal, integer, percent
+from coevo_ray.reporting.write import Headline
 
 _BINS = 24
 
@@ -56,7 +56,7 @@ def render_sheet(sheet: FactorSheet) -> str:
     """The sheet as the text of a self-contained HTML page; the same data give the same text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": _share, "decimal": decimal, "rows": lambda n: count(n, "row")}
-    template = environment.from_string(files("coevo_ray.report").joinpath("factor_sheet.html.j2").read_text("utf-8"))
+    template = environment.from_string(files("coevo_ray.reporting").joinpath("factor_sheet.html.j2").read_text("utf-8"))
     return template.render(
         sheet=sheet,
         version=__version__,

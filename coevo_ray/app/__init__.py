@@ -1,0 +1,1 @@
+"""What a user calls, in Python and through the command line."""
