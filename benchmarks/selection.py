@@ -20,7 +20,7 @@ import numpy.typing as npt
 from benchmarks.common import busiest, finish, in_child, middle, note, parser, peak_bytes, rows_of, spread, timed
 
 if TYPE_CHECKING:
-    from coevo_ray.actors.service import SelectionService
+    from coevo_ray.actors.ledger_service import SelectionService
     from coevo_ray.core.selection.ledger import SelectionLedger
 
 # Row of the result -> policy. `factors` takes its turns by factors alone, `factors_all` also looks at classes, at doubt
@@ -100,7 +100,7 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         `restore_peak_bytes`: up to the end;
         `ledger_bytes`: what the ledger keeps; `journal_bytes`: what is on the disk at the end; `threads`.
     """
-    from coevo_ray.actors.service import SelectionService
+    from coevo_ray.actors.ledger_service import SelectionService
     from coevo_ray.core.rows.chunks import threads
     from coevo_ray.store.location import Location
 

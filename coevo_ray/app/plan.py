@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from coevo_ray.actors.ledger_inputs import set_known
 from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
@@ -15,7 +16,6 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.known import set_known
 
 Folder = str | os.PathLike[str]
 

@@ -12,7 +12,7 @@ import ray.train.torch
 import torch
 import torch.distributed
 
-from coevo_ray.actors.progress import progress_board
+from coevo_ray.actors.progress_board import progress_board
 from coevo_ray.config import SaeConfig, make_config
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from coevo_ray.actors import service as service_module
-from coevo_ray.actors.selection import SelectionHandle, start_selection
-from coevo_ray.actors.service import SelectionService
+from coevo_ray.actors import ledger_service as service_module
+from coevo_ray.actors.actor import SelectionHandle, start_selection
+from coevo_ray.actors.ledger_service import SelectionService
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import make_policy
 from coevo_ray.errors import InputError, StoppedError

@@ -12,8 +12,8 @@ import ray
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.actors.selection import SelectionHandle, start_selection
-from coevo_ray.actors.service import SelectionService
+from coevo_ray.actors.actor import SelectionHandle, start_selection
+from coevo_ray.actors.ledger_service import SelectionService
 from coevo_ray.core.gate.config import OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
 from coevo_ray.core.gate.online import OnlineGate

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.config import EvidenceConfig, TrainConfig, make_config
 from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, predict_folds
 from coevo_ray.errors import InputError, UsageError
@@ -18,7 +19,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import MANIFEST, finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
-from coevo_ray.training.supervised.train import LedgerInputs, looks_at_evidence
+from coevo_ray.training.supervised.train import looks_at_evidence
 
 ROWS, CLASSES, COPIES = 4000, 4, 600
 HELD, REJECTED = np.arange(0, ROWS, 10), np.arange(7, ROWS, 400)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.selection.ledger import SelectionLedger
@@ -25,7 +26,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.images import ImageTransform
 from coevo_ray.training.models import make_model
-from coevo_ray.training.supervised.train import LedgerInputs, load_classifier, planned_rows, train_policy
+from coevo_ray.training.supervised.train import load_classifier, planned_rows, train_policy
 from tests.training import digits_pool
 from tests.training.networks_for_tests import faulty, steps_made
 

@@ -14,13 +14,13 @@ import pytest
 from sklearn.datasets import load_digits
 
 import coevo_ray as package
+from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
-from coevo_ray.training.supervised.train import LedgerInputs
 from tests.command_line import Command
 from tests.training import digits_pool
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.actors.selection import SelectionHandle
+from coevo_ray.actors.actor import SelectionHandle
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
 from coevo_ray.core.gate.online import ACTIONS, REASONS
 from coevo_ray.core.probes.light_classifier import LightClassifier

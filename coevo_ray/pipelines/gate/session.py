@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import ray
 
+from coevo_ray.actors.actor import SelectionHandle, start_selection
 from coevo_ray.actors.gate_service import Taken
-from coevo_ray.actors.selection import SelectionHandle, start_selection
-from coevo_ray.actors.service import SelectionService
+from coevo_ray.actors.ledger_service import SelectionService
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
 from coevo_ray.annotators.opening import check_annotator, open_annotator
 from coevo_ray.config import GateSettings, make_config

@@ -15,7 +15,7 @@ import ray
 import torch
 from torch import nn
 
-from coevo_ray.actors.progress import progress_board
+from coevo_ray.actors.progress_board import progress_board
 from coevo_ray.config import TargetTrainConfig, make_config
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from coevo_ray.actors.progress import progress_board
+from coevo_ray.actors.progress_board import progress_board
 from coevo_ray.config import SemiTrainConfig, make_config
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool

@@ -9,7 +9,7 @@ import ray
 import torch
 from torch import nn
 
-from coevo_ray.actors.selection import SelectionHandle
+from coevo_ray.actors.actor import SelectionHandle
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 from torch import nn
 
-from coevo_ray.actors.progress import progress_board
-from coevo_ray.actors.selection import start_selection
-from coevo_ray.actors.service import SelectionService
+from coevo_ray.actors.actor import start_selection
+from coevo_ray.actors.ledger_inputs import LedgerInputs
+from coevo_ray.actors.progress_board import progress_board
 from coevo_ray.config import TrainConfig, make_config
-from coevo_ray.core.arrays import BoolArray, Int64Array
-from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.selection.policies import SelectionContext
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
@@ -24,7 +22,6 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import begin, digest, digest_array, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.known import set_known
 from coevo_ray.training.loop.metrics import METRICS, json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint
 from coevo_ray.training.loop.weights import CARD, read_weights, write_weights
@@ -33,46 +30,6 @@ from coevo_ray.training.supervised.loop import train_loop
 
 # What of a policy's `uses` comes from the evidence table.
 EVIDENCE = frozenset({"doubt", "copies", "copy"})
-
-
-@dataclass(frozen=True)
-class LedgerInputs:
-    """What the selection actor builds its ledger from.
-
-    Attributes:
-        policy: name of the policy.
-        config: kept share, epochs, seed.
-        labels: int64[rows], -1 where a row has none; rows with a label and not held out may be selected.
-        candidates: bool[rows].
-        scores: score table, or None for policies that need none.
-        journal: folder of the journal.
-        evidence: evidence on labels and copies, or None.
-    """
-
-    policy: str
-    config: TrainConfig
-    labels: Int64Array
-    candidates: BoolArray
-    scores: Location | None
-    journal: Location
-    evidence: Location | None = None
-
-    def make(self) -> SelectionService:
-        """Builds the service; runs inside the actor."""
-        return SelectionService(self.journal, ledger=self.make_ledger())
-
-    def make_ledger(self) -> SelectionLedger:
-        """A fresh ledger with all that its policy may look at."""
-        ledger = SelectionLedger(
-            rows=len(self.labels),
-            candidates=self.candidates,
-            policy=self.config.make_policy(self.policy),
-            keep=self.config.shares,
-            epochs=self.config.epochs,
-            seed=self.config.seed,
-        )
-        set_known(ledger, self.candidates, self.labels, self.scores, self.evidence)
-        return ledger
 
 
 def train_policy(

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from coevo_ray.actors.gauges import SelectionGauges
-from coevo_ray.actors.service import SelectionService
+from coevo_ray.actors.ledger_service import SelectionService
 
 # What changes the figures.
 _COUNTED = frozenset({"select", "commit"})

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from coevo_ray.actors.ledger_service import SelectionService
+from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Arrays, BoolArray, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.selection.ledger import SelectionLedger
@@ -59,3 +63,43 @@ def _fill(columns: Arrays, table: RowTable) -> None:
                 "give what was made from this pool",
             )
         column[row_ids] = found.column(name).to_numpy()
+
+
+@dataclass(frozen=True)
+class LedgerInputs:
+    """What the selection actor builds its ledger from.
+
+    Attributes:
+        policy: name of the policy.
+        config: kept share, epochs, seed.
+        labels: int64[rows], -1 where a row has none; rows with a label and not held out may be selected.
+        candidates: bool[rows].
+        scores: score table, or None for policies that need none.
+        journal: folder of the journal.
+        evidence: evidence on labels and copies, or None.
+    """
+
+    policy: str
+    config: TrainConfig
+    labels: Int64Array
+    candidates: BoolArray
+    scores: Location | None
+    journal: Location
+    evidence: Location | None = None
+
+    def make(self) -> SelectionService:
+        """Builds the service; runs inside the actor."""
+        return SelectionService(self.journal, ledger=self.make_ledger())
+
+    def make_ledger(self) -> SelectionLedger:
+        """A fresh ledger with all that its policy may look at."""
+        ledger = SelectionLedger(
+            rows=len(self.labels),
+            candidates=self.candidates,
+            policy=self.config.make_policy(self.policy),
+            keep=self.config.shares,
+            epochs=self.config.epochs,
+            seed=self.config.seed,
+        )
+        set_known(ledger, self.candidates, self.labels, self.scores, self.evidence)
+        return ledger
