@@ -24,8 +24,8 @@ from coevo_ray.pipelines.gate.steps import export_labels, next_requests, submit_
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.pipelines.retrieve.retrieve import retrieve
-from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.reporting.factor_sheet import write_factor_sheet
 from coevo_ray.reporting.run import write_report

@@ -16,14 +16,14 @@ import typer
 from rich.console import Console
 
 from coevo_ray._version import __version__
-from coevo_ray.cli.factors import sae_app
 from coevo_ray.cli.gate import gate_app
 from coevo_ray.cli.plan import plan
 from coevo_ray.cli.pools import ingest
 from coevo_ray.cli.retrieve import retrieve
+from coevo_ray.cli.run import demo, doctor, report, run
+from coevo_ray.cli.sae import sae_app
 from coevo_ray.cli.targets import encode, merge
 from coevo_ray.cli.training import train
-from coevo_ray.cli.whole import demo, doctor, report, run
 from coevo_ray.errors import CoevoError, StoppedError
 
 app = typer.Typer(

@@ -6,11 +6,11 @@ artifact's manifest, and changing them is refused) and `compute`, which only say
 
 from coevo_ray.config.base import Compute, make_config, read_settings
 from coevo_ray.config.encode import Alignment, EncodeCompute, EncodeConfig, MergeConfig, PriorConfig
-from coevo_ray.config.factors import EvidenceConfig, SaeConfig
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig, Source
 from coevo_ray.config.retrieve import RetrieveSettings
 from coevo_ray.config.run import RunConfig, load_config
+from coevo_ray.config.sae_and_evidence import EvidenceConfig, SaeConfig
 from coevo_ray.config.training import LearningConfig, SemiTrainConfig, TargetTrainConfig, TrainCompute, TrainConfig
 
 __all__ = [

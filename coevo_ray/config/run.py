@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from coevo_ray.config.base import Model, make_config, read_settings
 from coevo_ray.config.encode import EncodeConfig
-from coevo_ray.config.factors import EvidenceConfig, SaeConfig
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig
+from coevo_ray.config.sae_and_evidence import EvidenceConfig, SaeConfig
 from coevo_ray.config.training import TrainConfig
 
 

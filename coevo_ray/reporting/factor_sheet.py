@@ -9,8 +9,8 @@ import numpy as np
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.factors.table import NO_ROW, FactorTable
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.reporting.factor_page import FactorCard, FactorSheet, render_sheet
 from coevo_ray.reporting.tiles import tiles_of
 from coevo_ray.store.factor_files import KIND, find_factors, load_factors

@@ -24,8 +24,8 @@ from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.encode.encode import contribute, encode
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.merge.merge import merge
-from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.store.artifact import verify
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
-from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 

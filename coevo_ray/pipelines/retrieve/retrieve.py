@@ -27,8 +27,8 @@ from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.graph import load_graph, read_half
 from coevo_ray.pipelines.merge.same_space import require_same_space
 from coevo_ray.pipelines.retrieve.copy_samples import check_folder, copy_samples
-from coevo_ray.pool.of_targets import require_alone
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors, run_shards

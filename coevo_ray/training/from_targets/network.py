@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.pool.of_targets import first_target
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import make_backbone
