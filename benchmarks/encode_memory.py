@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks._encode_pool import PIXELS, write_digits
-from benchmarks._memory import Sampler
 from benchmarks.common import busiest, finish, in_child, note, parser, rows_of
+from benchmarks.encode.pool import PIXELS, write_digits
+from benchmarks.memory import Sampler
 
 TIMES = 10
 _FILES_ROWS = 10_000

@@ -18,7 +18,8 @@ settings.load_profile("patient")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs first: they take longest, and of two processes neither should end up alone with one."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    first = (Path(__file__).parent, Path(__file__).parent / "benchmarks")
+    items.sort(key=lambda item: item.path.parent not in first)
 
 
 @pytest.fixture(scope="session")

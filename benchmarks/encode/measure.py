@@ -1,0 +1,143 @@
+"""Encode: rows per second of the whole stage against a bare PyTorch loop over the same pool.
+
+    python -m benchmarks.encode --json [--quick] [--rows N] [--source URI]
+
+Both sides read the same Parquet files, decode with the same function and run the same network with as many threads as
+there are cores. They take turns (A B C, A B C, ...), each in a process of its own, and Ray runs only during its turn.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import Child, busiest, cores, finish, in_child, middle, note, parser, positive, rows_of, spread
+from benchmarks.encode.pool import PIXELS, make_pool
+from benchmarks.encode.sides import PRIOR, bare_loop, encode_pool
+
+DIM = 128
+SHARED = 0.1
+SEED = 0
+# Parts of the work that are neither the decoding nor the forward pass, by where they run.
+_IN_ACTORS = ("project", "write")
+_AFTERWARDS = ("uniformity", "fit", "align_write")
+
+Turns = dict[str, Child]
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="coevo-encode-") as folder:
+        rows = in_child(make_pool, folder, rows_of(arguments), arguments.source).result
+        note(f"pool of {rows:,} images")
+        repeats = [_repeat(folder, arguments, i) for i in range(arguments.repeats or (1 if arguments.quick else 3))]
+        difference = _difference(Path(folder))
+    result = {
+        "rows": rows,
+        "source": arguments.source or "generated digits",
+        "prior": PRIOR,
+        "pixels": PIXELS,
+        "repeats": len(repeats),
+        **_ratios(repeats),
+        **_where_time_goes(repeats, arguments.actors),
+        "rows_per_s": {name: round(rows / middle(_seconds(repeats, name)), 1) for name in repeats[0]},
+        "max_feature_difference": difference,
+        "busy_before": busiest(child for turns in repeats for child in turns.values()),
+        "ours": {"shard_rows": arguments.shard_rows, **_compute(arguments)},
+        "loop": {"batch_rows": arguments.loop_batch_rows, "threads": cores()},
+    }
+    finish("encode", result, arguments.json)
+
+
+def _arguments() -> Namespace:
+    made = parser(__doc__.split("\n")[0], 20_000, 1_500)
+    made.add_argument("--source", help="URI of your own images (folder or Parquet) instead of generated ones")
+    made.add_argument("--repeats", type=positive, help="turns of each side; otherwise 3, with --quick 1")
+    made.add_argument("--actors", type=positive, default=cores(), help="actors of our stage")
+    made.add_argument("--cpus", type=float, default=0.5, help="CPUs that each actor reserves")
+    made.add_argument("--reader-cpus", type=float, default=0.5, help="CPUs that each decoding task reserves")
+    made.add_argument("--batch-rows", type=positive, default=64, help="rows of a forward pass of our stage")
+    made.add_argument("--shard-rows", type=positive, help="rows of a shard of our stage; otherwise its own choice")
+    made.add_argument("--loop-batch-rows", type=positive, default=32, help="rows of a forward pass of the loops")
+    return made.parse_args()
+
+
+def _compute(arguments: Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("actors", "cpus", "reader_cpus", "batch_rows")}
+
+
+def _repeat(folder: str, arguments: Namespace, index: int) -> Turns:
+    config = {
+        "priors": [{"name": PRIOR, "input_size": PIXELS}],
+        "dim": DIM,
+        "shared": SHARED,
+        "seed": SEED,
+        "shard_rows": arguments.shard_rows,
+        "compute": _compute(arguments),
+    }
+    turns: Turns = {}
+    turns["ours"] = in_child(encode_pool, folder, config, index)
+    for name, prefetch in (("loop", False), ("prefetching_loop", True)):
+        turns[name] = in_child(bare_loop, folder, arguments.loop_batch_rows, cores(), prefetch)
+    for name, child in turns.items():
+        note(f"turn {index}, {name}: {child.result['steady_seconds']:.2f} s, {child.seconds:.2f} s with start-up")
+    return turns
+
+
+def _seconds(repeats: list[Turns], side: str, name: str = "steady_seconds") -> list[float]:
+    """One measure of one side, by repeat; `process_seconds` is all of a process but the benchmark's own work."""
+    if name == "process_seconds":
+        return [r[side].seconds - r[side].result["aside_seconds"] for r in repeats]
+    return [r[side].result[name] for r in repeats]
+
+
+def _ratios(repeats: list[Turns]) -> dict[str, Any]:
+    def ratios(peer: str, name: str) -> list[float]:
+        return [p / o for p, o in zip(_seconds(repeats, peer, name), _seconds(repeats, "ours", name), strict=True)]
+
+    steady = ratios("loop", "steady_seconds")
+    return {
+        "ratio_to_bare_loop": middle(steady),
+        "ratio_to_bare_loop_spread": spread(steady),
+        "ratio_in_running_session": middle(ratios("loop", "encode_seconds")),
+        "ratio_with_startup": middle(ratios("loop", "process_seconds")),
+        "ratio_to_prefetching_loop": middle(ratios("prefetching_loop", "steady_seconds")),
+    }
+
+
+def _where_time_goes(repeats: list[Turns], actors: int) -> dict[str, Any]:
+    """Overhead and breakdown of our stage, medians over the repeats."""
+    ours = [r["ours"].result for r in repeats]
+    clocks = ("session", "encode", "steady", "fit")
+    return {
+        "overhead_share": middle([_overhead_share(o, actors) for o in ours]),
+        "stage_seconds": {name: middle([o["stage_seconds"][name] for o in ours]) for name in ours[0]["stage_seconds"]},
+        "waiting_share": middle([o["waiting_share"] for o in ours]),
+        "seconds": {name: middle([o[f"{name}_seconds"] for o in ours]) for name in clocks},
+    }
+
+
+def _overhead_share(ours: dict[str, Any], actors: int) -> float:
+    """Projection, uniformity, alignment and writing over the steady seconds.
+
+    Actors work side by side, so their seconds count once for all of them; the merge counts by the clock.
+    """
+    stages = ours["stage_seconds"]
+    overhead = sum(stages[n] for n in _IN_ACTORS) / actors + sum(stages[n] for n in _AFTERWARDS) + ours["fit_seconds"]
+    return float(overhead / (ours["steady_seconds"] + ours["fit_seconds"]))
+
+
+def _difference(folder: Path) -> float:
+    """Largest difference between the two sides' projected features: they must have done the same work."""
+    from coevo_ray.core.alignment.projection import project, projection_matrix
+
+    ours, loop = np.load(folder / "ours.npy"), np.load(folder / "loop.npy")
+    if len(ours) != len(loop):
+        raise RuntimeError(f"our stage encoded {len(ours)} rows, the loop {len(loop)}")
+    theirs = project(loop, projection_matrix(loop.shape[1], DIM, SEED))
+    return round(float(np.abs(ours - theirs).max()), 6)

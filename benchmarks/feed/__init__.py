@@ -1,0 +1,1 @@
+"""Feed: what an epoch of a part of a pool costs, and how fast the feed is beside a torch DataLoader."""

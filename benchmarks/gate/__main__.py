@@ -1,0 +1,5 @@
+"""python -m benchmarks.gate."""
+
+from benchmarks.gate.measure import main
+
+main()

@@ -1,0 +1,5 @@
+"""python -m benchmarks.labels."""
+
+from benchmarks.labels.measure import main
+
+main()

@@ -1,0 +1,1 @@
+"""Policies: accuracy of heads on frozen features, under every policy, at equal visits."""

@@ -1,0 +1,5 @@
+"""python -m benchmarks.sae."""
+
+from benchmarks.sae.measure import main
+
+main()

@@ -1,0 +1,5 @@
+"""python -m benchmarks.targets."""
+
+from benchmarks.targets.measure import main
+
+main()
