@@ -17,7 +17,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from tests.annotators.label_studio_server import Server, User
 from tests.command_line import Command
-from tests.pipelines.gate_helpers import CLASSES, NAMES, inputs, truth
+from tests.pipelines.gate.helpers import CLASSES, NAMES, inputs, truth
 from tests.processes import Marked
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.usefixtures("ray_local")]

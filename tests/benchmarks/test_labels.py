@@ -286,7 +286,7 @@ def test_a_quick_run_gives_its_keys(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "benchmarks.labels.measure",
+        "benchmarks.labels",
         "--json",
         "--quick",
         "--rows",

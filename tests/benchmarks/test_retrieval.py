@@ -165,7 +165,7 @@ def test_a_quick_run_gives_its_keys() -> None:
     command = [
         sys.executable,
         "-m",
-        "benchmarks.retrieval.measure",
+        "benchmarks.retrieval",
         "--json",
         "--quick",
         "--rows",

@@ -181,7 +181,7 @@ def test_a_quick_run_gives_its_keys(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "benchmarks.targets.measure",
+        "benchmarks.targets",
         "--json",
         "--quick",
         "--only",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coevo_ray.reporting.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot, ReportData, TrainPlots
 from coevo_ray.reporting.write import headlines, render_report
-from tests.report._example import Page, example, policy, summary, without
+from tests.reporting._example import Page, example, policy, summary, without
 
 HOSTILE = '<script>alert("1")</script>&\'"--> $\\frac{}$ \x07\n{{ 7 * 7 }} \u4e2d'
 
@@ -84,7 +84,7 @@ def test_plots_of_all_stages_have_a_description(page: Page) -> None:
 def test_same_data_same_bytes_also_in_another_process(html: str) -> None:
     assert render_report(example()) == html
     code = (
-        "import sys; from coevo_ray.reporting.write import render_report; from tests.report._example import example;"
+        "import sys; from coevo_ray.reporting.write import render_report; from tests.reporting._example import example;"
         "sys.stdout.buffer.write(render_report(example()).encode()); assert 'matplotlib.pyplot' not in sys.modules"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -24,7 +24,7 @@ from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command
-from tests.pipelines.gate_helpers import CLASSES, DIM, HELD, NAMES, ROWS, inputs, truth
+from tests.pipelines.gate.helpers import CLASSES, DIM, HELD, NAMES, ROWS, inputs, truth
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 OPEN = 900

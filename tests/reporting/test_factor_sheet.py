@@ -24,7 +24,7 @@ from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.factor_files import load_factors, save_factors
 from coevo_ray.store.location import Location
 from tests.pool.pictures import encoded, picture, png
-from tests.report._example import Page
+from tests.reporting._example import Page
 
 ROWS = 12
 HOSTILE = '<script>alert("1")</script>&\'"--> {{ 7 * 7 }}'

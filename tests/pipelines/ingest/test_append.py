@@ -16,7 +16,7 @@ from coevo_ray.pipelines.ingest import ingest as module
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import verify
-from tests.pipelines.ingest_helpers import reasons, rows, settings, snapshot
+from tests.pipelines.ingest.helpers import reasons, rows, settings, snapshot
 from tests.pool.pictures import encoded, picture, png, write_images, write_parquet, write_tar
 from tests.processes import coevo_ray
 

@@ -19,7 +19,7 @@ from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed.feed import Feed
 from tests.processes import Marked
-from tests.training.feed_helpers import DiesAt, Noisy, row_of, write_pool
+from tests.training.feed.helpers import DiesAt, Noisy, row_of, write_pool
 
 ROWS = 300
 
@@ -111,7 +111,7 @@ def test_images_of_several_sizes_are_refused(place: str) -> None:
 
 def start(place: str, log: Path, rank: int, world: int, offset: int, workers: int = 0) -> Marked:
     arguments = [place, str(log), str(rank), str(world), str(offset), str(workers)]
-    return Marked([sys.executable, "-m", "tests.training.feed_helpers", *arguments], log.parent)
+    return Marked([sys.executable, "-m", "tests.training.feed.helpers", *arguments], log.parent)
 
 
 def records(log: Path) -> list[dict[str, list[int]]]:

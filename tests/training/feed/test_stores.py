@@ -18,7 +18,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint, save_checkpoint
 from tests.s3_server import s3_server
-from tests.training.feed_helpers import row_of, write_pool
+from tests.training.feed.helpers import row_of, write_pool
 
 ROWS = 300
 

@@ -9,7 +9,7 @@ import pytest
 
 from coevo_ray.reporting import plots, style
 from coevo_ray.reporting.data import EncodePlots, GatePlots, PolicyPlot, PriorPlot, SaePlots, TrainPlots
-from tests.report._example import Page
+from tests.reporting._example import Page
 
 NAN = float("nan")
 

@@ -26,7 +26,7 @@ from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from tests.command_line import Command
-from tests.pipelines.gate_helpers import CLASSES, DIM, HELD, NAMES, REJECTED, ROWS, inputs, truth
+from tests.pipelines.gate.helpers import CLASSES, DIM, HELD, NAMES, REJECTED, ROWS, inputs, truth
 from tests.processes import Marked
 
 pytestmark = pytest.mark.usefixtures("ray_local")

@@ -22,7 +22,7 @@ from coevo_ray.training.feed.cached_pool import HeldRows
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.paired import ArraySource, PairedBatch, PairedFeed, Rows
 from coevo_ray.training.feed.views import Decode
-from tests.training.feed_helpers import SIZE, row_of, write_pool
+from tests.training.feed.helpers import SIZE, row_of, write_pool
 
 ROWS = 90
 IMAGES = np.zeros((ROWS, 3, 2, 2), dtype=np.uint8)

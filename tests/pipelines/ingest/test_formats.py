@@ -27,7 +27,7 @@ from coevo_ray.pool.duplicates import digest_of
 from coevo_ray.pool.max_side import limit_side
 from coevo_ray.pool.pool import TEST, TRAIN, Pool, pool_schema
 from coevo_ray.store.row_table import vectors
-from tests.pipelines.ingest_helpers import reasons, rows, settings, snapshot
+from tests.pipelines.ingest.helpers import reasons, rows, settings, snapshot
 from tests.pool.pictures import encoded, picture, png, write_images, write_parquet, write_tar
 
 pytestmark = pytest.mark.usefixtures("ray_local")
