@@ -92,12 +92,11 @@ def main(folder: Path) -> None:
     gate = coevo_ray.gate_open(GATE, "pool", "encode/targets", "gate")
     truth = pool.labels()
     for part in (1, 2):
-        gate.next()
         asked = gate.next().row_ids
         some = asked[: len(asked) // part]
         answers = pa.table({"row_id": some, "label": truth[some], "annotator": ["ann"] * len(some)})
         pacsv.write_csv(answers, f"answers-{part}.csv")
-        coevo_ray.gate_submit("gate", [f"answers-{part}.csv"])
+        coevo_ray.gate_submit(gate, [f"answers-{part}.csv"])
     train: tuple[str, ...] = ("train", "--objective", "supervised", "--pool", "pool", "--targets", "encode/targets")
     train += ("--scores", "sae/scores", "--policy", "factors")
     for name, value in TRAIN.items():
