@@ -3,7 +3,7 @@
     PYTHONPATH=. python tests/former/make.py FOLDER     # from the root of a checkout of 0.1.0, with this folder in it
 
 It holds a pool with vectors, targets, sae, a gate that has learned once and whose second round is half answered, a
-training that was killed after its first epoch, the same training undisturbed, and a whole run. The labels are shifted
+training that was killed in its fifth epoch or so, the same undisturbed, and a whole run. The labels are shifted
 by one class in a tenth of the rows, so that evidence finds something.
 """
 
@@ -26,7 +26,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 ROWS = 360
-TRAIN = {"model": "tests.former.network:tiny", "image_size": 8, "epochs": 3, "batch_rows": 32, "keep": 0.5, "seed": 3}
+TRAIN = {"model": "tests.former.network:tiny", "image_size": 8, "epochs": 12, "batch_rows": 4, "keep": 0.5, "seed": 3}
 POOL = {"test_fraction": 0.2, "shard_rows": 120}
 ENCODE = {"priors": ["column:pixels"], "dim": 16, "shared": 60}
 SAE = {"latents": 32, "k": 4, "epochs": 4}
@@ -55,13 +55,28 @@ def command(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "coevo_ray", *arguments], check=True)
 
 
-def killed_after_an_epoch(out: Path, *arguments: str) -> None:
-    """Runs a training and kills it, workers and all, once the first epoch's figures are there."""
-    running = subprocess.Popen([sys.executable, "-m", "coevo_ray", *arguments], start_new_session=True)
-    while not (out / "metrics.jsonl").exists():
-        time.sleep(0.05)
+def family(pid: int) -> list[int]:
+    """A process and all below it: its Ray session and the workers."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            status = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents.setdefault(int(status[1]), []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
+    return found
+
+
+def killed_part_way(out: Path, *arguments: str) -> None:
+    """Runs a training and kills it, Ray and all, once the figures of four epochs are there."""
+    running = subprocess.Popen([sys.executable, "-m", "coevo_ray", *arguments])
+    metrics = out / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 4:
+        time.sleep(0.02)
         assert running.poll() is None, "it ended before it could be killed"
-    os.killpg(running.pid, signal.SIGKILL)
+    for pid in family(running.pid):
+        os.kill(pid, signal.SIGKILL)
     running.wait()
 
 
@@ -79,7 +94,13 @@ def main(folder: Path) -> None:
                 "encode": ENCODE,
                 "sae": SAE,
                 "gate": {**GATE, "max_rounds": 2},
-                "train": {**TRAIN, "labels": "gate", "policies": ["rotation", "factors"], "compute": {"actors": 1}},
+                "train": {
+                    **TRAIN,
+                    "epochs": 3,
+                    "labels": "gate",
+                    "policies": ["rotation", "factors"],
+                    "compute": {"actors": 1},
+                },
             }
         )
     )
@@ -102,7 +123,7 @@ def main(folder: Path) -> None:
     for name, value in TRAIN.items():
         train += (f"--{name.replace('_', '-')}", str(value))
     command(*train, "--out", "trained")
-    killed_after_an_epoch(folder / "killed", *train, "--out", "killed")
+    killed_part_way(folder / "killed", *train, "--out", "killed")
 
 
 if __name__ == "__main__":

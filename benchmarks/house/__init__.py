@@ -1,0 +1,1 @@
+"""House: how the package is laid out and how fast its light commands start, measured from a checkout."""

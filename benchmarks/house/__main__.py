@@ -1,0 +1,5 @@
+"""python -m benchmarks.house."""
+
+from benchmarks.house.measure import main
+
+main()
