@@ -14,13 +14,14 @@ from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.pool.pool import Pool
+from coevo_ray.training.feed.batch import network_input
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.images import ImageTransform
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.metrics import write_metrics
 from coevo_ray.training.loop.ray_train import worker_threads
 from coevo_ray.training.loop.schedules import steps_of
-from coevo_ray.training.loop.validation import HeldOut, network_input
+from coevo_ray.training.loop.validation import HeldOut
 from coevo_ray.training.models import make_model
 from coevo_ray.training.supervised.loss_reports import LossReports
 
