@@ -8,6 +8,7 @@ from torch import nn
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed.batch import network_input
 from coevo_ray.training.feed.feed import Feed
@@ -61,3 +62,9 @@ class HeldOut:
         if learner.world > 1:
             torch.distributed.all_reduce(right)
         return float(right.item() / len(self._test.row_ids))
+
+
+def accuracy_note(entry: JsonObject) -> str:
+    """A short text on an epoch's accuracy; empty without held-out labels."""
+    accuracy = entry["accuracy"]
+    return "" if accuracy is None else f"accuracy {accuracy:.3f}"
