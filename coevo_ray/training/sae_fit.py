@@ -16,6 +16,7 @@ import ray.train.torch
 import torch
 import torch.distributed
 
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SaeConfig, make_config
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE
@@ -81,7 +82,7 @@ class _SaeArguments:
     column: str
     rows: ray.ObjectRef[Int64Array]
     statistics: tuple[torch.Tensor, float]
-    board: Any  # Ray gives an actor's methods to its handle at run time
+    board: BoardHandle
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,7 @@ class _SaeRun:
         )
 
     @contextmanager
-    def _arguments(self, rows: Int64Array, board: Any) -> Iterator[_SaeArguments]:
+    def _arguments(self, rows: Int64Array, board: BoardHandle) -> Iterator[_SaeArguments]:
         task = ray.remote(input_statistics).options(num_cpus=0.5)
         statistics = ray.get(task.remote(self.features, rows, self.column))
         yield _SaeArguments(self.config, self.features.location, self.column, ray.put(rows), statistics, board)
@@ -207,7 +208,7 @@ class _Worker:
             self.steps.schedule.decay_now(self.steps.samples)
         if self.rank == 0:
             passed = self.steps.samples // len(self.rows)
-            self.board.note.remote(passed, f"explained variance {figures['explained_variance']:.3f}")
+            self.board.note(passed, f"explained variance {figures['explained_variance']:.3f}")
         if self.steps.done or self.steps.samples - self.saved >= self.config.window_rows:
             self.saved = self.steps.samples
             place = {"epoch": self.epoch, "offset": self.offset}

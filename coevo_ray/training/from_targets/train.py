@@ -17,6 +17,7 @@ import pyarrow as pa
 import ray
 import torch
 
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import TargetTrainConfig, make_config
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
@@ -109,7 +110,7 @@ class _TargetRun:
 
     @contextmanager
     def _arguments(
-        self, rows: Int64Array, target_rows: Int64Array, probe_rows: ProbeRows | None, board: Any
+        self, rows: Int64Array, target_rows: Int64Array, probe_rows: ProbeRows | None, board: BoardHandle
     ) -> Iterator[TargetArguments]:
         task = ray.remote(input_statistics).options(num_cpus=0.5)
         mean, _ = ray.get(task.remote(self.targets, target_rows, "target"))

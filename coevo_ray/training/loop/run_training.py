@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from coevo_ray.actors.progress_board import progress_board
+from coevo_ray.actors.progress_board import BoardHandle, progress_board
 from coevo_ray.config import Compute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.runtime.session import ray_session
@@ -75,7 +75,7 @@ class Training(Generic[ArgumentsT]):
     epochs: int
     compute: Compute
     worker: Callable[[ArgumentsT], None]
-    arguments: Callable[[Any], AbstractContextManager[ArgumentsT]]
+    arguments: Callable[[BoardHandle], AbstractContextManager[ArgumentsT]]
     write_files: Callable[[Trained[ArgumentsT]], list[FileEntry]]
     summarise: Callable[[Trained[ArgumentsT]], JsonObject]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.core.json import JsonObject
 from coevo_ray.store.location import Location
 from coevo_ray.training.loop.learner import Learner
@@ -16,11 +17,11 @@ class EpochReports:
     """Destinations of an epoch's figures; pickles, so that it can be passed to workers.
 
     Attributes:
-        board: handle of the actor that holds the progress.
+        board: the progress that the driver shows.
         folder: the training's output, for `metrics.jsonl` and TensorBoard's files.
     """
 
-    board: Any  # Ray gives an actor's methods to its handle at run time
+    board: BoardHandle
     folder: Location
 
 
@@ -79,7 +80,7 @@ def train_epochs(learner: Learner, objective: Objective, reports: EpochReports) 
         entry = learner.finish(result.samples, **result.figures)
         if learner.rank == 0:
             # All ranks are past the epoch here: its figures have joined them.
-            reports.board.note.remote(epoch + 1, objective.after_epoch(epoch, entry))
+            reports.board.note(epoch + 1, objective.after_epoch(epoch, entry))
         learner.save()
         if learner.rank == 0:
             write_metrics(reports.folder, learner.history, tensorboard=learner.config.compute.tensorboard)

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SemiTrainConfig, make_config
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
@@ -114,7 +115,7 @@ class _SemiSupervisedRun:
         )
 
     @contextmanager
-    def _arguments(self, board: Any) -> Iterator[SemiSupervisedArguments]:
+    def _arguments(self, board: BoardHandle) -> Iterator[SemiSupervisedArguments]:
         reports = EpochReports(board, self.folder)
         yield SemiSupervisedArguments(self.config, self.pool.location, ray.put(self.rows), reports)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from coevo_ray.actors.actor import start_selection
 from coevo_ray.actors.ledger_inputs import LedgerInputs
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.core.json import JsonObject
@@ -110,7 +111,9 @@ class _PolicyRun:
         )
 
     @contextmanager
-    def _arguments(self, candidates: BoolArray, planned: list[int], board: Any) -> Iterator[SupervisedArguments]:
+    def _arguments(
+        self, candidates: BoolArray, planned: list[int], board: BoardHandle
+    ) -> Iterator[SupervisedArguments]:
         """Starts the selection actor for as long as the workers need it."""
         selection = start_selection(digest([str(self.folder), self.artifact().inputs]), self._ledger(candidates).make)
         try:
