@@ -15,8 +15,8 @@ import torch
 from coevo_ray.core.arrays import BoolArray, Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.rules import margin_gain
 from coevo_ray.core.graph.cells import Cells
-from coevo_ray.core.graph.running_top_k import top
-from coevo_ray.core.graph.search import Searched, first_of, pair_similarities
+from coevo_ray.core.graph.running_top_k import top_k
+from coevo_ray.core.graph.search import CellSearch, first_k, pair_similarities
 from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.core.graph.unit_rows import UnitRows
 
@@ -43,7 +43,7 @@ def choose_anchors(row_ids: Int64Array, gains: Float32Array, count: int) -> tupl
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredRows:
     """What open rows are worth.
 
     Attributes:
@@ -88,7 +88,7 @@ def score_rows(
     gains: Float32Array,
     own: Float32Array | None = None,
     near: float = 1.0,
-) -> Scored:
+) -> ScoredRows:
     """What rows are worth, each by itself: gain * max(0, cos(x, a)) ** near, with the anchor a = argmax cos(x, a).
 
     Args:
@@ -102,16 +102,16 @@ def score_rows(
     compared = torch.from_numpy(np.array(anchors, copy=not anchors.flags.writeable))
     for start in range(0, len(unit), _BLOCK):
         block = unit[start : start + _BLOCK]
-        found = top(torch.from_numpy(block) @ compared.T, min(_FINALISTS, len(anchors)))[1].numpy()
+        found = top_k(torch.from_numpy(block) @ compared.T, min(_FINALISTS, len(anchors)))[1].numpy()
         exact = pair_similarities(block, anchors[found])
-        place, similarity = first_of(found.astype(np.int32), exact, 1)
+        place, similarity = first_k(found.astype(np.int32), exact, 1)
         places.append(place[:, 0].astype(np.int64))
         similarities.append(similarity[:, 0])
     anchor = np.concatenate([np.zeros(0, np.int64), *places])
     similarity = np.concatenate([np.zeros(0, np.float32), *similarities])
     gain = gains[anchor] if own is None else own
     score = gain * np.maximum(similarity.astype(np.float64), 0) ** near
-    return Scored(score.astype(np.float32), anchor, similarity)
+    return ScoredRows(score.astype(np.float32), anchor, similarity)
 
 
 def rank(row_ids: Int64Array, score: Float32Array) -> Int64Array:
@@ -120,7 +120,7 @@ def rank(row_ids: Int64Array, score: Float32Array) -> Int64Array:
     return order
 
 
-def above(queries: Float32Array, others: Float32Array, threshold: float) -> BoolArray:
+def more_similar(queries: Float32Array, others: Float32Array, threshold: float) -> BoolArray:
     """Which pairs of unit rows are more similar than a threshold: bool[q, n], whatever they are compared with.
 
     Args:
@@ -167,7 +167,7 @@ def find_copies(
         margin: so are those whose similarity to the nearest row exceeds that to the last neighbour by more than this,
         neighbours: of so many (of all, where there are fewer).
     """
-    search = Searched(rows, Cells.one(len(rows), rows.dim), 1, torch.device("cpu"))
+    search = CellSearch(rows, Cells.one(len(rows), rows.dim), 1, torch.device("cpu"))
     count = min(neighbours, len(rows)) if margin < np.inf else 1
     copies = np.zeros(len(unit), dtype=np.bool_)
     for start in range(0, len(unit), _BLOCK):
@@ -232,8 +232,8 @@ class _Picks:
         unit = self._read(places)
         near = np.zeros(len(places), dtype=np.bool_)
         for part in self._parts:
-            near |= above(unit, part, limit).any(axis=1)
-        among = above(unit, unit, limit)
+            near |= more_similar(unit, part, limit).any(axis=1)
+        among = more_similar(unit, unit, limit)
         new: list[int] = []
         others: list[int] = []
         for i, place in enumerate(places.tolist()):

@@ -112,7 +112,7 @@ class TopKSAE(nn.Module):
         self.scale.fill_(mean_square**0.5)
 
     @torch.no_grad()
-    def begin_at_(self, point: torch.Tensor) -> None:
+    def set_offset_(self, point: torch.Tensor) -> None:
         """Sets the offset that encoding takes away and decoding adds: a point float[d] in input units."""
         self.pre_bias.copy_((point - self.mean) / self.scale)
 

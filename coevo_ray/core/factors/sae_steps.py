@@ -135,7 +135,7 @@ class SAESteps:
         """
         rows = len(x) if rows is None else rows
         if self.samples == 0:
-            self.sae.begin_at_(geometric_median(x, self._join))
+            self.sae.set_offset_(geometric_median(x, self._join))
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.samples)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda and torch.cuda.is_bf16_supported()):

@@ -56,18 +56,14 @@ def build_graph(
         InputError: fewer than two rows, rows that are zero or not finite.
         UsageError: an unknown method, or k or threads below 1.
     """
-    if method not in ("auto", "exact", "hnsw", "ivf"):
-        raise UsageError(f"graph method {method!r}", "use auto, exact, hnsw or ivf")
+    if method not in ("auto", "exact", "ivf"):
+        raise UsageError(f"graph method {method!r}", "use auto, exact or ivf")
     if k < 1 or recall_sample < 0 or (threads is not None and threads < 1):
         raise UsageError(
             f"k = {k}, recall_sample = {recall_sample}, threads = {threads}", "k and threads are 1 or more"
         )
     threads = threads or torch.get_num_threads()
     rows = UnitRows.of(features, centre=centre)
-    if method == "hnsw":
-        from coevo_ray.core.graph.hnsw import hnsw_graph  # here, so that other graphs do not load faiss
-
-        return hnsw_graph(rows, k, seed=seed, recall_sample=recall_sample, threads=threads)
     where = device_of(device)
     plan = make_plan(rows, k, method, seed=seed, recall_sample=recall_sample, threads=threads, device=where)
     rows = plan.sort(rows)

@@ -6,18 +6,21 @@ import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array
-from coevo_ray.core.graph.running_top_k import nonzero, top
-from coevo_ray.core.graph.search import SPARE, as_tensor, first_of, pair_similarities, score
+from coevo_ray.core.graph.running_top_k import nonzero, top_k
+from coevo_ray.core.graph.search import SPARE, as_tensor, first_k, pair_similarities, score
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import UnitRows, check_shape
 from coevo_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from coevo_ray.core.graph.hnsw import HnswIndex
 
 EXACT_ROWS = 500_000  # beyond, comparing one row with all takes longer than a few tens of ms on two cores
 _LEAST_ROOM = 1024
@@ -82,7 +85,7 @@ class GrowingIndex:
         self._indices[: self.rows], self._similarities[: self.rows] = graph.indices, graph.similarities
         self._looked: _Looked | None = None
         self._pool = ThreadPoolExecutor(self._threads, "coevo-growing", torch.set_num_threads, (1,))
-        self._index: Any = None
+        self._index: HnswIndex | None = None
         self._change_method()
 
     @property
@@ -127,11 +130,7 @@ class GrowingIndex:
         self._check(batch)
         k = k or self.k
         if self._index is not None:
-            from coevo_ray.core.graph.hnsw import search_index
-            from coevo_ray.core.graph.threads import faiss_threads
-
-            with faiss_threads(self._threads):
-                wide = search_index(self._index, UnitRows(self.unit), batch, max(k, _TOLD * self.k))
+            wide = self._index.search(batch, UnitRows(self.unit), max(k, _TOLD * self.k))
             there = wide[0] >= 0
             old, new = wide[0][there].astype(np.int64), np.nonzero(there)[0].astype(np.int64)
             indices, similarities = wide[0][:, :k], wide[1][:, :k]
@@ -171,10 +170,7 @@ class GrowingIndex:
         self._tell(old, new)
         self.rows, self._looked = last, None
         if self._index is not None:
-            from coevo_ray.core.graph.threads import faiss_threads
-
-            with faiss_threads(self._threads):
-                self._index.add(batch)
+            self._index.add(batch)
         else:
             self._change_method()
 
@@ -188,7 +184,7 @@ class GrowingIndex:
             work = functools.partial(self._compare_part, queries, wanted)
             found = list(self._pool.map(work, parts) if len(parts) > 1 else map(work, parts))
         values, places, old, new = zip(*found, strict=True)
-        best, column = top(torch.cat(values, dim=1), wanted)
+        best, column = top_k(torch.cat(values, dim=1), wanted)
         nearest = torch.where(best > -torch.inf, torch.cat(places, dim=1).gather(1, column), -1)
         if nearest.shape[1] < wanted:
             nearest = torch.nn.functional.pad(nearest, (0, wanted - nearest.shape[1]), value=-1)
@@ -198,7 +194,7 @@ class GrowingIndex:
         self, queries: torch.Tensor, wanted: int, part: slice
     ) -> tuple[torch.Tensor, torch.Tensor, Int64Array, Int64Array]:
         products = queries @ torch.from_numpy(self._unit[part]).T
-        values, columns = top(products, wanted)
+        values, columns = top_k(products, wanted)
         last = torch.from_numpy(self._similarities[part, -1])
         found = nonzero(products > last - _NEAR).numpy()
         width = part.stop - part.start
@@ -229,7 +225,7 @@ class GrowingIndex:
         names = np.broadcast_to(np.arange(self.rows, self.rows + count, dtype=np.int32), (count, count))
         known = np.where(indices >= 0, similarities, -np.inf).astype(np.float32)
         found, values = np.concatenate([indices, names], axis=1), np.concatenate([known, mates], axis=1)
-        return first_of(found, values, self.k)
+        return first_k(found, values, self.k)
 
     def _tell(self, old: Int64Array, new: Int64Array) -> None:
         """Rows learn of those new ones that are nearer than their last neighbour; called before `rows` is raised."""
@@ -251,7 +247,7 @@ class GrowingIndex:
         names[line, rank[kept]] = (new[kept] + self.rows).astype(np.int32)
         values[line, rank[kept]] = similarity[kept]
         known = np.where(self._indices[rows] >= 0, self._similarities[rows], -np.inf).astype(np.float32)
-        found = first_of(
+        found = first_k(
             np.concatenate([self._indices[rows], names], axis=1), np.concatenate([known, values], axis=1), self.k
         )
         self._indices[rows], self._similarities[rows] = found
@@ -272,12 +268,10 @@ class GrowingIndex:
     def _change_method(self) -> None:
         """Puts the rows into an HNSW index once they have become too many to compare with all."""
         if self._index is None and self.rows > self._exact_rows:
-            from coevo_ray.core.graph.hnsw import new_index
-            from coevo_ray.core.graph.threads import faiss_threads
+            from coevo_ray.core.graph.hnsw import HnswIndex  # here, so that smaller pools do not load faiss
 
-            self._index = new_index(self.dim)
-            with faiss_threads(self._threads):
-                self._index.add(self.unit)
+            self._index = HnswIndex(self.dim, self._threads)
+            self._index.add(self.unit)
 
     def _check(self, batch: Float32Array) -> None:
         check_shape(batch)

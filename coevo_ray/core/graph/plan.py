@@ -15,12 +15,12 @@ import torch
 
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.graph.cells import Cells
-from coevo_ray.core.graph.search import Searched, as_tensor
+from coevo_ray.core.graph.search import CellSearch, as_tensor
 from coevo_ray.core.graph.threads import in_threads
 from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.errors import InputError
 
-Method = Literal["auto", "exact", "hnsw", "ivf"]
+Method = Literal["auto", "exact", "ivf"]
 RECALL_GOAL = 0.98
 # Products (rows x rows x dimensions) up to which all pairs are compared: some ten seconds on two cores (34 000 rows of
 # 256 dimensions), and on a GPU with 50 TFLOP/s in float32 (two million).
@@ -72,7 +72,7 @@ class GraphPlan:
         Returns:
             For each block its rows int32[b], their neighbours int32[b, k] and similarities float32[b, k].
         """
-        searched = Searched(rows, self.cells, self.probes, device)
+        searched = CellSearch(rows, self.cells, self.probes, device)
 
         def find(block: slice) -> tuple[Int32Array, Int32Array, Float32Array]:
             return self.cells.order[block], *searched.neighbours(block, self.k)
@@ -172,7 +172,7 @@ class _Tuning:
         truth = exact_neighbours(self.rows, measured, self.k, self.threads, self.device)[1]
         by_cell, place = self.rows.sorted_by(self.cells.order), self._places()
         while True:
-            searched = Searched(by_cell, self.cells, probes, self.device)
+            searched = CellSearch(by_cell, self.cells, probes, self.device)
             recall = measured_recall(truth, self._found(searched, place[measured]))
             if recall >= RECALL_GOAL or probes >= most:
                 return probes, recall
@@ -195,7 +195,7 @@ class _Tuning:
         place[self.cells.order] = np.arange(len(place))
         return place
 
-    def _found(self, searched: Searched, places: Int64Array) -> Float32Array:
+    def _found(self, searched: CellSearch, places: Int64Array) -> Float32Array:
         parts = [places[s : s + _SAMPLE_BLOCK] for s in range(0, len(places), _SAMPLE_BLOCK)]
         found = in_threads(lambda part: searched.neighbours(part, self.k)[1], parts, self.threads)
         return np.concatenate(list(found))
@@ -216,7 +216,7 @@ def exact_neighbours(
     Returns:
         Indices int32[q, k] and similarities float32[q, k], ordered as in `NeighbourGraph`.
     """
-    searched = Searched(rows, Cells.one(len(rows), rows.dim), 1, device)
+    searched = CellSearch(rows, Cells.one(len(rows), rows.dim), 1, device)
     parts = [sample[s : s + _SAMPLE_BLOCK] for s in range(0, len(sample), _SAMPLE_BLOCK)]
     found = list(in_threads(lambda part: searched.neighbours(part, k), parts, threads))
     return np.concatenate([i for i, _ in found]), np.concatenate([s for _, s in found])

@@ -8,7 +8,7 @@ import torch
 _PENDING = 64  # offers for each query, on average, that wait before they are sorted in
 
 
-class Best:
+class RunningTopK:
     """Places of the k largest values of each query.
 
     An offer passes only where it is larger than the k-th so far: nearly all of a product is read once, by comparing,
@@ -43,7 +43,7 @@ class Best:
         least = self._least[rows]
         if products.shape[1] > 4 * k and bool((least == -torch.inf).any()):
             # Without anything to compare with all would pass.
-            values, columns = top(products, k)
+            values, columns = top_k(products, k)
             rows, places = rows.repeat_interleave(k), (columns + start).flatten()
             self._wait(rows, places, values.flatten())
             self.settle()
@@ -74,12 +74,12 @@ class Best:
         names = torch.full(wide.shape, -1, dtype=torch.int64, device=rows.device)
         wide[:, :k], names[:, :k] = self.values, self.places
         wide[rows, k + column], names[rows, k + column] = values[order], places[order]
-        self.values, columns = top(wide, k)
+        self.values, columns = top_k(wide, k)
         self.places = names.gather(1, columns)
         self._least = self.values[:, -1]
 
 
-def top(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def top_k(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest of each row and their columns, by decreasing value, ties by increasing column.
 
     torch.topk leaves open which of equal values it takes.

@@ -15,7 +15,7 @@ import torch
 
 from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
 from coevo_ray.core.graph.cells import Cells
-from coevo_ray.core.graph.running_top_k import Best
+from coevo_ray.core.graph.running_top_k import RunningTopK
 from coevo_ray.core.graph.unit_rows import UnitRows
 
 # Candidates beyond k: products of two devices or block shapes differ in the last bits, and so may their order.
@@ -28,7 +28,7 @@ _SCORED = 1 << 24  # values of pairs gathered at a time: 64 MiB
 
 
 @dataclass(frozen=True, eq=False)
-class Searched:
+class CellSearch:
     """What a search looks at.
 
     Attributes:
@@ -64,7 +64,7 @@ class Searched:
     def _candidates(self, queries: Float32Array, wanted: int) -> Int64Array:
         """Places in `rows` of the nearest, int64[q, wanted], -1 where there are fewer; in no promised order."""
         block = as_tensor(queries, self.device)
-        best = Best(len(queries), wanted, self.device)
+        best = RunningTopK(len(queries), wanted, self.device)
         everybody = torch.arange(len(queries), device=self.device)
         if self.cells.count == 1:
             self._compare(best, block, everybody, 0)
@@ -79,7 +79,7 @@ class Searched:
         best.settle()
         return best.places.cpu().numpy()
 
-    def _compare(self, best: Best, queries: torch.Tensor, rows: torch.Tensor, cell: int) -> None:
+    def _compare(self, best: RunningTopK, queries: torch.Tensor, rows: torch.Tensor, cell: int) -> None:
         """Offers all rows of a cell to some of the queries."""
         low, high = int(self.cells.starts[cell]), int(self.cells.starts[cell + 1])
         height, width = _TILE[self.device.type]
@@ -129,7 +129,7 @@ def score(
         k: how many.
 
     Returns:
-        As `Searched.nearest`.
+        As `CellSearch.nearest`.
     """
     similarities = np.empty(places.shape, dtype=np.float32)
     step = max(1, _SCORED // max(1, places.shape[1] * rows.dim))
@@ -137,10 +137,10 @@ def score(
         part = slice(start, start + step)
         similarities[part] = pair_similarities(queries[part], rows.read(places[part]))
     similarities[places < 0] = -np.inf
-    return first_of(found, similarities, k)
+    return first_k(found, similarities, k)
 
 
-def first_of(found: Int32Array, similarities: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+def first_k(found: Int32Array, similarities: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
     """The first k by decreasing similarity, ties by increasing row; -1 in both where there are fewer.
 
     Args:

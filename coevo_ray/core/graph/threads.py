@@ -1,4 +1,4 @@
-"""CPU threads of torch and faiss while a graph is built: set for a block, and back afterwards."""
+"""CPU threads of torch while a graph is built: set for a block, then restored."""
 
 from __future__ import annotations
 
@@ -32,16 +32,3 @@ def torch_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def faiss_threads(threads: int) -> Iterator[None]:
-    """Sets faiss's CPU threads, and back afterwards."""
-    import faiss  # here, so that graphs without an HNSW index do not load it
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

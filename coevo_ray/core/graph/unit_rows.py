@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from coevo_ray.core.arrays import BoolArray, Float16Array, Float32Array, Float64Array, FloatArray, Int64Array, IntArray
 from coevo_ray.core.rows.chunks import Chunk, map_chunks
@@ -160,7 +159,9 @@ class UnitRows:
 
 
 def single(half: FloatArray) -> Float32Array:
-    """float16 as float32, a copy; torch is several times as fast at this as NumPy."""
+    """Converts float16[...] to float32[...], a copy."""
+    import torch  # here, for its start-up time; it converts several times as fast as NumPy
+
     whole = half if half.flags.writeable else half.copy()  # torch warns of memory that may not be written to
     result: Float32Array = torch.from_numpy(whole).to(torch.float32).numpy()
     return result

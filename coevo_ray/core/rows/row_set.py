@@ -52,7 +52,7 @@ class RowSet:
         return cls.from_flags(flags)
 
     @classmethod
-    def everything(cls, size: int) -> RowSet:
+    def full(cls, size: int) -> RowSet:
         """All rows 0 to N-1."""
         bits = np.full(-(-size // 8), 0xFF, dtype=np.uint8)
         if size % 8:
@@ -60,7 +60,7 @@ class RowSet:
         return cls(bits, size)
 
     @classmethod
-    def nothing(cls, size: int) -> RowSet:
+    def empty(cls, size: int) -> RowSet:
         """No row of 0 to N-1."""
         return cls(np.zeros(-(-size // 8), dtype=np.uint8), size)
 
@@ -96,29 +96,29 @@ class RowSet:
         ids += first
         return ids
 
-    def has(self, row_ids: Int64Array) -> BoolArray:
+    def contains(self, row_ids: Int64Array) -> BoolArray:
         """Whether each row is in the set, bool[n]; rows that are not below N are not."""
         inside = (row_ids >= 0) & (row_ids < self.size)
         ids = np.where(inside, row_ids, 0)
         found: BoolArray = (self.bits[ids >> 3] >> (7 - (ids & 7)).astype(np.uint8)) & 1 == 1
         return found & inside
 
-    def within(self, other: RowSet) -> bool:
+    def issubset(self, other: RowSet) -> bool:
         """Whether every row is in the other set, too."""
         return self.size == other.size and not (self.bits & ~other.bits).any()
 
-    def both(self, other: RowSet) -> RowSet:
+    def intersection(self, other: RowSet) -> RowSet:
         """The rows of both sets, which have one N."""
         return RowSet(self.bits & other.bits, self.size)
 
-    def join(self, other: RowSet) -> None:
+    def update(self, other: RowSet) -> None:
         """Puts the rows of another set of the same N in."""
         self.bits |= other.bits
         self.__dict__.pop("_count", None)
 
     def without(self, flags_of: Callable[[Chunk], BoolArray]) -> RowSet:
         """The rows whose flag is not set; flags are asked for chunk by chunk, in threads."""
-        kept = RowSet.nothing(self.size)
+        kept = RowSet.empty(self.size)
 
         def keep(chunk: Chunk) -> None:
             kept.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(self.flags(chunk) & ~flags_of(chunk))

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, FloatArray, Int64Array, IntArray
 from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.core.rows.row_set import RowSet, Subset
-from coevo_ray.core.selection.columns import Columns
 from coevo_ray.core.selection.losses import LossReport, LossTable
 from coevo_ray.core.selection.policies import KeptShares, Policy, SelectionContext, check_schedule
+from coevo_ray.core.selection.row_attributes import RowAttributes
 from coevo_ray.core.selection.subset import arrays_of, draw_subset, part_of, set_of, subset_of
 from coevo_ray.errors import InputError
 
@@ -71,7 +71,7 @@ class SelectionLedger:
         self._last: Subset | None = None
         self._open: Subset | None = None
         names = policy.needs | policy.uses
-        self._columns = Columns(rows, names)
+        self._columns = RowAttributes(rows, names)
         self._losses = LossTable.unknown(rows, entropy="entropy" in names) if policy.needs_losses else None
 
     def set_scores(
@@ -183,7 +183,7 @@ class SelectionLedger:
 
     def may_select(self, subset: Subset) -> bool:
         """Whether a subset is of this ledger's candidates."""
-        return set_of(subset).within(self._candidates)
+        return set_of(subset).issubset(self._candidates)
 
     def begin(self, subset: Subset) -> None:
         """Opens the next epoch with the subset that was drawn for it."""

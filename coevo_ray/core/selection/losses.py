@@ -49,7 +49,7 @@ class LossTable:
     def unknown(cls, rows: int, *, entropy: bool) -> LossTable:
         """A table of N rows in which nothing is known."""
         unknown = np.full(rows, np.nan, dtype=np.float16)
-        return cls(unknown, unknown.copy() if entropy else None, RowSet.nothing(rows))
+        return cls(unknown, unknown.copy() if entropy else None, RowSet.empty(rows))
 
     def new(self, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None) -> LossReport:
         """What of a report is new: rows not reported in this epoch, each at its first place, with a loss that is known.
@@ -70,7 +70,7 @@ class LossTable:
             raise InputError(
                 f"losses of rows {row_ids.min()} to {row_ids.max()}, the pool has {rows}", "report row_ids of this pool"
             )
-        known = np.flatnonzero(~np.isnan(losses) & ~self.reported.has(row_ids))
+        known = np.flatnonzero(~np.isnan(losses) & ~self.reported.contains(row_ids))
         ids, first = np.unique(row_ids[known], return_index=True)
         chosen = known[first]
         kept = None if entropies is None or self.entropy is None else _half(entropies[chosen])
@@ -87,7 +87,7 @@ class LossTable:
 
     def close(self) -> None:
         """Ends the epoch: its rows may be reported again in the next one."""
-        self.reported = RowSet.nothing(len(self.loss))
+        self.reported = RowSet.empty(len(self.loss))
 
     def arrays(self) -> Arrays:
         """What `restore` needs; the table's own arrays."""

@@ -145,7 +145,7 @@ def stream_seed(seed: int, stream: int) -> int:
     return seed * 1_000_003 + stream
 
 
-def smallest(keys: Float64Array, count: int, rows: Int64Array, tie_seed: int) -> BoolArray:
+def mark_smallest(keys: Float64Array, count: int, rows: Int64Array, tie_seed: int) -> BoolArray:
     """Marks the `count` smallest keys, bool[n], in linear time; 1 <= count.
 
     Equal keys at the edge are chosen by their rows' hash: which of them a partition puts first differs between

@@ -121,7 +121,7 @@ def _look_closer(size: int, members: MembersOf, edges: _Edges, step: int) -> _Ed
 
 def _mark(size: int, members: MembersOf, edges: _Edges, seed: int) -> RowSet:
     """Takes what is below the edges, and of the rows at the edges those with the smallest keys."""
-    result = RowSet.nothing(size)
+    result = RowSet.empty(size)
     whole, undecided = (edges.need > 0) & ~edges.undecided, edges.undecided
 
     def mark(chunk: Chunk) -> Members:

@@ -22,8 +22,8 @@ def draw_subset(policy: Policy, context: SelectionContext) -> Subset:
     try:
         rows = selected if isinstance(selected, RowSet) else RowSet.from_ids(selected, size)
     except InputError:
-        rows = RowSet.nothing(size)
-    if len(rows) == 0 or not rows.within(allowed):
+        rows = RowSet.empty(size)
+    if len(rows) == 0 or not rows.issubset(allowed):
         raise InputError(
             f"policy {policy.name} selected {len(selected)} rows that are not distinct candidates",
             "let its select return rows of the context's candidates, at least one and each once",

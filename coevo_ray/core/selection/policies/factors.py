@@ -57,7 +57,7 @@ class Factors(Policy):
         """See `Policy.select`."""
         believed = self._believed(context)
         if self.share_copies and context.copies is not None and context.copy is not None:
-            turns = turns_of(believed.candidates, context.usage, context.copies, context.copy)
+            turns = turns_taken(believed.candidates, context.usage, context.copies, context.copy)
             believed = dataclasses.replace(believed, usage=turns)
         if self.quota_power == 1 or believed.label is None:
             return self.take(believed)
@@ -93,7 +93,7 @@ class _Inside(Policy):
         return self.factors.take(context)
 
 
-def turns_of(rows: Rows, usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
+def turns_taken(rows: Rows, usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
     """Turns that were taken before a row's next one: member j of m copies that was used u times has had u m + j.
 
     Args:

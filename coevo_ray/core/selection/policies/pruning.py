@@ -7,7 +7,7 @@ import numpy as np
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array
 from coevo_ray.core.rows.row_set import Rows
 from coevo_ray.core.selection.policies.base import Policy, SelectionContext, require
-from coevo_ray.core.selection.rotation import highest, noise, smallest, stream_seed
+from coevo_ray.core.selection.rotation import highest, mark_smallest, noise, stream_seed
 from coevo_ray.errors import UsageError
 
 
@@ -49,7 +49,7 @@ class InfoBatch(Policy):
             if count:
                 members = rows[part]
                 keys = noise(members, context.seed, context.epoch + 1)
-                chosen[part[smallest(keys, count, members, context.seed)]] = True
+                chosen[part[mark_smallest(keys, count, members, context.seed)]] = True
         kept: Int64Array = rows[chosen]
         return kept
 

@@ -86,11 +86,11 @@ def select_by_class(policy: Policy, context: SelectionContext, power: float, *, 
     Raises:
         InputError: a candidate has no label.
     """
-    result = RowSet.nothing(len(context.usage))
+    result = RowSet.empty(len(context.usage))
     parts = (part for _, part in class_parts(context, power))
     for rows in map_ahead(policy.select, parts) if in_threads else map(policy.select, parts):
         if isinstance(rows, RowSet):
-            result.join(rows)
+            result.update(rows)
         else:
             result.add(rows)
     return result
@@ -153,7 +153,7 @@ def _members(candidates: Rows, labels: IntArray, batch: range, sizes: Int64Array
         large.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(flags)
 
     if len(batch) == 1 and sizes[batch.start] > BATCH_ROWS and isinstance(candidates, RowSet):
-        large = RowSet.nothing(candidates.size)
+        large = RowSet.empty(candidates.size)
         each_chunk(candidates.size, mark)
         yield batch.start, large
         return

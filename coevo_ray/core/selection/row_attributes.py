@@ -23,7 +23,7 @@ _KINDS: dict[str, tuple[bool, int]] = {
 _INTEGERS = (np.int8, np.int16, np.int32, np.int64)
 
 
-class Columns:
+class RowAttributes:
     """Named arrays of N: floats as float16, integers in the narrowest type that holds them.
 
     Args:
