@@ -14,7 +14,10 @@ Result = TypeVar("Result")
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
-    """Results of `work` on items, in order; torch has one thread in each, so that no sum depends on their number."""
+    """Yields the results of `work` on items, in order, computed in threads.
+
+    Torch runs single-threaded within each, so that no sum float32[...] depends on the number of threads.
+    """
     with torch_threads(1):
         if threads <= 1 or len(items) <= 1:
             yield from map(work, items)
@@ -24,10 +27,10 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: i
 
 
 @contextmanager
-def torch_threads(threads: int | None) -> Iterator[None]:
-    """Sets torch's CPU threads, and back afterwards."""
+def torch_threads(threads: int) -> Iterator[None]:
+    """Sets torch's number of CPU threads for a block, then restores it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -103,7 +103,7 @@ def test_best_is_a_sort_however_values_come(
     best.settle()
     for i in range(rows):
         order = sorted(range(start), key=lambda j, i=i: (-everything[i, j], j))[:k]  # type: ignore[misc]
-        assert best.places[i].tolist() == order + [-1] * (k - len(order))
+        assert best.positions[i].tolist() == order + [-1] * (k - len(order))
 
 
 def clustered(rows: int, seed: int = 0) -> Floats:
