@@ -160,7 +160,7 @@ def _ledger(policy: str, rows: int) -> SelectionLedger:
 
     ledger = SelectionLedger(
         rows=rows,
-        candidates=RowSet.everything(rows),
+        candidates=RowSet.full(rows),
         policy=make_policy(POLICIES[policy]),
         keep=KEEP,
         epochs=100,
