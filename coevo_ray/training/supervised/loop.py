@@ -9,7 +9,7 @@ import ray
 import torch
 from torch import nn
 
-from coevo_ray.actors.actor import SelectionHandle
+from coevo_ray.actors.protocols import LedgerCalls
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
@@ -50,7 +50,7 @@ class SupervisedArguments:
     pool: Location
     classes: int
     labels: ray.ObjectRef[Int64Array]
-    selection: SelectionHandle
+    selection: LedgerCalls
     reports: EpochReports
 
 

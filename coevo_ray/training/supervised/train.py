@@ -125,7 +125,7 @@ class _PolicyRun:
                 pool=self.pool.location,
                 classes=self.pool.classes,
                 labels=ray.put(self.labels),
-                selection=selection,
+                selection=selection.ledger,
                 reports=EpochReports(board, self.folder),
             )
         finally:
