@@ -2,7 +2,7 @@
 
     python -m benchmarks.selection --json [--quick] [--rows N]
 
-Every policy runs in a process of its own, through the plain `SelectionService` with a journal on the local disk. A
+Every policy runs in a process of its own, through the plain `LedgerService` with a journal on the local disk. A
 snapshot is followed by as many epochs as fit before the service makes the next one; each is timed, and the restart
 then reads that snapshot and replays all of them: the worst case.
 """
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from benchmarks.common import busiest, finish, in_child, middle, note, parser, peak_bytes, rows_of, spread, timed
 
 if TYPE_CHECKING:
-    from coevo_ray.actors.ledger_service import SelectionService
+    from coevo_ray.actors.ledger_service import LedgerService
     from coevo_ray.core.selection.ledger import SelectionLedger
 
 # Row of the result -> policy. `factors` takes its turns by factors alone, `factors_all` also looks at classes, at doubt
@@ -100,14 +100,14 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         `restore_peak_bytes`: up to the end;
         `ledger_bytes`: what the ledger keeps; `journal_bytes`: what is on the disk at the end; `threads`.
     """
-    from coevo_ray.actors.ledger_service import SelectionService
+    from coevo_ray.actors.ledger_service import LedgerService
     from coevo_ray.core.rows.chunks import threads
     from coevo_ray.store.location import Location
 
     idle = peak_bytes()
     with tempfile.TemporaryDirectory(prefix="coevo-selection-") as folder:
         journal = Location.parse(Path(folder) / "journal")
-        service = SelectionService(journal, _ledger(policy, rows))
+        service = LedgerService(journal, _ledger(policy, rows))
         _, snapshot = timed(service.snapshot)
         before = time.process_time()
         times = [_epoch(service, epoch) for epoch in range(EPOCHS)]
@@ -118,7 +118,7 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
         kept = _kept_bytes(service)
         del service
         ledger = _ledger(policy, rows)  # a run has the scores in tables: reading them again is not the journal's work
-        restored, restore = timed(lambda: SelectionService(journal, ledger))
+        restored, restore = timed(lambda: LedgerService(journal, ledger))
         if not np.array_equal(restored.usage(), usage):
             raise RuntimeError(f"policy {policy}: the restored usage counts differ")
     return {
@@ -136,7 +136,7 @@ def measure(policy: str, rows: int) -> dict[str, Any]:
     }
 
 
-def _epoch(service: SelectionService, epoch: int) -> tuple[float, float]:
+def _epoch(service: LedgerService, epoch: int) -> tuple[float, float]:
     subset, select = timed(lambda: service.select(epoch))
     committed, commit = timed(lambda: service.commit(epoch))
     if not committed or len(subset) == 0:
@@ -144,7 +144,7 @@ def _epoch(service: SelectionService, epoch: int) -> tuple[float, float]:
     return select, commit
 
 
-def _kept_bytes(service: SelectionService) -> int:
+def _kept_bytes(service: LedgerService) -> int:
     """Bytes of all arrays of the ledger, at its fullest: with an open epoch beside the last one."""
     if service.ledger is None:
         raise RuntimeError("the service lost its ledger")
@@ -160,7 +160,7 @@ def _ledger(policy: str, rows: int) -> SelectionLedger:
 
     ledger = SelectionLedger(
         rows=rows,
-        candidates=RowSet.everything(rows),
+        candidates=RowSet.full(rows),
         policy=make_policy(POLICIES[policy]),
         keep=KEEP,
         epochs=100,

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line now and then in a log. stdout is left to `--json`."""
+"""Progress on stderr: a bar on a terminal, occasional lines in a log. stdout is left to `--json`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _STILL_THERE_EVERY_S = 60.0
 
 
 def say(text: str) -> None:
-    """Writes a line for people to stderr."""
+    """Writes a line to stderr."""
     # A new console each time: stderr may have been replaced since (tests, notebooks).
     Console(file=sys.stderr, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 class Ticker:
-    """Counts finished units of a long piece of work and shows them.
+    """Counts and shows the finished units of a long task.
 
     Args:
-        title: what is being done.
-        total: units in all, or None when it is not known.
-        unit: their name in log lines.
+        title: name of the task.
+        total: number of units; None if unknown.
+        unit: name of a unit in log lines.
     """
 
     def __init__(self, title: str, total: int | None, unit: str = "rows") -> None:
@@ -49,7 +49,7 @@ class Ticker:
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Notes that `count` more units are done."""
+        """Adds `count` finished units; `note` is shown behind the count."""
         self.done += count
         if self._bar:
             self._bar.update(self._task, advance=count, note=note)
@@ -70,7 +70,7 @@ class Ticker:
 
 @contextmanager
 def stage(title: str) -> Iterator[None]:
-    """Frames a stage without countable units."""
+    """Reports the duration of a stage without countable units."""
     started = time.monotonic()
     yield
     say(f"{title}: {time.monotonic() - started:.1f} s")

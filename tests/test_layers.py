@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -73,3 +74,40 @@ print("ok")
 """
     result = _python(code)
     assert result.stdout.strip() == "ok", result.stderr
+
+
+WITHOUT_TORCH = (
+    "coevo_ray.core.gate.gate",
+    "coevo_ray.core.graph.near_duplicates",
+    "coevo_ray.core.graph.types",
+    "coevo_ray.core.graph.unit_rows",
+    "coevo_ray.core.rows.row_set",
+    "coevo_ray.core.rows.hashing",
+    "coevo_ray.core.selection.ledger",
+)
+
+
+def test_modules_that_compute_without_torch_do_not_load_it() -> None:
+    code = f"""
+import importlib, sys
+for name in {WITHOUT_TORCH}:
+    importlib.import_module(name)
+print([m for m in ("torch", "faiss") if m in sys.modules])
+"""
+    result = _python(code)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_one_module_of_core_imports_faiss_and_is_itself_imported_lazily() -> None:
+    importers = {
+        path.name
+        for path in (ROOT / "coevo_ray").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "faiss" for alias in node.names)
+    }
+    assert importers == {"hnsw.py"}
+    loads_all_others = BLOCKED.replace(
+        "for name in names:", "for name in names:\n    if name.endswith('.hnsw'): continue"
+    )
+    result = _python(loads_all_others + "print('faiss' in sys.modules)")
+    assert result.stdout.split()[-1] == "False", result.stdout + result.stderr

@@ -142,7 +142,8 @@ def measure_ours(folder: str, rule: Rule, rounds: int, size: int, compare: bool)
         `build_seconds`, `gain_seconds`, `round_seconds`; `peak_bytes` up to there, `method`, `parameters`; `recall`:
         `measured` by the build itself, and `checked` here on other rows; `max_gain_difference` or None.
     """
-    from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+    from coevo_ray.core.gate.config import GateConfig
+    from coevo_ray.core.gate.gate import AnnotationGate
     from coevo_ray.core.graph.graph import build_graph
 
     data = read(folder)
@@ -153,7 +154,7 @@ def measure_ours(folder: str, rule: Rule, rounds: int, size: int, compare: bool)
     after, drawn = [_gains(gate)] if compare else [], []
 
     def one() -> None:
-        rows = gate.request().row_ids
+        rows = gate.request().positions
         gate.submit(rows, data.labels[rows])
         if rule != "compat":
             gate.update_predictions(data.probabilities)

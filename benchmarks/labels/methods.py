@@ -12,7 +12,8 @@ import numpy.typing as npt
 from benchmarks.labels.data import Ids, LabelPool, Vectors
 from benchmarks.labels.greedy import Farthest
 from benchmarks.labels.method import Labelled, Method
-from coevo_ray.core.gate.gate import AnnotationGate, GateConfig, Requests
+from coevo_ray.core.gate.config import GateConfig, Requests
+from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.probes.calibration import apply_temperature, fit_temperature
 from coevo_ray.core.probes.probe import cross_fitted_predictions
 
@@ -104,7 +105,7 @@ class Gate(Method):
         self.learn(now)
         wider = replace(self.gate.config, round_size=count)
         self.gate = AnnotationGate.from_state(wider, self.pool.graph, *self.gate.state())
-        return self.gate.request().row_ids
+        return self.gate.request().positions
 
     def learn(self, now: Labelled) -> None:
         """Hands over labels and predictions."""

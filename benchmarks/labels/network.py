@@ -17,6 +17,7 @@ from benchmarks.labels.curve import rounds
 from benchmarks.labels.data import Ids, LabelPool
 from benchmarks.labels.method import first_rows
 from benchmarks.labels.methods import Gate
+from coevo_ray.core.gate import readings
 from coevo_ray.priors.efficientnet_lite import load
 from coevo_ray.priors.inputs import IMAGES
 from coevo_ray.training.feed.images import scale_pixels
@@ -132,6 +133,6 @@ def _labels(
     labels[now.rows] = now.labels
     if others == "pseudo_labels":
         gate.learn(now)
-        extra, classes, sure = gate.gate.pseudo_labels(LEAST)
+        extra, classes, sure = readings.pseudo_labels(gate.gate.inner, LEAST)
         labels[extra], weights[extra] = classes, sure
     return labels, weights

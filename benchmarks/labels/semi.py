@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.labels.curve import accuracy_of, rounds
 from benchmarks.labels.data import Ids, LabelPool
 from benchmarks.labels.methods import Gate
+from coevo_ray.core.gate import readings
 from coevo_ray.core.probes.probe import LinearProbe
 
 LEAST = (0.8, 0.9, 0.95)
@@ -43,7 +44,7 @@ def semi_curve(pool: LabelPool, seed: int, counts: Sequence[int], decay_rows: fl
 
 def with_pseudo_labels(pool: LabelPool, gate: Gate, rows: Ids, least: float, decay_rows: float) -> dict[str, float]:
     """`accuracy` of the head on labels and pseudo-labels, `share` and `precision` of the latter."""
-    extra, classes, sure = gate.gate.pseudo_labels(least)
+    extra, classes, sure = readings.pseudo_labels(gate.gate.inner, least)
     labels = np.concatenate([pool.labels[rows], classes])
     weights = np.concatenate([np.ones(len(rows), dtype=np.float32), sure])
     features = pool.features[np.concatenate([rows, extra])]

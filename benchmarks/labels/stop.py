@@ -11,6 +11,7 @@ from benchmarks.labels.curve import accuracy_of, on_all_labels
 from benchmarks.labels.data import LabelPool
 from benchmarks.labels.method import first_rows
 from coevo_ray.config import GateSettings
+from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.probes.light_classifier import fit_light_classifier
 from coevo_ray.core.probes.probe import LinearProbe
@@ -32,12 +33,12 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
     asked = gate.request_seed(settings.seed_rows(count, pool.classes))
     settled: tuple[float | None, int] = (None, 0)
     way: list[tuple[float, float]] = []
-    while len(asked.row_ids) > 0:
-        gate.submit(asked.row_ids, pool.labels[asked.row_ids])
+    while len(asked.positions) > 0:
+        gate.submit(asked.positions, pool.labels[asked.positions])
         rows, labels, rounds = gate.labels()
         order = np.argsort(rows)
         kept = settled if len(rows) < 2 * settled[1] else (None, len(rows))  # as GateSession.learn
-        copies, copied = gate.copied_labels()
+        copies, copied = readings.copied_labels(gate.inner)
         fitted = fit_light_classifier(
             pool.features[rows[order]],
             labels[order],

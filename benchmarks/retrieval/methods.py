@@ -16,6 +16,7 @@ from benchmarks.labels.method import Labelled
 from benchmarks.labels.methods import Gate
 from benchmarks.retrieval.data import FOREIGN, Case
 from coevo_ray.config import RetrieveSettings
+from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.graph.unit_rows import UnitRows, mean_row
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
@@ -111,7 +112,7 @@ def retrieved(state: State, budget: int, **options: Any) -> Ids:
         options: of `RetrieveSettings`, other than the defaults.
     """
     settings = RetrieveSettings(budget=budget, **options)
-    anchors, worth = choose_anchors(*state.gate.gains(), settings.anchors)
+    anchors, worth = choose_anchors(*readings.gains(state.gate.inner), settings.anchors)
     gains = state.gains if settings.gain != "anchors" else None
     scored = score_rows(state.open, state.own.read(anchors), worth, gains, settings.near_by(gains is not None))
     order = rank(np.arange(len(state.open)), scored.score)
@@ -181,7 +182,7 @@ def balanced_rows(state: State, budget: int) -> Ids:
 def own_rows(state: State, budget: int) -> Ids:
     """What the gate would ask about next: rows of its own pool, int64[budget]."""
     wider = replace(state.gate.config, round_size=budget)
-    return AnnotationGate.from_state(wider, state.case.own.graph, *state.gate.state()).request().row_ids
+    return AnnotationGate.from_state(wider, state.case.own.graph, *state.gate.state()).request().positions
 
 
 DEFAULT, RANDOM, TOP_GAIN, OWN = "retrieve", "random", "top_gain", "own_pool"

@@ -1,48 +1,121 @@
-"""The selection actor: a thin wrapper over `SelectionService` (DESIGN section 5.6)."""
+"""The selection actor: hosts a ledger service, a gate service, or both, where Ray keeps it alive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import ray
+from ray.util.metrics import Gauge
 
-from coevo_ray.actors.gauges import SelectionGauges
-from coevo_ray.actors.ledger_service import SelectionService
+from coevo_ray.actors.gate_service import GateService
+from coevo_ray.actors.ledger_service import LedgerService
+from coevo_ray.actors.protocols import GateCalls, LedgerCalls
+from coevo_ray.errors import InputError
 
-# What changes the figures.
+ServiceName = Literal["ledger", "gate"]
+# Calls that change the gauges.
 _COUNTED = frozenset({"select", "commit"})
+_GAUGES = {
+    "kept_share": "Share of the candidates in the latest selected epoch.",
+    "never_used_share": "Share of the candidates that no committed epoch used.",
+    "usage_spread": "Most minus least committed uses of a candidate.",
+    "selection_seconds": "Seconds of the latest selection of an epoch, journal included.",
+}
+
+
+@dataclass(frozen=True)
+class Services:
+    """The services that an actor hosts.
+
+    Attributes:
+        ledger: usage counts and subsets of a training, or None.
+        gate: requests and labels of an annotation gate, or None.
+    """
+
+    ledger: LedgerService | None = None
+    gate: GateService | None = None
 
 
 @ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)
 class SelectionActor:
-    """Holds the service; after a crash Ray starts it anew and the journal brings the state back.
+    """Hosts the services; after a crash Ray starts it again and the journals bring the state back.
 
     Args:
-        make: builds the service, reading its inputs where the actor lives and not on the driver.
+        make: builds the services, reading their inputs where the actor lives and not on the driver.
         run: identity of the run, for its metrics.
     """
 
-    def __init__(self, make: Callable[[], SelectionService], run: str) -> None:
-        self._service = make()
-        ledger = self._service.ledger
-        self._gauges = None if ledger is None else SelectionGauges(run, ledger.policy.name)
+    def __init__(self, make: Callable[[], Services], run: str) -> None:
+        self._services = make()
+        ledger = self._services.ledger
+        self._gauges = None if ledger is None else SelectionGauges(run, ledger.policy_name())
         self._publish()
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Calls a method of the service by name; every one of them may be repeated."""
-        result = getattr(self._service, method)(*arguments)
+    def call(self, service: ServiceName, method: str, *arguments: Any, **keywords: Any) -> Any:
+        """Calls a method of a service; every one of them may be repeated."""
+        hosted = getattr(self._services, service)
+        if hosted is None:
+            raise InputError(f"this actor hosts no {service}", "start it with one")
+        result = getattr(hosted, method)(*arguments, **keywords)
         if method in _COUNTED:
             self._publish()
         return result
 
     def _publish(self) -> None:
-        if self._gauges is not None:
-            self._gauges.publish(self._service.figures())
+        if self._gauges is not None and self._services.ledger is not None:
+            self._gauges.publish(self._services.ledger.figures())
+
+
+class SelectionGauges:
+    """Gauges `coevo_selection_NAME` (Ray puts `ray_` before) with the tags run and policy, for Prometheus.
+
+    Args:
+        run: identity of the run.
+        policy: name of its policy.
+    """
+
+    def __init__(self, run: str, policy: str) -> None:
+        self._tags = {"run": run, "policy": policy}
+        self._gauges = {
+            name: Gauge(f"coevo_selection_{name}", description=text, tag_keys=("run", "policy"))
+            for name, text in _GAUGES.items()
+        }
+
+    def publish(self, figures: Mapping[str, float]) -> None:
+        """Sets the gauges to `LedgerService.figures()`."""
+        for name, gauge in self._gauges.items():
+            gauge.set(figures[name], tags=self._tags)
+
+
+class RemoteCalls:
+    """Calls one service of an actor like the plain service; pickles, so that it can be passed to workers.
+
+    Args:
+        actor: the actor's handle.
+        service: which of its services.
+        protocol: the calls that it has, `LedgerCalls` or `GateCalls`.
+    """
+
+    def __init__(self, actor: Any, service: ServiceName, protocol: type) -> None:
+        self._actor, self._service, self._protocol = actor, service, protocol
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_") or not hasattr(self._protocol, name):
+            raise AttributeError(f"the {self.__dict__.get('_service')} service has no method {name!r}")
+
+        def remote_call(*arguments: Any, **keywords: Any) -> Any:
+            return ray.get(self._actor.call.remote(self._service, name, *arguments, **keywords))
+
+        return remote_call
+
+    def __reduce__(self) -> tuple[type[RemoteCalls], tuple[Any, ServiceName, type]]:
+        return (type(self), (self._actor, self._service, self._protocol))
 
 
 class SelectionHandle:
-    """Calls the actor like the plain service; pickles, so that it can be passed to workers.
+    """A running selection actor; pickles.
 
     Args:
         actor: the actor's handle.
@@ -51,29 +124,41 @@ class SelectionHandle:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("_") or not hasattr(SelectionService, name):
-            raise AttributeError(f"SelectionService has no method {name!r}")
+    @property
+    def ledger(self) -> LedgerCalls:
+        """Its ledger service."""
+        return cast(LedgerCalls, RemoteCalls(self.actor, "ledger", LedgerCalls))
 
-        def remote_call(*arguments: Any) -> Any:
-            return ray.get(self.actor.call.remote(name, *arguments))
+    @property
+    def gate(self) -> GateCalls:
+        """Its gate service."""
+        return cast(GateCalls, RemoteCalls(self.actor, "gate", GateCalls))
 
-        return remote_call
+    def offered_reference(self) -> ray.ObjectRef[Any]:
+        """The result of `gate.offered` in Ray's store, for tasks that need it: it does not come here."""
+        reference: ray.ObjectRef[Any] = self.actor.call.remote("gate", "offered")
+        return reference
 
-    def __reduce__(self) -> tuple[type[SelectionHandle], tuple[Any]]:
-        return (type(self), (self.actor,))
+    def update_predictions(self, parts: list[ray.ObjectRef[Any]]) -> None:
+        """`gate.update_predictions` with references to its parts, which the actor reads itself.
+
+        Raises:
+            InputError: as `GateService.update_predictions`.
+            StoppedError: the journal cannot be written; send them again.
+        """
+        ray.get(self.actor.call.remote("gate", "update_predictions", *parts))
 
     def stop(self) -> None:
-        """Ends the actor; its journal stays."""
+        """Ends the actor; the journals stay."""
         ray.kill(self.actor)
 
 
-def start_selection(run: str, make: Callable[[], SelectionService]) -> SelectionHandle:
-    """Starts the selection actor of a run; the name carries the run, so that two runs never meet.
+def start_selection(run: str, make: Callable[[], Services]) -> SelectionHandle:
+    """Starts the selection actor of a run; its name carries the run, so that two runs never meet.
 
     Args:
         run: identity of the run.
-        make: builds the service inside the actor.
+        make: builds the services inside the actor.
     """
     # ray.remote adds `options` at run time.
     return SelectionHandle(SelectionActor.options(name=f"coevo-selection-{run}").remote(make, run))  # type: ignore[attr-defined]

@@ -1,67 +1,80 @@
-"""The gate's half of the selection service: requests, answers of several annotators, predictions (DESIGN 5.4, 5.6)."""
+"""The durable state of one annotation gate: requests, answers of several annotators, predictions, as a plain class.
+
+Every change is in the journal before it is acknowledged and is keyed by its rows, so that a repeat changes nothing. A
+new instance over the same journal is in the state that was acknowledged last (docs/design.md#selection-actor).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coevo_ray.actors.answered import Answered
-from coevo_ray.actors.arrival_service import ArrivalService
-from coevo_ray.core.arrays import Arrays, BoolArray, Float32Array, Int64Array
+from coevo_ray.actors.arrivals import Arrivals, MakeOnline
+from coevo_ray.actors.event_log import EventLog
+from coevo_ray.actors.protocols import (
+    AnswerColumns,
+    Gains,
+    GateStatus,
+    LabelColumns,
+    OpenQuestions,
+    Predictions,
+    PseudoLabels,
+    Taken,
+)
+from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
+from coevo_ray.core.gate import readings
+from coevo_ray.core.gate.config import Requests
 from coevo_ray.core.gate.votes import resolve
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.subset import part_of
 from coevo_ray.errors import InputError
-from coevo_ray.store.journal import Journal, Record
+from coevo_ray.store.journal import Record
+from coevo_ray.store.location import Location
 
 if TYPE_CHECKING:
-    # Not at run time: a ledger alone should not load the gate's libraries, which take half a gigabyte.
     from coevo_ray.core.gate.gate import AnnotationGate
-    from coevo_ray.core.gate.online import OnlineGate
-
-
-class Taken(NamedTuple):
-    """What a submission changed.
-
-    Attributes:
-        answers: new answers; an annotator who repeats what they say of a row gives none.
-        labels: rows that got their first label.
-        unasked: of these, rows that were not requested.
-        changed: labelled rows whose label is another one now, by the rule of `core.votes`.
-    """
-
-    answers: int
-    labels: int
-    unasked: int
-    changed: int
-
 
 _NOTHING = Taken(0, 0, 0, 0)
 
 
-class GateService(ArrivalService):
-    """Owns a gate and all answers; every change is in the journal before it is acknowledged.
+class GateService:
+    """Owns a gate and all answers.
 
     Args:
-        journal: where changes are kept.
-        gate: a fresh gate, or None for a run without annotation.
-        row_ids: int64[n], the row_id of each row of the gate's graph, increasing.
-        online: makes the gate ready for arriving rows, when the first come; None where it takes none.
+        journal: folder of the journal; what it holds is replayed.
+        gate: a fresh gate.
+        row_ids: int64[n], the row_id at each position of the gate's graph, increasing.
+        online: prepares the gate for arriving rows when the first come; None where it takes none.
+
+    Raises:
+        InputError: the journal is damaged, or belongs to another gate.
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        gate: AnnotationGate | None,
-        row_ids: Int64Array | None,
-        online: Callable[[AnnotationGate], OnlineGate] | None = None,
+        self, journal: Location, gate: AnnotationGate, row_ids: Int64Array, online: MakeOnline | None = None
     ) -> None:
-        super().__init__(journal, gate, row_ids, online)
+        self.gate = gate
+        self._arrivals = Arrivals(gate, row_ids, online)
         self._answered = Answered()
         self._latest = ("", _NOTHING)  # the latest submission that changed something
-        self._history: list[dict[str, Any]] = []
+        self._history: list[JsonObject] = []
+        self._log = EventLog(
+            journal,
+            self._state,
+            self._restore,
+            {
+                "request": self._open,
+                "labels": self._apply_labels,
+                "aside": self._put_aside,
+                "learned": self._learned,
+                "offer": self._arrivals.take,
+            },
+        )
+        self._log.replay()
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -77,32 +90,32 @@ class GateService(ArrivalService):
             InputError: there are no predictions yet, or fewer rows than asked for; nothing was requested.
             StoppedError: the journal cannot be written; nothing was requested.
         """
-        gate = self._gate()
+        gate = self.gate
         drawn = gate.draw() if rows is None else gate.draw_seed(rows)
-        if not gate.outstanding and len(drawn.row_ids):
-            arrays: Arrays = {"row_ids": self._names(drawn.row_ids), "gains": drawn.gains}
+        if not gate.outstanding and len(drawn.positions):
+            arrays: Arrays = {"row_ids": self._arrivals.names(drawn.positions), "gains": drawn.gains}
             # The rows themselves: what was asked of people stays asked, also after an upgrade draws differently.
-            self._open(self._journal.append("request", {"round": drawn.round}, arrays))
-        return np.sort(self._names(drawn.row_ids))
+            self._open(self._log.append("request", {"round": drawn.round}, arrays))
+        return np.sort(self._arrivals.names(drawn.positions))
 
-    def questions(self) -> dict[str, Any]:
+    def questions(self) -> OpenQuestions:
         """What is requested and not answered: `round`, and arrays by increasing row.
 
         `row_ids` int64[n], `gains` float32[n], `predicted` int64[n] and `confidence` float32[n]: the model's class and
         its probability, -1 and NaN before the first predictions; `asked` int64[m], the round's rows, answered or not.
         """
-        gate = self._gate()
+        gate = self.gate
         open_ = gate.open_requests()
-        order = np.argsort(open_.row_ids)
-        rows = open_.row_ids[order]
+        order = np.argsort(open_.positions)
+        rows = open_.positions[order]
         predicted, confidence = gate.predictions(rows)
         return {
             "round": open_.round,
-            "row_ids": self._names(rows),
+            "row_ids": self._arrivals.names(rows),
             "gains": open_.gains[order],
             "predicted": predicted,
             "confidence": confidence,
-            "asked": np.sort(self._names(gate.open_rows)),
+            "asked": np.sort(self._arrivals.names(gate.open_positions)),
         }
 
     # -- learning ------------------------------------------------------------------------------------------------
@@ -124,14 +137,14 @@ class GateService(ArrivalService):
             InputError: a row is not the gate's, a label is outside the range, or a row has two labels; none is taken.
             StoppedError: the journal cannot be written; nothing is taken.
         """
-        self._gate().check_answers(self._positions(row_ids), labels)
+        self.gate.check_answers(self._arrivals.positions(row_ids), labels)
         new = self._answered.new(row_ids, labels, annotator)
         if not new.any():
             name, taken = self._latest
             return taken if submission and submission == name else _NOTHING
         fields = {"annotator": annotator, "time": time.time(), "submission": submission}
         arrays = {"row_ids": row_ids[new].astype(np.int64), "labels": labels[new].astype(np.int64)}
-        return self._apply_labels(self._journal.append("labels", fields, arrays))
+        return self._apply_labels(self._log.append("labels", fields, arrays))
 
     def set_aside(self, round_: int) -> int:
         """Closes an open round without the rows that have no label; see `AnnotationGate.set_aside`.
@@ -146,24 +159,24 @@ class GateService(ArrivalService):
             InputError: no row of the round has a label yet.
             StoppedError: the journal cannot be written; the round stays open.
         """
-        gate = self._gate()
+        gate = self.gate
         if round_ != gate.rounds or gate.outstanding == 0:
             return 0
         gate.check_aside()
-        return self._put_aside(self._journal.append("aside", {"round": round_}))
+        return self._put_aside(self._log.append("aside", {"round": round_}))
 
     def _put_aside(self, record: Record) -> int:
-        return self._gate().set_aside()
+        return self.gate.set_aside()
 
-    def update_predictions(self, *parts: tuple[Int64Array, Float32Array]) -> None:
+    def update_predictions(self, *parts: Predictions) -> None:
         """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]).
 
         Raises:
             InputError: they are no distributions, a row is not the gate's, or a row is missing.
             StoppedError: the journal cannot be written; send them again.
         """
-        gate = self._gate()
-        everything = self._names(np.arange(gate.rows))
+        gate = self.gate
+        everything = self._arrivals.names(np.arange(gate.rows))
         probabilities = np.full((gate.rows, gate.config.classes), np.nan, dtype=np.float32)
         for row_ids, values in parts:
             if values.shape != (len(row_ids), gate.config.classes):
@@ -171,7 +184,7 @@ class GateService(ArrivalService):
                     f"predictions {list(values.shape)} for {len(row_ids)} rows and {gate.config.classes} classes",
                     "give one distribution over the classes for each row",
                 )
-            probabilities[self._positions(row_ids)] = values
+            probabilities[self._arrivals.positions(row_ids)] = values
         missing = everything[np.isnan(probabilities[:, 0])]
         if len(missing):
             raise InputError(
@@ -181,7 +194,7 @@ class GateService(ArrivalService):
         gate.update_predictions(probabilities)
         self.snapshot()
 
-    def note_learned(self, figures: Mapping[str, float | None]) -> dict[str, Any]:
+    def note_learned(self, figures: Mapping[str, float | None]) -> JsonObject:
         """Takes what was measured of the model whose predictions came last; for the stop rule and the report.
 
         Args:
@@ -195,26 +208,61 @@ class GateService(ArrivalService):
             InputError: a loss that is none.
             StoppedError: the journal cannot be written; note it again.
         """
-        gate = self._gate()
+        gate = self.gate
         round_, loss = gate.rounds - 1, figures.get("validation_loss")
         if loss is not None:
             gate.check_loss(round_, loss)
         now = {"labels": gate.labelled_rows, "answers": len(self._answered), "mean_gain": gate.mean_gain}
-        self._learned(self._journal.append("learned", {"round": round_, **now, **figures}))
+        self._learned(self._log.append("learned", {"round": round_, **now, **figures}))
         return self._history[-1]
+
+    # -- arriving rows -------------------------------------------------------------------------------------------
+
+    def offer(self, row_ids: Int64Array, features: Float16Array, probabilities: Float32Array) -> Arrays:
+        """Decides on arriving rows, and takes them into the gate and its graph; a repeated row keeps its decision.
+
+        Args:
+            row_ids: int64[b], each once, none of the gate's first rows.
+            features: float16[b, d], in the space of the gate's targets.
+            probabilities: float32[b, C], the model's.
+
+        Returns:
+            `row_id`, and arrays of `core.gate.online.Decisions`, in the order given.
+
+        Raises:
+            InputError: shapes do not fit, a row comes twice or is of the gate's pool, or the gate has no predictions.
+            StoppedError: the journal cannot be written; offer them again.
+        """
+        started = time.perf_counter()
+        new = self._arrivals.new(row_ids)
+        if new.any():
+            arrays = self._arrivals.decide(row_ids[new], features[new], probabilities[new])
+            self._arrivals.take(self._log.append("offer", {}, arrays))
+            if self._log.snapshot_due():
+                self.snapshot()
+        self._arrivals.note_time(started)
+        return self._arrivals.decisions(row_ids)
+
+    def fresh_ids(self, count: int) -> Int64Array:
+        """row_ids that no row has, int64[count]."""
+        return self._arrivals.fresh_ids(count)
+
+    def offered(self) -> Arrays:
+        """Arriving rows that joined the gate: `row_id` int64[m] and `features` float16[m, d], by position."""
+        return self._arrivals.taken()
 
     # -- status --------------------------------------------------------------------------------------------------
 
-    def labelled(self) -> dict[str, Any]:
+    def labelled(self) -> LabelColumns:
         """Labels, in the order in which their rows got one.
 
         Arrays `row_id`, `label`, `round` (-1 where it was not requested), `time` and `annotator` of the first who says
         so, `votes` and `annotators` (how many of how many say so); the annotators' `names`; and `copy_id` and
         `copy_label`, rows without a label that are near-duplicates of labelled ones.
         """
-        rows, labels, rounds = self._gate().labels()
-        copies, copied = self._gate().copied_labels()
-        row_ids = self._names(rows)
+        rows, labels, rounds = self.gate.labels()
+        copies, copied = readings.copied_labels(self.gate.inner)
+        row_ids = self._arrivals.names(rows)
         said = self._answered.columns()
         resolved = resolve(said["row_id"], said["label"], said["annotator"])
         place = np.searchsorted(resolved.row_ids, row_ids)
@@ -227,24 +275,32 @@ class GateService(ArrivalService):
             "annotator": said["annotator"][first],
             "votes": resolved.votes[place],
             "annotators": resolved.annotators[place],
-            "copy_id": self._names(copies),
+            "copy_id": self._arrivals.names(copies),
             "copy_label": copied,
             "names": list(self._answered.names),
         }
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[JsonObject]:
         """What `note_learned` took, in its order."""
         return [dict(entry) for entry in self._history]
 
     def knows(self, row_ids: Int64Array) -> BoolArray:
         """Which rows are the gate's, bool[n]."""
-        return self._find(row_ids)[1]
+        return self._arrivals.find(row_ids)[1]
 
-    def answers(self) -> dict[str, Any]:
+    def answers(self) -> AnswerColumns:
         """Every answer as it came: arrays `row_id`, `label`, `round`, `time`, `annotator`, and all `names`."""
-        return {**self._answered.columns(), "names": list(self._answered.names)}
+        columns = self._answered.columns()
+        return {
+            "row_id": columns["row_id"],
+            "label": columns["label"],
+            "round": columns["round"],
+            "time": columns["time"],
+            "annotator": columns["annotator"],
+            "names": list(self._answered.names),
+        }
 
-    def pseudo_labels(self, least: float) -> dict[str, Any]:
+    def pseudo_labels(self, least: float) -> PseudoLabels:
         """What rows without a label most likely are, where that is sure.
 
         Args:
@@ -256,28 +312,28 @@ class GateService(ArrivalService):
         Raises:
             InputError: there are no predictions yet, or `least` is no probability.
         """
-        rows, labels, confidence = self._gate().pseudo_labels(least)
+        rows, labels, confidence = readings.pseudo_labels(self.gate.inner, least)
         return {
-            "row_id": self._names(rows),
+            "row_id": self._arrivals.names(rows),
             "label": labels,
             "confidence": confidence,
             "answers": len(self._answered),
         }
 
-    def gains(self) -> dict[str, Any]:
+    def gains(self) -> Gains:
         """Where gain remains: `row_id` int64[n] of the rows without a label, increasing, `gain` float32[n].
 
         Raises:
             InputError: there are no predictions yet.
         """
-        rows, gains = self._gate().gains()
-        row_ids = self._names(rows)
+        rows, gains = readings.gains(self.gate.inner)
+        row_ids = self._arrivals.names(rows)
         order = np.argsort(row_ids)
         return {"row_id": row_ids[order], "gain": gains[order]}
 
-    def gate_status(self) -> dict[str, Any]:
+    def gate_status(self) -> GateStatus:
         """Rounds, labels, open requests, mean gain of the unlabelled rows, and why the gate stopped (or None)."""
-        gate = self._gate()
+        gate = self.gate
         labelled = self.labelled()
         return {
             "rows": gate.rows,
@@ -292,57 +348,52 @@ class GateService(ArrivalService):
             "learned_answers": self._history[-1]["answers"] if self._history else None,
             "mean_gain": gate.mean_gain,
             "stopped_by": gate.stopped_by,
-            "offered": len(self._offered),
-            "offer_ms": self._offer_times(),
+            "offered": len(self._arrivals),
+            "offer_ms": self._arrivals.times(),
         }
 
     # -- state ---------------------------------------------------------------------------------------------------
 
-    def _gate_state(self) -> tuple[dict[str, Any], Arrays]:
-        fields: dict[str, Any] = {"annotators": self._answered.names, "history": self._history, "latest": self._latest}
-        arrays = {f"answered.{k}": v for k, v in self._answered.columns().items()}
-        arrays |= {f"offered.{k}": v for k, v in self._offered.columns().items()}
-        if self.gate is not None:
-            fields["gate"], part = self.gate.state()
-            arrays |= {f"gate.{k}": v for k, v in part.items()}
+    def snapshot(self) -> None:
+        """Writes the whole state and drops older records.
+
+        Raises:
+            StoppedError: the store refused; the older records stay.
+        """
+        self._log.snapshot()
+
+    def _state(self) -> tuple[JsonObject, Arrays]:
+        fields: JsonObject = {"annotators": self._answered.names, "history": self._history, "latest": self._latest}
+        arrays = {f"answered.{name}": column for name, column in self._answered.columns().items()}
+        arrays |= {f"offered.{name}": column for name, column in self._arrivals.columns().items()}
+        fields["gate"], part = self.gate.state()
+        arrays |= {f"gate.{name}": array for name, array in part.items()}
         return fields, arrays
 
-    def _restore_gate(self, record: Record) -> None:
+    def _restore(self, record: Record) -> None:
         self._answered = Answered.restore(part_of(record.arrays, "answered"), record.fields["annotators"])
-        self._history = list(record.fields.get("history", []))  # of a ledger alone there was none before
+        self._history = list(record.fields.get("history", []))  # early journals have neither this
         name, taken = record.fields.get("latest", self._latest)  # nor this
         self._latest = (name, Taken(*taken))
-        self._restore_offers(part_of(record.arrays, "offered"))
-        if self.gate is not None and "gate" in record.fields:
-            self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
-
-    def _gate_replay(self) -> Mapping[str, Callable[[Record], object]]:
-        return {
-            "request": self._open,
-            "labels": self._apply_labels,
-            "aside": self._put_aside,
-            "learned": self._learned,
-            "offer": self._take_offer,
-        }
+        self._arrivals.restore(part_of(record.arrays, "offered"))
+        self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
 
     def _open(self, record: Record) -> None:
-        from coevo_ray.core.gate.gate import Requests
-
-        positions = self._positions(record.arrays["row_ids"])
-        self._gate().open_round(Requests(int(record.fields["round"]), positions, record.arrays["gains"]))
+        positions = self._arrivals.positions(record.arrays["row_ids"])
+        self.gate.open_round(Requests(int(record.fields["round"]), positions, record.arrays["gains"]))
 
     def _learned(self, record: Record) -> None:
         entry = dict(record.fields)
         # The same round may be learned again, after a correction: the later figures stand for it.
         self._history = [old for old in self._history if old["round"] != entry["round"]] + [entry]
         if entry.get("validation_loss") is not None:
-            self._gate().note_loss(int(entry["round"]), float(entry["validation_loss"]))
+            self.gate.note_loss(int(entry["round"]), float(entry["validation_loss"]))
 
     def _apply_labels(self, record: Record) -> Taken:
         row_ids, labels = record.arrays["row_ids"], record.arrays["labels"]
-        gate, positions = self._gate(), self._positions(row_ids)
+        gate, positions = self.gate, self._arrivals.positions(row_ids)
         first = ~gate.is_labelled(positions)
-        asked = first & np.isin(positions, gate.open_rows)
+        asked = first & np.isin(positions, gate.open_positions)
         unasked = first & ~asked
         rounds = np.where(asked, gate.rounds, gate.rounds_of(positions)).astype(np.int32)
         self._answered.add(row_ids, labels, rounds, record.fields["annotator"], record.fields["time"])
@@ -358,10 +409,10 @@ class GateService(ArrivalService):
         """Gives rows with several opinions the label that follows from them; returns how many labels changed."""
         if len(row_ids) == 0:
             return 0
-        said, gate = self._answered.columns(), self._gate()
+        said, gate = self._answered.columns(), self.gate
         about = np.isin(said["row_id"], row_ids)
         resolved = resolve(said["row_id"][about], said["label"][about], said["annotator"][about])
-        positions = self._positions(resolved.row_ids)
+        positions = self._arrivals.positions(resolved.row_ids)
         other = gate.predictions(positions)[0] != resolved.labels
         gate.relabel(positions[other], resolved.labels[other])
         return int(other.sum())

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coevo_ray.actors.ledger_service import SelectionService
+from coevo_ray.actors.actor import Services
+from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Arrays, BoolArray, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of
@@ -87,9 +88,9 @@ class LedgerInputs:
     journal: Location
     evidence: Location | None = None
 
-    def make(self) -> SelectionService:
-        """Builds the service; runs inside the actor."""
-        return SelectionService(self.journal, ledger=self.make_ledger())
+    def make(self) -> Services:
+        """Builds the ledger's service; runs inside the actor."""
+        return Services(ledger=LedgerService(self.journal, self.make_ledger()))
 
     def make_ledger(self) -> SelectionLedger:
         """A fresh ledger with all that its policy may look at."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -29,8 +30,23 @@ class ProgressBoard:
         return self.done, self.text
 
 
+@dataclass(frozen=True)
+class BoardHandle:
+    """Notes progress from any process; pickles, so that it can be passed to workers.
+
+    Attributes:
+        actor: handle of the `ProgressBoard`.
+    """
+
+    actor: Any  # Ray gives an actor's methods to its handle at run time
+
+    def note(self, done: int, text: str = "") -> None:
+        """Sets the number of finished units and a short text; does not wait for the board."""
+        self.actor.note.remote(done, text)
+
+
 @contextmanager
-def progress_board(title: str, total: int, unit: str) -> Iterator[Any]:
+def progress_board(title: str, total: int, unit: str) -> Iterator[BoardHandle]:
     """Yields a board's handle for workers; shows it until the block ends."""
     board = ProgressBoard.remote()  # type: ignore[attr-defined]  # ray.remote adds it at run time
     stop = threading.Event()
@@ -38,7 +54,7 @@ def progress_board(title: str, total: int, unit: str) -> Iterator[Any]:
         watcher = threading.Thread(target=_watch, args=(board, ticker, stop), daemon=True)
         watcher.start()
         try:
-            yield board
+            yield BoardHandle(board)
         finally:
             stop.set()
             watcher.join(timeout=5)

@@ -1,7 +1,7 @@
-"""Retrieval: rows of an open pool that lie where an annotation gate's gain remains (arXiv 2506.08070, DESIGN 5.4).
+"""Retrieval: rows of an open pool near the rows with most remaining gain (Info-Coevolution, arXiv 2506.08070).
 
-Nothing here depends on how the open rows are cut into parts or in which order they come: products of matrices, whose
-last bits do, only find what is then computed pair by pair.
+No result depends on the partition or the order of the open rows: matrix products, whose last bits do, only find
+candidates, whose similarities are then computed pair by pair. See docs/design.md#retrieval.
 """
 
 from __future__ import annotations
@@ -15,26 +15,31 @@ import torch
 from coevo_ray.core.arrays import BoolArray, Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.rules import margin_gain
 from coevo_ray.core.graph.cells import Cells
-from coevo_ray.core.graph.running_top_k import top
-from coevo_ray.core.graph.search import Searched, first_of, pair_similarities
+from coevo_ray.core.graph.running_top_k import top_k
+from coevo_ray.core.graph.search import CellSearch, first_k, pair_similarities
 from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.core.graph.unit_rows import UnitRows
 
 _BLOCK = 1024  # open rows compared at a time
-_NEAR = 1e-4  # by how much a product may differ from the same pair's similarity, with much to spare
-_FINALISTS = 4  # nearest anchors by a product, of which the nearest pair is taken
+_NEAR = 1e-4  # generous bound on the difference of a matrix product from the pair's similarity
+_FINALISTS = 4  # nearest anchors by matrix product, among which the nearest pair decides
 
 
 def choose_anchors(row_ids: Int64Array, gains: Float32Array, count: int) -> tuple[Int64Array, Float32Array]:
-    """Rows of the most gain, ties by row; those of no gain are none.
+    """Chooses the rows with the largest positive gains; ties go to the lower row_id.
 
     Args:
         row_ids: int64[n].
         gains: float32[n].
-        count: at most so many.
+        count: largest number of anchors.
 
     Returns:
-        int64[a], increasing, and their gains float32[a].
+        row_ids int64[a], increasing, and their gains float32[a].
+
+    Examples:
+        >>> rows, gains = choose_anchors(np.array([4, 7, 9]), np.array([0.0, 0.5, 0.2], dtype=np.float32), count=2)
+        >>> rows.tolist()
+        [7, 9]
     """
     order = np.lexsort((row_ids, -gains))[:count]
     order = order[gains[order] > 0]
@@ -43,13 +48,13 @@ def choose_anchors(row_ids: Int64Array, gains: Float32Array, count: int) -> tupl
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """What open rows are worth.
+class ScoredRows:
+    """Scores of open rows.
 
     Attributes:
-        score: float32[n], higher is better, never below 0.
-        anchor: int64[n], place of the anchor that a row is nearest to.
-        similarity: float32[n], to that anchor.
+        score: float32[n] >= 0, higher is better.
+        anchor: int64[n], index of each row's nearest anchor.
+        similarity: float32[n], cosine similarity to that anchor.
     """
 
     score: Float32Array
@@ -59,13 +64,13 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A calibrated linear classifier, computed in double precision, so that a row's gain does not depend on its batch.
+    """A calibrated linear classifier in double precision, so that a row's gain does not depend on its batch.
 
     Attributes:
-        weight: float[C, d] of standardised features.
+        weight: float[C, d], on standardised features.
         bias: float[C].
-        mean, scale: float[d].
-        temperature: logits are divided by it.
+        mean, scale: float[d], of the features.
+        temperature: divisor of the logits.
     """
 
     weight: FloatArray
@@ -75,7 +80,14 @@ class Linear:
     temperature: float
 
     def gain(self, features: FloatArray) -> Float32Array:
-        """1 - margin of the classes of finite features float[n, d], float32[n]: what a label is expected to bring."""
+        """Computes the expected gain of a label, 1 - margin of the class distribution (docs/design.md#gate-gain).
+
+        Args:
+            features: float[n, d], finite.
+
+        Returns:
+            float32[n] in [0, 1].
+        """
         x = (features.astype(np.float64) - self.mean) / self.scale
         logits = (x @ self.weight.T.astype(np.float64) + self.bias) / self.temperature
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -88,45 +100,51 @@ def score_rows(
     gains: Float32Array,
     own: Float32Array | None = None,
     near: float = 1.0,
-) -> Scored:
-    """What rows are worth, each by itself: gain * max(0, cos(x, a)) ** near, with the anchor a = argmax cos(x, a).
+) -> ScoredRows:
+    """Scores rows independently: gain * max(0, cos(x, a)) ** near, with a the anchor nearest to x.
 
     Args:
-        unit: float32[n, d].
+        unit: float32[n, d], of length 1.
         anchors: float32[a, d], of length 1.
-        gains: float32[a].
+        gains: float32[a], of the anchors.
         own: float32[n], gains of the rows themselves; None takes that of each row's nearest anchor.
-        near: how much likeness to the anchor counts; 0 for not at all.
+        near: exponent of the similarity to the anchor; 0 ignores it.
+
+    Returns:
+        Scores float32[n], nearest anchors int64[n] and similarities float32[n].
     """
-    places, similarities = [], []
+    nearest, similarities = [], []
     compared = torch.from_numpy(np.array(anchors, copy=not anchors.flags.writeable))
     for start in range(0, len(unit), _BLOCK):
         block = unit[start : start + _BLOCK]
-        found = top(torch.from_numpy(block) @ compared.T, min(_FINALISTS, len(anchors)))[1].numpy()
+        found = top_k(torch.from_numpy(block) @ compared.T, min(_FINALISTS, len(anchors)))[1].numpy()
         exact = pair_similarities(block, anchors[found])
-        place, similarity = first_of(found.astype(np.int32), exact, 1)
-        places.append(place[:, 0].astype(np.int64))
+        first, similarity = first_k(found.astype(np.int32), exact, 1)
+        nearest.append(first[:, 0].astype(np.int64))
         similarities.append(similarity[:, 0])
-    anchor = np.concatenate([np.zeros(0, np.int64), *places])
+    anchor = np.concatenate([np.zeros(0, np.int64), *nearest])
     similarity = np.concatenate([np.zeros(0, np.float32), *similarities])
     gain = gains[anchor] if own is None else own
     score = gain * np.maximum(similarity.astype(np.float64), 0) ** near
-    return Scored(score.astype(np.float32), anchor, similarity)
+    return ScoredRows(score.astype(np.float32), anchor, similarity)
 
 
 def rank(row_ids: Int64Array, score: Float32Array) -> Int64Array:
-    """Places by decreasing score, ties by row: int64[n]."""
+    """Orders rows by decreasing score float32[n], ties by row_id int64[n]: positions int64[n]."""
     order: Int64Array = np.lexsort((row_ids, -score))
     return order
 
 
-def above(queries: Float32Array, others: Float32Array, threshold: float) -> BoolArray:
-    """Which pairs of unit rows are more similar than a threshold: bool[q, n], whatever they are compared with.
+def more_similar(queries: Float32Array, others: Float32Array, threshold: float) -> BoolArray:
+    """Marks pairs of unit rows that are more similar than a threshold; a pair's result does not depend on the others.
 
     Args:
-        queries: float32[q, d].
-        others: float32[n, d].
+        queries: float32[q, d], of length 1.
+        others: float32[n, d], of length 1.
         threshold: a cosine similarity.
+
+    Returns:
+        bool[q, n].
     """
     products = queries @ others.T
     result: BoolArray = products > threshold
@@ -138,36 +156,39 @@ def above(queries: Float32Array, others: Float32Array, threshold: float) -> Bool
 
 
 def copy_margin(graph: Neighbours, stray: float) -> float:
-    """By how much a copy's similarity to its nearest row must exceed that to the last of its neighbours.
+    """Computes the excess of a copy's similarity to its nearest row over that to its last neighbour.
 
-    It is what all but a share of a pool's own rows stay below. A fixed margin would not do: 0.2, with a similarity
-    of 0.7 or more, takes 4 % of other images of CIFAR-10 for copies, and 42 % of handwritten digits.
+    It is the 1 - `stray` quantile of that excess over the pool's own rows. A fixed margin would not do: 0.2, together
+    with a similarity of 0.7, took 4 % of unrelated CIFAR-10 images for copies, and 42 % of handwritten digits.
 
     Args:
-        graph: of the pool.
-        stray: share of its rows above; 0 for an infinite margin.
+        graph: neighbours of the pool's rows, similarities float[N, k].
+        stray: share of the pool's rows above the margin; 0 gives an infinite margin.
     """
     last = graph.similarities[:, -1]
-    known = graph.indices[:, -1] >= 0
-    if stray == 0 or not known.any():
+    full = graph.indices[:, -1] >= 0
+    if stray == 0 or not full.any():
         return np.inf
-    away = graph.similarities[known, 0].astype(np.float64) - last[known]
-    return float(np.quantile(away, 1.0 - stray))
+    excess = graph.similarities[full, 0].astype(np.float64) - last[full]
+    return float(np.quantile(excess, 1.0 - stray))
 
 
 def find_copies(
     unit: Float32Array, rows: UnitRows, same: float, margin: float = np.inf, neighbours: int = 16
 ) -> BoolArray:
-    """Which rows are near-duplicates of any of others: bool[n].
+    """Marks rows that are near-duplicates of some others.
 
     Args:
-        unit: float32[n, d].
-        rows: those that they are compared with, one or more.
-        same: a cosine similarity; more similar rows are copies in any crowd.
-        margin: so are those whose similarity to the nearest row exceeds that to the last neighbour by more than this,
-        neighbours: of so many (of all, where there are fewer).
+        unit: float32[n, d], of length 1.
+        rows: one or more rows to compare with.
+        same: cosine similarity to the nearest row above which a row is a copy.
+        margin: a row is also a copy if that similarity exceeds the one to its last neighbour by more than this.
+        neighbours: number of nearest rows, the last of which the margin refers to; cut to the number of rows.
+
+    Returns:
+        bool[n].
     """
-    search = Searched(rows, Cells.one(len(rows), rows.dim), 1, torch.device("cpu"))
+    search = CellSearch(rows, Cells.one(len(rows), rows.dim), 1, torch.device("cpu"))
     count = min(neighbours, len(rows)) if margin < np.inf else 1
     copies = np.zeros(len(unit), dtype=np.bool_)
     for start in range(0, len(unit), _BLOCK):
@@ -185,66 +206,65 @@ def choose(
     same: float,
     apart: float = 1.0,
 ) -> Int64Array:
-    """Rows from the top of a ranking, none more similar than `same` to another.
+    """Picks rows from the top of a ranking, no two of them more similar than `same`.
 
-    The result is that of going through the ranking one row at a time: a row is passed over when a row that was picked
-    is more similar than `apart`. If the ranking ends before the budget, those passed over fill
-    up, in their order.
+    Equals a loop over the ranking that skips a row if a picked row is more similar than `apart`. If the ranking ends
+    before the budget is met, skipped rows are picked in their order, as far as `same` allows.
 
     Args:
-        read: unit rows float32[n, d] at some places of the ranking, increasing.
-        count: rows of the ranking, best first.
-        budget: rows wanted.
-        same: near-duplicates are more similar than this.
-        apart: rows of one batch should not be more similar than this, where there are others.
+        read: positions in the ranking, int64[n], increasing -> unit rows float32[n, d].
+        count: number of rows of the ranking, best first.
+        budget: number of rows to pick.
+        same: similarity above which rows are near-duplicates.
+        apart: similarity that picks stay below while there are other rows.
 
     Returns:
-        int64[m], places in the ranking; first those of their own right, then those that fill up.
+        int64[m], positions in the ranking: first those picked at once, then those skipped before.
     """
     picks = _Picks(read)
-    passed: list[Int64Array] = []
+    skipped: list[Int64Array] = []
     for start in range(0, count, _BLOCK):
         if len(picks) >= budget:
             break
-        places = np.arange(start, min(count, start + _BLOCK))
-        passed.append(picks.take(places, min(same, apart), budget))
-    waiting = np.concatenate([np.zeros(0, np.int64), *passed])
+        positions = np.arange(start, min(count, start + _BLOCK))
+        skipped.append(picks.take(positions, min(same, apart), budget))
+    waiting = np.concatenate([np.zeros(0, np.int64), *skipped])
     for start in range(0, len(waiting), _BLOCK):
         if len(picks) >= budget:
             break
         picks.take(waiting[start : start + _BLOCK], same, budget)
-    return np.array(picks.places, dtype=np.int64)
+    return np.array(picks.positions, dtype=np.int64)
 
 
 class _Picks:
-    """Rows that were picked so far."""
+    """The rows picked so far."""
 
     def __init__(self, read: Callable[[Int64Array], Float32Array]) -> None:
         self._read = read
-        self.places: list[int] = []
+        self.positions: list[int] = []
         self._parts: list[Float32Array] = []
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
-    def take(self, places: Int64Array, limit: float, budget: int) -> Int64Array:
-        """Picks of some places, one after another, those not near a pick; returns the others that were looked at."""
-        unit = self._read(places)
-        near = np.zeros(len(places), dtype=np.bool_)
+    def take(self, positions: Int64Array, limit: float, budget: int) -> Int64Array:
+        """Picks those of some positions int64[n] that are not near a pick, in order; returns the skipped, int64[s]."""
+        unit = self._read(positions)
+        near = np.zeros(len(positions), dtype=np.bool_)
         for part in self._parts:
-            near |= above(unit, part, limit).any(axis=1)
-        among = above(unit, unit, limit)
+            near |= more_similar(unit, part, limit).any(axis=1)
+        among = more_similar(unit, unit, limit)
         new: list[int] = []
         others: list[int] = []
-        for i, place in enumerate(places.tolist()):
-            if len(self.places) >= budget:
+        for i, position in enumerate(positions.tolist()):
+            if len(self.positions) >= budget:
                 break
             if near[i]:
-                others.append(place)
+                others.append(position)
                 continue
             near |= among[:, i]
             new.append(i)
-            self.places.append(place)
+            self.positions.append(position)
         if new:
             joined = bool(self._parts) and len(self._parts[-1]) + len(new) <= _BLOCK
             last = [self._parts.pop()] if joined else []

@@ -61,7 +61,7 @@ def build_graph_artifact(
         neighbours, seed: see `build_graph`.
         cpus: of each task, and its threads.
         centre: compare targets less their mean. What all rows share says nothing about which of them are alike.
-        method: see `build_graph`; `hnsw` is one task's work.
+        method: see `build_graph`.
         gpus: of each task; with any, rows are compared on it.
         part_rows: rows that one task searches, rounded up to blocks.
 
@@ -92,8 +92,6 @@ def build_graph_artifact(
 
 
 def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: dict[str, Any]) -> list[FileEntry]:
-    if source.method == "hnsw":
-        return [describe(source.location, _part_name(0, rows))]
     size = block_rows(rows)
     size *= -(-part_rows // size)
     parts = [(start, min(rows, start + size)) for start in range(0, rows, size)]
@@ -126,8 +124,6 @@ class _Source:
         ids = np.intersect1d(self.targets.row_ids(), Pool(self.pool).train_ids(), assume_unique=True)
         rows = UnitRows.of(read_half(self.targets, ids), centre=self.centre, names=ids)
         entries = [write_blob(self.location, _ROWS, save_safetensors({"row_ids": ids}))]
-        if self.method == "hnsw":
-            return self._whole(rows, entries)
         plan = self._plan(rows)
         entries += [describe(self.location, name) for name in (_CELLS, _PLAN)]
         fields = {"method": plan.method, "recall": plan.recall, "parameters": plan.parameters}
@@ -152,15 +148,6 @@ class _Source:
         write_blob(self.location, _CELLS, save_safetensors(arrays))
         write_blob(self.location, _PLAN, json.dumps(fields).encode())
         return plan
-
-    def _whole(self, rows: UnitRows, entries: list[FileEntry]) -> tuple[dict[str, Any], dict[str, Any]]:
-        from coevo_ray.core.graph.hnsw import hnsw_graph  # here, so that other graphs do not load faiss
-
-        graph = hnsw_graph(rows, self.neighbours, seed=self.seed, recall_sample=_RECALL_SAMPLE, threads=self.threads)
-        fields, arrays = graph.arrays()
-        own = np.arange(len(rows), dtype=np.int32)
-        write_blob(self.location, _part_name(0, len(rows)), save_safetensors({"rows": own, **arrays}))
-        return {"rows": len(rows), "fields": fields, "entries": entries}, {}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -65,7 +64,7 @@ class Encoder:
         self.module: Any = torch.compile(module) if compile_module else module
         self._mean = torch.tensor(prior.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(prior.std, device=self.device).view(1, 3, 1, 1)
-        self._overlap: Overlap | None = None
+        self._overlap = Overlap(self.device)
 
     def encode(self, inputs: AnyArray) -> Float32Array:
         """Features of prepared rows.
@@ -105,19 +104,8 @@ class Encoder:
             )
 
     def _batches(self, inputs: AnyArray) -> Iterator[Float32Array]:
-        """Features batch by batch, each to be copied before the next is asked for."""
+        """Features float32[b, dim], batch by batch."""
         parts = (inputs[i : i + self.batch_rows] for i in range(0, len(inputs), self.batch_rows))
-        if self.device.type != "cuda":
-            for part in parts:
-                # PyTorch warns of read-only memory and refuses negative strides.
-                owned = np.require(part, requirements=["C_CONTIGUOUS", "WRITEABLE"])
-                started = time.perf_counter()
-                features = self._forward(torch.from_numpy(owned).to(self.device)).cpu().numpy()
-                self.busy_seconds += time.perf_counter() - started
-                yield features
-            return
-        if self._overlap is None:
-            self._overlap = Overlap(self.prior, self.batch_rows, self.device)
         for finished, seconds in self._overlap.run(parts, self._forward):
             self.busy_seconds += seconds
             yield finished
@@ -155,7 +143,6 @@ class Encoder:
 
     def _halve(self) -> None:
         if self.device.type == "cuda":
-            self._overlap = None
             torch.cuda.empty_cache()
         if self.batch_rows == 1:
             raise StoppedError(

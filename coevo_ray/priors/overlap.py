@@ -1,102 +1,93 @@
-"""Transfer to a CUDA device while it computes: pinned buffers, a stream of its own for copies, no wait per batch."""
+"""Forward passes batch by batch; on a CUDA device one computes while the next one's inputs are copied."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import cycle
-from typing import Any
 
 import numpy as np
 import torch
 
 from coevo_ray.core.arrays import AnyArray, Float32Array
-from coevo_ray.priors.base import Prior
+from coevo_ray.core.feed.device_copies import DeviceCopies
 
-_SLOTS = 2
-
-
-class _Slot:
-    """Buffers of one batch, and the events that say when they are free."""
-
-    def __init__(self, prior: Prior, rows: int, device: torch.device) -> None:
-        dtype = torch.from_numpy(np.empty(0, prior.input.dtype)).dtype
-        self.host = torch.empty((rows, *prior.input.shape), dtype=dtype, pin_memory=True)
-        self.inputs = torch.empty_like(self.host, device=device)
-        self.features = torch.empty((rows, prior.info.dim), pin_memory=True)
-        cuda: Any = torch.cuda  # its events and streams have no types
-        self.copied = cuda.Event()
-        self.started = cuda.Event(enable_timing=True)
-        # A blocking wait leaves the core to those who decode.
-        self.done = cuda.Event(enable_timing=True, blocking=True)
-        self.rows = 0
+Forward = Callable[[torch.Tensor], torch.Tensor]
+# Waits for a forward pass: its features, and the seconds that the device took.
+_Result = Callable[[], tuple[Float32Array, float]]
 
 
 class Overlap:
-    """Two slots that take turns: while one is computed, the other is filled and sent.
+    """Runs forward passes on a device.
 
-    The host waits for a slot's `done` before it fills the slot again, so that neither its pinned nor its device memory
-    is overwritten in use, and record_stream is not needed.
+    On a CUDA device two batches are under way: the second is copied, and its pass queued, while the first is computed.
+    The host waits for the first before it begins a third, so at most two batches hold memory.
 
     Args:
-        prior: the model.
-        rows: the most rows of a batch.
-        device: a CUDA device.
+        device: where inputs are computed.
     """
 
-    def __init__(self, prior: Prior, rows: int, device: torch.device) -> None:
-        cuda: Any = torch.cuda
-        self._compute = cuda.current_stream(device)
-        self._copy = cuda.Stream(device)
-        self._slots = [_Slot(prior, rows, device) for _ in range(_SLOTS)]
-        # The slots' device memory may have served the compute stream just before.
-        self._copy.wait_stream(self._compute)
+    def __init__(self, device: torch.device) -> None:
+        self._copies = DeviceCopies(device)
+        self._on_gpu = device.type == "cuda"
 
-    def run(
-        self, parts: Iterable[AnyArray], forward: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Iterator[tuple[Float32Array, float]]:
+    def run(self, parts: Iterable[AnyArray], forward: Forward) -> Iterator[tuple[Float32Array, float]]:
         """Computes batch after batch.
 
         Args:
-            parts: inputs of each batch.
-            forward: inputs on the device -> features float32[b, dim] there; is called one batch ahead of the results.
+            parts: inputs of each batch, [b, ...] of one type.
+            forward: inputs on the device -> features float32[b, dim] there; on a CUDA device called one batch ahead of
+                the results.
 
         Yields:
-            Features of each batch, in order and valid until the next is asked for, and the seconds of its forward pass.
+            Features float32[b, dim] of each batch, in order, and the seconds of its forward pass.
         """
-        under_way: deque[_Slot] = deque()
-        try:
-            for part, slot in zip(parts, cycle(self._slots), strict=False):
-                if len(under_way) == len(self._slots):
-                    yield _result(under_way.popleft())
-                self._send(slot, part)
-                self._start(slot, forward)
-                under_way.append(slot)
-            while under_way:
-                yield _result(under_way.popleft())
-        finally:
-            self.wait()
+        under_way: deque[_Result] = deque()
+        for part in parts:
+            if len(under_way) == (2 if self._on_gpu else 1):
+                yield under_way.popleft()()
+            under_way.append(self._begun(part, forward))
+        while under_way:
+            yield under_way.popleft()()
 
-    def wait(self) -> None:
-        """Waits until the slots are out of use, whatever happened."""
-        self._copy.synchronize()
-        self._compute.synchronize()
-
-    def _send(self, slot: _Slot, part: AnyArray) -> None:
-        slot.rows = len(part)
-        np.copyto(slot.host.numpy()[: slot.rows], part)
-        with torch.cuda.stream(self._copy):
-            slot.inputs[: slot.rows].copy_(slot.host[: slot.rows], non_blocking=True)
-            slot.copied.record(self._copy)
-
-    def _start(self, slot: _Slot, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self._compute.wait_event(slot.copied)
-        slot.started.record(self._compute)
-        features = forward(slot.inputs[: slot.rows])
-        slot.features[: slot.rows].copy_(features, non_blocking=True)
-        slot.done.record(self._compute)
+    def _begun(self, part: AnyArray, forward: Forward) -> _Result:
+        (inputs,) = self._copies.send([_host_tensor(part, pinned=self._on_gpu)]).receive()
+        return _queued(inputs, forward) if self._on_gpu else _computed(inputs, forward)
 
 
-def _result(slot: _Slot) -> tuple[Float32Array, float]:
-    slot.done.synchronize()
-    return slot.features[: slot.rows].numpy(), slot.started.elapsed_time(slot.done) / 1000
+def _host_tensor(array: AnyArray, *, pinned: bool) -> torch.Tensor:
+    """A tensor of an array's values; without a copy where the array is writeable and contiguous, and not pinned."""
+    if not pinned:
+        # PyTorch warns of read-only memory and refuses negative strides.
+        return torch.from_numpy(np.require(array, requirements=["C_CONTIGUOUS", "WRITEABLE"]))
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    host = torch.empty(array.shape, dtype=dtype, pin_memory=True)
+    np.copyto(host.numpy(), array)
+    return host
+
+
+def _computed(inputs: torch.Tensor, forward: Forward) -> _Result:
+    started = time.perf_counter()
+    features: Float32Array = forward(inputs).cpu().numpy()
+    seconds = time.perf_counter() - started
+    return lambda: (features, seconds)
+
+
+def _queued(inputs: torch.Tensor, forward: Forward) -> _Result:
+    """Queues a pass on the device's current stream, and the copy of its features to pinned memory behind it."""
+    stream = torch.cuda.current_stream(inputs.device)
+    event: Callable[..., torch.cuda.Event] = torch.cuda.Event  # torch leaves its arguments untyped
+    started = event(enable_timing=True)
+    # A blocking wait leaves the core to the threads that decode.
+    done = event(enable_timing=True, blocking=True)
+    started.record(stream)
+    features = forward(inputs)
+    host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    host.copy_(features, non_blocking=True)
+    done.record(stream)
+
+    def result() -> tuple[Float32Array, float]:
+        done.synchronize()
+        return host.numpy(), started.elapsed_time(done) / 1000
+
+    return result

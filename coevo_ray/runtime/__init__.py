@@ -1,1 +1,1 @@
-"""How the package uses Ray: the session, shards as blocks, errors that come back as they were raised."""
+"""Use of Ray: the session, shards as blocks, and errors re-raised as they were raised in workers."""

@@ -1,4 +1,4 @@
-"""The Ray session: the one that is there, else the cluster at RAY_ADDRESS, else a local one; never two."""
+"""The Ray session: the current one, else the cluster at RAY_ADDRESS, else a local one; never two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coevo_ray.errors import UsageError
 _OBJECT_STORE_BYTES = 2 << 30
 # Set before the first worker of a local session starts; a user's own setting wins.
 _ENVIRONMENT = {
-    # Ray Train takes reports when it looks at its workers; every 2 s would double the time of short epochs.
+    # Ray Train collects reports when it polls its workers; polling every 2 s would double the time of short epochs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
@@ -38,7 +38,7 @@ def ray_session() -> Iterator[None]:
     on_terminate = signal.getsignal(signal.SIGTERM)
     _connect()
     if callable(on_terminate) and threading.current_thread() is threading.main_thread():
-        # ray.init puts its own in place, which aborts the process; ours ends it with the exit code for "resumable".
+        # ray.init installs a handler that aborts the process; ours ends it with the exit code for "resumable".
         signal.signal(signal.SIGTERM, on_terminate)
     _configure_data()
     try:
@@ -53,7 +53,7 @@ def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         try:
-            _knock(address)
+            _check_port(address)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise UsageError(
@@ -73,8 +73,8 @@ def _connect() -> None:
     )
 
 
-def _knock(address: str) -> None:
-    """Fails at once where nothing listens; Ray itself would try for minutes.
+def _check_port(address: str) -> None:
+    """Fails at once if nothing listens at the address; Ray itself would retry for minutes.
 
     Raises:
         OSError: no connection.
@@ -85,7 +85,7 @@ def _knock(address: str) -> None:
 
 
 def _configure_data() -> None:
-    """Sets what all pipelines rely on, for this process's Ray Data."""
+    """Configures Ray Data in this process as all pipelines need it."""
     context = ray.data.DataContext.get_current()
     # Otherwise an error's type and text are lost in the wrapper when it is pickled.
     context.raise_original_map_exception = True

@@ -1,7 +1,7 @@
 """Runs functions over shards with Ray Data: one shard is one block from the first stage to the last.
 
-Shards are ours (ranges of rows, fixed by the configuration), not Ray's blocks, so that results and resume do not depend
-on parallelism. Each stage returns small rows; data go to the store inside the stages.
+Shards are ranges of rows, fixed by the configuration and not by Ray's parallelism, so that results and resuming do not
+depend on it. Stages return small rows; they write data to the store themselves.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def run_shards(
 
     Args:
         title: shown while it runs.
-        shards: indices of the shards to do, or rows that say what to do; nothing is started when there are none.
-        stages: takes a dataset of rows {"shard": int}, or of those rows, and adds map stages.
-        total: for progress: the sum of the result rows' "rows".
-        unit: for progress.
+        shards: indices of shards, or rows that describe them; without any, nothing is started.
+        stages: adds map stages to a dataset of rows {"shard": int}, or of those rows.
+        total: sum of the result rows' "rows", for progress.
+        unit: name of a unit, for progress.
 
     Raises:
-        CoevoError: what a stage raised, as it was raised there.
+        CoevoError: an error of a stage, as it was raised there.
         StoppedError: Ray failed (a lost node, a killed worker that could not be replaced).
     """
     if not shards:
@@ -51,7 +51,7 @@ def run_shards(
 
 
 class ray_errors:  # noqa: N801 - used like a function, in a with statement
-    """Turns what Ray wraps around an error back into the error that was raised in the worker."""
+    """Re-raises the error of a worker without the wrappers that Ray adds."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -73,7 +73,7 @@ class ray_errors:  # noqa: N801 - used like a function, in a with statement
 
 
 def unwrap(error: BaseException) -> CoevoError | None:
-    """The CoevoError inside a chain of Ray errors, or None."""
+    """Returns the CoevoError in a chain of Ray errors, or None."""
     seen: set[int] = set()
     todo: list[Any] = [error]
     while todo:

@@ -1,4 +1,4 @@
-"""Artifacts: folders of data files with a manifest that is written last (DESIGN section 4).
+"""Artifacts: folders of data files with a manifest that is written last (docs/design.md#artifacts).
 
 An artifact without a manifest does not exist for readers. While one is being made, `_started.json` holds its
 configuration, so that a second attempt continues the first or is refused when the configuration has changed.
@@ -55,13 +55,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is made of and from.
+    """Contents and origin of an artifact.
 
     Attributes:
         kind: what it is ("pool", "targets", ...).
-        config: the settings that shape its content; compute settings (actors, batch sizes) do not belong here.
+        config: settings that determine its content; compute settings (actors, batch sizes) are left out.
         inputs: name -> identity of each input artifact.
-        rows: data rows in all.
+        rows: number of data rows.
         summary: figures about the making and the content, as shown in `summary.json`.
     """
 
@@ -82,17 +82,17 @@ class Manifest:
 
     @property
     def identity(self) -> str:
-        """Hash of configuration, inputs and file contents: what a later artifact records as its input."""
+        """Hash of configuration, inputs and file contents, by which later artifacts refer to this one."""
         return digest([self.kind, self.config, self.inputs, [[f.path, f.sha256] for f in self.files]])
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as it is stored."""
+        """Returns the manifest as stored."""
         content = asdict(self)
         return {**content, "files": [asdict(f) for f in self.files], "config_hash": self.config_hash}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Manifest:
-        """Reads what `to_json` wrote."""
+        """Makes a manifest from the JSON of `to_json`."""
         content = dict(content)
         content.pop("config_hash", None)
         content["files"] = tuple(FileEntry(**f) for f in content["files"])
@@ -100,27 +100,27 @@ class Manifest:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex, 16 bytes) of a value's canonical JSON."""
+    """Returns the SHA-256 (hex, 16 bytes) of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def digest_array(array: AnyArray) -> str:
-    """SHA-256 (hex, 16 bytes) of an array's type, shape and values."""
+    """Returns the SHA-256 (hex, 16 bytes) of an array's dtype, shape and values."""
     content = np.ascontiguousarray(array)
     head = f"{content.dtype.newbyteorder('<').str}{content.shape}".encode()
     return hashlib.sha256(head + content.astype(content.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()[:32]
 
 
 def load_manifest(location: Location, kind: str | None = None) -> Manifest:
-    """The manifest of a finished artifact.
+    """Reads the manifest of a finished artifact.
 
     Args:
         location: the artifact's folder.
-        kind: what it must be, or None for anything.
+        kind: kind that it must have; None accepts any.
 
     Raises:
-        InputError: there is no finished artifact here, it is of another kind, or of a newer schema.
+        InputError: there is no finished artifact here, or it is of another kind or a newer schema.
     """
     file = location.child(MANIFEST)
     if not file.is_file():
@@ -171,9 +171,9 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
 
 
 def begin_more(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
-    """Whether a finished artifact is here that only lacks some of the inputs: it may be extended in place.
+    """Tests whether a finished artifact is here that only lacks some inputs, and so may be extended in place.
 
-    The extension writes files under new names and the manifest last, so that the former artifact stays valid till then.
+    The extension writes files under new names and the manifest last: the former artifact stays valid until then.
 
     Args:
         location: its folder.
@@ -194,7 +194,7 @@ def finish(
     files: list[FileEntry],
     summary: dict[str, Any],
 ) -> Manifest:
-    """Writes the manifest: from here on the artifact exists.
+    """Writes the manifest, which makes the artifact exist.
 
     Raises:
         StoppedError: the store refused.
@@ -241,7 +241,7 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[st
 
 
 def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 65_536) -> FileEntry:
-    """Writes a Parquet file whole or not at all, after reading its footer back.
+    """Writes a Parquet file atomically, and reads its footer back first.
 
     Args:
         folder: the artifact's folder.
@@ -275,7 +275,7 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
 
 
 def read_table(folder: Location, name: str) -> pa.Table:
-    """A whole Parquet file of an artifact, finished or not.
+    """Reads a Parquet file of an artifact, finished or not.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -300,7 +300,7 @@ def write_blob(folder: Location, name: str, data: bytes) -> FileEntry:
 
 
 def describe(folder: Location, name: str) -> FileEntry:
-    """The entry of a file that an earlier, interrupted attempt has already written.
+    """Returns the entry of a file that an earlier, interrupted attempt has written.
 
     Raises:
         InputError: the file cannot be read.
@@ -319,7 +319,7 @@ def describe(folder: Location, name: str) -> FileEntry:
 
 
 def describe_all(folder: Location, names: Sequence[str]) -> dict[str, FileEntry]:
-    """`describe` for many files, several at a time: a store that is far away answers each of them late.
+    """Runs `describe` on many files, several at a time, which hides the latency of a remote store.
 
     Raises:
         InputError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""The factor table on disk: one Parquet row for each factor, dead ones included."""
+"""The factor table on disk: one Parquet row per factor, dead ones included."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save_factors(location: Location, table: FactorTable) -> FileEntry:
     list<int64>` (row_ids) and `top_values list<float>`, the rows with the largest values first.
 
     Raises:
-        InputError: the table has seen no rows.
+        InputError: the table is of no rows.
         StoppedError: the store refused.
     """
     filled = table.top_rows != NO_ROW
@@ -42,10 +42,10 @@ def load_factors(uri: str | os.PathLike[str] | Location) -> FactorTable:
     """Reads the factor table of a scored feature table.
 
     Args:
-        uri: the folder that `sae` or `score` wrote to, or `factors/` of a run; or `table/` in it.
+        uri: output folder of `sae` or `score`, or `factors/` of a run; or `table/` in it.
 
     Returns:
-        Frequencies, mean values and top rows, see `core.factor_table.FactorTable`.
+        Counts int64[m], frequencies, mean values and top rows, see `core.factors.table.FactorTable`.
 
     Raises:
         InputError: there is no factor table.
@@ -64,7 +64,7 @@ def load_factors(uri: str | os.PathLike[str] | Location) -> FactorTable:
 
 
 def find_factors(uri: str | os.PathLike[str] | Location) -> Location:
-    """Folder of the factor table in, or at, a folder."""
+    """Returns the folder of a factor table, which is the folder given or `table/` in it."""
     location = Location.parse(uri)
     inside = location.child(FOLDER)
     return inside if inside.child(MANIFEST).is_file() else location

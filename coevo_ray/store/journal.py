@@ -1,9 +1,9 @@
-"""A durable journal: state changes are on the store before they are acknowledged (DESIGN section 5.6).
+"""A durable journal: state changes are stored before they are acknowledged (docs/design.md#journal).
 
-Each record is one file of its own (written whole or not at all), so that the same code works on a local disk and on
-an object store, and a torn write can only lose a record that was never acknowledged. The format is safetensors with
-the JSON fields in its metadata: no pickle. It is framed here, since the library copies every array once or twice: a
-snapshot of a hundred million rows is written from where it lies, and read into one buffer.
+Each record is a file of its own, written atomically: the same code works on a local disk and on an object store, and a
+torn write can only lose a record that was never acknowledged. The format is safetensors with the JSON fields in its
+metadata, without pickle. It is framed here because the library copies every array once or twice; a snapshot of a
+hundred million rows is written from its own memory and read into one buffer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Record:
         number: position in the journal, from 0.
         event: what happened ("select", "commit", "labels", ...).
         fields: small JSON values.
-        arrays: named arrays; those read are views of one buffer and read-only.
+        arrays: named arrays of any shape; those read are read-only views of one buffer.
     """
 
     number: int
@@ -45,12 +45,12 @@ class Record:
 
 
 class Journal:
-    """Appends records and replays them from the latest snapshot on. One writer at a time.
+    """Appends records and replays them from the latest snapshot on; for one writer at a time.
 
-    A writer that finds the next record written by somebody else stops before it changes anything.
+    A writer that finds the next record already written by another process stops before it changes anything.
 
     Args:
-        location: the journal's folder; it is made with the first record.
+        location: the journal's folder; created with the first record.
 
     Raises:
         InputError: the folder cannot be listed.
@@ -65,10 +65,15 @@ class Journal:
         self._record_bytes, self._snapshot_bytes = 0, 0
 
     def append(self, event: str, fields: Mapping[str, Any], arrays: ArrayMapping | None = None) -> Record:
-        """Writes a record; when this returns, it will be replayed after any crash.
+        """Writes a record; once this returns, any crash is followed by a replay that has the record.
+
+        Args:
+            event: name of the change.
+            fields: JSON values.
+            arrays: arrays of any shape, by name.
 
         Raises:
-            StoppedError: the store refused, or another process writes here too; the change must not be acknowledged.
+            StoppedError: the store refused, or another process writes here too; do not acknowledge the change.
         """
         record = Record(self._next, event, dict(fields), dict(arrays or {}))
         parts = _encode(record)
@@ -76,9 +81,7 @@ class Journal:
         if not file.create_bytes(*parts):
             raise self._overtaken(file.name)
         newest = self._newest_snapshot()
-        if (
-            newest > record.number
-        ):  # it was made from records that this writer does not know: ours would not be replayed
+        if newest > record.number:  # another writer's snapshot, which a replay would start from, lacks this record
             file.delete_file()
             raise self._overtaken(f"snapshot {newest}")
         self._record_bytes += sum(len(part) for part in parts)
@@ -87,7 +90,11 @@ class Journal:
         return record
 
     def snapshot(self, fields: Mapping[str, Any], arrays: ArrayMapping) -> None:
-        """Writes the whole state and drops the records before it, which shortens the next replay.
+        """Writes the whole state and deletes the records before it, which shortens the next replay.
+
+        Args:
+            fields: JSON values.
+            arrays: arrays of any shape, by name.
 
         Raises:
             StoppedError: the store refused; the records stay.
@@ -97,7 +104,7 @@ class Journal:
         if self._file(number, _SUFFIX).is_file() or self._newest_snapshot() > number:
             raise self._overtaken(f"record {number}")
         self._file(number, _SNAPSHOT).write_bytes(*parts)
-        # Only after the new snapshot is whole may what it replaces go.
+        # Only now that the new snapshot is complete may the files it replaces be deleted.
         for old in self._numbers:
             self._file(old, _SUFFIX).delete_file()
         for old in self._snapshots:
@@ -107,11 +114,11 @@ class Journal:
         self._record_bytes, self._snapshot_bytes = 0, sum(len(part) for part in parts)
 
     def snapshot_due(self) -> bool:
-        """Whether the records hold twice what a snapshot does, or are very many: then one saves space and time."""
+        """True when the records hold over twice the bytes of a snapshot, or number 1 024: a new one then pays."""
         return self._record_bytes > max(2 * self._snapshot_bytes, _SMALL_BYTES) or len(self._numbers) >= _MOST_RECORDS
 
     def replay(self) -> Iterator[Record]:
-        """The latest snapshot (event "snapshot"), if there is one, then the records after it, in order.
+        """Yields the latest snapshot (event "snapshot"), if there is one, then the records after it, in order.
 
         Raises:
             InputError: a record is damaged or missing.
@@ -136,7 +143,7 @@ class Journal:
             record = _decode(number, data)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{file} is damaged: {error}", "restore it from a backup, or start the run anew"
+                f"{file} is damaged: {error}", "restore it from a backup, or start the run again in another folder"
             ) from error
         if suffix == _SNAPSHOT:
             self._snapshot_bytes = len(data)
@@ -155,7 +162,7 @@ class Journal:
 def _encode(record: Record) -> list[bytes | memoryview]:
     header: dict[str, Any] = {"__metadata__": {"event": record.event, "fields": json.dumps(record.fields)}}
     parts, end = [], 0
-    # Wide values first, so that all of them lie at multiples of their size.
+    # Wide dtypes first, so that every array is aligned to its item size.
     for name, array in sorted(record.arrays.items(), key=lambda item: -item[1].itemsize):
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         header[name] = {"dtype": _dtype_name(array.dtype), "shape": array.shape, "data_offsets": (end, end + len(flat))}

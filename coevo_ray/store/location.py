@@ -26,7 +26,7 @@ _TEMPORARY = ".tmp-"
 
 @lru_cache(maxsize=64)
 def _file_system(root: str) -> pafs.FileSystem:
-    """The file system of a URI's scheme, host and query; one per process."""
+    """Returns the file system of a URI's scheme, host and query; one per process."""
     try:
         file_system, _ = pafs.FileSystem.from_uri(root)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -49,7 +49,7 @@ class Location:
 
     @classmethod
     def parse(cls, text: str | os.PathLike[str] | Location) -> Location:
-        """Makes a location from what a user wrote; relative paths are taken from the working directory.
+        """Makes a location from a path or URI; relative paths start at the working directory.
 
         Raises:
             UsageError: the text is empty or its store cannot be opened.
@@ -69,7 +69,7 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a path on a mounted file system."""
+        """True for a path on a mounted file system."""
         return "://" not in self.uri
 
     @property
@@ -84,7 +84,7 @@ class Location:
 
     @property
     def path(self) -> str:
-        """The path inside `file_system`."""
+        """The path within `file_system`."""
         if self.is_local:
             return self.uri
         parts = urlsplit(self.uri)
@@ -96,7 +96,7 @@ class Location:
         return self.path.rsplit("/", 1)[-1]
 
     def child(self, *parts: str) -> Location:
-        """A location below this one."""
+        """Returns a location below this one."""
         tail = "/".join(parts)
         if self.is_local:
             return Location(f"{self.uri.rstrip('/')}/{tail}")
@@ -112,19 +112,19 @@ class Location:
         return self.file_system.get_file_info(self.path)
 
     def exists(self) -> bool:
-        """Whether a file or folder is there."""
+        """Tests whether a file or folder exists here."""
         return bool(self._info().type != pafs.FileType.NotFound)
 
     def is_file(self) -> bool:
-        """Whether a file is there."""
+        """Tests whether a file exists here."""
         return bool(self._info().type == pafs.FileType.File)
 
     def is_folder(self) -> bool:
-        """Whether a folder is there."""
+        """Tests whether a folder exists here."""
         return bool(self._info().type == pafs.FileType.Directory)
 
     def read_bytes(self) -> bytes:
-        """The file's content.
+        """Reads the file's content.
 
         Raises:
             InputError: the file is missing or cannot be read.
@@ -136,7 +136,7 @@ class Location:
             raise InputError(f"cannot read {self}: {error}", "check the path and your permission to read it") from error
 
     def read_json(self) -> Any:
-        """The file's content as JSON.
+        """Reads the file's content as JSON.
 
         Raises:
             InputError: the file is missing or is not JSON.
@@ -149,7 +149,7 @@ class Location:
             ) from error
 
     def files(self, recursive: bool = False) -> list[str]:
-        """Paths of the files below, relative to here, sorted; unfinished (temporary) files are left out.
+        """Lists the files below, as sorted paths relative to here, without temporary files.
 
         Raises:
             InputError: the folder does not exist or cannot be listed.
@@ -165,7 +165,7 @@ class Location:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def check_writable(self) -> None:
-        """Writes and removes a small file, so that a store that refuses is found before any work.
+        """Writes and removes a small file, to detect a store that refuses writes before any work.
 
         Raises:
             UsageError: nothing can be written here.
@@ -182,10 +182,10 @@ class Location:
             ) from error
 
     def write_bytes(self, *parts: bytes | memoryview | pa.Buffer) -> None:
-        """Writes a file that is either whole or not there; on a local disk it is on the disk when this returns.
+        """Writes a file atomically; on a local disk it is synced to the disk before this returns.
 
         Args:
-            parts: the file's content, one after another; large ones need not be joined.
+            parts: the file's content in order; no copy joins them.
 
         Raises:
             StoppedError: the store refused (full disk, lost connection); nothing earlier is damaged.
@@ -200,9 +200,10 @@ class Location:
                     stream.write(part)
 
     def create_bytes(self, *parts: bytes | memoryview | pa.Buffer) -> bool:
-        """Writes a file as `write_bytes` does, but only where there is none; False, and nothing written, where one is.
+        """Writes a file as `write_bytes` does unless it exists; returns False, without writing, if it does.
 
-        On a local disk two writers cannot both be told True. An object store is only looked at before the upload.
+        On a local disk two writers cannot both be told True. On an object store, only a check before
+        the upload prevents it.
 
         Raises:
             StoppedError: the store refused.
@@ -245,7 +246,7 @@ class Location:
 
 
 def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer], replace: bool = True) -> bool:
-    """Writes a file by way of a temporary one; False where it is there and must not be replaced."""
+    """Writes a file via a temporary one; returns False if the file exists and must not be replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}{_TEMPORARY}{uuid.uuid4().hex}")
     try:

@@ -1,4 +1,4 @@
-"""Row tables: Parquet artifacts sorted by row_id, read by row_id and never by position (DESIGN section 4).
+"""Row tables: Parquet artifacts sorted by row_id, read by row_id and never by position (docs/design.md#artifacts).
 
 The pool, targets, codes and scores are all row tables. A row group without a wanted row is not read.
 """
@@ -41,12 +41,12 @@ class RowTable:
 
     Args:
         location: the artifact's folder.
-        kind: what it must be, or None for anything.
-        prefix: how the names of its files begin, where an artifact holds more than one table.
+        kind: kind that it must have; None accepts any.
+        prefix: common start of its files' names, if the artifact holds more than one table.
 
     Attributes:
-        bytes_read: compressed bytes of the row groups that `read` and `read_range` have taken from the store so far.
-        groups_read: how many row groups that were.
+        bytes_read: compressed bytes of the row groups that `read` and `read_range` have read so far.
+        groups_read: number of those row groups.
 
     Raises:
         InputError: there is no such artifact, or its files overlap.
@@ -60,7 +60,7 @@ class RowTable:
         self._first: Int64Array = np.array([f.first_row_id for f in self.files], dtype=np.int64)
         self._last: Int64Array = np.array([f.last_row_id for f in self.files], dtype=np.int64)
         if (self._first[1:] <= self._last[:-1]).any():
-            raise InputError(f"files of {location} overlap in row_id", "the artifact is damaged; make it anew")
+            raise InputError(f"files of {location} overlap in row_id", "the artifact is damaged; make it again")
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = self.groups_read = 0
@@ -72,7 +72,7 @@ class RowTable:
         return (_reopen, (type(self), self.location, self.prefix))  # open files do not travel
 
     def read(self, row_ids: Int64Array, columns: list[str]) -> pa.Table:
-        """Rows by id.
+        """Reads rows by row_id.
 
         Args:
             row_ids: int64[n], strictly increasing.
@@ -101,7 +101,7 @@ class RowTable:
         return pa.concat_tables(parts).combine_chunks() if parts else self._empty(_with_row_id(columns))
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A whole small column in row_id order; not for images or vectors of large pools.
+        """Reads a small column of all rows in row_id order; not for images or vectors of large pools.
 
         Raises:
             InputError: the column is not there.
@@ -109,21 +109,21 @@ class RowTable:
         return self.scan([name]).column(name)
 
     def row_ids(self) -> Int64Array:
-        """All row_ids, increasing."""
+        """Reads all row_ids, int64[N], increasing."""
         result: Int64Array = self.scan(["row_id"]).column("row_id").to_numpy()
         return result
 
     def scan(self, columns: list[str]) -> pa.Table:
-        """All rows of some columns in row_id order."""
+        """Reads some columns of all rows in row_id order."""
         tables = [self._file(i).file.read(columns=self._checked(i, columns)) for i in range(len(self.files))]
         return pa.concat_tables(tables) if tables else self._empty(columns)
 
     def schema(self) -> pa.Schema:
-        """Names and types of the columns, as the first file has them; empty without rows."""
+        """Returns names and types of the columns of the first file; empty without rows."""
         return self._file(0).file.schema_arrow if self.files else pa.schema([])
 
     def read_range(self, start: int, stop: int | None, columns: list[str]) -> pa.Table:
-        """All rows from row_id `start` up to `stop` (without it; None for the end), in row_id order.
+        """Reads the rows with start <= row_id < stop (None for the end), in row_id order.
 
         Raises:
             InputError: a column is not there.
@@ -139,14 +139,14 @@ class RowTable:
         return (pa.concat_tables(parts) if parts else self._empty(names)).select(columns)
 
     def iter_file(self, index: int, columns: list[str]) -> Iterator[pa.Table]:
-        """The row groups of one file, one table each."""
+        """Yields the row groups of one file, one table each."""
         names = self._checked(index, _with_row_id(columns))
         opened = self._file(index)
         for group in range(len(opened.lows)):
             yield opened.file.read_row_group(group, columns=names)
 
     def block_starts(self) -> Int64Array:
-        """First row_id of every row group: the feed's blocks. Where a file has gaps, of about every row group."""
+        """Returns the first row_id of every row group, int64[groups]; approximate for files with gaps."""
         starts = []
         for f in self.files:
             span = f.last_row_id + 1 - f.first_row_id
@@ -196,7 +196,7 @@ class RowTable:
         try:
             file = pq.ParquetFile(location.path, filesystem=location.file_system, pre_buffer=not self.location.is_local)
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"cannot read {location}: {error}", "the artifact is damaged; make it anew") from error
+            raise InputError(f"cannot read {location}: {error}", "the artifact is damaged; make it again") from error
         opened = _Open(file, *_group_ranges(file))
         with self._lock:
             self._open[index] = opened
@@ -233,24 +233,24 @@ def _with_row_id(columns: list[str]) -> list[str]:
 
 
 def vectors(column: pa.ChunkedArray | pa.Array, dtype: npt.DTypeLike = np.float32) -> Float32Array:
-    """A fixed-size-list column as a matrix [rows, n]."""
+    """Converts a fixed-size-list column to a matrix float[rows, n]."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     flat = array.flatten().to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(flat.reshape(len(array), array.type.list_size), dtype=dtype)
 
 
 def vector_column(matrix: FloatArray) -> pa.FixedSizeListArray:
-    """A matrix [rows, n] as a fixed-size-list column of float16."""
+    """Converts a matrix float[rows, n] to a fixed-size-list column of float16."""
     flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float16).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
 
 
 def vector_column_of(features: RowTable, name: str | None) -> str:
-    """The column with a table's vectors.
+    """Finds the column with a table's vectors.
 
     Args:
         features: the table.
-        name: which column it must be; None for the only one with vectors.
+        name: name of the column; None for the only one with vectors.
 
     Raises:
         InputError: there is no such column, it holds no vectors of one length, or there are several.
@@ -268,5 +268,5 @@ def vector_column_of(features: RowTable, name: str | None) -> str:
 
 
 def vector_columns(features: RowTable) -> dict[str, int]:
-    """Name and dimension of a table's columns of vectors of one length."""
+    """Returns name -> dimension of a table's columns of fixed-length vectors."""
     return {field.name: field.type.list_size for field in features.schema() if pa.types.is_fixed_size_list(field.type)}

@@ -1,33 +1,38 @@
-"""Fits the sparse autoencoder on a feature table with Ray Train (DESIGN section 5.2)."""
+"""Fits the sparse autoencoder on a feature table with Ray Train."""
 
 from __future__ import annotations
 
-import time
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import ray
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed
 
-from coevo_ray.actors.progress_board import progress_board
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SaeConfig, make_config
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE
 from coevo_ray.core.factors.sae_steps import SAESteps, Schedule, plateaued
 from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.artifact import FileEntry
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column_of, vectors
 from coevo_ray.store.sae_files import save_sae
 from coevo_ray.training.feed.feed import Batch, Feed
-from coevo_ray.training.loop.ray_train import fit, load_checkpoint, resume, save_checkpoint, worker_threads
+from coevo_ray.training.feed.statistics import input_statistics
+from coevo_ray.training.loop.ray_train import resume, save_checkpoint
+from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training
 
 
 def fit_sae(
@@ -61,68 +66,94 @@ def fit_sae(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config = config if isinstance(config, SaeConfig) else make_config(SaeConfig, config, "sae")
-    location = Location.parse(out)
-    column = vector_column_of(features, column)
+    run = _SaeRun(config, pool, features, vector_column_of(features, column), Location.parse(out))
     inputs = {"pool": pool.manifest.identity, "features": features.manifest.identity}
-    content = {"column": column} | config.model_dump(mode="json", exclude={"compute", "rare_quantile"})
-    if begin(location, "sae", content, inputs) is not None:
-        return location
-    started = time.monotonic()
-    rows = np.intersect1d(features.row_ids(), pool.train_ids(), assume_unique=True)
-    if len(rows) < config.k:
-        raise InputError(
-            f"{len(rows)} training rows for k = {config.k} active factors", "give more rows, or lower sae.k"
+    content = {"column": run.column} | config.model_dump(mode="json", exclude={"compute", "rare_quantile"})
+    run_training(ModelArtifact(run.folder, content, inputs, kind="sae"), run.prepare)
+    return run.folder
+
+
+@dataclass(frozen=True, eq=False)
+class _SaeArguments:
+    """Arguments of the workers; `statistics` are the mean float32[d] and the mean square of the inputs."""
+
+    config: SaeConfig
+    features: Location
+    column: str
+    rows: ray.ObjectRef[Int64Array]
+    statistics: tuple[torch.Tensor, float]
+    board: BoardHandle
+
+
+@dataclass(frozen=True, eq=False)
+class _SaeRun:
+    """A fit that is not finished yet."""
+
+    config: SaeConfig
+    pool: Pool
+    features: RowTable
+    column: str
+    folder: Location
+
+    def prepare(self) -> Training[_SaeArguments]:
+        rows = np.intersect1d(self.features.row_ids(), self.pool.train_ids(), assume_unique=True)
+        if len(rows) < self.config.k:
+            raise InputError(
+                f"{len(rows)} training rows for k = {self.config.k} active factors", "give more rows, or lower sae.k"
+            )
+        return Training(
+            title="fit SAE",
+            epochs=self.config.epochs,
+            compute=self.config.compute,
+            worker=_fit_on_worker,
+            arguments=functools.partial(self._arguments, rows),
+            write_files=self._write_files,
+            summarise=functools.partial(self._summarise, len(rows)),
         )
-    with ray_session(), ray_errors("fit SAE"), progress_board("fit SAE", config.epochs, "epochs") as board:
-        statistics = ray.get(ray.remote(_statistics).options(num_cpus=0.5).remote(features, rows, column))
-        loop_config = {
-            "config": config,
-            "features": features.location,
-            "column": column,
-            "rows": ray.put(rows),
-            "statistics": statistics,
-            "board": board,
+
+    @contextmanager
+    def _arguments(self, rows: Int64Array, board: BoardHandle) -> Iterator[_SaeArguments]:
+        task = ray.remote(input_statistics).options(num_cpus=0.5)
+        statistics = ray.get(task.remote(self.features, rows, self.column))
+        yield _SaeArguments(self.config, self.features.location, self.column, ray.put(rows), statistics, board)
+
+    def _write_files(self, trained: Trained[_SaeArguments]) -> list[FileEntry]:
+        sae = TopKSAE(SAEConfig(**trained.state["config"]))
+        sae.load_state_dict(trained.state["steps"]["model"])
+        return save_sae(self.folder, sae)
+
+    def _summarise(self, rows: int, trained: Trained[_SaeArguments]) -> JsonObject:
+        history, last = trained.history, trained.history[-1]
+        return {
+            **{name: last[name] for name in ("explained_variance", "dead_fraction", "l0")},
+            "latents": self.config.latents,
+            "k": self.config.k,
+            "rows": rows,
+            "history": [[entry["samples"], entry["explained_variance"]] for entry in history],
+            "samples": last["samples"],
+            "stopped_early": last["samples"] < self.config.epochs * rows,
+            "seconds": trained.wall_seconds,
         }
-        checkpoint = fit("fit SAE", _loop, loop_config, config.compute, location.child("training"))
-    state, history = load_checkpoint(checkpoint)
-    sae = TopKSAE(SAEConfig(**state["config"]))
-    sae.load_state_dict(state["steps"]["model"])
-    summary = {
-        **{name: history[-1][name] for name in ("explained_variance", "dead_fraction", "l0")},
-        "latents": config.latents,
-        "k": config.k,
-        "rows": len(rows),
-        "history": [[h["samples"], h["explained_variance"]] for h in history],
-        "samples": history[-1]["samples"],
-        "stopped_early": history[-1]["samples"] < config.epochs * len(rows),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    finish(location, "sae", content, inputs, save_sae(location, sae), summary)
-    return location
 
 
-def _loop(arguments: dict[str, Any]) -> None:
-    """Runs on every Ray Train worker."""
-    config: SaeConfig = arguments["config"]
-    worker_threads(config.compute.cpus, config.compute.gpus)
+def _fit_on_worker(arguments: _SaeArguments) -> None:
     _Worker(arguments).run()
 
 
 class _Worker:
     """One worker's model, feed and place in the data."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        config: SaeConfig = arguments["config"]
-        self.config, self.board = config, arguments["board"]
+    def __init__(self, arguments: _SaeArguments) -> None:
+        self.config, self.board = arguments.config, arguments.board
+        config, column = arguments.config, arguments.column
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
-        self.rows: Int64Array = ray.get(arguments["rows"])
-        table, batch = RowTable(arguments["features"]), min(config.batch_rows, len(self.rows))
-        column = arguments["column"]
+        self.rows: Int64Array = ray.get(arguments.rows)
+        table, batch = RowTable(arguments.features), min(config.batch_rows, len(self.rows))
         self.feed = Feed(table, [column], _Vectors(column), global_batch=batch, seed=config.seed)
         torch.manual_seed(config.seed)
-        self.steps = self._make_steps(*arguments["statistics"])
+        self.steps = self._make_steps(*arguments.statistics)
         self.epoch, self.offset, self.saved = 0, 0, 0
         state, self.history = resume()
         if state is not None:
@@ -177,7 +208,7 @@ class _Worker:
             self.steps.schedule.decay_now(self.steps.samples)
         if self.rank == 0:
             passed = self.steps.samples // len(self.rows)
-            self.board.note.remote(passed, f"explained variance {figures['explained_variance']:.3f}")
+            self.board.note(passed, f"explained variance {figures['explained_variance']:.3f}")
         if self.steps.done or self.steps.samples - self.saved >= self.config.window_rows:
             self.saved = self.steps.samples
             place = {"epoch": self.epoch, "offset": self.offset}
@@ -208,28 +239,6 @@ class _Vectors:
 
     column: str
 
-    def __call__(self, rows: Any, seeds: UInt64Array) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         return {"vectors": torch.from_numpy(vectors(rows.column(self.column)))}
-
-
-def input_statistics(targets: RowTable, rows: Int64Array) -> tuple[torch.Tensor, float]:
-    """Ray task: mean float32[d] and mean square about it, in one streamed pass over the training rows."""
-    return _statistics(targets, rows, "target")
-
-
-def _statistics(table: RowTable, rows: Int64Array, column: str) -> tuple[torch.Tensor, float]:
-    count, total, squares = 0, np.zeros(1), np.zeros(1)
-    for index in range(len(table.files)):
-        for part in table.iter_file(index, [column]):
-            use = np.isin(part.column("row_id").to_numpy(), rows, assume_unique=True)
-            x = vectors(part.column(column)).astype(np.float64)[use]
-            count, total, squares = count + len(x), total + x.sum(axis=0), squares + (x * x).sum(axis=0)
-    mean = total / count
-    mean_square = float((squares / count - mean * mean).mean())
-    # Float16 values that are all the same still differ from their mean by rounding.
-    if not np.isfinite(mean_square) or mean_square <= 1e-12:
-        raise InputError(
-            f"the mean square of {column} is {mean_square}", "its vectors are constant or not finite: see encode"
-        )
-    return torch.from_numpy(mean).float(), mean_square

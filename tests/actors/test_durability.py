@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from coevo_ray.actors import ledger_service as service_module
-from coevo_ray.actors.actor import SelectionHandle, start_selection
-from coevo_ray.actors.ledger_service import SelectionService
+from coevo_ray.actors.actor import SelectionHandle, Services, start_selection
+from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import make_policy
 from coevo_ray.errors import InputError, StoppedError
@@ -36,7 +36,7 @@ class Make:
     def __init__(self, folder: str, policy: str = "scored", options: dict[str, Any] | None = None) -> None:
         self.folder, self.policy, self.options = folder, policy, options or {}
 
-    def __call__(self, seed: int = 0) -> SelectionService:
+    def __call__(self, seed: int = 0) -> LedgerService:
         ledger = SelectionLedger(
             rows=ROWS,
             candidates=np.arange(ROWS) % 7 != 0,
@@ -47,12 +47,21 @@ class Make:
         )
         random = np.random.default_rng(seed)
         ledger.set_scores(random.random(ROWS), random.random(ROWS), random.integers(0, 5, ROWS))
-        return SelectionService(Location(self.folder), ledger=ledger)
+        return LedgerService(Location(self.folder), ledger)
 
 
-def state(service: SelectionService) -> dict[str, Any]:
+class Hosted:
+    """Builds the same service for an actor."""
+
+    def __init__(self, folder: str, policy: str) -> None:
+        self.make = Make(folder, policy)
+
+    def __call__(self) -> Services:
+        return Services(ledger=self.make())
+
+
+def state(service: LedgerService) -> dict[str, Any]:
     """All that a ledger knows."""
-    assert service.ledger is not None
     fields, arrays = service.ledger.state(scores=True)
     return {**fields, **{name: array.tobytes() for name, array in arrays.items()}}
 
@@ -68,10 +77,9 @@ def restart(make: Make, journal: dict[str, bytes], folder: Path) -> dict[str, An
     return state(Make(str(folder), make.policy, make.options)())
 
 
-def do(service: SelectionService, step: str, number: int) -> None:
+def do(service: LedgerService, step: str, number: int) -> None:
     """One step; those that the state does not allow are left out."""
     ledger = service.ledger
-    assert ledger is not None
     epoch = ledger.committed
     is_open = ledger.selected(epoch) is not None
     random = np.random.default_rng(number)
@@ -168,7 +176,7 @@ def test_a_journal_of_other_candidates_is_refused(tmp_path: Path) -> None:
         rows=ROWS, candidates=np.arange(ROWS) % 7 == 0, policy=make_policy("rotation"), keep=0.3, epochs=40, seed=1
     )
     with pytest.raises(InputError, match="not of this run's candidates"):
-        SelectionService(Location(make.folder), ledger=other)
+        LedgerService(Location(make.folder), other)
 
 
 def test_what_is_durable_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +194,7 @@ def test_what_is_durable_stays_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def selection(ray_local: None, tmp_path: Path) -> Any:
-    handle = start_selection(f"durability-{tmp_path.name}", Make(str(tmp_path / "journal"), "entropy"))
+    handle = start_selection(f"durability-{tmp_path.name}", Hosted(str(tmp_path / "journal"), "entropy"))
     yield handle
     handle.stop()
 
@@ -202,17 +210,17 @@ def _die(_: object) -> None:
 
 
 def test_a_killed_actor_has_lost_nothing(selection: SelectionHandle) -> None:
-    first = selection.select(0)
+    first = selection.ledger.select(0)
     rows = first.row_ids
-    assert selection.report_losses(0, rows[:6], np.ones(6), np.ones(6)) == 6
+    assert selection.ledger.report_losses(0, rows[:6], np.ones(6), np.ones(6)) == 6
     kill(selection)
-    assert np.array_equal(selection.select(0).row_ids, rows)
-    assert selection.report_losses(0, rows, np.zeros(len(rows)), np.zeros(len(rows))) == len(rows) - 6
-    assert selection.commit(0) is True
+    assert np.array_equal(selection.ledger.select(0).row_ids, rows)
+    assert selection.ledger.report_losses(0, rows, np.zeros(len(rows)), np.zeros(len(rows))) == len(rows) - 6
+    assert selection.ledger.commit(0) is True
     kill(selection)
-    assert selection.commit(0) is False
-    assert selection.scores(rows)["loss"].tolist() == [1.0] * 6 + [0.0] * (len(rows) - 6)
-    assert selection.usage().sum() == len(rows)
+    assert selection.ledger.commit(0) is False
+    assert selection.ledger.scores(rows)["loss"].tolist() == [1.0] * 6 + [0.0] * (len(rows) - 6)
+    assert selection.ledger.usage().sum() == len(rows)
 
 
 def until(what: Callable[[], bool], seconds: float = 60) -> None:
@@ -232,10 +240,10 @@ def test_gauges_are_on_the_nodes_metrics_page(selection: SelectionHandle, tmp_pa
         mine = [line for line in lines if f'run="durability-{tmp_path.name}"' in line and 'policy="entropy"' in line]
         return {line.split("{")[0].removeprefix("ray_coevo_selection_"): float(line.split()[-1]) for line in mine}
 
-    rows = len(selection.select(0).row_ids)
-    selection.commit(0)
-    selection.select(1)
-    expected = selection.figures()
+    rows = len(selection.ledger.select(0).row_ids)
+    selection.ledger.commit(0)
+    selection.ledger.select(1)
+    expected = selection.ledger.figures()
     assert expected["never_used_share"] == pytest.approx(1 - rows / 51) and expected["usage_spread"] == 1
     assert expected["selection_seconds"] > 0
     until(lambda: gauges() == pytest.approx(expected))

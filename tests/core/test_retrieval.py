@@ -17,7 +17,16 @@ from coevo_ray.core.graph.search import pair_similarities
 from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.core.probes.calibration import apply_temperature
 from coevo_ray.core.probes.probe import LinearProbe
-from coevo_ray.core.retrieval import Linear, above, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
+from coevo_ray.core.retrieval import (
+    Linear,
+    choose,
+    choose_anchors,
+    copy_margin,
+    find_copies,
+    more_similar,
+    rank,
+    score_rows,
+)
 
 DIM = 8
 
@@ -149,7 +158,7 @@ def test_a_threshold_is_met_the_same_in_any_company() -> None:
     for i in range(40):
         limit = float(pair_similarities(rows[i : i + 1], rows[None, i + 1 : i + 2])[0, 0])
         for others in (rows, rows[i + 1 : i + 2], rows[i + 1 :]):
-            made = above(rows[: i + 1], others, limit)
+            made = more_similar(rows[: i + 1], others, limit)
             assert not made[i, i + 1 if others is rows else 0]
 
 

@@ -1,4 +1,7 @@
-"""Alignment of a participant's vectors to the reference prior's (CoOpt, arXiv 2505.14117, D5.1 steps 3 and 4)."""
+"""Alignment of a participant's vectors to the reference prior's (CoOpt, arXiv 2505.14117).
+
+Formulas: docs/design.md#encoding-alignment.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from coevo_ray.errors import InputError, UsageError
 
 Method = Literal["ridge", "procrustes", "none"]
 
-# Rows are unit vectors, so the eigenvalues of their Gram matrix sum to the rows: from nearly none to a strong pull.
+# Rows are unit vectors, so the eigenvalues of x^T x sum to the number of rows: these ridges range from nearly no
+# shrinkage to a strong one at the usual hundreds to thousands of shared rows.
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-_LEAST_ROWS = 4
+_LEAST_ROWS = 4  # enough for 1 held-out row and a fit on the others
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,10 @@ class Alignment:
     """A fitted map to the reference prior's space.
 
     Attributes:
-        matrix: float32[n, n], T_k; use `align`.
-        ridge: the weight of ||T||^2 that was chosen; 0 for procrustes and identity.
+        matrix: float32[n, n], T_k; apply it with `align`.
+        ridge: chosen weight of ||T||^2; 0 for procrustes, none and identity.
         r2: R^2 on held-out rows.
-        rows: shared rows that were fitted, held-out ones included.
+        rows: number of shared rows in the final fit, held-out ones included.
         method: ridge, procrustes, none or identity.
     """
 
@@ -48,11 +52,11 @@ def fit_alignment(
     seed: int = 0,
     row_ids: Int64Array | None = None,
 ) -> Alignment:
-    """T_k = argmin_T sum_x ||T u_k(x) - u_{k*}(x)||^2 + ridge ||T||^2 over the shared rows, in closed form.
+    """Fits T_k = argmin_T sum_x ||T u_k(x) - u_{k*}(x)||^2 + ridge ||T||^2 over the shared rows, in closed form.
 
-    The ridge with the best R^2 on held-out rows is taken and T fitted again on all rows. "procrustes" restricts T to
-    rotations and reflections instead, "none" keeps T at the identity and only measures. Which rows are held out follows
-    from their ids (or content), not their order.
+    CoOpt, arXiv 2505.14117 (docs/design.md#encoding-alignment). Chooses the ridge with the best R^2 on held-out rows,
+    then refits on all rows. "procrustes" restricts T to rotations and reflections (Schonemann 1966); "none" keeps T at
+    the identity and only measures. Rows are held out by their ids (or content), not their order.
 
     Args:
         source: float[s, n], the participant's unit vectors of the shared rows.
@@ -61,12 +65,12 @@ def fit_alignment(
         ridges: candidates, each > 0.
         holdout: share of rows to hold out, in (0, 1).
         seed: seed of the held-out rows.
-        row_ids: int64[s], ids of the shared rows: held-out rows are then chosen by them, so that rounding of the
-            vectors (another batch size) does not change the choice; None takes the vectors' content.
+        row_ids: int64[s], ids of the shared rows, by whose hash rows are held out; None hashes the vectors' values
+            instead, whose last bits differ between batch sizes and with them the held-out rows.
 
     Returns:
-        The alignment. Its `r2` is 1 - SS_res / SS_tot on the held-out rows, from the fit without them, SS_tot about the
-        mean of the other rows' targets; 0 where the targets do not vary.
+        The alignment, matrix float32[n, n]. Its `r2` is 1 - SS_res / SS_tot on the held-out rows, from the fit without
+        them, with SS_tot about the mean target of the other rows; 0 where the targets do not vary.
 
     Raises:
         InputError: there are fewer than 4 rows, shapes differ, or values are not finite.
@@ -85,7 +89,7 @@ def fit_alignment(
 
 
 def identity_alignment(n: int) -> Alignment:
-    """The reference prior's alignment to itself.
+    """Makes the reference prior's alignment to itself, matrix float32[n, n].
 
     Args:
         n: common dimension.
@@ -94,7 +98,7 @@ def identity_alignment(n: int) -> Alignment:
 
 
 def align(vectors: FloatArray, matrix: Float32Array) -> Float32Array:
-    """Targets: normalise(T u), D5.1 step 4.
+    """Computes targets normalise(T u) (CoOpt, arXiv 2505.14117; docs/design.md#encoding-targets).
 
     Args:
         vectors: float[b, n], a participant's unit vectors u.
@@ -115,14 +119,14 @@ def align(vectors: FloatArray, matrix: Float32Array) -> Float32Array:
 
 
 def few_rows_warning(rows: int, n: int) -> str | None:
-    """A warning where shared rows are too few for a trustworthy alignment, below 2n (D5.1 step 3).
+    """Returns a warning if there are fewer than 2n shared rows, else None.
+
+    T has n^2 parameters and each shared row gives n equations: below 2n rows the fit has less than two equations a
+    parameter.
 
     Args:
-        rows: shared rows.
+        rows: number of shared rows.
         n: common dimension.
-
-    Returns:
-        The warning, or None.
     """
     if rows >= 2 * n:
         return None
@@ -153,7 +157,7 @@ def _check(
 
 
 def _hash_values(source: FloatArray, target: FloatArray, seed: int) -> UInt64Array:
-    """uint64[s]: hashes of the rows' values, for rows without ids."""
+    """Hashes the rows' values, uint64[s], for rows without ids."""
     pairs = np.concatenate([source, target], axis=1).astype(np.float32) + np.float32(0)  # -0 and 0 are equal
     bits = pairs.view(np.uint32).astype(np.uint64)
     random = np.random.Generator(np.random.PCG64(seed))
@@ -166,7 +170,7 @@ def _hash_values(source: FloatArray, target: FloatArray, seed: int) -> UInt64Arr
 
 
 def _held_out(hashed: UInt64Array, holdout: float) -> BoolArray:
-    """bool[s]: the rows with the lowest hashes, so that shuffling the rows changes nothing."""
+    """Marks the rows with the lowest hashes, bool[s]: an order of rows has no influence."""
     count = min(max(1, round(holdout * len(hashed))), len(hashed) - 2)
     held = np.zeros(len(hashed), dtype=bool)
     held[np.argsort(hashed, kind="stable")[:count]] = True
@@ -174,7 +178,7 @@ def _held_out(hashed: UInt64Array, holdout: float) -> BoolArray:
 
 
 def _solver(x: Float64Array, y: Float64Array, method: Method) -> Callable[[float], Float64Array]:
-    """From rows to a function of the ridge, so that every candidate shares one decomposition."""
+    """Returns ridge -> T float64[n, n]; all candidates share one eigendecomposition."""
     if method == "none":
         identity = np.eye(x.shape[1])
         return lambda ridge: identity

@@ -1,4 +1,7 @@
-"""Random projection of a prior's features to the common dimension (CoOpt, arXiv 2505.14117, D5.1 step 1)."""
+"""Random projection of a prior's features to the common dimension (CoOpt, arXiv 2505.14117).
+
+Formulas: docs/design.md#encoding-projection.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from coevo_ray.errors import InputError, UsageError
 
 
 def projection_matrix(dim_in: int, dim_out: int, seed: int) -> Float32Array:
-    """The fixed matrix W_k of a participant.
+    """Draws the fixed matrix W_k of a participant (CoOpt, arXiv 2505.14117; docs/design.md#encoding-projection).
 
-    Columns are orthonormal when dim_in >= dim_out, else rows are: distances survive as well as they can. Drawn by QR of
-    a Gaussian matrix with the signs of R's diagonal made positive, so that it depends on the seed alone: the same on
-    every platform up to rounding in the last bit.
+    Columns are orthonormal if dim_in >= dim_out, else rows are, so that a projection distorts distances little.
+    Computed by QR of a Gaussian matrix with R's diagonal made positive, which makes Q unique: the matrix depends on the
+    seed alone, up to rounding in the last bit.
 
     Args:
-        dim_in: features of the prior, d_k.
+        dim_in: dimension of the prior's features, d_k.
         dim_out: common dimension, n.
         seed: seed of the draw, not negative.
 
@@ -25,6 +28,11 @@ def projection_matrix(dim_in: int, dim_out: int, seed: int) -> Float32Array:
 
     Raises:
         UsageError: a dimension is below 1 or the seed is negative.
+
+    Examples:
+        >>> w = projection_matrix(1280, 128, seed=0)
+        >>> bool(np.allclose(w.T @ w, np.eye(128), atol=1e-5))
+        True
     """
     if dim_in < 1 or dim_out < 1 or seed < 0:
         raise UsageError(f"dimensions {dim_in} x {dim_out}, seed {seed}", "need dimensions >= 1 and seed >= 0")
@@ -37,7 +45,7 @@ def projection_matrix(dim_in: int, dim_out: int, seed: int) -> Float32Array:
 
 
 def finite_rows(features: FloatArray) -> BoolArray:
-    """Rows that can be projected: all values are finite in float32, and not all are zero.
+    """Marks rows that can be projected: all values finite in float32, and not all of them zero.
 
     Args:
         features: float[b, d].
@@ -54,7 +62,7 @@ def finite_rows(features: FloatArray) -> BoolArray:
 
 
 def project(features: FloatArray, matrix: Float32Array) -> Float32Array:
-    """Projects features and brings them to unit length: u_k(x) = normalise(psi_k(x) W_k), D5.1 step 1.
+    """Computes u_k(x) = normalise(psi_k(x) W_k) (CoOpt, arXiv 2505.14117; docs/design.md#encoding-projection).
 
     Args:
         features: float[b, d_k].
@@ -64,7 +72,7 @@ def project(features: FloatArray, matrix: Float32Array) -> Float32Array:
         float32[b, n], rows of unit L2 norm.
 
     Raises:
-        InputError: shapes do not fit, or rows are zero, NaN or infinite; `finite_rows` finds them beforehand.
+        InputError: shapes do not fit, or rows are zero, NaN or infinite; `finite_rows` marks the others.
     """
     x = _matrix(features)
     if x.shape[1] != matrix.shape[0]:
@@ -76,7 +84,7 @@ def project(features: FloatArray, matrix: Float32Array) -> Float32Array:
     if bad:
         raise InputError(
             f"{bad} of {len(x)} feature rows are zero, NaN or infinite",
-            "reject the rows that finite_rows marks before projecting",
+            "reject the rows that finite_rows does not mark before projecting",
         )
     # Scaling by the largest value keeps the squares of huge or tiny features inside float32.
     scaled = x / np.abs(x).max(axis=1, keepdims=True)
@@ -84,7 +92,7 @@ def project(features: FloatArray, matrix: Float32Array) -> Float32Array:
 
 
 def normalise(vectors: Float32Array) -> Float32Array:
-    """Brings rows to unit L2 norm.
+    """Scales rows to unit L2 norm.
 
     Args:
         vectors: float32[b, n].
@@ -93,14 +101,14 @@ def normalise(vectors: Float32Array) -> Float32Array:
         float32[b, n].
 
     Raises:
-        InputError: rows have no direction (zero or not finite), with their count.
+        InputError: rows are zero or not finite; the message has their count.
     """
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = int(np.sum(~(np.isfinite(norms) & (norms > 0))))
     if bad:
         raise InputError(
             f"{bad} of {len(vectors)} vectors are zero or not finite and have no direction",
-            "look at the prior's features: a collapsed or broken encoder gives such rows",
+            "check the prior's features: a collapsed or broken encoder gives such rows",
         )
     unit: Float32Array = (vectors / norms).astype(np.float32, copy=False)
     return unit

@@ -1,4 +1,4 @@
-"""Uniformity of unit vectors: how evenly a prior spreads samples over the sphere (D5.1 step 2)."""
+"""Uniformity of unit vectors: a measure of how evenly a prior spreads samples over the sphere."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import numpy as np
 from coevo_ray.core.arrays import FloatArray
 from coevo_ray.errors import InputError, UsageError
 
-# Rows of a tile: its pairs take 16 MB in float32, however many rows there are.
+# Rows of a tile: its pairs take 16 MB in float32, whatever the number of rows.
 _TILE_ROWS = 2048
 
 
 def uniformity(vectors: FloatArray, t: float = 2.0) -> float:
-    """V = log mean_{i != j} exp(-t ||u_i - u_j||^2); lower is more uniform, 0 means that all rows are equal.
+    """Computes V = log mean_{i != j} exp(-t ||u_i - u_j||^2); lower is more uniform, 0 if all rows are equal.
 
-    Wang & Isola 2020 (arXiv 2005.10242), as CoOpt, arXiv 2505.14117, uses it to choose the reference prior (D5.1
-    step 2). Computed tile by tile, so memory does not grow with the square of the rows; time does.
+    The uniformity loss of Wang & Isola 2020 (arXiv 2005.10242); CoOpt (arXiv 2505.14117) chooses the reference prior by
+    it (docs/design.md#encoding-uniformity). Computed tile by tile: time grows with the square of the rows, memory does
+    not.
 
     Args:
         vectors: float[s, n], rows of unit length.
@@ -27,6 +28,10 @@ def uniformity(vectors: FloatArray, t: float = 2.0) -> float:
     Raises:
         InputError: there are fewer than 2 rows, or values are not finite.
         UsageError: t is not positive.
+
+    Examples:
+        >>> round(uniformity(np.array([[1.0, 0.0], [-1.0, 0.0]])), 3)  # opposite rows: -t * 2^2
+        -8.0
     """
     if t <= 0:
         raise UsageError(f"t = {t:g}", "need t > 0; 2 is usual")
@@ -41,7 +46,7 @@ def uniformity(vectors: FloatArray, t: float = 2.0) -> float:
 
 
 def _log_sum(u: FloatArray, i: int, j: int, t: float) -> float:
-    """Log of a tile's sum; a tile off the diagonal stands for its mirror image too."""
+    """Computes the log of a tile's sum; a tile off the diagonal counts for its mirror image too."""
     a, b = u[i : i + _TILE_ROWS], u[j : j + _TILE_ROWS]
     exponent = a @ b.T
     exponent *= 2 * t

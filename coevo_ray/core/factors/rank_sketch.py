@@ -1,7 +1,7 @@
-"""Ranks without gathering: a histogram of float32 values that shards build by themselves and that adds up.
+"""Ranks without gathering: mergeable histograms of float32 values, built shard by shard.
 
-Bins are fixed, not fitted to the data: a value's bin is its float32 bit pattern without the last bits, which keeps the
-order of values >= 0. So a sum of sketches is the same whatever the shards and their order, and the ranks too.
+Bins are fixed, not fitted to the data: a value's bin is its float32 bit pattern without the last bits, which preserves
+the order of values >= 0. A sum of sketches, and so every rank, is therefore the same for any sharding.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _DROPPED_BITS = 23 - _KEPT_BITS
 
 @dataclass(frozen=True)
 class RankSketch:
-    """How many values lie in each bin that has any.
+    """Counts of values per non-empty bin.
 
-    A bin spans a relative width of 2^-14, so a score that spreads over a few powers of two takes at most some ten
-    thousand bins of 16 bytes, however many rows there are; the most that float32 allows is 4.2 million bins.
+    A bin has a relative width of 2^-14: scores that spread over a few powers of two take some ten thousand bins of 16
+    bytes, whatever the number of rows; float32 allows at most 4.2 million bins.
 
     Attributes:
         lowest, highest: float32[bins], extremes of the values of each bin, increasing.
@@ -35,12 +35,12 @@ class RankSketch:
 
     @classmethod
     def empty(cls) -> RankSketch:
-        """No values yet."""
+        """Makes a sketch without values: bounds float32[0], counts int64[0]."""
         return cls(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
     @classmethod
     def of(cls, x: Float32Array) -> RankSketch:
-        """The sketch of values float32[n], finite and >= 0.
+        """Sketches values float32[n], finite and >= 0.
 
         Raises:
             InputError: a value is negative or not finite.
@@ -58,32 +58,40 @@ class RankSketch:
 
     @property
     def rows(self) -> int:
-        """Values seen."""
+        """Number of values seen, an int: the sum of counts int64[bins]."""
         return int(self.counts.sum())
 
     @property
     def largest_error(self) -> float:
-        """The most by which a rank of `ranks` can differ from the exact one; 0 where no bin mixes different values."""
+        """Bound on the error of `ranks` against exact ranks in [0, 1]; 0 if no bin mixes different values."""
         mixed = self.counts[self.lowest < self.highest]
         return float((mixed.max() - 1) / 2 / (self.rows - 1)) if mixed.size else 0.0
 
     def ranks(self, x: Float32Array) -> Float32Array:
-        """Mean rank of each value's bin, scaled to [0, 1], float32[n]; 0 where only one value was seen.
+        """Computes the mean rank of each value's bin, scaled to [0, 1].
 
-        It never reverses an order, and equals `factors.rank_normalise` of all values together within `largest_error`.
+        Ranks are monotone in the values, and equal `scores.rank_normalise` of all values within `largest_error`.
+
+        Args:
+            x: float32[n], some of the values that were sketched.
+
+        Returns:
+            float32[n]; 0 if only one value was seen.
 
         Raises:
-            InputError: a value is in none of the bins, so the sketch is of other rows.
+            InputError: a value is in none of the bins: the sketch is of other rows.
         """
         bins = _bins(self.lowest)
         wanted = _bins(x + np.float32(0))
-        place = np.searchsorted(bins, wanted)
-        if len(x) and (place.max() == len(bins) or (bins[place] != wanted).any()):
-            raise InputError("scores that were not counted", "the shards changed meanwhile; score again elsewhere")
+        index = np.searchsorted(bins, wanted)
+        if len(x) and (index.max() == len(bins) or (bins[index] != wanted).any()):
+            raise InputError(
+                "scores that were not counted", "the shards changed since they were counted; score into another folder"
+            )
         if self.rows < 2:
             return np.zeros(len(x), dtype=np.float32)
         mean_rank = np.cumsum(self.counts) - (self.counts + 1) / 2.0
-        return (mean_rank[place] / (self.rows - 1)).astype(np.float32)
+        return (mean_rank[index] / (self.rows - 1)).astype(np.float32)
 
 
 def _bins(x: Float32Array) -> UInt32Array:
@@ -92,7 +100,7 @@ def _bins(x: Float32Array) -> UInt32Array:
 
 
 def _collect(low: Float32Array, high: Float32Array, counts: Int64Array) -> RankSketch:
-    """Joins entries of the same bin; they come sorted by bin."""
+    """Merges entries of the same bin; entries are sorted by bin."""
     bins = _bins(low)
     starts = np.flatnonzero(np.concatenate([[True], bins[1:] != bins[:-1]])) if len(bins) else np.zeros(0, np.int64)
     if not len(starts):

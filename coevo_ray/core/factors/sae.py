@@ -1,4 +1,7 @@
-"""TopK sparse autoencoder (Gao et al. 2024, arXiv 2406.04093; factors as in arXiv 2603.04981; DESIGN section 5.2)."""
+"""TopK sparse autoencoder (Gao et al. 2024, arXiv 2406.04093), whose latents are the factors of arXiv 2603.04981.
+
+Formulas: docs/design.md#sae.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,20 @@ from coevo_ray.errors import InputError
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """Shape of the model.
+    """Sizes of the model and settings of its loss.
+
+    The defaults of `dead_after_samples` and `aux_coefficient` are those of Gao et al. 2024 (arXiv 2406.04093).
 
     Attributes:
         dim: d, dimension of the input.
-        latents: m.
-        k: active latents of a row.
+        latents: m, number of latents.
+        k: active latents per row.
         k_aux: dead latents that reconstruct the residual.
-        dead_after_samples: a latent that was not active for so many samples is dead.
+        dead_after_samples: samples without activity after which a latent counts as dead.
         aux_coefficient: weight of the auxiliary loss.
+
+    Raises:
+        InputError: a size is below 1, or k is above `latents`.
     """
 
     dim: int
@@ -38,26 +46,26 @@ class SAEConfig:
             raise InputError(f"an SAE of {self}", "all sizes must be 1 or more, and k at most latents")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the fields as JSON values: int, and float for the coefficient."""
         return asdict(self)
 
 
 class Codes(NamedTuple):
-    """Active latents: indices int64[n, k] and values float[n, k] >= 0."""
+    """Active latents of n rows: indices int64[n, k] and values float[n, k] >= 0; a value of 0 is no activity."""
 
     indices: torch.Tensor
     values: torch.Tensor
 
 
 class SAELoss(NamedTuple):
-    """One batch's loss, or one worker's part of it: the parts of all workers add up to the batch's.
+    """Loss of a batch, or one worker's part of it; the parts of all workers add up to the loss of the batch.
 
     Attributes:
-        total: reconstruction + coefficient x auxiliary; scalar with gradient.
-        reconstruction: mean squared error in units of the scaled input, without gradient. As these have unit mean
-            square over all rows, 1 minus its mean over them is the explained variance.
-        auxiliary: squared error of the residual as the dead latents reconstruct it, relative to the residual's mean
-            square, without gradient; 0 while none is dead.
+        total: float[], reconstruction + coefficient x auxiliary, with gradient.
+        reconstruction: float[], mean squared error in units of the scaled input, without gradient. Scaled inputs have
+            unit mean square over all rows, so 1 minus its mean is the explained variance.
+        auxiliary: float[], squared error of the dead latents' reconstruction of the residual, relative to the
+            residual's square, without gradient; 0 while no latent is dead.
         codes: the batch's codes, without gradient.
     """
 
@@ -70,11 +78,21 @@ class SAELoss(NamedTuple):
 class TopKSAE(nn.Module):
     """z = TopK(ReLU(W_enc (x' - b_pre) + b_enc)), x'hat = W_dec^T z + b_pre, with x' = (x - mean) / scale.
 
-    The decoder is stored as one row of length 1 per latent, so that decoding touches only the k active ones.
+    Gao et al. 2024, arXiv 2406.04093, section 2.3 (docs/design.md#sae). The decoder is stored as one row of length 1
+    per latent, so that decoding reads the k active rows only. The encoder starts as the decoder's transpose, as
+    published, which leaves few latents dead.
 
     Args:
-        config: shape of the model.
-        generator: draws the first decoder; None takes PyTorch's own generator, which `torch.manual_seed` sets.
+        config: sizes and settings.
+        generator: draws the initial decoder; None takes PyTorch's global generator, which `torch.manual_seed` sets.
+
+    Attributes:
+        decoder, encoder: float32[m, d].
+        encoder_bias: float32[m].
+        pre_bias: float32[d], in scaled units.
+        mean: float32[d], of the inputs.
+        scale: float32[], root of the inputs' mean square about their mean.
+        silent: int64[m], samples since each latent was last active.
     """
 
     mean: torch.Tensor
@@ -95,7 +113,7 @@ class TopKSAE(nn.Module):
         self._memory = GradientMemory()
 
     def set_input_statistics(self, mean: torch.Tensor, mean_square: float) -> None:
-        """Centres inputs and scales them to unit mean square.
+        """Sets the statistics by which inputs are centred and scaled to unit mean square.
 
         Args:
             mean: float[d].
@@ -112,12 +130,15 @@ class TopKSAE(nn.Module):
         self.scale.fill_(mean_square**0.5)
 
     @torch.no_grad()
-    def begin_at_(self, point: torch.Tensor) -> None:
-        """Sets the offset that encoding takes away and decoding adds: a point float[d] in input units."""
+    def set_offset_(self, point: torch.Tensor) -> None:
+        """Sets the offset b_pre, which encoding subtracts and decoding adds, to a point float[d] in input units."""
         self.pre_bias.copy_((point - self.mean) / self.scale)
 
     def encode(self, x: torch.Tensor) -> Codes:
-        """Codes of inputs float[n, d].
+        """Encodes inputs float[n, d] in input units.
+
+        Returns:
+            Indices int64[n, k], in no order, and values float[n, k] >= 0.
 
         Raises:
             InputError: the inputs' shape does not fit.
@@ -125,7 +146,7 @@ class TopKSAE(nn.Module):
         return self._activate(self._scaled(x))[0]
 
     def decode(self, codes: Codes) -> torch.Tensor:
-        """Reconstructions float[n, d] in input units."""
+        """Decodes codes to reconstructions float[n, d] in input units."""
         (decoded,) = sum_rows(self.decoder, [(codes.values, codes.indices)], self._memory)
         return (decoded + self.pre_bias) * self.scale + self.mean
 
@@ -135,12 +156,12 @@ class TopKSAE(nn.Module):
         rows: int | None = None,
         join: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> SAELoss:
-        """Loss of a batch (Gao et al. 2024, sections 2.3 and A.2), or of one worker's part of it.
+        """Computes the loss of a batch (Gao et al. 2024, sections 2.3 and A.2), or of one worker's part of it.
 
         Args:
             x: float[n, d]; a worker's part may be empty.
-            rows: rows of the whole batch; None for n.
-            join: sums a tensor over all workers; None where there is one. Called where latents are dead.
+            rows: number of rows of the whole batch; None for n.
+            join: sums a tensor over all workers; None for a single worker. Called if latents are dead.
 
         Raises:
             InputError: the inputs' shape does not fit.
@@ -160,45 +181,48 @@ class TopKSAE(nn.Module):
             residual = (scaled - decoded).detach()
             squares = residual.square().sum()
             # Relative to the residual's size, as published, so that the term keeps its weight as the fit improves.
-            whole = (squares if join is None else join(squares)).clamp_min(1e-12 * size)
-            auxiliary = nn.functional.mse_loss(guess, residual, reduction="sum") / whole
+            total_squares = (squares if join is None else join(squares)).clamp_min(1e-12 * size)
+            auxiliary = nn.functional.mse_loss(guess, residual, reduction="sum") / total_squares
         total = reconstruction + self.config.aux_coefficient * auxiliary
         detached = Codes(codes.indices, codes.values.detach())
         return SAELoss(total, reconstruction.detach(), auxiliary.detach(), detached)
 
     def active_counts(self, codes: Codes) -> torch.Tensor:
-        """int64[latents]: rows of a batch in which each latent is active."""
+        """Counts the rows of a batch in which each latent is active: int64[m]."""
         active = codes.indices[codes.values > 0]
         return torch.bincount(active.reshape(-1), minlength=self.config.latents)
 
     @torch.no_grad()
     def note_active_(self, counts: torch.Tensor, samples: int) -> None:
-        """Notes a global batch: counts int64[latents], summed over workers, of `samples` rows."""
+        """Updates `silent` by a global batch of `samples` rows with counts int64[m], summed over workers."""
         self.silent.add_(samples).masked_fill_(counts > 0, 0)
 
     @property
     def dead(self) -> torch.Tensor:
-        """bool[latents]."""
+        """bool[m], latents without activity for `dead_after_samples` samples."""
         return self.silent >= self.config.dead_after_samples
 
     @torch.no_grad()
     def normalise_decoder_(self) -> None:
-        """Brings decoder rows back to length 1, after each step."""
+        """Rescales the rows of the decoder, float32[m, d], to length 1; call it after each optimizer step."""
         self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     @torch.no_grad()
     def remove_parallel_gradient_(self) -> None:
-        """Takes from the decoder's gradient what would only change its rows' lengths, before each step."""
+        """Removes the part of the decoder's gradient, float32[m, d], that is parallel to its rows.
+
+        That part only changes their lengths, which `normalise_decoder_` undoes. Call it before each optimizer step.
+        """
         if self.decoder.grad is not None:
             along = torch.einsum("md,md->m", self.decoder.grad, self.decoder)
             self.decoder.grad.addcmul_(self.decoder, along.unsqueeze(1), value=-1)
 
     @torch.no_grad()
     def normalise_gradients_(self) -> None:
-        """Scales all gradients together to length 1, before each step.
+        """Scales all gradients jointly to length 1; call it before each optimizer step.
 
-        They shrink as the fit improves, faster than Adam's second moments follow: without this its steps shrink too.
-        (Gao et al. 2024 clip them, which comes to the same where they are longer than the limit.)
+        Gradients shrink as the fit improves, faster than Adam's second moments follow, and Adam's steps with them.
+        Gao et al. 2024 clip gradients, which amounts to the same above the limit.
         """
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         if gradients:
@@ -207,18 +231,19 @@ class TopKSAE(nn.Module):
                 gradient.div_(length.clamp_min(1e-30))
 
     def drop_gradients_(self) -> None:
-        """Like zero_grad(set_to_none=True), but the next gradients take over their memory, so keep no reference."""
+        """Sets gradients to None like `zero_grad`, and reuses their memory for the next ones: keep no reference."""
         self._memory.recycle_(self.parameters())
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim != 2 or x.shape[1] != self.config.dim:
             raise InputError(
-                f"inputs of shape {tuple(x.shape)} for an SAE of dimension {self.config.dim}", "check them"
+                f"inputs of shape {tuple(x.shape)} for an SAE of dimension {self.config.dim}",
+                f"give features of shape [n, {self.config.dim}], those the SAE was fitted on",
             )
         return (x - self.mean).div_(self.scale)
 
     def _activate(self, scaled: torch.Tensor, dead: torch.Tensor | None = None) -> tuple[Codes, Codes]:
-        """Codes over all latents, and over the dead ones, int64[j]."""
+        """Returns codes over all latents, and over the dead ones int64[j]."""
         among = self.silent.new_empty(0) if dead is None else dead
         k_among = min(self.config.k_aux, len(among))
         values, indices, among_values, among_indices = top_activations(

@@ -1,6 +1,6 @@
-"""The steps of an SAE's fit: optimizer, learning rate, early stop, and what is measured (DESIGN section 5.2).
+"""Steps of an SAE's fit: optimizer, learning rate, early stopping and metrics (docs/design.md#sae-fit).
 
-They know no Ray: a training loop brings batches, and what joins its workers where there are several.
+Independent of Ray: a training loop supplies batches and, with several workers, a function that sums over them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from coevo_ray.core.factors.sae import SAELoss, TopKSAE
 
 Join = Callable[[torch.Tensor], torch.Tensor]
-DECAY_SHARE = 0.2
+DECAY_SHARE = 0.2  # of the samples of a fit
 
 
 @dataclass
 class Schedule:
-    """The learning rate over samples: constant, then down to zero over the last fifth of the fit.
+    """Learning rate as a function of samples: constant, then linear to zero over the last fifth of the fit.
 
-    Where the fit stops early, it still ends with its fifth: the decay is worth more than the steps before it.
+    A fit that stops early still ends with a decay over its last fifth, which gains more than the steps it replaces.
 
     Attributes:
         peak: learning rate before the decay.
         end: samples of the whole fit.
-        decay_from: samples after which the learning rate falls; negative stands for the last fifth of `end`.
+        decay_from: samples after which the learning rate decays; a negative number means the last fifth of `end`.
     """
 
     peak: float
@@ -38,23 +38,23 @@ class Schedule:
             self.decay_from = int(self.end * (1 - DECAY_SHARE))
 
     def rate(self, samples: int) -> float:
-        """The learning rate after so many samples."""
+        """Returns the learning rate after a number of samples."""
         left = (self.end - samples) / max(1, self.end - self.decay_from)
         return self.peak * min(1.0, max(0.0, left))
 
     def decay_now(self, samples: int) -> None:
-        """Begins the decay after so many samples, unless it has begun."""
+        """Begins the decay at a number of samples, unless it has begun."""
         if samples < self.decay_from:
             self.decay_from, self.end = samples, min(self.end, int(samples / (1 - DECAY_SHARE)))
 
 
 def plateaued(variances: Sequence[float], patience: int, min_improvement: float) -> bool:
-    """Whether a fit has stopped to improve.
+    """Tests whether a fit has stopped improving.
 
     Args:
-        variances: explained variance of all windows so far.
-        patience: windows that may pass.
-        min_improvement: what at least one of the last `patience` windows must add to the best before them.
+        variances: float[windows], explained variance of all windows so far.
+        patience: number of latest windows that are compared with those before them.
+        min_improvement: least gain in explained variance of the best of those over the best before them.
     """
     if len(variances) <= patience:
         return False
@@ -62,12 +62,12 @@ def plateaued(variances: Sequence[float], patience: int, min_improvement: float)
 
 
 def geometric_median(x: torch.Tensor, join: Join | None = None, iterations: int = 32) -> torch.Tensor:
-    """The point whose distances to all rows have the smallest sum, by Weiszfeld's iterations from the mean.
+    """Computes the point with the smallest sum of distances to all rows, by Weiszfeld's iterations from the mean.
 
     Args:
-        x: float[n, d]; of several workers, each gives its rows.
-        join: sums a tensor over all workers; None where there is one.
-        iterations: how many; each brings the point nearer.
+        x: float[n, d], this worker's rows.
+        join: sums a tensor over all workers; None for a single worker.
+        iterations: number of iterations.
 
     Returns:
         float[d].
@@ -82,24 +82,24 @@ def geometric_median(x: torch.Tensor, join: Join | None = None, iterations: int 
 
 
 class SAESteps:
-    """Takes a model from batch to batch.
+    """Optimizer steps of a TopK SAE.
 
-    The decoder's gradient loses what would only change its rows' lengths, all gradients together are brought to length
-    1, Adam steps, and the rows go back to length 1 (Bricken et al. 2023; Gao et al. 2024). The model's offset
-    begins at the first batch's geometric median (Gao et al. 2024, appendix A). On CUDA devices the pre-activations are
-    made in bfloat16, all else in float32.
+    A step removes the part of the decoder's gradient that is parallel to its rows, scales all gradients jointly to
+    length 1, runs Adam and rescales the rows to length 1 (Bricken et al. 2023; Gao et al. 2024). The model's offset
+    starts at the first batch's geometric median (Gao et al. 2024, appendix A). On CUDA devices pre-activations are
+    computed in bfloat16, everything else in float32.
 
     Args:
-        sae: the model; it is changed in place.
+        sae: the model; changed in place.
         schedule: learning rate.
-        forward: takes this worker's rows and the whole batch's row count, gives the loss; None for the model's own.
-            DDP's wrapper goes here: it averages the workers' gradients.
-        join: sums a tensor over all workers; None where there is one.
-        workers: how many they are.
+        forward: (this worker's rows float[n, d], rows of the whole batch) -> loss; None for the model's own. Pass DDP's
+            wrapper here: it averages the workers' gradients.
+        join: sums a tensor over all workers; None for a single worker.
+        workers: number of workers.
 
     Attributes:
         samples: rows of all workers so far.
-        window_samples: of these, rows since the last `look`.
+        window_samples: rows of all workers since the last `look`.
     """
 
     def __init__(
@@ -120,22 +120,22 @@ class SAESteps:
 
     @property
     def done(self) -> bool:
-        """Whether the schedule has ended."""
+        """True when the schedule has ended."""
         return self.samples >= self.schedule.end
 
     def step(self, x: torch.Tensor, rows: int | None = None) -> SAELoss:
-        """One step of all workers.
+        """Takes one optimizer step, together with all workers.
 
         Args:
             x: float[n, d], this worker's rows; may be empty.
-            rows: rows of the whole batch; None for n.
+            rows: number of rows of the whole batch; None for n.
 
         Returns:
             This worker's part of the loss before the step.
         """
         rows = len(x) if rows is None else rows
         if self.samples == 0:
-            self.sae.begin_at_(geometric_median(x, self._join))
+            self.sae.set_offset_(geometric_median(x, self._join))
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.samples)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda and torch.cuda.is_bf16_supported()):
@@ -155,12 +155,12 @@ class SAESteps:
         return loss
 
     def look(self) -> dict[str, float]:
-        """Closes the window of steps since the last look; call it on all workers.
+        """Returns metrics of the steps since the last call and starts a new window; call it on all workers.
 
         Returns:
-            `samples` so far; of the window `explained_variance` (of rows as they were seen, each before the step that
-            learned from it, relative to the variance of all rows), `l0` (mean active latents of a row) and
-            `dead_fraction` (share of latents that no row activated); `learning_rate` of the next step.
+            `samples` so far; of the window `explained_variance` (each row's error before the step that learned from it,
+            relative to the variance of all rows), `l0` (mean number of active latents of a row) and `dead_fraction`
+            (share of latents without an active row); `learning_rate` of the next step. All float64[].
         """
         rows = max(1, self.window_samples)
         figures = {
@@ -174,7 +174,7 @@ class SAESteps:
         return figures
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on; take it after a `look`."""
+        """Returns everything that the next step depends on; call it right after `look`."""
         return {
             "model": self.sae.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -183,7 +183,7 @@ class SAESteps:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the state was taken."""
+        """Restores a state of `state_dict`; the next step is the one that would have followed it."""
         self.sae.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule = Schedule(**state["schedule"])

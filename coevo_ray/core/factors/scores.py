@@ -1,6 +1,6 @@
-"""Factors and scores from SAE codes (arXiv 2603.04981; DESIGN section 5.2).
+"""Factor statistics and row scores from SAE codes (arXiv 2603.04981; docs/design.md#factor-scores).
 
-Codes of n rows are `indices` int32[n, k] and `values` float32[n, k] >= 0; a value of 0 is no activity.
+Codes of n rows are `indices` int32[n, k] and `values` float32[n, k] >= 0; a value of 0 means no activity.
 """
 
 from __future__ import annotations
@@ -12,10 +12,24 @@ from coevo_ray.errors import InputError
 
 
 def count_factors(indices: Int32Array, values: Float32Array | Float16Array, latents: int) -> Int64Array:
-    """Rows in which each factor is active, int64[latents]; counts of shards add up.
+    """Counts the rows in which each factor is active; counts of shards add up.
+
+    Args:
+        indices: int32[n, k].
+        values: float[n, k] >= 0.
+        latents: m.
+
+    Returns:
+        int64[m].
 
     Raises:
-        InputError: an index is outside the latents.
+        InputError: an index is outside 0..m-1.
+
+    Examples:
+        >>> indices = np.array([[0, 2], [2, 1]], dtype=np.int32)
+        >>> values = np.array([[1.0, 0.5], [2.0, 0.0]], dtype=np.float32)
+        >>> count_factors(indices, values, latents=3).tolist()
+        [1, 0, 2]
     """
     active = indices[values > 0]
     if active.size and (active.min() < 0 or active.max() >= latents):
@@ -26,7 +40,7 @@ def count_factors(indices: Int32Array, values: Float32Array | Float16Array, late
 
 
 def factor_frequencies(counts: Int64Array, rows: int) -> Float64Array:
-    """p_j: share of rows in which factor j is active, float64[latents].
+    """Computes p_j, the share of rows in which factor j is active: float64[m] from counts int64[m].
 
     Raises:
         InputError: there are no rows.
@@ -37,14 +51,29 @@ def factor_frequencies(counts: Int64Array, rows: int) -> Float64Array:
 
 
 def shares(values: Float32Array) -> Float32Array:
-    """a_ij: values normalised to sum 1 in each row, float32[n, k]; rows without activity stay 0."""
+    """Computes a_ij, values float32[n, k] scaled to sum 1 in each row; rows without activity stay 0."""
     total = values.sum(axis=1, keepdims=True)
     normalised: Float32Array = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
     return normalised
 
 
 def representativeness(indices: Int32Array, values: Float32Array, p: Float64Array) -> Float32Array:
-    """R_i = sum_j a_ij p_j, float32[n]: rows made of frequent factors come first (D5.2; p float64[latents])."""
+    """Computes R_i = sum_j a_ij p_j: higher for rows made of frequent factors.
+
+    arXiv 2603.04981 (docs/design.md#factor-scores).
+
+    Args:
+        indices, values: codes int32[n, k] and float32[n, k].
+        p: float64[m], frequencies of the factors.
+
+    Returns:
+        float32[n] in [0, 1].
+
+    Examples:
+        >>> indices, values = np.array([[0, 1]], dtype=np.int32), np.array([[3.0, 1.0]], dtype=np.float32)
+        >>> representativeness(indices, values, p=np.array([0.8, 0.4])).tolist()  # 3/4 * 0.8 + 1/4 * 0.4
+        [0.699999988079071]
+    """
     result: Float32Array = (shares(values) * p[indices]).sum(axis=1).astype(np.float32)
     return result
 
@@ -56,13 +85,18 @@ def diversity(
     rare_quantile: float = 0.5,
     covered: Int64Array | None = None,
 ) -> Float32Array:
-    """D_i = sum over rare j of a_ij log(1 / p_j), float32[n] (arXiv 2603.04981, D5.2).
+    """Computes D_i = sum over rare j of a_ij log(1 / p_j): higher for rows with rare factors.
+
+    arXiv 2603.04981 (docs/design.md#factor-scores).
 
     Args:
-        indices, values: codes.
-        p: frequencies; factors with p = 0 are dead and count nowhere.
-        rare_quantile: factors up to this quantile of the living ones' p are rare.
-        covered: int64[latents], how often a trajectory has covered each factor; its term is divided by 1 + covered.
+        indices, values: codes int32[n, k] and float32[n, k].
+        p: float64[m], frequencies; factors with p = 0 are dead and are ignored.
+        rare_quantile: factors up to this quantile of the other factors' p are rare.
+        covered: int64[m], times that a trajectory has covered each factor; a factor's term is divided by 1 + covered.
+
+    Returns:
+        float32[n] >= 0, in nats.
     """
     alive = p > 0
     if not alive.any():
@@ -76,7 +110,12 @@ def diversity(
 
 
 def rank_normalise(x: Float32Array) -> Float32Array:
-    """Ranks scaled to [0, 1], float32[n]; equal values share their mean rank, a single value gets 0."""
+    """Replaces values float32[n] by their ranks, scaled to [0, 1]; ties share their mean rank, a single value gets 0.
+
+    Examples:
+        >>> rank_normalise(np.array([5.0, 1.0, 5.0, 9.0], dtype=np.float32)).tolist()
+        [0.5, 0.0, 0.5, 1.0]
+    """
     if len(x) < 2:
         return np.zeros(len(x), dtype=np.float32)
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
@@ -86,11 +125,14 @@ def rank_normalise(x: Float32Array) -> Float32Array:
 
 
 def strongest_factor(indices: Int32Array, values: Float32Array) -> Int32Array:
-    """The factor with the largest value in each row, int32[n]; -1 where nothing is active.
+    """Finds the factor with the largest value in each row: int32[n], -1 for rows without activity.
 
-    Among equal values the lowest index wins, so that the order of a row's codes does not matter.
+    The lowest index wins a tie, so that the order of a row's codes does not matter.
+
+    Args:
+        indices, values: codes int32[n, k] and float32[n, k].
     """
-    best = values.max(axis=1, initial=0.0)
+    largest = values.max(axis=1, initial=0.0)
     none = np.iinfo(np.int32).max
-    strongest = np.where(values == best[:, None], indices, none).min(axis=1, initial=none)
-    return np.where(best > 0, strongest, -1).astype(np.int32)
+    strongest = np.where(values == largest[:, None], indices, none).min(axis=1, initial=none)
+    return np.where(largest > 0, strongest, -1).astype(np.int32)

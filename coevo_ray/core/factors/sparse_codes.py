@@ -1,7 +1,7 @@
-"""The arithmetic of a TopK autoencoder, forward and backward, at the cost of its active latents (DESIGN section 5.2).
+"""Forward and backward passes of a TopK autoencoder at the cost of its active latents (docs/design.md#sae).
 
-Of the dense model's matrix products one is left: the pre-activations. Decoding, the decoder's gradient, the encoder's
-weight gradient (Gao et al. 2024, arXiv 2406.04093, appendix D) and the codes' gradients touch active latents only.
+The pre-activations are the only dense matrix product. Decoding, the decoder's gradient, the encoder's weight gradient
+(Gao et al. 2024, arXiv 2406.04093, appendix D) and the codes' gradients touch active latents only.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-# Fewer rows make the matrix product slower; more would only take memory on a CPU, whose caches then lose the
-# activations between product and selection.
+# Fewer rows make the matrix product slower; more of them push the activations out of a CPU's cache between product and
+# selection.
 _CPU_ROWS = 512
-_GPU_ACTIVATIONS = 1 << 28
+_GPU_ACTIVATIONS = 1 << 28  # values held at a time: 1 GiB in float32
 
-# It would come once in each process that fits; the format's use is this module's own affair.
+# Each process that fits would print it once, and users of this module cannot act on it.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
 
 
 class GradientMemory:
-    """Keeps the memory of gradients that are no longer needed, for the next ones.
+    """Reuses the memory of gradients.
 
-    A weight's gradient is larger than what the C library keeps for reuse, so that fresh memory costs page faults in
-    every step: more time than the sparse products that fill it.
+    A weight's gradient is larger than what the C library keeps for reuse, so that every step would pay page faults for
+    fresh memory: more time than the sparse products that fill it.
     """
 
     def __init__(self) -> None:
         self._free: list[torch.Tensor] = []
 
     def recycle_(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sets gradients to None and keeps their memory; nobody else may use them any longer."""
+        """Sets the parameters' gradients to None and keeps their memory; callers must hold no reference to them."""
         self._free = []
         for parameter in parameters:
             if parameter.grad is not None:
@@ -42,7 +42,7 @@ class GradientMemory:
                 parameter.grad = None
 
     def take(self, like: torch.Tensor) -> torch.Tensor:
-        """A tensor of the same shape, dtype and device, not initialised."""
+        """Returns an uninitialised tensor of the same shape, dtype and device, from kept memory if there is any."""
         for index, tensor in enumerate(self._free):
             if (tensor.shape, tensor.dtype, tensor.device) == (like.shape, like.dtype, like.device):
                 return self._free.pop(index)
@@ -60,18 +60,19 @@ def top_activations(
     k_among: int,
     memory: GradientMemory,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """TopK(ReLU(W (x - offset) + b)), over all latents and once more over some of them.
+    """Computes TopK(ReLU(W (x - offset) + b)) over all latents, and again over some of them.
 
-    Under autocast the product is made in autocast's dtype; all else keeps that of the inputs.
+    Gao et al. 2024, arXiv 2406.04093, section 2.3. Under autocast the product is computed in autocast's dtype,
+    everything else in that of the inputs.
 
     Args:
         x: float[n, d].
         offset: float[d].
-        weight, bias: float[m, d], float[m].
-        k: latents to take of all, 1..m.
+        weight, bias: float[m, d] and float[m].
+        k: latents to keep of all, 1..m.
         among: int64[j], some latents.
-        k_among: latents to take of those, 0..j.
-        memory: where the weight's gradient gets its memory.
+        k_among: latents to keep of those, 0..j.
+        memory: source of the memory of the weight's gradient.
 
     Returns:
         values float[n, k] >= 0 and indices int64[n, k] in no order; the same of `among`, [n, k_among].
@@ -83,12 +84,12 @@ def top_activations(
 def sum_rows(
     weight: torch.Tensor, codes: list[tuple[torch.Tensor, torch.Tensor]], memory: GradientMemory
 ) -> tuple[torch.Tensor, ...]:
-    """Sums of a matrix' rows, for one or more sets of codes: sum_j values_ij weight[indices_ij].
+    """Computes sum_j values_ij weight[indices_ij] for one or more sets of codes.
 
     Args:
         weight: float[m, d].
-        codes: pairs of values float[n, k] and indices int64[n, k], each with a k of its own.
-        memory: where the weight's gradient gets its memory.
+        codes: pairs of values float[n, k] and indices int64[n, k]; k may differ between pairs.
+        memory: source of the memory of the weight's gradient.
 
     Returns:
         float[n, d] for each pair.
@@ -129,7 +130,7 @@ class _TopActivations(Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         centred, weight, bias, *codes = ctx.saved_tensors
-        # ReLU passes nothing on where it gave 0.
+        # ReLU has no gradient at outputs of 0.
         pairs = [(g * (v > 0), i) for g, v, i in zip(gradients[::2], codes[::2], codes[1::2], strict=True)]
         pairs = [pair for pair in pairs if pair[0].shape[1]]
         by_latent = bias.new_zeros(bias.shape)
@@ -140,7 +141,7 @@ class _TopActivations(Function):
             by_input = torch.stack([_sum(weight, *pair) for pair in pairs]).sum(dim=0)
         if ctx.needs_input_grad[2]:
             by_weight = _gather_transposed(ctx.memory.take(weight), [(*pair, centred) for pair in pairs])
-        # Every input is moved by the same offset: the latents' sums are enough.
+        # All inputs share one offset, so its gradient follows from the sums over rows.
         by_offset = -(by_latent @ weight) if ctx.needs_input_grad[1] else None
         return by_input, by_offset, by_weight, by_latent, None, None, None, None
 
@@ -168,7 +169,7 @@ class _SumRows(Function):
 
 
 def _activations(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> Iterable[tuple[slice, torch.Tensor]]:
-    """Pre-activations of some rows at a time, in memory that the next ones take over."""
+    """Yields pre-activations float[rows, m] of some rows at a time; the next ones overwrite them."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
@@ -191,7 +192,7 @@ def _sum(weight: torch.Tensor, values: torch.Tensor, indices: torch.Tensor) -> t
 
 
 def _dot(weight: torch.Tensor, indices: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """x_i . weight[indices_ij], float[n, k]."""
+    """Computes x_i . weight[indices_ij]: float[n, k]."""
     n, k = indices.shape
     if x.is_cuda:
         step = max(1, _GPU_ACTIVATIONS // (k * x.shape[1]))
@@ -204,7 +205,7 @@ def _dot(weight: torch.Tensor, indices: torch.Tensor, x: torch.Tensor) -> torch.
 
 
 def _gather_transposed(into: torch.Tensor, sets: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Z^T x into float[m, d], where Z, float[n, m], has `values` at `indices`; summed over such sets."""
+    """Writes Z^T x, summed over sets, into float[m, d]; Z, float[n, m], has `values` at `indices`, 0 elsewhere."""
     for beta, (values, indices, x) in enumerate(sets):
         n, k = indices.shape
         by_latent, order = torch.sort(indices.reshape(-1), stable=True)

@@ -1,4 +1,4 @@
-"""What is known of each factor over all rows, from statistics that add up over shards (DESIGN section 5.2)."""
+"""Statistics of each factor over all rows, mergeable over shards (docs/design.md#factor-scores)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from coevo_ray.core.factors.scores import count_factors, factor_frequencies
 from coevo_ray.errors import InputError
 
 NO_ROW = -1
-_MOST_ROWS = 1 << 24  # whose places fit into a sort key
+_MOST_ROWS = 1 << 24  # a sort key of 64 bits has 24 for a row's position, 16 for the value, 24 for the factor
 
 
 @dataclass(frozen=True)
 class FactorTable:
     """Counts, sums and top rows of m factors; tables of disjoint rows add up.
 
-    A sum of tables does not depend on how rows were cut into shards, nor on their order: sums of float16 values are
-    exact in float64 up to 2^29, and equal values rank by row_id.
+    A sum of tables is the same for any sharding and order of rows: sums of float16 values are exact in float64 up to
+    2^29, and equal values rank by row_id.
 
     Attributes:
-        rows: rows seen.
+        rows: number of rows.
         counts: int64[m], rows in which each factor is active.
         sums: float64[m], sums of its values.
-        top_values: float32[m, n], its largest values, decreasing; 0 where it has fewer rows.
-        top_rows: int64[m, n], their row_ids; among equal values the lowest first; -1 where it has fewer rows.
+        top_values: float32[m, n], its largest values, decreasing; padded with 0.
+        top_rows: int64[m, n], their row_ids, the lowest first among equal values; padded with -1.
     """
 
     rows: int
@@ -37,7 +37,7 @@ class FactorTable:
 
     @classmethod
     def empty(cls, latents: int, top: int) -> FactorTable:
-        """No rows yet, of m = `latents` factors with room for n = `top` rows each."""
+        """Makes a table without rows: counts int64[m] with m = `latents`, top rows int64[m, n] with n = `top`."""
         return cls(
             0,
             np.zeros(latents, dtype=np.int64),
@@ -50,12 +50,12 @@ class FactorTable:
     def measure(
         cls, row_ids: Int64Array, indices: Int32Array, values: Float32Array, latents: int, top: int
     ) -> FactorTable:
-        """The table of some rows.
+        """Computes the table of some rows.
 
         Args:
-            row_ids: int64[r], each once.
-            indices, values: their codes int32[r, k] and float32[r, k] >= 0; what is counted is the values as float16,
-                as they are stored.
+            row_ids: int64[r], distinct.
+            indices, values: their codes int32[r, k] and float32[r, k] >= 0; values are rounded to float16 first, as
+                they are stored.
             latents, top: m and n.
 
         Raises:
@@ -87,21 +87,21 @@ class FactorTable:
 
     @property
     def frequencies(self) -> Float64Array:
-        """p_j: share of rows in which each factor is active, float64[m].
+        """p_j, the share of rows in which each factor is active, float64[m].
 
         Raises:
-            InputError: no rows were seen.
+            InputError: the table has no rows.
         """
         return factor_frequencies(self.counts, self.rows)
 
     @property
     def mean_values(self) -> Float64Array:
-        """Mean value of each factor over the rows in which it is active, float64[m]; 0 for dead ones."""
+        """Mean value of each factor over the rows in which it is active, float64[m]; 0 for dead factors."""
         result: Float64Array = self.sums / np.maximum(self.counts, 1)
         return result
 
     def top(self, factor: int, n: int | None = None) -> tuple[Int64Array, Float32Array]:
-        """The rows of a factor with the largest values: row_ids int64[<= n] and values float32, largest first."""
+        """Returns a factor's rows with the largest values, largest first: row_ids int64[<= n], values float32[<= n]."""
         rows, values = self.top_rows[factor][:n], self.top_values[factor][:n]
         return rows[rows != NO_ROW], values[rows != NO_ROW]
 
@@ -109,11 +109,11 @@ class FactorTable:
 def _top(
     row_ids: Int64Array, indices: Int32Array, values: Float16Array, latents: int, top: int
 ) -> tuple[Float32Array, Int64Array]:
-    """The `top_values` and `top_rows` of some rows, by one sort of integers."""
+    """Computes `top_values` and `top_rows` of some rows, by one sort of integers."""
     order = np.argsort(row_ids, kind="stable")
     seats, columns = np.nonzero(values[order] > 0)
     factors, active = indices[order][seats, columns].astype(np.uint64), values[order][seats, columns]
-    # Of values >= 0 the bit patterns have the values' order. A key: factor, value (largest first), place by row_id.
+    # Bit patterns of values >= 0 have the values' order. A key: factor, value (largest first), position by row_id.
     falling = np.uint64(0xFFFF) - active.view(np.uint16)
     keys = np.sort(factors << np.uint64(40) | falling << np.uint64(24) | seats.astype(np.uint64))
     factor = (keys >> np.uint64(40)).astype(np.int64)

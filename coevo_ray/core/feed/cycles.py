@@ -1,7 +1,7 @@
-"""Rows that are visited again and again: where a training that goes by steps stands in them (DESIGN section 5.5).
+"""Positions in repeated passes over rows, for training that counts steps, not epochs (docs/design.md#feed).
 
-Two sets of rows of different sizes are stepped through side by side. Each has its own passes, and what a step uses of
-either follows from the step's number alone: a restart needs no position but that, whatever the number of workers.
+Semi-supervised training steps through two sets of rows of different sizes side by side. Each set has its own passes,
+and the rows of a step follow from its number alone, whatever the number of workers: a restart needs nothing else.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ from coevo_ray.errors import InputError
 
 @dataclass(frozen=True)
 class Cycle:
-    """Passes over some rows in batches of nearly equal size.
+    """Repeated passes over some rows, in batches of nearly equal size.
 
-    A last batch of a few rows would give each of them many times the weight of the others, and that in each pass: so a
-    pass is cut evenly.
+    A pass is cut evenly: in a last batch of a few rows, each would have many times the weight of the other rows, in
+    every pass.
 
     Attributes:
         rows: rows of a pass, 1 or more.
-        most: most rows of a batch.
+        most: largest number of rows of a batch, 1 or more.
 
     Raises:
         InputError: one of them is below 1.
+
+    Examples:
+        >>> cycle = Cycle(rows=10, most=4)
+        >>> cycle.steps, cycle.batch, cycle.at(step=4), cycle.visits(step=4)
+        (3, 4, (1, 4), 14)
     """
 
     rows: int
@@ -35,24 +40,27 @@ class Cycle:
 
     @property
     def steps(self) -> int:
-        """Batches of a pass."""
+        """Number of batches of a pass."""
         return -(-self.rows // self.most)
 
     @property
     def batch(self) -> int:
-        """Rows of a batch; the last of a pass has fewer by less than `steps`."""
+        """Number of rows of a batch; the last batch of a pass may have fewer, by less than `steps`."""
         return -(-self.rows // self.steps)
 
     def at(self, step: int) -> tuple[int, int]:
-        """The pass that a step is in, and the rows of that pass which come before it.
+        """Locates a step.
 
         Args:
-            step: 0 for the first step of all.
+            step: number of the step, from 0.
+
+        Returns:
+            Number of the step's pass, from 0, and the number of rows of that pass before the step.
         """
         number, inside = divmod(step, self.steps)
         return number, inside * self.batch
 
     def visits(self, step: int) -> int:
-        """Rows that all steps before this one use, a row being counted in each of its passes."""
+        """Returns the number of row visits of all steps before this one; a row counts once per pass."""
         number, inside = self.at(step)
         return number * self.rows + inside

@@ -1,8 +1,8 @@
-"""The arithmetic of an epoch: which rows come in which step on which worker (DESIGN section 5.5).
+"""The order of an epoch: its rows by step and worker (docs/design.md#feed).
 
 The global order depends on (subset, seed, epoch, blocks, window) alone. Rank r of W takes every W-th row of each global
-batch, so every rank makes the same number of steps by construction. A plan holds one number per block and works its
-windows out when they are reached: a subset of 30 million rows begins as soon as one of a thousand.
+batch, so that all ranks have equal step counts: with unequal ones DDP would hang. A plan holds one number per block and
+computes a window when it is reached, so that an epoch of 30 million rows starts as fast as one of a thousand.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["EpochPlan", "Float32Array", "RankBatch", "Subset", "plan_epoch"]
 
 @dataclass(frozen=True)
 class RankBatch:
-    """One rank's part of a global batch.
+    """One rank's slice of a global batch.
 
     Attributes:
         row_ids: int64[b]; b is the same on all ranks of a step.
-        weights: float32[b]; 0 for padding: a row of the same global batch that is repeated to make shapes equal.
-        offset: global samples that are done after this batch.
-        global_rows: rows of the global batch, padding not counted.
+        weights: float32[b]; 0 for padding, a repeated row of the same global batch.
+        offset: number of samples of the epoch before the end of this global batch.
+        global_rows: rows of the global batch, without padding.
     """
 
     row_ids: Int64Array
@@ -40,22 +40,22 @@ class RankBatch:
 class EpochPlan:
     """The global order of one epoch; made by `plan_epoch`.
 
-    Blocks come in shuffled order. `window_blocks` blocks that follow one another are a window, whose rows are shuffled.
-    Global batches are cut from that sequence. Inside a batch the rows are spread: sorted, then taken in bit-reversed
-    order, so that every W-th of them is a run of neighbours where W is a power of two. A rank then reads about a
-    W-th of a window's blocks instead of all, while the batch stays the same set of rows.
+    Blocks are shuffled. `window_blocks` successive blocks form a window, whose rows are shuffled. Global batches are
+    cut from that sequence. The rows of a batch are then sorted and taken in bit-reversed order, so that every W-th of
+    them is a run of neighbours if W is a power of two. A rank thus reads about 1/W of a window's blocks instead of all
+    of them, and the batch stays the same set of rows.
 
     Args:
         subset: the rows.
         seed: seed of the run.
         global_batch: rows of a global batch; the last one may be smaller.
-        bounds: int64[blocks + 1], where each block's rows begin in the subset.
-        window_blocks: blocks of a window.
+        bounds: int64[blocks + 1], start of each block's rows in the subset.
+        window_blocks: number of blocks of a window.
 
     Attributes:
-        rows: rows of the epoch.
-        steps: steps of the epoch, the same on every rank.
-        global_batch, seed, epoch: what the order was made from.
+        rows: number of rows of the epoch.
+        steps: number of steps of the epoch, the same on every rank.
+        global_batch, seed, epoch: inputs of the order.
     """
 
     def __init__(self, subset: Subset, *, seed: int, global_batch: int, bounds: Int64Array, window_blocks: int) -> None:
@@ -73,20 +73,23 @@ class EpochPlan:
         self._window_of_block[self._visits] = np.arange(len(self._visits)) // window_blocks
 
     def window_of(self, row_ids: Int64Array) -> Int32Array:
-        """The window in which each of some rows of the subset comes; windows are used one after another."""
+        """Returns the window of each of some rows int64[n] of the subset: int32[n], in order of use."""
         positions = np.searchsorted(self._subset.row_ids, row_ids)
         windows: Int32Array = self._window_of_block[np.searchsorted(self._bounds, positions, side="right") - 1]
         return windows
 
     def rank_batches(self, rank: int, world_size: int, start: int = 0) -> Iterator[RankBatch]:
-        """One rank's batches from a global sample offset on.
+        """Yields one rank's batches, from a global sample offset on.
 
-        Where the last global batch does not divide by the workers, short slices are padded: the batch's first row is
-        repeated with weight 0, so that all ranks have equal shapes in a step.
+        If the last global batch is not divisible by the number of workers, short slices are padded: the batch's first
+        row is repeated with weight 0, so that all ranks have equal shapes in a step.
 
         Args:
             rank, world_size: 0 <= rank < world_size.
             start: an `offset` of this plan, or 0.
+
+        Returns:
+            Batches of row_ids int64[b] and weights float32[b], in the order of steps.
 
         Raises:
             InputError: the rank is out of range, or `start` is not the end of a global batch.
@@ -96,13 +99,13 @@ class EpochPlan:
         if start != self.rows and (start % self.global_batch or not 0 <= start < self.rows):
             raise InputError(
                 f"cannot start at sample {start} of {self.rows} in batches of {self.global_batch}",
-                "start at an offset that this plan has given, with the same global batch",
+                "start at an offset of this plan, with the same global batch",
             )
-        # The errors above come with the call, not with the first batch.
+        # A generator expression, not `yield`: the errors above are raised by the call, not by the first batch.
         return (self._rank_batch(first, batch, rank, world_size) for first, batch in self._batches(start))
 
     def _batches(self, start: int) -> Iterator[tuple[int, Int64Array]]:
-        """Offsets and subset positions of the global batches; holds one window and the rest of the one before."""
+        """Yields offsets and subset positions of global batches; holds one window and the rest of the one before."""
         if start >= self.rows:
             return
         window = int(np.searchsorted(self._window_starts, start, side="right")) - 1
@@ -118,14 +121,14 @@ class EpochPlan:
             held = held[size:]
 
     def _window(self, window: int) -> Int64Array:
-        """Subset positions of a window's rows, shuffled."""
+        """Returns the subset positions of a window's rows, shuffled."""
         blocks = self._visits[window * self._window_blocks : (window + 1) * self._window_blocks]
         parts = [np.arange(self._bounds[block], self._bounds[block + 1]) for block in blocks]
         shuffled: Int64Array = self._generator(window + 1).permutation(np.concatenate(parts))
         return shuffled
 
-    def _generator(self, *place: int) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64([self.seed % 2**64, self.epoch, *place]))
+    def _generator(self, *stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed % 2**64, self.epoch, *stream]))
 
     def _rank_batch(self, first: int, batch: Int64Array, rank: int, world_size: int) -> RankBatch:
         mine = batch[rank::world_size]
@@ -139,7 +142,7 @@ class EpochPlan:
 
 @functools.lru_cache(maxsize=8)
 def _spread(size: int) -> Int64Array:
-    """The numbers below `size` in the order of their ranks in the van der Corput sequence of base 2."""
+    """Returns the ranks of 0..size-1 in the van der Corput sequence of base 2: int64[size]."""
     index = np.arange(size, dtype=np.int64)
     reversed_bits: Int64Array = np.zeros(size, dtype=np.int64)
     for bit in range(max(1, (size - 1).bit_length())):
@@ -152,14 +155,14 @@ def _spread(size: int) -> Int64Array:
 def plan_epoch(
     subset: Subset, *, seed: int, global_batch: int, block_starts: Int64Array, window_blocks: int
 ) -> EpochPlan:
-    """Orders a subset: blocks in shuffled order, rows shuffled among `window_blocks` neighbouring blocks of it.
+    """Orders a subset: blocks in shuffled order, rows shuffled within windows of `window_blocks` of them.
 
     Args:
-        subset: rows of the epoch.
+        subset: rows of the epoch, row_ids int64[n].
         seed: seed of the run; the epoch is mixed in.
         global_batch: rows of a global batch.
         block_starts: int64[blocks], first row_ids of all blocks, increasing.
-        window_blocks: blocks whose rows are shuffled together; bounds a reader's memory.
+        window_blocks: number of blocks that are shuffled together; bounds a reader's memory.
 
     Raises:
         InputError: the subset is empty, not increasing, or its weights do not fit; a size is below 1.

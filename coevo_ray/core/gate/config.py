@@ -142,10 +142,10 @@ class Requests:
 
     Attributes:
         round: number of the round, from 0.
-        row_ids: int64[n], rows of the graph, in the order of the draw.
+        positions: int64[n], positions in the graph, in the order of the draw.
         gains: float32[n], expected gain of each; 0 for random first rows.
     """
 
     round: int
-    row_ids: Int64Array
+    positions: Int64Array
     gains: Float32Array

@@ -1,4 +1,4 @@
-"""The annotation gate: which rows deserve a label (Info-Coevolution, arXiv 2506.08070; DESIGN 5.4).
+"""The annotation gate: which rows deserve a label (Info-Coevolution, arXiv 2506.08070; docs/design.md#gate).
 
 Rows are positions 0..N-1 of the neighbour graph. A gate lives through rounds: predictions come in, rows are requested,
 labels are submitted, until `stopped_by` names a reason. It keeps 12 bytes for each row beside the graph and what the
@@ -7,21 +7,24 @@ labels need, and 4 for each of near-duplicates and groups; its whole state can b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from coevo_ray.core.arrays import Float32Array, Int64Array
+from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array, Int32Array, Int64Array
+from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.beliefs import refuse
 from coevo_ray.core.gate.config import GateConfig, Requests
-from coevo_ray.core.gate.rounds import AskingGate
-from coevo_ray.core.gate.state import UNASKED
-from coevo_ray.core.gate.stop import StopReason
+from coevo_ray.core.gate.rounds import RoundDraw
+from coevo_ray.core.gate.state import UNASKED, GateState
+from coevo_ray.core.gate.stop import StopReason, stop_reason
 from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 
-__all__ = ["AnnotationGate", "GateConfig", "Requests", "StopReason"]
 
-
-class AnnotationGate(AskingGate):
+class AnnotationGate:
     """Decides which rows are labelled next, and when enough are.
 
     Args:
@@ -29,98 +32,184 @@ class AnnotationGate(AskingGate):
         graph: neighbours of N rows.
         candidates: bool[N], rows that may be asked about; the others still vote.
 
+    Attributes:
+        inner: the state of all rows, for `readings` and `online`.
+
     Raises:
         InputError: the candidates do not fit the graph, or there are none.
     """
 
+    def __init__(self, config: GateConfig, graph: Neighbours, candidates: BoolArray) -> None:
+        self.config = config
+        self.inner = GateState(config, graph, candidates)
+        self._draw = RoundDraw(self.inner)
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def draw_seed(self, count: int) -> Requests:
+        """Random candidates for round 0; `open_round` makes them the open requests.
+
+        Args:
+            count: rows, cut to `max_labels`.
+
+        Raises:
+            InputError: round 0 is over, or there are fewer candidates without a label.
+        """
+        if self.inner.rounds > 0:
+            raise InputError(f"round {self.rounds} is open; random rows are for round 0", "call request")
+        if len(self.inner.open) > 0 or self.stopped_by is not None:
+            return self.inner.requests()
+        return self._draw.draw_first(count)
+
+    def draw(self) -> Requests:
+        """Rows to label: unanswered rows of the open round, else a new round's; none once the gate has stopped.
+
+        A function of the gate's state, which it leaves as it is.
+
+        Raises:
+            InputError: there are no predictions yet.
+        """
+        if len(self.inner.open) > 0 or self.stopped_by is not None:
+            return self.inner.requests()
+        if not self.inner.predicted:
+            raise InputError("the gate has no predictions", "call request_seed for random rows, or update_predictions")
+        return self._draw.draw_next()
+
+    def open_round(self, requests: Requests) -> None:
+        """Makes drawn rows the open requests; nothing where there are none, or a round is open.
+
+        Raises:
+            InputError: they are not of the next round, or name a row that may not be asked about.
+        """
+        state = self.inner
+        if len(state.open) > 0 or len(requests.positions) == 0:
+            return
+        if requests.round != state.rounds:
+            raise InputError(f"requests of round {requests.round}, round {state.rounds} is next", "draw them again")
+        refuse(~np.isin(requests.positions, state.unlabelled()), requests.positions, "may not be asked about")
+        self._open(requests.positions, requests.gains)
+
+    def _open(self, positions: Int64Array, gains: Float32Array) -> None:
+        state = self.inner
+        if state.predicted and state.first_gain is None:
+            state.first_gain = state.mean_gain()
+        state.open = np.concatenate([state.open, positions.astype(np.int64)])
+        state.open_gains = np.concatenate([state.open_gains, gains.astype(np.float32)])
+
+    def request_seed(self, count: int) -> Requests:
+        """Random candidates for round 0, as the open requests; the same ones until they are answered.
+
+        Raises:
+            InputError: as `draw_seed`.
+        """
+        self.open_round(self.draw_seed(count))
+        return self.inner.requests()
+
+    def request(self) -> Requests:
+        """Rows to label, as the open requests: see `draw`.
+
+        Raises:
+            InputError: there are no predictions yet.
+        """
+        self.open_round(self.draw())
+        return self.inner.requests()
+
     # -- learning ------------------------------------------------------------------------------------------------
 
-    def check_answers(self, row_ids: Int64Array, labels: Int64Array) -> None:
+    def check_answers(self, positions: Int64Array, labels: Int64Array) -> None:
         """Refuses answers that no gate of these candidates and classes can take, whatever was requested.
 
         Raises:
             InputError: a row is unknown or no candidate, a label is outside 0..C-1, or a row has two labels.
         """
-        self._beliefs.check_labels(row_ids, labels)
-        refuse(~self._candidates[row_ids], row_ids, "may not be asked about")
+        self.inner.beliefs.check_labels(positions, labels)
+        refuse(~self.inner.candidates[positions], positions, "may not be asked about")
 
-    def submit(self, row_ids: Int64Array, labels: Int64Array) -> int:
+    def submit(self, positions: Int64Array, labels: Int64Array) -> int:
         """Takes labels of requested rows; the round closes with the last of its answers.
 
         Args:
-            row_ids: int64[n], requested rows; any part of them, in any order.
+            positions: int64[n], requested rows; any part of them, in any order.
             labels: int64[n] in 0..C-1.
 
         Returns:
-            Newly accepted labels; what was accepted before changes nothing.
+            Number of new labels; a repeated label changes nothing.
 
         Raises:
             InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ;
                 nothing is taken.
         """
-        new = self._beliefs.new_answers(self._open, row_ids, labels)
-        self._take(row_ids[new].astype(np.int64), labels[new], self._rounds)
+        new = self.inner.beliefs.new_answers(self.inner.open, positions, labels)
+        self._take(positions[new].astype(np.int64), labels[new], self.inner.rounds)
         return int(new.sum())
 
-    def volunteer(self, row_ids: Int64Array, labels: Int64Array) -> int:
+    def volunteer(self, positions: Int64Array, labels: Int64Array) -> int:
         """Takes labels that came unasked, of round -1: they teach like others, but are no random sample.
 
         Args:
-            row_ids: int64[n], rows without a label that are not open.
+            positions: int64[n], rows without a label that are not open.
             labels: int64[n] in 0..C-1.
 
         Returns:
-            Newly accepted labels; what was accepted before changes nothing.
+            Number of new labels; a repeated label changes nothing.
 
         Raises:
             InputError: a row is no candidate or is requested, and as `submit`; nothing is taken.
         """
-        free = self._candidates.copy()
-        free[self._open] = False
-        new = self._beliefs.new_answers(np.flatnonzero(free), row_ids, labels)
-        self._take(row_ids[new].astype(np.int64), labels[new], UNASKED)
+        free = self.inner.candidates.copy()
+        free[self.inner.open] = False
+        new = self.inner.beliefs.new_answers(np.flatnonzero(free), positions, labels)
+        self._take(positions[new].astype(np.int64), labels[new], UNASKED)
         return int(new.sum())
 
-    def relabel(self, row_ids: Int64Array, labels: Int64Array) -> None:
+    def relabel(self, positions: Int64Array, labels: Int64Array) -> None:
         """Replaces labels of labelled rows, where annotators came to another conclusion.
+
+        Args:
+            positions: int64[n].
+            labels: int64[n] in 0..C-1.
 
         Raises:
             InputError: a row has no label, or a label is outside 0..C-1; nothing is taken.
         """
-        self._beliefs.check_labels(row_ids, labels)
-        refuse(~self._beliefs.labelled[row_ids], row_ids, "have no label to replace")
-        self._beliefs.take_labels(row_ids, labels)
+        beliefs = self.inner.beliefs
+        beliefs.check_labels(positions, labels)
+        refuse(~beliefs.labelled[positions], positions, "have no label to replace")
+        beliefs.take_labels(positions, labels)
 
-    def _take(self, rows: Int64Array, labels: Int64Array, round_: int) -> None:
-        self._rows = np.concatenate([self._rows, rows])
-        self._row_rounds = np.concatenate([self._row_rounds, np.full(len(rows), round_, dtype=np.int32)])
-        self._beliefs.take_labels(rows, labels)
-        if len(self._open) > 0 and self.outstanding == 0:
+    def _take(self, positions: Int64Array, labels: Int64Array, round_: int) -> None:
+        state = self.inner
+        state.labelled = np.concatenate([state.labelled, positions])
+        requested = np.full(len(positions), round_, dtype=np.int32)
+        state.label_rounds = np.concatenate([state.label_rounds, requested])
+        state.beliefs.take_labels(positions, labels)
+        if len(state.open) > 0 and self.outstanding == 0:
             self._close()
 
     def _close(self) -> None:
+        state = self.inner
         # Only now, not after each part of the answers, so that their parts and order do not matter.
-        if self.config.rule == "compat" and self._predicted:
-            self._beliefs.recheck(self._open[self._beliefs.labelled[self._open]])
-        self._rounds += 1
-        self._open, self._open_gains = self._open[:0], self._open_gains[:0]
+        if self.config.rule == "compat" and state.predicted:
+            state.beliefs.recheck(state.open[state.beliefs.labelled[state.open]])
+        state.rounds += 1
+        state.open, state.open_gains = state.open[:0], state.open_gains[:0]
 
     def set_aside(self) -> int:
         """Closes the open round without the rows that have no label: they are not requested again.
 
-        A label of theirs that comes later counts as one that came unasked.
+        A later label of theirs counts as one that came unasked.
 
         Returns:
-            Rows that were set aside; 0 where no round is open.
+            Number of rows that were set aside; 0 where no round is open.
 
         Raises:
             InputError: no row of the round has a label yet.
         """
         self.check_aside()
-        if len(self._open) == 0:
+        if len(self.inner.open) == 0:
             return 0
-        waiting = self._requests().row_ids
-        self._aside = np.concatenate([self._aside, waiting])
+        waiting = self.inner.requests().positions
+        self.inner.aside = np.concatenate([self.inner.aside, waiting])
         self._close()
         return len(waiting)
 
@@ -130,9 +219,9 @@ class AnnotationGate(AskingGate):
         Raises:
             InputError: no row of the open round has a label yet.
         """
-        if 0 < len(self._open) == self.outstanding:
+        if 0 < len(self.inner.open) == self.outstanding:
             raise InputError(
-                f"none of the {len(self._open)} rows of round {self._rounds} has a label",
+                f"none of the {self.outstanding} rows of round {self.rounds} has a label",
                 "label some, or wait for them",
             )
 
@@ -145,11 +234,12 @@ class AnnotationGate(AskingGate):
         Raises:
             InputError: they do not fit the graph and the classes, or are no distributions.
         """
-        self._beliefs.take_predictions(probabilities)
-        self._predicted, self._seen = True, len(self._rows)
-        gains = self._beliefs.gain[self._unlabelled()]
+        state = self.inner
+        state.beliefs.take_predictions(probabilities)
+        state.predicted, state.seen = True, len(state.labelled)
+        gains = state.beliefs.gain[state.unlabelled()]
         count = self.config.round_size
-        self._level = float(np.partition(gains, -count)[-count]) if len(gains) >= count else 0.0
+        state.level = float(np.partition(gains, -count)[-count]) if len(gains) >= count else 0.0
 
     def note_loss(self, round_: int, loss: float) -> None:
         """Takes the loss that was measured after a round; a repeat for the same round replaces it.
@@ -162,7 +252,7 @@ class AnnotationGate(AskingGate):
             InputError: the round is not closed, or the loss is no number of 0 or more.
         """
         self.check_loss(round_, loss)
-        self._measured[int(round_)] = (self.labelled_rows, float(loss))
+        self.inner.measured[int(round_)] = (self.labelled_rows, float(loss))
 
     def check_loss(self, round_: int, loss: float) -> None:
         """Refuses what `note_loss` does.
@@ -170,12 +260,12 @@ class AnnotationGate(AskingGate):
         Raises:
             InputError: the round is not closed, or the loss is no number of 0 or more.
         """
-        if not -1 <= round_ < self._rounds:
-            raise InputError(f"a loss of round {round_}; {self._rounds} rounds are closed", "note it afterwards")
+        if not -1 <= round_ < self.rounds:
+            raise InputError(f"a loss of round {round_}; {self.rounds} rounds are closed", "note it afterwards")
         if not 0 <= loss < np.inf:
             raise InputError(f"loss {loss}", "give a number of 0 or more")
 
-    # -- arriving rows ------------------------------------------------------------------------------------------
+    # -- arriving rows -------------------------------------------------------------------------------------------
 
     def use_graph(self, graph: Neighbours) -> None:
         """Goes on with another graph of the same rows: one that grows.
@@ -183,47 +273,136 @@ class AnnotationGate(AskingGate):
         Raises:
             InputError: it has another number of rows.
         """
-        if graph.rows != self.rows:
-            raise InputError(f"a graph of {graph.rows} rows for a gate of {self.rows}", "give the graph of its rows")
-        if self.config.rule == "margin" and self.config.typical > 0:
-            self._groups(1)  # of the graph as it was built: the lists of its rows change as others arrive
-        self._graph = graph
-        self._beliefs.use_graph(graph)
+        if self.config.rule == "margin" and self.config.typical > 0 and graph.rows == self.rows:
+            self._draw.groups(1)  # of the graph as it was built: the lists of its rows change as others arrive
+        self.inner.use_graph(graph)
 
-    def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
-        """Takes in rows that were appended to the graph, which must be one that grows; all of them are candidates.
+    def open_more(self, positions: Int64Array, gains: Float32Array) -> None:
+        """Adds rows to the open requests; where no round is open, they are the next one.
 
         Args:
-            best: int64[b], their classes.
-            confidence: float32[b], chance-corrected.
-            gain: float32[b].
-        """
-        self._beliefs.grow(best, confidence, gain)
-        self._candidates = np.concatenate([self._candidates, np.ones(len(best), dtype=np.bool_)])
-
-    def open_more(self, rows: Int64Array, gains: Float32Array) -> None:
-        """Adds rows to the open requests; where no round is open, they are the next one.
+            positions: int64[n].
+            gains: float32[n].
 
         Raises:
             InputError: a row is open or labelled already, or is no candidate.
         """
-        refuse(~np.isin(rows, self._unlabelled()) | np.isin(rows, self._open), rows, "may not be asked about")
-        if self._predicted and self._first_gain is None:
-            self._first_gain = self.mean_gain
-        self._open = np.concatenate([self._open, rows.astype(np.int64)])
-        self._open_gains = np.concatenate([self._open_gains, gains.astype(np.float32)])
-
-    @property
-    def gain_level(self) -> float:
-        """The gain with which a row would have been among those of a round when the latest predictions came."""
-        return self._level
+        free = np.isin(positions, self.inner.unlabelled()) & ~np.isin(positions, self.inner.open)
+        refuse(~free, positions, "may not be asked about")
+        self._open(positions, gains)
 
     @property
     def labels_left(self) -> int:
         """How many more rows the budget allows to ask about."""
-        limit = len(self._candidates) if self.config.max_labels is None else self.config.max_labels
-        return limit - self.labelled_rows - self.outstanding
+        left = self.inner.labels_left()
+        return (self.rows - self.labelled_rows if left is None else left) - self.outstanding
 
-    def asked_rows(self, *, unseen: bool = False) -> Int64Array:
-        """Rows that are labelled or requested; `unseen`: of these, those whose labels no predictions have seen yet."""
-        return np.concatenate([self._rows[self._seen :] if unseen else self._rows, self._open])
+    # -- status --------------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> int:
+        """Rows, those that arrived included."""
+        return len(self.inner.candidates)
+
+    @property
+    def rounds(self) -> int:
+        """Closed rounds, which is the number of the open or next one."""
+        return self.inner.rounds
+
+    @property
+    def labelled_rows(self) -> int:
+        """Accepted labels."""
+        return len(self.inner.labelled)
+
+    @property
+    def outstanding(self) -> int:
+        """Requested rows that are not answered."""
+        return int((~self.inner.beliefs.labelled[self.inner.open]).sum())
+
+    @property
+    def aside_rows(self) -> int:
+        """Rows that were set aside and have no label."""
+        return int((~self.inner.beliefs.labelled[self.inner.aside]).sum())
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether there are predictions, from which rows can be requested."""
+        return self.inner.predicted
+
+    @property
+    def mean_gain(self) -> float | None:
+        """Mean gain of the unlabelled candidates, 0 if there are none; None before the first predictions."""
+        return self.inner.mean_gain()
+
+    @property
+    def stopped_by(self) -> StopReason | None:
+        """Why no new round will be requested, or None while one will."""
+        state = self.inner
+        return stop_reason(
+            self.config,
+            candidates=int(state.candidates.sum()) - self.aside_rows,
+            worthwhile=int((state.candidates & ~state.beliefs.covered()).sum()),
+            labelled=self.labelled_rows,
+            rounds=state.rounds,
+            mean_gain=self.mean_gain,
+            first_gain=state.first_gain,
+            measured=[state.measured[r] for r in sorted(state.measured)],
+        )
+
+    def open_requests(self) -> Requests:
+        """Requests of the open round without an answer."""
+        return self.inner.requests()
+
+    @property
+    def open_positions(self) -> Int64Array:
+        """int64[r], requests of the open round, answered or not."""
+        return self.inner.open.copy()
+
+    def rounds_of(self, positions: Int64Array) -> Int32Array:
+        """The round that requested each row, int32[n]; -1 where none did, or the row has no label yet."""
+        rounds = np.full(self.inner.graph.rows, UNASKED, dtype=np.int32)
+        rounds[self.inner.labelled] = self.inner.label_rounds
+        return rounds[positions]
+
+    def is_labelled(self, positions: Int64Array) -> BoolArray:
+        """Which rows have a label, bool[n]."""
+        return self.inner.beliefs.labelled[positions]
+
+    def labels(self) -> tuple[Int64Array, Int64Array, Int32Array]:
+        """Accepted labels: positions int64[L], labels int64[L], rounds int32[L], in the order of the answers."""
+        state = self.inner
+        best = state.beliefs.best[state.labelled].astype(np.int64)
+        return state.labelled.copy(), best, state.label_rounds.copy()
+
+    def predictions(self, positions: Int64Array) -> tuple[Int64Array, Float32Array]:
+        """Class int64[n] and probability float32[n] of each row, see `readings.predictions`."""
+        return readings.predictions(self.inner, positions)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[JsonObject, Arrays]:
+        """All that is needed to go on from here: JSON-able fields, and copies of the arrays by name."""
+        return self.inner.save()
+
+    def restore(self, fields: Mapping[str, Any], arrays: ArrayMapping) -> None:
+        """Takes over what `state` gave; all earlier knowledge is replaced.
+
+        Raises:
+            InputError: a part is missing, or the state is of another graph, other candidates or other classes.
+        """
+        self.inner.restore(fields, arrays)
+
+    @classmethod
+    def from_state(
+        cls, config: GateConfig, graph: Neighbours, fields: Mapping[str, Any], arrays: ArrayMapping
+    ) -> AnnotationGate:
+        """A gate in the state that `state` gave.
+
+        Raises:
+            InputError: as `restore`.
+        """
+        if "candidates" not in arrays:
+            raise InputError("a gate's state without candidates", "restore it from a backup, or start over")
+        gate = cls(config, graph, arrays["candidates"].astype(np.bool_))
+        gate.restore(fields, arrays)
+        return gate

@@ -108,7 +108,7 @@ class OnlineGate:
         decisions.label[usable], decisions.confidence[usable] = fused.argmax(axis=1), fused.max(axis=1)
         places = np.flatnonzero(usable)
         near = self._near(*found)
-        level, left = self.gate.gain_level, 0 if self.gate.stopped_by is not None else self.gate.labels_left
+        level, left = self.gate.inner.level, 0 if self.gate.stopped_by is not None else self.gate.labels_left
         picked: list[int] = []
         for i, place in enumerate(places):
             worth = decisions.gain[place] >= level
@@ -136,7 +136,7 @@ class OnlineGate:
         found = looked[2] if looked is not None and same else self.index.search(unit[usable])
         self.index.append(unit[usable], *found)
         confidence = chance_corrected(decisions.confidence[usable], self.gate.config.classes).astype(np.float32)
-        self.gate.grow(decisions.label[usable], confidence, decisions.gain[usable])
+        self.gate.inner.grow(decisions.label[usable], confidence, decisions.gain[usable])
         asked = np.flatnonzero(decisions.action[usable] == _ANNOTATE)
         if len(asked):
             self.gate.open_more(first + asked, decisions.gain[usable][asked])
@@ -198,9 +198,9 @@ class OnlineGate:
     def _near(self, indices: Any, similarities: Any) -> BoolArray:
         """Which rows are copies of asked rows, or near ones that no predictions have seen: bool[b]."""
         asked = np.zeros(self.index.rows, dtype=np.bool_)
-        asked[self.gate.asked_rows()] = True
+        asked[self.gate.inner.asked()] = True
         unseen = np.zeros(self.index.rows, dtype=np.bool_)
-        unseen[self.gate.asked_rows(unseen=True)] = True
+        unseen[self.gate.inner.asked(unseen=True)] = True
         there = indices >= 0
         copies = there & asked[indices] & (similarities > self.config.same)
         close = there & unseen[indices] & (similarities > self.gate.config.apart)

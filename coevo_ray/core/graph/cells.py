@@ -1,4 +1,7 @@
-"""Cells: rows in groups about centroids (spherical k-means), so that a search compares near groups only."""
+"""Inverted-file cells (IVF): rows grouped around centroids by spherical k-means, so that a search compares few groups.
+
+Spherical k-means: Dhillon & Modha 2001; docs/design.md#graph.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ from coevo_ray.core.graph.threads import in_threads
 from coevo_ray.core.graph.unit_rows import UnitRows
 
 _CHUNK_ROWS = 8192
-_SAMPLE_OF_CELL = 48  # rows for each centroid that k-means looks at
+_SAMPLE_OF_CELL = 48  # rows of the k-means sample per centroid
 _STEPS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """An order of rows by cell.
+    """Rows sorted by cell, and the centroids of the cells.
 
     Attributes:
-        order: int32[N], rows sorted by cell, those of a cell increasing.
-        starts: int64[C + 1], where each cell begins in `order`.
+        order: int32[N], rows sorted by cell, increasing within a cell.
+        starts: int64[C + 1], start of each cell in `order`, then N.
         centroids: float32[C, d], of length 1.
     """
 
@@ -33,25 +36,28 @@ class Cells:
 
     @property
     def count(self) -> int:
-        """Number of cells C."""
+        """Number of cells C, an int."""
         return len(self.centroids)
 
     @classmethod
     def one(cls, rows: int, dim: int) -> Cells:
-        """All rows in one cell, in their own order."""
+        """Makes a single cell of all rows in their own order: order int32[N], centroid float32[1, d] of zeros."""
         order = np.arange(rows, dtype=np.int32)
         return cls(order, np.array([0, rows], dtype=np.int64), np.zeros((1, dim), dtype=np.float32))
 
     @classmethod
     def train(cls, rows: UnitRows, count: int, seed: int, threads: int, device: torch.device) -> Cells:
-        """Spherical k-means on a sample, then each row goes to its nearest centroid.
+        """Fits centroids by spherical k-means on a sample, then assigns each row to its nearest centroid.
 
         Args:
-            rows: N rows.
-            count: C, at most N; those without rows are left out in the end.
-            seed: of the sample and the first centroids.
-            threads: CPU threads; the result is the same for any number of them.
-            device: where rows are compared.
+            rows: N rows of d values.
+            count: C, at most N; cells that stay empty are dropped.
+            seed: seed of the sample and of the initial centroids.
+            threads: CPU threads; the result does not depend on them.
+            device: device of the comparisons.
+
+        Returns:
+            Cells of order int32[N] and centroids float32[<= count, d].
         """
         random = np.random.Generator(np.random.PCG64([seed, 1]))
         picked = random.permutation(len(rows))[: max(count, min(len(rows), _SAMPLE_OF_CELL * count))]
@@ -65,20 +71,20 @@ class Cells:
             for part in steps:
                 sums += part
             lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-            empty = lengths[:, 0] < 1e-6  # without rows, or rows that cancel out: start again from some row
+            empty = lengths[:, 0] < 1e-6  # without rows, or with rows that cancel out: restart at a random row
             centroids = np.where(empty[:, None], 0, sums / np.maximum(lengths, 1e-6)).astype(np.float32)
             centroids[empty] = sample[random.integers(len(sample), size=int(empty.sum()))]
         centroids = centroids[_chain(centroids)]
         cell = assign(rows, centroids, threads, device)
         order = np.argsort(cell, kind="stable").astype(np.int32)
         sizes = np.bincount(cell, minlength=count)
-        # Of centroids that are the same only one has rows: the others would be looked at in its place.
+        # Of equal centroids only one has rows; the others would use up a query's probes.
         centroids, sizes = centroids[sizes > 0], sizes[sizes > 0]
         return cls(order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), centroids)
 
 
 def assign(rows: UnitRows, centroids: Float32Array, threads: int, device: torch.device) -> Int32Array:
-    """The nearest centroid of each row, int32[N], the lowest of several."""
+    """Finds the nearest of centroids float32[C, d] for each row: int32[N], the lowest index among ties."""
     nearest = torch.from_numpy(centroids).to(device)
     chunks = [slice(s, s + _CHUNK_ROWS) for s in range(0, len(rows), _CHUNK_ROWS)]
     parts = in_threads(lambda part: _nearest(rows.read(part), nearest).astype(np.int32), chunks, threads)
@@ -86,13 +92,13 @@ def assign(rows: UnitRows, centroids: Float32Array, threads: int, device: torch.
 
 
 def _nearest(block: Float32Array, centroids: torch.Tensor) -> Int64Array:
-    best = (torch.from_numpy(block).to(centroids.device) @ centroids.T).argmax(dim=1)
-    result: Int64Array = best.cpu().numpy()
+    nearest = (torch.from_numpy(block).to(centroids.device) @ centroids.T).argmax(dim=1)
+    result: Int64Array = nearest.cpu().numpy()
     return result
 
 
 def _sums(sample: Float32Array, centroids: torch.Tensor, part: slice) -> Float32Array:
-    """Sum of the rows that are nearest to each centroid; on the CPU, where the order of additions is fixed."""
+    """Sums the rows nearest to each centroid: float32[C, d]; on the CPU, where the order of additions is fixed."""
     block = sample[part]
     cell = torch.from_numpy(_nearest(block, centroids))
     sums = torch.zeros(centroids.shape).index_add_(0, cell, torch.from_numpy(block))
@@ -101,7 +107,7 @@ def _sums(sample: Float32Array, centroids: torch.Tensor, part: slice) -> Float32
 
 
 def _chain(centroids: Float32Array) -> Int64Array:
-    """An order in which neighbours are near, so that rows that follow one another search the same cells."""
+    """Orders centroids greedily so that successive ones are near: rows of a block then probe the same cells."""
     likeness = np.einsum("ad,bd->ab", centroids, centroids)
     chain = [0]
     for _ in range(len(centroids) - 1):

@@ -1,7 +1,7 @@
-"""Neighbour graph of a pool: each row's nearest rows by cosine (Info-Coevolution, arXiv 2506.08070; DESIGN 5.4).
+"""Neighbour graph of a pool: each row's nearest rows by cosine similarity (Info-Coevolution, arXiv 2506.08070).
 
-Features do not change inside a gate round, so the graph is built once and every later step is array work on it.
-No similarity threshold is applied here: whoever reads the graph applies its own.
+Features do not change within a gate round, so the graph is built once and every later step is array work on it. No
+similarity threshold is applied here; readers of the graph apply their own. See docs/design.md#graph.
 """
 
 from __future__ import annotations
@@ -31,43 +31,44 @@ def build_graph(
     """Builds the neighbour graph by cosine similarity.
 
     `exact` compares all pairs. `ivf` groups the rows into cells and compares each row with those of its nearest cells,
-    as many as a sample needs for a recall of 0.98; `parameters["goal_reached"]` says whether that was reached. Both
-    give the same graph for any number of threads, bit for bit. `hnsw` (faiss) searches a navigable small-world index
-    with as much effort; it gives the same graph each time with one thread only, and rows with many copies hide others
-    from it. `auto` compares all pairs up to about
-    34 000 rows of 256 dimensions (two million on a GPU; the limit falls with rows^2 x dimensions), and takes `ivf`
-    beyond.
+    as many cells as a sample needs for a recall of 0.98; `parameters["goal_reached"]` tells if that was reached. Both
+    give the same graph for any number of threads, bit for bit. `auto` takes `exact` up to about 34 000 rows of 256
+    dimensions (two million on a GPU; the limit is on rows^2 x dimensions) and `ivf` beyond.
 
-    Memory: features of float16 are used as they are, with one sorted copy for `ivf`; of others there is a copy as
-    float32, and a second one while `ivf` sorts them. Beside those, the graph and some 100 MiB for each thread.
+    Memory: float16 features are used in place, with one sorted copy for `ivf`; others are copied as float32, with a
+    second copy while `ivf` sorts them. Add the graph and some 100 MiB per thread.
 
     Args:
         features: float[N, d], of any length (rows are normalised here); not changed.
-        k: neighbours of a row.
-        method: see above.
-        seed: seed of the cells and the recall sample.
-        recall_sample: rows of the recall sample, half of them to choose the effort and half to measure; 0 measures
-            nothing.
-        threads: CPU threads; None takes as many as torch does.
-        centre: compare features less their mean.
-        device: `cpu` or `cuda`; None takes a GPU where there is one. Not for `hnsw`.
+        k: neighbours per row.
+        method: `auto`, `exact` or `ivf`.
+        seed: seed of the cells and of the recall sample.
+        recall_sample: rows of the recall sample, half to choose the number of cells, half to measure recall; 0 skips
+            the measurement.
+        threads: CPU threads; None takes torch's number.
+        centre: subtract the mean of all features first.
+        device: `cpu` or `cuda`; None takes a GPU if there is one.
+
+    Returns:
+        The graph: indices int32[N, k] and similarities float32[N, k].
 
     Raises:
-        InputError: fewer than two rows, rows that are zero or not finite.
-        UsageError: an unknown method, or k or threads below 1.
+        InputError: there are fewer than two rows, or rows are zero or not finite.
+        UsageError: the method is unknown, or k or threads is below 1.
+
+    Examples:
+        >>> corners = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+        >>> build_graph(corners, k=1).indices.ravel().tolist()
+        [1, 0, 1]
     """
-    if method not in ("auto", "exact", "hnsw", "ivf"):
-        raise UsageError(f"graph method {method!r}", "use auto, exact, hnsw or ivf")
+    if method not in ("auto", "exact", "ivf"):
+        raise UsageError(f"graph method {method!r}", "use auto, exact or ivf")
     if k < 1 or recall_sample < 0 or (threads is not None and threads < 1):
         raise UsageError(
             f"k = {k}, recall_sample = {recall_sample}, threads = {threads}", "k and threads are 1 or more"
         )
     threads = threads or torch.get_num_threads()
     rows = UnitRows.of(features, centre=centre)
-    if method == "hnsw":
-        from coevo_ray.core.graph.hnsw import hnsw_graph  # here, so that other graphs do not load faiss
-
-        return hnsw_graph(rows, k, seed=seed, recall_sample=recall_sample, threads=threads)
     where = device_of(device)
     plan = make_plan(rows, k, method, seed=seed, recall_sample=recall_sample, threads=threads, device=where)
     rows = plan.sort(rows)

@@ -1,4 +1,4 @@
-"""A neighbour graph that grows: new rows are looked up and appended without a rebuild (DESIGN 5.4, online)."""
+"""A neighbour graph that grows: new rows are looked up and appended without a rebuild (docs/design.md#gate-online)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array
-from coevo_ray.core.graph.running_top_k import nonzero, top
-from coevo_ray.core.graph.search import SPARE, as_tensor, first_of, pair_similarities, score
+from coevo_ray.core.graph.running_top_k import nonzero, top_k
+from coevo_ray.core.graph.search import SPARE, as_tensor, first_k, pair_similarities, score
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import UnitRows, check_shape
 from coevo_ray.errors import InputError
 
-EXACT_ROWS = 500_000  # beyond, comparing one row with all takes longer than a few tens of ms on two cores
+if TYPE_CHECKING:
+    from coevo_ray.core.graph.hnsw import HnswIndex
+
+EXACT_ROWS = 500_000  # beyond, comparing one row with all rows takes more than a few tens of ms on two cores
 _LEAST_ROOM = 1024
 _COLUMNS = 1 << 16  # rows compared at a time
-_NEAR = 2e-6  # products of other block shapes may differ so much
+_NEAR = 2e-6  # upper bound on the difference of float32 products of unit rows between block shapes
 _LENGTH_OFF = 1e-3
-_TOLD = 3  # times k rows are looked up by HNSW, for nearness is not mutual: those may gain a neighbour by the new row
+# HNSW looks up this many times k rows: being a nearest neighbour is not mutual, and all of these rows may have the new
+# row among their own k nearest.
+_REVERSE = 3
 
 
 @dataclass(frozen=True)
 class _Looked:
-    """The latest batch that was looked up, and the pairs in which one of it may be among a row's nearest."""
+    """The latest batch looked up, and the pairs (old row, new row) in which the new row may be a nearest neighbour."""
 
     batch: Float32Array
     rows: int
@@ -38,24 +43,29 @@ class _Looked:
 
 
 class GrowingIndex:
-    """Rows, their neighbours, and a way to add more.
+    """Rows and their neighbours, extended in place.
 
-    Up to `exact_rows` rows all are compared, and the neighbours are those of a graph that is built by `exact` from all
-    rows at once, bit for bit, if the graph to start from was. Beyond, faiss HNSW looks rows up and takes new ones in;
-    then only those rows learn of a new neighbour that the lookup has found.
+    Up to `exact_rows` rows, a new row is compared with all of them, and the graph equals one built by `exact` from all
+    rows at once, bit for bit, if the initial graph was. Beyond, faiss HNSW looks rows up, and only rows found by that
+    lookup gain the new row as a neighbour.
 
-    Memory: 4 x dimensions bytes for each row and as much again while it grows, plus the graph; HNSW takes its own copy
-    and 270 bytes for each row.
+    Memory: 4 x dimensions bytes per row, twice that while it grows, plus the graph; HNSW adds its own copy of the rows
+    and 270 bytes per row.
 
     Args:
         unit: float32[N, d], rows of length 1; copied.
-        graph: their neighbours; copied. k is that of the graph.
-        capacity: rows to make room for at once; it doubles when it is used up.
-        exact_rows: rows up to which all are compared.
-        threads: CPU threads; None takes as many as torch does.
+        graph: their neighbours; copied. Its k is kept.
+        capacity: rows to allocate room for; the room doubles when it is used up.
+        exact_rows: largest number of rows that are all compared.
+        threads: CPU threads; None takes torch's number.
+
+    Attributes:
+        rows: number of rows N.
+        k: neighbours per row.
+        dim: d.
 
     Raises:
-        InputError: the rows have other lengths, or the graph is of another number of rows.
+        InputError: rows are not of length 1, or the graph has another number of rows.
     """
 
     def __init__(
@@ -82,22 +92,22 @@ class GrowingIndex:
         self._indices[: self.rows], self._similarities[: self.rows] = graph.indices, graph.similarities
         self._looked: _Looked | None = None
         self._pool = ThreadPoolExecutor(self._threads, "coevo-growing", torch.set_num_threads, (1,))
-        self._index: Any = None
+        self._index: HnswIndex | None = None
         self._change_method()
 
     @property
     def unit(self) -> Float32Array:
-        """float32[rows, d], a view that is valid until the next `append`."""
+        """The rows, float32[N, d]; a view that is valid until the next `append`."""
         return self._unit[: self.rows]
 
     @property
     def indices(self) -> Int32Array:
-        """int32[rows, k] as in `NeighbourGraph`, a view that is valid until the next `append`."""
+        """int32[N, k] as in `NeighbourGraph`; a view that is valid until the next `append`."""
         return self._indices[: self.rows]
 
     @property
     def similarities(self) -> Float32Array:
-        """float32[rows, k] as in `NeighbourGraph`, a view that is valid until the next `append`."""
+        """float32[N, k] as in `NeighbourGraph`; a view that is valid until the next `append`."""
         return self._similarities[: self.rows]
 
     @property
@@ -106,17 +116,17 @@ class GrowingIndex:
         return "exact" if self._index is None else "hnsw"
 
     def graph(self) -> NeighbourGraph:
-        """A copy of the graph as it is now; its recall is not measured."""
+        """Copies the current graph, int32[N, k] and float32[N, k]; its recall is not measured."""
         return NeighbourGraph(
             self.indices.copy(), self.similarities.copy(), self.method, None, {"k": self.k, "dim": self.dim}
         )
 
     def search(self, batch: Float32Array, k: int | None = None) -> tuple[Int32Array, Float32Array]:
-        """The nearest of all rows so far.
+        """Finds the nearest of the present rows.
 
         Args:
-            batch: float32[b, d], of length 1, none of them a row already (or it finds itself).
-            k: how many; None takes the graph's.
+            batch: float32[b, d], of length 1; a row that is present already finds itself.
+            k: number of neighbours; None takes the graph's.
 
         Returns:
             Rows int32[b, k], ordered as in `NeighbourGraph`, and similarities float32[b, k].
@@ -127,25 +137,21 @@ class GrowingIndex:
         self._check(batch)
         k = k or self.k
         if self._index is not None:
-            from coevo_ray.core.graph.hnsw import search_index
-            from coevo_ray.core.graph.threads import faiss_threads
-
-            with faiss_threads(self._threads):
-                wide = search_index(self._index, UnitRows(self.unit), batch, max(k, _TOLD * self.k))
-            there = wide[0] >= 0
-            old, new = wide[0][there].astype(np.int64), np.nonzero(there)[0].astype(np.int64)
+            wide = self._index.search(batch, UnitRows(self.unit), max(k, _REVERSE * self.k))
+            found = wide[0] >= 0
+            old, new = wide[0][found].astype(np.int64), np.nonzero(found)[0].astype(np.int64)
             indices, similarities = wide[0][:, :k], wide[1][:, :k]
         else:
-            places, old, new = self._compare(batch, k + SPARE)
-            indices, similarities = score(batch, UnitRows(self.unit), places, places.astype(np.int32), k)
+            positions, old, new = self._compare(batch, k + SPARE)
+            indices, similarities = score(batch, UnitRows(self.unit), positions, positions.astype(np.int32), k)
         self._looked = _Looked(batch.copy(), self.rows, old, new)
         return indices, similarities
 
     def append(self, batch: Float32Array, indices: Int32Array, similarities: Float32Array) -> None:
-        """Adds rows with the neighbours that `search` gave; rows that they are nearer to than the last one learn it.
+        """Adds rows with the neighbours found by `search`, and updates the lists of rows that they are nearer to.
 
         Args:
-            batch: float32[b, d], as it was searched; its rows get the numbers from `rows` on.
+            batch: float32[b, d], as it was searched; its rows are numbered from `rows` on.
             indices: int32[b, >= k], neighbours among the rows before.
             similarities: float32[b, >= k].
 
@@ -167,29 +173,26 @@ class GrowingIndex:
         first, last = self.rows, self.rows + len(batch)
         self._make_room(last)
         self._unit[first:last] = batch
-        self._indices[first:last], self._similarities[first:last] = self._with_mates(batch, indices, similarities)
-        self._tell(old, new)
+        self._indices[first:last], self._similarities[first:last] = self._merge_batch(batch, indices, similarities)
+        self._update_old(old, new)
         self.rows, self._looked = last, None
         if self._index is not None:
-            from coevo_ray.core.graph.threads import faiss_threads
-
-            with faiss_threads(self._threads):
-                self._index.add(batch)
+            self._index.add(batch)
         else:
             self._change_method()
 
     # -- comparing -----------------------------------------------------------------------------------------------
 
     def _compare(self, batch: Float32Array, wanted: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Places of the nearest rows, and pairs (row, one of the batch) that may change the row's neighbours."""
+        """Returns positions of the nearest rows, and pairs (old row, new row) that may change the old row's list."""
         queries = as_tensor(batch, torch.device("cpu"))
         parts = list(self._column_parts(len(batch)))
-        with torch_threads(1):  # its own threads wait for one another after each step, which busy cores make slow
+        with torch_threads(1):  # torch's own threads synchronise after each operation, which is slow on busy cores
             work = functools.partial(self._compare_part, queries, wanted)
             found = list(self._pool.map(work, parts) if len(parts) > 1 else map(work, parts))
-        values, places, old, new = zip(*found, strict=True)
-        best, column = top(torch.cat(values, dim=1), wanted)
-        nearest = torch.where(best > -torch.inf, torch.cat(places, dim=1).gather(1, column), -1)
+        values, positions, old, new = zip(*found, strict=True)
+        largest, column = top_k(torch.cat(values, dim=1), wanted)
+        nearest = torch.where(largest > -torch.inf, torch.cat(positions, dim=1).gather(1, column), -1)
         if nearest.shape[1] < wanted:
             nearest = torch.nn.functional.pad(nearest, (0, wanted - nearest.shape[1]), value=-1)
         return nearest.numpy(), np.concatenate(old), np.concatenate(new)
@@ -198,7 +201,7 @@ class GrowingIndex:
         self, queries: torch.Tensor, wanted: int, part: slice
     ) -> tuple[torch.Tensor, torch.Tensor, Int64Array, Int64Array]:
         products = queries @ torch.from_numpy(self._unit[part]).T
-        values, columns = top(products, wanted)
+        values, columns = top_k(products, wanted)
         last = torch.from_numpy(self._similarities[part, -1])
         found = nonzero(products > last - _NEAR).numpy()
         width = part.stop - part.start
@@ -209,7 +212,7 @@ class GrowingIndex:
         return (slice(start, min(self.rows, start + step)) for start in range(0, self.rows, step))
 
     def _pairs(self, batch: Float32Array) -> tuple[Int64Array, Int64Array]:
-        """The pairs that `search` has found for this batch; it is searched again if the latest was another."""
+        """Returns the pairs that `search` found for this batch; searches again if the latest search had another."""
         looked = self._looked
         if looked is None or looked.rows != self.rows or not np.array_equal(looked.batch, batch):
             self.search(batch)
@@ -217,22 +220,22 @@ class GrowingIndex:
         assert looked is not None
         return looked.old, looked.new
 
-    def _with_mates(
+    def _merge_batch(
         self, batch: Float32Array, indices: Int32Array, similarities: Float32Array
     ) -> tuple[Int32Array, Float32Array]:
-        """The new rows' neighbours among the rows before and among one another."""
+        """Merges the new rows' neighbours among the old rows with those within the batch."""
         count = len(batch)
-        mates = np.empty((count, count), dtype=np.float32)
+        within = np.empty((count, count), dtype=np.float32)
         for i in range(count):  # one row at a time: all pairs at once would be count^2 x d values
-            mates[i] = pair_similarities(batch[i : i + 1], batch[None])[0]
-        np.fill_diagonal(mates, -np.inf)
+            within[i] = pair_similarities(batch[i : i + 1], batch[None])[0]
+        np.fill_diagonal(within, -np.inf)
         names = np.broadcast_to(np.arange(self.rows, self.rows + count, dtype=np.int32), (count, count))
         known = np.where(indices >= 0, similarities, -np.inf).astype(np.float32)
-        found, values = np.concatenate([indices, names], axis=1), np.concatenate([known, mates], axis=1)
-        return first_of(found, values, self.k)
+        found, values = np.concatenate([indices, names], axis=1), np.concatenate([known, within], axis=1)
+        return first_k(found, values, self.k)
 
-    def _tell(self, old: Int64Array, new: Int64Array) -> None:
-        """Rows learn of those new ones that are nearer than their last neighbour; called before `rows` is raised."""
+    def _update_old(self, old: Int64Array, new: Int64Array) -> None:
+        """Inserts new rows into the lists of old rows that they are nearer to; called before `rows` is increased."""
         if len(old) == 0:
             return
         similarity = pair_similarities(self._unit[old], self._unit[new + self.rows][:, None])[:, 0]
@@ -251,7 +254,7 @@ class GrowingIndex:
         names[line, rank[kept]] = (new[kept] + self.rows).astype(np.int32)
         values[line, rank[kept]] = similarity[kept]
         known = np.where(self._indices[rows] >= 0, self._similarities[rows], -np.inf).astype(np.float32)
-        found = first_of(
+        found = first_k(
             np.concatenate([self._indices[rows], names], axis=1), np.concatenate([known, values], axis=1), self.k
         )
         self._indices[rows], self._similarities[rows] = found
@@ -270,14 +273,12 @@ class GrowingIndex:
             setattr(self, name, grown)
 
     def _change_method(self) -> None:
-        """Puts the rows into an HNSW index once they have become too many to compare with all."""
+        """Builds the HNSW index once there are more than `exact_rows` rows."""
         if self._index is None and self.rows > self._exact_rows:
-            from coevo_ray.core.graph.hnsw import new_index
-            from coevo_ray.core.graph.threads import faiss_threads
+            from coevo_ray.core.graph.hnsw import HnswIndex  # here, so that smaller pools do not load faiss
 
-            self._index = new_index(self.dim)
-            with faiss_threads(self._threads):
-                self._index.add(self.unit)
+            self._index = HnswIndex(self.dim, self._threads)
+            self._index.add(self.unit)
 
     def _check(self, batch: Float32Array) -> None:
         check_shape(batch)
@@ -293,6 +294,6 @@ def _check_unit(unit: Float32Array) -> None:
     if unit.dtype != np.float32 or wrong.any():
         first = np.flatnonzero(wrong)[:5].tolist()
         raise InputError(
-            f"{int(wrong.sum())} of {len(unit)} rows ({unit.dtype}) have not length 1, first rows {first}",
+            f"{int(wrong.sum())} of {len(unit)} rows ({unit.dtype}) are not of length 1, first rows {first}",
             "normalise them with unit_rows",
         )

@@ -1,4 +1,4 @@
-"""What a row's neighbours in the prior's features say: who its copies are."""
+"""Groups of near-duplicates on a neighbour graph, and picks that keep near rows apart."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ _UNDECIDED, _PICKED, _PASSED = 0, 1, 2
 
 
 def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
-    """Groups of near-duplicates, each around a leader: every member is at least so similar to its leader.
+    """Groups near-duplicates around leaders; the similarity of each member to its leader is at least `threshold`.
 
-    What counts as near depends on where a row lies: in a crowd, rows that have nothing to do with one another are as
-    similar as copies are elsewhere. So two rows must also be nearer than the crowd about either of them: by `margin`
-    above the similarity of the last neighbour that the graph knows. Rows of similarity `same` are copies in any crowd,
-    also in one that is made of copies.
+    Similarity alone does not tell copies: in a dense region unrelated rows are as similar as copies elsewhere. So two
+    rows must also stand out from the neighbourhood of either, by `margin` above its similarity to its last neighbour in
+    the graph. From similarity `same` on, rows are copies in any region, even one that consists of copies.
 
-    Rows are looked at in their order: one that is near an earlier leader joins the first such, any other becomes a
-    leader. (Joining over others would chain rows into groups whose ends have nothing in common.)
+    Rows are processed in order: a row near an earlier leader joins the first such leader, any other row becomes a
+    leader. (Single linkage instead would chain rows into groups whose ends have nothing in common.)
 
     Args:
-        graph: of N rows.
-        threshold: smallest cosine similarity of a near-duplicate.
-        margin: by how much it must exceed that of the last neighbour of either row.
-        same: similarity from which the margin does not matter.
+        graph: neighbours of N rows.
+        threshold: smallest cosine similarity of a near-duplicate, in [-1, 1].
+        margin: least excess over the similarity of either row's last neighbour, in [0, 2].
+        same: similarity from which the margin is not required.
 
     Returns:
-        int32[N], the leader's row, the row itself where it is one.
+        int32[N], the row of each row's leader; a leader's is its own.
 
     Raises:
-        UsageError: the threshold is not a similarity.
+        UsageError: the threshold or the margin is out of bounds.
     """
     if not -1 <= threshold <= 1 or not 0 <= margin <= 2:
         raise UsageError(
             f"near-duplicates from a similarity of {threshold}, margin {margin}", "need -1 to 1, and a margin of 0 to 2"
         )
     last = graph.similarities[:, -1]
-    crowd = np.minimum(last[:, None], last[graph.indices])  # of missing neighbours too: they are near to nobody
+    crowd = np.minimum(last[:, None], last[graph.indices])  # index -1, a missing neighbour, is masked out below
     near = (graph.similarities >= threshold) & (graph.indices >= 0)
     near &= (graph.similarities >= same) | (graph.similarities - crowd >= margin)
     rows, column = np.nonzero(near)
     others = graph.indices[rows, column]
-    # Nearness goes both ways, the graph need not: the earlier row of each pair comes first.
+    # Similarity is symmetric, the graph need not be: each pair counts, its earlier row first.
     earlier, later = np.minimum(rows, others), np.maximum(rows, others)
     leads, undecided = np.zeros(graph.rows, dtype=bool), np.ones(graph.rows, dtype=bool)
     while undecided.any():
-        # Without an undecided row before it that is near, a row is a leader, for no leader is near either.
+        # A row without a near undecided row before it is a leader: rows near a leader are decided already.
         new = undecided.copy()
         new[later[undecided[earlier] & undecided[later]]] = False
         leads |= new
@@ -61,14 +60,19 @@ def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, sa
 
 
 def copies_of(group: IntArray, among: BoolArray | None = None) -> tuple[Int32Array, Int32Array]:
-    """How many members each row's group has, and which of them the row is, from 0 in order of row.
+    """Counts the members of each row's group and numbers them.
 
     Args:
-        group: int[N], any number that the rows of a group share; see `near_duplicates`.
-        among: bool[N], rows that count; the others are alone. None counts all.
+        group: int[N], equal for the rows of a group; see `near_duplicates`.
+        among: bool[N], rows to group; each other row is a group of its own. None groups all rows.
 
     Returns:
-        int32[N] and int32[N].
+        Members of each row's group int32[N], and each row's number among them int32[N], from 0 in order of row.
+
+    Examples:
+        >>> members, number = copies_of(np.array([0, 1, 0, 0]))
+        >>> members.tolist(), number.tolist()
+        ([3, 1, 3, 3], [0, 0, 1, 2])
     """
     rows = np.arange(len(group)) if among is None else np.flatnonzero(among)
     copies, copy = np.ones(len(group), dtype=np.int32), np.zeros(len(group), dtype=np.int32)
@@ -80,19 +84,24 @@ def copies_of(group: IntArray, among: BoolArray | None = None) -> tuple[Int32Arr
 
 
 def pick_apart(order: Int64Array, near: IntArray, rows: int, taken: Int64Array | None = None) -> BoolArray:
-    """Which rows of an order, best first, are picked one at a time, if a pick rules out those that are near it.
+    """Picks rows greedily, best first; a pick rules out the rows near it.
 
-    Each sweep decides all rows whose better near neighbours are decided, which at least the best open one is; a few
-    sweeps do, since chains of ever better near neighbours are short.
+    Equals a loop over the rows (a greedy maximal independent set), in a few sweeps: each sweep decides all rows whose
+    better near rows are decided, at least the best open one. Chains of ever better near rows are short.
 
     Args:
-        order: int64[n], rows.
-        near: int[n, k], for each of the order the rows whose pick rules it out; -1 for none.
-        rows: N, one more than the largest row.
-        taken: int64[t], rows that are picked from the start.
+        order: int64[n], distinct rows, best first.
+        near: int[n, k], for each row of the order the rows whose pick rules it out; -1 for none.
+        rows: N; rows are in 0..N-1.
+        taken: int64[t], rows that count as picked from the start.
 
     Returns:
-        bool[n].
+        bool[n], True for picked rows of the order.
+
+    Examples:
+        >>> near = np.array([[1], [0], [1]])  # rows 0 and 1 are near each other, row 2 is near row 1
+        >>> pick_apart(np.array([0, 1, 2]), near, rows=3).tolist()
+        [True, False, True]
     """
     rank = np.full(rows, len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))

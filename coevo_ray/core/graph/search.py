@@ -1,8 +1,8 @@
-"""Nearest rows by blocked matrix products: all rows of a block against all rows of the cells that they look at.
+"""Nearest rows by blocked matrix products: the rows of a block against the rows of the cells that they probe.
 
-A block's work is the same whoever does it, in one thread: the result depends neither on the number of threads nor on
-how blocks are shared out to nodes. Candidates come from products in float32 on any device; the similarities that are
-kept, and the order by them, from one fixed sum for each pair (`pair_similarities`).
+A block is searched in one thread, so the result depends neither on the number of threads nor on the distribution of
+blocks over nodes. Candidates come from float32 products on any device; the similarities that are kept, and their order,
+from one sum per pair in a fixed order of additions (`pair_similarities`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
 from coevo_ray.core.graph.cells import Cells
-from coevo_ray.core.graph.running_top_k import Best
+from coevo_ray.core.graph.running_top_k import RunningTopK
 from coevo_ray.core.graph.unit_rows import UnitRows
 
-# Candidates beyond k: products of two devices or block shapes differ in the last bits, and so may their order.
+# Candidates beyond k: products differ in the last bits between devices and block shapes, and so may their order.
 SPARE = 4
-# Rows of a block: the more, the more of them look at the same cells; but all threads want some.
+# Rows of a block: larger blocks share more cells, but there must be enough blocks for all threads.
 _MOST_BLOCK, _LEAST_BLOCK, _BLOCKS = 16_384, 64, 32
 # Queries and rows compared at a time: products of 16 MiB, and 4 GiB on a GPU.
 _TILE = {"cpu": (1024, 4096), "cuda": (_MOST_BLOCK, 1 << 16)}
@@ -28,14 +28,14 @@ _SCORED = 1 << 24  # values of pairs gathered at a time: 64 MiB
 
 
 @dataclass(frozen=True, eq=False)
-class Searched:
-    """What a search looks at.
+class CellSearch:
+    """Search over rows sorted by cell.
 
     Attributes:
-        rows: N rows, sorted as `cells.order` says.
+        rows: N rows, sorted by `cells.order`.
         cells: the cells.
-        probes: nearest cells that each query looks at.
-        device: where rows are compared.
+        probes: number of nearest cells that each query is compared with.
+        device: device of the comparisons.
     """
 
     rows: UnitRows
@@ -44,128 +44,144 @@ class Searched:
     device: torch.device
 
     def nearest(self, queries: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
-        """The k nearest rows of some unit vectors, which may be rows themselves.
+        """Finds the k nearest rows of some unit vectors; a query that is a row finds itself.
 
         Args:
-            queries: float32[q, d].
-            k: how many.
+            queries: float32[q, d], of length 1.
+            k: number of neighbours.
 
         Returns:
-            Rows int32[q, k] by decreasing similarity, ties by increasing row, -1 where there are fewer; similarities
-            float32[q, k], -1 there.
+            Rows int32[q, k] by decreasing similarity, ties by increasing row, and similarities float32[q, k]; both
+            padded with -1.
         """
         return self._scored(queries, self._candidates(queries, k + SPARE), k)
 
     def neighbours(self, block: slice | Int64Array, k: int) -> tuple[Int32Array, Float32Array]:
-        """As `nearest`, for rows at some places of the sorted rows, without the rows themselves."""
+        """Finds the k nearest other rows of some of the rows.
+
+        Args:
+            block: slice or int64[q], positions among the sorted rows.
+            k: number of neighbours.
+
+        Returns:
+            Rows int32[q, k] and similarities float32[q, k], as `nearest`.
+        """
         indices, similarities = self.nearest(self.rows.read(block), k + 1)
         return without_self(indices, similarities, self.cells.order[block])
 
     def _candidates(self, queries: Float32Array, wanted: int) -> Int64Array:
-        """Places in `rows` of the nearest, int64[q, wanted], -1 where there are fewer; in no promised order."""
+        """Returns positions in `rows` of the nearest: int64[q, wanted], in no particular order, padded with -1."""
         block = as_tensor(queries, self.device)
-        best = Best(len(queries), wanted, self.device)
-        everybody = torch.arange(len(queries), device=self.device)
+        running = RunningTopK(len(queries), wanted, self.device)
         if self.cells.count == 1:
-            self._compare(best, block, everybody, 0)
+            self._compare(running, block, torch.arange(len(queries), device=self.device), 0)
         else:
             likeness = block @ as_tensor(self.cells.centroids, self.device).T
             probed = likeness.topk(min(self.probes, self.cells.count), dim=1).indices
-            # The nearest cells first: then little of the others is better than what is there.
+            # The nearest cells first: few rows of the others then exceed the k-th value found.
             for slots in (slice(0, 1), slice(1, 4), slice(4, None)):
                 for cell, rows in _by_cell(probed[:, slots]):
-                    self._compare(best, block[rows], rows, cell)
-                best.settle()
-        best.settle()
-        return best.places.cpu().numpy()
+                    self._compare(running, block[rows], rows, cell)
+                running.settle()
+        running.settle()
+        return running.positions.cpu().numpy()
 
-    def _compare(self, best: Best, queries: torch.Tensor, rows: torch.Tensor, cell: int) -> None:
-        """Offers all rows of a cell to some of the queries."""
+    def _compare(self, running: RunningTopK, queries: torch.Tensor, rows: torch.Tensor, cell: int) -> None:
+        """Offers the products of all rows of a cell to some of the queries."""
         low, high = int(self.cells.starts[cell]), int(self.cells.starts[cell + 1])
         height, width = _TILE[self.device.type]
         for start in range(low, high, width):
             columns = as_tensor(self.rows.read(slice(start, min(high, start + width))), self.device).T
             for part in range(0, len(rows), height):
-                best.offer(rows[part : part + height], queries[part : part + height] @ columns, start)
+                running.offer(rows[part : part + height], queries[part : part + height] @ columns, start)
 
-    def _scored(self, queries: Float32Array, places: Int64Array, k: int) -> tuple[Int32Array, Float32Array]:
-        found = np.where(places >= 0, self.cells.order[places], -1).astype(np.int32)
-        return score(queries, self.rows, places, found, k)
+    def _scored(self, queries: Float32Array, positions: Int64Array, k: int) -> tuple[Int32Array, Float32Array]:
+        found = np.where(positions >= 0, self.cells.order[positions], -1).astype(np.int32)
+        return score(queries, self.rows, positions, found, k)
 
 
 def blocks(rows: int) -> list[slice]:
-    """How N sorted rows are cut for searching; depends on nothing else."""
+    """Cuts N sorted rows into blocks to search, as slices of an array[N, ...]; a function of N alone."""
     size = block_rows(rows)
     return [slice(start, min(rows, start + size)) for start in range(0, rows, size)]
 
 
 def block_rows(rows: int) -> int:
-    """Rows of a block when there are N."""
+    """Returns the number of rows of a block for N rows: about N / 32, from 64 to 16 384."""
     return min(_MOST_BLOCK, max(_LEAST_BLOCK, -(-rows // _BLOCKS)))
 
 
 def pair_similarities(queries: Float32Array, others: Float32Array) -> Float32Array:
-    """Products of unit rows, each by the same additions in the same order: float32[q, n].
+    """Computes dot products of unit rows, each with the same additions in the same order.
 
     Args:
         queries: float32[q, d].
-        others: float32[q, n, d].
+        others: float32[q, n, d], the rows to compare each query with.
+
+    Returns:
+        float32[q, n] in [-1, 1].
     """
-    # Unlike a matrix product's, its sums do not depend on how many pairs there are.
+    # Unlike a matrix product's sums, einsum's do not depend on the number of pairs.
     result: Float32Array = np.clip(np.einsum("qd,qnd->qn", queries, others), -1.0, 1.0)
     return result
 
 
 def score(
-    queries: Float32Array, rows: UnitRows, places: Int64Array, found: Int32Array, k: int
+    queries: Float32Array, rows: UnitRows, positions: Int64Array, found: Int32Array, k: int
 ) -> tuple[Int32Array, Float32Array]:
-    """Similarities of candidates, and the k best in order.
+    """Computes the similarities of candidates and keeps the k largest.
 
     Args:
         queries: float32[q, d].
-        rows: what the places are of.
-        places: int64[q, n], -1 for none.
-        found: int32[q, n], the row that each place is to be called; ties are ordered by it.
-        k: how many.
+        rows: rows that the positions refer to.
+        positions: int64[q, n], candidates; -1 for none.
+        found: int32[q, n], row number of each candidate, by which ties are ordered.
+        k: number of neighbours.
 
     Returns:
-        As `Searched.nearest`.
+        Rows int32[q, k] and similarities float32[q, k], as `CellSearch.nearest`.
     """
-    similarities = np.empty(places.shape, dtype=np.float32)
-    step = max(1, _SCORED // max(1, places.shape[1] * rows.dim))
+    similarities = np.empty(positions.shape, dtype=np.float32)
+    step = max(1, _SCORED // max(1, positions.shape[1] * rows.dim))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        similarities[part] = pair_similarities(queries[part], rows.read(places[part]))
-    similarities[places < 0] = -np.inf
-    return first_of(found, similarities, k)
+        similarities[part] = pair_similarities(queries[part], rows.read(positions[part]))
+    similarities[positions < 0] = -np.inf
+    return first_k(found, similarities, k)
 
 
-def first_of(found: Int32Array, similarities: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
-    """The first k by decreasing similarity, ties by increasing row; -1 in both where there are fewer.
+def first_k(found: Int32Array, similarities: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+    """Keeps the first k candidates by decreasing similarity, ties by increasing row.
 
     Args:
-        found: int32[q, n].
-        similarities: float32[q, n], -inf for none.
-        k: how many.
+        found: int32[q, n], rows.
+        similarities: float32[q, n], -inf for no candidate.
+        k: number of neighbours.
+
+    Returns:
+        Rows int32[q, k] and similarities float32[q, k], both padded with -1.
     """
     order = np.lexsort((found, -similarities), axis=1)[:, :k]
     indices = np.full((len(found), k), -1, dtype=np.int32)
     values = np.full((len(found), k), -1.0, dtype=np.float32)
     width = order.shape[1]
-    best = np.take_along_axis(similarities, order, axis=1)
-    there = ~np.isneginf(best)
-    indices[:, :width] = np.where(there, np.take_along_axis(found, order, axis=1), -1)
-    values[:, :width] = np.where(there, best, -1.0)
+    largest = np.take_along_axis(similarities, order, axis=1)
+    exists = ~np.isneginf(largest)
+    indices[:, :width] = np.where(exists, np.take_along_axis(found, order, axis=1), -1)
+    values[:, :width] = np.where(exists, largest, -1.0)
     return indices, values
 
 
 def without_self(indices: Int32Array, similarities: Float32Array, own: Int32Array) -> tuple[Int32Array, Float32Array]:
-    """k + 1 neighbours without the row itself: k, in the same order.
+    """Removes each row itself from its k + 1 neighbours.
 
     Args:
         indices: int32[q, k + 1].
         similarities: float32[q, k + 1].
-        own: int32[q], the rows themselves; the last neighbour goes where they were not found.
+        own: int32[q], the rows themselves; where one was not found, the last neighbour is removed.
+
+    Returns:
+        Rows int32[q, k] and similarities float32[q, k], in the same order.
     """
     is_self = indices == own[:, None]
     is_self[~is_self.any(axis=1), -1] = True
@@ -174,7 +190,7 @@ def without_self(indices: Int32Array, similarities: Float32Array, own: Int32Arra
 
 
 def as_tensor(array: Float32Array, device: torch.device) -> torch.Tensor:
-    """An array for reading on a device; torch wants memory that may be written to, Ray's store has none."""
+    """Moves an array float32[...] to a device, for reading; copies read-only memory, such as that of Ray's store."""
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 
@@ -188,7 +204,7 @@ def _lowest_of_ties(products: torch.Tensor, edge: torch.Tensor, k: int) -> torch
 
 
 def _by_cell(probed: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Each cell that any of the queries looks at, and which do."""
+    """Yields each probed cell and the queries that probe it, int64[n]; `probed` is int64[q, probes]."""
     flat, order = probed.flatten().sort(stable=True)
     cells, sizes = torch.unique_consecutive(flat, return_counts=True)
     at, rows = 0, order // max(1, probed.shape[1])

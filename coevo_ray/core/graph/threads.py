@@ -1,4 +1,4 @@
-"""CPU threads of torch and faiss while a graph is built: set for a block, and back afterwards."""
+"""CPU threads of torch while a graph is built: set for a block, then restored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Result = TypeVar("Result")
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
-    """Results of `work` on items, in order; torch has one thread in each, so that no sum depends on their number."""
+    """Yields the results of `work` on items, in order, computed in threads.
+
+    Torch runs single-threaded within each, so that no sum float32[...] depends on the number of threads.
+    """
     with torch_threads(1):
         if threads <= 1 or len(items) <= 1:
             yield from map(work, items)
@@ -24,24 +27,11 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: i
 
 
 @contextmanager
-def torch_threads(threads: int | None) -> Iterator[None]:
-    """Sets torch's CPU threads, and back afterwards."""
+def torch_threads(threads: int) -> Iterator[None]:
+    """Sets torch's number of CPU threads for a block, then restores it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def faiss_threads(threads: int) -> Iterator[None]:
-    """Sets faiss's CPU threads, and back afterwards."""
-    import faiss  # here, so that graphs without an HNSW index do not load it
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

@@ -1,4 +1,4 @@
-"""What a neighbour graph is: the protocol of its readers, and the finished graph of a pool."""
+"""Neighbour graphs: the protocol of their readers, and the finished graph of a pool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coevo_ray.errors import InputError
 
 
 class Neighbours(Protocol):
-    """What readers of a graph look at: a `NeighbourGraph`, or a `GrowingIndex`, whose arrays change with `append`."""
+    """Read access to a graph: a `NeighbourGraph`, or a `GrowingIndex`, whose arrays change with `append`."""
 
     @property
     def rows(self) -> int:
@@ -21,15 +21,15 @@ class Neighbours(Protocol):
 
     @property
     def k(self) -> int:
-        """Neighbours kept for a row."""
+        """Number of neighbours per row k."""
 
     @property
     def indices(self) -> Int32Array:
-        """int32[N, k]."""
+        """Neighbours of each row, int32[N, k], padded with -1."""
 
     @property
     def similarities(self) -> FloatArray:
-        """float[N, k]."""
+        """Cosine similarities of the neighbours, float[N, k], padded with -1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +37,14 @@ class NeighbourGraph:
     """The nearest rows of each row.
 
     Attributes:
-        indices: int32[N, k], by decreasing similarity, ties by increasing row; the row itself is left out; -1 where
-            there are fewer than k.
-        similarities: float32[N, k] (float16 is read too), cosine in [-1, 1]; -1 where there is no neighbour.
-        method: `exact`, `ivf` or `hnsw`.
-        recall: share of the true neighbours that were found, on a sample; 1 for exact, None if it was not measured.
-        parameters: how it was built, JSON-able.
+        indices: int32[N, k], by decreasing similarity, ties by increasing row, without the row itself; padded with -1.
+        similarities: float32[N, k] (or float16[N, k]), cosine in [-1, 1]; padded with -1.
+        method: name of the method that built it: `exact` or `ivf`; of a grown graph also `hnsw`.
+        recall: share of true neighbours found, on a sample; 1 for `exact`, None if not measured.
+        parameters: settings of its construction, JSON values.
 
     Raises:
-        InputError: the arrays do not fit together.
+        InputError: shapes or dtypes do not fit, or an index is outside -1..N-1.
     """
 
     indices: Int32Array
@@ -71,17 +70,17 @@ class NeighbourGraph:
 
     @property
     def k(self) -> int:
-        """Neighbours kept for a row."""
+        """Number of neighbours per row k."""
         return int(self.indices.shape[1])
 
     def arrays(self) -> tuple[dict[str, Any], Arrays]:
-        """For saving without pickle: JSON-able fields, and the arrays by name."""
+        """Returns JSON fields, and arrays by name: indices int32[N, k] and similarities float[N, k]."""
         fields = {"method": self.method, "recall": self.recall, "parameters": self.parameters}
         return fields, {"indices": self.indices, "similarities": self.similarities}
 
     @classmethod
     def from_arrays(cls, fields: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> NeighbourGraph:
-        """The reverse of `arrays`.
+        """Rebuilds a graph from fields and arrays of `arrays`: indices int32[N, k], similarities float[N, k].
 
         Raises:
             InputError: a part is missing or does not fit.

@@ -1,11 +1,10 @@
-"""Rows of length 1, for cosine similarity: read from half precision where that is what the features are."""
+"""Rows of length 1 for cosine similarity, computed on access where features are float16."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from coevo_ray.core.arrays import BoolArray, Float16Array, Float32Array, Float64Array, FloatArray, Int64Array, IntArray
 from coevo_ray.core.rows.chunks import Chunk, map_chunks
@@ -15,10 +14,14 @@ _SHOWN = 5
 
 
 def unit_rows(features: FloatArray) -> Float32Array:
-    """Rows of length 1, as float32[N, d].
+    """Scales rows of float[N, d] to length 1: float32[N, d].
 
     Raises:
-        InputError: not two-dimensional, or rows that are zero or not finite; it names how many and the first.
+        InputError: features are not a matrix of numbers, or rows are zero or not finite.
+
+    Examples:
+        >>> unit_rows(np.array([[3.0, 4.0]])).round(6).tolist() == np.float32([[0.6, 0.8]]).tolist()
+        True
     """
     check_shape(features)
     largest = np.abs(features).max(axis=1, initial=0)  # dividing by it first keeps squares from over- or underflowing
@@ -29,10 +32,10 @@ def unit_rows(features: FloatArray) -> Float32Array:
 
 
 def check_shape(features: FloatArray) -> None:
-    """Refuses what is no matrix of numbers.
+    """Checks that features are a matrix of numbers, float[N, d] or int[N, d].
 
     Raises:
-        InputError: it is none.
+        InputError: they are not.
     """
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise InputError(
@@ -41,14 +44,14 @@ def check_shape(features: FloatArray) -> None:
 
 
 def refuse_rows(bad: BoolArray, names: Int64Array | None = None) -> None:
-    """Refuses rows without a direction.
+    """Raises an error if there are rows without a direction.
 
     Args:
-        bad: bool[N].
-        names: int64[N], what the rows are called; None for their places.
+        bad: bool[N], rows that are zero or not finite.
+        names: int64[N], row_ids for the message; None for positions.
 
     Raises:
-        InputError: there are such rows; it names how many and the first.
+        InputError: a row is bad; the message has their number and the first of them.
     """
     if bad.any():
         first = (np.flatnonzero(bad) if names is None else names[bad])[:_SHOWN].tolist()
@@ -60,14 +63,14 @@ def refuse_rows(bad: BoolArray, names: Int64Array | None = None) -> None:
 
 @dataclass(frozen=True, eq=False)
 class UnitRows:
-    """Rows of length 1 that are made when they are read, so that half precision is the only copy in memory.
+    """Rows of length 1, computed when read, so that float16 features are the only copy in memory.
 
-    A row is (float32(raw) - mean) * scale. Its bits do not depend on the other rows that are read with it.
+    A row is (float32(raw) - mean) * scale. Its bits do not depend on the rows that are read with it.
 
     Attributes:
-        raw: float16[N, d], or float32[N, d] of unit rows.
-        scale: float32[N], 1 / length of each row less the mean; None where the rows have length 1 already.
-        mean: float32[d], taken off each row; None takes nothing off.
+        raw: float16[N, d] features, or float32[N, d] unit rows.
+        scale: float32[N], 1 / length of each row less the mean; None if rows have length 1 already.
+        mean: float32[d], subtracted from each row; None subtracts nothing.
     """
 
     raw: FloatArray
@@ -82,15 +85,15 @@ class UnitRows:
         centre: bool = False,
         names: Int64Array | None = None,
     ) -> UnitRows:
-        """Unit rows of features; float16 is not copied, anything else once, as float32.
+        """Makes unit rows of features; float16 is not copied, other dtypes are copied once, as float32.
 
         Args:
-            features: float[N, d], not changed; float16 must stay as it is while the result is used.
-            centre: take the features' mean off each row first.
-            names: int64[N], what errors call the rows; None for their places.
+            features: float[N, d], not changed; do not change float16 features while the result is in use.
+            centre: subtract the features' mean from each row first.
+            names: int64[N], row_ids for error messages; None for positions.
 
         Raises:
-            InputError: not two-dimensional, or rows that are zero (less the mean) or not finite.
+            InputError: features are not a matrix of numbers, or rows are zero (less the mean) or not finite.
         """
         check_shape(features)
         if features.dtype != np.float16:
@@ -107,14 +110,14 @@ class UnitRows:
 
     @classmethod
     def about(cls, features: Float16Array, mean: Float32Array) -> tuple[UnitRows, BoolArray]:
-        """Unit rows less a mean that others have; those without a direction become zero and are named, not refused.
+        """Makes unit rows about a given mean; rows without a direction become zero and are marked.
 
         Args:
-            features: float16[N, d]; copied where a row is unusable.
-            mean: float32[d].
+            features: float16[N, d]; copied if a row is unusable.
+            mean: float32[d], subtracted from each row.
 
         Returns:
-            The rows, and which are usable (finite, neither zero nor the mean itself): bool[N].
+            The rows, and bool[N], True for usable ones: finite, and neither zero nor equal to the mean.
         """
         check_shape(features)
         finite = np.isfinite(features).all(axis=1)
@@ -134,11 +137,11 @@ class UnitRows:
 
     @property
     def dim(self) -> int:
-        """Values of a row d."""
+        """Number of values per row d."""
         return int(self.raw.shape[1])
 
     def read(self, which: slice | IntArray) -> Float32Array:
-        """Some rows as float32[n, d], not to be written to."""
+        """Reads some rows as float32[n, d]; do not write to the result, which may be a view."""
         rows = self.raw[which]
         if self.scale is None:
             return rows
@@ -149,7 +152,7 @@ class UnitRows:
         return rows
 
     def sorted_by(self, order: IntArray) -> UnitRows:
-        """A copy with the rows in another order."""
+        """Copies the rows in another order, int[n] positions."""
         raw = np.empty((len(order), self.dim), dtype=self.raw.dtype)
 
         def fill(chunk: Chunk) -> None:
@@ -160,18 +163,20 @@ class UnitRows:
 
 
 def single(half: FloatArray) -> Float32Array:
-    """float16 as float32, a copy; torch is several times as fast at this as NumPy."""
-    whole = half if half.flags.writeable else half.copy()  # torch warns of memory that may not be written to
-    result: Float32Array = torch.from_numpy(whole).to(torch.float32).numpy()
+    """Converts float16[...] to float32[...], a copy."""
+    import torch  # here, for its start-up time; it converts several times as fast as NumPy
+
+    writeable = half if half.flags.writeable else half.copy()  # torch warns about read-only memory
+    result: Float32Array = torch.from_numpy(writeable).to(torch.float32).numpy()
     return result
 
 
 def mean_row(features: FloatArray, names: Int64Array | None = None) -> Float32Array:
-    """The mean of all rows, summed in float64 a chunk at a time.
+    """Computes the mean of all rows, float32[d], with float64 sums, a chunk at a time.
 
     Args:
         features: float[N, d].
-        names: see `refuse_rows`.
+        names: int64[N], row_ids for error messages; None for positions.
 
     Raises:
         InputError: rows are not finite.

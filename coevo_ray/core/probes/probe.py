@@ -1,4 +1,4 @@
-"""Probes on fixed features: a linear classifier and nearest neighbours."""
+"""Probes on fixed features: a linear classifier and k nearest neighbours."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Float32Array, Flo
 from coevo_ray.core.graph.unit_rows import unit_rows
 from coevo_ray.errors import InputError, UsageError
 
-_ITERATIONS = 500
+_ITERATIONS = 500  # of L-BFGS; its tolerances stop it earlier
 _BLOCK_ROWS = 65_536
-_TEMPERATURE = 0.07
+_TEMPERATURE = 0.07  # as in Wu et al. 2018
 _BLOCK_VALUES = 1 << 24  # similarities held at a time
 
 
@@ -47,8 +47,8 @@ class LinearProbe:
     ) -> LinearProbe:
         """Minimises weighted mean cross-entropy + l2/2 (||weight||^2 + ||bias||^2) with L-BFGS from zero.
 
-        scikit-learn's C is 1 / (l2 * n). The bias is regularised like the weights (as liblinear does), so that the
-        minimum is unique even where a class has no training row: such a class gets a small positive probability.
+        scikit-learn's C is 1 / (l2 * n). The bias is regularised like the weights (as in liblinear), so that the
+        minimum is unique even if a class has no training row: such a class gets a small positive probability.
 
         Args:
             features: float[n, d].
@@ -58,8 +58,8 @@ class LinearProbe:
             sample_weight: float[n], >= 0 and not all 0; None weighs rows equally.
 
         Raises:
-            InputError: no rows, features that are not finite, labels outside the range, or weights that do not fit.
-            UsageError: fewer than two classes, or l2 not above 0.
+            InputError: there are no rows, features are not finite, labels are out of range, or weights do not fit.
+            UsageError: there are fewer than two classes, or l2 is not above 0.
         """
         if classes < 2 or not l2 > 0:
             raise UsageError(f"a probe with {classes} classes and l2 = {l2}", "give 2 or more classes and l2 > 0")
@@ -68,18 +68,18 @@ class LinearProbe:
         w = _checked_weights(sample_weight, len(x))
         mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         scale = x.std(axis=0, dtype=np.float64).astype(np.float32)
-        scale[scale <= 1e-6 * np.abs(mean)] = 0  # what is left of a constant feature after rounding is no variation
+        scale[scale <= 1e-6 * np.abs(mean)] = 0  # rounding errors of a constant feature
         scale[scale == 0] = 1.0
         parameters = _minimise(torch.from_numpy((x - mean) / scale), torch.from_numpy(y), w, classes, l2)
         return cls(parameters[:, :-1].numpy().copy(), parameters[:, -1].numpy().copy(), mean, scale)
 
     @property
     def classes(self) -> int:
-        """Number of classes C."""
+        """Number of classes C, that of bias float32[C]."""
         return len(self.bias)
 
     def predict_proba(self, features: FloatArray) -> Float32Array:
-        """Class probabilities.
+        """Predicts class probabilities.
 
         Args:
             features: float[n, d].
@@ -88,7 +88,7 @@ class LinearProbe:
             float32[n, C], rows of sum 1.
 
         Raises:
-            InputError: features that are not finite or have another dimension.
+            InputError: features are not finite or have another dimension.
         """
         x = _checked(features, rows=0)
         if x.shape[1] != len(self.mean):
@@ -101,12 +101,12 @@ class LinearProbe:
         return out
 
     def arrays(self) -> Arrays:
-        """For saving without pickle."""
+        """Returns weight float32[C, d], bias float32[C], mean and scale float32[d] by name."""
         return {"weight": self.weight, "bias": self.bias, "mean": self.mean, "scale": self.scale}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> LinearProbe:
-        """The reverse of `arrays`.
+        """Rebuilds a probe from arrays of `arrays`, weight float32[C, d] among them.
 
         Raises:
             InputError: an array is missing or has another shape.
@@ -129,27 +129,27 @@ def cross_fitted_predictions(
     l2: float = 1e-3,
     seed: int = 0,
 ) -> Float32Array:
-    """Class probabilities of some labelled rows, each predicted by a probe that was fitted without its fold.
+    """Predicts some labelled rows, each by a probe that was fitted without the row's fold.
 
-    The evaluated rows are cut into folds; the other rows are part of every fit. With the gate's random first labels
-    as evaluated rows their accuracy estimates that on the pool without bias by the gate's choices. The same evaluated
-    rows in the same order fall into the same folds, so that rounds are compared on equal terms.
+    The evaluated rows are cut into folds; all other rows are part of every fit. With the gate's random first labels as
+    evaluated rows, their accuracy estimates the accuracy on the pool, without bias by the gate's choices. The same
+    evaluated rows in the same order fall into the same folds, so that rounds are comparable.
 
     Args:
         features: float[n, d] of all labelled rows.
         labels: int[n].
         classes: C.
-        folds: number of folds, at most one for each evaluated row.
-        evaluate: bool[n], rows to measure on.
+        folds: number of folds; cut to the number of evaluated rows.
+        evaluate: bool[n], rows to predict.
         l2: as in `LinearProbe.fit`.
         seed: seed of the folds.
 
     Returns:
-        float32[e, C], of the evaluated rows in their order.
+        float32[e, C], class probabilities of the evaluated rows in their order.
 
     Raises:
-        InputError: nothing to evaluate, or nothing left to fit on; and as `LinearProbe.fit`.
-        UsageError: fewer than two folds.
+        InputError: there is nothing to evaluate or nothing left to fit on; and as `LinearProbe.fit`.
+        UsageError: there are fewer than two folds.
     """
     if folds < 2:
         raise UsageError(f"{folds} folds", "give 2 or more")
@@ -178,20 +178,20 @@ def knn_accuracy(
     test_labels: IntArray,
     k: int = 20,
 ) -> float:
-    """Accuracy of a vote of the k nearest training rows by cosine, weighted by exp(similarity / 0.07).
+    """Computes the accuracy of the k nearest training rows' vote, weighted by exp(cosine similarity / 0.07).
 
-    The weighting is the usual one (Wu et al. 2018, arXiv 1805.01978); ties go to the lower class.
+    Weighted k-nearest neighbours as in Wu et al. 2018, arXiv 1805.01978. Ties go to the lower class.
 
     Args:
         train_features: float[n, d].
         train_labels: int[n], >= 0.
         test_features: float[m, d].
         test_labels: int[m], >= 0.
-        k: neighbours; all training rows where there are fewer.
+        k: number of neighbours; cut to n.
 
     Raises:
-        InputError: no rows, rows that are zero or not finite, shapes that do not fit, labels below 0.
-        UsageError: k below 1.
+        InputError: there are no rows, rows are zero or not finite, shapes do not fit, or a label is below 0.
+        UsageError: k is below 1.
     """
     if k < 1:
         raise UsageError(f"k = {k} neighbours", "give 1 or more")
@@ -200,19 +200,21 @@ def knn_accuracy(
         raise InputError(f"training features {train.shape}, test features {test.shape}", "give rows of one dimension")
     classes = int(max(np.max(train_labels, initial=0), np.max(test_labels, initial=0))) + 1
     truth = _checked_labels(test_labels, len(test), classes)
-    known = torch.from_numpy(_checked_labels(train_labels, len(train), classes))
+    votes_for = torch.from_numpy(_checked_labels(train_labels, len(train), classes))
     right = 0
     block = max(1, _BLOCK_VALUES // len(train))
     for start in range(0, len(test), block):
         products = torch.from_numpy(test[start : start + block]) @ torch.from_numpy(train).T
         values, columns = products.topk(min(k, len(train)), dim=1)
-        votes = torch.zeros(len(products), classes).scatter_add_(1, known[columns], torch.exp(values / _TEMPERATURE))
+        votes = torch.zeros(len(products), classes).scatter_add_(
+            1, votes_for[columns], torch.exp(values / _TEMPERATURE)
+        )
         right += int((votes.numpy().argmax(axis=1) == truth[start : start + block]).sum())
     return right / len(test)
 
 
 def _minimise(x: torch.Tensor, y: torch.Tensor, row_weight: torch.Tensor, classes: int, l2: float) -> torch.Tensor:
-    """Parameters float32[C, d + 1], the bias last."""
+    """Returns parameters float32[C, d + 1], the bias last."""
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
     parameters = torch.zeros(classes, x.shape[1], requires_grad=True)
     optimiser = torch.optim.LBFGS(

@@ -1,4 +1,4 @@
-"""Work on long arrays in chunks and threads, so that temporaries stay small; results come in the chunks' order."""
+"""Chunked, threaded work on long arrays: temporaries stay small, results come in the order of the chunks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Rows of a chunk; a multiple of 8, so that chunks end between the bytes of packed bits. 2^18 values of 8 bytes are
-# 2 MB: what one step of a computation leaves, the next one finds in the processor's cache.
+# Rows of a chunk. A multiple of 8, so that chunks end between bytes of packed bits, and small enough (2 MB of 8-byte
+# values) for one step of a computation to find the result of the previous one in the processor's cache.
 CHUNK_ROWS = 1 << 18
 _MOST_THREADS = 8
 
@@ -25,20 +25,31 @@ class Chunk(NamedTuple):
 
     @property
     def slice(self) -> slice:
-        """The chunk as an index."""
+        """The chunk as an index of an array[N, ...]."""
         return slice(self.start, self.stop)
 
 
 def map_chunks(rows: int, work: Callable[[Chunk], Result]) -> Iterator[Result]:
-    """Results of `work` on all chunks of `rows` rows, in order.
+    """Yields the results of `work` on all chunks of `rows` rows, in order.
 
-    Chunks run in threads: NumPy works outside the interpreter's lock.
+    Chunks run in threads: NumPy releases the interpreter's lock.
+
+    Args:
+        rows: N, number of rows to cut into chunks of `CHUNK_ROWS`.
+        work: called once for each chunk, in any thread.
     """
     yield from map_ahead(work, [Chunk(start, min(rows, start + CHUNK_ROWS)) for start in range(0, rows, CHUNK_ROWS)])
 
 
 def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results of `work` on items, in order, made in threads, only a few ahead of the caller and of the items."""
+    """Yields the results of `work` on items, in order, computed in threads.
+
+    Threads run ahead of the caller by a few items only, so neither items nor results pile up.
+
+    Args:
+        work: called once for each item, in any thread.
+        items: inputs; an iterator is read as threads become free.
+    """
     workers = threads()
     if workers <= 1 or (isinstance(items, list) and len(items) <= 1):
         yield from map(work, items)
@@ -54,13 +65,13 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
 
 
 def each_chunk(rows: int, work: Callable[[Chunk], None]) -> None:
-    """Does `work` on all chunks; they must not touch one another's rows."""
+    """Runs `work` on all chunks of `rows` rows in threads; each call may write to its own rows only."""
     for _ in map_chunks(rows, work):
         pass
 
 
 def threads() -> int:
-    """Threads that work on chunks: the cores of this process, at most 8. No result depends on it."""
+    """Returns the number of threads for chunks: this process's cores, at most 8. No result depends on it."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     return min(_MOST_THREADS, cores)

@@ -12,14 +12,15 @@ import numpy as np
 from coevo_ray.core.arrays import Int64Array, UInt8Array, UInt64Array
 from coevo_ray.errors import InputError
 
+# The increment and the multipliers below are those of splitmix64 (Steele et al. 2014).
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-# Keeps participants independent of every choice of rows made with the same seed: with one hash for both, all rows
-# of the held-out split (the smallest hashes) would go to the first participant.
+# Decorrelates participants from rows chosen with the same seed: with one hash for both, all rows of the held-out split
+# (the smallest hashes) would go to the first participant.
 _PARTICIPANTS = 0x7061727469636970
 
 
 def hash_rows(row_ids: Int64Array, seed: int) -> UInt64Array:
-    """Hashes row_ids with splitmix64 (Steele et al. 2014).
+    """Hashes row_ids with splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
 
     Args:
         row_ids: int64[n].
@@ -27,6 +28,13 @@ def hash_rows(row_ids: Int64Array, seed: int) -> UInt64Array:
 
     Returns:
         uint64[n], uniform over the whole range; for one seed distinct row_ids have distinct hashes.
+
+    Examples:
+        >>> hash_rows(np.array([3, 7]), seed=0).dtype
+        dtype('uint64')
+        >>> first, second = hash_rows(np.array([3, 7]), seed=0), hash_rows(np.array([7, 3]), seed=0)
+        >>> bool((first == second[::-1]).all())  # a row's hash depends on neither order nor neighbours
+        True
     """
     offset = _mix(np.array([seed % 2**64], dtype=np.uint64) + _GAMMA)
     return _mix(row_ids.astype(np.uint64) * _GAMMA + offset)
@@ -40,18 +48,23 @@ def _mix(x: UInt64Array) -> UInt64Array:
 
 
 def assign_participants(row_ids: Int64Array, weights: Sequence[float], seed: int) -> UInt8Array:
-    """Assigns each row to one participant: disjoint and total by construction.
+    """Assigns each row to exactly one participant.
 
     Args:
         row_ids: int64[n].
-        weights: positive shares of the participants, at most 256.
+        weights: 1 to 256 positive numbers; a participant gets rows in proportion to its own.
         seed: seed of the assignment.
 
     Returns:
         uint8[n], index of the participant.
 
     Raises:
-        InputError: no participants, too many, or a weight that is not positive.
+        InputError: there are no weights, more than 256, or one that is not positive.
+
+    Examples:
+        >>> parts = assign_participants(np.arange(10_000), weights=[1, 3], seed=0)
+        >>> bool(abs((parts == 1).mean() - 0.75) < 0.02)
+        True
     """
     shares = np.asarray(weights, dtype=np.float64)
     if not 1 <= len(shares) <= 256 or not np.isfinite(shares).all() or (shares <= 0).any():
@@ -63,18 +76,24 @@ def assign_participants(row_ids: Int64Array, weights: Sequence[float], seed: int
 
 
 def choose_rows(candidates: Int64Array, count: int, seed: int) -> Int64Array:
-    """Chooses rows by smallest hash, so that a larger count is a superset of a smaller one.
+    """Chooses the rows with the smallest hashes, so that a larger count gives a superset of a smaller one.
 
     Args:
         candidates: int64[n], distinct.
-        count: how many.
+        count: number of rows, at most n.
         seed: seed of the hash.
 
     Returns:
         int64[count], increasing.
 
     Raises:
-        InputError: more rows are wanted than there are.
+        InputError: the count is negative or above n.
+
+    Examples:
+        >>> rows = np.arange(100)
+        >>> few, more = choose_rows(rows, 5, seed=1), choose_rows(rows, 20, seed=1)
+        >>> bool(np.isin(few, more).all())
+        True
     """
     if not 0 <= count <= len(candidates):
         raise InputError(f"{count} rows are wanted of {len(candidates)}", "ask for fewer rows")

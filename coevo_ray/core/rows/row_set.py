@@ -1,4 +1,4 @@
-"""Sets of rows as bits, and the subset of an epoch that is made of one (DESIGN sections 5.3 and 5.6)."""
+"""Sets of rows as bits, and the subset of an epoch, which is one such set (docs/design.md#selection)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coevo_ray.errors import InputError
 
 
 class RowSet:
-    """A set of the rows 0 to N-1, one bit for each: 12.5 MB for a hundred million rows, also when it is pickled.
+    """A set of rows out of 0..N-1, as one bit per row: 12.5 MB for a hundred million rows, pickled or not.
 
     Args:
         bits: uint8[ceil(N / 8)], first row in the highest bit, as `numpy.packbits` makes them; kept, not copied.
@@ -33,15 +33,19 @@ class RowSet:
 
     @classmethod
     def from_flags(cls, flags: BoolArray) -> RowSet:
-        """The rows whose flag is set, bool[N]."""
+        """Makes the set of rows whose flag is set, from bool[N]."""
         return cls(np.packbits(flags), len(flags))
 
     @classmethod
     def from_ids(cls, row_ids: Int64Array, size: int) -> RowSet:
-        """The rows of given row_ids, in any order.
+        """Makes a set from row_ids.
+
+        Args:
+            row_ids: int64[n], distinct, in any order.
+            size: N.
 
         Raises:
-            InputError: a row is not below N, or comes twice.
+            InputError: a row is outside 0..N-1 or occurs twice.
         """
         flags = np.zeros(size, dtype=bool)
         inside = len(row_ids) == 0 or (row_ids.min() >= 0 and row_ids.max() < size)
@@ -52,16 +56,16 @@ class RowSet:
         return cls.from_flags(flags)
 
     @classmethod
-    def everything(cls, size: int) -> RowSet:
-        """All rows 0 to N-1."""
+    def full(cls, size: int) -> RowSet:
+        """Makes the set of all rows, 0..N-1."""
         bits = np.full(-(-size // 8), 0xFF, dtype=np.uint8)
         if size % 8:
             bits[-1] = 0xFF & (0xFF00 >> size % 8)
         return cls(bits, size)
 
     @classmethod
-    def nothing(cls, size: int) -> RowSet:
-        """No row of 0 to N-1."""
+    def empty(cls, size: int) -> RowSet:
+        """Makes the set without rows, of N = `size`."""
         return cls(np.zeros(-(-size // 8), dtype=np.uint8), size)
 
     @cached_property
@@ -80,14 +84,14 @@ class RowSet:
         return (type(self), (self.bits, self.size))
 
     def flags(self, chunk: Chunk | None = None) -> BoolArray:
-        """bool[N], or those of a chunk of rows."""
+        """Returns membership as bool[N], or bool[stop - start] of a chunk."""
         if chunk is None:
             return np.unpackbits(self.bits, count=self.size).view(np.bool_)
         bits = self.bits[chunk.start // 8 : -(-chunk.stop // 8)]
         return np.unpackbits(bits, count=chunk.stop - chunk.start).view(np.bool_)
 
     def ids(self, chunk: Chunk | None = None) -> Int64Array:
-        """row_ids of the set, or of its part in a chunk; int64, increasing. Made anew with each call."""
+        """Returns the row_ids of the set, or of a chunk of it: int64[n], increasing; computed by each call."""
         first = 0 if chunk is None else chunk.start
         flags = self.flags(chunk)
         if flags.all():
@@ -96,29 +100,33 @@ class RowSet:
         ids += first
         return ids
 
-    def has(self, row_ids: Int64Array) -> BoolArray:
-        """Whether each row is in the set, bool[n]; rows that are not below N are not."""
+    def contains(self, row_ids: Int64Array) -> BoolArray:
+        """Tests membership of row_ids int64[n]: bool[n], False for rows outside 0..N-1."""
         inside = (row_ids >= 0) & (row_ids < self.size)
         ids = np.where(inside, row_ids, 0)
         found: BoolArray = (self.bits[ids >> 3] >> (7 - (ids & 7)).astype(np.uint8)) & 1 == 1
         return found & inside
 
-    def within(self, other: RowSet) -> bool:
-        """Whether every row is in the other set, too."""
+    def issubset(self, other: RowSet) -> bool:
+        """Tests whether the other set has the same N and contains every row of this one: bool."""
         return self.size == other.size and not (self.bits & ~other.bits).any()
 
-    def both(self, other: RowSet) -> RowSet:
-        """The rows of both sets, which have one N."""
+    def intersection(self, other: RowSet) -> RowSet:
+        """Returns the rows that are in both sets, of equal N: bits uint8[ceil(N / 8)]."""
         return RowSet(self.bits & other.bits, self.size)
 
-    def join(self, other: RowSet) -> None:
-        """Puts the rows of another set of the same N in."""
+    def update(self, other: RowSet) -> None:
+        """Adds the rows of another set of equal N, in place."""
         self.bits |= other.bits
         self.__dict__.pop("_count", None)
 
     def without(self, flags_of: Callable[[Chunk], BoolArray]) -> RowSet:
-        """The rows whose flag is not set; flags are asked for chunk by chunk, in threads."""
-        kept = RowSet.nothing(self.size)
+        """Returns the rows of this set that are not flagged.
+
+        Args:
+            flags_of: chunk -> bool[stop - start]; called once per chunk, in threads.
+        """
+        kept = RowSet.empty(self.size)
 
         def keep(chunk: Chunk) -> None:
             kept.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(self.flags(chunk) & ~flags_of(chunk))
@@ -127,17 +135,17 @@ class RowSet:
         return kept
 
     def add(self, row_ids: Int64Array) -> None:
-        """Puts rows below N in; those that are there may come again."""
+        """Adds row_ids int64[n] in 0..N-1, in place; rows of the set may be among them."""
         np.bitwise_or.at(self.bits, row_ids >> 3, (128 >> (row_ids & 7)).astype(np.uint8))
         self.__dict__.pop("_count", None)
 
 
-# Row_ids, int64 and increasing, or a set: whoever needs row_ids calls `ids_of`.
+# Either row_ids int64[n], increasing, or a set; `ids_of` gives row_ids of both.
 Rows = RowSet | Int64Array
 
 
 def ids_of(rows: Rows) -> Int64Array:
-    """int64[n], increasing."""
+    """Returns the row_ids of either form of rows: int64[n], increasing."""
     return rows.ids() if isinstance(rows, RowSet) else rows
 
 
@@ -146,12 +154,12 @@ class Subset:
 
     Attributes:
         epoch: from 0.
-        row_ids: int64[n], increasing and distinct; made when they are first asked for where the rows came as a set.
+        row_ids: int64[n], increasing and distinct; computed at first access if the rows are a set.
         weights: float32[n], or None where every row weighs 1.
 
     Args:
         epoch: from 0.
-        rows: row_ids, or a set: then a subset in the object store costs a bit per row of the pool.
+        rows: row_ids int64[n], or a set, with which a subset in the object store costs one bit per row of the pool.
         weights: float32[n], or None.
     """
 
@@ -160,7 +168,7 @@ class Subset:
 
     @cached_property
     def row_ids(self) -> Int64Array:
-        """See the class."""
+        """row_ids int64[n], increasing; see the class."""
         return ids_of(self.rows)
 
     def __len__(self) -> int:

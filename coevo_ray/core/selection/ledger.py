@@ -1,4 +1,4 @@
-"""The selection ledger: usage counts and the epochs' subsets, as a plain class (DESIGN sections 5.3 and 5.6)."""
+"""The selection ledger: usage counts and the subsets of epochs, as a plain class (docs/design.md#selection)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, FloatArray, Int64Array, IntArray
 from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.core.rows.row_set import RowSet, Subset
-from coevo_ray.core.selection.columns import Columns
 from coevo_ray.core.selection.losses import LossReport, LossTable
 from coevo_ray.core.selection.policies import KeptShares, Policy, SelectionContext, check_schedule
+from coevo_ray.core.selection.row_attributes import RowAttributes
 from coevo_ray.core.selection.subset import arrays_of, draw_subset, part_of, set_of, subset_of
 from coevo_ray.errors import InputError
 
@@ -22,29 +22,28 @@ _SETTINGS = ("policy", "keep", "epochs", "seed")
 
 
 class SelectionLedger:
-    """Usage counts of N rows, and which rows each epoch takes.
+    """Usage counts of N rows, and the subset of each epoch.
 
-    The open epoch's subset and the last committed one's are kept as bits, so that whoever asks again gets the same
-    rows, whatever was set in between. Older subsets are dropped: computing them again would need the counts of that
-    time, and no worker is more than one epoch behind, as a commit follows the epoch's end on all of them.
+    The subsets of the open and of the last committed epoch are kept as bits, so that a repeated request gets the same
+    rows, whatever was set in between. Older subsets are dropped: drawing them again would need the usage counts of that
+    time, and no worker is more than one epoch behind, since a commit follows the epoch's end on all of them.
 
-    Bytes per row: 1 of usage (2 once a row was used 255 times) and 3 bits, and of the rest what is given and the policy
-    names: 2 for each of the two scores, the doubt, the loss (and a bit) and the entropy; for factor, label, copies and
-    copy the narrowest integers that hold them, 1 up to 127 and 2 up to 32 767. That is 3.4 for `factors` with factors
-    alone and up to 9.4 with all that it can look at, 5.4 for `scored`. Weights, where a policy gives some, cost 4 for
-    each row of the last two subsets.
+    Bytes per row: 1 of usage (2 once a row was used 255 times) and 3 bits, and of the rest what is set and the policy
+    names: 2 for each of the two scores, doubt, loss (and a bit) and entropy; for factor, label, copies and copy 1 up to
+    127 and 2 up to 32 767. That is 3.4 for `factors` with factors alone, up to 9.4 with everything it uses, and 5.4 for
+    `scored`. A policy's weights cost 4 bytes for each row of the last two subsets.
 
     Args:
         rows: N.
         candidates: bool[N] or a set, rows that may be selected.
-        policy: the rule.
-        keep: kept share in (0, 1], or one for each epoch.
-        epochs: epochs of the full schedule.
+        policy: the rule that draws subsets.
+        keep: kept share in (0, 1], or the schedule of one.
+        epochs: number of epochs of the full schedule.
         seed: seed of the run.
 
     Raises:
-        InputError: no candidates, or shapes that do not fit.
-        UsageError: the kept share or the epochs are out of bounds.
+        InputError: there are no candidates, or shapes do not fit.
+        UsageError: the kept share or the number of epochs is out of bounds.
     """
 
     def __init__(
@@ -61,91 +60,89 @@ class SelectionLedger:
         check_schedule(self.keep.first, epochs)
         self._candidates = candidates if isinstance(candidates, RowSet) else RowSet.from_flags(candidates)
         if self._candidates.size != rows or len(self._candidates) == 0:
-            raise InputError(
-                f"{len(self._candidates)} candidates of {self._candidates.size} rows, for {rows} rows",
-                "give one flag for each row, and at least one candidate",
-            )
+            have = f"{len(self._candidates)} candidates of {self._candidates.size} rows, for {rows} rows"
+            raise InputError(have, "give one flag for each row, and at least one candidate")
         self.policy, self.epochs, self.seed = policy, epochs, seed
         self.committed = 0
         self._usage: npt.NDArray[np.uint8 | np.uint16] = np.zeros(rows, dtype=np.uint8)
         self._last: Subset | None = None
         self._open: Subset | None = None
         names = policy.needs | policy.uses
-        self._columns = Columns(rows, names)
+        self._attributes = RowAttributes(rows, names)
         self._losses = LossTable.unknown(rows, entropy="entropy" in names) if policy.needs_losses else None
 
     def set_scores(
         self, representativeness: FloatArray, diversity: FloatArray, factor: IntArray, row_ids: Int64Array | None = None
     ) -> None:
-        """Takes scores, float[n] in [0, 1] each, and strongest factors, int[n]; an open epoch keeps its rows.
+        """Sets the scores and strongest factors of rows; an open epoch keeps its subset.
 
-        Arrays are kept, not copied, where they are of the kind that the ledger keeps; do not change them then.
+        Arrays in the ledger's own dtype are kept, not copied: do not change them afterwards.
 
         Args:
-            representativeness, diversity, factor: of all rows, or of those named.
-            row_ids: int64[n], distinct; None for all rows. Rows never named have scores 0 and factor -1.
+            representativeness, diversity: float[n] in [0, 1].
+            factor: int[n], -1 for none.
+            row_ids: int64[n], distinct; None for all rows. Rows without a value have scores 0 and factor -1.
 
         Raises:
             InputError: lengths differ, a row is outside the pool, or a score is not finite.
         """
         given = {"representativeness": representativeness, "diversity": diversity, "factor": factor}
-        self._columns.set(given, row_ids)
+        self._attributes.set(given, row_ids)
 
     def check_scores(self, row_ids: Int64Array, scores: Arrays) -> None:
-        """Checks what `set_scores` would take, by name.
+        """Checks the arguments of `set_scores`: row_ids int64[n], and scores by name.
 
         Raises:
-            InputError: see there.
+            InputError: as `set_scores`.
         """
-        self._columns.check(scores, row_ids)
+        self._attributes.check(scores, row_ids)
 
     def set_labels(self, labels: IntArray) -> None:
-        """Takes every row's label, int[N], -1 without one.
+        """Sets every row's label, int[N], -1 for none.
 
         Raises:
             InputError: the length differs from N.
         """
-        self._columns.set({"label": labels})
+        self._attributes.set({"label": labels})
 
     def set_doubt(self, doubt: FloatArray) -> None:
-        """Takes the chance of every row's label to be wrong, float[N] in [0, 1].
+        """Sets the probability that each row's label is wrong, float[N] in [0, 1].
 
         Raises:
             InputError: the length differs from N, or a value is outside.
         """
-        wrong = ~((doubt >= 0) & (doubt <= 1))
-        if wrong.any():
-            raise InputError(f"doubts of {int(wrong.sum())} rows are not in [0, 1]", "compute them anew")
-        self._columns.set({"doubt": doubt})
+        if (wrong := ~((doubt >= 0) & (doubt <= 1))).any():
+            raise InputError(f"doubts of {int(wrong.sum())} rows are not in [0, 1]", "compute them again")
+        self._attributes.set({"doubt": doubt})
 
     def set_copies(self, copies: IntArray, copy: IntArray) -> None:
-        """Takes how many near-duplicates every row has and which of them it is, int[N] each; see `SelectionContext`.
+        """Sets the members int[N] of each row's group of near-duplicates and the row's number int[N] among them.
 
         Raises:
-            InputError: lengths differ from N, or a row is not one of its group's copies.
+            InputError: lengths differ from N, or a number is not below its group's members.
         """
         wrong = (copy < 0) | (copy >= copies) if len(copy) == len(copies) else np.zeros(0)
         if wrong.any():
             raise InputError(f"{int(wrong.sum())} rows are not among their group's copies", "need 0 <= copy < copies")
-        self._columns.set({"copies": copies, "copy": copy})
+        self._attributes.set({"copies": copies, "copy": copy})
 
     def scores(self, row_ids: Int64Array) -> Arrays:
-        """What is known and kept of some rows: name (as in `SelectionContext`) -> array[n].
+        """Returns the stored attributes of rows int64[n]: name (as in `SelectionContext`) -> array[n].
 
         Raises:
             InputError: a row is outside the pool.
         """
         if len(row_ids) and not 0 <= row_ids.min() <= row_ids.max() < len(self._usage):
-            raise InputError(f"rows {row_ids.min()} to {row_ids.max()} of {len(self._usage)}", "check the row_ids")
-        return {name: array[row_ids] for name, array in self._known().items()}
+            raise InputError(f"rows {row_ids.min()} to {row_ids.max()} of {self.rows}", "check the row_ids")
+        return {name: array[row_ids] for name, array in self._attribute_arrays().items()}
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
     def select(self, epoch: int) -> Subset:
-        """The subset of an epoch; the same however often it is asked for, also just after its commit.
+        """Returns the subset of an epoch, row_ids int64[n]; a repeated call, also after the commit, returns the same.
 
         Raises:
-            InputError: an earlier epoch is not committed yet, the epoch is long past, or the policy broke its contract.
+            InputError: an earlier epoch is not committed yet, a later one is, or the policy broke its contract.
         """
         subset = self.selected(epoch)
         if subset is None:
@@ -154,10 +151,10 @@ class SelectionLedger:
         return subset
 
     def selected(self, epoch: int) -> Subset | None:
-        """The subset of an epoch that was selected; None for the next epoch before that.
+        """Returns the subset of a selected epoch, row_ids int64[n]; None for the next epoch if it is not selected.
 
         Raises:
-            InputError: an earlier epoch is not committed yet, or the epoch is long past.
+            InputError: an earlier epoch is not committed yet, or a later one is.
         """
         if epoch == self.committed - 1 and self._last is not None:
             return self._last
@@ -169,7 +166,7 @@ class SelectionLedger:
         )
 
     def draw(self, epoch: int) -> Subset:
-        """What the policy selects for the next epoch; nothing is changed.
+        """Draws the next epoch's subset, row_ids int64[n], by the policy; changes nothing.
 
         Raises:
             InputError: the policy broke its contract.
@@ -178,19 +175,19 @@ class SelectionLedger:
 
     @property
     def rows(self) -> int:
-        """N."""
+        """Number of rows N."""
         return len(self._usage)
 
     def may_select(self, subset: Subset) -> bool:
-        """Whether a subset is of this ledger's candidates."""
-        return set_of(subset).within(self._candidates)
+        """Tests whether all rows of a subset, int64[n], are candidates of this ledger."""
+        return set_of(subset).issubset(self._candidates)
 
     def begin(self, subset: Subset) -> None:
-        """Opens the next epoch with the subset that was drawn for it."""
+        """Opens the next epoch with the subset, row_ids int64[n], that `draw` gave for it."""
         self._open = subset
 
     def check_commit(self, epoch: int) -> bool:
-        """Whether a commit would be the epoch's first.
+        """Tests whether a commit would be the epoch's first: bool.
 
         Raises:
             InputError: the epoch was not selected, an earlier one is not committed yet, or a count would overflow.
@@ -198,20 +195,17 @@ class SelectionLedger:
         if 0 <= epoch < self.committed:
             return False
         if epoch != self.committed or self._open is None:
-            raise InputError(
-                f"epoch {epoch} cannot be committed: {self.committed} is next and is "
-                f"{'not selected' if self._open is None else 'selected'}",
-                "select an epoch, then commit it, in order",
-            )
+            have = f"epoch {epoch} cannot be committed: {self._next_epoch()}"
+            raise InputError(have, "select an epoch, then commit it, in order")
         if int(self._usage.max()) == _MOST_USES:
             raise InputError(f"a row was used {_MOST_USES} times", "start a new run: usage is counted in 16 bits")
         return True
 
     def commit(self, epoch: int) -> bool:
-        """Counts the usage of an epoch's rows once.
+        """Adds 1 to the usage, uint[N], of an epoch's rows, once.
 
         Returns:
-            True the first time, False when it was counted before.
+            True the first time, False if the epoch was committed before.
 
         Raises:
             InputError: see `check_commit`.
@@ -236,7 +230,7 @@ class SelectionLedger:
     def new_losses(
         self, epoch: int, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None = None
     ) -> LossReport | None:
-        """What of a report `put_losses` would take; None for nothing. See `report_losses`.
+        """Returns the part of a report that `put_losses` would store, rows uint32[b]; None for nothing.
 
         Raises:
             InputError: the epoch is not open, a row is outside the pool, or lengths differ.
@@ -244,30 +238,31 @@ class SelectionLedger:
         if self._losses is None or 0 <= epoch < self.committed:
             return None
         if epoch != self.committed or self._open is None:
-            raise InputError(
-                f"losses of epoch {epoch}: {self.committed} is next and is "
-                f"{'not selected' if self._open is None else 'selected'}",
-                "select an epoch, report its losses, then commit it",
-            )
+            have = f"losses of epoch {epoch}: {self._next_epoch()}"
+            raise InputError(have, "select an epoch, report its losses, then commit it")
         report = self._losses.new(row_ids, losses, entropies)
         return report if len(report) else None
 
     def put_losses(self, report: LossReport) -> None:
-        """Takes what `new_losses` gave."""
+        """Stores a report of `new_losses`, rows uint32[b] or int64[b]."""
         if self._losses is not None:
             self._losses.put(report)
 
     def report_losses(
         self, epoch: int, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None = None
     ) -> int:
-        """Takes losses and entropies of predictions, float[b] each in nats, of some rows of the open epoch.
+        """Stores losses and prediction entropies of some rows of the open epoch.
 
         The first report of a row in an epoch counts, so that a repeat changes nothing; NaN is no report. The policy
-        sees them in the next epoch: the open one's subset and weights are drawn, and nothing looks at losses again
-        before its commit. A report of a committed epoch comes too late and changes nothing: policies may have looked.
+        sees them in the next epoch: the open one's subset is drawn already, and nothing reads losses before its commit.
+        A report of a committed epoch is ignored: the next subset may be drawn already.
+
+        Args:
+            epoch: the open epoch.
+            row_ids, losses, entropies: int64[b], float[b] and float[b] or None, in nats.
 
         Returns:
-            Rows that were taken; 0 for a late report, and where the policy looks at no losses.
+            Number of rows stored; 0 for a late report, and if the policy uses no losses.
 
         Raises:
             InputError: the epoch is not selected yet, a row is outside the pool, or lengths differ.
@@ -281,11 +276,11 @@ class SelectionLedger:
     # -- figures -------------------------------------------------------------------------------------------------
 
     def usage(self) -> npt.NDArray[np.uint8 | np.uint16]:
-        """uint8 or uint16[N]: committed epochs that used each row; a copy."""
+        """Copies the usage counts, uint8[N] or uint16[N]: committed epochs that used each row."""
         return self._usage.copy()
 
     def usage_histogram(self) -> dict[int, int]:
-        """Usage count -> candidates with it."""
+        """Returns usage count -> number of candidates with it."""
 
         def count(chunk: Chunk) -> Int64Array:
             return np.bincount(self._usage[chunk.slice][self._candidates.flags(chunk)], minlength=most + 1)
@@ -295,11 +290,11 @@ class SelectionLedger:
         return {int(c): int(counts[c]) for c in np.flatnonzero(counts)}
 
     def never_used_share(self) -> float:
-        """Share of the candidates that no committed epoch used."""
+        """Returns the share of candidates that no committed epoch used."""
         return self.usage_histogram().get(0, 0) / len(self._candidates)
 
     def figures(self) -> dict[str, float]:
-        """`kept_share` of the latest selected epoch, `never_used_share`, `usage_spread` (most minus least uses)."""
+        """Returns `kept_share` of the latest subset, `never_used_share`, and `usage_spread` (most minus least uses)."""
         usage, latest = self.usage_histogram(), self._open or self._last
         return {
             "kept_share": 0.0 if latest is None else len(latest) / len(self._candidates),
@@ -310,12 +305,12 @@ class SelectionLedger:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state(self, *, scores: bool = False) -> tuple[dict[str, Any], Arrays]:
-        """What a restart cannot compute again: small fields for JSON, and arrays.
+        """Returns the state that a restart cannot recompute: JSON fields, and arrays such as usage uint8[N].
 
-        The arrays are the ledger's own, since copies could be half a gigabyte: write them out before it changes.
+        The arrays are the ledger's own, since copies could take half a gigabyte: write them out before it changes.
 
         Args:
-            scores: also scores, labels and neighbours. A run has them in tables and leaves them out.
+            scores: include scores, labels, doubt and copies. A run can read those from tables, and leaves them out.
         """
         fields: dict[str, Any] = {name: getattr(self, name) for name in ("committed", "epochs", "seed")}
         fields |= {"keep": asdict(self.keep), "policy": self.policy.name, "rows": len(self._usage)}
@@ -326,12 +321,12 @@ class SelectionLedger:
         if self._losses is not None:
             arrays |= {f"losses.{name}": array for name, array in self._losses.arrays().items()}
         if scores:
-            arrays |= {f"columns.{name}": array for name, array in self._columns.arrays.items()}
+            arrays |= {f"columns.{name}": array for name, array in self._attributes.arrays.items()}
         return fields, arrays
 
     @classmethod
     def from_state(cls, fields: dict[str, Any], arrays: Arrays, policy: Policy) -> SelectionLedger:
-        """A ledger that goes on exactly where `state` was taken; without scores in it, set them before selecting.
+        """Makes a ledger from fields and arrays of `state`, usage uint8[N]; without scores, set them before selecting.
 
         Raises:
             InputError: the state is damaged, or belongs to another policy.
@@ -349,7 +344,7 @@ class SelectionLedger:
         return ledger
 
     def restore(self, fields: dict[str, Any], arrays: Arrays) -> None:
-        """Takes over a state, copied; scores, labels and neighbours only where it has them.
+        """Replaces the ledger's state by fields and arrays of `state`, copied: usage uint8[N], scores if it has them.
 
         Raises:
             InputError: it is damaged, or belongs to another policy, schedule, seed or set of candidates.
@@ -358,14 +353,12 @@ class SelectionLedger:
         mine, _ = self.state()
         for name in _SETTINGS:
             if fields[name] != mine[name]:
-                raise InputError(
-                    f"the journal's {name} is {fields[name]!r}, this run's is {mine[name]!r}",
-                    "use the former setting, or another output folder",
-                )
+                have = f"the journal's {name} is {fields[name]!r}, this run's is {mine[name]!r}"
+                raise InputError(have, "use the former setting, or another output folder")
         if not np.array_equal(arrays["candidates"], self._candidates.bits):
             raise InputError("the journal has other candidates than this run", "use another output folder")
         if len(arrays["usage"]) != len(self._usage):
-            raise InputError(f"{len(arrays['usage'])} usage counts for {len(self._usage)} rows", "see the journal")
+            raise InputError(f"{len(arrays['usage'])} usage counts for {self.rows} rows", "use another output folder")
         self.committed = int(fields["committed"])
         self._usage = arrays["usage"].copy()
         rows = len(self._usage)
@@ -373,15 +366,18 @@ class SelectionLedger:
         self._open = subset_of(self.committed, part_of(arrays, "open"), rows)
         if self._losses is not None:
             self._losses = LossTable.restore(part_of(arrays, "losses"))
-        self._columns.set(part_of(arrays, "columns"))
+        self._attributes.set(part_of(arrays, "columns"))
 
-    def _known(self) -> Arrays:
-        """The arrays of N that a policy sees."""
+    def _next_epoch(self) -> str:
+        return f"{self.committed} is next and is {'not selected' if self._open is None else 'selected'}"
+
+    def _attribute_arrays(self) -> Arrays:
+        """Returns the arrays of N that a policy may use, by name."""
         losses = {} if self._losses is None else self._losses.arrays()
-        return {"usage": self._usage, **self._columns.arrays} | {k: v for k, v in losses.items() if k != "reported"}
+        return {"usage": self._usage, **self._attributes.arrays} | {k: v for k, v in losses.items() if k != "reported"}
 
     def _context(self, epoch: int) -> SelectionContext:
-        columns: dict[str, Any] = {name: _read_only(array) for name, array in self._known().items()}
+        columns: dict[str, Any] = {name: _read_only(array) for name, array in self._attribute_arrays().items()}
         return SelectionContext(
             epoch=epoch,
             epochs=self.epochs,

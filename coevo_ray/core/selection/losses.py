@@ -1,4 +1,4 @@
-"""What training workers report of the rows that they visit, for policies that follow losses (DESIGN section 5.3)."""
+"""Losses that training workers report, for policies that use them (docs/design.md#policies)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MOST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class LossReport:
-    """Losses of some rows, as they are kept and journalled.
+    """Losses of some rows, as they are stored and journalled.
 
     Attributes:
-        row_ids: int64 or uint32[b], distinct.
-        losses: float16[b], nats; what is above the largest float16 is cut to it.
+        row_ids: int64[b] or uint32[b], distinct.
+        losses: float16[b], nats, clipped to the largest float16.
         entropies: float16[b], nats, NaN where unknown; or None.
     """
 
@@ -32,14 +32,14 @@ class LossReport:
 
 
 class LossTable:
-    """The last known loss of every row, and its prediction's entropy where a policy asks for it.
+    """The last known loss of every row, and the entropy of its prediction if a policy uses it.
 
-    Bytes per row: 2, and 2 with entropies; and a bit for whether the row was reported in the open epoch.
+    Bytes per row: 2, another 2 with entropies, and a bit that marks reports of the open epoch.
 
     Attributes:
         loss: float16[N], NaN where unknown.
         entropy: float16[N], NaN where unknown; or None.
-        reported: rows that were reported in the open epoch.
+        reported: rows reported in the open epoch.
     """
 
     def __init__(self, loss: Float16Array, entropy: Float16Array | None, reported: RowSet) -> None:
@@ -47,14 +47,19 @@ class LossTable:
 
     @classmethod
     def unknown(cls, rows: int, *, entropy: bool) -> LossTable:
-        """A table of N rows in which nothing is known."""
+        """Makes a table of N rows without reports: losses float16[N] of NaN."""
         unknown = np.full(rows, np.nan, dtype=np.float16)
-        return cls(unknown, unknown.copy() if entropy else None, RowSet.nothing(rows))
+        return cls(unknown, unknown.copy() if entropy else None, RowSet.empty(rows))
 
     def new(self, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None) -> LossReport:
-        """What of a report is new: rows not reported in this epoch, each at its first place, with a loss that is known.
+        """Filters a report: rows not reported in this epoch, each at its first occurrence, with a loss that is not NaN.
 
-        The first report of a row counts, so that a repeated report changes nothing, whatever came between.
+        The first report of a row counts, so that a repeated report changes nothing.
+
+        Args:
+            row_ids: int64[b].
+            losses: float[b], nats.
+            entropies: float[b], nats, or None.
 
         Raises:
             InputError: lengths differ, or a row is outside the pool.
@@ -70,14 +75,14 @@ class LossTable:
             raise InputError(
                 f"losses of rows {row_ids.min()} to {row_ids.max()}, the pool has {rows}", "report row_ids of this pool"
             )
-        known = np.flatnonzero(~np.isnan(losses) & ~self.reported.has(row_ids))
-        ids, first = np.unique(row_ids[known], return_index=True)
-        chosen = known[first]
+        new = np.flatnonzero(~np.isnan(losses) & ~self.reported.contains(row_ids))
+        ids, first = np.unique(row_ids[new], return_index=True)
+        chosen = new[first]
         kept = None if entropies is None or self.entropy is None else _half(entropies[chosen])
         return LossReport(ids.astype(np.uint32) if rows <= 2**32 else ids, _half(losses[chosen]), kept)
 
     def put(self, report: LossReport) -> None:
-        """Takes what `new` gave."""
+        """Stores a report of `new`, rows uint32[b] or int64[b]."""
         ids = report.row_ids.astype(np.int64)
         self.loss[ids] = report.losses
         if self.entropy is not None and report.entropies is not None:
@@ -86,20 +91,20 @@ class LossTable:
         self.reported.add(ids)
 
     def close(self) -> None:
-        """Ends the epoch: its rows may be reported again in the next one."""
-        self.reported = RowSet.nothing(len(self.loss))
+        """Ends the epoch: rows may be reported again, bool[N] marks are cleared."""
+        self.reported = RowSet.empty(len(self.loss))
 
     def arrays(self) -> Arrays:
-        """What `restore` needs; the table's own arrays."""
+        """Returns the table's own arrays by name: loss float16[N], reported uint8[ceil(N / 8)], entropy float16[N]."""
         entropy = {} if self.entropy is None else {"entropy": self.entropy}
         return {"loss": self.loss, "reported": self.reported.bits, **entropy}
 
     @classmethod
     def restore(cls, arrays: Arrays) -> LossTable:
-        """From `arrays`, copied.
+        """Makes a table from copies of the arrays of `arrays`, loss float16[N] among them.
 
         Raises:
-            InputError: one is missing.
+            InputError: an array is missing.
         """
         if not {"loss", "reported"} <= arrays.keys():
             raise InputError("the journal has no losses, and the policy needs them", "use another output folder")

@@ -1,8 +1,8 @@
-"""Whose turn it is: rotation of rows, windows along evenly spaced phases, random rows, and choice by key.
+"""Building blocks of policies: stratified rotation, random draws, and choice by score (docs/design.md#rotation).
 
-The arithmetic beneath the policies (DESIGN section 5.3). Every function depends on its arguments alone. Rows come as
-row_ids or as a `RowSet`, and the rows taken come back in the same form; arrays of N have a value for every row of the
-pool. Arrays are read in chunks, so that nothing of 8 bytes per row is ever held for all rows of a set.
+Every function depends on its arguments alone. Rows are row_ids or a `RowSet`, and rows taken are returned in the same
+form; arrays of N have a value for every row of the pool. Arrays are read in chunks, so that no array of 8 bytes per row
+is ever held for all rows of a set.
 """
 
 from __future__ import annotations
@@ -18,32 +18,39 @@ from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.core.rows.row_set import Rows, RowSet
 from coevo_ray.core.selection.smallest_keys import Members, MembersOf, sortable, take_smallest
 
-# Numbers without a stratum that are not worth a table.
+# Unused numbers up to the largest stratum that are cheaper to count than to look up.
 _MOST_EMPTY = 1 << 16
 
 
 def take_turns(rows: Rows, usage: IntArray, count: int, seed: int, strata: IntArray | None = None) -> Rows:
-    """The `count` rows whose turn it is: least used first, among equals by the phases of that cycle.
+    """Takes the next `count` rows of a rotation: least used first, ties by stratified phases (docs/design.md#rotation).
 
-    Usage never differs by more than 1 if it did not before: while rows used c times are left they are taken before any
-    row used c + 1 times, and no row is taken twice at once, so {c, c + 1} becomes {c, c + 1} or {c + 1, c + 2}.
+    Usage counts that differ by at most 1 keep doing so: rows used c times are all taken before any row used c + 1
+    times, and no row is taken twice at once, so {c, c + 1} becomes {c, c + 1} or {c + 1, c + 2}.
 
-    Rows of a stratum have the phases (k + offset) / n in a cycle, k = 0 to n - 1, with one random offset in (0, 1). Of
-    those used c times in cycle c each epoch takes what lies in the next window along the phases: where `done` rows of
-    the stratum have been used in this cycle, the phases with k >= done that are below the window's end. A window of
-    width w so takes floor(w n) or ceil(w n) of each stratum; its end is where the count is met. Which rows of the
-    stratum they are goes by a hash that changes with the cycle: nothing is sorted, and nothing kept from one epoch to
-    the next but usage.
+    In a cycle, the n rows of a stratum have the phases (k + offset) / n, k = 0..n-1, with one random offset in (0, 1).
+    An epoch takes the rows in the next window along the phases: if `done` rows of the stratum have been used in this
+    cycle, the phases with k >= done below the window's end, which is chosen to give `count` rows in all. A window of
+    width w thus takes floor(w n) or ceil(w n) rows of each stratum. Rows are matched to phases by a hash that changes
+    with the cycle, so nothing is sorted, and no state but usage is kept between epochs.
 
     Args:
-        rows: candidates.
-        usage: int[N], usage counts, or turns that were taken.
-        count: from 1 to the number of rows.
+        rows: candidates, int64[n] or a set.
+        usage: int[N], usage counts, or turns taken so far.
+        count: number of rows, from 1 to that of the candidates.
         seed: seed of the phases and the hash.
-        strata: int[N]; rows of a stratum are spread evenly over a cycle.
+        strata: int[N]; rows of a stratum are spread evenly over a cycle. None for a single stratum.
+
+    Returns:
+        `count` rows in the form of `rows`, increasing.
+
+    Examples:
+        >>> usage = np.array([1, 0, 1, 0])
+        >>> take_turns(np.arange(4), usage, count=2, seed=0).tolist()
+        [1, 3]
     """
     at_most = np.cumsum(_count(rows, lambda part: usage[part.pick]))
-    # Rows used less often than this all have their turn; among those used just so often the phases decide.
+    # Rows used less often than `cycle` are all taken; among those used `cycle` times the phases decide.
     cycle = int(np.searchsorted(at_most, count))
     left = count - (int(at_most[cycle - 1]) if cycle else 0)
     groups = None if strata is None else _Groups(rows, strata)
@@ -62,7 +69,7 @@ def take_turns(rows: Rows, usage: IntArray, count: int, seed: int, strata: IntAr
 
 
 def _quotas(rows: Rows, usage: IntArray, cycle: int, count: int, seed: int, groups: _Groups) -> Int64Array:
-    """Rows to take of each stratum among those used `cycle` times."""
+    """Returns the number of rows to take of each stratum, among those used `cycle` times: int64[s]."""
 
     def progress(part: _Part) -> Int64Array:
         used, key = usage[part.pick], groups.of(part) * 3
@@ -70,24 +77,24 @@ def _quotas(rows: Rows, usage: IntArray, cycle: int, count: int, seed: int, grou
         key += used > cycle
         return key
 
-    # Strata x (used less often than the cycle's rows, just so often, more often).
+    # Strata x (used less than `cycle` times, `cycle` times, more often).
     counts = _count(rows, progress, 3 * len(groups.names)).reshape(-1, 3)
     offset = noise(groups.names, seed, -1 - cycle)
     return window(counts.sum(axis=1), counts[:, 2], counts[:, 1], count, offset)
 
 
 def window(total: Int64Array, done: Int64Array, open_: Int64Array, count: int, offset: Float64Array) -> Int64Array:
-    """How many rows of each stratum lie in the next window that holds `count` rows in all; see `take_turns`.
+    """Counts the rows of each stratum in the next window, which holds `count` rows in all; see `take_turns`.
 
     Args:
-        total: int64[s], rows of each stratum, n above.
-        done: int64[s], those used in this cycle.
-        open_: int64[s], those that may be taken.
-        count: at most the sum of `open_`.
-        offset: float64[s] in (0, 1).
+        total: int64[s], rows of each stratum: n in `take_turns`.
+        done: int64[s], rows already used in this cycle.
+        open_: int64[s], rows that may be taken.
+        count: rows of the window, at most the sum of `open_`.
+        offset: float64[s] in (0, 1), of the phases.
 
     Returns:
-        int64[s].
+        int64[s], at most `open_`, with sum `count`.
     """
 
     def taken(end: float) -> Int64Array:
@@ -99,14 +106,14 @@ def window(total: Int64Array, done: Int64Array, open_: Int64Array, count: int, o
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if int(taken(middle).sum()) <= count else (low, middle)
     quotas = taken(low)
-    # Between two neighbouring numbers: phases that are equal, of which the first strata's are taken.
+    # What is left lies between two neighbouring floats, at equal phases: the first strata win.
     more = np.flatnonzero(taken(high) > quotas)
     quotas[more[: count - int(quotas.sum())]] += 1
     return quotas
 
 
 def draw(rows: Rows, count: int, seed: int) -> Rows:
-    """`count` random rows, 1 or more."""
+    """Draws `count` >= 1 random rows without replacement, in the form of `rows`: int64[count] or a set."""
 
     def members(chunk: Chunk) -> Members:
         part = _part(rows, chunk)
@@ -116,14 +123,17 @@ def draw(rows: Rows, count: int, seed: int) -> Rows:
 
 
 def highest(rows: Rows, score: Callable[[Int64Array], Float64Array], count: int, seed: int) -> Rows:
-    """The `count` rows of the highest score.
+    """Takes the `count` rows with the highest scores, in linear time.
 
     Args:
-        rows: candidates.
-        score: row_ids int64[n] -> float64[n] without NaN; is called for parts of the rows, more than once and in
-            threads, and must always give the same.
-        count: 1 or more.
-        seed: seed of a hash that chooses among equal scores.
+        rows: candidates, int64[n] or a set.
+        score: row_ids int64[m] -> float64[m] without NaN; called for parts of the rows, repeatedly and in threads, so
+            it must be a pure function.
+        count: number of rows, 1 or more.
+        seed: seed of the hash that breaks ties.
+
+    Returns:
+        `count` rows in the form of `rows`, increasing.
     """
 
     def members(chunk: Chunk) -> Members:
@@ -134,22 +144,31 @@ def highest(rows: Rows, score: Callable[[Int64Array], Float64Array], count: int,
 
 
 def noise(rows: Int64Array, seed: int, stream: int) -> Float64Array:
-    """Uniform in (0, 1), a function of (row, seed, stream)."""
+    """Returns uniform noise in (0, 1) for rows int64[n]: float64[n], a function of (row, seed, stream)."""
     bits = hash_rows(rows, stream_seed(seed, stream))
     # 52 bits, so that adding a half is exact: with 53 the largest would round to 1.
     return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
 
 
 def stream_seed(seed: int, stream: int) -> int:
-    """A seed of its own for each use of the run's seed."""
+    """Derives a seed for one use (stream) of the run's seed; distinct for streams below 1 000 003."""
     return seed * 1_000_003 + stream
 
 
-def smallest(keys: Float64Array, count: int, rows: Int64Array, tie_seed: int) -> BoolArray:
-    """Marks the `count` smallest keys, bool[n], in linear time; 1 <= count.
+def mark_smallest(keys: Float64Array, count: int, rows: Int64Array, tie_seed: int) -> BoolArray:
+    """Marks the `count` smallest keys in linear time.
 
-    Equal keys at the edge are chosen by their rows' hash: which of them a partition puts first differs between
-    processors, and the same subset must come back after a restart elsewhere.
+    Ties at the edge are broken by the rows' hash: a partition orders equal keys differently on different processors,
+    and a restart elsewhere must give the same subset.
+
+    Args:
+        keys: float64[n].
+        count: number of keys, 1 or more.
+        rows: int64[n], row_ids of the keys.
+        tie_seed: seed of the hash.
+
+    Returns:
+        bool[n].
     """
     if count >= len(keys):
         return np.ones(len(keys), dtype=bool)
@@ -162,7 +181,7 @@ def smallest(keys: Float64Array, count: int, rows: Int64Array, tie_seed: int) ->
 
 
 class _Part(NamedTuple):
-    """Candidates of a chunk: their positions and row_ids, and the index that picks their values of an array of N."""
+    """Candidates of a chunk: positions, row_ids, and the index of their values in an array of N."""
 
     at: Int64Array
     ids: Int64Array
@@ -182,7 +201,7 @@ def _positions(rows: Rows) -> int:
 
 
 def _count(rows: Rows, values: Callable[[_Part], IntArray], at_least: int = 1) -> Int64Array:
-    """How often each value from 0 on comes, int64[at_least or more]."""
+    """Counts how often each value occurs: int64[v], v >= at_least."""
     counts: Int64Array = np.zeros(at_least, dtype=np.int64)
     for part in map_chunks(_positions(rows), lambda chunk: np.bincount(values(_part(rows, chunk)))):
         if len(part) > len(counts):
@@ -192,10 +211,10 @@ def _count(rows: Rows, values: Callable[[_Part], IntArray], at_least: int = 1) -
 
 
 class _Groups:
-    """Strata as numbers from 0 on: directly where their names lie close together, else by a table of all.
+    """Strata renumbered from 0: by an offset where their numbers are dense, else by a sorted table.
 
     Attributes:
-        names: int64[s], increasing; some may have no rows.
+        names: int64[s], original numbers, increasing; some may have no rows.
     """
 
     def __init__(self, rows: Rows, strata: IntArray) -> None:
@@ -208,7 +227,7 @@ class _Groups:
             self.names = np.arange(self._first, self._first + width, dtype=np.int64)
 
     def of(self, part: _Part) -> Int64Array:
-        """int64[n], the group of each row."""
+        """Returns the group of each row: int64[n]."""
         values = self._strata[part.pick].astype(np.int64)
         if self._sparse:
             return np.searchsorted(self.names, values)
@@ -223,7 +242,7 @@ def _taken(
     seed: int,
     also: Callable[[_Part], BoolArray] | None = None,
 ) -> Rows:
-    """The members with the smallest keys, and those for which `also` is true, in the form of `rows`."""
+    """Takes the members with the smallest keys, and those for which `also` is true, in the form of `rows`."""
     taken = take_smallest(_positions(rows), members, quotas, seed)
     if also is not None:
 

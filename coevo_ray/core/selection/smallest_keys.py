@@ -1,8 +1,8 @@
-"""Which rows have the smallest keys, in linear time and little memory: the choice beneath all policies.
+"""Rows with the smallest keys, in linear time and little memory: a radix selection beneath all policies.
 
-Keys are 64-bit numbers that are computed chunk by chunk, as often as they are needed, and never held for all rows.
-Their leading bits are counted per group; all rows below the bucket in which a group's quota ends are taken, and only
-the rows of that bucket are compared exactly. The result depends on keys and quotas alone, not on chunks or threads.
+Keys are 64-bit numbers, computed chunk by chunk as often as needed and never held for all rows. Their leading bits are
+counted per group; all rows below the bucket in which a group's quota ends are taken, and only the rows of that bucket
+are compared exactly. The result depends on keys and quotas alone, not on chunks or threads.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from coevo_ray.core.rows.chunks import CHUNK_ROWS, Chunk, map_chunks
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.core.rows.row_set import RowSet
 
-# Counts per chunk: not many more than its rows, so that clearing and adding them costs less than counting.
+# Buckets per chunk: no more than its rows, so that clearing and adding counts costs less than counting.
 _BUCKETS = CHUNK_ROWS
-# Rows that are compared exactly; above it more bits are looked at first.
+# Most rows to compare exactly; above it the next bits are counted first.
 _MOST_SORTED = 1 << 21
 
 
@@ -29,8 +29,8 @@ class Members(NamedTuple):
 
     Attributes:
         at: int64[n], their positions, of which the result is made.
-        ids: int64[n], their row_ids, by which equal keys are chosen.
-        group: int[n] from 0; or None where all are of group 0.
+        ids: int64[n], their row_ids, which break ties.
+        group: int64[n], from 0; None if all are in group 0.
         keys: uint64[n].
     """
 
@@ -45,13 +45,13 @@ MembersOf = Callable[[Chunk], Members]
 
 @dataclass
 class _Edges:
-    """Where each group's quota ends, as far as it is known.
+    """The bucket of keys in which each group's quota ends.
 
     Attributes:
-        bits: leading bits of the keys that were looked at.
-        prefix: uint64[groups], those bits of the keys in the bucket in which the quota ends.
-        need: int64[groups], rows to be taken of that bucket.
-        held: int64[groups], rows in it.
+        bits: number of leading bits examined.
+        prefix: uint64[groups], those bits of the bucket's keys.
+        need: int64[groups], rows to take from the bucket.
+        held: int64[groups], rows in the bucket.
     """
 
     bits: int
@@ -61,21 +61,24 @@ class _Edges:
 
     @property
     def undecided(self) -> BoolArray:
-        """bool[groups], whether the bucket is taken in part."""
+        """bool[groups], True where the bucket is taken in part."""
         return (self.need > 0) & (self.need < self.held)
 
 
 def take_smallest(size: int, members: MembersOf, quotas: Int64Array, seed: int) -> RowSet:
-    """The positions of the smallest keys of each group.
+    """Finds the positions of the smallest keys of each group.
 
     Args:
-        size: positions.
-        members: a chunk's rows; called several times for each chunk, in threads, and must always give the same.
-        quotas: int64[groups], rows to take; where a group has fewer, all of them.
-        seed: seed of a hash by which equal keys are chosen.
+        size: number of positions.
+        members: chunk -> its rows; called repeatedly for each chunk, in threads, so it must be a pure function.
+        quotas: int64[groups], rows to take; all of a group that has fewer.
+        seed: seed of the hash that breaks ties.
+
+    Returns:
+        A set of positions, uint8[ceil(size / 8)] bits.
     """
     edges = _Edges(0, np.zeros(len(quotas), dtype=np.uint64), quotas.astype(np.int64), np.zeros(len(quotas), np.int64))
-    # No more buckets than rows.
+    # At most as many buckets as rows.
     step = max(1, (min(_BUCKETS, size) // len(quotas)).bit_length() - 1)
     while edges.bits == 0 or (edges.bits < 64 and edges.held[edges.undecided].sum() > _MOST_SORTED):
         edges = _look_closer(size, members, edges, min(step, 64 - edges.bits))
@@ -89,12 +92,12 @@ def _leading(keys: UInt64Array, bits: int) -> UInt64Array:
 
 
 def _of(table: UInt64Array, group: Int64Array | None) -> UInt64Array:
-    """Each row's entry; the only one where there is one group."""
+    """Looks up each row's entry; with a single group, returns the table."""
     return table if group is None else table.take(group)
 
 
 def _look_closer(size: int, members: MembersOf, edges: _Edges, step: int) -> _Edges:
-    """Counts the next `step` bits of the keys in each group's bucket, and finds the smaller one."""
+    """Counts the next `step` bits of the keys in each group's bucket and narrows the bucket down."""
     bits, width = edges.bits + step, 1 << step
 
     def count(chunk: Chunk) -> Int64Array:
@@ -120,9 +123,9 @@ def _look_closer(size: int, members: MembersOf, edges: _Edges, step: int) -> _Ed
 
 
 def _mark(size: int, members: MembersOf, edges: _Edges, seed: int) -> RowSet:
-    """Takes what is below the edges, and of the rows at the edges those with the smallest keys."""
-    result = RowSet.nothing(size)
-    whole, undecided = (edges.need > 0) & ~edges.undecided, edges.undecided
+    """Takes the rows below the edges, and of the rows at the edges those with the smallest keys."""
+    result = RowSet.empty(size)
+    taken, undecided = (edges.need > 0) & ~edges.undecided, edges.undecided
 
     def mark(chunk: Chunk) -> Members:
         at, ids, group, keys = members(chunk)
@@ -131,13 +134,13 @@ def _mark(size: int, members: MembersOf, edges: _Edges, seed: int) -> RowSet:
         flags[at - chunk.start] = leading < prefix
         edge = np.flatnonzero(leading == prefix)
         of = np.zeros(len(edge), dtype=np.int64) if group is None else group[edge]
-        flags[at[edge[whole[of]]] - chunk.start] = True
+        flags[at[edge[taken[of]]] - chunk.start] = True
         result.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(flags)
         edge, of = edge[undecided[of]], of[undecided[of]]
         return Members(at[edge], ids[edge], of, keys[edge])
 
     at, ids, group, keys = (np.concatenate(part) for part in zip(*map_chunks(size, mark), strict=True))
-    # Equal keys by a hash: it differs between any two rows, so there is one order, whatever sorts it.
+    # The hash breaks ties; it differs between any two rows, so the order is unique.
     order = np.lexsort((hash_rows(ids, seed), keys, group))
     at, group = at[order], group[order]
     rank = np.arange(len(at)) - np.searchsorted(group, group)
@@ -146,7 +149,7 @@ def _mark(size: int, members: MembersOf, edges: _Edges, seed: int) -> RowSet:
 
 
 def _take_ties(size: int, members: MembersOf, edges: _Edges, seed: int) -> RowSet:
-    """Where very many rows have the very key at the edge: takes all below it, and draws among those by their hash."""
+    """Handles very many rows with the same key at the edge: takes all below it, and draws among those by hash."""
 
     def at_edge(chunk: Chunk) -> Members:
         at, ids, group, keys = members(chunk)
@@ -159,7 +162,13 @@ def _take_ties(size: int, members: MembersOf, edges: _Edges, seed: int) -> RowSe
 
 
 def sortable(values: Float64Array) -> UInt64Array:
-    """Keys in the order of the values, float64 without NaN; equal values get equal keys."""
+    """Maps values float64[n] without NaN to keys uint64[n] of the same order; equal values get equal keys.
+
+    Examples:
+        >>> keys = sortable(np.array([-2.0, -0.0, 0.0, 3.5]))
+        >>> bool(keys[0] < keys[1] == keys[2] < keys[3])
+        True
+    """
     bits = (values + 0.0).view(np.uint64)  # adding 0 turns -0 into 0
     negative = bits >> np.uint64(63) == 1
     keys: UInt64Array = np.where(negative, ~bits, bits | np.uint64(1 << 63))

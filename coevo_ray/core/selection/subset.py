@@ -1,4 +1,4 @@
-"""Drawing a subset by a policy, checked, and the arrays that a journal keeps of it."""
+"""Drawing and checking of a policy's subset, and the arrays that a journal stores of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from coevo_ray.errors import InputError
 
 
 def draw_subset(policy: Policy, context: SelectionContext) -> Subset:
-    """What a policy selects and how it weighs it.
+    """Draws an epoch's subset by a policy, with its weights, and checks the policy's contract.
+
+    Returns:
+        Subset with row_ids int64[n] and weights float32[n] or None.
 
     Raises:
-        InputError: the policy broke its contract.
+        InputError: rows are not distinct candidates, there are none, or weights are not positive.
     """
     selected, size = policy.select(context), len(context.usage)
     candidates = context.candidates
@@ -22,15 +25,15 @@ def draw_subset(policy: Policy, context: SelectionContext) -> Subset:
     try:
         rows = selected if isinstance(selected, RowSet) else RowSet.from_ids(selected, size)
     except InputError:
-        rows = RowSet.nothing(size)
-    if len(rows) == 0 or not rows.within(allowed):
+        rows = RowSet.empty(size)
+    if len(rows) == 0 or not rows.issubset(allowed):
         raise InputError(
             f"policy {policy.name} selected {len(selected)} rows that are not distinct candidates",
             "let its select return rows of the context's candidates, at least one and each once",
         )
     subset = Subset(context.epoch, rows)
     if type(policy).weights is Policy.weights:
-        return subset  # without making the row_ids
+        return subset  # without computing row_ids, 8 bytes each
     return Subset(context.epoch, rows, _weights(policy, context, subset.row_ids))
 
 
@@ -48,22 +51,27 @@ def _weights(policy: Policy, context: SelectionContext, rows: Int64Array) -> Flo
 
 
 def set_of(subset: Subset) -> RowSet:
-    """The rows of a subset that `draw_subset` or `subset_of` made."""
+    """Returns the rows of a subset of `draw_subset` or `subset_of` as a set, bits uint8[ceil(N / 8)]."""
     assert isinstance(subset.rows, RowSet)
     return subset.rows
 
 
 def arrays_of(subset: Subset) -> Arrays:
-    """A subset's `bits` and, where it has them, `weights`."""
+    """Returns a subset's `bits` uint8[ceil(N / 8)] and, if it has any, `weights` float32[n]."""
     weights = {} if subset.weights is None else {"weights": subset.weights}
     return {"bits": set_of(subset).bits, **weights}
 
 
 def subset_of(epoch: int, arrays: Arrays, size: int) -> Subset | None:
-    """A subset of a pool of N rows from `arrays_of`, copied; None from nothing.
+    """Makes a subset of a pool of N = `size` rows from copies of the arrays of `arrays_of`; None without arrays.
+
+    Args:
+        epoch: from 0.
+        arrays: `bits` uint8[ceil(N / 8)] and, where it has them, `weights` float32[n].
+        size: N.
 
     Raises:
-        InputError: they do not fit.
+        InputError: the arrays do not fit.
     """
     if not arrays:
         return None
@@ -72,5 +80,5 @@ def subset_of(epoch: int, arrays: Arrays, size: int) -> Subset | None:
 
 
 def part_of(arrays: Arrays, name: str) -> Arrays:
-    """The arrays named `name.key`, by their keys."""
+    """Returns the arrays named `name.key`, of any shape such as float32[n], by their keys."""
     return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}

@@ -8,13 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coevo_ray.actors.protocols import AnswerColumns, GateCalls, PseudoLabels
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 from coevo_ray.store.artifact import MANIFEST, Manifest, finish, load_manifest, write_blob, write_table
 from coevo_ray.store.location import Location
 
 
 def write_labels(
-    service: Any, place: Location, config: dict[str, Any], inputs: dict[str, str], **summary: Any
+    service: GateCalls, place: Location, config: JsonObject, inputs: dict[str, str], **summary: Any
 ) -> Manifest:
     """Writes all labels so far, and the answers that they follow from.
 
@@ -49,9 +52,7 @@ def write_labels(
     return made
 
 
-def write_pseudo_labels(
-    place: Location, columns: dict[str, Any], config: dict[str, Any], inputs: dict[str, str]
-) -> Manifest:
+def write_pseudo_labels(place: Location, pseudo: PseudoLabels, config: JsonObject, inputs: dict[str, str]) -> Manifest:
     """Writes pseudo-labels: kind `pseudo_labels`, `row_id int64, label int64, confidence float32`, by row.
 
     Raises:
@@ -59,14 +60,14 @@ def write_pseudo_labels(
         StoppedError: the store refused.
     """
     before = _earlier(place, "pseudo_labels", config, inputs)
-    table = pa.table({name: columns[name] for name in ("row_id", "label", "confidence")})
-    entry = write_table(place, f"pseudo-{columns['answers']:010d}.parquet", table)
+    table = pa.table({name: pseudo[name] for name in ("row_id", "label", "confidence")})
+    entry = write_table(place, f"pseudo-{pseudo['answers']:010d}.parquet", table)
     made = finish(place, "pseudo_labels", config, inputs, [entry], {"rows": len(table)})
     _drop(place, before, made)
     return made
 
 
-def _earlier(place: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:
+def _earlier(place: Location, kind: str, config: JsonObject, inputs: dict[str, str]) -> Manifest | None:
     if not place.child(MANIFEST).is_file():
         place.check_writable()
         return None
@@ -84,7 +85,7 @@ def _drop(place: Location, before: Manifest | None, now: Manifest) -> None:
             place.child(entry.path).delete_file()
 
 
-def _table(columns: dict[str, Any], order: Any) -> pa.Table:
+def _table(columns: AnswerColumns, order: Int64Array | slice) -> pa.Table:
     names = np.array(columns["names"], dtype=object)
     return pa.table(
         {

@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from coevo_ray.actors.protocols import LabelColumns
 from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
 from coevo_ray.core.probes.probe import LinearProbe
@@ -65,7 +66,7 @@ class Learning:
     cpus: float
 
     def fit(
-        self, labelled: dict[str, Any], offered: Any, decay_rows: float | None = None
+        self, labelled: LabelColumns, offered: ray.ObjectRef[Arrays], decay_rows: float | None = None
     ) -> tuple[LightClassifier, float | None]:
         """Fits on the labels so far: see `_fit`. `offered` may be an object reference."""
         fitted: tuple[LightClassifier, float | None] = ray.get(self._task(Learning._fit, labelled, offered, decay_rows))
@@ -95,7 +96,7 @@ class Learning:
         return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
 
     def _fit(
-        self, labelled: dict[str, Any], offered: Arrays, decay_rows: float | None
+        self, labelled: LabelColumns, offered: Arrays, decay_rows: float | None
     ) -> tuple[LightClassifier, float | None]:
         """Ray task.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.actors.actor import SelectionHandle
+from coevo_ray.actors.protocols import GateCalls
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
 from coevo_ray.core.gate.online import ACTIONS, REASONS
 from coevo_ray.core.probes.light_classifier import LightClassifier
@@ -46,12 +46,12 @@ class OfferStage:
     """Offers each batch to a hosted gate; see `GateSession.stage`.
 
     Attributes:
-        handle: the selection actor's.
+        service: the gate's, in the selection actor.
         features, predictions, row_id: names of columns.
         classifier: where there is no column of predictions.
     """
 
-    handle: SelectionHandle
+    service: GateCalls
     features: str
     predictions: str | None
     row_id: str
@@ -69,7 +69,7 @@ class OfferStage:
         features = _matrix(batch[self.features])
         said = batch[self.predictions] if self.predictions else None
         predictions = _matrix(said) if said is not None else self._classify(features)
-        decided = self.handle.offer(
+        decided = self.service.offer(
             batch[self.row_id].astype(np.int64), features.astype(np.float16), predictions.astype(np.float32)
         )
         offer = Offer.of(decided)

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray
 
-from coevo_ray.actors.actor import SelectionHandle, start_selection
-from coevo_ray.actors.gate_service import Taken
-from coevo_ray.actors.ledger_service import SelectionService
+from coevo_ray.actors.actor import SelectionHandle, Services, start_selection
+from coevo_ray.actors.gate_service import GateService
+from coevo_ray.actors.protocols import GateCalls, Predictions, Taken
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
 from coevo_ray.annotators.opening import check_annotator, open_annotator
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
-from coevo_ray.core.gate.config import OfferConfig
-from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate.config import GateConfig, OfferConfig
+from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.online import OnlineGate
 from coevo_ray.core.graph.growing import GrowingIndex
 from coevo_ray.core.graph.unit_rows import UnitRows
@@ -41,7 +40,6 @@ from coevo_ray.store.row_table import RowTable
 
 _FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
-Predictions = tuple[Int64Array, Float32Array]
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,12 @@ class _Make:
     targets: RowTable
     offers: OfferConfig
 
-    def __call__(self) -> SelectionService:
-        """Builds the service, in the actor or here."""
+    def __call__(self) -> Services:
+        """Builds the gate's service inside the actor."""
+        return Services(gate=self.service())
+
+    def service(self) -> GateService:
+        """Builds the gate's service."""
         graph, row_ids = load_graph(self.location.child("graph"), self.targets)
 
         def online(gate: AnnotationGate) -> OnlineGate:
@@ -76,7 +78,7 @@ class _Make:
             return OnlineGate(gate, GrowingIndex(rows.read(slice(None)), graph), rows.mean, self.offers)
 
         gate = AnnotationGate(self.config, graph, np.ones(len(row_ids), dtype=bool))
-        return SelectionService(self.location.child("journal"), gate=gate, row_ids=row_ids, online=online)
+        return GateService(self.location.child("journal"), gate, row_ids, online)
 
 
 class GateSession:
@@ -114,7 +116,7 @@ class GateSession:
         self.rows = int(graph.summary["rows"])
         self.rule = self.settings.rule_for(self.rows, len(self.classes))
         self._handle: SelectionHandle | None = None
-        self._plain: SelectionService | None = None
+        self._plain: GateService | None = None
 
     @classmethod
     def open(
@@ -174,12 +176,12 @@ class GateSession:
                 self._handle = None
 
     @property
-    def service(self) -> Any:
-        """The gate's service: the actor, or a plain one here. Both have the methods of `SelectionService`."""
+    def service(self) -> GateCalls:
+        """The gate's service: in the actor, or a plain one here."""
         if self._handle is not None:
-            return self._handle
+            return self._handle.gate
         if self._plain is None:
-            self._plain = self._make()()
+            self._plain = self._make().service()
         return self._plain
 
     def _make(self) -> _Make:
@@ -232,11 +234,11 @@ class GateSession:
             learning = self.learning()
             now, settled = len(labelled["row_id"]), self._settled_decay()
             assert self._handle is not None
-            offered = self._handle.actor.call.remote("offered")
+            offered = self._handle.offered_reference()
             classifier, accuracy = learning.fit(labelled, offered, settled[0] if now < 2 * settled[1] else None)
             parts = learning.predict(classifier, offered)  # references: the actor reads them itself
             save_classifier(classifier, self.location.child(_CLASSIFIER))
-            ray.get(self._handle.actor.call.remote("update_predictions", *parts))
+            self._handle.update_predictions(parts)
             result: dict[str, Any] = self.service.note_learned(
                 {
                     "accuracy": accuracy,
@@ -342,7 +344,7 @@ class GateSession:
         """
         if self._handle is None:
             raise UsageError("a stage of a gate that is not hosted", "use it inside: with gate.hosted(): ...")
-        return OfferStage(self._handle, features, predictions, row_id, None if predictions else self.classifier())
+        return OfferStage(self._handle.gate, features, predictions, row_id, None if predictions else self.classifier())
 
     def classifier(self) -> LightClassifier:
         """The gate's light classifier, as it was fitted last.
@@ -358,7 +360,7 @@ class GateSession:
 
     def status(self) -> dict[str, Any]:
         """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, and `stopped_by` (or None)."""
-        status = dict(self.service.gate_status())
+        status = self.service.gate_status()
         history = self.service.history()
         return {
             "gate": str(self.location),

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from coevo_ray.actors.protocols import Predictions
 from coevo_ray.annotators.answer_files import read_answer_file
 from coevo_ray.annotators.base import Answers, Collected, Desk, Questions
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate.export import write_labels, write_pseudo_labels
 from coevo_ray.pipelines.gate.run_rounds import take
-from coevo_ray.pipelines.gate.session import GateSession, Predictions
+from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.progress import say
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable

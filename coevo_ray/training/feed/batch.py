@@ -1,8 +1,7 @@
-"""What a feed hands out, and how it gets ahead of who takes it."""
+"""Batches, and how they are made ahead of the training loop and brought to its device."""
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from coevo_ray.core.arrays import Int64Array, UInt64Array
+from coevo_ray.core.feed.device_copies import DeviceCopies, SentTensors
 
 Tensors = dict[str, torch.Tensor]
 Transform = Callable[[pa.Table, UInt64Array], Tensors]
@@ -51,13 +51,14 @@ def share_new_tensors() -> None:
 
 
 def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised tensor for a batch; where another process will have it, in memory that needs no copy."""
-    if not _shared:
-        return torch.empty(shape, dtype=dtype)
-    # As torch's own collate does in a DataLoader's workers.
-    new_shared = torch.UntypedStorage._new_shared
-    storage = new_shared(math.prod(shape) * dtype.itemsize, device="cpu")  # type: ignore[no-untyped-call]  # torch leaves it so
-    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+    """Allocates an uninitialised tensor for a batch; in shared memory in a process that makes tensors for others.
+
+    Otherwise the tensor would be copied, once it is full, when it is sent to the other process.
+    """
+    tensor = torch.empty(shape, dtype=dtype)
+    if _shared:
+        tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return tensor
 
 
 def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
@@ -95,37 +96,27 @@ def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches as they come, with their tensors on a device.
-
-    For a GPU a thread copies the next batch from pinned memory on a stream of its own while the present one is used.
-    """
+    """Batches as they come, with their tensors on a device; for a GPU each is copied while the one before is used."""
     if device.type == "cpu":
         return batches
-    if device.type != "cuda":
-        return (_moved(batch, device) for batch in batches)
-    return _arrived(ahead(_copied(batches, device), 1), device)
+    return _received(ahead(_sent(batches, DeviceCopies(device)), 1))
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.tensors.items()}
-    return replace(batch, tensors=tensors, weights=batch.weights.to(device, non_blocking=True))
-
-
-def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[tuple[Batch, torch.cuda.Event]]:
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+def _sent(batches: Iterator[Batch], copies: DeviceCopies) -> Iterator[tuple[Batch, SentTensors]]:
     for batch in batches:
-        pinned = {name: tensor.pin_memory() for name, tensor in batch.tensors.items()}
-        with torch.cuda.stream(stream):
-            moved = _moved(replace(batch, tensors=pinned, weights=batch.weights.pin_memory()), device)
-            copied = stream.record_event()
-        yield moved, copied
+        yield batch, copies.send([batch.weights, *batch.tensors.values()])
 
 
-def _arrived(copies: Iterator[tuple[Batch, torch.cuda.Event]], device: torch.device) -> Iterator[Batch]:
-    for batch, copied in copies:
-        stream = torch.cuda.current_stream(device)
-        stream.wait_event(copied)
-        for tensor in (batch.weights, *batch.tensors.values()):
-            # The memory belongs to the copying stream: it must not be given out again before this one is done with it.
-            tensor.record_stream(stream)
-        yield batch
+def _received(sent: Iterator[tuple[Batch, SentTensors]]) -> Iterator[Batch]:
+    for batch, on_the_way in sent:
+        weights, *tensors = on_the_way.receive()
+        yield replace(batch, weights=weights, tensors=dict(zip(batch.tensors, tensors, strict=True)))
+
+
+def network_input(batch: Batch, device: torch.device) -> torch.Tensor:
+    """Takes a batch's images to a device, in the layout that convolutions are fastest in.
+
+    Returns:
+        float32[rows, 3, s, s], channels last.
+    """
+    return batch["image"].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)

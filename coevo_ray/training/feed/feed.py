@@ -1,4 +1,4 @@
-"""The feed: hands a subset's batches to training workers (DESIGN section 5.5).
+"""The feed: hands a subset's batches to training workers.
 
 The order of an epoch is fixed by (seed, epoch, subset) alone; rank r of W takes every W-th row of each global batch, so
 all ranks make the same number of steps whatever their number is. Rows outside the subset are neither decoded nor moved,
@@ -16,6 +16,8 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+import ray.train
+import ray.train.torch
 import torch
 
 from coevo_ray.core.feed.epoch_plan import EpochPlan, Subset, plan_epoch
@@ -28,7 +30,6 @@ from coevo_ray.training.feed.batch import Batch, Tensors, Transform, ahead, on_d
 from coevo_ray.training.feed.images import PerImage
 from coevo_ray.training.feed.reading import Work, read_windows
 from coevo_ray.training.feed.workers import MakerProcesses, Packed
-from coevo_ray.training.place import worker_device, worker_place
 
 __all__ = ["Batch", "Feed", "Tensors", "Transform"]
 
@@ -120,7 +121,7 @@ class Feed:
         if opened.modality != "image":
             raise InputError(f"the pool at {opened.location} holds texts", "make a Feed with a transform of your own")
         made = PerImage(transform, receives=receives)
-        place = worker_device() if device is None else device
+        place = _worker_device() if device is None else device
         return cls(opened, ["image", "label"], made, global_batch=global_batch, seed=seed, device=place, **options)
 
     def plan(self, subset: Subset) -> EpochPlan:
@@ -153,7 +154,7 @@ class Feed:
             StoppedError: a process that makes tensors died.
         """
         if rank is None or world_size is None:
-            rank, world_size = worker_place()
+            rank, world_size = _worker_place()
         plan = self.plan(subset)
         steps = plan.rank_batches(rank, world_size, start)
         windows = read_windows(self.table, self.columns, plan, steps)
@@ -203,3 +204,24 @@ def _finished(work: Work, future: Future[Packed]) -> Batch:
 def _batch(work: Work, tensors: Tensors) -> Batch:
     step = work.step
     return Batch(tensors, step.row_ids, torch.from_numpy(step.weights), step.offset, step.global_rows)
+
+
+def _worker_place() -> tuple[int, int]:
+    """Rank and number of Ray Train's workers; (0, 1) in a process that is none of them."""
+    context = _train_context()
+    return (0, 1) if context is None else (context.get_world_rank(), context.get_world_size())
+
+
+def _worker_device() -> torch.device:
+    """The device that Ray Train gave to this worker; the CPU in a process that is none of them."""
+    if _train_context() is None:
+        return torch.device("cpu")
+    device: torch.device = ray.train.torch.get_device()
+    return device
+
+
+def _train_context() -> ray.train.TrainContext | None:
+    try:
+        return ray.train.get_context()
+    except RuntimeError:  # what Ray Train raises outside of a training function
+        return None

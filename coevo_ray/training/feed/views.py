@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from torch import nn
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.store.row_table import vectors
+from coevo_ray.training.feed.batch import Batch
 from coevo_ray.training.feed.images import decode_square, scale_pixels
 
 # Area, aspect, place across and down, mirror; jitter or not, brightness, contrast, saturation, hue; grey.
@@ -100,8 +100,8 @@ class Decode:
         return tensors
 
 
-def two_views(batch: Any, views: Views, seed: int, epoch: int, device: torch.device) -> torch.Tensor:
-    """Both views of a feed's batch.
+def two_views(batch: Batch, views: Views, seed: int, epoch: int, device: torch.device) -> torch.Tensor:
+    """Makes both views of a feed's batch.
 
     Returns:
         float32[2 b, 3, s, s]: the first views of all rows, then their second views.

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.train
@@ -16,23 +16,25 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
 
 from coevo_ray.config import Compute
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.runtime.shards import ray_errors, unwrap
 from coevo_ray.store.location import Location
 
+ArgumentsT = TypeVar("ArgumentsT")
 HISTORY = "history.json"
 STATE = "state.pt"
 
 
 def fit(
-    title: str, loop: Callable[[dict[str, Any]], None], config: dict[str, Any], compute: Compute, location: Location
+    title: str, worker: Callable[[ArgumentsT], None], arguments: ArgumentsT, compute: Compute, location: Location
 ) -> Checkpoint:
-    """Runs a training loop on Ray Train workers; a run that was stopped goes on from its last checkpoint.
+    """Runs a function on Ray Train workers; a run that was stopped goes on from its last checkpoint.
 
     Args:
         title: shown in errors.
-        loop: runs on every worker with `config`.
-        config: what the loop needs; must pickle.
+        worker: runs on every worker, with as many Torch threads as that has cores.
+        arguments: of the function; must pickle.
         compute: workers and their resources.
         location: folder of the run's checkpoints; it must be seen by all nodes.
 
@@ -40,27 +42,14 @@ def fit(
         The last checkpoint.
 
     Raises:
-        CoevoError: what the loop raised; an InputError or UsageError at once, without another attempt.
+        CoevoError: what the worker raised; an InputError or UsageError at once, without another attempt.
         StoppedError: workers were lost more often than they are replaced, or never started.
     """
-    resources: dict[str, float] = {"CPU": compute.cpus}
-    if compute.gpus > 0:
-        resources["GPU"] = compute.gpus
-    storage = {} if location.is_local else {"storage_filesystem": location.file_system}
     trainer = TorchTrainer(
-        loop,
-        train_loop_config=config,
-        scaling_config=ScalingConfig(
-            num_workers=compute.actors, use_gpu=compute.gpus > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=location.path,
-            failure_config=FailureConfig(max_failures=2),
-            callbacks=[EndAtOnce()],  # type: ignore[list-item]  # typed as those of Tune
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            **storage,
-        ),
+        _work,
+        train_loop_config={"worker": worker, "arguments": arguments, "compute": compute},
+        scaling_config=_scaling(compute),
+        run_config=_run_config(location),
     )
     with ray_errors(title):
         try:
@@ -77,6 +66,33 @@ def fit(
         raise StoppedError(f"{title} ended without a checkpoint", "run the same command again")
     checkpoint: Checkpoint = result.checkpoint
     return checkpoint
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Calls the worker function on a worker; Ray Train passes a dict and nothing else."""
+    compute: Compute = config["compute"]
+    # As many threads as it has reserved cores, so that workers do not fight over them.
+    torch.set_num_threads(max(1, int(compute.cpus)) if compute.gpus == 0 else 1)
+    config["worker"](config["arguments"])
+
+
+def _scaling(compute: Compute) -> ScalingConfig:
+    resources: dict[str, float] = {"CPU": compute.cpus}
+    if compute.gpus > 0:
+        resources["GPU"] = compute.gpus
+    return ScalingConfig(num_workers=compute.actors, use_gpu=compute.gpus > 0, resources_per_worker=resources)
+
+
+def _run_config(location: Location) -> RunConfig:
+    storage = {} if location.is_local else {"storage_filesystem": location.file_system}
+    return RunConfig(
+        name="ray",
+        storage_path=location.path,
+        failure_config=FailureConfig(max_failures=2),
+        callbacks=[EndAtOnce()],  # type: ignore[list-item]  # typed as those of Tune
+        checkpoint_config=CheckpointConfig(num_to_keep=1),
+        **storage,
+    )
 
 
 def _workers_were_lost(error: TrainingFailedError) -> bool:
@@ -105,12 +121,7 @@ class EndAtOnce(UserCallback):
                 raise inner
 
 
-def worker_threads(cpus: float, gpus: float) -> None:
-    """Gives a worker as many Torch threads as it has reserved cores, so that workers do not fight over them."""
-    torch.set_num_threads(max(1, int(cpus)) if gpus == 0 else 1)
-
-
-def save_checkpoint(state: dict[str, Any], history: list[dict[str, Any]], metrics: dict[str, Any]) -> None:
+def save_checkpoint(state: dict[str, Any], history: list[JsonObject], metrics: JsonObject) -> None:
     """Reports metrics from every rank; rank 0 adds a checkpoint with `state` and the history so far."""
     if ray.train.get_context().get_world_rank() != 0:
         ray.train.report(metrics)
@@ -121,13 +132,13 @@ def save_checkpoint(state: dict[str, Any], history: list[dict[str, Any]], metric
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 
-def resume() -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+def resume() -> tuple[dict[str, Any] | None, list[JsonObject]]:
     """State and history of the last checkpoint inside a worker; (None, []) at the start."""
     checkpoint = ray.train.get_checkpoint()
     return (None, []) if checkpoint is None else load_checkpoint(checkpoint)
 
 
-def load_checkpoint(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def load_checkpoint(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[JsonObject]]:
     """State and history of a checkpoint."""
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)

@@ -8,8 +8,9 @@ from torch import nn
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
-from coevo_ray.training.feed.batch import Batch
+from coevo_ray.training.feed.batch import network_input
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.images import ImageTransform
 from coevo_ray.training.loop.learner import Learner
@@ -63,6 +64,7 @@ class HeldOut:
         return float(right.item() / len(self._test.row_ids))
 
 
-def network_input(batch: Batch, device: torch.device) -> torch.Tensor:
-    """A batch's images on a device, in the layout that convolutions are fastest in."""
-    return batch["image"].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+def accuracy_note(entry: JsonObject) -> str:
+    """A short text on an epoch's accuracy; empty without held-out labels."""
+    accuracy = entry["accuracy"]
+    return "" if accuracy is None else f"accuracy {accuracy:.3f}"

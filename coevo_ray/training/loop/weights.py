@@ -10,6 +10,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
+from coevo_ray.config import LearningConfig
+from coevo_ray.core.json import JsonObject
 from coevo_ray.store.artifact import FileEntry, write_blob
 from coevo_ray.store.location import Location
 
@@ -17,7 +19,7 @@ WEIGHTS, AVERAGED, CARD = "model.safetensors", "ema.safetensors", "model.json"
 _INNER = "module."
 
 
-def write_weights(folder: Location, state: dict[str, Any], card: dict[str, Any]) -> list[FileEntry]:
+def write_weights(folder: Location, state: dict[str, Any], card: JsonObject) -> list[FileEntry]:
     """Writes what a checkpoint holds of a network.
 
     Args:
@@ -37,6 +39,16 @@ def write_weights(folder: Location, state: dict[str, Any], card: dict[str, Any])
         average = {k.removeprefix(_INNER): v for k, v in state["average"].items() if k.startswith(_INNER)}
         files.append(write_blob(folder, AVERAGED, _packed(average)))
     return files
+
+
+def classifier_card(config: LearningConfig, classes: int) -> JsonObject:
+    """Describes a classifier, so that `make_model` can make its network again.
+
+    Args:
+        config: what it was trained with.
+        classes: outputs.
+    """
+    return {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": classes}
 
 
 def read_weights(folder: Location, network: nn.Module, *, average: bool = False) -> None:

@@ -1,77 +1,91 @@
-"""What every Ray Train worker of a semi-supervised training does."""
+"""Semi-supervised training on a Ray Train worker: steps of labelled rows and of rows for consistency."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import ray
 import torch.distributed
 
 from coevo_ray.config import SemiTrainConfig
+from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
+from coevo_ray.store.location import Location
 from coevo_ray.training.feed.cached_pool import HeldRows
 from coevo_ray.training.feed.feed import Feed
-from coevo_ray.training.feed.paired import PairedFeed
+from coevo_ray.training.feed.paired import PairedBatch, PairedFeed
 from coevo_ray.training.feed.views import Decode
 from coevo_ray.training.loop.learner import Learner
-from coevo_ray.training.loop.metrics import write_metrics
-from coevo_ray.training.loop.ray_train import worker_threads
-from coevo_ray.training.loop.validation import HeldOut
+from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
+from coevo_ray.training.loop.validation import HeldOut, accuracy_note
 from coevo_ray.training.models import make_model
-from coevo_ray.training.semi_supervised.step import FIGURES, SemiSupervisedStep, figures, ramp_factor
+from coevo_ray.training.semi_supervised.step import FIGURES, SemiRows, SemiSupervisedStep, figures, ramp_factor
 
 
-def train_loop(arguments: dict[str, Any]) -> None:
-    """Runs on every worker, with what `train_semi_supervised` put together."""
-    config: SemiTrainConfig = arguments["config"]
-    worker_threads(config.compute.cpus, config.compute.gpus)
-    trainer = _Trainer(arguments)
-    learner = trainer.learner
-    for epoch in range(len(learner.history), config.epochs):
-        trainer.train_epoch(epoch)
-        told = figures(learner.total_sums())
-        entry = learner.finish(trainer.feed.samples(epoch), **trainer.held_out.accuracy(), **told)
-        if learner.rank == 0:
-            accuracy = entry["accuracy"]
-            arguments["board"].note.remote(epoch + 1, "" if accuracy is None else f"accuracy {accuracy:.3f}")
-        learner.save()
-        if learner.rank == 0:
-            write_metrics(arguments["out"], learner.history, tensorboard=config.compute.tensorboard)
+@dataclass(frozen=True)
+class SemiSupervisedArguments:
+    """Arguments of the workers of a semi-supervised training.
+
+    Attributes:
+        config: network, views, rule, schedule.
+        pool: folder of the images.
+        rows: labels and splits.
+        reports: where figures go.
+    """
+
+    config: SemiTrainConfig
+    pool: Location
+    rows: ray.ObjectRef[SemiRows]
+    reports: EpochReports
 
 
-class _Trainer:
+def train_loop(arguments: SemiSupervisedArguments) -> None:
+    """Trains on a worker."""
+    objective = _SemiSupervised(arguments)
+    train_epochs(objective.learner, objective, arguments.reports)
+
+
+class _SemiSupervised:
     """One worker's learner and feeds."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        self.config: SemiTrainConfig = arguments["config"]
-        config, rows = self.config, ray.get(arguments["rows"])
-        pool = Pool(arguments["pool"])
+    def __init__(self, arguments: SemiSupervisedArguments) -> None:
+        self._config = config = arguments.config
+        rows: SemiRows = ray.get(arguments.rows)
+        self.epochs = config.epochs
         labelled, unlabelled, steps = rows.plan(config)
         self.learner = learner = Learner(config, [steps] * config.epochs, FIGURES)
-        decode, device = Decode(config.image_size), learner.device
+        pool, device = Pool(arguments.pool), learner.device
+        decode, seed = Decode(config.image_size), config.seed
         few, many = HeldRows(pool.location, labelled.row_ids, "image"), None
-        batch, seed = labelled.cycle.batch, config.seed
+        batch = labelled.cycle.batch
         labelled_feed = Feed(few, ["image"], decode, global_batch=batch, seed=seed, prefetch=0)
         if unlabelled is not None:
             batch = unlabelled.cycle.batch
             many = (Feed(pool, ["image"], decode, global_batch=batch, seed=seed, device=device), unlabelled)
-        self.feed = PairedFeed((labelled_feed, labelled), many, steps, device)
-        self.held_out = HeldOut(learner, pool, rows.known)
+        self._feed = PairedFeed((labelled_feed, labelled), many, steps, device)
+        self._held_out = HeldOut(learner, pool, rows.known)
         learner.prepare(make_model(config.model, rows.classes, stem=config.stem, image_size=config.image_size))
         total = torch.distributed.all_reduce if learner.world > 1 else None
-        self.step = SemiSupervisedStep(config, rows, learner.descent, device, learner.world, total)
-        learner.keep("means", self.step.rule.means)
+        self._step = SemiSupervisedStep(config, rows, learner.descent, device, learner.world, total)
+        learner.keep("means", self._step.rule.means)
 
-    def train_epoch(self, epoch: int) -> None:
+    def train_epoch(self, epoch: int) -> EpochResult:
         """One epoch's steps, or what is left of them."""
-        learner, config, feed = self.learner, self.config, self.feed
+        learner, config, feed = self.learner, self._config, self._feed
         learner.network.train()
 
-        def batches(start: int) -> Any:
+        def batches(start: int) -> Iterator[PairedBatch]:
             return feed.epoch(epoch, learner.rank, learner.world, start)
 
         for batch in learner.steps(batches, feed.steps, feed.steps):
             if config.teacher == "ema":
                 learner.share_average()
-            loss, sums = self.step(batch, ramp_factor(config, epoch, batch.offset - 1, feed.steps))
+            loss, sums = self._step(batch, ramp_factor(config, epoch, batch.offset - 1, feed.steps))
             learner.descend(loss, sums)
+        told = figures(learner.total_sums())
+        return EpochResult(feed.samples(epoch), {**self._held_out.accuracy(), **told})
+
+    def after_epoch(self, epoch: int, entry: JsonObject) -> str:
+        """Commits nothing: the rows of an epoch follow from its number."""
+        return accuracy_note(entry)

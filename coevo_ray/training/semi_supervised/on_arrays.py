@@ -11,6 +11,7 @@ from torch import nn
 
 from coevo_ray.config import SemiTrainConfig, make_config
 from coevo_ray.core.arrays import Float32Array, Int64Array, UInt8Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.training.feed.images import scale_pixels
 from coevo_ray.training.feed.paired import ArraySource, PairedFeed, Rows
@@ -39,7 +40,7 @@ def fit_images(
     weights: Float32Array | None = None,
     device: torch.device | str = "cpu",
     evaluate_every: int = 0,
-) -> tuple[nn.Module, list[dict[str, Any]]]:
+) -> tuple[nn.Module, list[JsonObject]]:
     """Trains as `train_semi_supervised` does, in this process.
 
     With `consistency_weight` 0 it is supervised training on the labelled rows for as many steps: the baseline.
@@ -65,7 +66,6 @@ def fit_images(
     """
     config = config if isinstance(config, SemiTrainConfig) else make_config(SemiTrainConfig, config, "train")
     config = config.model_copy(update={"image_size": images.shape[1]})
-    place = torch.device(device)
     rows = SemiRows(
         labels,
         np.ones(len(labels), np.float32) if weights is None else weights,
@@ -74,35 +74,52 @@ def fit_images(
         classes,
     )
     rows.check()
-    feed = _feed(config, rows, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), place)
-    torch.manual_seed(config.seed)
-    network = make_model(config.model, classes, stem=config.stem, image_size=config.image_size)
-    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
-    descent = Descent(config, network, network, place)
-    step, progress = SemiSupervisedStep(config, rows, descent, place), Progress()
-    progress.plan(feed.steps, [feed.steps] * (config.epochs - 1))
-    history: list[dict[str, Any]] = []
-    seconds = 0.0
+    training = _ArrayTraining(config, rows, images, torch.device(device))
+    history: list[JsonObject] = []
     for epoch in range(config.epochs):
-        started = time.monotonic()
-        sums = torch.zeros(FIGURES, dtype=torch.float64, device=place)
-        network.train()
+        entry = training.train_epoch(epoch)
+        if epoch + 1 == config.epochs or (evaluate_every and (epoch + 1) % evaluate_every == 0):
+            entry |= training.measure(*test)
+        history.append(entry)
+    return training.network.eval(), history
+
+
+class _ArrayTraining:
+    """A network, its optimizer and its images."""
+
+    def __init__(self, config: SemiTrainConfig, rows: SemiRows, images: UInt8Array, device: torch.device) -> None:
+        self._config, self._device, self._seconds = config, device, 0.0
+        self._feed = _feed(config, rows, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), device)
+        torch.manual_seed(config.seed)
+        network = make_model(config.model, rows.classes, stem=config.stem, image_size=config.image_size)
+        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+        self.network = network
+        self._descent = Descent(config, network, network, device)
+        self._step, self._progress = SemiSupervisedStep(config, rows, self._descent, device), Progress()
+        self._progress.plan(self._feed.steps, [self._feed.steps] * (config.epochs - 1))
+
+    def train_epoch(self, epoch: int) -> JsonObject:
+        """Makes an epoch's steps; its entry in the history."""
+        started, config, feed = time.monotonic(), self._config, self._feed
+        sums = torch.zeros(FIGURES, dtype=torch.float64, device=self._device)
+        self.network.train()
         for batch in feed.epoch(epoch, 0, 1):
-            descent.set_rate(rate_factor(config.schedule, config.warm_up, progress.step()))
-            loss, found = step(batch, ramp_factor(config, epoch, batch.offset - 1, feed.steps))
-            descent.step(loss)
+            self._descent.set_rate(rate_factor(config.schedule, config.warm_up, self._progress.step()))
+            loss, found = self._step(batch, ramp_factor(config, epoch, batch.offset - 1, feed.steps))
+            self._descent.step(loss)
             sums += found
         totals = sums.tolist()
         if not np.isfinite(totals[0]):
             raise InputError(f"the loss of epoch {epoch} is {totals[0]}: training diverged", "lower learning_rate")
-        seconds += time.monotonic() - started
-        entry = {"epoch": epoch, "loss": totals[0] / totals[1], **figures(totals), "seconds": seconds}
-        if epoch + 1 == config.epochs or (evaluate_every and (epoch + 1) % evaluate_every == 0):
-            entry["accuracy"] = image_accuracy(network, *test)
-            if descent.average is not None:
-                entry["ema_accuracy"] = image_accuracy(descent.average, *test)
-        history.append(entry)
-    return network.eval(), history
+        self._seconds += time.monotonic() - started
+        return {"epoch": epoch, "loss": totals[0] / totals[1], **figures(totals), "seconds": self._seconds}
+
+    def measure(self, images: UInt8Array, labels: Int64Array) -> dict[str, float]:
+        """`accuracy` and, with averaged weights, `ema_accuracy`."""
+        found = {"accuracy": image_accuracy(self.network, images, labels)}
+        if self._descent.average is not None:
+            found["ema_accuracy"] = image_accuracy(self._descent.average, images, labels)
+        return found
 
 
 def _feed(config: SemiTrainConfig, rows: SemiRows, images: UInt8Array, device: torch.device) -> PairedFeed:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from coevo_ray.actors.progress_board import progress_board
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SemiTrainConfig, make_config
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import Manifest, begin, digest_array, finish, write_blob
+from coevo_ray.store.artifact import FileEntry, digest_array
 from coevo_ray.store.location import Location
-from coevo_ray.training.loop.metrics import METRICS, json_lines
-from coevo_ray.training.loop.ray_train import fit, load_checkpoint
-from coevo_ray.training.loop.weights import write_weights
+from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
+from coevo_ray.training.loop.train_epochs import EpochReports
+from coevo_ray.training.loop.weights import classifier_card
 from coevo_ray.training.models import check_model
-from coevo_ray.training.semi_supervised.loop import train_loop
+from coevo_ray.training.semi_supervised.loop import SemiSupervisedArguments, train_loop
 from coevo_ray.training.semi_supervised.rows import Table, gather_rows, open_labels, open_pseudo_labels
 from coevo_ray.training.semi_supervised.step import SemiRows
 
 _TITLE = "train semi_supervised"
-# Of the last epoch, what the summary repeats.
+# Figures of the last epoch that the summary repeats.
 _FIGURES = ("labelled_loss", "consistency_loss", "confident_share", "pseudo_accuracy", "own_accuracy", "samples")
 _POOR = 0.5  # of the targets of labelled rows
 
@@ -37,7 +38,7 @@ def train_semi_supervised(
     out: str | os.PathLike[str] | Location,
     labels: Table | None = None,
     pseudo_labels: Table | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Trains a network on the labels of some training rows and on the images of all (FixMatch, arXiv 2001.07685).
 
     Each step has labelled rows and `mu` times as many unlabelled ones. A labelled row's weak view has a cross-entropy
@@ -77,61 +78,66 @@ def train_semi_supervised(
     pseudo = None if pseudo_labels is None else open_pseudo_labels(pseudo_labels, pool)
     rows = gather_rows(pool, table, pseudo, config.pseudo_weight)
     check_model(config.model, rows.classes, config.image_size, config.stem)
-    content = {"objective": "semi_supervised", **config.content()}
     inputs = {"pool": pool.manifest.identity}
     inputs["labels"] = digest_array(pool.labels()) if table is None else table.manifest.identity
     if pseudo is not None:
         inputs["pseudo_labels"] = pseudo.manifest.identity
-    location = Location.parse(out)
-    done = begin(location, "model", content, inputs)
-    if done is None:
-        done = _train(config, pool, rows, location, content, inputs)
-    return done.summary
+    content = {"objective": "semi_supervised", **config.content()}
+    run = _SemiSupervisedRun(config, pool, rows, Location.parse(out))
+    return run_training(ModelArtifact(run.folder, content, inputs), run.prepare).summary
 
 
-def _train(
-    config: SemiTrainConfig,
-    pool: Pool,
-    rows: SemiRows,
-    location: Location,
-    content: dict[str, Any],
-    inputs: dict[str, str],
-) -> Manifest:
-    started = time.monotonic()
-    counts = rows.counts()
-    if counts["unlabelled"] == 0:
-        say(f"{_TITLE}: every training row has a label, so this is supervised training")
-    _, others, steps = rows.plan(config)
-    if others is not None and config.epoch_steps is None and steps > others.cycle.steps:
-        passes = f"{steps / others.cycle.steps:.1f} passes over {len(others.row_ids)} rows"
-        say(f"{_TITLE}: an epoch is {passes}, so that the training has {config.least_steps} steps (least_steps)")
-    with ray_session(), ray_errors(_TITLE), progress_board(_TITLE, config.epochs, "epochs") as board:
-        arguments = {
-            "config": config,
-            "pool": pool.location,
-            "rows": ray.put(rows),
-            "board": board,
-            "out": location,
-        }
-        checkpoint = fit(_TITLE, train_loop, arguments, config.compute, location.child("training"))
-    state, history = load_checkpoint(checkpoint)
-    last = history[-1]
-    if last["own_accuracy"] is not None and last["own_accuracy"] < _POOR:
-        say(
-            f"{_TITLE}: of the targets of labelled rows only {last['own_accuracy']:.0%} are their labels, and those of "
-            "other rows are hardly better: train for more steps, or with consistency_weight 0"
+@dataclass(frozen=True, eq=False)
+class _SemiSupervisedRun:
+    """A training that is not finished yet."""
+
+    config: SemiTrainConfig
+    pool: Pool
+    rows: SemiRows
+    folder: Location
+
+    def prepare(self) -> Training[SemiSupervisedArguments]:
+        if self.rows.counts()["unlabelled"] == 0:
+            say(f"{_TITLE}: every training row has a label, so this is supervised training")
+        _, others, steps = self.rows.plan(self.config)
+        if others is not None and self.config.epoch_steps is None and steps > others.cycle.steps:
+            passes = f"{steps / others.cycle.steps:.1f} passes over {len(others.row_ids)} rows"
+            least = self.config.least_steps
+            say(f"{_TITLE}: an epoch is {passes}, so that the training has {least} steps (least_steps)")
+        return Training(
+            title=_TITLE,
+            epochs=self.config.epochs,
+            compute=self.config.compute,
+            worker=train_loop,
+            arguments=self._arguments,
+            write_files=self._write_files,
+            summarise=self._summarise,
         )
-    card = {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": rows.classes}
-    files = write_weights(location, state, card)
-    files.append(write_blob(location, METRICS, json_lines(history)))
-    summary: dict[str, Any] = {
-        "objective": "semi_supervised",
-        **{name: last[name] for name in ("accuracy", "ema_accuracy", *_FIGURES) if name in last},
-        "seconds": round(last["seconds"], 3),
-        "epochs": len(history),
-        "steps": len(history) * steps,
-        **counts,
-        "history": history,
-        "wall_seconds": round(time.monotonic() - started, 3),
-    }
-    return finish(location, "model", content, inputs, files, summary)
+
+    @contextmanager
+    def _arguments(self, board: BoardHandle) -> Iterator[SemiSupervisedArguments]:
+        reports = EpochReports(board, self.folder)
+        yield SemiSupervisedArguments(self.config, self.pool.location, ray.put(self.rows), reports)
+
+    def _write_files(self, trained: Trained[SemiSupervisedArguments]) -> list[FileEntry]:
+        own = trained.history[-1]["own_accuracy"]
+        if own is not None and own < _POOR:
+            say(
+                f"{_TITLE}: of the targets of labelled rows only {own:.0%} are their labels, and those of other rows "
+                "are hardly better: train for more steps, or with consistency_weight 0"
+            )
+        return write_network(self.folder, trained, classifier_card(self.config, self.rows.classes))
+
+    def _summarise(self, trained: Trained[SemiSupervisedArguments]) -> JsonObject:
+        history, last = trained.history, trained.history[-1]
+        _, _, steps = self.rows.plan(self.config)
+        return {
+            "objective": "semi_supervised",
+            **{name: last[name] for name in ("accuracy", "ema_accuracy", *_FIGURES) if name in last},
+            "seconds": round(last["seconds"], 3),
+            "epochs": len(history),
+            "steps": len(history) * steps,
+            **self.rows.counts(),
+            "history": history,
+            "wall_seconds": trained.wall_seconds,
+        }

@@ -1,91 +1,112 @@
-"""What every Ray Train worker of a supervised training does."""
+"""Supervised training on a Ray Train worker: the steps of each epoch's subset."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import ray
 import torch
 from torch import nn
 
-from coevo_ray.actors.actor import SelectionHandle
+from coevo_ray.actors.protocols import LedgerCalls
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
+from coevo_ray.store.location import Location
+from coevo_ray.training.feed.batch import network_input
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.images import ImageTransform
 from coevo_ray.training.loop.learner import Learner
-from coevo_ray.training.loop.metrics import write_metrics
-from coevo_ray.training.loop.ray_train import worker_threads
 from coevo_ray.training.loop.schedules import steps_of
-from coevo_ray.training.loop.validation import HeldOut, network_input
+from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
+from coevo_ray.training.loop.validation import HeldOut, accuracy_note
 from coevo_ray.training.models import make_model
 from coevo_ray.training.supervised.loss_reports import LossReports
 
 
-def train_loop(arguments: dict[str, Any]) -> None:
-    """Runs on every worker, with what `train_policy` put together."""
-    config: TrainConfig = arguments["config"]
-    worker_threads(config.compute.cpus, config.compute.gpus)
-    trainer = _Trainer(arguments)
-    learner = trainer.learner
-    for epoch in range(len(learner.history), len(arguments["planned"])):
-        asked = time.monotonic()
-        subset: Subset = trainer.selection.select(epoch)
-        selection_seconds = time.monotonic() - asked
-        trainer.train_epoch(subset)
-        rows = len(subset.row_ids)
-        entry = learner.finish(
-            rows,
-            **trainer.held_out.accuracy(),
-            kept_share=rows / arguments["candidates"],
-            selection_seconds=selection_seconds,
-        )
-        if learner.rank == 0:
-            # All ranks are past the epoch here: its figures have joined them.
-            trainer.selection.commit(epoch)
-            accuracy = entry["accuracy"]
-            arguments["board"].note.remote(epoch + 1, "" if accuracy is None else f"accuracy {accuracy:.3f}")
-        learner.save()
-        if learner.rank == 0:
-            write_metrics(arguments["out"], learner.history, tensorboard=config.compute.tensorboard)
+@dataclass(frozen=True)
+class SupervisedArguments:
+    """Arguments of the workers of a supervised training.
+
+    Attributes:
+        config: network, optimizer, schedule.
+        planned: rows of each epoch, as far as the policy knows them beforehand.
+        candidates: rows that may be selected.
+        report_losses: whether the policy needs each row's loss.
+        pool: folder of the images.
+        classes: outputs of the network.
+        labels: int64[rows of the pool], -1 where a row has none.
+        selection: chooses each epoch's subset.
+        reports: where figures go.
+    """
+
+    config: TrainConfig
+    planned: list[int]
+    candidates: int
+    report_losses: bool
+    pool: Location
+    classes: int
+    labels: ray.ObjectRef[Int64Array]
+    selection: LedgerCalls
+    reports: EpochReports
 
 
-class _Trainer:
+def train_loop(arguments: SupervisedArguments) -> None:
+    """Trains on a worker."""
+    objective = _Supervised(arguments)
+    train_epochs(objective.learner, objective, arguments.reports)
+
+
+class _Supervised:
     """One worker's learner and feeds."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        config: TrainConfig = arguments["config"]
-        self.config = config
-        batch = config.batch_rows
-        self.learner = Learner(config, [steps_of(rows, batch) for rows in arguments["planned"]])
-        self.selection: SelectionHandle = arguments["selection"]
-        self.reports = LossReports(self.selection) if arguments["report_losses"] else None
-        if self.reports is not None:
-            self.learner.before_checkpoint = self.reports.flush
-        self.labels: Int64Array = ray.get(arguments["labels"])
-        pool = Pool(arguments["pool"])
+    def __init__(self, arguments: SupervisedArguments) -> None:
+        self._arguments, self._config = arguments, arguments.config
+        config, self._selection = arguments.config, arguments.selection
+        self.epochs = len(arguments.planned)
+        self.learner = Learner(config, [steps_of(rows, config.batch_rows) for rows in arguments.planned])
+        self._reports = LossReports(self._selection.report_losses) if arguments.report_losses else None
+        if self._reports is not None:
+            self.learner.before_checkpoint = self._reports.flush
+        self._labels: Int64Array = ray.get(arguments.labels)
+        pool = Pool(arguments.pool)
         transform, device = ImageTransform(config.image_size, config.augment), self.learner.device
-        self.feed = Feed(pool, ["image"], transform, global_batch=batch, seed=config.seed, device=device)
-        self.held_out = HeldOut(self.learner, pool, self.labels)
-        network = make_model(config.model, arguments["classes"], stem=config.stem, image_size=config.image_size)
+        batch, seed = config.batch_rows, config.seed
+        self._feed = Feed(pool, ["image"], transform, global_batch=batch, seed=seed, device=device)
+        self._held_out = HeldOut(self.learner, pool, self._labels)
+        network = make_model(config.model, arguments.classes, stem=config.stem, image_size=config.image_size)
         self.learner.prepare(network)
 
-    def train_epoch(self, subset: Subset) -> None:
-        """One pass over the subset, or what is left of it."""
-        learner, smoothing = self.learner, self.config.label_smoothing
+    def train_epoch(self, epoch: int) -> EpochResult:
+        """One pass over the epoch's subset, or what is left of it."""
+        asked = time.monotonic()
+        subset: Subset = self._selection.select(epoch)
+        selection_seconds = time.monotonic() - asked
+        self._train_on(subset)
+        rows = len(subset.row_ids)
+        shares = {"kept_share": rows / self._arguments.candidates, "selection_seconds": selection_seconds}
+        return EpochResult(rows, {**self._held_out.accuracy(), **shares})
+
+    def after_epoch(self, epoch: int, entry: JsonObject) -> str:
+        """Commits the subset."""
+        self._selection.commit(epoch)
+        return accuracy_note(entry)
+
+    def _train_on(self, subset: Subset) -> None:
+        learner, reports, smoothing = self.learner, self._reports, self._config.label_smoothing
         learner.network.train()
-        if self.reports is not None:
-            self.reports.begin(subset.epoch)
-        for batch in learner.epoch(self.feed, subset):
-            labels = torch.from_numpy(self.labels[batch.row_ids]).to(learner.device)
+        if reports is not None:
+            reports.begin(subset.epoch)
+        for batch in learner.epoch(self._feed, subset):
+            labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device)
             with learner.autocast():
                 logits = learner.network(network_input(batch, learner.device))
             losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
             learner.step(losses, batch)
-            if self.reports is not None:
-                self.reports.add(batch, logits, labels)
-        if self.reports is not None:
-            self.reports.flush()
+            if reports is not None:
+                reports.add(batch, logits, labels)
+        if reports is not None:
+            reports.flush()

@@ -1,15 +1,16 @@
-"""What a training tells the selection actor about its rows: losses and entropies, in batches."""
+"""Reports of each row's loss and entropy to the selection actor, in batches."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.training.feed.feed import Batch
 
+Report = Callable[[int, Int64Array, Float32Array, Float32Array], object]
 _ROWS = 65_536
 
 
@@ -17,12 +18,12 @@ class LossReports:
     """Gathers one worker's per-row losses of an epoch and reports them now and then, not step by step.
 
     Args:
-        selection: has `report_losses(epoch, row_ids, losses, entropies)`, which may be repeated.
+        report: takes an epoch, int64[n] row_ids, and float32[n] losses and entropies; may be repeated.
         rows: rows of a report.
     """
 
-    def __init__(self, selection: Any, rows: int = _ROWS) -> None:
-        self._selection, self._rows = selection, rows
+    def __init__(self, report: Report, rows: int = _ROWS) -> None:
+        self._report, self._rows = report, rows
         self._epoch, self._held = 0, 0
         self._ids: list[Int64Array] = []
         self._real: list[torch.Tensor] = []
@@ -58,5 +59,5 @@ class LossReports:
         if self._held:
             real = torch.cat(self._real).cpu().numpy()
             losses, entropies = torch.cat(self._figures, dim=1).cpu().numpy()[:, real]
-            self._selection.report_losses(self._epoch, np.concatenate(self._ids)[real], losses, entropies)
+            self._report(self._epoch, np.concatenate(self._ids)[real], losses, entropies)
         self._ids, self._real, self._figures, self._held = [], [], [], 0

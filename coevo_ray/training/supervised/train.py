@@ -1,9 +1,12 @@
-"""Supervised training on each epoch's subset, with Ray Train (DESIGN sections 5.3, 5.5, 5.6)."""
+"""Supervised training on each epoch's subset, with Ray Train."""
 
 from __future__ import annotations
 
+import functools
 import os
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,23 +15,23 @@ from torch import nn
 
 from coevo_ray.actors.actor import start_selection
 from coevo_ray.actors.ledger_inputs import LedgerInputs
-from coevo_ray.actors.progress_board import progress_board
+from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import TrainConfig, make_config
-from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.arrays import BoolArray, Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.policies import SelectionContext
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import begin, digest, digest_array, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import FileEntry, digest, digest_array, load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.loop.metrics import METRICS, json_lines
-from coevo_ray.training.loop.ray_train import fit, load_checkpoint
-from coevo_ray.training.loop.weights import CARD, read_weights, write_weights
+from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
+from coevo_ray.training.loop.train_epochs import EpochReports
+from coevo_ray.training.loop.weights import CARD, classifier_card, read_weights
 from coevo_ray.training.models import check_model, make_model
-from coevo_ray.training.supervised.loop import train_loop
+from coevo_ray.training.supervised.loop import SupervisedArguments, train_loop
 
-# What of a policy's `uses` comes from the evidence table.
+# Entries of a policy's `uses` that come from the evidence table.
 EVIDENCE = frozenset({"doubt", "copies", "copy"})
 
 
@@ -58,69 +61,103 @@ def train_policy(
         UsageError: the model is unknown, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    location = Location.parse(out)
-    rule = config.make_policy(policy)
-    content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
-    content |= {"policy": policy, "policy_options": config.policy_options.get(policy, {})}
-    inputs = {"pool": pool.manifest.identity, "labels": digest_array(labels)}
-    if scores is not None:
-        inputs["scores"] = scores.manifest.identity
-    if evidence is not None and rule.uses & EVIDENCE:
-        inputs["evidence"] = evidence.manifest.identity
+    run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out))
     check_model(config.model, pool.classes, config.image_size, config.stem)
-    if begin(location, "model", content, inputs) is not None:
-        return location
-    started = time.monotonic()
-    candidates = (pool.splits() == 0) & (labels >= 0)
-    if not candidates.any():
-        raise InputError("no training row has a label", "ingest a source with labels, or run the gate first")
-    ledger = LedgerInputs(
-        policy,
-        config,
-        labels,
-        candidates,
-        None if scores is None else scores.location,
-        location.child("journal"),
-        evidence.location if evidence is not None and "evidence" in inputs else None,
-    )
-    planned = planned_rows(config, policy, int(candidates.sum()))
-    with ray_session():
-        selection = start_selection(digest([str(location), inputs]), ledger.make)
+    run_training(run.artifact(), run.prepare)
+    return run.folder
+
+
+@dataclass(frozen=True, eq=False)
+class _PolicyRun:
+    """A training under one policy; attributes as the arguments of `train_policy`."""
+
+    config: TrainConfig
+    policy: str
+    pool: Pool
+    labels: Int64Array
+    scores: RowTable | None
+    evidence: RowTable | None
+    folder: Location
+
+    def artifact(self) -> ModelArtifact:
+        config = self.config
+        content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
+        content |= {"policy": self.policy, "policy_options": config.policy_options.get(self.policy, {})}
+        inputs = {"pool": self.pool.manifest.identity, "labels": digest_array(self.labels)}
+        if self.scores is not None:
+            inputs["scores"] = self.scores.manifest.identity
+        if self._evidence is not None:
+            inputs["evidence"] = self._evidence.manifest.identity
+        return ModelArtifact(self.folder, content, inputs)
+
+    @property
+    def _evidence(self) -> RowTable | None:
+        """The evidence, where the policy looks at it."""
+        return self.evidence if self.config.make_policy(self.policy).uses & EVIDENCE else None
+
+    def prepare(self) -> Training[SupervisedArguments]:
+        candidates = (self.pool.splits() == 0) & (self.labels >= 0)
+        if not candidates.any():
+            raise InputError("no training row has a label", "ingest a source with labels, or run the gate first")
+        planned = planned_rows(self.config, self.policy, int(candidates.sum()))
+        return Training(
+            title=f"train {self.policy}",
+            epochs=len(planned),
+            compute=self.config.compute,
+            worker=train_loop,
+            arguments=functools.partial(self._arguments, candidates, planned),
+            write_files=self._write_files,
+            summarise=self._summarise,
+        )
+
+    @contextmanager
+    def _arguments(
+        self, candidates: BoolArray, planned: list[int], board: BoardHandle
+    ) -> Iterator[SupervisedArguments]:
+        """Starts the selection actor for as long as the workers need it."""
+        selection = start_selection(digest([str(self.folder), self.artifact().inputs]), self._ledger(candidates).make)
         try:
-            with progress_board(f"train {policy}", len(planned), "epochs") as board:
-                arguments = {
-                    "config": config,
-                    "planned": planned,
-                    "candidates": int(candidates.sum()),
-                    "report_losses": rule.needs_losses,
-                    "pool": pool.location,
-                    "classes": pool.classes,
-                    "labels": ray.put(labels),
-                    "selection": selection,
-                    "board": board,
-                    "out": location,
-                }
-                checkpoint = fit(f"train {policy}", train_loop, arguments, config.compute, location.child("training"))
-            usage = selection.usage_histogram()
+            yield SupervisedArguments(
+                config=self.config,
+                planned=planned,
+                candidates=int(candidates.sum()),
+                report_losses=self.config.make_policy(self.policy).needs_losses,
+                pool=self.pool.location,
+                classes=self.pool.classes,
+                labels=ray.put(self.labels),
+                selection=selection.ledger,
+                reports=EpochReports(board, self.folder),
+            )
         finally:
             selection.stop()
-    state, history = load_checkpoint(checkpoint)
-    last = history[-1]
-    card = {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": pool.classes}
-    files = write_weights(location, state, card)
-    files.append(write_blob(location, METRICS, json_lines(history)))
-    summary: dict[str, Any] = {
-        "policy": policy,
-        **{name: last[name] for name in ("accuracy", "ema_accuracy", "samples") if name in last},
-        "seconds": round(last["seconds"], 3),
-        "epochs": len(history),
-        "candidates": int(candidates.sum()),
-        "history": history,
-        "usage": {str(k): v for k, v in usage.items()},
-        "wall_seconds": round(time.monotonic() - started, 3),
-    }
-    finish(location, "model", content, inputs, files, summary)
-    return location
+
+    def _ledger(self, candidates: BoolArray) -> LedgerInputs:
+        return LedgerInputs(
+            self.policy,
+            self.config,
+            self.labels,
+            candidates,
+            None if self.scores is None else self.scores.location,
+            self.folder.child("journal"),
+            None if self._evidence is None else self._evidence.location,
+        )
+
+    def _write_files(self, trained: Trained[SupervisedArguments]) -> list[FileEntry]:
+        return write_network(self.folder, trained, classifier_card(self.config, self.pool.classes))
+
+    def _summarise(self, trained: Trained[SupervisedArguments]) -> JsonObject:
+        last = trained.history[-1]
+        usage = trained.arguments.selection.usage_histogram()
+        return {
+            "policy": self.policy,
+            **{name: last[name] for name in ("accuracy", "ema_accuracy", "samples") if name in last},
+            "seconds": round(last["seconds"], 3),
+            "epochs": len(trained.history),
+            "candidates": trained.arguments.candidates,
+            "history": trained.history,
+            "usage": {str(k): v for k, v in usage.items()},
+            "wall_seconds": trained.wall_seconds,
+        }
 
 
 def train_supervised(
@@ -129,7 +166,7 @@ def train_supervised(
     out: str | os.PathLike[str] | Location,
     scores: RowTable | str | os.PathLike[str] | None = None,
     evidence: RowTable | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Trains a network on a pool's own labels, on the subsets of one policy.
 
     Args:

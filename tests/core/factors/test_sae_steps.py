@@ -136,7 +136,7 @@ def test_a_window_tells_what_its_rows_were_before_their_steps() -> None:
 def test_steps_are_those_of_plain_full_matrices() -> None:
     steps = make(end=4 * ROWS)
     steps.sae.double()
-    steps.sae.begin_at_(geometric_median(batch(0).double()))
+    steps.sae.set_offset_(geometric_median(batch(0).double()))
     encoder, bias, decoder, offset = (
         tensor.detach().clone().requires_grad_()
         for tensor in (steps.sae.encoder, steps.sae.encoder_bias, steps.sae.decoder, steps.sae.pre_bias)

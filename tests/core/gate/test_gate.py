@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coevo_ray.core.gate import readings
+from coevo_ray.core.gate.config import GateConfig
 from coevo_ray.core.gate.draw import by_gain, by_typicality, draw_apart, draw_in_proportion, row_noise
-from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.groups import NeighbourGroups
 from coevo_ray.core.gate.rules import (
     chance_corrected,
@@ -121,7 +123,7 @@ class Published:
 @pytest.mark.parametrize("seed", range(5))
 def test_compat_is_the_published_loop_over_rounds(seed: int) -> None:
     gate, graph = make("compat", seed=seed), crowd(seed=seed)
-    first = gate.request_seed(8).row_ids
+    first = gate.request_seed(8).positions
     gate.submit(first, truth(first))
     changed = 0
     for round_ in range(3):
@@ -131,7 +133,7 @@ def test_compat_is_the_published_loop_over_rounds(seed: int) -> None:
         oracle = Published(graph, probabilities, dict(zip(rows.tolist(), labels.tolist(), strict=True)))
         np.testing.assert_allclose(gains(gate), oracle.gain, atol=1e-5)
         for _ in range(2):  # the second round lives on the rechecked gains
-            request = gate.request().row_ids
+            request = gate.request().positions
             before = gains(gate)
             gate.submit(request, truth(request))
             oracle.answer(dict(zip(request.tolist(), truth(request).tolist(), strict=True)))
@@ -153,7 +155,7 @@ def test_recheck_by_hand() -> None:
     old_2 = 1 - Published.fused((0, 0.095 / 0.185), (1, 0.6))
     old_3 = 1 - Published.fused((1, 0.092 / 0.182), (1, 0.6))
     np.testing.assert_allclose(gains(gate)[1:4], [old_1, old_2, old_3], atol=1e-6)
-    assert gate.request().row_ids.tolist() == [0]
+    assert gate.request().positions.tolist() == [0]
     gate.submit(np.array([0]), np.array([0]))
     new_1 = 1 - Published.fused((0, 0.95 / 1.49), (0, 0.8))
     new_2 = 1 - Published.fused((0, 0.95 / 1.04), (1, 0.6))
@@ -217,7 +219,7 @@ def test_beliefs_are_the_loop_over_whole_distributions(labelled: int, vote: Any)
     gate, p = make(min_similarity=0.99, vote=vote, copies=False), guess(80, 3)
     graph = crowd()
     if labelled:
-        asked = gate.request_seed(labelled).row_ids
+        asked = gate.request_seed(labelled).positions
         gate.submit(asked, truth(asked))
     gate.update_predictions(p)
     labels = dict(zip(*(a.tolist() for a in gate.labels()[:2]), strict=True))
@@ -251,20 +253,20 @@ def test_pseudo_labels_are_sure_unlabelled_candidates() -> None:
     for rule in ("margin", "compat"):
         gate = make(rule, copies=False)
         with pytest.raises(InputError, match="before there are predictions"):
-            gate.pseudo_labels(0.9)
-        asked = gate.request_seed(10).row_ids
+            readings.pseudo_labels(gate.inner, 0.9)
+        asked = gate.request_seed(10).positions
         gate.submit(asked, truth(asked))
         gate.update_predictions(guess(80, 4, 4.0))
-        rows, labels, probability = gate.pseudo_labels(0.6)
+        rows, labels, probability = readings.pseudo_labels(gate.inner, 0.6)
         assert 0 < len(rows) < 70 and (probability >= 0.6).all() and not set(rows) & set(asked)
-        everything = gate.pseudo_labels(0.0)
+        everything = readings.pseudo_labels(gate.inner, 0.0)
         assert len(everything[0]) == 70
         assert np.array_equal(rows, everything[0][everything[2] >= 0.6])
         if rule == "margin":
             best, sure = gate.predictions(rows)
             assert np.array_equal(best, labels) and sure == pytest.approx(probability, abs=1e-6)
     with pytest.raises(InputError, match="0 to 1"):
-        gate.pseudo_labels(1.5)
+        readings.pseudo_labels(gate.inner, 1.5)
 
 
 def test_distance_to_what_is_known_by_hand() -> None:
@@ -276,7 +278,7 @@ def test_distance_to_what_is_known_by_hand() -> None:
     assert nearest_known(graph, np.zeros(4, bool), np.arange(4)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
     plain, far = make(copies=False), make(distance_weight=0.5, copies=False)
     for gate in (plain, far):
-        asked = gate.request_seed(10).row_ids
+        asked = gate.request_seed(10).positions
         gate.submit(asked, truth(asked))
         gate.update_predictions(guess(80, 4))
     sure = np.isin(np.arange(80), asked) | (plain.state()[1]["confidence"] >= 0.9)
@@ -301,20 +303,20 @@ def test_a_copy_of_a_labelled_row_is_worth_no_label_and_has_it() -> None:
     others = np.setdiff1d(np.arange(60), copies)
     assert (gains(copying)[copies] == 0).all() and (gains(plain)[copies] > 0).all()
     assert np.array_equal(gains(copying)[others], gains(plain)[others])
-    assert set(copying.draw().row_ids.tolist()) == set(range(5, 50)) | set(range(55, 60))
-    rows, labels = copying.copied_labels()
+    assert set(copying.draw().positions.tolist()) == set(range(5, 50)) | set(range(55, 60))
+    rows, labels = readings.copied_labels(copying.inner)
     assert rows.tolist() == copies.tolist() and labels.tolist() == (np.arange(5) % CLASSES).tolist()
-    assert len(plain.copied_labels()[0]) == 0
-    sure = dict(zip(*(a.tolist() for a in copying.pseudo_labels(0.95)[:2]), strict=True))
+    assert len(readings.copied_labels(plain.inner)[0]) == 0
+    sure = dict(zip(*(a.tolist() for a in readings.pseudo_labels(copying.inner, 0.95)[:2]), strict=True))
     assert {row: sure[row] for row in copies.tolist()} == {50 + i: i % CLASSES for i in range(5)}
     copying.relabel(np.array([0]), np.array([3]))
-    assert copying.copied_labels()[1][0] == 3
+    assert readings.copied_labels(copying.inner)[1][0] == 3
 
 
 def test_balance_raises_the_gain_of_scarce_classes() -> None:
     plain, balanced = make(), make(balance=1.0)
     for gate in (plain, balanced):
-        asked = gate.request_seed(20).row_ids
+        asked = gate.request_seed(20).positions
         gate.submit(asked, np.where(np.arange(20) < 15, 0, 1))
         gate.update_predictions(guess(80, 4))
     predicted = plain.predictions(np.arange(80))[0]
@@ -326,17 +328,17 @@ def test_a_power_draws_in_proportion_and_anneals() -> None:
     gate = make(power=2.0, last_power=10.0, round_size=5)
     gate.update_predictions(guess(80, 4))
     expected = draw_in_proportion(np.arange(80), gains(gate) ** 2, 5, row_noise(80, 0, 0))
-    first = gate.request().row_ids
+    first = gate.request().positions
     assert np.array_equal(first, expected)
     gate.submit(first, truth(first))
     rest = np.setdiff1d(np.arange(80), first)
     expected = draw_in_proportion(rest, gains(gate) ** np.float32(2.0 + 8.0 * 5 / 80), 5, row_noise(80, 0, 1))
-    assert np.array_equal(gate.request().row_ids, expected)
+    assert np.array_equal(gate.request().positions, expected)
 
 
 def test_labels_unasked_and_corrected() -> None:
     gate = make()
-    asked = gate.request_seed(6).row_ids
+    asked = gate.request_seed(6).positions
     free = np.setdiff1d(np.arange(80), asked)[:3]
     assert gate.volunteer(free, np.array([0, 1, 2])) == 3
     assert gate.volunteer(free, np.array([0, 1, 2])) == 0
@@ -441,19 +443,19 @@ def test_margin_keeps_away_from_answers_that_predictions_have_not_seen() -> None
     gate, graph = make(round_size=6, apart=0.9, typical=0.0), crowd()
     p = guess(80, 5)
     gate.update_predictions(p)
-    first = gate.request().row_ids
+    first = gate.request().positions
     gate.submit(first, truth(first))
-    stale = gate.request().row_ids
+    stale = gate.request().positions
     own = set(
         greedy(np.setdiff1d(np.arange(80), first), gains(gate), 6, row_noise(80, 0, 1), graph, set(first.tolist()))
     )
     assert set(stale.tolist()) == own
     fresh = make(round_size=6, apart=0.9, typical=0.0)
     fresh.update_predictions(p)
-    fresh.submit(fresh.request().row_ids, truth(first))
+    fresh.submit(fresh.request().positions, truth(first))
     fresh.update_predictions(p)
     free = greedy(np.setdiff1d(np.arange(80), first), gains(fresh), 6, row_noise(80, 0, 1), graph, set())
-    assert fresh.request().row_ids.tolist() == free
+    assert fresh.request().positions.tolist() == free
 
 
 def typical_first(
@@ -493,9 +495,9 @@ def test_typical_rows_are_those_of_the_loop(seed: int, count: int, groups: int, 
 def test_the_gate_begins_with_typical_rows_and_goes_on_from_the_top() -> None:
     config: dict[str, Any] = {"round_size": 5, "typical": 0.1, "copies": False, "apart": 1.0}
     gate, graph = make(**config), crowd()
-    gate.submit(gate.request_seed(7).row_ids, truth(gate.open_rows))
+    gate.submit(gate.request_seed(7).positions, truth(gate.open_positions))
     gate.update_predictions(guess(80, 3))
-    first = gate.request().row_ids
+    first = gate.request().positions
     labelled = gate.labels()[0]
     free = np.setdiff1d(np.arange(80), labelled)
     order = by_gain(free, gains(gate), row_noise(80, 0, 1)).tolist()
@@ -505,7 +507,7 @@ def test_the_gate_begins_with_typical_rows_and_goes_on_from_the_top() -> None:
     gate.submit(first, truth(first))
     gate.update_predictions(guess(80, 4))  # 12 of 80 labels: beyond a tenth
     order = by_gain(np.setdiff1d(free, first), gains(gate), row_noise(80, 0, 2)).tolist()
-    assert gate.request().row_ids.tolist() == order[:5]
+    assert gate.request().positions.tolist() == order[:5]
 
 
 @pytest.mark.parametrize(("labels", "typical"), [([0, 1, 2, 3] * 5, True), ([0] * 14 + [1, 2, 3] * 2, False)])
@@ -513,9 +515,9 @@ def test_where_classes_are_skewed_rows_come_from_the_top(labels: list[int], typi
     drawn = []
     for share in (0.9, 0.0):
         gate = make(round_size=5, typical=share, copies=False, apart=1.0)
-        gate.submit(gate.request_seed(20).row_ids, np.array(labels))
+        gate.submit(gate.request_seed(20).positions, np.array(labels))
         gate.update_predictions(guess(80, 3))
-        drawn.append(gate.request().row_ids.tolist())
+        drawn.append(gate.request().positions.tolist())
     assert (drawn[0] != drawn[1]) == typical
 
 
@@ -537,7 +539,7 @@ def test_groups_stay_as_they_were_when_rows_arrive() -> None:
     drawn = []
     for early in (True, False):
         gate = AnnotationGate(config, graph, np.ones(60, dtype=np.bool_))
-        gate.submit(gate.request_seed(6).row_ids, truth(gate.open_rows))
+        gate.submit(gate.request_seed(6).positions, truth(gate.open_positions))
         gate.update_predictions(guess(60, 1))
         if early:
             gate.draw()  # looks at the groups before others arrive
@@ -545,8 +547,8 @@ def test_groups_stay_as_they_were_when_rows_arrive() -> None:
         gate.use_graph(index)
         arrived = unit_rows(np.random.default_rng(4).standard_normal((30, 6)).astype(np.float32))
         index.append(arrived, *index.search(arrived))
-        gate.grow(np.zeros(30, dtype=np.int64), np.full(30, 0.2, np.float32), np.full(30, 0.9, np.float32))
-        drawn.append(gate.draw().row_ids.tolist())
+        gate.inner.grow(np.zeros(30, dtype=np.int64), np.full(30, 0.2, np.float32), np.full(30, 0.9, np.float32))
+        drawn.append(gate.draw().positions.tolist())
     assert drawn[0] == drawn[1] and max(drawn[0]) >= 60
 
 
@@ -556,7 +558,7 @@ def test_groups_stay_as_they_were_when_rows_arrive() -> None:
 def advance(gate: AnnotationGate, step: int) -> list[list[int]]:
     """A whole run in small steps, from wherever it stands; every list of requests on the way."""
     seen = []
-    while len(request := (gate.request_seed(7) if gate.labelled_rows == 0 else gate.request()).row_ids):
+    while len(request := (gate.request_seed(7) if gate.labelled_rows == 0 else gate.request()).positions):
         seen.append(request.tolist())
         part = request[:step]
         gate.submit(part, truth(part))
@@ -574,9 +576,9 @@ def test_restored_at_any_point_it_goes_on_the_same(rule: Any, after: int) -> Non
     for i in range(after):  # ask, answer a part, answer the rest, predict
         request = gate.request_seed(7) if gate.rounds == 0 else gate.request()
         if i % 3 == 0:
-            gate.submit(request.row_ids[:3], truth(request.row_ids[:3]))
+            gate.submit(request.positions[:3], truth(request.positions[:3]))
         elif i % 3 == 1:
-            gate.submit(request.row_ids, truth(request.row_ids))
+            gate.submit(request.positions, truth(request.positions))
             if gate.rounds == 1 or rule == "margin":
                 gate.update_predictions(guess(80, gate.rounds))
         elif gate.rounds:
@@ -601,7 +603,7 @@ def test_restored_at_any_point_it_goes_on_the_same(rule: Any, after: int) -> Non
 def test_rows_that_nobody_can_label_are_set_aside(rule: Any) -> None:
     gate = make(rule, rows=40)
     assert gate.set_aside() == 0  # nothing is open
-    asked = gate.request_seed(10).row_ids
+    asked = gate.request_seed(10).positions
     with pytest.raises(InputError, match="none of the 10 rows of round 0 has a label"):
         gate.set_aside()
     gate.submit(asked[:7], truth(asked[:7]))
@@ -623,7 +625,7 @@ def test_rows_that_nobody_can_label_are_set_aside(rule: Any) -> None:
 def advance_one(gate: AnnotationGate) -> Ints:
     """A round: predictions, requests, and an answer to each."""
     gate.update_predictions(guess(gate.rows, gate.rounds))
-    rows = gate.request().row_ids
+    rows = gate.request().positions
     gate.submit(rows, truth(rows))
     return rows
 
@@ -634,10 +636,10 @@ def test_parts_and_order_of_answers_do_not_matter(rule: Any) -> None:
     for variant in range(3):
         gate = make(rule)
         gate.update_predictions(guess(80, 1))
-        rows = np.random.default_rng(variant).permutation(gate.request().row_ids)
+        rows = np.random.default_rng(variant).permutation(gate.request().positions)
         for part in np.array_split(rows, variant + 1):
             gate.submit(part, truth(part))
-        finals.append((gains(gate), gate.request().row_ids))
+        finals.append((gains(gate), gate.request().positions))
     for gain, rows in finals[1:]:
         np.testing.assert_array_equal(gain, finals[0][0])
         np.testing.assert_array_equal(rows, finals[0][1])
@@ -650,21 +652,21 @@ def test_requests_repeat_until_answered_and_never_name_a_labelled_row(rule: Any)
     while gate.stopped_by is None:
         first = gate.request_seed(7) if gate.rounds == 0 else gate.request()
         assert first.round == gate.rounds
-        assert not labelled & set(first.row_ids.tolist())
+        assert not labelled & set(first.positions.tolist())
         again = gate.request()
-        np.testing.assert_array_equal(first.row_ids, again.row_ids)
+        np.testing.assert_array_equal(first.positions, again.positions)
         np.testing.assert_array_equal(first.gains, again.gains)
-        half = first.row_ids[::2]
+        half = first.positions[::2]
         assert gate.submit(half, truth(half)) == len(half)
         assert gate.submit(half, truth(half)) == 0
-        if len(first.row_ids) > 1:  # else the round is closed
-            np.testing.assert_array_equal(gate.request().row_ids, first.row_ids[1::2])
-        assert gate.submit(first.row_ids, truth(first.row_ids)) == len(first.row_ids) - len(half)
-        labelled |= set(first.row_ids.tolist())
-        rounds += [first.round] * len(first.row_ids)
+        if len(first.positions) > 1:  # else the round is closed
+            np.testing.assert_array_equal(gate.request().positions, first.positions[1::2])
+        assert gate.submit(first.positions, truth(first.positions)) == len(first.positions) - len(half)
+        labelled |= set(first.positions.tolist())
+        rounds += [first.round] * len(first.positions)
         gate.update_predictions(guess(80, gate.rounds))
     assert gate.stopped_by == "exhausted" and len(labelled) == 80
-    assert len(gate.request().row_ids) == 0 and gate.mean_gain == 0
+    assert len(gate.request().positions) == 0 and gate.mean_gain == 0
     rows, labels, of_round = gate.labels()
     np.testing.assert_array_equal(labels, truth(rows))
     assert sorted(of_round.tolist()) == sorted(rounds)
@@ -679,13 +681,13 @@ def test_only_candidates_are_asked_about() -> None:
 
 
 def test_seed_rows_are_random_and_repeat() -> None:
-    a, b = (make().request_seed(20).row_ids for _ in range(2))
+    a, b = (make().request_seed(20).positions for _ in range(2))
     np.testing.assert_array_equal(a, b)
     assert len(set(a.tolist())) == 20
     counts, graph, config = np.zeros(80), crowd(), make().config
     for seed in range(400):
         gate = AnnotationGate(replace(config, seed=seed), graph, np.ones(80, dtype=np.bool_))
-        counts[gate.request_seed(20).row_ids] += 1
+        counts[gate.request_seed(20).positions] += 1
     assert (np.abs(counts / 400 - 0.25) < 4.5 * np.sqrt(0.25 * 0.75 / 400)).all()
 
 
@@ -707,7 +709,7 @@ def lonely(**settings_: Any) -> AnnotationGate:
 
 def play(gate: AnnotationGate, share: float, loss: float | None = None) -> str | None:
     """One round, then new predictions and a measured loss."""
-    rows = gate.request().row_ids
+    rows = gate.request().positions
     gate.submit(rows, truth(rows))
     gate.update_predictions(sure(share))
     if loss is not None:
@@ -723,7 +725,7 @@ def test_gain_stops_relative_to_the_first_round() -> None:
     assert play(gate, 0.7) is None  # 0.3 / 0.8
     assert play(gate, 0.75) is None
     assert play(gate, 0.77) == "gain"
-    assert len(gate.request().row_ids) == 0
+    assert len(gate.request().positions) == 0
     gate.update_predictions(sure(0.5))  # new data may make a gate go on
     assert gate.stopped_by is None
 
@@ -768,12 +770,12 @@ def test_limits_stop_and_cut_the_last_round() -> None:
     gate = lonely(max_labels=7, relative_gain=0.0)
     gate.update_predictions(sure(0.1))
     assert play(gate, 0.1) is None
-    assert len(gate.request().row_ids) == 2
+    assert len(gate.request().positions) == 2
     assert play(gate, 0.1) == "max_labels" and gate.labelled_rows == 7
     gate = lonely(max_rounds=2, relative_gain=0.0)
     gate.update_predictions(sure(0.1))
     assert [play(gate, 0.1), play(gate, 0.1)] == [None, "max_rounds"]
-    assert len(lonely(max_labels=3).request_seed(10).row_ids) == 3
+    assert len(lonely(max_labels=3).request_seed(10).positions) == 3
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------
@@ -794,7 +796,7 @@ def test_limits_stop_and_cut_the_last_round() -> None:
 )
 def test_bad_answers_are_refused_and_nothing_is_taken(rows: list[Any], labels: list[int], message: str) -> None:
     gate = make()
-    asked = gate.request_seed(6).row_ids
+    asked = gate.request_seed(6).positions
     gate.submit(asked[:1], np.array([2]))
     names = {"answered": asked[0], "first": asked[1], "second": asked[2]}
     names["other"] = np.setdiff1d(np.arange(80), asked)[0]
@@ -806,7 +808,7 @@ def test_bad_answers_are_refused_and_nothing_is_taken(rows: list[Any], labels: l
 
 def test_an_answer_given_twice_in_one_submission_counts_once() -> None:
     gate = make()
-    asked = gate.request_seed(6).row_ids
+    asked = gate.request_seed(6).positions
     assert gate.submit(asked[[0, 1, 0]], np.array([1, 2, 1])) == 2
     assert gate.submit(asked[:0], asked[:0]) == 0
     with pytest.raises(InputError, match="float64"):
@@ -834,7 +836,7 @@ def test_calls_out_of_turn_are_refused() -> None:
     with pytest.raises(InputError, match="round 0; 0 rounds are closed"):
         gate.note_loss(0, 0.5)
     gate.note_loss(-1, 0.5)
-    rows = gate.request_seed(5).row_ids
+    rows = gate.request_seed(5).positions
     gate.submit(rows, truth(rows))
     with pytest.raises(InputError, match="round 1 is open"):
         gate.request_seed(5)

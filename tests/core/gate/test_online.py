@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coevo_ray.core.gate.config import OfferConfig
-from coevo_ray.core.gate.gate import AnnotationGate, GateConfig
+from coevo_ray.core.gate.config import GateConfig, OfferConfig
+from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.online import ACTIONS, REASONS, OnlineGate
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.growing import GrowingIndex
@@ -36,7 +36,7 @@ def online(rule: Any = "margin", *, offer: OfferConfig | None = None, **settings
     index = GrowingIndex(rows.read(slice(None)), build_graph(features, K, centre=True))
     config = GateConfig(**{"classes": CLASSES, "round_size": 20, "rule": rule, **settings})
     gate = AnnotationGate(config, index, np.ones(ROWS, bool))
-    asked = gate.request_seed(30).row_ids
+    asked = gate.request_seed(30).positions
     gate.submit(asked, asked % CLASSES)
     gate.update_predictions(p)
     return OnlineGate(gate, index, rows.mean, offer or OfferConfig())
@@ -48,7 +48,7 @@ def by_hand(subject: OnlineGate, features: Any, p: Any) -> list[tuple[str, str]]
     raw = features.astype(np.float64) - subject._mean
     unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
     known = index.unit.astype(np.float64)
-    asked, unseen = set(gate.asked_rows().tolist()), set(gate.asked_rows(unseen=True).tolist())
+    asked, unseen = set(gate.inner.asked().tolist()), set(gate.inner.asked(unseen=True).tolist())
     gains = np.sort(gate.state()[1]["gain"][:ROWS][~gate.is_labelled(np.arange(ROWS))])  # of when predictions came
     level, left = gains[-gate.config.round_size], gate.labels_left
     picked: list[int] = []
@@ -116,12 +116,12 @@ def test_annotated_rows_are_requested_and_learned_like_others() -> None:
     asked = ROWS + np.flatnonzero(decisions.action == 0)
     assert len(asked) > 0
     gate = subject.gate
-    assert sorted(gate.request().row_ids.tolist()) == asked.tolist() and gate.outstanding == len(asked)
+    assert sorted(gate.request().positions.tolist()) == asked.tolist() and gate.outstanding == len(asked)
     gate.submit(asked, np.zeros(len(asked), dtype=np.int64))
     assert gate.rounds == 2 and gate.is_labelled(asked).all()
     assert gate.stopped_by is None
     gate.update_predictions(np.concatenate([cloud(ROWS, 0)[1], p]))
-    assert not set(gate.request().row_ids) & set(asked.tolist())
+    assert not set(gate.request().positions) & set(asked.tolist())
 
 
 def test_a_copy_of_an_asked_row_is_not_asked_about() -> None:

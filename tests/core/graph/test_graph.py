@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from coevo_ray.core.graph.cells import Cells
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.plan import Method, make_plan, measured_recall
-from coevo_ray.core.graph.running_top_k import Best
+from coevo_ray.core.graph.running_top_k import RunningTopK
 from coevo_ray.core.graph.search import block_rows, blocks
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import UnitRows, unit_rows
@@ -94,7 +94,7 @@ def test_best_is_a_sort_however_values_come(
 ) -> None:
     random = np.random.default_rng(seed)
     everything = random.integers(values, size=(rows, sum(widths))).astype(np.float32)
-    best, start = Best(rows, k, torch.device("cpu")), 0
+    best, start = RunningTopK(rows, k, torch.device("cpu")), 0
     for width in widths:
         best.offer(torch.arange(rows), torch.from_numpy(everything[:, start : start + width]), start)
         start += width
@@ -103,7 +103,7 @@ def test_best_is_a_sort_however_values_come(
     best.settle()
     for i in range(rows):
         order = sorted(range(start), key=lambda j, i=i: (-everything[i, j], j))[:k]  # type: ignore[misc]
-        assert best.places[i].tolist() == order + [-1] * (k - len(order))
+        assert best.positions[i].tolist() == order + [-1] * (k - len(order))
 
 
 def clustered(rows: int, seed: int = 0) -> Floats:
@@ -112,9 +112,9 @@ def clustered(rows: int, seed: int = 0) -> Floats:
     return (low + 0.2 * rng.standard_normal((rows, 32))).astype(np.float32)
 
 
-@pytest.mark.parametrize("method", ["hnsw", "ivf"])
-def test_approximate_is_near_exact_and_says_how_near(method: Method) -> None:
+def test_approximate_is_near_exact_and_says_how_near() -> None:
     x = clustered(3000)
+    method: Method = "ivf"
     exact = build_graph(x, threads=1)
     first, second = (build_graph(x, method=method, recall_sample=600, threads=1) for _ in range(2))
     np.testing.assert_array_equal(first.indices, second.indices)
@@ -171,16 +171,15 @@ def test_a_goal_that_is_not_reached_is_said_and_auto_compares_all(monkeypatch: p
     assert build_graph(noise).method == "ivf"
 
 
-@pytest.mark.parametrize("method", ["exact", "hnsw", "ivf"])
+@pytest.mark.parametrize("method", ["exact", "ivf"])
 def test_copies_are_found_in_order(method: Method) -> None:
-    """All rows the same: each row's neighbours are the first others (HNSW: any others)."""
+    """All rows the same: each row's neighbours are the first others."""
     graph = build_graph(np.tile(features(1, 37), (900, 1)), 4, method)
     assert (graph.similarities > 0.999999).all()
     assert not (graph.indices == np.arange(900)[:, None]).any()
-    if method != "hnsw":
-        assert graph.indices[500].tolist() == [0, 1, 2, 3]
-        assert graph.indices[2].tolist() == [0, 1, 3, 4]
-        assert graph.recall == 1.0
+    assert graph.indices[500].tolist() == [0, 1, 2, 3]
+    assert graph.indices[2].tolist() == [0, 1, 3, 4]
+    assert graph.recall == 1.0
 
 
 @pytest.mark.parametrize("method", ["exact", "ivf"])
@@ -211,7 +210,7 @@ def test_centring_takes_the_mean_off(kind: str) -> None:
     np.testing.assert_allclose(graph.similarities, expected.similarities, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["exact", "hnsw", "ivf"])
+@pytest.mark.parametrize("method", ["exact", "ivf"])
 @pytest.mark.parametrize(("rows", "k"), [(2, 1), (2, 6), (4, 3), (4, 6), (9, 30)])
 def test_fewer_rows_than_neighbours_are_padded(method: Method, rows: int, k: int) -> None:
     graph, expected = build_graph(features(rows), k, method), loop(features(rows), k)
@@ -271,6 +270,8 @@ def test_arrays_restore_the_graph() -> None:
     again = NeighbourGraph.from_arrays(json.loads(json.dumps(fields)), arrays)
     assert (again.method, again.recall, again.parameters) == (graph.method, graph.recall, graph.parameters)
     np.testing.assert_array_equal(again.indices, graph.indices)
+    by_hnsw = NeighbourGraph.from_arrays({**fields, "method": "hnsw"}, arrays)  # version 0.1.0 could build such graphs
+    assert by_hnsw.method == "hnsw"
     half = {**arrays, "similarities": arrays["similarities"].astype(np.float16)}
     assert NeighbourGraph.from_arrays(fields, half).similarities.dtype == np.float16
     with pytest.raises(InputError, match="recall"):
@@ -292,7 +293,7 @@ def test_bad_rows_are_counted_and_named(bad: float, centre: bool, kind: str) -> 
         build_graph(x, k=2, centre=centre)
 
 
-@pytest.mark.parametrize("method", ["auto", "exact", "hnsw", "ivf"])
+@pytest.mark.parametrize("method", ["auto", "exact", "ivf"])
 @pytest.mark.parametrize("rows", [0, 1])
 def test_fewer_than_two_rows_are_refused(rows: int, method: Method) -> None:
     with pytest.raises(InputError, match=f"2 rows or more, there are {rows}"):
@@ -306,6 +307,6 @@ def test_wrong_shapes_and_settings_are_refused() -> None:
         build_graph(features(5), k=0)
     with pytest.raises(UsageError, match="threads = 0"):
         build_graph(features(5), threads=0)
-    wrong: Method = "tree"  # type: ignore[assignment]  # that is the test
-    with pytest.raises(UsageError, match="tree"):
-        build_graph(features(5), method=wrong)
+    for wrong in ("tree", "hnsw"):
+        with pytest.raises(UsageError, match=f"(?s){wrong}.*use auto, exact or ivf"):
+            build_graph(features(5), method=wrong)  # type: ignore[arg-type]  # that is the test

@@ -22,16 +22,16 @@ def test_a_row_set_is_a_set(monkeypatch: pytest.MonkeyPatch, size: int, data: st
     first, second = (RowSet.from_ids(np.array(sorted(rows), dtype=np.int64), size) for rows in (one, other))
     assert first.ids().tolist() == sorted(one) and len(first) == len(one)
     assert np.flatnonzero(first.flags()).tolist() == sorted(one)
-    assert first.both(second).ids().tolist() == sorted(one & other)
-    assert first.within(second) == (one <= other)
+    assert first.intersection(second).ids().tolist() == sorted(one & other)
+    assert first.issubset(second) == (one <= other)
     assert (first == second) == (one == other)
     ids = np.arange(-2, size + 9)
-    assert first.has(ids).tolist() == [row in one for row in ids.tolist()]
+    assert first.contains(ids).tolist() == [row in one for row in ids.tolist()]
     parts = [first.ids(chunk).tolist() for chunk in (chunks.Chunk(0, min(16, size)), chunks.Chunk(16, max(16, size)))]
     assert parts[0] + parts[1] == sorted(one)
     assert first.without(second.flags).ids().tolist() == sorted(one - other)
     joined = RowSet(first.bits.copy(), size)
-    joined.join(second)
+    joined.update(second)
     assert joined.ids().tolist() == sorted(one | other) and len(joined) == len(one | other)
     first.add(np.array(sorted(other), dtype=np.int64))
     assert first.ids().tolist() == sorted(one | other) and len(first) == len(one | other)
@@ -40,8 +40,8 @@ def test_a_row_set_is_a_set(monkeypatch: pytest.MonkeyPatch, size: int, data: st
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 64])
 def test_everything_holds_all_rows(size: int) -> None:
-    assert RowSet.everything(size).ids().tolist() == list(range(size))
-    assert RowSet.everything(size) == RowSet.from_flags(np.ones(size, dtype=bool))
+    assert RowSet.full(size).ids().tolist() == list(range(size))
+    assert RowSet.full(size) == RowSet.from_flags(np.ones(size, dtype=bool))
 
 
 def test_wrong_bits_and_rows_are_refused() -> None:

@@ -24,7 +24,7 @@ from coevo_ray.core.selection.policies import (
     make_policy,
     quotas,
 )
-from coevo_ray.core.selection.policies.factors import turns_of
+from coevo_ray.core.selection.policies.factors import turns_taken
 from coevo_ray.errors import InputError, UsageError
 
 POOL = 97
@@ -325,10 +325,10 @@ def test_turns_are_those_of_a_plain_loop(rows: list[tuple[int, int]]) -> None:
     copies = np.array([m for _, m in rows], np.int16)
     copy = np.array([m - 1 for _, m in rows], np.int16)
     expected = [u * m + m - 1 for u, m in rows]
-    assert turns_of(RowSet.everything(len(rows)), usage, copies, copy).tolist() == expected
+    assert turns_taken(RowSet.full(len(rows)), usage, copies, copy).tolist() == expected
     some = np.arange(0, len(rows), 2)
-    assert turns_of(some, usage, copies, copy)[some].tolist() == expected[::2]
-    assert turns_of(some, usage % 4, np.ones_like(copies), np.zeros_like(copy)).dtype == np.uint16
+    assert turns_taken(some, usage, copies, copy)[some].tolist() == expected[::2]
+    assert turns_taken(some, usage % 4, np.ones_like(copies), np.zeros_like(copy)).dtype == np.uint16
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.3])

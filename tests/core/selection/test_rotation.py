@@ -15,7 +15,7 @@ from coevo_ray.core.rows import chunks
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.core.rows.row_set import RowSet, ids_of
 from coevo_ray.core.selection import smallest_keys as smallest_module
-from coevo_ray.core.selection.rotation import draw, highest, noise, smallest, stream_seed, take_turns, window
+from coevo_ray.core.selection.rotation import draw, highest, mark_smallest, noise, stream_seed, take_turns, window
 
 BIG = [-(2**62), 3, 2**62]  # strata that no table can hold
 
@@ -128,7 +128,7 @@ def test_smallest_sorts_by_key_then_hash(keys: list[int], tie_seed: int, data: s
     rows = np.arange(len(keys)) * 7
     ties = hash_rows(rows, tie_seed).tolist()
     expected = sorted(range(len(keys)), key=lambda i: (keys[i], ties[i]))[:count]
-    marked = smallest(np.array(keys, dtype=np.float64), count, rows, tie_seed)
+    marked = mark_smallest(np.array(keys, dtype=np.float64), count, rows, tie_seed)
     assert np.flatnonzero(marked).tolist() == sorted(expected)
 
 

@@ -83,12 +83,13 @@ def expected(gate: GateSession, features: Float16Array, budget: int, near: float
         away = np.asarray(rows, np.float64) - mean
         return np.asarray(away / np.linalg.norm(away, axis=1, keepdims=True))
 
-    left = {name: values[gate.service.gains()["gain"] > 0] for name, values in gate.service.gains().items()}
-    anchors = own[np.searchsorted(row_ids, left["row_id"])]
+    gains = gate.service.gains()
+    worthwhile = gains["gain"] > 0
+    anchors = own[np.searchsorted(row_ids, gains["row_id"][worthwhile])]
     similar = unit(features) @ unit(anchors).T
     fitted = gate.classifier()
     model = Linear(fitted.probe.weight, fitted.probe.bias, fitted.probe.mean, fitted.probe.scale, fitted.temperature)
-    worth = model.gain(features) if gain == "auto" else left["gain"][similar.argmax(axis=1)]
+    worth = model.gain(features) if gain == "auto" else gains["gain"][worthwhile][similar.argmax(axis=1)]
     score = worth * np.maximum(similar.max(axis=1), 0) ** near
     to_own = np.sort(unit(features) @ unit(own).T, axis=1)
     train = unit(own[~np.isin(row_ids, HELD)])

@@ -1,4 +1,4 @@
-"""The feed's contract (DESIGN section 5.5)."""
+"""The feed's contract."""
 
 from __future__ import annotations
 
@@ -207,3 +207,19 @@ def test_a_pool_can_be_read_in_place(tmp_path: Path, table: RowTable) -> None:
 
     again = pickle.loads(pickle.dumps(table))
     assert again.read(np.array([3]), ["x"]).column("x").to_pylist() == [6]
+
+
+def test_batches_go_to_another_device_in_order(table: RowTable) -> None:
+    """The `meta` device has no values: what comes with them tells the batches apart."""
+    subset = Subset(0, np.arange(ROWS))
+    before = set(threading.enumerate())
+    here = list(make(table).epoch(subset, 1, 2))
+    feed = make(table, prefetch=2)
+    feed.device = torch.device("meta")
+    there = list(feed.epoch(subset, 1, 2))
+    for a, b in zip(here, there, strict=True):
+        assert (a.row_ids.tolist(), a.offset, a.global_rows) == (b.row_ids.tolist(), b.offset, b.global_rows)
+        assert list(a.tensors) == list(b.tensors)
+        for one, other in zip((a.weights, *a.tensors.values()), (b.weights, *b.tensors.values()), strict=True):
+            assert (other.device.type, other.shape, other.dtype) == ("meta", one.shape, one.dtype)
+    assert set(threading.enumerate()) <= before

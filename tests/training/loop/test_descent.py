@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from coevo_ray.config import TrainConfig
-from coevo_ray.training.optimisers import averaged, make_optimizer, set_rate
+from coevo_ray.training.loop.descent import averaged, make_optimizer, set_rate
 
 
 def test_averaged_weights_are_those_of_a_slow_loop_buffers_too() -> None:

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 import coevo_ray as package
 from coevo_ray.actors.ledger_inputs import LedgerInputs
+from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
@@ -84,7 +85,7 @@ def test_rows_with_a_doubted_label_take_no_step(given: Given, tmp_path: Path) ->
     config = make_config(TrainConfig, SETTINGS, "train")
     journal = Location.parse(out).child("journal")
     ledger = LedgerInputs("factors", config, given.pool.labels(), given.pool.splits() == 0, None, journal)
-    used = ledger.make().usage()
+    used = LedgerService(journal, ledger.make_ledger()).usage()
     assert np.flatnonzero(used[rows] == 0).tolist() == np.searchsorted(rows, doubted).tolist()
     assert summary["usage"]["0"] == len(doubted) == summary["evidence"]["doubted_rows"]
     assert summary["accuracy"] > 0.7

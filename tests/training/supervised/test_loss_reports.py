@@ -31,7 +31,7 @@ def batch(first: int, weights: list[float]) -> Batch:
 
 def test_losses_and_entropies_are_those_of_slow_loops() -> None:
     told = Told()
-    reports = LossReports(told)
+    reports = LossReports(told.report_losses)
     reports.begin(3)
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(5, 4)).astype(np.float32) * 3, np.array([0, 3, 1, 1, 2])
@@ -50,7 +50,7 @@ def test_losses_and_entropies_are_those_of_slow_loops() -> None:
 
 def test_rows_are_reported_in_batches_once_each_under_their_own_epoch() -> None:
     told = Told()
-    reports = LossReports(told, rows=8)
+    reports = LossReports(told.report_losses, rows=8)
     for epoch in (0, 1):
         reports.begin(epoch)
         for first in range(0, 20, 5):
@@ -65,7 +65,7 @@ def test_rows_are_reported_in_batches_once_each_under_their_own_epoch() -> None:
 
 def test_half_precision_logits_are_taken() -> None:
     told = Told()
-    reports = LossReports(told, rows=1)
+    reports = LossReports(told.report_losses, rows=1)
     reports.begin(0)
     reports.add(batch(0, [1.0]), torch.tensor([[9.0, -9.0]], dtype=torch.bfloat16), torch.tensor([1]))
     assert abs(told.reports[0][2][0] - 18) < 0.1

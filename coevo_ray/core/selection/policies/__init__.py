@@ -1,7 +1,7 @@
-"""Policies: rules that draw an epoch's subset (DESIGN section 5.3; arXiv 2603.04981).
+"""Policies: rules that draw an epoch's subset (arXiv 2603.04981; docs/design.md#policies).
 
 A policy is a function of a `SelectionContext` alone: the same context always gives the same rows. To add one, subclass
-`Policy`, give it a `name` and a `select`, and name it as `package.module:Class`, or put it into `POLICIES`.
+`Policy`, give it a `name` and a `select`, and refer to it as `package.module:Class`, or add it to `POLICIES`.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 
 
 def make_policy(name: str, /, *, class_power: float | None = None, unbiased: bool = False, **options: Any) -> Policy:
-    """A policy by name.
+    """Makes a policy by name.
 
     Args:
-        name: one of `POLICIES`, or `package.module:Class` for one of the user's.
-        class_power: class quotas in proportion to size ** this; None leaves classes alone.
-        unbiased: weigh rows by the inverse of their chance.
-        options: the policy's own.
+        name: a key of `POLICIES`, or `package.module:Class` for the user's own.
+        class_power: class quotas in proportion to size ** this (`ClassQuotas`); None sets no quotas.
+        unbiased: weigh rows by the inverse of their inclusion probability (`Unbiased`).
+        options: the policy's own options.
 
     Raises:
-        UsageError: the name is unknown, or an option is.
+        UsageError: the name or an option is unknown, or the result is no `Policy`.
     """
     make = _find(name)
     try:
         policy = make(**options)
     except TypeError as error:
-        raise UsageError(f"policy {name}: {error}", f"leave out what is wrong of: {', '.join(options)}") from error
+        raise UsageError(f"policy {name}: {error}", f"correct the options given: {', '.join(options)}") from error
     if not isinstance(policy, Policy):
         raise UsageError(
             f"{name} made {type(policy).__name__}", "make it a subclass of coevo_ray.core.selection.policies.Policy"
@@ -78,11 +78,11 @@ def _find(name: str) -> Callable[..., Any]:
     if name in POLICIES:
         return POLICIES[name]
     module, _, attribute = name.partition(":")
-    known = f"known ones are {', '.join(POLICIES)}, and package.module:Class for one of your own"
+    choices = f"use one of {', '.join(POLICIES)}, or package.module:Class for your own"
     if not attribute:
-        raise UsageError(f"unknown policy {name!r}", known)
+        raise UsageError(f"unknown policy {name!r}", choices)
     try:
         found: Callable[..., Any] = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"unknown policy {name!r}: {error}", known) from error
+        raise UsageError(f"unknown policy {name!r}: {error}", choices) from error
     return found

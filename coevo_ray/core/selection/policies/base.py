@@ -1,4 +1,4 @@
-"""What a policy may look at, and what it must give (DESIGN section 5.3)."""
+"""Interface of policies: the context they may use and the rows they return (docs/design.md#policies)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from coevo_ray.errors import InputError, UsageError
 
 @dataclass(frozen=True)
 class KeptShares:
-    """How much of the candidates each epoch keeps: constant, or linear from the first epoch to the last one.
+    """Schedule of the share of candidates that an epoch keeps: constant, or linear from the first epoch to the last.
 
     Attributes:
         first: kept share of the first epoch, in (0, 1].
-        last: kept share of the last epoch before the tail; None for the same as `first`.
+        last: kept share of the last epoch before the tail; None for `first`.
         full_tail: share of the epochs, at the end, that take all rows; in [0, 1].
 
     Raises:
@@ -40,7 +40,7 @@ class KeptShares:
             )
 
     def at(self, epoch: int, epochs: int) -> float:
-        """Kept share of an epoch (from 0) of a schedule of `epochs`."""
+        """Returns the kept share, in (0, 1], of an epoch (from 0) of a schedule of `epochs`."""
         selected = self.selected_epochs(epochs)
         if epoch >= selected:
             return 1.0
@@ -48,33 +48,33 @@ class KeptShares:
         return self.first + (last - self.first) * epoch / max(1, selected - 1)
 
     def selected_epochs(self, epochs: int) -> int:
-        """Epochs before the full tail."""
+        """Returns the number of epochs before the full tail."""
         return epochs - round(self.full_tail * epochs)
 
     def full_epochs(self, epochs: int) -> int:
-        """Epochs over all rows that make as many visits as the schedule; rounded, at least 1."""
+        """Returns the number of epochs over all rows with as many row visits as the schedule, rounded, at least 1."""
         return max(1, round(sum(self.at(epoch, epochs) for epoch in range(epochs))))
 
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """What a policy may look at. Arrays of N have one value for every row of the pool; None where nothing is known.
+    """Inputs of a policy. Arrays of N have one value for every row of the pool; None if it is not known.
 
     Attributes:
-        epoch, epochs: the epoch from 0, and how many the full schedule has.
+        epoch, epochs: number of the epoch, from 0, and of epochs of the full schedule.
         keep: kept share of this epoch in (0, 1].
         seed: seed of the run.
         candidates: rows that may be selected: a `RowSet`, or int64[n], increasing. `rows` gives row_ids of both.
         usage: uint16 or uint32[N]: committed epochs that used each row.
         representativeness, diversity: float[N] in [0, 1].
-        factor: int[N], the strongest factor, -1 without one.
-        label: int[N], -1 without one.
-        loss, entropy: float[N], of the last committed epoch that used the row, NaN where none did: the loss (nats)
-            and the entropy of the prediction (nats).
-        doubt: float[N] in [0, 1], the chance that the row's label is wrong as the prior's features see it, 0 unknown.
-        copies, copy: int[N], how many near-duplicates a row's group has, itself counted, and which of them it is,
-            from 0; 1 and 0 for rows without one.
-        quota: rows wanted in this epoch, in place of `keep` x n.
+        factor: int[N], the strongest factor, -1 for none.
+        label: int[N], -1 for none.
+        loss, entropy: float[N], loss and entropy of the prediction, in nats, in the last committed epoch that used the
+            row; NaN where none did.
+        doubt: float[N] in [0, 1], probability that the row's label is wrong (docs/design.md#label-doubt), 0 if unknown.
+        copies, copy: int[N], members of a row's group of near-duplicates, and the row's number among them, from 0; 1
+            and 0 for a row alone.
+        quota: number of rows of this epoch, in place of `keep` x n; None for that.
 
     Raises:
         UsageError: the kept share is out of bounds.
@@ -105,35 +105,35 @@ class SelectionContext:
 
     @cached_property
     def rows(self) -> Int64Array:
-        """row_ids of the candidates, int64[n], increasing; 8 bytes for each, so nothing for a hundred million rows."""
+        """row_ids of the candidates, int64[n], increasing; too large, at 8 bytes each, for a hundred million rows."""
         return ids_of(self.candidates)
 
     @property
     def budget(self) -> int:
-        """Rows of an epoch: keep x n, at least 1, or the quota; never more than there are candidates."""
+        """Number of rows of the epoch: keep x n, at least 1, or the quota; at most the number of candidates."""
         wanted = round(self.keep * len(self.candidates)) if self.quota is None else self.quota
         return min(max(1, wanted), len(self.candidates))
 
 
 def check_schedule(keep: float, epochs: int) -> None:
-    """Checks a kept share and a number of epochs.
+    """Checks that a kept share is in (0, 1] and that there is an epoch.
 
     Raises:
-        UsageError: one is out of bounds.
+        UsageError: one of them is out of bounds.
     """
     if not 0 < keep <= 1 or epochs < 1:
         raise UsageError(f"keep {keep}, epochs {epochs}", "need 0 < keep <= 1 and at least 1 epoch")
 
 
 class Policy(ABC):
-    """Draws subsets.
+    """Base class of policies, which draw subsets.
 
     Attributes:
-        name: what configs call it.
+        name: its name in configs.
         needs: names of the context's arrays without which it cannot select.
-        uses: names of the arrays that it looks at where they are known; a ledger keeps only what a policy names.
-        equal_visits: whether all candidates are used equally often in the long run, so that every one's chance to be
-            in a subset is budget / n.
+        uses: names of the arrays that it uses if they are known; a ledger keeps only arrays that a policy names.
+        equal_visits: True if all candidates are used equally often in the long run, so that the inclusion probability
+            of each is budget / n.
     """
 
     name: str
@@ -143,41 +143,41 @@ class Policy(ABC):
 
     @abstractmethod
     def select(self, context: SelectionContext) -> Rows:
-        """Rows of the epoch, out of the candidates: row_ids int64, increasing and distinct, or a `RowSet`."""
+        """Selects the epoch's rows from the candidates: row_ids int64[n], increasing and distinct, or a `RowSet`."""
 
     def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
-        """Weights of the selected rows' losses, float32[len(rows)]; None where every row weighs 1."""
+        """Returns weights float32[n] > 0 of the losses of selected rows int64[n]; None if all weights are 1."""
         return None
 
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
-        """The chance of each selected row to be in a subset, float64[len(rows)] in (0, 1].
+        """Returns inclusion probabilities float64[n] in (0, 1] of selected rows int64[n].
 
-        Where visits are equal it is budget / n. Other rules have no chance that could be written down: theirs is
-        estimated by the share of the epochs, this one counted, that used the row.
+        With equal visits it is budget / n. Other rules have none in closed form: it is estimated by the share of
+        epochs, this one included, that used the row.
         """
         if self.equal_visits:
             return np.full(len(rows), context.budget / len(context.candidates))
         return (context.usage[rows].astype(np.float64) + 1.0) / (context.epoch + 1.0)
 
     def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
-        """How many epochs a trainer runs; all but `full_budget` run the full schedule's."""
+        """Returns the number of epochs to train; `epochs` for all policies but `full_budget`."""
         return epochs
 
     def rows_planned(self, context: SelectionContext) -> int:
-        """How many rows `select` will take, as far as that is known without arrays: schedules of steps look ahead."""
+        """Returns the number of rows `select` will take; learning-rate schedules need it before the arrays exist."""
         return context.budget
 
     @property
     def needs_losses(self) -> bool:
-        """Whether workers have to report losses."""
+        """True if workers have to report losses."""
         return bool({"loss", "entropy"} & (self.needs | self.uses))
 
 
 def require(context: SelectionContext, policy: Policy) -> None:
-    """Checks that the arrays are there that a policy needs.
+    """Checks that the context has all arrays, float[N] or int[N], that a policy needs.
 
     Raises:
-        InputError: one is missing.
+        InputError: an array is missing.
     """
     missing = sorted(name for name in policy.needs if getattr(context, name) is None)
     if missing:

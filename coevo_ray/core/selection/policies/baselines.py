@@ -1,4 +1,4 @@
-"""Policies that look at nothing but usage: what every other one has to beat."""
+"""Baseline policies, which use nothing but usage counts: every other policy has to beat them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ class Full(Policy):
     name = "full"
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Returns all candidates, int64[n] or a set."""
         return context.candidates
 
     def rows_planned(self, context: SelectionContext) -> int:
-        """All."""
+        """Returns the number of candidates."""
         return len(context.candidates)
 
 
 class FullBudget(Full):
-    """All rows, for kept share x epochs: as many visits as the others, the baseline that decides."""
+    """All rows, for kept share x epochs epochs: as many row visits as other policies make, so the decisive baseline."""
 
     name = "full_budget"
 
     def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
-        """The sum of the epochs' kept shares, rounded, at least 1."""
+        """Returns the sum of the epochs' kept shares, rounded, at least 1."""
         return shares.full_epochs(epochs)
 
 
@@ -37,7 +37,7 @@ class StaticRandom(Policy):
     name = "static_random"
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Draws random rows by the run's seed alone: int64[budget] or a set."""
         return draw(context.candidates, context.budget, stream_seed(context.seed, 0))
 
 
@@ -47,18 +47,18 @@ class Random(Policy):
     name = "random"
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Draws random rows by seed and epoch: int64[budget] or a set."""
         return draw(context.candidates, context.budget, stream_seed(context.seed, context.epoch + 1))
 
 
 class Rotation(Policy):
-    """Every row once per cycle, in an order shuffled anew for each; usage never differs by more than 1.
+    """Every row once per cycle, in an order reshuffled for each cycle; usage counts differ by at most 1.
 
-    An epoch may end one cycle and begin the next; no row comes twice in it.
+    An epoch may end one cycle and begin the next; it uses no row twice. See docs/design.md#rotation.
     """
 
     name = "rotation"
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Takes the next rows of the rotation, see `take_turns`: int64[budget] or a set."""
         return take_turns(context.candidates, context.usage, context.budget, context.seed)

@@ -1,4 +1,4 @@
-"""Rotation that knows the factors, the classes, the neighbours and the copies."""
+"""Rotation stratified by factors, with class quotas, doubt about labels and shared visits of near-duplicates."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ from coevo_ray.errors import UsageError
 
 
 class Factors(Policy):
-    """Rotation stratified by factors: each epoch covers every factor in proportion, and every row has its turn.
+    """Rotation stratified by factors: every epoch covers every factor in proportion, and every row is used in turn.
 
-    Rows of a factor get evenly spaced phases in [0, 1), in an order and from an offset that are random per factor and
-    cycle. An epoch takes the next window along the phases, wide enough for the exact budget; of a factor with n rows a
-    window of width w holds floor(w n) or ceil(w n). Taking turns is the paper's usage penalty at its limit: usage
-    never differs by more than 1 (see `take_turns`). An epoch that ends one cycle and begins the next has a window of
-    each; rows of the old one are left out of the new one's. Without factors it is `Rotation`.
+    After arXiv 2603.04981, with its usage penalty at the limit (docs/design.md#policy-factors). Rows of a factor get
+    evenly spaced phases in [0, 1), in an order and from an offset that are random per factor and cycle. An epoch takes
+    the next window along the phases, wide enough for the exact budget: of a factor with n rows, a window of width w
+    holds floor(w n) or ceil(w n). Usage counts differ by at most 1 (see `take_turns`). An epoch that ends one cycle and
+    begins the next has a window of each, without the rows of the first window in the second. Without factors it is
+    `Rotation`.
 
-    That is worth what a shorter schedule over all rows is worth. Three things go beyond it, each where something is
-    known that uniform visits cannot use:
+    Uniform visits are worth what a shorter schedule over all rows is worth. Three rules go beyond them:
 
-    - Rows whose label is more likely wrong than `max_doubt` are set aside (see `core.doubt`).
-    - Near-duplicates share one row's visits: a group of m copies has one turn a cycle, which its members take one
-      after the other (usage u of member j counts as u m + j turns).
-    - Classes get quotas in proportion to size ** quota_power; what is said above of usage then holds within a class.
+    - Rows whose label is wrong with a probability above `max_doubt` are excluded (see `core.probes.label_doubt`).
+    - Near-duplicates share the visits of one row: a group of m copies has one turn per cycle, which its members take in
+      order (usage u of member j counts as u m + j turns).
+    - Classes get quotas in proportion to size ** quota_power; usage counts then differ by at most 1 within a class.
 
     Args:
-        max_doubt: largest chance of a wrong label with which a row is used; 1 sets no row aside. The default is below
-            a half because the policies benchmark found that better on noisy labels, and no worse on clean ones.
-        share_copies: whether near-duplicates share visits.
+        max_doubt: largest probability of a wrong label of a row that is used; 1 excludes no row. The default is below a
+            half: in the policies benchmark (benchmarks/results/policies.md) that was better on noisy labels.
+        share_copies: let near-duplicates share visits.
         quota_power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
+
+    Raises:
+        UsageError: `max_doubt` or `quota_power` is outside [0, 1].
     """
 
     name = "factors"
@@ -45,7 +48,7 @@ class Factors(Policy):
         if not 0 <= max_doubt <= 1 or not 0 <= quota_power <= 1:
             raise UsageError(f"factors: max_doubt {max_doubt}, quota_power {quota_power}", "need 0 to 1")
         self.max_doubt, self.share_copies, self.quota_power = max_doubt, share_copies, quota_power
-        # What is switched off is neither computed nor kept for every row.
+        # An array that is not named here is neither computed nor kept.
         self.uses = frozenset(
             {"factor"}
             | ({"doubt"} if max_doubt < 1 else set())
@@ -54,17 +57,17 @@ class Factors(Policy):
         )
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Selects the epoch's rows, see the class: int64[n] or a set."""
         believed = self._believed(context)
         if self.share_copies and context.copies is not None and context.copy is not None:
-            turns = turns_of(believed.candidates, context.usage, context.copies, context.copy)
+            turns = turns_taken(believed.candidates, context.usage, context.copies, context.copy)
             believed = dataclasses.replace(believed, usage=turns)
         if self.quota_power == 1 or believed.label is None:
             return self.take(believed)
         return select_by_class(_Inside(self), believed, self.quota_power, in_threads=True)
 
     def take(self, context: SelectionContext) -> Rows:
-        """The rows whose turn it is, without regard to doubt and classes; `usage` counts turns."""
+        """Takes the next rows of the rotation, ignoring doubt and classes: int64[n] or a set; `usage` counts turns."""
         return take_turns(context.candidates, context.usage, context.budget, context.seed, context.factor)
 
     def _believed(self, context: SelectionContext) -> SelectionContext:
@@ -76,12 +79,12 @@ class Factors(Policy):
             kept = candidates.without(lambda chunk: doubt[chunk.slice] > self.max_doubt)
         else:
             kept = candidates[doubt[candidates] <= self.max_doubt]
-        # The budget stays that of all candidates, as far as there are rows for it.
+        # The budget stays that of all candidates, as far as enough rows are left.
         return dataclasses.replace(context, candidates=kept, quota=context.budget) if len(kept) else context
 
 
 class _Inside(Policy):
-    """What `Factors` does inside a class."""
+    """The rotation of `Factors` within a class."""
 
     name = "factors"
 
@@ -89,19 +92,19 @@ class _Inside(Policy):
         self.factors = factors
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Factors.take`."""
+        """Selects rows of the class, see `Factors.take`: int64[n] or a set."""
         return self.factors.take(context)
 
 
-def turns_of(rows: Rows, usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
-    """Turns that were taken before a row's next one: member j of m copies that was used u times has had u m + j.
+def turns_taken(rows: Rows, usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
+    """Computes the turns taken before a row's next one: u m + j for member j of m copies that was used u times.
 
     Args:
-        rows: whose turns are wanted; row_ids are few, as those of a class, and only they are looked at.
-        usage, copies, copy: int[N] each.
+        rows: int64[n] or a set, rows to compute them for.
+        usage, copies, copy: int[N] each, see `SelectionContext`.
 
     Returns:
-        uint16[N], or uint32[N] where numbers are larger; those of other rows mean nothing.
+        uint16[N], or uint32[N] for larger numbers; undefined for other rows.
     """
     picked = slice(None) if isinstance(rows, RowSet) else rows
     most = (int(usage[picked].max(initial=0)) + 1) * int(copies[picked].max(initial=1))

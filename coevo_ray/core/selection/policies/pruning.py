@@ -1,4 +1,4 @@
-"""Policies that follow the loss or the uncertainty of the network in training."""
+"""Policies that use the training network's loss or uncertainty."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import numpy as np
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array
 from coevo_ray.core.rows.row_set import Rows
 from coevo_ray.core.selection.policies.base import Policy, SelectionContext, require
-from coevo_ray.core.selection.rotation import highest, noise, smallest, stream_seed
+from coevo_ray.core.selection.rotation import highest, mark_smallest, noise, stream_seed
 from coevo_ray.errors import UsageError
 
 
 class InfoBatch(Policy):
-    """Prunes rows of below-mean loss at random and lets the others stand for them (Qin et al. 2024, arXiv 2303.04947).
+    """InfoBatch: prunes rows of below-mean loss at random and upweights the rest (Qin et al. 2024, arXiv 2303.04947).
 
-    Rows whose last loss is below the mean of the known losses are pruned with a chance r, and those of them that stay
-    weigh 1 / (1 - r) times as much as the others, which all stay, as do rows without a loss. The last epochs take all
+    Rows whose last loss is below the mean of the known losses are pruned with probability r; those that stay weigh
+    1 / (1 - r) times as much as the other rows, which all stay, as do rows without a loss. The last epochs take all
     rows.
 
-    The published rule fixes r and lets the kept share follow; here the share is given and r follows, so that all
-    policies are compared at equal visits: the tail's visits are saved before it, and where pruning all but `least` of
-    the low rows does not suffice, the others are pruned as well, and weigh more for it in the same way. Weights have
-    mean 1: as published they would multiply the step's length, by 10 at a kept share of 0.1.
+    The published rule fixes r, which determines the kept share. Here the share is given and determines r, so that
+    policies compare at equal numbers of visits: the visits of the tail are saved before it, and if pruning all but
+    `least` of the low rows does not suffice, the other rows are pruned and upweighted in the same way. Weights are
+    scaled to mean 1; the published ones would lengthen the steps, tenfold at a kept share of 0.1.
 
     Args:
-        tail: share of the epochs at the end with all rows; the source takes 0.125. Halved until the budget allows it.
+        tail: share of the epochs, at the end, with all rows; 0.125 as published. Halved until the budget allows it.
         least: smallest share of the low rows that stays.
+
+    Raises:
+        UsageError: a share is out of bounds.
     """
 
     name = "infobatch"
@@ -38,7 +41,11 @@ class InfoBatch(Policy):
         self.tail, self.least = tail, least
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Selects the epoch's rows: int64[n] or a set.
+
+        Raises:
+            InputError: there are no losses.
+        """
         require(context, self)
         if context.epoch >= context.epochs - self._tail_epochs(context):
             return context.candidates
@@ -49,19 +56,19 @@ class InfoBatch(Policy):
             if count:
                 members = rows[part]
                 keys = noise(members, context.seed, context.epoch + 1)
-                chosen[part[smallest(keys, count, members, context.seed)]] = True
+                chosen[part[mark_smallest(keys, count, members, context.seed)]] = True
         kept: Int64Array = rows[chosen]
         return kept
 
     def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
-        """Inverse to the chance with which the row was kept, of mean 1 over a subset."""
+        """Returns weights float32[n] of selected rows int64[n], inverse to `inclusion`, with mean 1 in expectation."""
         if len(rows) == len(context.candidates):
             return None
         weights: Float32Array = (len(rows) / len(context.candidates) / self.inclusion(context, rows)).astype(np.float32)
         return weights
 
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
-        """How many of the row's part were kept, over the part's size."""
+        """Returns the kept share of each row's part (low or high loss): float64[n] of selected rows int64[n]."""
         if len(rows) == len(context.candidates):
             return np.ones(len(rows))
         assert context.loss is not None
@@ -71,13 +78,13 @@ class InfoBatch(Policy):
 
     def _tail_epochs(self, context: SelectionContext) -> int:
         tail = round(self.tail * context.epochs)
-        # At least half of the visits stay for the epochs in which pruning has something to say.
+        # At least half of the visits are left to the epochs that prune.
         while tail > context.keep * context.epochs / 2:
             tail //= 2
         return tail
 
     def rows_planned(self, context: SelectionContext) -> int:
-        """All in the tail; before it what the tail leaves of the visits."""
+        """Returns the number of candidates in the tail; before it, an equal share of the visits left."""
         if context.epoch >= context.epochs - self._tail_epochs(context):
             return len(context.candidates)
         return self._budget(context)
@@ -88,40 +95,40 @@ class InfoBatch(Policy):
         return min(n, max(1, round(share * n))) if context.quota is None else context.budget
 
     def _parts(self, context: SelectionContext) -> tuple[BoolArray, int, int]:
-        """bool[n] rows of below-mean loss; how many of them stay, and of the others."""
+        """Returns bool[n], rows of below-mean loss, and the numbers of those and of the others that stay."""
         budget = self._budget(context)
         assert context.loss is not None
         low = context.loss[context.rows] < _mean_loss(context)
         lows, highs = int(low.sum()), int((~low).sum())
         kept_high = min(highs, budget - min(budget, round(self.least * lows)))
-        # Both parts keep at least a row, so that each is stood for.
+        # Each part keeps a row at least: no weight can make up for a part without rows.
         kept_high = max(kept_high, min(highs, 1))
         return low, min(lows, budget - kept_high), kept_high
 
 
 class Loss(Policy):
-    """The rows of the largest last loss; a naive reference. Rows without one come first."""
+    """The rows with the largest last loss; a naive reference. Rows without a loss come first."""
 
     name = "loss"
     needs = frozenset({"loss"})
     equal_visits = False
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Selects the rows with the largest loss: int64[budget] or a set."""
         require(context, self)
         assert context.loss is not None
         return _largest(context, context.loss)
 
 
 class Entropy(Policy):
-    """The rows of the least certain last prediction; a naive reference. Rows without one come first."""
+    """The rows with the largest entropy of the last prediction; a naive reference. Rows without one come first."""
 
     name = "entropy"
     needs = frozenset({"entropy"})
     equal_visits = False
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Selects the rows with the largest entropy: int64[budget] or a set."""
         require(context, self)
         assert context.entropy is not None
         return _largest(context, context.entropy)
@@ -129,14 +136,14 @@ class Entropy(Policy):
 
 def _largest(context: SelectionContext, values: FloatArray) -> Rows:
     def key(rows: Int64Array) -> Float64Array:
-        known = values[rows].astype(np.float64)
-        return np.where(np.isnan(known), np.inf, known)
+        own = values[rows].astype(np.float64)
+        return np.where(np.isnan(own), np.inf, own)
 
     return highest(context.candidates, key, context.budget, stream_seed(context.seed, context.epoch + 1))
 
 
 def _mean_loss(context: SelectionContext) -> float:
-    """Mean of the candidates' known losses; -inf while none is known, so that no row is below it."""
+    """Returns the mean of the candidates' known losses; -inf if none is known, so that no row is below it."""
     assert context.loss is not None
     known = context.loss[context.rows].astype(np.float64)
     known = known[np.isfinite(known)]

@@ -1,4 +1,4 @@
-"""Class quotas: how many rows of each class an epoch takes, and a policy run inside every class."""
+"""Class quotas: the number of rows of each class in an epoch, and a policy run within every class."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from coevo_ray.core.rows.row_set import Rows, RowSet
 from coevo_ray.core.selection.policies.base import KeptShares, Policy, SelectionContext, require
 from coevo_ray.errors import InputError, UsageError
 
-# Rows whose row_ids are held at a time, 8 bytes each; a larger class is handed on as a set.
+# Rows whose row_ids are held at a time, 8 bytes each; a larger class is passed on as a set.
 BATCH_ROWS = 1 << 22
 
 
 class ClassQuotas(Policy):
-    """A policy run inside every class, each class with a quota of its own.
+    """A policy run within every class, each class with a quota of its own (docs/design.md#class-quotas).
 
-    Small classes are used more often then; what the policy promises of usage holds within a class.
+    Rows of small classes are used more often; the policy's guarantees on usage hold within a class.
 
     Args:
         policy: the rule.
-        power: quotas go with size ** power: 1 keeps the classes' shares, 0 makes them equal as far as sizes allow.
+        power: quotas are proportional to size ** power: 1 keeps the classes' shares, 0 makes them equal as far as sizes
+            allow.
+
+    Raises:
+        UsageError: the power is outside [0, 1].
     """
 
     def __init__(self, policy: Policy, power: float = 0.0) -> None:
@@ -34,12 +38,16 @@ class ClassQuotas(Policy):
         self.name, self.uses, self.needs = policy.name, policy.uses, policy.needs | {"label"}
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Selects within every class: the rows together, a set of int64[n] row_ids.
+
+        Raises:
+            InputError: a candidate has no label.
+        """
         require(context, self)
         return select_by_class(self.policy, context, self.power)
 
     def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array | None:
-        """The policy's own weights, class by class."""
+        """Returns the policy's weights, class by class: float32[n] of selected rows int64[n], or None."""
         weights, any_ = np.ones(len(rows), dtype=np.float32), False
         for inside, part in self._members(context, rows):
             mine = self.policy.weights(part, rows[inside])
@@ -48,18 +56,18 @@ class ClassQuotas(Policy):
         return weights if any_ else None
 
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
-        """The policy's chances, class by class."""
+        """Returns the policy's inclusion probabilities, class by class: float64[n] of selected rows int64[n]."""
         chances = np.empty(len(rows))
         for inside, part in self._members(context, rows):
             chances[inside] = self.policy.inclusion(part, rows[inside])
         return chances
 
     def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
-        """The policy's."""
+        """Returns the policy's number of epochs."""
         return self.policy.epochs_to_run(epochs, shares)
 
     def rows_planned(self, context: SelectionContext) -> int:
-        """The policy's, with the classes' quotas summed up."""
+        """Returns the policy's number of rows for the sum of the classes' quotas."""
         return self.policy.rows_planned(dataclasses.replace(context, quota=context.budget))
 
     def _parts(self, context: SelectionContext) -> Iterator[tuple[int, SelectionContext]]:
@@ -67,7 +75,7 @@ class ClassQuotas(Policy):
         return class_parts(context, self.power)
 
     def _members(self, context: SelectionContext, rows: Int64Array) -> Iterator[tuple[BoolArray, SelectionContext]]:
-        """For each class, which selected rows are of it, and what the policy saw."""
+        """Yields, for each class, a mask of the selected rows in it and the context that the policy got."""
         assert context.label is not None
         labels = context.label[rows]
         for label, part in self._parts(context):
@@ -75,29 +83,34 @@ class ClassQuotas(Policy):
 
 
 def select_by_class(policy: Policy, context: SelectionContext, power: float, *, in_threads: bool = False) -> RowSet:
-    """What a policy selects inside every class, each with its quota, together; see `class_quotas`.
+    """Runs a policy within every class, each with its quota; see `class_quotas`.
 
     Args:
         policy: the rule.
-        context: what it sees of all classes.
+        context: context of all classes; `label` int[N] is set.
         power: see `class_quotas`.
-        in_threads: select inside several classes at once, for rules that keep nothing between calls.
+        in_threads: select within several classes at once, for rules without state.
+
+    Returns:
+        The selected rows of all classes.
 
     Raises:
         InputError: a candidate has no label.
     """
-    result = RowSet.nothing(len(context.usage))
+    result = RowSet.empty(len(context.usage))
     parts = (part for _, part in class_parts(context, power))
     for rows in map_ahead(policy.select, parts) if in_threads else map(policy.select, parts):
         if isinstance(rows, RowSet):
-            result.join(rows)
+            result.update(rows)
         else:
             result.add(rows)
     return result
 
 
 def class_parts(context: SelectionContext, power: float) -> Iterator[tuple[int, SelectionContext]]:
-    """Classes with a quota, in order, and what a policy sees of each; see `class_quotas`.
+    """Yields the classes with a quota, in order, and the context of each; see `class_quotas`.
+
+    A class's context has its rows, int64[n] or a set, as candidates and its quota.
 
     Raises:
         InputError: a candidate has no label.
@@ -112,7 +125,7 @@ def class_parts(context: SelectionContext, power: float) -> Iterator[tuple[int, 
 
 
 def _class_sizes(candidates: Rows, labels: IntArray) -> Int64Array:
-    """int64[classes]."""
+    """Counts the candidates of each class: int64[classes]."""
     counts = np.zeros(int(labels.max(initial=0)) + 2, dtype=np.int64)
 
     def count(chunk: Chunk) -> Int64Array:
@@ -129,7 +142,7 @@ def _class_sizes(candidates: Rows, labels: IntArray) -> Int64Array:
 
 
 def _batches(sizes: Int64Array) -> Iterator[range]:
-    """Neighbouring classes that have at most `BATCH_ROWS` rows together, or one that has more."""
+    """Yields ranges of classes with at most `BATCH_ROWS` rows together, or a single larger class."""
     first, rows = 0, 0
     for label, size in enumerate(sizes.tolist()):
         if rows and rows + size > BATCH_ROWS:
@@ -140,7 +153,7 @@ def _batches(sizes: Int64Array) -> Iterator[range]:
 
 
 def _members(candidates: Rows, labels: IntArray, batch: range, sizes: Int64Array) -> Iterator[tuple[int, Rows]]:
-    """The candidates of each class of a batch, found in one pass."""
+    """Yields the candidates of each class of a batch, found in one pass."""
 
     def find(chunk: Chunk) -> tuple[Int64Array, IntArray]:
         ids, of = _labels_of(candidates, labels, chunk)
@@ -153,7 +166,7 @@ def _members(candidates: Rows, labels: IntArray, batch: range, sizes: Int64Array
         large.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(flags)
 
     if len(batch) == 1 and sizes[batch.start] > BATCH_ROWS and isinstance(candidates, RowSet):
-        large = RowSet.nothing(candidates.size)
+        large = RowSet.empty(candidates.size)
         each_chunk(candidates.size, mark)
         yield batch.start, large
         return
@@ -175,31 +188,39 @@ def _labels_of(candidates: Rows, labels: IntArray, chunk: Chunk) -> tuple[Int64A
 
 
 def class_quotas(labels: IntArray, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:
-    """Rows of each class, in proportion to size ** power as far as the sizes allow; they sum to the budget.
+    """Divides a budget of rows among classes, in proportion to size ** power as far as the sizes allow.
+
+    See docs/design.md#class-quotas.
 
     Args:
         labels: int[n], 0 or above.
-        budget: at most n.
+        budget: number of rows, at most n.
         power: in [0, 1].
-        epoch: from 0.
+        epoch: from 0; classes that a small budget leaves out take turns over the epochs.
 
     Returns:
-        Class -> rows, for classes with at least one.
+        Class -> number of rows, for classes with at least one; the numbers sum to the budget.
+
+    Examples:
+        >>> class_quotas(np.array([0] * 90 + [1] * 10), budget=40, power=0.0)
+        {0: 30, 1: 10}
+        >>> class_quotas(np.array([0] * 90 + [1] * 10), budget=40, power=1.0)
+        {0: 36, 1: 4}
     """
     return quotas_of(np.bincount(labels), budget, power, epoch)
 
 
 def quotas_of(sizes: Int64Array, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:
-    """`class_quotas` from the classes' sizes, int64[classes].
+    """Computes `class_quotas` from the classes' sizes, int64[classes].
 
-    Each class gets min(its size, level x size ** power) with one level for all; what rounding leaves goes, one row
-    each, to classes that have more, in turn over the epochs, so that no class is left out when there are more classes
-    than rows.
+    Each class gets min(its size, level x size ** power) with a common level. Rows left over by rounding go, one each,
+    to classes with rows to spare, in turn over the epochs, so that no class is left out if there are more classes than
+    rows.
     """
     classes = np.flatnonzero(sizes)
     sizes = sizes[classes]
     shares = sizes.astype(np.float64) ** power
-    # The level at which a class is exhausted, from the smallest on: until then all grow in proportion.
+    # `full_at` is the level at which a class is exhausted; classes are exhausted in that order.
     full_at = sizes / shares
     quotas, left = np.zeros(len(classes)), float(budget)
     open_ = np.ones(len(classes), dtype=bool)
@@ -211,8 +232,8 @@ def quotas_of(sizes: Int64Array, budget: int, power: float = 0.0, epoch: int = 0
         left -= sizes[c]
     if open_.any():
         quotas[open_] = left / shares[open_].sum() * shares[open_]
-    whole = np.minimum(np.floor(quotas + 1e-9).astype(np.int64), sizes)
-    while rest := budget - int(whole.sum()):
-        room = np.flatnonzero(sizes > whole)
-        whole[room[(epoch * rest + np.arange(min(rest, len(room)))) % len(room)]] += 1
-    return {int(c): int(q) for c, q in zip(classes, whole, strict=True) if q > 0}
+    floored = np.minimum(np.floor(quotas + 1e-9).astype(np.int64), sizes)
+    while rest := budget - int(floored.sum()):
+        room = np.flatnonzero(sizes > floored)
+        floored[room[(epoch * rest + np.arange(min(rest, len(room)))) % len(room)]] += 1
+    return {int(c): int(q) for c, q in zip(classes, floored, strict=True) if q > 0}

@@ -1,4 +1,4 @@
-"""The literal score of DESIGN 5.3 (arXiv 2603.04981)."""
+"""The published score of dynamic selection (arXiv 2603.04981)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from coevo_ray.errors import InputError, UsageError
 
 
 class Scored(Policy):
-    """The literal score of DESIGN 5.3: s = (1 - a_t) R + a_t D - lambda u, the top of it.
+    """The rows with the highest score s = (1 - a_t) R + a_t D - lambda u, as published in arXiv 2603.04981.
 
-    a_t rises from 0 to 1 as half a cosine over the epochs; Gumbel noise of temperature tau makes the top a sample
-    without replacement.
+    See docs/design.md#policy-scored. a_t rises from 0 to 1 over the epochs as half a cosine. Gumbel noise of
+    temperature tau turns the top-k into a sample without replacement (Kool et al. 2019, arXiv 1903.06059).
 
-    With tau = 0 usage stays together. Let b = (1 - a_t) R + a_t D, rho the largest range of b over the candidates in
+    With tau = 0 usage counts stay close. Let b = (1 - a_t) R + a_t D, rho the largest range of b over the candidates in
     any epoch so far (at most 1), and g = ceil(rho / lambda) + 1. Claim: u_i - u_j <= g for all rows i, j, if all began
     with equal usage. The difference grows, by 1, only in an epoch that selects i and not j. Then s_i >= s_j, that is
     lambda (u_i - u_j) <= b_i - b_j <= rho, so before the epoch u_i - u_j <= floor(rho / lambda), and after it
     u_i - u_j <= floor(rho / lambda) + 1 <= g. (The ceiling leaves room for rounding in s.)
 
     Args:
-        penalty: lambda > 0, loss of score per use.
+        penalty: lambda > 0, subtracted from the score for each use.
         temperature: tau >= 0.
+
+    Raises:
+        UsageError: a setting is out of bounds.
     """
 
     name = "scored"
@@ -40,7 +43,7 @@ class Scored(Policy):
         self.penalty, self.temperature = penalty, temperature
 
     def score(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
-        """Score of each of some rows, float64[len(rows)], noise included.
+        """Computes the score, with noise, of rows int64[n]: float64[n].
 
         Raises:
             InputError: a score is not finite.
@@ -52,13 +55,17 @@ class Scored(Policy):
         if self.temperature > 0:
             s = s - self.temperature * np.log(-np.log(noise(rows, context.seed, context.epoch + 1)))
         if not np.isfinite(s).all():
-            raise InputError("scores are not finite", "score the pool anew: see sae")
+            raise InputError("scores are not finite", "score the pool again with `coevo-ray sae`")
         scores: Float64Array = s
         return scores
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Selects the rows with the highest scores: int64[budget] or a set.
+
+        Raises:
+            InputError: there are no scores, or one is not finite.
+        """
         require(context, self)
-        # Equal scores are broken by a hash that changes with the epoch, so that no row is always behind.
+        # Ties are broken by a hash that changes with the epoch, so that no row loses them all.
         seed = stream_seed(context.seed, context.epoch + 1)
         return highest(context.candidates, lambda rows: self.score(context, rows), context.budget, seed)

@@ -1,4 +1,4 @@
-"""Weights that make the gradient unbiased, for any policy."""
+"""Weights that make the expected gradient unbiased, for any policy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from coevo_ray.core.selection.policies.base import KeptShares, Policy, Selection
 
 
 class Unbiased(Policy):
-    """Weights the rows of a policy by the inverse of their chance to be selected (Horvitz and Thompson 1952).
+    """A policy with its rows weighted by inverse inclusion probability (Horvitz & Thompson 1952).
 
-    A row's weight is len(rows) / (n x chance): the mean of the weighted gradients of a subset then has the gradient of
-    all candidates as its expectation, and weights are 1 where all chances are equal. Weights that the policy gives
-    itself are replaced. Rows that a rule never takes are beyond any weight.
+    A row's weight is len(rows) / (n x its inclusion probability): the mean of a subset's weighted gradients then has
+    the gradient over all candidates as its expectation, and weights are 1 if all probabilities are equal. The policy's
+    own weights are replaced. No weight makes up for rows that the policy never takes.
 
     Args:
         policy: the rule.
@@ -25,23 +25,23 @@ class Unbiased(Policy):
         self.name, self.uses, self.needs = policy.name, policy.uses, policy.needs
 
     def select(self, context: SelectionContext) -> Rows:
-        """See `Policy.select`."""
+        """Selects as the policy: int64[n] or a set."""
         return self.policy.select(context)
 
     def weights(self, context: SelectionContext, rows: Int64Array) -> Float32Array:
-        """float32[len(rows)], above 0."""
+        """Returns weights float32[n] > 0 of selected rows int64[n]."""
         chances = self.inclusion(context, rows)
         weights: Float32Array = (len(rows) / (len(context.candidates) * chances)).astype(np.float32)
         return weights
 
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
-        """The policy's."""
+        """Returns the policy's inclusion probabilities, float64[n] of selected rows int64[n]."""
         return self.policy.inclusion(context, rows)
 
     def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
-        """The policy's."""
+        """Returns the policy's number of epochs."""
         return self.policy.epochs_to_run(epochs, shares)
 
     def rows_planned(self, context: SelectionContext) -> int:
-        """The policy's."""
+        """Returns the policy's number of rows."""
         return self.policy.rows_planned(context)

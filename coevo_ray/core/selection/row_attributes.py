@@ -1,4 +1,4 @@
-"""What is known of every row of a pool, in as few bytes as its values need."""
+"""Attributes of the rows of a pool, each an array of N in the narrowest dtype that holds its values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coevo_ray.core.arrays import AnyArray, Arrays, Int64Array
 from coevo_ray.core.rows.chunks import map_chunks
 from coevo_ray.errors import InputError
 
-# Name -> whether it is a float, and what a row has that was never given one.
+# Name -> whether it is a float, and the value of rows that never got one.
 _KINDS: dict[str, tuple[bool, int]] = {
     "representativeness": (True, 0),
     "diversity": (True, 0),
@@ -23,15 +23,15 @@ _KINDS: dict[str, tuple[bool, int]] = {
 _INTEGERS = (np.int8, np.int16, np.int32, np.int64)
 
 
-class Columns:
-    """Named arrays of N: floats as float16, integers in the narrowest type that holds them.
+class RowAttributes:
+    """Named arrays of N: floats as float16, integers in the narrowest dtype that holds them.
 
     Args:
         rows: N.
-        names: columns to keep; others are checked and dropped.
+        names: attributes to keep; others are checked and dropped.
 
     Attributes:
-        arrays: name -> array[N], of the columns that were set.
+        arrays: name -> float16[N] or int[N], of the attributes that were set.
     """
 
     def __init__(self, rows: int, names: frozenset[str]) -> None:
@@ -39,10 +39,14 @@ class Columns:
         self.arrays: Arrays = {}
 
     def set(self, columns: Mapping[str, AnyArray], row_ids: Int64Array | None = None) -> None:
-        """Takes columns of all rows, or of some; those of all rows are kept without a copy where the type is right.
+        """Sets attributes of all rows, or of some; an array of all rows in the stored dtype is kept without a copy.
+
+        Args:
+            columns: name -> float[n] or int[n].
+            row_ids: int64[n], distinct; None for all rows. Rows without a value get 0, or -1 for factor and label.
 
         Raises:
-            InputError: a length is wrong, a row is outside the pool, or a float is not finite; nothing is taken.
+            InputError: a length is wrong, a row is outside the pool, or a float is not finite; nothing is set.
         """
         self.check(columns, row_ids)
         for name in self._names & columns.keys():
@@ -50,7 +54,7 @@ class Columns:
             self.arrays[name] = values if row_ids is None else self._merged(name, row_ids, values)
 
     def check(self, columns: Mapping[str, AnyArray], row_ids: Int64Array | None = None) -> None:
-        """Checks what `set` would take.
+        """Checks the arguments of `set`: name -> float[n] or int[n], and row_ids int64[n].
 
         Raises:
             InputError: a length is wrong, a row is outside the pool, or a float is not finite.
@@ -62,10 +66,10 @@ class Columns:
             if len(values) != rows:
                 raise InputError(f"{len(values)} values of {name} for {rows} rows", "give one for each row")
             if _KINDS[name][0] and (wrong := _not_finite(values)):
-                raise InputError(f"{name} of {wrong} rows is not finite", "score them anew")
+                raise InputError(f"{name} of {wrong} rows is not finite", "score those rows again")
 
     def _merged(self, name: str, row_ids: Int64Array, values: AnyArray) -> AnyArray:
-        # A new array: the one that is there may be the caller's.
+        # A new array: the present one may be the caller's.
         old = self.arrays.get(name)
         if old is None:
             old = np.full(self._rows, _KINDS[name][1], dtype=values.dtype)

@@ -1,0 +1,110 @@
+"""Training on targets on a Ray Train worker: two views of each row share its target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ray
+import torch
+from torch import nn
+
+from coevo_ray.config import TargetTrainConfig
+from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.json import JsonObject
+from coevo_ray.store.location import Location
+from coevo_ray.training.feed.feed import Feed
+from coevo_ray.training.feed.views import Decode, Views, two_views
+from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, cosine_loss
+from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
+from coevo_ray.training.loop.learner import Learner
+from coevo_ray.training.loop.schedules import steps_of
+from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
+
+
+@dataclass(frozen=True, eq=False)
+class TargetArguments:
+    """Arguments of the workers of a training on targets.
+
+    Attributes:
+        config: network, views, schedule.
+        network: arguments of `TargetNetwork`.
+        mean: float32[n], taken off every target.
+        pool, targets: folders of the images and of their targets.
+        rows: int64[rows], training rows that have a target, increasing.
+        probe_rows: rows for evaluation, or None.
+        reports: where figures go.
+    """
+
+    config: TargetTrainConfig
+    network: JsonObject
+    mean: torch.Tensor
+    pool: Location
+    targets: Location
+    rows: ray.ObjectRef[Int64Array]
+    probe_rows: ray.ObjectRef[ProbeRows | None]
+    reports: EpochReports
+
+
+def train_loop(arguments: TargetArguments) -> None:
+    """Trains on a worker."""
+    objective = _Targets(arguments)
+    train_epochs(objective.learner, objective, arguments.reports)
+
+
+class _Targets:
+    """One worker's learner and feed."""
+
+    def __init__(self, arguments: TargetArguments) -> None:
+        self._rows: Int64Array = ray.get(arguments.rows)
+        batch = min(arguments.config.batch_rows, len(self._rows))
+        self._config = config = arguments.config.model_copy(update={"batch_rows": batch})
+        self.epochs = config.epochs
+        self.learner = Learner(config, [steps_of(len(self._rows), batch)] * config.epochs)
+        self._probe_rows: ProbeRows | None = ray.get(arguments.probe_rows)
+        self._pool = PoolWithTargets(arguments.pool, arguments.targets)
+        self._views = Views(config.min_crop, config.flip, config.colour)
+        decode, device, seed = Decode(config.image_size), self.learner.device, config.seed
+        self._feed = Feed(self._pool, ["image", "target"], decode, global_batch=batch, seed=seed, device=device)
+        network = TargetNetwork(**arguments.network)
+        network.mean.copy_(arguments.mean)
+        self._mean = network.mean
+        self.learner.prepare(network)
+
+    def train_epoch(self, epoch: int) -> EpochResult:
+        """One pass over the rows, or what is left of it."""
+        learner, config = self.learner, self._config
+        learner.network.train()
+        mean = self._mean.to(learner.device)
+        for batch in learner.epoch(self._feed, Subset(epoch, self._rows, None)):
+            images = two_views(batch, self._views, config.seed, epoch, learner.device)
+            with learner.autocast():
+                predicted = learner.network(images.contiguous(memory_format=torch.channels_last))
+            learner.step(cosine_loss(predicted, batch.tensors["target"].to(learner.device), mean), batch)
+        return EpochResult(len(self._rows), {**self._evaluated(epoch)})
+
+    def after_epoch(self, epoch: int, entry: JsonObject) -> str:
+        """Commits nothing: every epoch has the same rows."""
+        found = f", knn {entry['knn']:.3f}" if "knn" in entry else ""
+        return f"loss {entry['loss']:.4f}{found}"
+
+    def _evaluated(self, epoch: int) -> dict[str, float]:
+        """Probes after the last epoch, and in between where it was asked for; empty otherwise."""
+        every = self._config.evaluate_every
+        due = epoch + 1 == self.epochs or (every > 0 and (epoch + 1) % every == 0)
+        if self._probe_rows is None or not due:
+            return {}
+        learner = self.learner
+        found = self._probe(learner.inner, self._probe_rows)
+        if learner.average is not None:
+            learner.share_average()
+            averaged = self._probe(learner.average.module, self._probe_rows)
+            found |= {f"ema_{name}": value for name, value in averaged.items()}
+        return found
+
+    def _probe(self, network: nn.Module, rows: ProbeRows) -> dict[str, float]:
+        backbone, learner = network.backbone, self.learner
+        assert isinstance(backbone, nn.Module)
+        dtype: torch.dtype = getattr(torch, self._config.precision)
+        place = (learner.device, learner.rank, learner.world)
+        return evaluate(backbone, self._pool, rows, self._config.image_size, *place, dtype=dtype)

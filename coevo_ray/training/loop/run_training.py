@@ -1,0 +1,130 @@
+"""A training seen from the driver: from its settings to a finished artifact, the same for every objective."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from coevo_ray.actors.progress_board import BoardHandle, progress_board
+from coevo_ray.config import Compute
+from coevo_ray.core.json import JsonObject
+from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.store.artifact import FileEntry, Manifest, begin, finish, write_blob
+from coevo_ray.store.location import Location
+from coevo_ray.training.loop.metrics import METRICS, json_lines
+from coevo_ray.training.loop.ray_train import fit, load_checkpoint
+from coevo_ray.training.loop.weights import write_weights
+
+ArgumentsT = TypeVar("ArgumentsT")
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """The artifact that a training makes.
+
+    Attributes:
+        folder: its folder.
+        content: the settings that shape it, as hashed into the manifest.
+        inputs: name -> identity of each input.
+        kind: of the artifact.
+    """
+
+    folder: Location
+    content: JsonObject
+    inputs: dict[str, str]
+    kind: str = "model"
+
+
+@dataclass(frozen=True)
+class Trained(Generic[ArgumentsT]):
+    """A training whose workers have ended.
+
+    Attributes:
+        arguments: of the workers.
+        state: of the last checkpoint, on the CPU.
+        history: an entry for each epoch, or each look.
+        wall_seconds: since the artifact was begun.
+    """
+
+    arguments: ArgumentsT
+    state: dict[str, Any]
+    history: list[JsonObject]
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class Training(Generic[ArgumentsT]):
+    """One training.
+
+    Attributes:
+        title: shown in progress and errors.
+        epochs: of the whole training, for progress.
+        compute: workers and their resources.
+        worker: runs on every worker; a function of a module, with arguments that pickle.
+        arguments: makes the workers' arguments inside the Ray session, given the progress board; what it starts for
+            them lives until the summary is made.
+        write_files: writes the artifact's files.
+        summarise: makes its summary.
+    """
+
+    title: str
+    epochs: int
+    compute: Compute
+    worker: Callable[[ArgumentsT], None]
+    arguments: Callable[[BoardHandle], AbstractContextManager[ArgumentsT]]
+    write_files: Callable[[Trained[ArgumentsT]], list[FileEntry]]
+    summarise: Callable[[Trained[ArgumentsT]], JsonObject]
+
+
+def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[ArgumentsT]]) -> Manifest:
+    """Makes an artifact by training, unless it is finished; one that was stopped goes on from its last checkpoint.
+
+    Args:
+        artifact: what is made.
+        prepare: reads and checks inputs; called only where there is something left to do.
+
+    Returns:
+        The artifact's manifest.
+
+    Raises:
+        UsageError: settings were changed, or as `prepare` raises it.
+        InputError: as `prepare` or a worker raises it.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    done = begin(artifact.folder, artifact.kind, artifact.content, artifact.inputs)
+    if done is not None:
+        return done
+    started = time.monotonic()
+    training = prepare()
+    title, folder = training.title, artifact.folder
+    with (
+        ray_session(),
+        ray_errors(title),
+        progress_board(title, training.epochs, "epochs") as board,
+        training.arguments(board) as arguments,
+    ):
+        checkpoint = fit(title, training.worker, arguments, training.compute, folder.child("training"))
+        state, history = load_checkpoint(checkpoint)
+        trained = Trained(arguments, state, history, round(time.monotonic() - started, 3))
+        summary = training.summarise(trained)
+    files = training.write_files(trained)
+    return finish(folder, artifact.kind, artifact.content, artifact.inputs, files, summary)
+
+
+def write_network(folder: Location, trained: Trained[ArgumentsT], card: JsonObject) -> list[FileEntry]:
+    """Writes a trained network's weights, its card and the figures of its epochs.
+
+    Args:
+        folder: the training's output.
+        trained: with the network's weights in its state.
+        card: what the network is made from.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    files = write_weights(folder, trained.state, card)
+    return [*files, write_blob(folder, METRICS, json_lines(trained.history))]
