@@ -13,7 +13,7 @@ import torch
 import torch.distributed
 
 from coevo_ray.actors.progress_board import progress_board
-from coevo_ray.config import SaeConfig, make_config
+from coevo_ray.config import SaeConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE
 from coevo_ray.core.factors.sae_steps import SAESteps, Schedule, plateaued
@@ -23,7 +23,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, finish
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column_of, vectors
 from coevo_ray.store.sae_files import save_sae
 from coevo_ray.training.feed.feed import Batch, Feed
@@ -31,10 +31,10 @@ from coevo_ray.training.loop.ray_train import fit, load_checkpoint, resume, save
 
 
 def fit_sae(
-    config: SaeConfig | dict[str, Any],
+    config: SettingsLike[SaeConfig],
     pool: Pool,
     features: RowTable,
-    out: str | Location,
+    out: Place,
     *,
     column: str | None = None,
 ) -> Location:
@@ -60,7 +60,7 @@ def fit_sae(
         UsageError: settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = config if isinstance(config, SaeConfig) else make_config(SaeConfig, config, "sae")
+    config = as_settings(SaeConfig, config, "sae")
     location = Location.parse(out)
     column = vector_column_of(features, column)
     inputs = {"pool": pool.manifest.identity, "features": features.manifest.identity}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -13,14 +12,14 @@ from torch import nn
 from coevo_ray.actors.actor import start_selection
 from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.actors.progress_board import progress_board
-from coevo_ray.config import TrainConfig, make_config
+from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.selection.policies import SelectionContext
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import begin, digest, digest_array, finish, load_manifest, write_blob
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.loop.metrics import METRICS, json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint
@@ -38,7 +37,7 @@ def train_policy(
     pool: Pool,
     labels: Int64Array,
     scores: RowTable | None,
-    out: str | os.PathLike[str] | Location,
+    out: Place,
     evidence: RowTable | None = None,
 ) -> Location:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
@@ -123,38 +122,6 @@ def train_policy(
     return location
 
 
-def train_supervised(
-    config: TrainConfig | dict[str, Any],
-    pool: Pool | str | os.PathLike[str],
-    out: str | os.PathLike[str] | Location,
-    scores: RowTable | str | os.PathLike[str] | None = None,
-    evidence: RowTable | None = None,
-) -> dict[str, Any]:
-    """Trains a network on a pool's own labels, on the subsets of one policy.
-
-    Args:
-        config: network, optimizer, schedule, one policy, kept share; a dict is validated.
-        pool: images and labels, or their folder.
-        out: folder of the result, as in `train_policy`.
-        scores: score table of the pool's rows, or its folder; for policies that look at factors.
-        evidence: evidence on labels and copies, for policies that look at it.
-
-    Returns:
-        The summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`.
-
-    Raises:
-        InputError: an input is missing, no training row has a label, or training diverged.
-        UsageError: the settings are wrong, were changed, or name several policies.
-        StoppedError: the store or the cluster failed; run it again to continue.
-    """
-    config = config if isinstance(config, TrainConfig) else make_config(TrainConfig, config, "train")
-    check_one_policy(config)
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
-    if scores is not None and not isinstance(scores, RowTable):
-        scores = RowTable(Location.parse(scores), "scores")
-    return load_manifest(train_policy(config, config.policies[0], pool, pool.labels(), scores, out, evidence)).summary
-
-
 def check_one_policy(config: TrainConfig) -> None:
     """Refuses settings for several trainings.
 
@@ -170,17 +137,18 @@ def looks_at_evidence(config: TrainConfig) -> bool:
     return any(config.make_policy(policy).uses & EVIDENCE for policy in config.policies)
 
 
-def load_classifier(location: Location, *, average: bool = False) -> nn.Module:
+def load_classifier(location: ArtifactLike, *, average: bool = False) -> nn.Module:
     """Reads a trained classifier back, ready to predict.
 
     Args:
-        location: what `train_policy` made.
+        location: what a training made, or its folder.
         average: take the averaged weights (`ema`).
 
     Raises:
         InputError: there is no finished classifier here, or it has no averaged weights.
         UsageError: its model is not known on this machine.
     """
+    location = Location.parse(location)
     load_manifest(location, "model")
     card = location.child(CARD).read_json()
     if "classes" not in card:
