@@ -102,7 +102,7 @@ def make_pool(folder: str, rows: int, size: int) -> str:
 
 def encode_pool(pool: str, apart: bool) -> dict[str, Any]:
     """Encodes a pool in a session of its own; runs in a child process."""
-    from coevo_ray.pipelines.encode.encode import encode
+    from coevo_ray.pipelines.make_targets import encode
 
     prior = f"callable:{__spec__.name if __spec__ else __name__}:{'Slow' if apart else 'Cheap'}"
     compute = {"actors": 1, "cpus": 0.75, "reader_cpus": 0.5} if apart else {}

@@ -1,8 +1,10 @@
 """coevo-ray: decide what data is worth, on Ray.
 
 The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train` (with
-`--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `run` and `doctor` here,
-and with `demo` and `report` in `coevo_ray.app.api`.
+`--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `run`, `report`, `demo` and
+`doctor`. Each takes objects that others returned, or their paths; settings are a dict, a model, or the path of a YAML
+file. Results have `.location`, `.manifest` and `.summary`.
+
 They are imported when first used, so that `import coevo_ray` stays light.
 """
 
@@ -16,6 +18,7 @@ from coevo_ray._version import __version__
 if TYPE_CHECKING:
     from coevo_ray.annotators.base import Answers as Answers
     from coevo_ray.app.api import contribute as contribute
+    from coevo_ray.app.api import demo as demo
     from coevo_ray.app.api import doctor as doctor
     from coevo_ray.app.api import encode as encode
     from coevo_ray.app.api import gate as gate
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.api import ingest as ingest
     from coevo_ray.app.api import merge as merge
     from coevo_ray.app.api import plan as plan
+    from coevo_ray.app.api import report as report
     from coevo_ray.app.api import retrieve as retrieve
     from coevo_ray.app.api import run as run
     from coevo_ray.app.api import sae as sae
@@ -41,13 +45,20 @@ if TYPE_CHECKING:
     from coevo_ray.config import RunConfig as RunConfig
     from coevo_ray.config import load_config as load_config
     from coevo_ray.core.feed.epoch_plan import Subset as Subset
+    from coevo_ray.core.rows.row_set import Rows as Rows
+    from coevo_ray.core.selection.policies import Policy as Policy
+    from coevo_ray.core.selection.policies import SelectionContext as SelectionContext
+    from coevo_ray.core.selection.rotation import take_turns as take_turns
     from coevo_ray.pipelines.merge.load_targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
+    from coevo_ray.store.artifact import Artifact as Artifact
     from coevo_ray.store.factor_files import load_factors as load_factors
+    from coevo_ray.store.location import Location as Location
     from coevo_ray.training.feed.feed import Feed as Feed
 
 _COMMANDS = (
     "contribute",
+    "demo",
     "doctor",
     "encode",
     "gate",
@@ -59,6 +70,7 @@ _COMMANDS = (
     "ingest",
     "merge",
     "plan",
+    "report",
     "retrieve",
     "run",
     "sae",
@@ -74,19 +86,27 @@ _COMMANDS = (
 _PUBLIC = {
     **dict.fromkeys(_COMMANDS, "coevo_ray.app.api"),
     "Answers": "coevo_ray.annotators.base",
+    "Artifact": "coevo_ray.store.artifact",
     "Feed": "coevo_ray.training.feed.feed",
+    "Location": "coevo_ray.store.location",
+    "Policy": "coevo_ray.core.selection.policies",
     "Pool": "coevo_ray.pool.pool",
-    "Subset": "coevo_ray.core.feed.epoch_plan",
+    "Rows": "coevo_ray.core.rows.row_set",
     "RunConfig": "coevo_ray.config",
+    "SelectionContext": "coevo_ray.core.selection.policies",
+    "Subset": "coevo_ray.core.feed.epoch_plan",
     "load_config": "coevo_ray.config",
     "load_factors": "coevo_ray.store.factor_files",
     "load_targets": "coevo_ray.pipelines.merge.load_targets",
+    "take_turns": "coevo_ray.core.selection.rotation",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "commands":  # its name in version 0.1.0
+        return import_module("coevo_ray.app.api")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'coevo_ray' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coevo_ray.core.rows.row_set import Rows
-from coevo_ray.core.selection.policies import Policy, SelectionContext
-from coevo_ray.core.selection.rotation import take_turns
+from coevo_ray import Policy, Rows, SelectionContext, take_turns
 from coevo_ray.errors import UsageError
 
 

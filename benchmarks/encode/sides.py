@@ -30,7 +30,7 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
         from the moment when the first actor has its model; `aside_seconds`: the benchmark's own work; `fit_seconds`: an
         alignment fit; `stage_seconds`: stage -> seconds over all its tasks and actors; `waiting_share`.
     """
-    from coevo_ray.pipelines.encode.encode import encode
+    from coevo_ray.pipelines.make_targets import encode
     from coevo_ray.runtime.session import ray_session
 
     out = Path(folder) / f"ours-{index}"

@@ -115,7 +115,7 @@ def encode_table(folder: str, name: str, dim: int, shared: int, compute: dict[st
     Returns:
         `seconds` of the call, and of the table's card `reference` and `priors` with uniformity and R^2.
     """
-    from coevo_ray.pipelines.encode.encode import encode
+    from coevo_ray.pipelines.make_targets import encode
     from coevo_ray.runtime.session import ray_session
 
     with ray_session():

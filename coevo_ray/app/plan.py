@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TRAIN, Pool
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
-
-Folder = str | os.PathLike[str]
 
 # What a policy may need, and what to give for it. Losses there are none without training.
 _SOURCES = {
@@ -37,38 +35,38 @@ _REMEDIES = {
 
 
 def plan(
-    rows: int | None,
     policy: str,
     *,
+    rows: int | None = None,
     keep: float = 0.5,
     epochs: int = 10,
     seed: int = 0,
-    scores: Folder | None = None,
+    scores: ArtifactLike | None = None,
     keep_last: float | None = None,
     full_tail: float = 0.0,
     class_power: float | None = None,
     unbiased: bool = False,
     policy_options: dict[str, Any] | None = None,
-    pool: Folder | None = None,
-    evidence: Folder | None = None,
+    pool: ArtifactLike | None = None,
+    evidence: ArtifactLike | None = None,
 ) -> dict[str, Any]:
     """Simulates a trajectory: the subsets are those of a training with the same settings, seed and inputs.
 
     Args:
-        rows: rows of the training split; None with `pool`, `scores` or `evidence`, which have rows of their own.
         policy: name of the policy, or `package.module:Class` for one of yours.
+        rows: rows of the training split, where no `pool`, `scores` or `evidence` says which they are.
         keep: kept share in (0, 1].
         epochs: epochs of the full schedule.
         seed: seed of the policy.
-        scores: folder of a score table; needed by `scored`, used by `factors`.
+        scores: score table, or its folder; needed by `scored`, used by `factors`.
         keep_last: kept share of the last epoch, linear between; None for the same in all.
         full_tail: share of the epochs, at the end, on all rows.
         class_power: class quotas in proportion to size ** this, which need `pool`; None leaves classes alone.
         unbiased: weigh rows by the inverse of their chance; changes weights alone.
         policy_options: the policy's own options.
-        pool: folder of a pool, whose training rows with a label are the candidates. Without one they are the rows
+        pool: a pool, or its folder, whose training rows with a label are the candidates. Without one they are the rows
             that all given tables have.
-        evidence: folder of evidence on labels and copies, used by `factors`.
+        evidence: evidence on labels and copies, or its folder, or the training that gathered it; used by `factors`.
 
     Returns:
         `rows` (candidates), `epochs` (that are run), `samples`, `never_used_share`, `usage` (count -> rows), and by
@@ -89,7 +87,7 @@ def plan(
     ledger = SelectionLedger(
         rows=len(known.candidates), candidates=known.candidates, policy=rule, keep=shares, epochs=epochs, seed=seed
     )
-    set_known(ledger, known.candidates, known.labels, _place(scores), _place(evidence))
+    set_known(ledger, known.candidates, known.labels, known.place("scores"), known.place("evidence"))
     by_epoch = _simulate(ledger, known, rule.epochs_to_run(epochs, shares))
     return {
         "policy": policy,
@@ -104,14 +102,20 @@ def plan(
 
 @dataclass(frozen=True)
 class _Known:
-    """Of N rows: candidates bool[N], labels int64[N] or None, strongest factors int32[N] (-1 without one) or None."""
+    """Of N rows: candidates bool[N], labels int64[N] or None, strongest factors int32[N] (-1 without one) or None;
+    `scores` and `evidence` by name, as far as they were given."""
 
     candidates: BoolArray
     labels: Int64Array | None = None
     factor: Int32Array | None = None
+    tables: dict[str, RowTable] = field(default_factory=dict)
+
+    def place(self, kind: str) -> Location | None:
+        """Folder of the table of a kind, or None without one."""
+        return self.tables[kind].location if kind in self.tables else None
 
 
-def _check(rows: int | None, epochs: int, keep: float, places: dict[str, Folder | None]) -> None:
+def _check(rows: int | None, epochs: int, keep: float, places: dict[str, ArtifactLike | None]) -> None:
     given = [name for name, place in places.items() if place is not None]
     if rows is None and not given:
         raise UsageError("neither rows nor a table of them", "give rows, a pool, scores or evidence")
@@ -121,7 +125,7 @@ def _check(rows: int | None, epochs: int, keep: float, places: dict[str, Folder 
         raise UsageError(f"rows {rows}, epochs {epochs}, keep {keep}", "need rows >= 1, epochs >= 1, 0 < keep <= 1")
 
 
-def _check_needs(rule: Policy, places: dict[str, Folder | None]) -> None:
+def _check_needs(rule: Policy, places: dict[str, ArtifactLike | None]) -> None:
     losses = sorted({"loss", "entropy"} & rule.needs)
     if losses:
         raise UsageError(
@@ -134,14 +138,10 @@ def _check_needs(rule: Policy, places: dict[str, Folder | None]) -> None:
             raise UsageError(f"policy {rule.name} needs {name}, and there is no {source}", _REMEDIES[source])
 
 
-def _open(rows: int | None, places: dict[str, Folder | None]) -> _Known:
+def _open(rows: int | None, places: dict[str, ArtifactLike | None]) -> _Known:
     if rows is not None:
         return _Known(np.ones(rows, dtype=bool))
-    tables = {
-        kind: RowTable(Location.parse(place), kind)
-        for kind in ("scores", "evidence")
-        if (place := places[kind]) is not None
-    }
+    tables = {kind: open_table(place, kind) for kind in ("scores", "evidence") if (place := places[kind]) is not None}
     labels = None
     if places["pool"] is not None:
         pool = Pool.open(places["pool"])
@@ -151,7 +151,8 @@ def _open(rows: int | None, places: dict[str, Folder | None]) -> _Known:
             raise InputError("no training row has a label", "ingest a source with labels, or give rows")
     else:
         candidates = _in_all(tables)
-    return _Known(candidates, labels, _factors(tables["scores"], candidates) if "scores" in tables else None)
+    factor = _factors(tables["scores"], candidates) if "scores" in tables else None
+    return _Known(candidates, labels, factor, tables)
 
 
 def _in_all(tables: dict[str, RowTable]) -> BoolArray:
@@ -173,10 +174,6 @@ def _factors(scores: RowTable, candidates: BoolArray) -> Int32Array:
     factor[row_ids[inside]] = table.column("factor").to_numpy()[inside]
     factor[~candidates] = -1
     return factor
-
-
-def _place(folder: Folder | None) -> Location | None:
-    return None if folder is None else Location.parse(folder)
 
 
 def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, list[Any]]:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from coevo_ray.annotators.opening import check_annotator
-from coevo_ray.config import PoolConfig, RunConfig, TrainConfig, make_config
-from coevo_ray.core.arrays import Int64Array
+from coevo_ray.config import PoolConfig, RunConfig, SettingsLike, TrainConfig, as_run_config, make_config
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.encode.encode import encode
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pipelines.factors.score import score
 from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.ingest.ingest import ingest
-from coevo_ray.pool.pool import TEST, Pool
+from coevo_ray.pipelines.make_targets import encode
+from coevo_ray.pipelines.train import training_labels
+from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.sources import check_source
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
 from coevo_ray.reporting.run import is_finished, write_report
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import MANIFEST, load_manifest
+from coevo_ray.store.artifact import MANIFEST, Artifact
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import check_model
@@ -30,16 +26,23 @@ from coevo_ray.training.sae_fit import fit_sae
 from coevo_ray.training.supervised.train import looks_at_evidence, train_policy
 
 
-def run(config: RunConfig) -> dict[str, Any]:
-    """Runs the whole loop, or what is left of it, and returns the summary.
+def run(config: SettingsLike[RunConfig]) -> Artifact:
+    """Runs the whole loop, or what is left of it.
 
-    Every stage is an artifact below `config.out`; what is finished is not done again.
+    Every stage is an artifact below `out`; what is finished is not done again.
+
+    Args:
+        config: the run: its settings, their content, or its YAML file.
+
+    Returns:
+        The run; its summary is the content of `summary.json`.
 
     Raises:
         UsageError: the settings are wrong or differ from those of the artifacts that are there.
         InputError: the data are wrong.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
+    config = as_run_config(config)
     check(config)
     out = Location.parse(config.out)
     if is_finished(config, out):
@@ -54,26 +57,27 @@ def run(config: RunConfig) -> dict[str, Any]:
         labels = gate_rounds(config.gate, pool, targets, out.child("gate")) if config.gate else None
         if config.train:
             _train(config, config.train, pool, targets, scores, labels)
-    summary = write_report(config, out)
-    say(f"report: {summary['report']}")
-    return summary
+    made = write_report(config, out)
+    say(f"report: {made['report']}")
+    return made
 
 
-def train(config: RunConfig, policy: str | None = None) -> dict[str, Any]:
+def train(config: SettingsLike[RunConfig], policy: str | None = None) -> dict[str, Artifact]:
     """Trains under the configured policies, after the earlier stages of the run.
 
     Args:
-        config: the run.
+        config: the run: its settings, their content, or its YAML file.
         policy: one policy instead of the configured ones.
 
     Returns:
-        For each policy the figures of its training.
+        For each policy its model.
 
     Raises:
         UsageError: the run has no training stage, or the policy is unknown.
         InputError: an earlier stage is not finished.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
+    config = as_run_config(config)
     if config.train is None:
         raise UsageError("this run has no training stage", "add train: to the file")
     settings = config.train
@@ -93,16 +97,18 @@ def _train(
     targets: RowTable,
     scores: RowTable,
     labels: RowTable | None,
-) -> dict[str, Any]:
-    out, use = Location.parse(config.out), training_labels(settings, pool, scores, labels)
-    results: dict[str, Any] = {}
+) -> dict[str, Artifact]:
+    if settings.labels == "gate" and labels is None:
+        raise InputError("train.labels is 'gate' and there are no labels of a gate", "run the gate first")
+    out, use = Location.parse(config.out), training_labels(pool, labels if settings.labels == "gate" else None, scores)
+    results: dict[str, Artifact] = {}
     with ray_session():
         evidence = None
         if config.evidence and looks_at_evidence(settings):
             evidence = gather_evidence(config.evidence, pool, targets, use, out.child("evidence"))
         for policy in settings.policies:
-            model = train_policy(settings, policy, pool, use, scores, out.child("train", policy), evidence)
-            results[policy] = load_manifest(model, "model").summary
+            place = out.child("train", policy)
+            results[policy] = train_policy(settings, policy, pool, use, scores, place, evidence)
     return results
 
 
@@ -126,23 +132,3 @@ def _offered(config: PoolConfig) -> Samples:
     """What the pool will offer to priors; its feature columns' dimensions show when they are read."""
     columns = {column: 0 for source in config.sources for column in source.feature_columns}
     return Samples("text" if any(source.text_column for source in config.sources) else "image", columns)
-
-
-def training_labels(settings: TrainConfig, pool: Pool, scores: RowTable, labels: RowTable | None) -> Int64Array:
-    """int64[rows], -1 where there is none: the pool's own labels, or the gate's with the held-out rows' labels.
-
-    Rows that encode rejected (they have no score) take no part: their images cannot be read.
-
-    Raises:
-        InputError: labels of the gate are wanted and there are none.
-    """
-    known = pool.labels()
-    if settings.labels == "gate":
-        if labels is None:
-            raise InputError("train.labels is 'gate' and there are no labels of a gate", "run the gate first")
-        table = labels.scan(["row_id", "label"])
-        known = np.where(pool.splits() == TEST, known, -1)
-        known[table.column("row_id").to_numpy()] = table.column("label").to_numpy()
-    readable = np.zeros(len(pool), dtype=bool)
-    readable[scores.row_ids()] = True
-    return np.where(readable, known, -1)

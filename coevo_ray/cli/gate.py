@@ -189,7 +189,7 @@ def gate_export(
     """Write the labels so far, and every answer, as a table; an earlier export of the same gate is replaced."""
     from coevo_ray.app import api
 
-    show(api.gate_export(gate, out, pseudo_labels), as_json)
+    show(api.gate_export(gate, out, pseudo_labels).summary, as_json)
 
 
 def _settings(

@@ -38,8 +38,8 @@ def plan(
     from coevo_ray.app import api
 
     result = api.plan(
-        rows,
         policy,
+        rows=rows,
         keep=keep,
         epochs=epochs,
         seed=seed,

@@ -15,7 +15,7 @@ def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
     """Run the whole loop on handwritten digits; needs the extra `demo` and no download."""
     from coevo_ray.app import api
 
-    show(api.demo(out), as_json)
+    show(api.demo(out).summary, as_json)
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
     config = load_config(file, **({} if out is None else {"out": out}))  # a mistake shows before the slow imports
     from coevo_ray.app import api
 
-    show(api.run(config), as_json)
+    show(api.run(config).summary, as_json)
 
 
 def report(
@@ -41,7 +41,7 @@ def report(
     from coevo_ray.app import api
     from coevo_ray.config import load_config
 
-    show(api.report(load_config(file, **({} if out is None else {"out": out}))), as_json)
+    show(api.report(load_config(file, **({} if out is None else {"out": out}))).summary, as_json)
 
 
 def doctor(

@@ -70,9 +70,9 @@ def sae_score(
 
 
 def _show_scores(scores: RowTable, out: str, as_json: bool) -> None:
-    from coevo_ray.store.factor_files import find_factors
+    from coevo_ray.store.opening import locate
 
-    show({"scores": str(scores.location), "table": str(find_factors(out)), **scores.manifest.summary}, as_json)
+    show({"scores": str(scores.location), "table": str(locate(out, "factors")), **scores.manifest.summary}, as_json)
 
 
 @sae_app.command("show")
@@ -117,4 +117,4 @@ def sae_import(
     """Make a model from one of SAELens, TopK architecture."""
     from coevo_ray.app import api
 
-    show({"model": api.sae_import(source, out, format), "format": format}, as_json)
+    show({"model": str(api.sae_import(source, out, format).location), "format": format}, as_json)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coevo_ray.cli.options import JsonFlag, PolicyOptions, given, policy_options
 from coevo_ray.cli.show import show
 from coevo_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from coevo_ray.store.artifact import Artifact
 
 
 def train(
@@ -26,7 +29,7 @@ def train(
     ] = None,
     scores: Annotated[str | None, typer.Option(help="With --objective supervised: folder of scores.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Semi-supervised: folder of the gate's labels. Default: the pool's own.")
+        str | None, typer.Option(help="Folder of a gate, or of labels that one exported. Default: the pool's own.")
     ] = None,
     pseudo_labels: Annotated[
         str | None, typer.Option(help="Semi-supervised: folder of the gate's pseudo-labels.")
@@ -128,16 +131,25 @@ def train(
         "pseudo_weight": pseudo_weight,
         "labelled_too": labelled_too,
     }
-    tables = {"labels": labels, "pseudo_labels": pseudo_labels}
     only_supervised = {"FILE": file, "policy": policy, **of_labels, **more_of_labels}
-    only_few, of_views = {**of_few, **tables}, {"flip": flip}
+    only_few, of_views, of_gate = {**of_few, "pseudo_labels": pseudo_labels}, {"flip": flip}, {"labels": labels}
     if objective is None:
-        others = {**places, "targets": targets, "head": head, **of_labels, **more_of_labels, **only_few, **of_views}
-        show(_train_file(file, policy, {**others, **settings, **compute}), as_json)
+        others = {
+            **places,
+            "targets": targets,
+            "head": head,
+            **of_labels,
+            **more_of_labels,
+            **only_few,
+            **of_views,
+            **of_gate,
+        }
+        trained = _train_file(file, policy, {**others, **settings, **compute})
+        show({name: dict(model) for name, model in trained.items()}, as_json)
         return
     chosen = {**settings, "compute": {"cpus": 1, **given(**compute)}}
     if objective == "targets":
-        _check_objective(objective, {**only_supervised, **only_few}, {**places, "targets": targets})
+        _check_objective(objective, {**only_supervised, **only_few, **of_gate}, {**places, "targets": targets})
         from coevo_ray.app import api
 
         summary = api.train_targets(given(**chosen, head=head, flip=flip), str(pool), str(targets), str(out))
@@ -152,7 +164,7 @@ def train(
         chosen |= {**of_labels, **_policies(policy, policy_options(policy_option)), "labels": "pool"}
         from coevo_ray.app import api
 
-        summary = api.train_supervised(given(**chosen), str(pool), str(out), scores, targets=targets)
+        summary = api.train_supervised(given(**chosen), str(pool), str(out), scores, targets=targets, labels=labels)
     show({"model": str(out), **summary}, as_json)
 
 
@@ -164,7 +176,7 @@ def _policies(policy: str | None, options: dict[str, Any]) -> dict[str, Any]:
     return {"policies": [policy], "policy_options": {policy: options} if options else {}}
 
 
-def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -> dict[str, Any]:
+def _train_file(file: Path | None, policy: str | None, others: dict[str, Any]) -> dict[str, Artifact]:
     if file is None:
         raise UsageError("train was given neither a FILE nor --objective", "give the YAML, or --objective")
     if given(**others):

@@ -4,12 +4,12 @@ Unknown keys are refused. Every stage has two kinds of settings: those that shap
 artifact's manifest, and changing them is refused) and `compute`, which only says with what it is made.
 """
 
-from coevo_ray.config.base import Compute, make_config, read_settings
+from coevo_ray.config.base import Compute, SettingsLike, as_settings, make_config, read_section, read_settings
 from coevo_ray.config.encode import Alignment, EncodeCompute, EncodeConfig, MergeConfig, PriorConfig
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig, Source
 from coevo_ray.config.retrieve import RetrieveSettings
-from coevo_ray.config.run import RunConfig, load_config
+from coevo_ray.config.run import RunConfig, as_run_config, load_config
 from coevo_ray.config.sae_and_evidence import EvidenceConfig, SaeConfig
 from coevo_ray.config.training import LearningConfig, SemiTrainConfig, TargetTrainConfig, TrainCompute, TrainConfig
 
@@ -28,11 +28,15 @@ __all__ = [
     "RunConfig",
     "SaeConfig",
     "SemiTrainConfig",
+    "SettingsLike",
     "Source",
     "TargetTrainConfig",
     "TrainCompute",
     "TrainConfig",
+    "as_run_config",
+    "as_settings",
     "load_config",
     "make_config",
+    "read_section",
     "read_settings",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from coevo_ray.errors import UsageError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+# A model, its content, or a YAML file of it.
+SettingsLike: TypeAlias = ModelT | Mapping[str, Any] | str | os.PathLike[str]
 _PASSWORD = re.compile(r"//[^/\s]*@")
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -41,7 +45,7 @@ class Compute(BaseCompute):
     actors: int = Field(1, ge=1, description="Actors (or Ray Train workers) that work side by side.")
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML file of settings, which are not looked at yet.
 
     Raises:
@@ -56,6 +60,45 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
     return content
+
+
+def read_section(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
+    """Reads settings of one stage from a YAML file of them, or from that of a run, which has them under their name.
+
+    Args:
+        path: the file.
+        name: "encode", "gate", ...
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or holds no settings.
+    """
+    content = read_settings(path)
+    section = content.get(name, content)
+    if not isinstance(section, dict):
+        raise UsageError(f"{path} has no settings under {name}", "give them there, or alone")
+    return section
+
+
+def as_settings(model: type[ModelT], what: SettingsLike[ModelT], where: str) -> ModelT:
+    """Makes settings of what a caller gave: they themselves, their content, or a YAML file.
+
+    Args:
+        model: the model of one stage.
+        what: the model, which passes through; a dict; or a file, see `read_section`.
+        where: name of the stage, by which errors call it.
+
+    Raises:
+        UsageError: it is none of these, the file cannot be read, or a setting is wrong; every mistake is named.
+    """
+    if isinstance(what, model):
+        return what
+    if isinstance(what, str | os.PathLike):
+        return make_config(model, read_section(what, where), f"{os.fspath(what)}: {where}")
+    if isinstance(what, Mapping):
+        return make_config(model, dict(what), where)
+    raise UsageError(
+        f"{where}: {type(what).__name__} is no {model.__name__}", "give a dict, a YAML file, or the model itself"
+    )
 
 
 def make_config(model: type[ModelT], content: dict[str, Any], where: str) -> ModelT:

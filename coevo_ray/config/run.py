@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from coevo_ray.config.base import Model, make_config, read_settings
+from coevo_ray.config.base import Model, SettingsLike, as_settings, make_config, read_settings
 from coevo_ray.config.encode import EncodeConfig
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig
@@ -36,7 +36,7 @@ class RunConfig(Model):
         return self
 
 
-def load_config(path: str | Path, **overrides: Any) -> RunConfig:
+def load_config(path: str | os.PathLike[str], **overrides: Any) -> RunConfig:
     """Reads a run's YAML.
 
     Args:
@@ -47,3 +47,12 @@ def load_config(path: str | Path, **overrides: Any) -> RunConfig:
         UsageError: the file is missing, not YAML, or does not describe a run; every mistake is named.
     """
     return make_config(RunConfig, {**read_settings(path), **overrides}, str(path))
+
+
+def as_run_config(what: SettingsLike[RunConfig]) -> RunConfig:
+    """Makes a run's settings of them themselves, their content, or their YAML file.
+
+    Raises:
+        UsageError: it is none of these, the file cannot be read, or a setting is wrong; every mistake is named.
+    """
+    return load_config(what) if isinstance(what, str | os.PathLike) else as_settings(RunConfig, what, "run")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 import torch
 
-from coevo_ray.config import EvidenceConfig, make_config
+from coevo_ray.config import EvidenceConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
 from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
@@ -28,7 +28,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors, run_shards
 from coevo_ray.store.artifact import begin, describe, digest_array, finish, read_table, write_table
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors
 
 KIND = "evidence"
@@ -52,12 +52,12 @@ class Judges:
 
 
 def gather_evidence(
-    config: EvidenceConfig | dict[str, Any], pool: Pool, targets: RowTable, labels: Int64Array, out: str | Location
+    config: SettingsLike[EvidenceConfig], pool: Pool, targets: RowTable, labels: Int64Array, out: Place
 ) -> RowTable:
     """Writes the evidence on all labelled training rows that have a target.
 
     Args:
-        config: what to look for, and from which similarity on; a dict is validated.
+        config: what to look for, and from which similarity on; a dict, or a YAML file.
         pool: tells which rows are held out; they take no part.
         targets: features of the pool's rows.
         labels: int64[rows of the pool], -1 where there is none; as training will use them.
@@ -72,7 +72,7 @@ def gather_evidence(
         UsageError: settings or labels were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = config if isinstance(config, EvidenceConfig) else make_config(EvidenceConfig, config, "evidence")
+    config = as_settings(EvidenceConfig, config, "evidence")
     location = Location.parse(out)
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
     if begin(location, KIND, config.content(), inputs) is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +10,8 @@ import pyarrow as pa
 from coevo_ray.core.arrays import Int8Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.entries import Modality
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike
+from coevo_ray.store.opening import locate
 from coevo_ray.store.row_table import RowTable
 
 TRAIN, TEST = 0, 1
@@ -51,25 +51,28 @@ class Pool(RowTable):
     came.
 
     Args:
-        location: its folder.
+        location: its folder: a path, a URI, a `Location`, or an object that has one.
 
     Raises:
         InputError: there is no pool here, or it has no rows.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: ArtifactLike) -> None:
         super().__init__(location, "pool")
         if len(self) == 0:
-            raise InputError(f"the pool at {location} has no rows", "ingest at least one readable image")
+            raise InputError(f"the pool at {self.location} has no rows", "ingest at least one readable image")
 
     @classmethod
-    def open(cls, uri: str | os.PathLike[str]) -> Pool:
-        """Opens a pool by path or URI.
+    def open(cls, what: ArtifactLike) -> Pool:
+        """Opens a pool; one that is open already passes through.
+
+        Args:
+            what: a pool, its path, URI or `Location`; or the folder of a run, which holds it as `pool/`.
 
         Raises:
             InputError: there is no pool here.
         """
-        return cls(Location.parse(uri))
+        return what if isinstance(what, cls) else cls(locate(what, "pool"))
 
     def splits(self) -> Int8Array:
         """int8[rows]: 0 train, 1 test."""

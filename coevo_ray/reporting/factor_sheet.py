@@ -13,17 +13,18 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.reporting.factor_page import FactorCard, FactorSheet, render_sheet
 from coevo_ray.reporting.tiles import tiles_of
-from coevo_ray.store.factor_files import KIND, find_factors, load_factors
-from coevo_ray.store.location import Location
+from coevo_ray.store.factor_files import KIND, load_factors
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.opening import locate
 from coevo_ray.store.row_table import RowTable
 
 GROUPS = ("frequent", "rare", "all")
 
 
-def write_factor_sheet(
-    factors: str | Location,
-    pool: str | Pool,
-    out: str | Location,
+def sae_show(
+    factors: ArtifactLike,
+    pool: ArtifactLike,
+    out: Place = "factors.html",
     *,
     choose: str = "frequent",
     limit: int = 24,
@@ -32,7 +33,7 @@ def write_factor_sheet(
     """Writes an HTML page with the most activating images or texts of chosen factors; it needs no network.
 
     Args:
-        factors: folder that scoring wrote, or its factor table.
+        factors: what `sae` or `sae_score` returned, the folder that they wrote to, or its factor table.
         pool: the pool that was scored, or its folder.
         out: the page: a local path or a URI that ends in .html.
         choose: "frequent", "rare" (of those that are active at all), "all" (by number), or numbers such as "3,17".
@@ -52,7 +53,7 @@ def write_factor_sheet(
         raise UsageError(f"the sheet {page} is not an .html file", "name the page, for instance factors.html")
     if limit < 1 or rows < 1:
         raise UsageError(f"limit {limit} and rows {rows}", "both must be 1 or more")
-    place, opened = find_factors(factors), pool if isinstance(pool, Pool) else Pool.open(pool)
+    place, opened = locate(factors, KIND), Pool.open(pool)
     table = load_factors(place)
     numbers = choose_factors(table, choose, limit)
     origin = RowTable(place, KIND)
@@ -76,7 +77,7 @@ def write_factor_sheet(
 
 
 def choose_factors(table: FactorTable, choose: str, limit: int) -> list[int]:
-    """The factors that a choice names, see `write_factor_sheet`.
+    """The factors that a choice names, see `sae_show`.
 
     Raises:
         UsageError: it is neither a group nor numbers of factors that there are.

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from coevo_ray._version import __version__
-from coevo_ray.config import RunConfig
+from coevo_ray.config import RunConfig, SettingsLike, as_run_config
 from coevo_ray.pool.pool import Pool
 from coevo_ray.reporting.data import (
     DoubtedRow,
@@ -26,7 +26,7 @@ from coevo_ray.reporting.data import (
 )
 from coevo_ray.reporting.tiles import tiles_of
 from coevo_ray.reporting.write import render_report
-from coevo_ray.store.artifact import MANIFEST, Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import MANIFEST, Artifact, Manifest, begin, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.supervised.train import looks_at_evidence
@@ -35,15 +35,33 @@ Summary = dict[str, Any]
 _DOUBTED_SHOWN = 24
 
 
-def write_report(config: RunConfig, out: Location) -> Summary:
-    """Writes a run's summary and report, or returns the summary that is there.
+def report(config: SettingsLike[RunConfig]) -> Artifact:
+    """Writes the summary and the HTML report of a run whose stages are finished.
+
+    Args:
+        config: the run: its settings, their content, or its YAML file.
+
+    Returns:
+        The run; its summary is the content of `summary.json`.
+
+    Raises:
+        InputError: a stage is not finished.
+        UsageError: settings are wrong, or the report was made with others.
+        StoppedError: the store refused.
+    """
+    settings = as_run_config(config)
+    return write_report(settings, Location.parse(settings.out))
+
+
+def write_report(config: RunConfig, out: Location) -> Artifact:
+    """Writes a run's summary and report, or takes those that are there.
 
     Args:
         config: the run's configuration.
         out: the run's folder, with finished stages.
 
     Returns:
-        The content of `summary.json`.
+        The run; its summary is the content of `summary.json`.
 
     Raises:
         InputError: a stage is not finished.
@@ -53,17 +71,16 @@ def write_report(config: RunConfig, out: Location) -> Summary:
     stages = _stages(config, out)
     inputs = {name: manifest.identity for name, manifest in stages.items()}
     content = _content(config)
-    if begin(out, "run", content, inputs) is not None:
-        summary: Summary = json.loads(out.child("summary.json").read_bytes())
-        return summary
+    done = begin(out, "run", content, inputs)
+    if done is not None:
+        return Artifact(out, done, json.loads(out.child("summary.json").read_bytes()))
     summary = summarise(config, stages, out)
     html = render_report(report_data(config, stages, summary, out))
     files = [
         write_blob(out, "report.html", html.encode()),
         write_blob(out, "summary.json", (json.dumps(summary, indent=2) + "\n").encode()),
     ]
-    finish(out, "run", content, inputs, files, {"seconds": summary["seconds"]})
-    return summary
+    return Artifact(out, finish(out, "run", content, inputs, files, {"seconds": summary["seconds"]}), summary)
 
 
 def is_finished(config: RunConfig, out: Location) -> bool:

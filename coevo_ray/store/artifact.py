@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -29,6 +29,23 @@ MANIFEST = "manifest.json"
 _READERS = 16
 _STARTED = "_started.json"
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
+# The command that makes each kind.
+_MAKERS = {
+    "pool": "coevo-ray ingest",
+    "contribution": "coevo-ray encode with one --prior",
+    "targets": "coevo-ray encode, or coevo-ray merge",
+    "sae": "coevo-ray sae (model/ in its output), or coevo-ray sae import",
+    "codes": "coevo-ray sae",
+    "factors": "coevo-ray sae (table/ in its output)",
+    "scores": "coevo-ray sae (scores/ in its output)",
+    "graph": "coevo-ray gate open",
+    "labels": "coevo-ray gate, or coevo-ray gate export",
+    "pseudo_labels": "coevo-ray gate export --pseudo-labels",
+    "evidence": "coevo-ray train --objective supervised with --targets (evidence/ in its output)",
+    "model": "coevo-ray train",
+    "retrieved": "coevo-ray retrieve",
+    "run": "coevo-ray run",
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,45 @@ class Manifest:
         return cls(**content)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Artifact(Mapping[str, Any]):
+    """A finished artifact as a function returns it; its figures are also its items.
+
+    Tables and pools (`RowTable`, `Pool`) have the same three attributes.
+
+    Attributes:
+        location: its folder, which other functions take.
+        manifest: settings, inputs and files.
+        summary: figures about the making and the content, JSON-able.
+    """
+
+    location: Location
+    manifest: Manifest
+    summary: dict[str, Any]
+
+    @classmethod
+    def open(cls, location: Location, kind: str) -> Artifact:
+        """Opens a finished artifact.
+
+        Raises:
+            InputError: there is none here, or it is of another kind.
+        """
+        manifest = load_manifest(location, kind)
+        return cls(location, manifest, manifest.summary)
+
+    def __repr__(self) -> str:
+        return f"<{self.manifest.kind} at {self.location}>"
+
+    def __getitem__(self, name: str) -> Any:
+        return self.summary[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.summary)
+
+    def __len__(self) -> int:
+        return len(self.summary)
+
+
 def digest(value: Any) -> str:
     """Returns the SHA-256 (hex, 16 bytes) of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
@@ -128,7 +184,9 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
         raise InputError(
             f"no finished {kind or 'artifact'} at {location}"
             + (" (one was started and not completed)" if half else ""),
-            "run the command that makes it again: it continues" if half else "check the path, or make it first",
+            "run the command that makes it again: it continues"
+            if half
+            else f"check the path, or make it first{_by(kind)}",
         )
     content = file.read_json()
     if content.get("schema_version", 0) > SCHEMA_VERSION:
@@ -137,8 +195,14 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
             f"upgrade coevo-ray (it was written by {content.get('package_version')}, this is {__version__})",
         )
     if kind is not None and content.get("kind") != kind:
-        raise InputError(f"{location} holds a {content.get('kind')}, a {kind} is needed", f"give the path of a {kind}")
+        raise InputError(
+            f"{location} holds a {content.get('kind')}, a {kind} is needed", f"give the path of a {kind}{_by(kind)}"
+        )
     return Manifest.from_json(content)
+
+
+def _by(kind: str | None) -> str:
+    return f": made by {_MAKERS[kind]}" if kind in _MAKERS else ""
 
 
 def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:

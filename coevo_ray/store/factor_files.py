@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pyarrow as pa
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
 from coevo_ray.core.factors.table import NO_ROW, FactorTable
-from coevo_ray.store.artifact import MANIFEST, FileEntry, load_manifest, read_table, write_table
-from coevo_ray.store.location import Location
+from coevo_ray.store.artifact import FileEntry, load_manifest, read_table, write_table
+from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.opening import locate
 
 KIND, FOLDER, _FILE = "factors", "table", "factors.parquet"
 
@@ -38,11 +37,11 @@ def save_factors(location: Location, table: FactorTable) -> FileEntry:
     return write_table(location, _FILE, pa.table(columns))
 
 
-def load_factors(uri: str | os.PathLike[str] | Location) -> FactorTable:
+def load_factors(uri: ArtifactLike) -> FactorTable:
     """Reads the factor table of a scored feature table.
 
     Args:
-        uri: output folder of `sae` or `score`, or `factors/` of a run; or `table/` in it.
+        uri: what `sae` or `sae_score` returned, the folder that they wrote to, that of a run, or the table's own.
 
     Returns:
         Counts int64[m], frequencies, mean values and top rows, see `core.factors.table.FactorTable`.
@@ -50,7 +49,7 @@ def load_factors(uri: str | os.PathLike[str] | Location) -> FactorTable:
     Raises:
         InputError: there is no factor table.
     """
-    location = find_factors(uri)
+    location = locate(uri, KIND)
     manifest = load_manifest(location, KIND)
     columns = read_table(location, _FILE)
     empty = FactorTable.empty(len(columns), int(manifest.config["top_rows"]))
@@ -61,13 +60,6 @@ def load_factors(uri: str | os.PathLike[str] | Location) -> FactorTable:
     empty.top_values[filled] = values.flatten().to_numpy()
     counts, sums = columns.column("count").to_numpy(), columns.column("value_sum").to_numpy()
     return FactorTable(int(manifest.summary["rows"]), counts, sums, empty.top_values, empty.top_rows)
-
-
-def find_factors(uri: str | os.PathLike[str] | Location) -> Location:
-    """Returns the folder of a factor table, which is the folder given or `table/` in it."""
-    location = Location.parse(uri)
-    inside = location.child(FOLDER)
-    return inside if inside.child(MANIFEST).is_file() else location
 
 
 def _ragged(matrix: Int64Array | Float32Array, filled: BoolArray) -> pa.ListArray:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -37,6 +37,15 @@ def _file_system(root: str) -> pafs.FileSystem:
     return file_system
 
 
+@runtime_checkable
+class Located(Protocol):
+    """Anything with a folder of its own, such as a pool, a table, an open gate or a trained network."""
+
+    @property
+    def location(self) -> Location:
+        """Its folder."""
+
+
 @dataclass(frozen=True)
 class Location:
     """A file or folder on a local disk or an object store.
@@ -48,14 +57,24 @@ class Location:
     uri: str
 
     @classmethod
-    def parse(cls, text: str | os.PathLike[str] | Location) -> Location:
+    def parse(cls, text: str | os.PathLike[str] | Location | Located) -> Location:
         """Makes a location from a path or URI; relative paths start at the working directory.
 
+        Args:
+            text: a path, a URI, a location, or an object with one (its folder).
+
         Raises:
-            UsageError: the text is empty or its store cannot be opened.
+            UsageError: the text is empty, its store cannot be opened, or it is nothing of these.
         """
         if isinstance(text, Location):
             return text
+        if isinstance(text, Located):
+            return text.location
+        if not isinstance(text, str | os.PathLike):
+            raise UsageError(
+                f"{type(text).__name__} is no path: {text!r}",
+                "give a path, a URI, or what a function returned",
+            )
         text = os.fspath(text)
         if not text.strip():
             raise UsageError("a path is empty", "give a local path or a URI such as s3://bucket/folder")
@@ -102,6 +121,15 @@ class Location:
             return Location(f"{self.uri.rstrip('/')}/{tail}")
         uri = urlsplit(self.uri)
         return Location(urlunsplit((uri.scheme, uri.netloc, f"{uri.path.rstrip('/')}/{tail}", uri.query, "")))
+
+    @property
+    def parent(self) -> Location:
+        """The folder that this one lies in."""
+        if self.is_local:
+            return Location(self.uri.rsplit("/", 1)[0] or "/")
+        uri = urlsplit(self.uri)
+        above = uri.path.rstrip("/").rsplit("/", 1)[0]
+        return Location(urlunsplit((uri.scheme, uri.netloc, above, uri.query, "")))
 
     def __str__(self) -> str:
         return self.uri
@@ -243,6 +271,11 @@ class Location:
         with _stopping(self):
             if self.is_folder():
                 self.file_system.delete_dir(self.path)
+
+
+# Where an artifact is to be made, and which one is to be read.
+Place: TypeAlias = str | os.PathLike[str] | Location
+ArtifactLike: TypeAlias = Located | Place
 
 
 def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer], replace: bool = True) -> bool:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location
 
 _OPEN_FILES = 128
 # Files of a far store that are read at a time: each request waits long for its first byte.
@@ -40,7 +40,7 @@ class RowTable:
     """A finished artifact whose files hold disjoint, increasing ranges of row_ids.
 
     Args:
-        location: the artifact's folder.
+        location: the artifact's folder: a path, a URI, a `Location`, or an object that has one.
         kind: kind that it must have; None accepts any.
         prefix: common start of its files' names, if the artifact holds more than one table.
 
@@ -52,18 +52,23 @@ class RowTable:
         InputError: there is no such artifact, or its files overlap.
     """
 
-    def __init__(self, location: Location, kind: str | None = None, prefix: str = "") -> None:
-        self.location, self.prefix = location, prefix
-        self.manifest: Manifest = load_manifest(location, kind)
+    def __init__(self, location: ArtifactLike, kind: str | None = None, prefix: str = "") -> None:
+        self.location, self.prefix = Location.parse(location), prefix
+        self.manifest: Manifest = load_manifest(self.location, kind)
         tables = [f for f in self.manifest.files if f.rows and f.first_row_id >= 0 and f.path.startswith(prefix)]
         self.files: list[FileEntry] = sorted(tables, key=lambda f: f.first_row_id)
         self._first: Int64Array = np.array([f.first_row_id for f in self.files], dtype=np.int64)
         self._last: Int64Array = np.array([f.last_row_id for f in self.files], dtype=np.int64)
         if (self._first[1:] <= self._last[:-1]).any():
-            raise InputError(f"files of {location} overlap in row_id", "the artifact is damaged; make it again")
+            raise InputError(f"files of {self.location} overlap in row_id", "the artifact is damaged; make it again")
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = self.groups_read = 0
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Figures about the making and the content, as the manifest has them."""
+        return self.manifest.summary
 
     def __len__(self) -> int:
         return sum(f.rows for f in self.files)

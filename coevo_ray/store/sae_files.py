@@ -16,13 +16,59 @@ from safetensors.torch import save as save_safetensors
 
 from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import FileEntry, begin, digest, finish, load_manifest, write_blob
-from coevo_ray.store.location import Location
+from coevo_ray.store.artifact import Artifact, FileEntry, begin, digest, finish, load_manifest, write_blob
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.opening import locate
 
 WEIGHTS, CONFIG = "sae.safetensors", "sae.json"
 SAELENS_WEIGHTS, SAELENS_CONFIG = "sae_weights.safetensors", "cfg.json"
 _SAELENS_FORMAT = "6.0.0"  # the first release that reads and writes these keys
 Tensors = dict[str, torch.Tensor]
+
+
+def sae_export(model: ArtifactLike, out: Place, format: str = "saelens") -> str:
+    """Writes a model in another library's format.
+
+    Args:
+        model: the model, its folder, or what `sae` made.
+        out: folder to write to.
+        format: "saelens".
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: there is no model.
+        UsageError: the format is unknown, or another model is at `out`.
+        StoppedError: the store refused.
+    """
+    _check_format(format)
+    return str(export_saelens(load_sae(model), out))
+
+
+def sae_import(source: Place, out: Place, format: str = "saelens") -> Artifact:
+    """Makes a model of ours from another library's, with the same codes.
+
+    Args:
+        source: folder with the foreign model.
+        out: folder of the model.
+        format: "saelens".
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: it is missing, damaged, or of another architecture than TopK.
+        UsageError: the format is unknown, or something else was made at `out`.
+        StoppedError: the store refused.
+    """
+    _check_format(format)
+    return Artifact.open(import_saelens(source, out), "sae")
+
+
+def _check_format(format: str) -> None:
+    if format != "saelens":
+        raise UsageError(f"unknown format {format!r}", "it can be: saelens")
 
 
 def save_sae(location: Location, sae: TopKSAE) -> list[FileEntry]:
@@ -59,12 +105,16 @@ def load_sae_config(location: Location) -> SAEConfig:
     return SAEConfig(**config)
 
 
-def load_sae(location: Location) -> TopKSAE:
+def load_sae(model: ArtifactLike) -> TopKSAE:
     """Reads a fitted or imported model back, on the CPU and ready to encode.
+
+    Args:
+        model: the model, its folder, or what `sae` made.
 
     Raises:
         InputError: there is no finished SAE here, or its files do not fit together.
     """
+    location = locate(model, "sae")
     sae = TopKSAE(load_sae_config(location))
     state = _tensors(location.child(WEIGHTS))
     _check_shapes(location.child(WEIGHTS), state, {n: tuple(t.shape) for n, t in sae.state_dict().items()})
@@ -72,7 +122,7 @@ def load_sae(location: Location) -> TopKSAE:
     return sae.eval()
 
 
-def export_saelens(sae: TopKSAE, folder: str | Location) -> Location:
+def export_saelens(sae: TopKSAE, folder: Place) -> Location:
     """Writes a model as SAELens reads it: `cfg.json` and `sae_weights.safetensors`, architecture "topk".
 
     SAELens does not centre or scale its inputs, so mean and scale go into the weights: with x' = (x - mean) / scale,
@@ -122,7 +172,7 @@ def export_saelens(sae: TopKSAE, folder: str | Location) -> Location:
     return location
 
 
-def import_saelens(folder: str | Location, out: str | Location) -> Location:
+def import_saelens(folder: Place, out: Place) -> Location:
     """Makes an SAE of ours from a TopK model that SAELens (6 or later) saved, with the same codes and reconstructions.
 
     What SAELens learnt as b_dec becomes our mean, and the decoder rows' usual length our scale, so that an exported

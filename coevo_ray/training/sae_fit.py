@@ -6,7 +6,6 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ import torch
 import torch.distributed
 
 from coevo_ray.actors.progress_board import BoardHandle
-from coevo_ray.config import SaeConfig, make_config
+from coevo_ray.config import SaeConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE
 from coevo_ray.core.factors.sae_steps import SAESteps, Schedule, plateaued
@@ -26,7 +25,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import FileEntry
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column_of, vectors
 from coevo_ray.store.sae_files import save_sae
 from coevo_ray.training.feed.feed import Batch, Feed
@@ -36,10 +35,10 @@ from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Trainin
 
 
 def fit_sae(
-    config: SaeConfig | dict[str, Any],
+    config: SettingsLike[SaeConfig],
     pool: Pool,
     features: RowTable,
-    out: str | Location,
+    out: Place,
     *,
     column: str | None = None,
 ) -> Location:
@@ -65,7 +64,7 @@ def fit_sae(
         UsageError: settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = config if isinstance(config, SaeConfig) else make_config(SaeConfig, config, "sae")
+    config = as_settings(SaeConfig, config, "sae")
     run = _SaeRun(config, pool, features, vector_column_of(features, column), Location.parse(out))
     inputs = {"pool": pool.manifest.identity, "features": features.manifest.identity}
     content = {"column": run.column} | config.model_dump(mode="json", exclude={"compute", "rare_quantile"})

@@ -151,7 +151,7 @@ CASES: list[tuple[str, dict[str, Any], set[str]]] = [
 def test_a_plan_is_what_a_slow_loop_finds(folder: Path, policy: str, options: dict[str, Any], tables: set[str]) -> None:
     options = {"keep": 0.25, **options}
     places: dict[str, Any] = {name: folder / name for name in tables}
-    found = package.plan(None if tables else ROWS, policy, epochs=EPOCHS, seed=5, **options, **places)
+    found = package.plan(policy, rows=None if tables else ROWS, epochs=EPOCHS, seed=5, **options, **places)
     shares = KeptShares(options["keep"], options.get("keep_last"), options.get("full_tail", 0.0))
     rule = make_policy(policy, class_power=options.get("class_power"), **options.get("policy_options", {}))
     everyone = list(range(ROWS))
@@ -170,7 +170,7 @@ def test_a_plan_is_what_a_slow_loop_finds(folder: Path, policy: str, options: di
 
 def test_weights_are_named(folder: Path) -> None:
     found = package.plan(
-        None, "random", epochs=EPOCHS, keep=0.3, class_power=0.0, unbiased=True, pool=folder / "pool", seed=5
+        "random", epochs=EPOCHS, keep=0.3, class_power=0.0, unbiased=True, pool=folder / "pool", seed=5
     )
     rule = make_policy("random", class_power=0.0, unbiased=True)
     # By hand for the first epoch: a class's rows weigh n_c / taken_c x taken / n.
@@ -211,7 +211,7 @@ def test_what_cannot_be_simulated_is_named(
     for name in {"pool", "scores", "evidence"} & options.keys():
         options = {**options, name: folder / options[name]}
     with pytest.raises(error, match=message):
-        package.plan(rows, policy, **options)
+        package.plan(policy, rows=rows, **options)
 
 
 def test_people_get_a_histogram_and_a_table(folder: Path, coevo_ray: Command) -> None:

@@ -18,7 +18,7 @@ from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.reporting.factor_page import frequency_histogram
-from coevo_ray.reporting.factor_sheet import choose_factors, write_factor_sheet
+from coevo_ray.reporting.factor_sheet import choose_factors, sae_show
 from coevo_ray.reporting.tiles import small_picture
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.factor_files import load_factors, save_factors
@@ -78,7 +78,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_each_factor_has_its_strongest_rows_with_their_values(tmp_path: Path) -> None:
     pool, page = make_pool(tmp_path), tmp_path / "factors.html"
-    result = write_factor_sheet(save(tmp_path, factors()), pool, str(page), choose="all", rows=3)
+    result = sae_show(save(tmp_path, factors()), pool, str(page), choose="all", rows=3)
     assert result["factors"] == [0, 1, 3]  # 2 and 4 are dead
     assert (result["alive"], result["dead"], result["rows"]) == (3, 2, 7)
     html = page.read_text()
@@ -93,7 +93,7 @@ def test_each_factor_has_its_strongest_rows_with_their_values(tmp_path: Path) ->
     assert "in 33.3 % of the rows (4 rows), mean value 2.75" in text
     assert "in 8.3 % of the rows (1 row), mean value 1.50" in text
     assert "2 dead factors (active in no row) not drawn" in text
-    write_factor_sheet(str(tmp_path / "scored"), str(pool.location), str(page), choose="all", rows=3)
+    sae_show(str(tmp_path / "scored"), str(pool.location), str(page), choose="all", rows=3)
     assert page.read_text() == html
 
 
@@ -114,7 +114,7 @@ def test_the_page_stands_alone_and_survives_hostile_text(tmp_path: Path) -> None
     place = save(tmp_path, factors())
     for texts, tag in ((False, "img"), (True, "ol")):
         page = tmp_path / f"{texts}.html"
-        write_factor_sheet(place, make_pool(tmp_path, texts), str(page), choose="0,1,2")
+        sae_show(place, make_pool(tmp_path, texts), str(page), choose="0,1,2")
         html = page.read_text()
         parsed = Page(html)
         assert tag in parsed.tags
@@ -148,17 +148,17 @@ def test_rows_are_found_in_the_pool_that_they_are_of(tmp_path: Path) -> None:
     pool = make_pool(tmp_path)
     pools = [{"identity": "another", "first_row_id": 0}, {"identity": pool.manifest.identity, "first_row_id": 4}]
     place = save(tmp_path, factors(), pools)
-    write_factor_sheet(place, pool, str(tmp_path / "a.html"), choose="1", rows=9)
+    sae_show(place, pool, str(tmp_path / "a.html"), choose="1", rows=9)
     assert images_of((tmp_path / "a.html").read_text()) == ["key0", "key1", "key2"]
     other = make_pool(tmp_path / "other", rows=3)
     with pytest.raises(InputError, match="not made from the pool"):
-        write_factor_sheet(place, other, str(tmp_path / "b.html"))
+        sae_show(place, other, str(tmp_path / "b.html"))
 
 
 def test_factors_of_other_rows_are_refused(tmp_path: Path) -> None:
     place = save(tmp_path, factors(first=1))
     with pytest.raises(InputError, match=r"rows up to 8, .* has 3"):
-        write_factor_sheet(place, make_pool(tmp_path, rows=3), str(tmp_path / "a.html"))
+        sae_show(place, make_pool(tmp_path, rows=3), str(tmp_path / "a.html"))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_factors_of_other_rows_are_refused(tmp_path: Path) -> None:
 def test_wrong_wishes_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     place, pool = save(tmp_path, factors()), make_pool(tmp_path)
     with pytest.raises(UsageError, match=message):
-        write_factor_sheet(place, pool, **{"out": str(tmp_path / "a.html"), **options})
+        sae_show(place, pool, **{"out": str(tmp_path / "a.html"), **options})
     assert not (tmp_path / "a.html").exists()
 
 

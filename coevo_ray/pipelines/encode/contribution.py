@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,6 +129,11 @@ class Contribution:
         self._rest = RowTable(location, "contribution", prefix=OWN)
         self._shared = RowTable(location, "contribution", prefix=SHARED)
         self.manifest = self._rest.manifest
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Figures about the making and the content, as the manifest has them."""
+        return self.manifest.summary
 
     def own_rows(self, columns: list[str], start: int = 0, stop: int | None = None) -> pa.Table:
         """Its own rows of a range of row_ids, in their order; the whole range by default."""

@@ -7,7 +7,6 @@ a killed job redoes at most the shards in flight.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import ray
 
-from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
+from coevo_ray.config import Compute, EncodeConfig, PriorConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
@@ -28,7 +27,6 @@ from coevo_ray.pipelines.encode.forward import EncodeParts, Participant, device_
 from coevo_ray.pipelines.encode.prepare import Prepare
 from coevo_ray.pipelines.encode.resources import settle, waves
 from coevo_ray.pipelines.encode.write import WriteParts
-from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, check_share, write_rejects
 from coevo_ray.priors.base import PriorInfo
@@ -38,8 +36,7 @@ from coevo_ray.priors.registry import check_prior, load_prior
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors, run_shards
 from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe_all, finish
-from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.location import ArtifactLike, Location, Place
 
 # Prepared inputs of a shard; a handful of shards is in flight for each actor.
 _SHARD_BYTES = 64 << 20
@@ -49,75 +46,49 @@ _LEAST_SHARDS = 8
 _COUNTED_SHARDS = 512
 
 
-def encode(
-    config: EncodeConfig | dict[str, Any], pool: Pool | str | os.PathLike[str], out: str | os.PathLike[str] | Location
-) -> RowTable:
-    """Encodes a pool with its priors and merges their contributions into targets.
-
-    Args:
-        config: priors, dimension, shared set; a dict is validated.
-        pool: the pool or its path.
-        out: folder that will hold `contributions/` and `targets/`.
-
-    Returns:
-        The target table: `row_id`, `target float16[dim]`, `prior uint8`.
-
-    Raises:
-        InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
-        UsageError: a prior is unknown, a device is asked for that no node has, settings were changed, or they are those
-            of a participant alone.
-        StoppedError: the store or the cluster failed; run it again to continue.
-    """
-    config = config if isinstance(config, EncodeConfig) else make_config(EncodeConfig, config, "encode")
-    if config.alone:
-        raise UsageError(
-            "one prior with a shared pool or a part makes a contribution, not targets", "call contribute, then merge"
-        )
-    location = Location.parse(out)
-    places = [location.child("contributions", f"{index:02d}") for index in range(len(config.priors))]
-    with _prepared(config, pool) as job:
-        _contribute(job, places)
-        return merge(places, location.child("targets"), config.merging())
-
-
-def contribute(
-    config: EncodeConfig | dict[str, Any], pool: Pool | str | os.PathLike[str], out: str | os.PathLike[str] | Location
-) -> Contribution:
+def contribute(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place) -> Contribution:
     """Encodes one participant's rows, and the shared set: what others need to merge its targets with theirs.
 
     Args:
         config: one prior, dimension, shared set (a pool that all participants have, or rows of the pool); `part` for a
-            part of the pool. A dict is validated.
-        pool: the participant's pool or its path.
+            part of the pool. A dict, or a YAML file.
+        pool: the participant's pool, or its folder.
         out: folder of the contribution; it holds no images.
 
     Returns:
         The contribution.
 
     Raises:
-        UsageError: there are several priors; otherwise as `encode`.
-        InputError, StoppedError: as `encode`.
+        InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
+        UsageError: there are several priors, one is unknown, a device is asked for that no node has, or settings were
+            changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = config if isinstance(config, EncodeConfig) else make_config(EncodeConfig, config, "encode")
+    config = as_settings(EncodeConfig, config, "encode")
     if len(config.priors) != 1:
         raise UsageError(f"a contribution of {len(config.priors)} priors", "give one, or call encode")
     location = Location.parse(out)
-    with _prepared(config, pool) as job:
-        _contribute(job, [location])
+    with prepared(config, pool) as job:
+        make_contributions(job, [location])
     return Contribution(location)
 
 
 @contextmanager
-def _prepared(config: EncodeConfig, pool: Pool | str | os.PathLike[str]) -> Iterator[_Job]:
-    """Looks at all that can be known before Ray is started, then at what the cluster has."""
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+def prepared(config: EncodeConfig, pool: ArtifactLike) -> Iterator[Job]:
+    """Checks all that can be known before Ray is started, then what the cluster has; Ray runs within the block.
+
+    Raises:
+        InputError: the pool is not there, or the shared set is too small.
+        UsageError: a prior is unknown, or a device is asked for that no node has.
+    """
+    pool = Pool.open(pool)
     samples = Samples(pool.modality, pool.features)
     for prior in config.priors:
         check_prior(prior.name, prior.input_size, samples)
     shared = _shared(config, pool)
     with ray_session():
         computes = settle([config.compute_of(i) for i in range(len(config.priors))])
-        yield _Job(config, pool, samples, shared, computes)
+        yield Job(config, pool, samples, shared, computes)
 
 
 def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
@@ -143,8 +114,8 @@ def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What all participants of one call have in common.
+class Job:
+    """Settings and inputs that all participants of one call have in common.
 
     Attributes:
         shared: the pool that is the shared set, or row_ids of the pool.
@@ -159,9 +130,11 @@ class _Job:
 
     @property
     def shared_inputs(self) -> dict[str, str]:
+        """Identity of the shared pool, if there is one."""
         return {"shared": self.shared.manifest.identity} if isinstance(self.shared, Pool) else {}
 
     def plan(self, shard_rows: int) -> Plan:
+        """Returns the plan of rows, in shards of so many."""
         config, shared = self.config, self.shared
         part = config.part
         weights = tuple(p.weight for p in config.priors) if part is None else (1.0,) * part[1]
@@ -190,8 +163,18 @@ def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
     return shared
 
 
-def _contribute(job: _Job, locations: list[Location]) -> None:
-    """Makes the contributions that are not finished, side by side as far as there is room."""
+def make_contributions(job: Job, locations: list[Location]) -> None:
+    """Makes the contributions that are not finished, side by side as far as there is room.
+
+    Args:
+        job: priors, pool and shared set.
+        locations: folder of each prior's contribution.
+
+    Raises:
+        InputError: a prior fails, or too many rows were rejected.
+        UsageError: settings were changed.
+        StoppedError: the store or the cluster failed.
+    """
     inputs = {"pool": job.pool.manifest.identity, **job.shared_inputs}
     contents = [_content(job.config, index) for index in range(len(locations))]
     todo = [
@@ -224,7 +207,7 @@ def _content(config: EncodeConfig, index: int) -> dict[str, Any]:
     }
 
 
-def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
+def _participants(job: Job, locations: list[Location]) -> list[Participant]:
     """All priors are loaded once, on the cluster, for their cards: the driver's machine may be too small for them."""
     config = job.config
     load = ray.remote(_card)
@@ -393,7 +376,7 @@ def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
 
 
 def _finish(
-    job: _Job, plan: Plan, who: Participant, made: Made, content: dict[str, Any], inputs: dict[str, str]
+    job: Job, plan: Plan, who: Participant, made: Made, content: dict[str, Any], inputs: dict[str, str]
 ) -> Manifest:
     rows = sum(f.rows for f in made.files)
     check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))

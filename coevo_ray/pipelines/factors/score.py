@@ -13,29 +13,90 @@ from typing import Any
 
 import pyarrow as pa
 
-from coevo_ray.config import SaeConfig
+from coevo_ray.config import SaeConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float64Array
 from coevo_ray.core.factors.rank_sketch import RankSketch
 from coevo_ray.core.factors.scores import diversity, representativeness, strongest_factor
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.factors.codes import count_codes, encode_codes, read_codes
+from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
 from coevo_ray.store.factor_files import FOLDER, KIND, load_factors, save_factors
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.opening import locate, open_table
 from coevo_ray.store.row_table import RowTable, vector_column_of
+from coevo_ray.training.sae_fit import fit_sae
 
 TOP_ROWS = 24
 _RAW = "_raw"  # scores before they are ranked; deleted once the ranks are there
 _SCORES = ("representativeness", "diversity")
 
 
+def sae(
+    config: SettingsLike[SaeConfig],
+    pool: ArtifactLike,
+    targets: ArtifactLike | None,
+    out: Place,
+    column: str | None = None,
+) -> RowTable:
+    """Fits the sparse autoencoder on a pool's targets, or on vectors of its own, and scores every row.
+
+    Args:
+        config: latents, k, epochs; a dict, or a YAML file.
+        pool: the pool, or its folder.
+        targets: its targets, or their folder; None takes the vectors of the pool itself.
+        out: folder that will hold `model/`, `codes/`, `table/` (the factors) and `scores/`.
+        column: name of the column of vectors; None for the only one.
+
+    Returns:
+        The score table: `row_id`, `representativeness`, `diversity`, `factor`.
+
+    Raises:
+        InputError: an input is missing or unfit.
+        UsageError: settings are wrong, or were changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    settings, location, opened = as_settings(SaeConfig, config, "sae"), Location.parse(out), Pool.open(pool)
+    table: RowTable = opened
+    if targets is not None:
+        table = open_table(targets, "targets")
+        require_alone(table, opened)
+    model = fit_sae(settings, opened, table, location.child("model"), column=column)
+    return score(settings, table, model, location, column=column)
+
+
+def sae_score(
+    config: SettingsLike[SaeConfig], features: ArtifactLike, model: ArtifactLike, out: Place, column: str | None = None
+) -> RowTable:
+    """Scores every row of a feature table with an existing model, fitted on other rows or imported.
+
+    Args:
+        config: `rare_quantile` and `compute`; the model has its own sizes. A dict, or a YAML file.
+        features: targets, a pool with vectors, or the folder of either.
+        model: the model, or its folder, or what `sae` made.
+        out: folder that will hold `codes/`, `table/` and `scores/`.
+        column: name of the column of vectors; None for the only one.
+
+    Returns:
+        The score table: `row_id`, `representativeness`, `diversity`, `factor`.
+
+    Raises:
+        InputError: an input is missing or unfit.
+        UsageError: settings are wrong, or were changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    settings = as_settings(SaeConfig, config, "sae")
+    return score(settings, open_table(features, None), locate(model, "sae"), out, column=column)
+
+
 def score(
     config: SaeConfig,
     features: RowTable,
     sae: Location,
-    out: str | Location,
+    out: Place,
     *,
     column: str | None = None,
     top_rows: int = TOP_ROWS,

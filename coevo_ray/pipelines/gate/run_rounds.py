@@ -7,22 +7,54 @@ from typing import Any
 
 from coevo_ray.annotators.base import Annotator, Collected, Desk, Questions
 from coevo_ray.annotators.opening import open_annotator
-from coevo_ray.config import GateSettings, make_config
+from coevo_ray.config import GateSettings, SettingsLike, as_settings
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.pipelines.gate.export import write_labels
 from coevo_ray.pipelines.gate.session import GateSession, Submitted, class_names, inputs_of
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import Ticker, say
 from coevo_ray.store.artifact import Manifest, begin
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
+
+
+def gate(
+    config: SettingsLike[GateSettings],
+    pool: ArtifactLike,
+    targets: ArtifactLike,
+    out: Place,
+    annotator: Annotator | Desk | None = None,
+) -> RowTable:
+    """Asks an annotator for labels until the gate stops.
+
+    Args:
+        config: rounds, rule and stop; a dict, or a YAML file.
+        pool: the pool, or its folder.
+        targets: its targets, or their folder.
+        out: folder of the result.
+        annotator: answers the requests; None takes the one that the settings name.
+
+    Returns:
+        The label table: `row_id, label, annotator, round, time, votes, annotators`.
+
+    Raises:
+        InputError: an input is missing or unfit, or the annotator cannot answer.
+        UsageError: settings are wrong, or were changed.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    settings = as_settings(GateSettings, config, "gate")
+    table, opened = open_table(targets, "targets"), Pool.open(pool)
+    require_alone(table, opened)
+    return gate_rounds(settings, opened, table, out, annotator)
 
 
 def gate_rounds(
     config: GateSettings | dict[str, Any],
     pool: Pool,
     targets: RowTable,
-    out: str | Location,
+    out: Place,
     annotator: Annotator | Desk | None = None,
 ) -> RowTable:
     """Asks for labels until the gate stops.
@@ -42,7 +74,7 @@ def gate_rounds(
         UsageError: settings were changed.
         StoppedError: answers are awaited, or the store or the cluster failed; run it again to continue.
     """
-    config = config if isinstance(config, GateSettings) else make_config(GateSettings, config, "gate")
+    config = as_settings(GateSettings, config, "gate")
     location = Location.parse(out)
     if begin(location, "labels", config.content(), inputs_of(pool, targets)) is not None:
         return RowTable(location, "labels")

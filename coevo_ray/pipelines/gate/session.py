@@ -35,7 +35,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, digest, load_manifest
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
 
 _FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
@@ -90,15 +90,19 @@ class GateSession:
     Args:
         location: folder of the gate, or of a run (its `gate/` is taken).
 
+    Attributes:
+        location: folder of the gate.
+        manifest: of its neighbour graph, which is finished once the gate is open.
+
     Raises:
         InputError: no gate was opened here, or its pool, targets or graph are not those that it was opened with.
     """
 
-    def __init__(self, location: Location) -> None:
-        if not location.child(_FILE).is_file() and location.child("gate", _FILE).is_file():
-            location = location.child("gate")
-        if not location.child(_FILE).is_file():
+    def __init__(self, location: ArtifactLike) -> None:
+        found = find_gate(Location.parse(location))
+        if found is None:
             raise InputError(f"no gate was opened at {location}", "open one: coevo-ray gate open")
+        location = found
         opened = location.child(_FILE).read_json()
         self.location = location
         self.settings = make_config(GateSettings, opened["settings"], str(location.child(_FILE)))
@@ -106,6 +110,7 @@ class GateSession:
         self.targets = RowTable(Location.parse(opened["targets"]), "targets")
         self.inputs = inputs_of(self.pool, self.targets)
         graph = load_manifest(location.child("graph"), "graph")
+        self.manifest = graph
         for have, what in ((opened["inputs"], location.child(_FILE)), (graph.inputs, location.child("graph"))):
             if have != self.inputs:
                 raise InputError(
@@ -358,6 +363,11 @@ class GateSession:
             )
         return load_classifier(self.location.child(_CLASSIFIER))
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Figures so far, see `status`."""
+        return self.status()
+
     def status(self) -> dict[str, Any]:
         """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, and `stopped_by` (or None)."""
         status = self.service.gate_status()
@@ -370,6 +380,12 @@ class GateSession:
             "max_labels": self.rule.max_labels,
             **{name: history[-1][name] if history else None for name in _MEASURED},
         }
+
+
+def find_gate(location: Location) -> Location | None:
+    """Returns the folder of the gate that is at a folder, or in that of a run; None without one."""
+    places = (location, location.child("gate"))
+    return next((place for place in places if place.child(_FILE).is_file()), None)
 
 
 def class_names(config: GateSettings, pool: Pool) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
-"""One step of a gate at a time, as the commands below `gate` take it."""
+"""One step of a gate at a time: the commands below `gate`."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,55 +15,95 @@ import pyarrow.parquet as pq
 from coevo_ray.actors.protocols import Predictions
 from coevo_ray.annotators.answer_files import read_answer_file
 from coevo_ray.annotators.base import Answers, Collected, Desk, Questions
+from coevo_ray.config import GateSettings, SettingsLike, as_settings
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate.export import write_labels, write_pseudo_labels
+from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.run_rounds import take
 from coevo_ray.pipelines.gate.session import GateSession
+from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
-from coevo_ray.store.location import Location
+from coevo_ray.store.artifact import Artifact
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.opening import open_artifact, open_table
 from coevo_ray.store.row_table import RowTable
 
 _BATCH_ROWS = 1 << 17
 
 
-def next_requests(
-    gate: GateSession, predictions: str | None = None, out: str | None = None, set_aside: bool = False
-) -> dict[str, Any]:
-    """Rows to label now, sent to the annotator where it answers later, and written to a file where one is named.
+def gate_open(config: SettingsLike[GateSettings], pool: ArtifactLike, targets: ArtifactLike, out: Place) -> GateSession:
+    """Opens a gate, or the one that is there: builds its neighbour graph and begins its journal.
 
     Args:
-        gate: the gate.
+        config: classes, rounds, rule, stop, annotator; a dict, or a YAML file. The annotator may be changed later.
+        pool: the pool, or its folder.
+        targets: its targets, or their folder.
+        out: folder of the gate.
+
+    Returns:
+        The open gate, whose `next`, `submit`, `status` do in Python what the commands do.
+
+    Raises:
+        InputError: an input is missing or unfit.
+        UsageError: settings are wrong, or were changed.
+        StoppedError: the store or the cluster failed; open it again to continue.
+    """
+    settings = as_settings(GateSettings, config, "gate")
+    table, opened = open_table(targets, "targets"), Pool.open(pool)
+    require_alone(table, opened)
+    return GateSession.open(settings, opened, table, Location.parse(out))
+
+
+def gate_status(gate: GateSession | ArtifactLike) -> dict[str, Any]:
+    """Returns the state of a gate, see `GateSession.status`.
+
+    Raises:
+        InputError: there is no such gate.
+    """
+    return open_gate(gate).status()
+
+
+def gate_next(
+    gate: GateSession | ArtifactLike,
+    predictions: Place | None = None,
+    out: Place | None = None,
+    set_aside: bool = False,
+) -> dict[str, Any]:
+    """Returns the rows to label now, sends them to an annotator that answers later, and writes them where asked to.
+
+    Args:
+        gate: the gate, or its folder.
         predictions: Parquet file of a model of the user's own, see `read_predictions`.
-        out: a `.csv` or `.parquet` file.
+        out: a `.csv` or `.parquet` file to write the requests to.
         set_aside: close the open round first, without the rows that nobody could label.
 
     Returns:
         `round`, `requested`, `sent` (new to the annotator), `where` it answers, the `file`, `stopped_by`.
 
     Raises:
-        InputError: predictions do not fit, or no row of the round to close has a label.
+        InputError: there is no such gate, predictions do not fit, or no row of the round to close has a label.
         UsageError: the file's name ends otherwise.
         StoppedError: the store, the cluster or the annotation tool failed; ask again.
     """
-    if out is not None and not out.endswith((".csv", ".parquet")):
+    gate, place = open_gate(gate), None if out is None else Location.parse(out)
+    if place is not None and not place.name.endswith((".csv", ".parquet")):
         raise UsageError(f"requests to {out}", "name a .csv or .parquet file")
     if set_aside:
         left = gate.service.set_aside(gate.service.gate_status()["rounds"])
         say(f"gate: {left} row{'' if left == 1 else 's'} that nobody labelled set aside")
     questions = _ask(gate, None if predictions is None else read_predictions(predictions, len(gate.classes)))
-    annotator, sent, where, file = gate.annotator(), 0, None, None
+    annotator, sent, where = gate.annotator(), 0, None
     if isinstance(annotator, Desk) and len(questions.row_ids):
         sent, where = annotator.send(questions), annotator.where
-    if out is not None:
-        place = Location.parse(out)
-        place.write_bytes(_request_file(gate, questions, out.endswith(".csv")))
-        file = str(place)
+    if place is not None:
+        place.write_bytes(_request_file(gate, questions, place.name.endswith(".csv")))
     return {
         "round": questions.round,
         "requested": len(questions.row_ids),
         "sent": sent,
         "where": where,
-        "file": file,
+        "file": None if place is None else str(place),
         "stopped_by": gate.status()["stopped_by"],
     }
 
@@ -77,12 +119,14 @@ def _ask(gate: GateSession, predictions: list[Predictions] | None) -> Questions:
     return questions
 
 
-def submit_answers(gate: GateSession, files: list[str] | None = None, annotator: str | None = None) -> dict[str, Any]:
+def gate_submit(
+    gate: GateSession | ArtifactLike, files: Sequence[Place] | Place | None = None, annotator: str | None = None
+) -> dict[str, Any]:
     """Takes answers from files, or else from the gate's annotator.
 
     Args:
-        gate: the gate.
-        files: CSV or Parquet, see `read_answer_file`.
+        gate: the gate, or its folder.
+        files: one or more of CSV or Parquet, see `read_answer_file`.
         annotator: who gave the labels of records that do not say; None takes each file's name.
 
     Returns:
@@ -90,9 +134,12 @@ def submit_answers(gate: GateSession, files: list[str] | None = None, annotator:
         for one; `problems`: what could not be taken, and why.
 
     Raises:
-        InputError: a file cannot be read at all.
+        InputError: there is no such gate, or a file cannot be read at all.
         StoppedError: the store or the annotation tool failed, or another process went ahead; submit them again.
     """
+    gate = open_gate(gate)
+    if isinstance(files, str | os.PathLike | Location):
+        files = [files]
     if files:
         answers: list[Answers] = []
         problems: list[str] = []
@@ -118,7 +165,31 @@ def _from_annotator(gate: GateSession) -> Collected:
     return Collected((annotator.answer(rows),) if len(rows) else ())
 
 
-def export_labels(gate: GateSession, out: str | Location, pseudo_labels: float | None = None) -> RowTable:
+def gate_export(gate: GateSession | ArtifactLike, out: Place, pseudo_labels: float | None = None) -> Artifact:
+    """Writes the labels so far, and every answer; an earlier export of the same gate is replaced.
+
+    Args:
+        gate: the gate, or its folder.
+        out: folder of the labels.
+        pseudo_labels: also write the labels of rows without one that are predicted with this confidence or more, to
+            `pseudo_labels/` below.
+
+    Returns:
+        The labels; their summary begins with `labels_table`, their folder, and has the number of `pseudo_labels` too.
+
+    Raises:
+        InputError: there is no such gate, or it has no predictions to take pseudo-labels from.
+        UsageError: the folder holds something else.
+        StoppedError: the store refused.
+    """
+    labels = export_labels(open_gate(gate), out, pseudo_labels)
+    summary = {"labels_table": str(labels.location), **labels.summary}
+    if pseudo_labels is not None:
+        summary["pseudo_labels"] = open_artifact(labels, "pseudo_labels").summary["rows"]
+    return Artifact(labels.location, labels.manifest, summary)
+
+
+def export_labels(gate: GateSession, out: Place, pseudo_labels: float | None = None) -> RowTable:
     """Writes the labels so far, and every answer; an earlier export of the same gate is replaced.
 
     Args:
@@ -140,7 +211,7 @@ def export_labels(gate: GateSession, out: str | Location, pseudo_labels: float |
     return RowTable(place, "labels")
 
 
-def read_predictions(file: str, classes: int) -> list[Predictions]:
+def read_predictions(file: Place, classes: int) -> list[Predictions]:
     """A model's predictions from Parquet: `row_id`, and `probabilities`, a list of one number for each class.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from coevo_ray.config import PoolConfig, Source, make_config
+from coevo_ray.config import PoolConfig, SettingsLike, Source, as_settings, read_section
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.ingest.append import Earlier, begin_append, content, end_append
 from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
@@ -29,14 +29,14 @@ from coevo_ray.pool.splits import assign_splits
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import SCRATCH, begin, finish
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import Location, Place
 
 _FORCED = {"train": TRAIN, "test": TEST, None: -1}
 
 
 def ingest(
-    config: PoolConfig | dict[str, Any],
-    out: str | os.PathLike[str] | Location,
+    config: SettingsLike[PoolConfig],
+    out: Place,
     *,
     dataset: ray.data.Dataset | None = None,
     append: bool = False,
@@ -56,7 +56,7 @@ def ingest(
     already changes nothing.
 
     Args:
-        config: where samples come from; a dict is validated.
+        config: sources of samples; a dict, or a YAML file.
         out: folder of the pool.
         dataset: rows for the source whose URI begins with `dataset:`.
         append: add the sources to the finished pool that is there.
@@ -69,6 +69,8 @@ def ingest(
     """
     started = time.monotonic()
     location = Location.parse(out)
+    if not isinstance(config, PoolConfig):  # appending inherits what they leave out, so they stay a dict
+        config = read_section(config, "pool") if isinstance(config, str | os.PathLike) else dict(config)
     if dataset is not None and isinstance(config, dict) and "sources" not in config:
         config = {**config, "sources": [DATASET]}
     begun = begin_append(config, location) if append else _begin(config, location)
@@ -84,7 +86,7 @@ def ingest(
 
 
 def _begin(config: PoolConfig | dict[str, Any], location: Location) -> tuple[PoolConfig, Earlier] | None:
-    settings = config if isinstance(config, PoolConfig) else make_config(PoolConfig, config, "pool")
+    settings = as_settings(PoolConfig, config, "pool")
     return None if begin(location, "pool", content(settings), {}) is not None else (settings, Earlier())
 
 

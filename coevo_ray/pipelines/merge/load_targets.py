@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +16,8 @@ from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import first_target
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike
+from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable, vectors
 
 _COLUMNS = ("key", "image", "label", "split")
@@ -133,14 +133,14 @@ class TorchTargets(Dataset[dict[str, Any]]):
 
 
 def load_targets(
-    uri: str | os.PathLike[str],
-    pool: Pool | str | os.PathLike[str] | None = None,
+    uri: ArtifactLike,
+    pool: ArtifactLike | None = None,
     columns: Sequence[str] | None = None,
 ) -> Targets:
     """Opens targets, and joins them to a pool by row_id.
 
     Args:
-        uri: folder of the targets, or of `encode`, which holds them as `targets/`.
+        uri: the targets, or their folder, or that of `encode`, which holds them as `targets/`.
         pool: the pool or its folder; None for the targets alone.
         columns: columns of the pool to add; None for all of its key, image (or text), label and split.
 
@@ -150,11 +150,9 @@ def load_targets(
     Raises:
         InputError: there are no targets, they were not made from this pool, or a column is not there.
     """
-    location = Location.parse(uri)
-    inside = location.child("targets")
-    table = RowTable(inside if inside.child("manifest.json").is_file() else location, "targets")
+    table = open_table(uri, "targets")
     if pool is None:
         return Targets(table)
-    opened = pool if isinstance(pool, Pool) else Pool.open(pool)
+    opened = Pool.open(pool)
     usual = [opened.modality if name == "image" else name for name in _COLUMNS]
     return Targets(table, opened, usual if columns is None else columns)

@@ -7,7 +7,6 @@ and the former targets stay valid until the new manifest replaces theirs.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.config import MergeConfig, make_config
+from coevo_ray.config import MergeConfig, SettingsLike, as_settings
 from coevo_ray.core.alignment.alignment import Alignment, align, fit_alignment, identity_alignment
 from coevo_ray.core.alignment.uniformity import uniformity
 from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
@@ -33,7 +32,7 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, digest, finish, write_blob, write_table
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
 # The pair-wise mean of the uniformity settles with a few thousand rows; its cost grows with their square.
@@ -63,9 +62,9 @@ class Participant:
 
 
 def merge(
-    contributions: Sequence[str | os.PathLike[str] | Location],
-    out: str | os.PathLike[str] | Location,
-    config: MergeConfig | dict[str, Any] | None = None,
+    contributions: Sequence[ArtifactLike],
+    out: Place,
+    config: SettingsLike[MergeConfig] | None = None,
 ) -> RowTable:
     """Aligns contributions to the reference prior and writes the target table.
 
@@ -73,10 +72,10 @@ def merge(
     count through the pools in the order of the contributions (the manifest's summary lists them).
 
     Args:
-        contributions: folders of contributions with the same shared set. Those of targets that are there may be
+        contributions: contributions, or their folders, with the same shared set. Those of targets that are there may be
             followed by further ones, which extends the targets.
         out: folder of the targets.
-        config: reference and alignment; a dict is validated.
+        config: reference and alignment; a dict, or a YAML file.
 
     Returns:
         The target table: `row_id`, `target float16[dim]`, `prior uint8` (the place in `contributions`).
@@ -86,7 +85,7 @@ def merge(
         UsageError: the reference is unknown, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    settings = config if isinstance(config, MergeConfig) else make_config(MergeConfig, config or {}, "merge")
+    settings = as_settings(MergeConfig, {} if config is None else config, "merge")
     location = Location.parse(out)
     tables = [Contribution(place) for c in contributions for place in _places(Location.parse(c))]
     check_together(tables)

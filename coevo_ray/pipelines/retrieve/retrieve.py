@@ -8,7 +8,6 @@ targets are cut into files.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from coevo_ray.config import RetrieveSettings, make_config
+from coevo_ray.config import RetrieveSettings, SettingsLike, as_settings
 from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
 from coevo_ray.core.graph.unit_rows import UnitRows, mean_row
 from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
 from coevo_ray.errors import InputError
+from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.graph import load_graph, read_half
 from coevo_ray.pipelines.merge.same_space import require_same_space
@@ -33,7 +33,8 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors, run_shards
 from coevo_ray.store.artifact import begin, digest_array, finish, read_table, write_table
-from coevo_ray.store.location import Location
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable, vectors
 
 KIND = "retrieved"
@@ -43,22 +44,22 @@ _SCORES, _COPIES = "scores-", "copies-"
 
 
 def retrieve(
-    gate: GateSession | str | os.PathLike[str],
-    pool: Pool | str | os.PathLike[str],
-    targets: RowTable | str | os.PathLike[str],
-    out: str | os.PathLike[str] | Location,
-    config: RetrieveSettings | dict[str, Any],
-    copy_to: str | os.PathLike[str] | Location | None = None,
+    gate: GateSession | ArtifactLike,
+    pool: ArtifactLike,
+    targets: ArtifactLike,
+    out: Place,
+    config: SettingsLike[RetrieveSettings],
+    copy_to: Place | None = None,
 ) -> RowTable:
     """Chooses rows of an open pool that lie where the gate's gain remains.
 
     Args:
-        gate: an open gate with predictions, or its folder; it may have stopped. It is not changed.
-        pool: the open pool, another than the gate's; its held-out rows are left out.
-        targets: targets of its rows, in the space of the gate's.
+        gate: an open gate with predictions, or its folder, or that of a run; it may have stopped. It is not changed.
+        pool: the open pool, or its folder, another than the gate's; its held-out rows are left out.
+        targets: targets of its rows, or their folder, in the space of the gate's.
         out: folder of the result.
-        config: budget, anchors, near-duplicates; a dict is validated.
-        copy_to: also write the chosen samples to this folder, see `pipelines.retrieve_samples`.
+        config: budget, anchors, near-duplicates; a dict, or a YAML file.
+        copy_to: also write the chosen samples to this folder, see `pipelines.retrieve.copy_samples`.
 
     Returns:
         The table `row_id` (of the open pool), `key`, `score`, `gain_row` (row_id of the nearest anchor in the gate's
@@ -70,10 +71,8 @@ def retrieve(
         UsageError: settings are wrong, or they, the gate or the targets have changed since.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    settings = config if isinstance(config, RetrieveSettings) else make_config(RetrieveSettings, config, "retrieve")
-    opened = gate if isinstance(gate, GateSession) else GateSession(Location.parse(gate))
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
-    table = targets if isinstance(targets, RowTable) else RowTable(Location.parse(targets), "targets")
+    settings = as_settings(RetrieveSettings, config, "retrieve")
+    opened, pool, table = open_gate(gate), Pool.open(pool), open_table(targets, "targets")
     if pool.manifest.identity == opened.pool.manifest.identity:
         raise InputError(
             f"the open pool {pool.location} is the gate's own", "give another pool; the gate asks about its own rows"

@@ -6,11 +6,9 @@ No label is read in training. Two augmented views of a row share its target; lab
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +16,15 @@ import ray
 import torch
 
 from coevo_ray.actors.progress_board import BoardHandle
-from coevo_ray.config import TargetTrainConfig, make_config
+from coevo_ray.config import SettingsLike, TargetTrainConfig, as_settings
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.store.artifact import load_manifest
-from coevo_ray.store.location import Location
+from coevo_ray.store.artifact import Artifact, load_manifest
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.feed.statistics import input_statistics
 from coevo_ray.training.from_targets.loop import TargetArguments, train_loop
@@ -40,36 +39,35 @@ _TITLE = "train targets"
 
 
 def train_targets(
-    config: TargetTrainConfig | dict[str, Any],
-    pool: Pool | str | os.PathLike[str],
-    targets: RowTable | str | os.PathLike[str],
-    out: str | os.PathLike[str] | Location,
-) -> JsonObject:
+    config: SettingsLike[TargetTrainConfig],
+    pool: ArtifactLike,
+    targets: ArtifactLike,
+    out: Place,
+) -> Artifact:
     """Trains a fresh network to predict the targets of the pool's training rows, then probes its frozen features.
 
     Args:
-        config: network, views, schedule; a dict is validated.
+        config: network, views, schedule; a dict, or a YAML file.
         pool: images, or their folder. Its labels are read for evaluation only.
         targets: target table of that pool, or its folder. Rows without a target take no part.
         out: folder of the result: `model.safetensors` (backbone and head), `model.json` and manifest.
 
     Returns:
-        The summary: `linear_probe` and `knn` (shares of held-out rows; null where rows have no labels), the last
-        epoch's mean `loss` per row, `samples`, `seconds` of training, and the `history`.
+        The model. Its summary: `linear_probe` and `knn` (shares of held-out rows; null where rows have no labels), the
+        last epoch's mean `loss` per row, `samples`, `seconds` of training, and the `history`.
 
     Raises:
         InputError: an input is missing, the targets are not this pool's, or no training row has a target.
         UsageError: the model is unknown, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = config if isinstance(config, TargetTrainConfig) else make_config(TargetTrainConfig, config, "train")
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
-    targets = targets if isinstance(targets, RowTable) else RowTable(Location.parse(targets), "targets")
+    config, pool = as_settings(TargetTrainConfig, config, "train"), Pool.open(pool)
+    targets = open_table(targets, "targets")
     run = _TargetRun(config, pool, targets, _dimension(targets), Location.parse(out))
     make_backbone(config.model, config.image_size, config.stem)  # a wrong name shows before any work
     content = {"objective": "targets", **config.content()}
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
-    return run_training(ModelArtifact(run.folder, content, inputs), run.prepare).summary
+    return run_training(ModelArtifact(run.folder, content, inputs), run.prepare)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,16 +141,17 @@ class _TargetRun:
         }
 
 
-def load_target_network(location: Location, *, average: bool = False) -> TargetNetwork:
+def load_target_network(location: ArtifactLike, *, average: bool = False) -> TargetNetwork:
     """Reads a trained network back; its `backbone` gives features.
 
     Args:
-        location: what `train_targets` made.
+        location: what `train_targets` returned, or its folder.
         average: take the averaged weights (`ema`).
 
     Raises:
         InputError: there is no finished network of this objective here, or it has no averaged weights.
     """
+    location = Location.parse(location)
     manifest = load_manifest(location, "model")
     if manifest.config.get("objective") != "targets":
         raise InputError(

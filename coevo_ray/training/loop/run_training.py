@@ -13,7 +13,7 @@ from coevo_ray.config import Compute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import FileEntry, Manifest, begin, finish, write_blob
+from coevo_ray.store.artifact import Artifact, FileEntry, begin, finish, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.training.loop.metrics import METRICS, json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint
@@ -80,7 +80,7 @@ class Training(Generic[ArgumentsT]):
     summarise: Callable[[Trained[ArgumentsT]], JsonObject]
 
 
-def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[ArgumentsT]]) -> Manifest:
+def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[ArgumentsT]]) -> Artifact:
     """Makes an artifact by training, unless it is finished; one that was stopped goes on from its last checkpoint.
 
     Args:
@@ -88,7 +88,7 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
         prepare: reads and checks inputs; called only where there is something left to do.
 
     Returns:
-        The artifact's manifest.
+        The finished artifact.
 
     Raises:
         UsageError: settings were changed, or as `prepare` raises it.
@@ -97,7 +97,7 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
     """
     done = begin(artifact.folder, artifact.kind, artifact.content, artifact.inputs)
     if done is not None:
-        return done
+        return Artifact(artifact.folder, done, done.summary)
     started = time.monotonic()
     training = prepare()
     title, folder = training.title, artifact.folder
@@ -112,7 +112,8 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
         trained = Trained(arguments, state, history, round(time.monotonic() - started, 3))
         summary = training.summarise(trained)
     files = training.write_files(trained)
-    return finish(folder, artifact.kind, artifact.content, artifact.inputs, files, summary)
+    made = finish(folder, artifact.kind, artifact.content, artifact.inputs, files, summary)
+    return Artifact(folder, made, made.summary)
 
 
 def write_network(folder: Location, trained: Trained[ArgumentsT], card: JsonObject) -> list[FileEntry]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from coevo_ray.config import SemiTrainConfig, make_config
+from coevo_ray.config import SemiTrainConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float32Array, Int64Array, UInt8Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
@@ -30,7 +29,7 @@ _TEST_ROWS = 512
 
 
 def fit_images(
-    config: SemiTrainConfig | dict[str, Any],
+    config: SettingsLike[SemiTrainConfig],
     images: UInt8Array,
     labels: Int64Array,
     classes: int,
@@ -64,7 +63,7 @@ def fit_images(
         InputError: no labels, labels of one class alone or outside the classes, or training diverged.
         UsageError: the settings are wrong, or the model is unknown.
     """
-    config = config if isinstance(config, SemiTrainConfig) else make_config(SemiTrainConfig, config, "train")
+    config = as_settings(SemiTrainConfig, config, "train")
     config = config.model_copy(update={"image_size": images.shape[1]})
     rows = SemiRows(
         labels,

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
 from coevo_ray.actors.progress_board import BoardHandle
-from coevo_ray.config import SemiTrainConfig, make_config
+from coevo_ray.config import SemiTrainConfig, SettingsLike, as_settings
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.store.artifact import FileEntry, digest_array
-from coevo_ray.store.location import Location
+from coevo_ray.store.artifact import Artifact, FileEntry, digest_array
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.training.label_tables import LabelTable, open_labels, open_pseudo_labels
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
 from coevo_ray.training.loop.weights import classifier_card
 from coevo_ray.training.models import check_model
 from coevo_ray.training.semi_supervised.loop import SemiSupervisedArguments, train_loop
-from coevo_ray.training.semi_supervised.rows import Table, gather_rows, open_labels, open_pseudo_labels
+from coevo_ray.training.semi_supervised.rows import gather_rows
 from coevo_ray.training.semi_supervised.step import SemiRows
 
 _TITLE = "train semi_supervised"
@@ -33,12 +32,12 @@ _POOR = 0.5  # of the targets of labelled rows
 
 
 def train_semi_supervised(
-    config: SemiTrainConfig | dict[str, Any],
-    pool: Pool | str | os.PathLike[str],
-    out: str | os.PathLike[str] | Location,
-    labels: Table | None = None,
-    pseudo_labels: Table | None = None,
-) -> JsonObject:
+    config: SettingsLike[SemiTrainConfig],
+    pool: ArtifactLike,
+    out: Place,
+    labels: LabelTable | ArtifactLike | None = None,
+    pseudo_labels: ArtifactLike | None = None,
+) -> Artifact:
     """Trains a network on the labels of some training rows and on the images of all (FixMatch, arXiv 2001.07685).
 
     Each step has labelled rows and `mu` times as many unlabelled ones. A labelled row's weak view has a cross-entropy
@@ -47,7 +46,7 @@ def train_semi_supervised(
     and with few of them several, so that the training has `least_steps`.
 
     Args:
-        config: network, views, rule, schedule; a dict is validated.
+        config: network, views, rule, schedule; a dict, or a YAML file.
         pool: images, or their folder. Labels of unlabelled training rows are read for `pseudo_accuracy` alone, those of
             held-out rows for `accuracy`.
         out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `metrics.jsonl` with an
@@ -58,7 +57,7 @@ def train_semi_supervised(
             labelled ones, weighted by their confidence. Labels go before pseudo-labels.
 
     Returns:
-        The summary: `accuracy` of the last epoch on held-out rows, with averaged weights `ema_accuracy`; its
+        The model. Its summary: `accuracy` of the last epoch on held-out rows, with averaged weights `ema_accuracy`; its
         `labelled_loss`, `consistency_loss`, `confident_share` (of unlabelled rows with a target), `pseudo_accuracy`
         (of these targets, where labels are known) and `own_accuracy` (of labelled rows' targets); `labelled`,
         `pseudo_labelled` and `unlabelled` rows; `steps`, `samples` and `seconds` of training, and the `history`. With a
@@ -70,8 +69,7 @@ def train_semi_supervised(
         UsageError: the settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = config if isinstance(config, SemiTrainConfig) else make_config(SemiTrainConfig, config, "train")
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
+    config, pool = as_settings(SemiTrainConfig, config, "train"), Pool.open(pool)
     if pool.modality != "image":
         raise InputError(f"the pool at {pool.location} holds texts", "give a pool of images: views are made of them")
     table = None if labels is None else open_labels(labels, pool)
@@ -84,7 +82,7 @@ def train_semi_supervised(
         inputs["pseudo_labels"] = pseudo.manifest.identity
     content = {"objective": "semi_supervised", **config.content()}
     run = _SemiSupervisedRun(config, pool, rows, Location.parse(out))
-    return run_training(ModelArtifact(run.folder, content, inputs), run.prepare).summary
+    return run_training(ModelArtifact(run.folder, content, inputs), run.prepare)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import ray
@@ -16,14 +14,14 @@ from torch import nn
 from coevo_ray.actors.actor import start_selection
 from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.actors.progress_board import BoardHandle
-from coevo_ray.config import TrainConfig, make_config
+from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.policies import SelectionContext
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import FileEntry, digest, digest_array, load_manifest
-from coevo_ray.store.location import Location
+from coevo_ray.store.artifact import Artifact, FileEntry, digest, digest_array, load_manifest
+from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
@@ -41,9 +39,9 @@ def train_policy(
     pool: Pool,
     labels: Int64Array,
     scores: RowTable | None,
-    out: str | os.PathLike[str] | Location,
+    out: Place,
     evidence: RowTable | None = None,
-) -> Location:
+) -> Artifact:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
 
     Args:
@@ -63,8 +61,7 @@ def train_policy(
     """
     run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out))
     check_model(config.model, pool.classes, config.image_size, config.stem)
-    run_training(run.artifact(), run.prepare)
-    return run.folder
+    return run_training(run.artifact(), run.prepare)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,38 +157,6 @@ class _PolicyRun:
         }
 
 
-def train_supervised(
-    config: TrainConfig | dict[str, Any],
-    pool: Pool | str | os.PathLike[str],
-    out: str | os.PathLike[str] | Location,
-    scores: RowTable | str | os.PathLike[str] | None = None,
-    evidence: RowTable | None = None,
-) -> JsonObject:
-    """Trains a network on a pool's own labels, on the subsets of one policy.
-
-    Args:
-        config: network, optimizer, schedule, one policy, kept share; a dict is validated.
-        pool: images and labels, or their folder.
-        out: folder of the result, as in `train_policy`.
-        scores: score table of the pool's rows, or its folder; for policies that look at factors.
-        evidence: evidence on labels and copies, for policies that look at it.
-
-    Returns:
-        The summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`.
-
-    Raises:
-        InputError: an input is missing, no training row has a label, or training diverged.
-        UsageError: the settings are wrong, were changed, or name several policies.
-        StoppedError: the store or the cluster failed; run it again to continue.
-    """
-    config = config if isinstance(config, TrainConfig) else make_config(TrainConfig, config, "train")
-    check_one_policy(config)
-    pool = pool if isinstance(pool, Pool) else Pool.open(pool)
-    if scores is not None and not isinstance(scores, RowTable):
-        scores = RowTable(Location.parse(scores), "scores")
-    return load_manifest(train_policy(config, config.policies[0], pool, pool.labels(), scores, out, evidence)).summary
-
-
 def check_one_policy(config: TrainConfig) -> None:
     """Refuses settings for several trainings.
 
@@ -207,17 +172,18 @@ def looks_at_evidence(config: TrainConfig) -> bool:
     return any(config.make_policy(policy).uses & EVIDENCE for policy in config.policies)
 
 
-def load_classifier(location: Location, *, average: bool = False) -> nn.Module:
+def load_classifier(location: ArtifactLike, *, average: bool = False) -> nn.Module:
     """Reads a trained classifier back, ready to predict.
 
     Args:
-        location: what `train_policy` made.
+        location: what a training made, or its folder.
         average: take the averaged weights (`ema`).
 
     Raises:
         InputError: there is no finished classifier here, or it has no averaged weights.
         UsageError: its model is not known on this machine.
     """
+    location = Location.parse(location)
     load_manifest(location, "model")
     card = location.child(CARD).read_json()
     if "classes" not in card:

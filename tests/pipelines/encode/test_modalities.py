@@ -11,8 +11,8 @@ import coevo_ray
 from coevo_ray.core.alignment.projection import project, projection_matrix
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
-from coevo_ray.pipelines.encode.encode import encode
 from coevo_ray.pipelines.ingest.ingest import ingest
+from coevo_ray.pipelines.make_targets import encode
 from coevo_ray.pool.pool import Pool
 from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.inputs import Samples

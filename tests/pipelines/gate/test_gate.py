@@ -21,7 +21,7 @@ from coevo_ray.annotators.base import Answers, Collected, Questions
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.gate.session import GateSession
-from coevo_ray.pipelines.gate.steps import export_labels, next_requests, read_predictions, submit_answers
+from coevo_ray.pipelines.gate.steps import export_labels, gate_next, gate_submit, read_predictions
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -129,7 +129,7 @@ def test_a_run_waits_for_people_and_goes_on(tmp_path: Path, capfd: pytest.Captur
 def test_files_of_two_annotators(tmp_path: Path) -> None:
     gate = opened(tmp_path)
     requests = tmp_path / "requests.csv"
-    told = next_requests(gate, out=str(requests))
+    told = gate_next(gate, out=str(requests))
     assert told == {"round": 0, "requested": 54, "sent": 0, "where": None, "file": str(requests), "stopped_by": None}
     rows = [line["row_id"] for line in csv.DictReader(requests.open())]
     labels = {row: NAMES[truth()[int(row)]] for row in rows}
@@ -141,11 +141,11 @@ def test_files_of_two_annotators(tmp_path: Path) -> None:
         return str(tmp_path / name)
 
     ann, bob = write("ann.csv", labels, "sample-1000,ant", "sample-0,ant"), write("bob.csv", other)
-    first = submit_answers(gate, [ann])
+    first = gate_submit(gate, [ann])
     assert (first["answers"], first["labels"], first["changed"]) == (54, 54, 0)
     assert ["sample-1000" in p or "held out" in p for p in first["problems"]] == [True, True]
-    assert submit_answers(again(gate), [ann])["answers"] == 0  # the same file changes nothing
-    assert submit_answers(gate, [bob]) == {
+    assert gate_submit(again(gate), [ann])["answers"] == 0  # the same file changes nothing
+    assert gate_submit(gate, [bob]) == {
         "answers": 54,
         "labels": 0,
         "unasked": 0,
@@ -154,7 +154,7 @@ def test_files_of_two_annotators(tmp_path: Path) -> None:
         "problems": [],
     }
     assert gate.status()["disputed"] == 1
-    cay = submit_answers(gate, [bob], annotator="cay")
+    cay = gate_submit(gate, [bob], annotator="cay")
     assert (cay["answers"], cay["changed"]) == (54, 1)  # two of three say so now
     table = export_labels(gate, str(tmp_path / "labels"))
     label = dict(zip(table.row_ids().tolist(), table.scan(["label"]).column("label").to_pylist(), strict=True))
@@ -226,7 +226,7 @@ def test_predictions_of_the_users_own_model(tmp_path: Path) -> None:
         return str(tmp_path / "predictions.parquet")
 
     answer(gate, gate.next())
-    told = next_requests(gate, predictions=write())
+    told = gate_next(gate, predictions=write())
     assert (told["round"], told["requested"]) == (1, 54)
     assert gate.service.gate_status()["learned_answers"] is None  # nothing of ours was fitted
     refused = {

@@ -21,8 +21,9 @@ from coevo_ray.core.alignment.alignment import align
 from coevo_ray.core.rows.hashing import assign_participants
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
-from coevo_ray.pipelines.encode.encode import contribute, encode
+from coevo_ray.pipelines.encode.encode import contribute
 from coevo_ray.pipelines.ingest.ingest import ingest
+from coevo_ray.pipelines.make_targets import encode
 from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone

@@ -18,11 +18,12 @@ from sklearn.datasets import load_digits
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, load_manifest, verify, write_table
+from coevo_ray.store.artifact import Artifact, finish, load_manifest, verify, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.label_tables import open_labels, open_pseudo_labels
 from coevo_ray.training.semi_supervised.on_arrays import fit_images, image_accuracy
-from coevo_ray.training.semi_supervised.rows import gather_rows, open_labels, open_pseudo_labels
+from coevo_ray.training.semi_supervised.rows import gather_rows
 from coevo_ray.training.semi_supervised.train import train_semi_supervised
 from coevo_ray.training.supervised.train import load_classifier
 from tests.command_line import Command
@@ -243,7 +244,7 @@ def test_two_workers_learn_what_one_does(pool: Pool, labels: RowTable, tmp_path:
     assert_alike(found[0], found[1], tmp_path / "1", tmp_path / "2")
 
 
-def assert_alike(one: dict[str, Any], other: dict[str, Any], *places: Path) -> None:
+def assert_alike(one: Artifact, other: Artifact, *places: Path) -> None:
     for a, b in zip(timeless(one["history"]), timeless(other["history"]), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
     weights = [load_file(place / "model.safetensors") for place in places]

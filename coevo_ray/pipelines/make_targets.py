@@ -1,0 +1,39 @@
+"""Targets of a pool in one call: contributions of all priors, then their merge (CoOpt, arXiv 2505.14117)."""
+
+from __future__ import annotations
+
+from coevo_ray.config import EncodeConfig, SettingsLike, as_settings
+from coevo_ray.errors import UsageError
+from coevo_ray.pipelines.encode.encode import make_contributions, prepared
+from coevo_ray.pipelines.merge.merge import merge
+from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.row_table import RowTable
+
+
+def encode(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place) -> RowTable:
+    """Encodes a pool with its priors and merges their contributions into targets.
+
+    Args:
+        config: priors, dimension, shared set; a dict, or a YAML file.
+        pool: the pool, or its folder.
+        out: folder that will hold `contributions/` and `targets/`.
+
+    Returns:
+        The target table: `row_id`, `target float16[dim]`, `prior uint8`.
+
+    Raises:
+        InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
+        UsageError: a prior is unknown, a device is asked for that no node has, settings were changed, or they are those
+            of a participant alone.
+        StoppedError: the store or the cluster failed; run it again to continue.
+    """
+    settings = as_settings(EncodeConfig, config, "encode")
+    if settings.alone:
+        raise UsageError(
+            "one prior with a shared pool or a part makes a contribution, not targets", "call contribute, then merge"
+        )
+    location = Location.parse(out)
+    places = [location.child("contributions", f"{index:02d}") for index in range(len(settings.priors))]
+    with prepared(settings, pool) as job:
+        make_contributions(job, places)
+        return merge(places, location.child("targets"), settings.merging())
