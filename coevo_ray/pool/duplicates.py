@@ -1,7 +1,7 @@
-"""Exact duplicates among millions of rows: 16-byte hashes, sorted and compared with NumPy.
+"""Exact duplicates among millions of rows, found by sorting 16-byte hashes with NumPy.
 
-Memory: the hashes (16 bytes per row) and a sorted copy of their halves (8 bytes); rows that do repeat take 40 bytes
-more each.
+Memory: the hashes (16 bytes per row) and a sorted copy of their first halves (8 bytes per row); duplicates take another
+40 bytes each.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ HASH_BYTES = 16
 
 
 def digest_of(data: bytes) -> bytes:
-    """BLAKE2b of 16 bytes: among 10^9 rows the chance of one false duplicate is below 10^-20."""
+    """Computes BLAKE2b of 16 bytes: among 10^9 rows, the probability of a false duplicate is below 10^-20."""
     return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
 def hash_all(contents: Iterable[bytes]) -> UInt64Array:
-    """uint64[n, 2], the hash of each content."""
+    """Hashes each content: uint64[n, 2]."""
     return as_hashes(b"".join(map(digest_of, contents)))
 
 
 def as_hashes(digests: bytes) -> UInt64Array:
-    """uint64[n, 2] of n digests that stand one behind the other."""
+    """Views n concatenated digests as uint64[n, 2]."""
     return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
 
 
 def find_duplicates(hashes: Sequence[UInt64Array], usable: Sequence[BoolArray]) -> tuple[Int64Array, Int64Array]:
-    """Finds the rows whose hash an earlier usable row has.
+    """Finds the usable rows with the same hash as an earlier usable row.
 
     Args:
         hashes: uint64[n_i, 2] for each shard, in the order of rows.
-        usable: bool[n_i] for each shard; other rows neither are nor have duplicates.
+        usable: bool[n_i] for each shard; other rows are ignored.
 
     Returns:
-        Positions among all rows of the duplicates, increasing, and for each the position of the first row with its
-        hash: int64[m] twice.
+        Positions of the duplicates among all rows, int64[m], increasing, and for each the position of the first row
+        with its hash, int64[m].
     """
     none = np.zeros(0, dtype=np.int64)
     halves = np.empty(sum(int(u.sum()) for u in usable), dtype=np.uint64)
@@ -55,11 +55,11 @@ def find_duplicates(hashes: Sequence[UInt64Array], usable: Sequence[BoolArray]) 
     suspects = again[np.concatenate([[True], again[1:] != again[:-1]])] if len(again) else again
     if not len(suspects):
         return none, none
-    # Only rows that share the first half with another are looked at whole.
+    # Only rows whose first half occurs twice are compared in full.
     found, positions, offset = [], [], 0
     for h, u in zip(hashes, usable, strict=True):
-        place = np.minimum(np.searchsorted(suspects, h[:, 0]), len(suspects) - 1)
-        here = np.flatnonzero(u & (suspects[place] == h[:, 0]))
+        index = np.minimum(np.searchsorted(suspects, h[:, 0]), len(suspects) - 1)
+        here = np.flatnonzero(u & (suspects[index] == h[:, 0]))
         found.append(h[here])
         positions.append(here + offset)
         offset += len(h)

@@ -1,4 +1,4 @@
-"""What the formats have in common: an entry, a shard of consecutive entries, and how a source is read."""
+"""Types that all source formats share: entries, shards of consecutive entries, and reading settings."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Entry:
 
     Attributes:
         key: the user's own id.
-        image: encoded bytes as they came, or None where they are missing or the source holds texts.
+        image: encoded bytes as stored in the source; None if missing, or if the source holds texts.
         label: the class number, or None.
-        error: why it cannot be used, or "".
-        text: the text, or None where it is missing or the source holds images.
-        features: float32[d] for each kept column, in the order of `Reading.features`; empty when there is an error.
+        error: reason why it cannot be used, or "".
+        text: the text; None if missing, or if the source holds images.
+        features: float32[d] of each kept column, in the order of `Reading.features`; empty if there is an error.
     """
 
     key: str
@@ -41,20 +41,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of a source are read; one for the whole source, with every default resolved.
+    """Settings by which all files of a source are read, with defaults resolved.
 
     Attributes:
         uri: the source.
-        format: what its files are. Hugging Face's files are read as Parquet.
+        format: format of its files; those of Hugging Face are read as Parquet.
         data_column: column of images or texts; in tars an extension, or None for any image's.
-        text: whether samples are texts.
-        label_column, key_column: columns, or None where there are none. In tars fields of the `.json`; a label
-            column of None stands for a `.cls` file, else the field `label`.
+        text: True if samples are texts.
+        label_column, key_column: columns, or None without them; in tars, fields of the `.json`, and an empty label
+            column means the `.cls` file, else the field `label`.
         features: name and dimension of each vector column that is kept.
-        names: class names as the source numbers them, or empty.
-        recode: source label -> pool label, where class names made them differ.
-        unlabelled: a label of -1 means none (the custom of Hugging Face).
-        prefix: put before every key.
+        names: class names in the source's numbering, or empty.
+        recode: source label -> pool label, if class names are numbered differently; else empty.
+        unlabelled: True if a label of -1 means none, as with Hugging Face.
+        prefix: prefix of every key.
     """
 
     uri: str
@@ -70,7 +70,7 @@ class Reading:
     prefix: str = ""
 
     def label(self, value: Any) -> tuple[int | None, str]:
-        """A source's label as the pool numbers it, or None, and what is wrong with it, or ""."""
+        """Converts a source's label to the pool's number or None; returns it with an error text or ""."""
         label, error = whole_number(value)
         if self.unlabelled and label == -1:
             return None, error
@@ -89,10 +89,10 @@ class SourceShard:
         reading: how it is read.
         names: file names, packed (`pack_names`): those of an image folder, else the one file.
         start: position of its first entry in the file (in an image folder: in the source).
-        rows: entries; -1 where only reading the whole file tells (tars that have not been looked through).
+        rows: number of entries; -1 if unknown before the file is read (tars that were not scanned).
         offset: tars: byte position of its first sample.
-        split: all of its rows belong there; None where the choice is free.
-        first: of a Ray Dataset: position in it of the file's first row, which keys then count from; else -1.
+        split: split of all its rows; None if they may be assigned freely.
+        first: Ray Datasets: position of the file's first row in the dataset, from which keys count; else -1.
     """
 
     reading: Reading
@@ -115,17 +115,17 @@ class SourceShard:
 
 
 def pack_names(names: Iterable[str]) -> bytes:
-    """File names in a few bytes each: neighbours in a sorted listing share most of their letters."""
+    """Compresses file names to a few bytes each; neighbours in a sorted listing share most of their letters."""
     return zlib.compress("\0".join(names).encode(), 1)
 
 
 def unpack_names(packed: bytes) -> list[str]:
-    """What `pack_names` packed; at least one name."""
+    """Returns the names that `pack_names` packed, at least one."""
     return zlib.decompress(packed).decode().split("\0")
 
 
 def whole_number(value: Any) -> tuple[int | None, str]:
-    """A label as int64, or None, and what is wrong with it, or ""."""
+    """Converts a label to an int64 number or None; returns it with an error text or ""."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, ""
     if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):

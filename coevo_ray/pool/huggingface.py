@@ -1,4 +1,4 @@
-"""What Parquet files of a Hugging Face dataset say about themselves: features in their metadata, splits in names."""
+"""Features and splits of a Hugging Face dataset, from the metadata and names of its Parquet files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 _KEY = b"huggingface"
 _SEPARATORS = re.compile(r"[-._ 0-9/]+")
-# As the Hub documents them: a keyword between separators, in the name of a folder first, then in that of the file.
+# The Hub's rule: a keyword between separators, in the folder's name first, then in the file's.
 _KEYWORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),
@@ -19,7 +19,7 @@ _KEYWORDS = {
 
 @dataclass(frozen=True)
 class HubFeatures:
-    """The features that matter for a pool.
+    """Features of a dataset that a pool uses.
 
     Attributes:
         images: columns of type Image.
@@ -31,7 +31,7 @@ class HubFeatures:
 
 
 def hub_features(metadata: dict[bytes, bytes] | None) -> HubFeatures | None:
-    """Reads the key `huggingface` of a Parquet schema's metadata; None where there is none."""
+    """Reads the key `huggingface` of a Parquet schema's metadata; None without it."""
     try:
         content = json.loads((metadata or {})[_KEY])
         features: dict[str, Any] = content["info"]["features"]
@@ -44,9 +44,9 @@ def hub_features(metadata: dict[bytes, bytes] | None) -> HubFeatures | None:
 
 
 def hub_splits(files: list[str]) -> dict[str, Literal["train", "test"] | None]:
-    """The split of each file by its name, None where it names none.
+    """Returns the split of each file by its name, None if the name has none.
 
-    Validation is held out where there is no test split, and training data where there is one.
+    Validation files are held out if there is no test split; otherwise they count as training data.
     """
     named = {name: _split(name) for name in files}
     has_test = "test" in named.values()

@@ -1,4 +1,4 @@
-"""Decoding: encoded bytes of any usual image -> 8-bit RGB.
+"""Decoding of encoded images to 8-bit RGB.
 
 Colour profiles are ignored, as in the training code of the public priors.
 """
@@ -15,7 +15,7 @@ from coevo_ray.core.arrays import Int64Array, UInt8Array
 from coevo_ray.errors import InputError
 
 _ORIENTATION_TAG = 0x0112
-# EXIF orientation -> what undoes it (EXIF 2.32, table of tag 0x0112).
+# EXIF orientation -> its inverse (EXIF 2.32, table of tag 0x0112).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +29,7 @@ _LONGEST_REASON = 160
 
 
 class ImageError(InputError):
-    """An image cannot be used.
+    """An image that cannot be used.
 
     Args:
         reason: one line, as it appears in the rejects table.
@@ -44,8 +44,8 @@ class ImageError(InputError):
 def decode_image(data: bytes) -> Image.Image:
     """Decodes an image to 8-bit RGB.
 
-    Grey, palette and CMYK are converted, 16-bit grey is scaled to 8 bit, transparency is laid over white, of an
-    animation the first frame is taken, and the EXIF orientation is applied.
+    Converts grey, palette and CMYK, scales 16-bit grey to 8 bit, composes transparency over white, takes an animation's
+    first frame, and applies the EXIF orientation.
 
     Args:
         data: the encoded bytes.
@@ -73,7 +73,7 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def verify_image(data: bytes) -> tuple[int, int]:
-    """Really decodes an image; a truncated one shows itself only then.
+    """Decodes an image in full, the only way to detect truncation.
 
     Args:
         data: the encoded bytes.
@@ -82,27 +82,27 @@ def verify_image(data: bytes) -> tuple[int, int]:
         Width and height in pixels, upright.
 
     Raises:
-        ImageError: it cannot be decoded.
+        ImageError: the image cannot be decoded.
     """
     return decode_image(data).size
 
 
 def decode_resized(data: bytes, size: int, crop: Literal["center", "squash"] = "center") -> UInt8Array:
-    """Decodes an image and makes it square, see `resized`.
+    """Decodes an image and makes it square, see `resized`: uint8[size, size, 3].
 
     Raises:
-        ImageError: it cannot be decoded.
+        ImageError: the image cannot be decoded.
     """
     return resized(decode_image(data), size, crop)
 
 
 def resized(image: Image.Image, size: int, crop: Literal["center", "squash"] = "center") -> UInt8Array:
-    """Brings the shorter side to `size` (bicubic, antialiased when it shrinks) and cuts the centre.
+    """Scales the shorter side to `size` (bicubic, antialiased when shrinking) and crops the centre.
 
     Args:
         image: 8-bit RGB.
         size: pixels of the square output.
-        crop: `squash` scales both sides to `size` instead and cuts nothing.
+        crop: `squash` scales both sides to `size` instead, without cropping.
 
     Returns:
         uint8[size, size, 3], writable.
@@ -111,7 +111,7 @@ def resized(image: Image.Image, size: int, crop: Literal["center", "squash"] = "
     if crop == "squash" or width == height:
         box = (0.0, 0.0, float(width), float(height))
     else:
-        # Only the centre square is computed: a very long image would otherwise grow without bound.
+        # Only the centre square is resampled: a very long image would otherwise need unbounded memory.
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
@@ -135,7 +135,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(grey: Int64Array) -> Image.Image:
-    """0..65535 -> 0..255, rounded; older versions of Pillow hand 16-bit grey out as 32 bit."""
+    """Scales 0..65535 to 0..255, rounded; older versions of Pillow return 16-bit grey as 32 bit."""
     lowest, highest = int(grey.min()), int(grey.max())
     if lowest < 0 or highest > 65535:
         raise ImageError(f"32-bit pixels from {lowest} to {highest}, need 0..65535", "convert it to 8 or 16 bit")
@@ -143,7 +143,7 @@ def _from_16_bit(grey: Int64Array) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, read after loading: TIFF images have been turned by then. 1 where EXIF is damaged."""
+    """Returns the EXIF orientation, after loading, which rotates TIFF images already; 1 if EXIF is damaged."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - damaged EXIF raises almost anything and says nothing about the pixels

@@ -1,7 +1,7 @@
-"""Listing: all files below a folder in one fixed order, with memory for one folder at a time.
+"""Listing of all files below a folder, in a fixed order, with memory for one folder at a time.
 
-The order is that of the whole relative paths as strings. A folder counts as its name with a slash, so that walking
-folder by folder gives the same order as sorting everything at once, which tens of millions of names would not allow.
+Files are ordered by relative path as a string. A folder sorts as its name with a slash, so that walking folder by
+folder gives the order of a sort of all paths, for which tens of millions of names would be too many.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pyarrow.fs as pafs
 from coevo_ray.errors import InputError
 from coevo_ray.store.location import Location
 
-_UNFINISHED = ".tmp-"  # as Location writes files before they are whole
+_UNFINISHED = ".tmp-"  # in the names of files that Location has not finished writing
 
 
 def walk(folder: Location) -> Iterator[str]:
-    """Relative paths of all files below a folder, sorted, links followed; unfinished files are left out.
+    """Yields the relative paths of all files below a folder, sorted; follows links, skips unfinished files.
 
     Raises:
-        InputError: a folder cannot be listed (links that go round in circles among them), or a name is not UTF-8.
+        InputError: a folder cannot be listed (circular links included), or a name is not UTF-8.
     """
     yield from _walk(folder, "")
 
@@ -35,7 +35,7 @@ def _walk(folder: Location, prefix: str) -> Iterator[str]:
 
 
 def _sorted_names(folder: Location) -> list[str]:
-    """Names in one folder; those of folders end in a slash."""
+    """Returns the names in a folder; those of sub-folders end in a slash."""
     try:
         names = list(_local_names(folder) if folder.is_local else _remote_names(folder))
     except OSError as error:
@@ -45,7 +45,7 @@ def _sorted_names(folder: Location) -> list[str]:
 
 
 def _local_names(folder: Location) -> Iterator[str]:
-    # os.scandir asks nothing about a file but its name and kind; pyarrow would also ask for size and time of each.
+    # os.scandir reads only names and types; pyarrow would also query the size and time of each file.
     with os.scandir(folder.path) as entries:
         for entry in entries:
             if not (entry.name.isprintable() or _is_text(entry.name)):

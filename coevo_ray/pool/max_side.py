@@ -1,4 +1,4 @@
-"""`max_side`: larger images are scaled down once, at ingest; all others stay byte for byte as they came."""
+"""`max_side`: scales larger images down once, at ingest; other images keep their bytes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from PIL import Image
 from coevo_ray.pool.images import ImageError, decode_image
 
 JPEG_QUALITY = 90
-# What was stored with losses is stored so again; PNG would be many times as large without being any truer.
+# Lossy sources stay lossy: PNG would be many times as large without restoring anything.
 _LOSSY = {"JPEG", "MPO", "WEBP"}
 
 
 def limit_side(data: bytes, max_side: int) -> bytes:
-    """Scales an image whose longer side is above `max_side` down to it, and encodes it again.
+    """Scales an image down to a longer side of `max_side` and encodes it again; smaller ones are returned as they are.
 
-    It is decoded as everywhere (`decode_image`: EXIF orientation applied, 8 bit, first frame, over white), scaled with
-    Lanczos, and written without metadata: JPEG of quality 90 where the source was JPEG or WebP, else PNG. The same
-    bytes give the same result with the same versions of Pillow and its libraries.
+    Decodes it by `decode_image` (EXIF orientation applied, 8 bit, first frame, over white), scales it with Lanczos, and
+    writes it without metadata: JPEG of quality 90 if the source was JPEG or WebP, else PNG. The same bytes give the
+    same result with the same versions of Pillow and its libraries.
 
     Args:
         data: encoded bytes.
         max_side: pixels of the longer side.
 
     Returns:
-        The bytes as they came where the image is small enough, or its header cannot be read.
+        The encoded image; `data` itself if the image is small enough or its header cannot be read.
 
     Raises:
-        ImageError: it is larger and cannot be decoded.
+        ImageError: the image is larger and cannot be decoded.
     """
     try:
         with Image.open(io.BytesIO(data)) as header:
@@ -53,7 +53,7 @@ def limit_side(data: bytes, max_side: int) -> bytes:
 
 
 def limit_side_or_keep(data: bytes, max_side: int) -> bytes:
-    """As `limit_side`, but bytes that cannot be decoded stay: without `verify` it is encode that rejects them."""
+    """Runs `limit_side`, but keeps bytes that cannot be decoded; without `verify`, encode rejects them."""
     try:
         return limit_side(data, max_side)
     except ImageError:

@@ -1,4 +1,4 @@
-"""Parquet sources, those of Hugging Face included: which columns to read, cutting files into shards, reading rows."""
+"""Parquet sources, those of Hugging Face included: choice of columns, cutting into shards, reading rows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _FOOTERS_AT_ONCE = 16  # reading footers waits for the store, not for the proces
 
 
 def is_parquet(name: str) -> bool:
-    """Whether a file name is one of Parquet."""
+    """Tests whether a file name ends in `.parquet`."""
     return name.lower().endswith(SUFFIX)
 
 
 def list_parquet(source: Source, location: Location, files: list[str], shard_rows: int) -> list[SourceShard]:
-    """Cuts Parquet files into shards; looks at footers, and at the first rows where a vector's length is not declared.
+    """Cuts Parquet files into shards; reads footers, and first rows if a vector's length is not declared.
 
     Raises:
         InputError: there are no files, one is damaged, a column is missing or has different dimensions.
@@ -60,7 +60,7 @@ def list_parquet(source: Source, location: Location, files: list[str], shard_row
 
 
 def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]:
-    """The entries of a shard, in order; row groups outside it are not read.
+    """Yields the entries of a shard, in order, without reading row groups outside it.
 
     Args:
         shard: rows of one file.
@@ -90,16 +90,16 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
 
 
 class _Rows:
-    """A few consecutive rows of a file; `table` holds the columns that are needed, None when there are none."""
+    """A few consecutive rows of a file; `table` has the needed columns, None if there are none."""
 
     def __init__(self, table: pa.Table | None, count: int, shard: SourceShard, start: int) -> None:
         self.table, self.count, self.reading = table, count, shard.reading
-        # Rows of a Ray Dataset go by their position in it: files are cut as its blocks happened to be.
+        # Keys of a Ray Dataset count its rows: its files follow its blocks, which vary.
         name, first = (f"{shard.files[0]}:", 0) if shard.first < 0 else ("", shard.first)
         self.rows = [f"{self.reading.prefix}{name}{first + start + i}" for i in range(count)]
 
     def keys(self) -> list[tuple[str, str]]:
-        """Key and what is wrong with it, or ""."""
+        """Returns the key of each row with an error text or ""."""
         column = self.reading.key_column
         if column is None or self.table is None:
             return [(row, "") for row in self.rows]
@@ -111,12 +111,12 @@ class _Rows:
         ]
 
     def keys_only(self) -> Iterator[Entry]:
-        """Entries without content."""
+        """Yields entries without content."""
         for key, error in self.keys():
             yield Entry(key, None, None, error)
 
     def entries(self, label_column: str | None) -> Iterator[Entry]:
-        """Whole entries."""
+        """Yields entries with content."""
         assert self.table is not None and self.reading.data_column is not None
         data = self.table.column(self.reading.data_column).to_pylist()
         labels = self.table.column(label_column).to_pylist() if label_column else [None] * self.count
@@ -135,7 +135,7 @@ class _Rows:
 
 
 def _content(value: Any, reading: Reading) -> tuple[bytes | None, str | None] | str:
-    """Image and text of a row, one of them None; or what is wrong."""
+    """Returns image and text of a row, one of them None; or an error text."""
     have = "nothing" if value is None else type(value).__name__
     if reading.text:
         if value is not None and not isinstance(value, str):
@@ -150,7 +150,7 @@ def _content(value: Any, reading: Reading) -> tuple[bytes | None, str | None] | 
 
 
 def _vectors(column: pa.ChunkedArray, name: str, dimension: int) -> list[Any]:
-    """For each row its float32[dimension], or what is wrong with it."""
+    """Returns for each row float32[dimension] or an error text."""
     result: list[Any] = []
     for value in column:
         vector = _vector(value)
@@ -177,7 +177,7 @@ def _vector(value: pa.Scalar) -> Float32Array | None:
 
 
 def _reading(source: Source, columns: list[str], hub: HubFeatures | None) -> Reading:
-    """Which columns are read: those that were named, else the usual names, else the only ones of their kind."""
+    """Chooses columns: those named in the settings, else the default names, else the only one of its type."""
     named = source.model_fields_set
     data = source.text_column or source.image_column
     label = source.label_column
@@ -234,7 +234,7 @@ def _holds_numbers(kind: pa.DataType) -> bool:
 def _dimensions(
     source: Source, location: Location, files: list[str], schemas: list[pa.Schema]
 ) -> tuple[tuple[str, int], ...]:
-    """Name and dimension of each kept column; the same in all files that declare one."""
+    """Returns name and dimension of each vector column; all files that declare a dimension must agree."""
     result = []
     for column in sorted(source.feature_columns):  # one order for all sources of a pool
         declared = {
@@ -255,24 +255,24 @@ def _dimensions(
 
 
 def _usual_length(location: Location, files: list[str], column: str) -> int | None:
-    """The commonest length of a list column in the first rows that have one."""
+    """Returns the most common length of a list column in the first rows that have a value."""
     for name in files:
         with _open(place_of(location, name)) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
                 lengths = Counter(len(v) for v in batch.column(0) if v.is_valid and len(v))
                 if lengths:
-                    # Of equally common ones the longer: an unfinished vector is likelier than one that is too long.
+                    # The longer among ties: a truncated vector is more likely than one that is too long.
                     return max(lengths, key=lambda d: (lengths[d], d))
     return None
 
 
 def place_of(location: Location, name: str) -> Location:
-    """Where a file of a source is; a source may be one file itself."""
+    """Returns the location of a source's file; a source may be a single file."""
     return location if location.is_file() else location.child(name)
 
 
 def schema_of(location: Location) -> pa.Schema:
-    """A file's schema.
+    """Reads a file's schema.
 
     Raises:
         InputError: it cannot be read.

@@ -1,4 +1,4 @@
-"""The pool: samples with dense row_ids, as Parquet with a manifest (DESIGN section 4)."""
+"""The pool: samples with dense row_ids, as Parquet with a manifest (docs/design.md#artifacts)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONTENT_BYTES = 16
 
 
 def pool_schema(modality: Modality, features: Mapping[str, int], content: bool = False) -> pa.Schema:
-    """The columns of a pool.
+    """Returns the schema of a pool.
 
     Args:
-        modality: what its samples are.
+        modality: type of its samples, and name of their column.
         features: name and dimension of the user's vectors.
-        content: whether each row's content hash is kept, against which later rows are compared.
+        content: True to keep each row's content hash, with which later rows are compared.
     """
     return pa.schema(
         [
@@ -46,9 +46,8 @@ class Pool(RowTable):
     """A finished pool.
 
     Columns: `row_id int64` dense from 0, `key string`, `image binary` (encoded bytes) or `text string`, `label int64`
-    (nullable), `split int8` (0 train, 1 test), and the user's vectors, each `fixed_size_list<float32>[d]`. Where
-    duplicates were rejected by content also `content fixed_size_binary[16]`, BLAKE2b of the bytes (or text) as they
-    came.
+    (nullable), `split int8` (0 train, 1 test), and the user's vectors, each `fixed_size_list<float32>[d]`. If
+    duplicates were rejected by content, also `content fixed_size_binary[16]`, BLAKE2b of the ingested bytes (or text).
 
     Args:
         location: its folder: a path, a URI, a `Location`, or an object that has one.
@@ -75,26 +74,26 @@ class Pool(RowTable):
         return what if isinstance(what, cls) else cls(locate(what, "pool"))
 
     def splits(self) -> Int8Array:
-        """int8[rows]: 0 train, 1 test."""
+        """Reads the split of each row: int8[N], 0 train, 1 test."""
         result: Int8Array = self.column("split").to_numpy()
         return result
 
     def train_ids(self) -> Int64Array:
-        """row_ids of the training split, increasing."""
+        """Returns the row_ids of the training split: int64[n], increasing."""
         return np.flatnonzero(self.splits() == TRAIN).astype(np.int64)
 
     def test_ids(self) -> Int64Array:
-        """row_ids of the held-out split, increasing."""
+        """Returns the row_ids of the held-out split: int64[n], increasing."""
         return np.flatnonzero(self.splits() == TEST).astype(np.int64)
 
     def labels(self) -> Int64Array:
-        """int64[rows], -1 where there is none. For oracles, training and evaluation only; selection never reads it."""
+        """Reads the labels: int64[N], -1 for none. For oracles, training and evaluation; selection never reads them."""
         result: Int64Array = self.column("label").fill_null(-1).to_numpy().astype(np.int64)
         return result
 
     @property
     def modality(self) -> Modality:
-        """What its samples are, and the name of their column. Pools from before there were texts hold images."""
+        """Type of its samples, and name of their column; the oldest pools do not record it and hold images."""
         return "text" if self.manifest.summary.get("modality") == "text" else "image"
 
     @property
@@ -104,5 +103,5 @@ class Pool(RowTable):
 
     @property
     def classes(self) -> int:
-        """Number of classes; 0 where no row has a label."""
+        """Number of classes; 0 if no row has a label."""
         return int(self.manifest.summary["classes"])

@@ -1,4 +1,4 @@
-"""Rejected rows: counted, listed with key, stage and reason, never silently dropped (DESIGN section 4)."""
+"""Rejected rows: counted, listed with key, stage and reason, never silently dropped (docs/design.md#rejects)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Reject:
     """A row that was left out.
 
     Attributes:
-        key: the user's own id (or the row_id as text where the key is not at hand).
-        stage: where it was found ("ingest", "encode").
+        key: the user's own id, or the row_id as text if the key is not available.
+        stage: stage that rejected it ("ingest", "encode").
         reason: one line.
     """
 
@@ -33,12 +33,12 @@ class Reject:
 
 
 def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """Rejected rows by kind of reason, the commonest first; what stands behind a colon or in brackets is left out."""
+    """Counts rejected rows by kind of reason (the text before a colon or bracket), most common first."""
     return dict(Counter(_kind(r.reason) for r in rejects).most_common())
 
 
 def commonest(rejects: list[Reject]) -> str:
-    """The three commonest kinds of reasons, each with its first row, for messages."""
+    """Describes the three most common kinds of reasons, each with its first row, for messages."""
     first: dict[str, Reject] = {}
     for reject in rejects:
         first.setdefault(_kind(reject.reason), reject)
@@ -55,29 +55,29 @@ def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> No
 
     Args:
         rejects: the rejected rows.
-        rows: rows that were looked at, rejected ones included.
+        rows: number of rows examined, rejected ones included.
         limit: `max_reject_fraction`.
         what: the artifact's location, for the message.
 
     Raises:
-        InputError: the share is over the limit; names the commonest reasons and the first keys.
+        InputError: the share is over the limit; the message has the most common reasons and first keys.
     """
     if rows == 0 or len(rejects) / rows <= limit:
         return
     raise InputError(
         f"{what}: {len(rejects)} of {rows} rows were rejected, more than max_reject_fraction {limit}: "
         f"{commonest(rejects)}",
-        "mend the source, or raise max_reject_fraction if so many may go",
+        "fix the source, or raise max_reject_fraction to accept these rejects",
     )
 
 
 def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) -> list[FileEntry]:
-    """Writes the rejects table, ordered by stage and key; no file where nothing was rejected.
+    """Writes the rejects table, ordered by stage and key; writes no file without rejects.
 
     Args:
         folder: the artifact's folder.
         rejects: the rejected rows.
-        part: 0 for the artifact's first making, n for what was appended in the n-th place: each has its own file.
+        part: 0 for the initial ingest, n for the n-th append; each has its own file.
 
     Raises:
         StoppedError: the store refused.
@@ -91,7 +91,7 @@ def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) ->
 
 
 def read_rejects(folder: Location) -> list[Reject]:
-    """The rejects of a finished artifact, in the order of its parts; empty where there are none."""
+    """Reads the rejects of a finished artifact, in the order of its parts."""
     import pyarrow.parquet as pq
 
     if not folder.exists():

@@ -1,4 +1,4 @@
-"""Sample data that come with installed packages, so that a first run needs no download."""
+"""Sample data from installed packages: a first run needs no download."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SCHEME = "sample:"
 
 
 def check_sample(uri: str) -> None:
-    """Says whether a sample exists and its package is installed, without making it.
+    """Checks that a sample exists and that its package is installed, without making it.
 
     Raises:
-        UsageError: it is unknown, or its package is missing.
+        UsageError: the sample is unknown, or its package is missing.
     """
     name = uri.removeprefix(SCHEME)
     if name != "digits":
@@ -27,9 +27,9 @@ def check_sample(uri: str) -> None:
 
 
 def materialise_sample(uri: str, folder: Location) -> Location:
-    """Writes a sample as an image folder with one sub-folder per class, and returns where it is.
+    """Writes a sample as an image folder with one sub-folder per class, and returns its location.
 
-    sample:digits are scikit-learn's 1 797 handwritten digits, 8x8 grey, written as PNG.
+    sample:digits is scikit-learn's set of 1 797 handwritten digits, 8x8 grey, written as PNG.
 
     Raises:
         UsageError: the sample is unknown, or its package is missing.

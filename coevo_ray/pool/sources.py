@@ -1,7 +1,7 @@
 """Sources: image folders, Parquet and tars, cut into shards that do not depend on parallelism.
 
-Listing a source looks at names, footers and headers only; the bytes are read shard by shard in the workers. Of an image
-folder's names the driver keeps a few packed bytes each.
+Listing a source reads names, footers and headers only; workers read the content shard by shard. The driver keeps a few
+compressed bytes per file name of an image folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
-DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
+DATASET = "dataset:"  # a Ray Dataset that is passed in Python
 
 
 def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
@@ -58,7 +58,7 @@ def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
 
 
 class _Found:
-    """One pass over the names of a source: image names in packed runs of `shard_rows`, the few others as they are."""
+    """Names of a source from one pass: those of images in packed runs of `shard_rows`, the few others as they are."""
 
     def __init__(self, source: Source, location: Location, shard_rows: int) -> None:
         self.source, self.location = source, location
@@ -89,7 +89,7 @@ class _Found:
             run.clear()
 
     def best_format(self) -> str:
-        """Images where there are any, else Parquet, else tars."""
+        """Returns "images" if there are any, else "parquet", else "webdataset"."""
         if self.packed or not (self.parquet or self.tars):
             return "images"
         return "parquet" if self.parquet else "webdataset"
@@ -119,7 +119,7 @@ class _Found:
 
 
 def cut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
-    """Cuts a shard that `list_source` left whole; others come back as they are.
+    """Cuts a shard that `list_source` left whole; returns other shards unchanged.
 
     Raises:
         InputError: a tar is damaged or cut off.
@@ -128,7 +128,7 @@ def cut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
 
 
 def read_shard(shard: SourceShard) -> Iterator[Entry]:
-    """The entries of a shard, in order. Unreadable files become entries with an error.
+    """Yields the entries of a shard, in order; unreadable files become entries with an error.
 
     Raises:
         InputError: a Parquet file, one of its columns' types, or a tar cannot be read.
@@ -139,7 +139,7 @@ def read_shard(shard: SourceShard) -> Iterator[Entry]:
 
 
 def read_keys(shard: SourceShard) -> Iterator[str]:
-    """The keys of a shard's entries, in order, without reading images, texts or vectors.
+    """Yields the keys of a shard's entries, in order, without reading images, texts or vectors.
 
     Raises:
         InputError: as for `read_shard`.
@@ -164,17 +164,17 @@ def _read_images(shard: SourceShard) -> Iterator[Entry]:
 
 
 def distinguish(sources: list[list[SourceShard]]) -> list[SourceShard]:
-    """Joins the shards of several sources; where file names occur in more than one, keys get a prefix.
+    """Joins the shards of several sources; keys get a prefix if file names occur in more than one source.
 
     The prefix is the shortest tail of the sources' paths that differs: `train/cat/1.png`, `test/cat/1.png`. Sources
-    that have a prefix of their own or keys from the user are left as they are.
+    with a prefix of their own or with the user's keys are left unchanged.
     """
     clashing = [i for i, shards in enumerate(sources) if shards and _named_by_file(shards[0].reading)]
     if len(clashing) < 2 or not _overlap([sources[i] for i in clashing]):
         return [shard for shards in sources for shard in shards]
     paths = {i: _folder_parts(sources[i]) for i in clashing}
     deepest = max((len(parts) for parts in paths.values()), default=0)
-    # A source that is given twice keeps equal keys, whose second occurrence is rejected.
+    # A source given twice keeps equal keys: ingest rejects the second occurrence.
     distinct = len(set(map(tuple, paths.values())))
     tails = range(1, deepest)
     depth = next((d for d in tails if len({tuple(p[-d:]) for p in paths.values()}) == distinct), deepest)
@@ -188,14 +188,14 @@ def distinguish(sources: list[list[SourceShard]]) -> list[SourceShard]:
 def same_classes(
     sources: list[list[SourceShard]], known: tuple[str, ...] = ()
 ) -> tuple[list[list[SourceShard]], tuple[str, ...]]:
-    """Gives all sources with class names the numbers of the one with most; a source that lacks some is fine.
+    """Numbers the classes of all sources as the source with most classes does; sources may lack some.
 
     Args:
         sources: the shards of each source.
-        known: class names that are settled already, those of a pool that is appended to.
+        known: fixed class names, those of a pool that is appended to; empty to choose.
 
     Returns:
-        The sources, whose labels now mean the same, and the class names.
+        The sources with common labels, and the class names.
 
     Raises:
         InputError: a source has a class that is not among them.
@@ -211,7 +211,7 @@ def same_classes(
                 f"{list(names)[:8]}",
                 "give one source all class sub-folders, with an image in each, or use Parquet with labels"
                 if not known
-                else "a pool's classes are settled: make a new pool of all sources",
+                else "a pool's classes are fixed: make a new pool of all sources",
             )
         recode = tuple(names.index(name) for name in classes) if classes != names else ()
         result.append(with_reading(shards, recode=recode))
@@ -219,7 +219,7 @@ def same_classes(
 
 
 def with_reading(shards: list[SourceShard], **changes: object) -> list[SourceShard]:
-    """The shards of one source with a changed `Reading`, which they go on sharing."""
+    """Returns the shards of one source with a changed, shared `Reading`."""
     if not shards:
         return []
     # `changes` holds fields of the reading by name, whose types differ.
@@ -232,7 +232,7 @@ def _named_by_file(reading: Reading) -> bool:
 
 
 def _overlap(sources: list[list[SourceShard]]) -> bool:
-    """Whether a file name occurs in more than one source; by hash, since there may be millions."""
+    """Tests whether a file name occurs in more than one source; by hash, since there may be millions."""
     hashes = [np.unique(np.concatenate([_name_hashes(shard) for shard in shards])) for shards in sources]
     together = np.sort(np.concatenate(hashes))
     return bool((together[1:] == together[:-1]).any())
@@ -250,11 +250,11 @@ def _folder_parts(shards: list[SourceShard]) -> list[str]:
 
 
 def check_source(source: Source) -> None:
-    """Looks whether a source is there at all; cheap, done before any work.
+    """Checks that a source exists; cheap, done before any work.
 
     Raises:
-        InputError: it is not there.
-        UsageError: the sample is unknown, the store cannot be opened, or it is a dataset that nobody handed over.
+        InputError: the source does not exist.
+        UsageError: the sample is unknown, the store cannot be opened, or a dataset was named but not passed.
     """
     from coevo_ray.pool.samples import SCHEME, check_sample
 

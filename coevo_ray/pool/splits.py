@@ -1,4 +1,4 @@
-"""Which rows of a pool are held out."""
+"""Assignment of a pool's rows to training and held-out splits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CHUNK = 1 << 18
 
 
 def assign_splits(forced: Int8Array, first_row_id: int, test_fraction: float, seed: int) -> Int8Array:
-    """Forced splits stay; of the other rows exactly the wanted share is held out, by smallest hash of the row_id.
+    """Holds out a share of the free rows, those with the smallest row_id hashes; forced splits stay.
 
-    The choice is that of `choose_rows`, made chunk by chunk: 17 bytes per row, a third of what it takes at once.
+    The choice is that of `choose_rows`, computed chunk by chunk: 17 bytes per row, a third of its memory.
 
     Args:
         forced: int8[n], 0 train, 1 test, -1 free.
-        first_row_id: of the first of these n consecutive rows.
+        first_row_id: row_id of the first of these n consecutive rows.
         test_fraction: share of the free rows.
         seed: seed of the hash.
 

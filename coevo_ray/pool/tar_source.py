@@ -1,8 +1,8 @@
-"""WebDataset sources: tars in which the files of a sample stand together and share their name up to the first dot.
+"""WebDataset sources: tars in which a sample's files are adjacent and share their name up to the first dot.
 
-A tar is read from front to back. An uncompressed one is looked through once (headers only), so that a shard can start
-in its middle; a compressed one is a single shard. A damaged tar is bad input and not a reject: nobody could say how
-many samples are missing.
+A tar is read sequentially. An uncompressed one is scanned once (headers only), so that a shard can start inside it; a
+compressed one is a single shard. A damaged tar is bad input and not a reject, because the number of missing samples is
+unknown.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset's rule: key, then all extensions
 _META = re.compile(r"__[^/]*__($|/)")  # WebDataset skips these
-# Small files are read with their neighbours; a store is asked for few large pieces.
+# Buffers that read small files together with their neighbours; requests to a store should be few and large.
 _LOCAL_BUFFER, _REMOTE_BUFFER = 1 << 16, 8 << 20
 
 
 def is_tar(name: str) -> bool:
-    """Whether a file name is one of a tar that can be read."""
+    """Tests whether a file name has the suffix of a supported tar."""
     return name.lower().endswith(TAR_SUFFIXES)
 
 
 def list_tars(source: Source, location: Location, files: list[str]) -> list[SourceShard]:
-    """One shard per tar, whose samples `cut_tar` has yet to count; nothing is read here.
+    """Makes one shard per tar, whose samples `cut_tar` counts later; reads nothing.
 
     Raises:
         InputError: there are no tars.
-        UsageError: feature columns are wanted.
+        UsageError: feature columns are set.
     """
     if not files:
         raise InputError(f"no tars in {source.uri}", f"give a file or folder of {', '.join(TAR_SUFFIXES)}")
@@ -65,11 +65,11 @@ def cut_tar(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
     """Cuts a whole tar into shards by reading its headers; a compressed one stays whole.
 
     Args:
-        shard: as `list_tars` made it.
+        shard: a shard of `list_tars`.
         shard_rows: samples of a shard.
 
     Raises:
-        InputError: the tar is damaged or cut off, and where.
+        InputError: the tar is damaged or truncated; the message says where.
     """
     if _is_compressed(shard.files[0]):
         return [shard]
@@ -87,14 +87,14 @@ def cut_tar(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
 
 
 def read_tar(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]:
-    """The entries of a shard, in order.
+    """Yields the entries of a shard, in order.
 
     Args:
         shard: samples of one tar.
         keys_only: leave out images, texts and labels.
 
     Raises:
-        InputError: the tar is damaged or cut off, and where.
+        InputError: the tar is damaged or truncated; the message says where.
     """
     reading = shard.reading
     taken = 0
@@ -113,7 +113,7 @@ def read_tar(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]:
 
 @dataclass
 class _Sample:
-    """Files that stand together: extension (lower case) -> content, None where it was not wanted."""
+    """Files of one sample: extension (lower case) -> content, None if it is not read."""
 
     key: str
     files: dict[str, bytes | None] = field(default_factory=dict)
@@ -161,7 +161,7 @@ def _data(sample: _Sample, reading: Reading) -> tuple[bytes | None, str]:
 
 
 def _label(sample: _Sample, reading: Reading, fields: dict[str, Any], problem: str) -> tuple[int | None, str]:
-    """From the named field of `.json`; where none was named, from `.cls`, else from the field `label`."""
+    """Returns the label from the named field of `.json`; without a name from `.cls`, else from the field `label`."""
     if reading.label_column is None:
         return None, ""
     if reading.label_column:
@@ -185,7 +185,7 @@ def _fields(sample: _Sample) -> tuple[dict[str, Any], str]:
 
 
 def _wanted(reading: Reading, keys_only: bool) -> set[str]:
-    """Extensions whose content is read."""
+    """Returns the extensions whose content is read."""
     if keys_only:
         return set() if reading.key_column is None else {"json"}
     data = IMAGE_EXTENSIONS if reading.data_column is None else (reading.data_column.lower().lstrip("."),)
@@ -193,7 +193,7 @@ def _wanted(reading: Reading, keys_only: bool) -> set[str]:
 
 
 def _named_files(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
-    """Regular files with their key and extension, as WebDataset sees them."""
+    """Yields regular files with key and extension by WebDataset's rules."""
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # otherwise every header stays in memory
         match = _NAME.match(member.name)
@@ -202,7 +202,7 @@ def _named_files(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, st
 
 
 def _sample_offsets(archive: tarfile.TarFile) -> Iterator[int]:
-    """Byte position of each sample's first header."""
+    """Yields the byte position of each sample's first header."""
     last = None
     for member, key, _ in _named_files(archive):
         if key != last:
@@ -232,7 +232,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """Python ends quietly at a header that is damaged or missing; only the end marker is an end."""
+    """A header that must be valid: Python ends silently at a damaged or missing one, not only at the end marker."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictHeader:
@@ -246,7 +246,7 @@ class _StrictHeader(tarfile.TarInfo):
 
 @contextmanager
 def _members(shard: SourceShard) -> Iterator[tarfile.TarFile]:
-    """A tar opened at the shard's first sample; what is wrong with it becomes an InputError that names it."""
+    """Opens a tar at the shard's first sample; errors of reading become an InputError that names the tar."""
     location = Location.parse(shard.reading.uri)
     place = location if location.is_file() else location.child(shard.files[0])
     buffer = _LOCAL_BUFFER if place.is_local else _REMOTE_BUFFER

@@ -1,4 +1,4 @@
-"""Which rows of a target table are a pool's: merged targets may count through several pools."""
+"""Location of a pool's rows in a target table; merged targets number the rows of several pools consecutively."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _REMEDY = "give the pool that was encoded; a pool that has grown since must be e
 
 
 def first_target(targets: RowTable, pool: Pool) -> int:
-    """row_id in the targets of a pool's row 0.
+    """Returns the row_id that a pool's row 0 has in the targets.
 
     Raises:
         InputError: the targets were not made from this pool.
@@ -29,7 +29,7 @@ def first_target(targets: RowTable, pool: Pool) -> int:
 
 
 def _fitting(targets: RowTable, pool: Pool) -> int:
-    """A table that names no pools must at least fit."""
+    """Checks that the row_ids of a table without a list of pools fit the pool."""
     last = max((file.last_row_id for file in targets.files), default=-1)
     if last >= len(pool):
         raise InputError(
@@ -40,10 +40,10 @@ def _fitting(targets: RowTable, pool: Pool) -> int:
 
 
 def require_alone(targets: RowTable, pool: Pool) -> None:
-    """Refuses targets whose row_ids are not the pool's own.
+    """Checks that the targets' row_ids are the pool's own.
 
     Raises:
-        InputError: they were made from another pool, or from several.
+        InputError: the targets were made from another pool, or from several.
     """
     first_target(targets, pool)
     pools = targets.manifest.summary.get("pools", [])

@@ -289,7 +289,7 @@ def _refuse_change(location: Location, wanted: dict[str, Any], there: dict[str, 
     if changes:
         raise UsageError(
             f"{location} was made with other settings: " + "; ".join(changes[:8]),
-            "use the former settings, choose another output, or delete that folder to make it anew",
+            "use the former settings, choose another output, or delete that folder to make it again",
         )
 
 
@@ -349,7 +349,7 @@ def read_table(folder: Location, name: str) -> pa.Table:
         return pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:
         raise InputError(
-            f"cannot read {folder.child(name)}: {error}", "the artifact is damaged; make it anew"
+            f"cannot read {folder.child(name)}: {error}", "the artifact is damaged; make it again"
         ) from error
 
 

@@ -14,9 +14,10 @@ _UNDECIDED, _PICKED, _PASSED = 0, 1, 2
 def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
     """Groups near-duplicates around leaders; the similarity of each member to its leader is at least `threshold`.
 
-    Similarity alone does not tell copies: in a dense region unrelated rows are as similar as copies elsewhere. So two
-    rows must also stand out from the neighbourhood of either, by `margin` above its similarity to its last neighbour in
-    the graph. From similarity `same` on, rows are copies in any region, even one that consists of copies.
+    See docs/design.md#near-duplicates. Similarity alone does not tell copies: in a dense region unrelated rows are as
+    similar as copies elsewhere. So two rows must also stand out from the neighbourhood of one of them, by `margin`
+    above its similarity to its last neighbour in the graph. From similarity `same` on, rows are copies in any region,
+    even in one that consists of copies.
 
     Rows are processed in order: a row near an earlier leader joins the first such leader, any other row becomes a
     leader. (Single linkage instead would chain rows into groups whose ends have nothing in common.)
@@ -24,7 +25,7 @@ def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, sa
     Args:
         graph: neighbours of N rows.
         threshold: smallest cosine similarity of a near-duplicate, in [-1, 1].
-        margin: least excess over the similarity of either row's last neighbour, in [0, 2].
+        margin: least excess over the smaller of both rows' similarities to their last neighbours, in [0, 2].
         same: similarity from which the margin is not required.
 
     Returns:

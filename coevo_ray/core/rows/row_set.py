@@ -57,7 +57,7 @@ class RowSet:
 
     @classmethod
     def full(cls, size: int) -> RowSet:
-        """Makes the set of all rows, 0..N-1."""
+        """Makes the set of all rows, 0..N-1: bits uint8[ceil(N / 8)]."""
         bits = np.full(-(-size // 8), 0xFF, dtype=np.uint8)
         if size % 8:
             bits[-1] = 0xFF & (0xFF00 >> size % 8)
@@ -65,7 +65,7 @@ class RowSet:
 
     @classmethod
     def empty(cls, size: int) -> RowSet:
-        """Makes the set without rows, of N = `size`."""
+        """Makes the set without rows, of N = `size`: bits uint8[ceil(N / 8)]."""
         return cls(np.zeros(-(-size // 8), dtype=np.uint8), size)
 
     @cached_property
