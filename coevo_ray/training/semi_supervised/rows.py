@@ -1,4 +1,4 @@
-"""Whose labels the objective `semi_supervised` trains on: a pool's own or a gate's, and pseudo-labels."""
+"""The labels of the objective `semi_supervised`: a pool's own or a gate's, and pseudo-labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Table = RowTable | str | os.PathLike[str]
 
 
 def open_labels(labels: Table, pool: Pool) -> RowTable:
-    """A label table of this pool.
+    """Opens a label table of this pool.
 
     Raises:
         InputError: it is not there, of another kind, or of another pool.
@@ -32,7 +32,7 @@ def open_labels(labels: Table, pool: Pool) -> RowTable:
 
 
 def open_pseudo_labels(labels: Table, pool: Pool) -> RowTable:
-    """A table of pseudo-labels of this pool: of that kind itself, or in the folder of a gate's labels.
+    """Opens a table of pseudo-labels of this pool: of that kind itself, or in the folder of a gate's labels.
 
     Raises:
         InputError: it is not there, of another kind, or of another pool.
@@ -60,7 +60,7 @@ def _check_pool(table: RowTable, pool: Pool) -> None:
 
 
 def gather_rows(pool: Pool, labels: RowTable | None, pseudo: RowTable | None, weight: str) -> SemiRows:
-    """What to train on.
+    """Gathers the rows to train on and their labels.
 
     Args:
         pool: splits and labels; those of rows that `labels` leaves out serve figures alone.

@@ -203,7 +203,7 @@ def check_one_policy(config: TrainConfig) -> None:
 
 
 def looks_at_evidence(config: TrainConfig) -> bool:
-    """Whether any of the policies looks at doubt about labels or at copies."""
+    """Tells if any of the policies looks at doubt about labels or at copies."""
     return any(config.make_policy(policy).uses & EVIDENCE for policy in config.policies)
 
 
