@@ -63,7 +63,7 @@ def train_policy(
     """
     run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out))
     check_model(config.model, pool.classes, config.image_size, config.stem)
-    run_training(run.artifact(), run.prepare)
+    run_training(run.artifact, run.prepare)
     return run.folder
 
 
@@ -79,6 +79,7 @@ class _PolicyRun:
     evidence: RowTable | None
     folder: Location
 
+    @functools.cached_property
     def artifact(self) -> ModelArtifact:
         config = self.config
         content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
@@ -115,7 +116,7 @@ class _PolicyRun:
         self, candidates: BoolArray, planned: list[int], board: BoardHandle
     ) -> Iterator[SupervisedArguments]:
         """Starts the selection actor for as long as the workers need it."""
-        selection = start_selection(digest([str(self.folder), self.artifact().inputs]), self._ledger(candidates).make)
+        selection = start_selection(digest([str(self.folder), self.artifact.inputs]), self._ledger(candidates).make)
         try:
             yield SupervisedArguments(
                 config=self.config,
