@@ -29,16 +29,16 @@ class Encoder:
 
     Args:
         prior: the model; it is moved to the device.
-        device: where to compute.
+        device: of the forward pass.
         batch_rows: rows of one forward pass.
         precision: of the forward pass, by autocast; auto is float32, and on a CUDA device bfloat16 or else float16.
-        compile_module: whether torch.compile makes the module faster; it takes a minute and needs a compiler.
+        compile_module: make the module faster by torch.compile, which takes a minute and needs a compiler.
 
     Attributes:
-        module: what computes, on the device: the prior's, or compiled of it.
-        precision: what auto came to.
+        module: the prior's module on the device, or its compiled form.
+        precision: as settled.
         batch_rows: rows of one forward pass; halved as often as the device's memory makes it necessary.
-        busy_seconds: what forward passes took until now; the rest of the time the device waited.
+        busy_seconds: time of all forward passes so far; the rest of the time the device waited.
 
     Raises:
         UsageError: the device cannot compute in this precision.
@@ -153,7 +153,7 @@ class Encoder:
 
 
 def _keep_freed_memory() -> None:
-    """Stops glibc from handing a pass's large tensors back to the system, which gives them out anew page by page.
+    """Stops glibc from handing a pass's large tensors back to the system, which gives them out again page by page.
 
     That is two thirds of the time of a pass of 384 images of 64 pixels through EfficientNet-Lite0.
     """
@@ -164,7 +164,7 @@ def _keep_freed_memory() -> None:
 
 
 def settle_precision(device: torch.device, precision: Precision) -> Precision:
-    """What `auto` comes to on a device.
+    """Settles the precision that `auto` stands for on a device.
 
     Raises:
         UsageError: the device cannot compute in this precision.

@@ -45,14 +45,14 @@ def fit_sae(
     """Fits a TopK SAE on the targets, or on any vectors, of the pool's training rows.
 
     The vectors are streamed from their files in every pass. A run that was stopped goes on from its last checkpoint,
-    in the middle of a pass too. The result does not depend on the number of workers but by the rounding of sums.
+    in the middle of a pass too. With another number of workers the result differs by the rounding of sums alone.
 
     Args:
         config: latents, k, epochs, when to stop; a dict is validated.
         pool: tells which rows are held out.
         features: targets, the pool itself where it has vectors, or any row table with a column of vectors.
         out: folder of the model.
-        column: which column has the vectors; None for the only one.
+        column: name of the column of vectors; None for the only one.
 
     Returns:
         The folder, with `sae.safetensors` and `sae.json`. Its summary has `explained_variance`, `l0` and

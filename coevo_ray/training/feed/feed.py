@@ -54,7 +54,7 @@ class Feed:
         prefetch: batches that are made ahead; 0 reads and makes them when asked.
         workers: processes that make tensors; 0 makes them in a thread of this process. They start with the first epoch
             and stay until `close`. Scripts need the usual `if __name__ == "__main__"` guard, the transform must pickle.
-        device: where tensors arrive, copied from pinned memory on a stream of its own if it is a GPU.
+        device: destination of the tensors, copied from pinned memory on a stream of its own if it is a GPU.
 
     Attributes:
         rows_made: rows that the transform has been given so far, padding included.
@@ -111,7 +111,7 @@ class Feed:
             global_batch: rows of a batch over all workers.
             seed: seed of the order and of augmentation.
             receives: "tensor": the transform gets uint8[3, h, w]; "pil": an RGB image of Pillow.
-            device: where tensors arrive; None is the device of this Ray Train worker, outside of one the CPU.
+            device: destination of the tensors; None is the device of this Ray Train worker, outside of one the CPU.
             options: as in `Feed`.
 
         Raises:

@@ -126,17 +126,17 @@ _FIXED = frozenset(
 
 
 def draws_nothing(transform: Any) -> bool:
-    """Whether a transform is made of torchvision's v2 transforms that use no random numbers."""
+    """True for a transform made of torchvision's v2 transforms that use no random numbers."""
     return _of_torchvision(transform, lambda name: name in _FIXED)
 
 
 def draws_from_torch_alone(transform: Any) -> bool:
-    """Whether a transform is made of torchvision's v2 transforms alone, which use torch's generator and no other."""
+    """True for a transform made of torchvision's v2 transforms alone, which use torch's generator and no other."""
     return _of_torchvision(transform, lambda name: name != "Lambda")
 
 
 def _of_torchvision(transform: Any, holds: Callable[[str], bool]) -> bool:
-    """Whether all parts are of torchvision's v2 and their names hold."""
+    """True where all parts are of torchvision's v2 and `holds` of their names."""
     kind = type(transform)
     if not kind.__module__.startswith("torchvision.transforms.v2."):
         return False
@@ -211,7 +211,7 @@ def shift(images: UInt8Array, seeds: UInt64Array, by: int) -> UInt8Array:
 
 
 def _uniform(seeds: UInt64Array, draw: int) -> Float64Array:
-    """float64[rows] in [0, 1): the so-manieth number of each row."""
+    """float64[rows] in [0, 1): one of the random numbers of each row, by `draw`."""
     return (hash_rows(seeds.view(np.int64), draw) >> np.uint64(11)) / 2.0**53
 
 

@@ -23,7 +23,7 @@ _AHEAD = 4
 
 
 class BatchSource(Protocol):
-    """What `Feed` is to a training loop."""
+    """Source of batches, as `Feed` is to a training loop."""
 
     def epoch(self, subset: Subset, rank: int, world_size: int, start: int = 0) -> Iterator[Batch]:
         """One rank's batches of an epoch, from a global sample offset on."""
@@ -53,7 +53,7 @@ class Rows:
 
     Attributes:
         row_ids: int64[n], increasing.
-        cycle: how a pass is cut.
+        cycle: cuts a pass into steps.
         weights: float32[n], or None for ones.
     """
 
@@ -69,7 +69,7 @@ class PairedFeed:
         labelled: source and rows; the source's global batch is that of the cycle.
         unlabelled: the same for consistency, or None for labelled rows alone.
         steps: steps of an epoch.
-        device: where tensors arrive.
+        device: of the tensors.
 
     Attributes:
         steps: steps of an epoch.
@@ -101,7 +101,7 @@ class PairedFeed:
         def stream(source: BatchSource, rows: Rows) -> Iterator[Batch]:
             return islice(_passes(source, rows, first, rank, world_size), self.steps - start)
 
-        # A small set's passes may be a step each: they are read ahead over their ends, once, not anew for each.
+        # A small set's passes may be a step each: they are read ahead over their ends, once, not again for each.
         labelled = on_device(ahead(stream(*self._labelled), _AHEAD), self._device)
         unlabelled = None if self._unlabelled is None else stream(*self._unlabelled)
         try:
@@ -110,7 +110,7 @@ class PairedFeed:
                 here = next(labelled)
                 yield PairedBatch(here, there, self._pass_of(epoch * self.steps + step), step + 1)
         finally:
-            del labelled, unlabelled  # generators end their threads when nobody holds them
+            del labelled, unlabelled  # generators end their threads when nothing holds them
 
     def samples(self, epoch: int) -> int:
         """Rows that an epoch uses, of both kinds and over all workers."""

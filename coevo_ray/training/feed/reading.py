@@ -41,14 +41,14 @@ class Window:
 
 
 def read_windows(table: RowTable, columns: list[str], plan: EpochPlan, steps: Iterator[RankBatch]) -> Iterator[Window]:
-    """Reads what one rank's steps need.
+    """Reads the rows of one rank's steps.
 
     A step at the end of a window needs rows of the next one too: its rows of this window wait for them, so that no row
     group is read again.
 
     Args:
-        table: what to read.
-        columns: which columns.
+        table: to read from.
+        columns: names of the columns.
         plan: the plan that the steps are of.
         steps: one rank's steps, in order.
 

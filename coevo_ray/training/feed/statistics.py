@@ -16,7 +16,7 @@ def input_statistics(table: RowTable, rows: Int64Array, column: str) -> tuple[to
     Args:
         table: has a column of vectors.
         rows: int64[n] row_ids to read.
-        column: which column.
+        column: its name.
 
     Returns:
         Mean float32[d], and the mean square about it over rows and dimensions.

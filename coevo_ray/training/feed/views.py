@@ -32,7 +32,7 @@ _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115,
 
 @dataclass(frozen=True)
 class Views:
-    """What a view may change.
+    """Limits of what a view changes.
 
     Attributes:
         min_crop: smallest share of the image's area that a crop keeps; 1 keeps all of it.

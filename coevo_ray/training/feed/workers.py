@@ -40,7 +40,7 @@ class MakerProcesses:
 
     Args:
         transform: see `Feed`.
-        count: how many.
+        count: number of processes.
 
     Raises:
         UsageError: the transform cannot be sent to another process.

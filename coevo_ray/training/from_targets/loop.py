@@ -33,7 +33,7 @@ class TargetArguments:
         pool, targets: folders of the images and of their targets.
         rows: int64[rows], training rows that have a target, increasing.
         probe_rows: rows for evaluation, or None.
-        reports: where figures go.
+        reports: destinations of the figures.
     """
 
     config: TargetTrainConfig

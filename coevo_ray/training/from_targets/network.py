@@ -1,4 +1,4 @@
-"""What the objective `targets` is made of: the network, its loss, and rows joined with their targets."""
+"""Parts of the objective `targets` (CoOpt, arXiv 2505.14117): network, loss, rows joined with their targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a network's features are: a linear probe and nearest neighbours on frozen features."""
+"""Evaluation of a network's frozen features: a linear probe and nearest neighbours."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every objective shares: the start of Ray Train, optimizer, schedule, checkpoints, metrics."""
+"""Parts that every objective shares: the start of Ray Train, optimizer, schedule, checkpoints, metrics."""

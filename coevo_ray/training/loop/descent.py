@@ -1,4 +1,4 @@
-"""A network's optimizer, gradient scaling and averaged weights: what a step of any training does, also without Ray."""
+"""A network's optimizer, gradient scaling and averaged weights, also for trainings without Ray."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from coevo_ray.config import LearningConfig
 
 
 class Descent:
-    """Goes down a network's loss.
+    """Applies optimizer steps to a network.
 
     Args:
         config: optimizer, precision, clipping, averaging.
-        network: what is trained; with several workers the one that joins them.
+        network: in training; with several workers the one that joins them.
         inner: the network without what joins the workers.
-        device: where it is.
+        device: of the network.
 
     Attributes:
         network: as given.
@@ -52,7 +52,7 @@ class Descent:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, loss: torch.Tensor) -> None:
-        """One step down a loss, a number whose gradient is known."""
+        """Applies one optimizer step on a scalar loss with a gradient."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves this method untyped
         if self._clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
@@ -64,7 +64,7 @@ class Descent:
             self.average.update_parameters(self.inner)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The optimizer's part of a checkpoint."""
         state = {
             "model": self.inner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -73,7 +73,7 @@ class Descent:
         return state if self.average is None else {**state, "average": self.average.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes what `state` gave, but for the network's own weights, which are loaded before workers are joined."""
+        """Loads the result of `state` but for the network's weights, which are loaded before workers are joined."""
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:

@@ -1,4 +1,4 @@
-"""One worker's network, optimizer, schedule and history: what every objective trains, saves and resumes alike."""
+"""One worker's network, optimizer, schedule and history: every objective trains, saves and resumes with it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from coevo_ray.training.loop.schedules import Progress, rate_factor, steps_of
 
 
 class _Step(Protocol):
-    """What a step is made of."""
+    """One step's input."""
 
     @property
     def offset(self) -> int:
-        """How far the epoch is after it."""
+        """Position in the epoch after it."""
         ...
 
 
@@ -46,14 +46,14 @@ class Learner:
     Args:
         config: optimizer, schedule, precision.
         planned: steps of each epoch, as far as they are known beforehand.
-        sums: how many sums `descend` keeps over an epoch; the first over the second is the epoch's loss.
+        sums: number of sums that `descend` keeps over an epoch; the first over the second is the epoch's loss.
 
     Attributes:
         rank, world: this worker's place.
-        device: where it computes.
+        device: of the network.
         network: the network, joined with the other workers' copies.
         average: its averaged weights, or None.
-        descent: how it goes down its loss.
+        descent: its optimizer.
         history: one entry for each finished epoch.
         before_checkpoint: called on every worker before a checkpoint inside an epoch, which no later start repeats.
     """
@@ -123,9 +123,9 @@ class Learner:
         """This worker's part of the next epoch's steps; where one was left open, of those behind the last checkpoint.
 
         Args:
-            batches: what the steps are made of, from an offset on; 0 is the beginning.
+            batches: makes the steps' inputs, from an offset on; 0 is the beginning.
             length: the last step's offset.
-            steps: how many there are in the whole epoch.
+            steps: their number in the whole epoch.
         """
         started, epoch = time.monotonic(), len(self.history)
         self._begin(steps)
@@ -161,11 +161,11 @@ class Learner:
         return every > 0 and self._since_checkpoint >= every and self._offset < length
 
     def step(self, losses: torch.Tensor, batch: Batch) -> None:
-        """One step on the weighted mean loss of the global batch.
+        """Applies one optimizer step on the weighted mean loss of the global batch.
 
         Args:
             losses: float[rows], each row's loss, not yet weighted.
-            batch: where they come from.
+            batch: its rows.
         """
         weights = batch.weights.to(self.device, non_blocking=True)
         weighted = (losses.float() * weights).sum()
@@ -174,11 +174,11 @@ class Learner:
         self.descend(weighted * (self.world / batch.global_rows), sums)
 
     def descend(self, loss: torch.Tensor, sums: torch.Tensor) -> None:
-        """One step down a loss.
+        """Applies one optimizer step.
 
         Args:
-            loss: this worker's; the mean of the workers' gradients is followed.
-            sums: float64[sums], this worker's part of what is summed up over the epoch.
+            loss: this worker's scalar; the step follows the mean of the workers' gradients.
+            sums: float64[sums], this worker's part of the epoch's sums.
         """
         self.descent.step(loss)
         self._sums += sums
@@ -188,7 +188,7 @@ class Learner:
 
         Args:
             samples: rows that the epoch used, over all workers.
-            figures: what else is known of it.
+            figures: further entries.
 
         Returns:
             The entry: `epoch`, `loss` (weighted mean over its rows), `samples` and `seconds` (of training, summed up

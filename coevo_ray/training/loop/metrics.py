@@ -25,7 +25,7 @@ def json_lines(history: Sequence[dict[str, Any]]) -> bytes:
 
 
 def write_metrics(folder: Location, history: Sequence[dict[str, Any]], *, tensorboard: bool) -> None:
-    """Writes `metrics.jsonl` anew and, if asked, the last epoch as an event file of its own.
+    """Writes `metrics.jsonl` and, if asked, the last epoch as an event file of its own.
 
     Args:
         folder: the training's output.

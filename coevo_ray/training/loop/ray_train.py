@@ -96,7 +96,7 @@ def _run_config(location: Location) -> RunConfig:
 
 
 def _workers_were_lost(error: TrainingFailedError) -> bool:
-    """Whether machines or processes failed and not the code in them, whose own error says more than ours would."""
+    """Tells failures of machines and processes from those of the code in them, whose own error says more."""
     failures = getattr(error, "worker_failures", None)
     if failures is None:
         return True

@@ -84,7 +84,7 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
     """Makes an artifact by training, unless it is finished; one that was stopped goes on from its last checkpoint.
 
     Args:
-        artifact: what is made.
+        artifact: its folder, settings and inputs.
         prepare: reads and checks inputs; called only where there is something left to do.
 
     Returns:
@@ -122,7 +122,7 @@ def write_network(folder: Location, trained: Trained[ArgumentsT], card: JsonObje
     Args:
         folder: the training's output.
         trained: with the network's weights in its state.
-        card: what the network is made from.
+        card: arguments to make the network with.
 
     Raises:
         StoppedError: the store refused.

@@ -45,7 +45,7 @@ class Progress:
     """The position in the schedule, step by step.
 
     Args:
-        state: what `state` gave, to go on from there; None to begin.
+        state: an earlier result of `state`, to go on from there; None to begin.
     """
 
     def __init__(self, state: dict[str, float] | None = None) -> None:
@@ -55,7 +55,7 @@ class Progress:
             self._base, self._made, self._left = state["base"], int(state["made"]), int(state["left"])
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint keeps."""
+        """The position, for a checkpoint."""
         return {"base": self._base, "made": self._made, "left": self._left}
 
     @property

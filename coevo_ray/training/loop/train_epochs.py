@@ -39,7 +39,7 @@ class EpochResult:
 
 
 class Objective(Protocol):
-    """What is trained: one worker's part."""
+    """One worker's part of a training."""
 
     @property
     def epochs(self) -> int:
@@ -68,8 +68,8 @@ def train_epochs(learner: Learner, objective: Objective, reports: EpochReports) 
 
     Args:
         learner: has the network; the objective's steps go through it.
-        objective: what is trained.
-        reports: where figures go.
+        objective: makes the steps of an epoch.
+        reports: destinations of the figures.
 
     Raises:
         InputError: a row cannot be read, or the loss is not finite.

@@ -20,12 +20,12 @@ _INNER = "module."
 
 
 def write_weights(folder: Location, state: dict[str, Any], card: JsonObject) -> list[FileEntry]:
-    """Writes what a checkpoint holds of a network.
+    """Writes the network of a checkpoint.
 
     Args:
         folder: the training's output.
         state: the checkpoint's state, with `model` and maybe `average`.
-        card: what the network is made from.
+        card: arguments to make the network with.
 
     Raises:
         StoppedError: the store refused.
@@ -45,7 +45,7 @@ def classifier_card(config: LearningConfig, classes: int) -> JsonObject:
     """Describes a classifier, so that `make_model` can make its network again.
 
     Args:
-        config: what it was trained with.
+        config: settings of its training.
         classes: outputs.
     """
     return {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": classes}

@@ -15,13 +15,13 @@ from torch import nn
 
 from coevo_ray.config import SemiTrainConfig
 
-# Of the running mean prediction, as FreeMatch has it but for its 0.999, which is for a million steps.
+# Of the running mean prediction. FreeMatch takes 0.999, for trainings of a million steps.
 _MOMENTUM = 0.99
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a teacher says of some rows.
+    """A teacher's predictions for some rows.
 
     Attributes:
         classes: int64[b], its best class.
@@ -59,7 +59,7 @@ class PseudoTargets:
     Args:
         config: the rule.
         classes: number of classes.
-        device: where predictions come from.
+        device: of the predictions.
         total: adds up a tensor over all workers, in place; None for one worker.
 
     Attributes:
@@ -84,6 +84,9 @@ class PseudoTargets:
         Args:
             logits: float[b, classes] of weak views.
             weights: float[b], 0 for padding.
+
+        Returns:
+            A target for each row, chosen where its confidence reaches the threshold.
         """
         predicted = logits.double().softmax(dim=1)
         confidence, classes = predicted.max(dim=1)
@@ -113,7 +116,9 @@ def step_losses(
     labels: torch.Tensor,
     unlabelled: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> StepLosses:
-    """The losses of one step; one forward pass of the network, and one of the teacher without gradient.
+    """Computes the losses of one step (FixMatch, arXiv 2001.07685, equations 3 and 4).
+
+    The network makes one forward pass, the teacher one without gradient.
 
     A network that is its own teacher predicts in training mode, as in FixMatch's code: batch norm then goes by the weak
     views at hand. Its running statistics lag behind weights that change fast, and are mostly those of strong views;
@@ -122,7 +127,7 @@ def step_losses(
     Args:
         network: in training; images float32[b, 3, s, s] -> logits float[b, classes].
         teacher: the same network, or averaged weights, which predict in evaluation mode.
-        rule: which predictions become targets.
+        rule: chooses the predictions that become targets.
         labelled: float32[b, 3, s, s], weak views.
         labels: int64[b].
         unlabelled: weak views float32[u, 3, s, s], strong views of the same rows, and weights float[u], 0 for padding.
@@ -139,7 +144,9 @@ def step_losses(
 
 
 def consistency_losses(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Cross-entropy of strong views with their targets; 0 where the target was not chosen.
+    """Computes the cross-entropy of strong views with their targets (FixMatch, arXiv 2001.07685, equation 4).
+
+    It is 0 where the target was not chosen.
 
     Args:
         logits: float[b, classes].

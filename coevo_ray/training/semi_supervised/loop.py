@@ -31,7 +31,7 @@ class SemiSupervisedArguments:
         config: network, views, rule, schedule.
         pool: folder of the images.
         rows: labels and splits.
-        reports: where figures go.
+        reports: destinations of the figures.
     """
 
     config: SemiTrainConfig

@@ -15,7 +15,7 @@ from coevo_ray.training.semi_supervised.step import SemiRows
 
 
 def gather_rows(pool: Pool, labels: LabelTable | None, pseudo: LabelTable | None, weight: str) -> SemiRows:
-    """What to train on.
+    """Gathers the rows to train on and their labels.
 
     Args:
         pool: splits and labels; those of rows that `labels` leaves out serve figures alone.

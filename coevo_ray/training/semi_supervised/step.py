@@ -1,4 +1,4 @@
-"""One step of the objective `semi_supervised`, and what is told of an epoch; without Ray and without files."""
+"""One step of the objective `semi_supervised` and an epoch's figures; without Ray and without files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIGURES = 10
 
 @dataclass(frozen=True, eq=False)
 class SemiRows:
-    """What is trained on.
+    """The rows of a training and their labels.
 
     Attributes:
         labels: int64[rows of the pool], those to train on; -1 where a row has none.
@@ -37,7 +37,7 @@ class SemiRows:
         train: int64 row_ids of the training rows, increasing.
         known: int64[rows of the pool], true labels as far as they are known, for figures alone; -1 where not.
         classes: number of classes.
-        pseudo_labelled: how many of the labels are pseudo-labels.
+        pseudo_labelled: number of pseudo-labels among the labels.
     """
 
     labels: Int64Array
@@ -90,19 +90,19 @@ class SemiRows:
 
 
 class SemiSupervisedStep:
-    """Makes views of a step's rows, and goes down their loss.
+    """Makes views of a step's rows and computes their loss (FixMatch, arXiv 2001.07685).
 
     Args:
         config: views, rule and weights.
         rows: labels.
         descent: the network in training.
-        device: where it is.
+        device: of the network.
         world: number of workers.
         total: adds up a tensor over all workers, in place; None for one worker.
 
     Attributes:
         views: weak and strong.
-        rule: which predictions become targets; its running means belong to the training's state.
+        rule: chooses the predictions that become targets; its running means belong to the training's state.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ def ramp_factor(config: SemiTrainConfig, epoch: int, step: int, steps: int) -> f
 
 
 def figures(sums: list[float]) -> dict[str, Any]:
-    """What is told of an epoch.
+    """Turns an epoch's sums into figures.
 
     Args:
         sums: FIGURES numbers, over all its steps and workers.

@@ -118,12 +118,7 @@ class _SemiSupervisedRun:
         yield SemiSupervisedArguments(self.config, self.pool.location, ray.put(self.rows), reports)
 
     def _write_files(self, trained: Trained[SemiSupervisedArguments]) -> list[FileEntry]:
-        own = trained.history[-1]["own_accuracy"]
-        if own is not None and own < _POOR:
-            say(
-                f"{_TITLE}: of the targets of labelled rows only {own:.0%} are their labels, and those of other rows "
-                "are hardly better: train for more steps, or with consistency_weight 0"
-            )
+        _warn_of_poor_targets(trained.history[-1]["own_accuracy"])
         return write_network(self.folder, trained, classifier_card(self.config, self.rows.classes))
 
     def _summarise(self, trained: Trained[SemiSupervisedArguments]) -> JsonObject:
@@ -139,3 +134,11 @@ class _SemiSupervisedRun:
             "history": history,
             "wall_seconds": trained.wall_seconds,
         }
+
+
+def _warn_of_poor_targets(own_accuracy: float | None) -> None:
+    if own_accuracy is not None and own_accuracy < _POOR:
+        say(
+            f"{_TITLE}: of the targets of labelled rows only {own_accuracy:.0%} are their labels, and those of "
+            "other rows are hardly better: train for more steps, or with consistency_weight 0"
+        )

@@ -28,7 +28,7 @@ _CUT = 0.5  # of the side
 
 @dataclass(frozen=True)
 class ConsistencyViews:
-    """What views may change.
+    """Limits of what views change.
 
     Attributes:
         flip: mirror half of the views, weak and strong.

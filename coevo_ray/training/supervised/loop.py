@@ -40,7 +40,7 @@ class SupervisedArguments:
         classes: outputs of the network.
         labels: int64[rows of the pool], -1 where a row has none.
         selection: chooses each epoch's subset.
-        reports: where figures go.
+        reports: destinations of the figures.
     """
 
     config: TrainConfig

@@ -61,7 +61,7 @@ def train_policy(
     """
     run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out))
     check_model(config.model, pool.classes, config.image_size, config.stem)
-    return run_training(run.artifact(), run.prepare)
+    return run_training(run.artifact, run.prepare)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,7 @@ class _PolicyRun:
     evidence: RowTable | None
     folder: Location
 
+    @functools.cached_property
     def artifact(self) -> ModelArtifact:
         config = self.config
         content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
@@ -112,7 +113,7 @@ class _PolicyRun:
         self, candidates: BoolArray, planned: list[int], board: BoardHandle
     ) -> Iterator[SupervisedArguments]:
         """Starts the selection actor for as long as the workers need it."""
-        selection = start_selection(digest([str(self.folder), self.artifact().inputs]), self._ledger(candidates).make)
+        selection = start_selection(digest([str(self.folder), self.artifact.inputs]), self._ledger(candidates).make)
         try:
             yield SupervisedArguments(
                 config=self.config,
@@ -168,7 +169,7 @@ def check_one_policy(config: TrainConfig) -> None:
 
 
 def looks_at_evidence(config: TrainConfig) -> bool:
-    """Whether any of the policies looks at doubt about labels or at copies."""
+    """Tells if any of the policies looks at doubt about labels or at copies."""
     return any(config.make_policy(policy).uses & EVIDENCE for policy in config.policies)
 
 
