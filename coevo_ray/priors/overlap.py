@@ -1,11 +1,10 @@
-"""Transfer to a CUDA device while it computes: pinned buffers, a stream of its own for copies, no wait per batch."""
+"""Transfer to a CUDA device while it computes: pinned buffers, a separate stream for copies, no wait per batch."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +16,25 @@ _SLOTS = 2
 
 
 class _Slot:
-    """Buffers of one batch, and the events that say when they are free."""
+    """Buffers of one batch, and the events after which they are free."""
 
     def __init__(self, prior: Prior, rows: int, device: torch.device) -> None:
         dtype = torch.from_numpy(np.empty(0, prior.input.dtype)).dtype
         self.host = torch.empty((rows, *prior.input.shape), dtype=dtype, pin_memory=True)
         self.inputs = torch.empty_like(self.host, device=device)
         self.features = torch.empty((rows, prior.info.dim), pin_memory=True)
-        cuda: Any = torch.cuda  # its events and streams have no types
-        self.copied = cuda.Event()
-        self.started = cuda.Event(enable_timing=True)
-        # A blocking wait leaves the core to those who decode.
-        self.done = cuda.Event(enable_timing=True, blocking=True)
+        # PyTorch leaves events and streams untyped.
+        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.started = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        # A blocking wait leaves the core to decoding.
+        self.done = torch.cuda.Event(  # type: ignore[no-untyped-call]
+            enable_timing=True, blocking=True
+        )
         self.rows = 0
 
 
 class Overlap:
-    """Two slots that take turns: while one is computed, the other is filled and sent.
+    """Two alternating slots: while one is computed, the other is filled and sent.
 
     The host waits for a slot's `done` before it fills the slot again, so that neither its pinned nor its device memory
     is overwritten in use, and record_stream is not needed.
@@ -45,11 +46,10 @@ class Overlap:
     """
 
     def __init__(self, prior: Prior, rows: int, device: torch.device) -> None:
-        cuda: Any = torch.cuda
-        self._compute = cuda.current_stream(device)
-        self._copy = cuda.Stream(device)
+        self._compute = torch.cuda.current_stream(device)
+        self._copy = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._slots = [_Slot(prior, rows, device) for _ in range(_SLOTS)]
-        # The slots' device memory may have served the compute stream just before.
+        # The compute stream may still use the slots' device memory.
         self._copy.wait_stream(self._compute)
 
     def run(
@@ -59,10 +59,10 @@ class Overlap:
 
         Args:
             parts: inputs of each batch.
-            forward: inputs on the device -> features float32[b, dim] there; is called one batch ahead of the results.
+            forward: inputs on the device -> features float32[b, dim] on it; called one batch ahead of the results.
 
         Yields:
-            Features of each batch, in order and valid until the next is asked for, and the seconds of its forward pass.
+            Features of each batch, in order and valid until the next is requested, and seconds of its forward pass.
         """
         under_way: deque[_Slot] = deque()
         try:
@@ -78,7 +78,7 @@ class Overlap:
             self.wait()
 
     def wait(self) -> None:
-        """Waits until the slots are out of use, whatever happened."""
+        """Waits until the slots are out of use, also after an error."""
         self._copy.synchronize()
         self._compute.synchronize()
 

@@ -183,7 +183,8 @@ def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
     need = (pool.modality, sorted(pool.features.items()))
     if have[0] != need[0] or len(shared) < 4:
         raise InputError(
-            f"the shared pool {config.shared} has {len(shared)} rows of {have[0]}s, the pool holds {need[0]}s; "
+            f"the shared pool {config.shared} has {len(shared)} rows of {shared.samples.plural}, the pool holds "
+            f"{pool.samples.plural}; "
             "4 rows are the least",
             "share a few rows of the same kind (twice encode.dim or more align well)",
         )

@@ -15,7 +15,7 @@ from coevo_ray.pipelines.encode.contribution import Plan
 from coevo_ray.pipelines.encode.parts import Part, to_block
 from coevo_ray.pool.images import ImageError, decode_image, resized
 from coevo_ray.pool.pool import Pool
-from coevo_ray.priors.inputs import ColumnInput, ImageInput, PriorInput, TextInput
+from coevo_ray.priors.inputs import ImageInput, PriorInput
 from coevo_ray.store.row_table import vectors
 
 Prepared = tuple[AnyArray, list[str]]
@@ -85,12 +85,9 @@ def _prepare(table: pa.Table, inputs: dict[int, PriorInput], seats: dict[int, In
     images = {k: spec for k, spec in inputs.items() if isinstance(spec, ImageInput)}
     prepared = _images(table.column("image"), images, seats) if images else {}
     for k, spec in inputs.items():
-        if isinstance(spec, TextInput):
-            texts = table.column("text").take(pa.array(seats[k])).to_pylist()
-            prepared[k] = (spec.tokenize(texts), [""] * len(texts))
-        elif isinstance(spec, ColumnInput):
-            values = vectors(table.column(spec.column))[seats[k]]
-            prepared[k] = (values, [""] * len(values))
+        if not isinstance(spec, ImageInput):
+            cells = table.column(spec.column).take(pa.array(seats[k]))
+            prepared[k] = (spec.prepare(cells), [""] * len(cells))
     return prepared
 
 

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from coevo_ray.config import PoolConfig, Source, make_config
+from coevo_ray.config.pool import IMAGE, SAMPLE_SETTINGS
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import Reading
+from coevo_ray.pool.modality import find_modality
 from coevo_ray.store.artifact import MANIFEST, FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
 
@@ -21,7 +24,11 @@ _DATA = re.compile(r"(rows|rejects)-(\d{6,})\.parquet")
 _FREE = {"sources", "compute", "max_reject_fraction"}  # what an append may say anew
 # Settings that came later: at these values they are left out, so that pools from before can be continued.
 _LATER: dict[str, Any] = {"max_side": None, "reject_duplicates": "key"}
-_LATER_SOURCE: dict[str, Any] = {"text_column": None, "feature_columns": [], "key_prefix": None}
+_LATER_SOURCE: JsonObject = {
+    **{setting.column: None for name, setting in SAMPLE_SETTINGS.items() if name != IMAGE},
+    "feature_columns": [],
+    "key_prefix": None,
+}
 
 
 @dataclass(frozen=True)
@@ -74,12 +81,10 @@ class Earlier:
         """
         if self.manifest is None:
             return
-        modality, features = self.summary.get("modality", "image"), self.summary.get("features", {})
-        if reading.text != (modality == "text"):
-            raise InputError(
-                f"the pool holds {modality}s, {reading.uri} {'texts' if reading.text else 'images'}",
-                "make a pool of each",
-            )
+        modality, features = self.summary.get("modality", IMAGE), self.summary.get("features", {})
+        if reading.modality != modality:
+            have, new = (find_modality(name).plural for name in (modality, reading.modality))
+            raise InputError(f"the pool holds {have}, {reading.uri} {new}", "make a pool of each")
         if dict(reading.features) != features:
             raise InputError(
                 f"the pool keeps the vectors {features}, {reading.uri} gives {dict(reading.features)}",

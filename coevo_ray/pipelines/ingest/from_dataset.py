@@ -113,7 +113,7 @@ def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: 
 
 def _columns(source: Source, block: pa.Table) -> pa.Table:
     """The columns that a pool needs, as plain Parquet types."""
-    data = source.text_column or source.image_column
+    data = source.data_column
     wanted = [data, source.label_column, source.key_column, *source.feature_columns]
     columns = {}
     for name in dict.fromkeys(wanted):

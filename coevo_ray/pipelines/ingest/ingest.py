@@ -142,7 +142,7 @@ def _summary(
         "rows": earlier.rows + new,
         "train_rows": before.get("train_rows", 0) + new - held_out,
         "test_rows": before.get("test_rows", 0) + held_out,
-        "modality": "text" if reading.text else "image",
+        "modality": reading.modality,
         "features": dict(reading.features),
         "rejected": before.get("rejected", 0) + len(rejects),
         "reject_reasons": reasons,

@@ -19,9 +19,8 @@ from coevo_ray.config import PoolConfig
 from coevo_ray.core.arrays import BoolArray, Int8Array, UInt64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.duplicates import as_hashes, digest_of, hash_all
-from coevo_ray.pool.entries import Entry, Modality, SourceShard
-from coevo_ray.pool.images import ImageError, verify_image
-from coevo_ray.pool.max_side import limit_side_or_keep
+from coevo_ray.pool.entries import Entry, SourceShard
+from coevo_ray.pool.modality import Modality, Sample, find_modality
 from coevo_ray.pool.pool import pool_schema
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, read_keys, read_shard
@@ -92,9 +91,10 @@ def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]
 def check_shard(index: int, shard: SourceShard, config: PoolConfig) -> Checked:
     """Checks one shard."""
     by_content = config.reject_duplicates == "content"
+    modality = find_modality(shard.reading.modality)
     usable, keys, contents, rejects = [], [], [], []
     for entry in read_shard(shard):
-        reason = entry.error or _problem(entry, config)
+        reason = entry.error or _problem(entry, modality, config)
         if reason:
             rejects.append(Reject(entry.key, "ingest", reason))
         usable.append(not reason)
@@ -104,17 +104,13 @@ def check_shard(index: int, shard: SourceShard, config: PoolConfig) -> Checked:
     return Checked(index, np.array(usable, bool), as_hashes(b"".join(keys)), as_hashes(b"".join(contents)), rejects)
 
 
-def _problem(entry: Entry, config: PoolConfig) -> str:
+def _problem(entry: Entry, modality: Modality, config: PoolConfig) -> str:
     classes = config.classes
     if entry.label is not None and (entry.label < 0 or (classes is not None and entry.label >= classes)):
         return f"label outside the range: {entry.label}, need {f'0..{classes - 1}' if classes else '0 or more'}"
-    if not config.verify or entry.image is None:  # an entry without an error has an image or a text
+    if not config.verify or entry.sample is None:  # an entry without an error has a sample
         return ""
-    try:
-        verify_image(entry.image)
-    except ImageError as error:
-        return error.reason
-    return ""
+    return modality.verify(entry.sample)
 
 
 # -- keys ------------------------------------------------------------------------------------------------------------
@@ -199,17 +195,16 @@ def write_shards(
 def write_shard(config: PoolConfig, location: Location, shard: SourceShard, rows: Rows) -> Written:
     """Writes the file of one shard."""
     reading = shard.reading
-    modality: Modality = "text" if reading.text else "image"
-    schema = pool_schema(modality, dict(reading.features), config.reject_duplicates == "content")
+    schema = pool_schema(reading.modality, dict(reading.features), config.reject_duplicates == "content")
     batches, batch, position = [], [], 0
     for entry in _usable(shard, rows):
         batch.append(entry)
         if len(batch) == _BATCH_ROWS:  # Arrow's copy replaces the entries bit by bit, so that few bytes lie there twice
-            batches.append(_batch(config, batch, schema, rows, position))
+            batches.append(_batch(config, batch, reading.modality, schema, rows, position))
             position, batch = position + len(batch), []
-    batches.append(_batch(config, batch, schema, rows, position))
+    batches.append(_batch(config, batch, reading.modality, schema, rows, position))
     table = pa.Table.from_batches(batches, schema)
-    mean_bytes = max(1, table.column(modality).nbytes // max(1, table.num_rows))
+    mean_bytes = max(1, table.column(reading.modality).nbytes // max(1, table.num_rows))
     group = int(np.clip(_GROUP_BYTES // mean_bytes, 16, 512))
     file = write_table(location, rows.name, table, group_rows=group)
     return Written(file, *_labels(table))
@@ -233,18 +228,17 @@ def _usable(shard: SourceShard, rows: Rows) -> Iterator[Entry]:
         )
 
 
-def _batch(config: PoolConfig, entries: list[Entry], schema: pa.Schema, rows: Rows, start: int) -> pa.RecordBatch:
+def _batch(
+    config: PoolConfig, entries: list[Entry], modality: str, schema: pa.Schema, rows: Rows, start: int
+) -> pa.RecordBatch:
     low, high = rows.first_row_id + start, rows.first_row_id + start + len(entries)
     columns: dict[str, Any] = {
         "row_id": pa.array(np.arange(low, high)),
         "key": [e.key for e in entries],
-        "image": [e.image for e in entries],
-        "text": [e.text for e in entries],
+        modality: [_limited(e.sample, modality, config.max_side) for e in entries],
         "label": [e.label for e in entries],
         "split": pa.array(rows.splits[start : start + len(entries)]),
     }
-    if config.max_side is not None:
-        columns["image"] = [limit_side_or_keep(e.image, config.max_side) for e in entries if e.image is not None]
     if "content" in schema.names:
         columns["content"] = [digest_of(e.content) for e in entries]
     for place, name in enumerate(n for n in schema.names if pa.types.is_fixed_size_list(schema.field(n).type)):
@@ -256,6 +250,11 @@ def _batch(config: PoolConfig, entries: list[Entry], schema: pa.Schema, rows: Ro
         for name in schema.names
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _limited(sample: Sample | None, modality: str, max_side: int | None) -> Sample | None:
+    limit = find_modality(modality).limit_side
+    return sample if sample is None or max_side is None or limit is None else limit(sample, max_side)
 
 
 def _described(location: Location, part: Rows) -> Written | None:

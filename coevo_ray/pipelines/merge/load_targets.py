@@ -20,7 +20,6 @@ from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 
-_COLUMNS = ("key", "image", "label", "split")
 _BLOCK_ROWS = 4096
 
 
@@ -31,7 +30,7 @@ class Targets:
         table: the targets.
         pool: the pool that its rows are of; of several merged pools, the one whose rows are wanted. None for all
             targets, without a pool's columns.
-        columns: columns of the pool to add.
+        columns: columns of the pool to add; None for its key, sample (image or text), label and split.
 
     Attributes:
         card: priors, uniformity, alignment, licences, costs; as in `card.json`.
@@ -41,7 +40,7 @@ class Targets:
         InputError: the targets were not made from this pool, or a column is not in it.
     """
 
-    def __init__(self, table: RowTable, pool: Pool | None = None, columns: Sequence[str] = _COLUMNS) -> None:
+    def __init__(self, table: RowTable, pool: Pool | None = None, columns: Sequence[str] | None = None) -> None:
         self.table, self.pool = table, pool
         self.card: dict[str, Any] = table.location.child("card.json").read_json()
         self.first_row_id, ids = 0, table.row_ids()
@@ -50,7 +49,8 @@ class Targets:
             start = first_target(table, pool)
             ids = ids[(ids >= start) & (ids < start + len(pool))] - start
             self.first_row_id = start
-            self.columns = [c for c in columns if c not in ("row_id", "target", "prior")]
+            wanted = ("key", pool.modality, "label", "split") if columns is None else columns
+            self.columns = [c for c in wanted if c not in ("row_id", "target", "prior")]
             pool.read(ids[:1], self.columns)  # a column that is not there shows now
         self.row_ids: Int64Array = ids
 
@@ -156,5 +156,4 @@ def load_targets(
     if pool is None:
         return Targets(table)
     opened = pool if isinstance(pool, Pool) else Pool.open(pool)
-    usual = [opened.modality if name == "image" else name for name in _COLUMNS]
-    return Targets(table, opened, usual if columns is None else columns)
+    return Targets(table, opened, columns)
