@@ -53,20 +53,21 @@ class Source(Model):
         taken = sorted(columns & {"row_id", "key", *SAMPLE_SETTINGS, "label", "split", "content"})
         if taken:
             raise ValueError(f"feature_columns {taken} have names of the pool's own columns: rename them")
-        named = [
-            setting
-            for name, setting in SAMPLE_SETTINGS.items()
-            if name != IMAGE and getattr(self, setting.column) is not None
-        ]
+        named = self._named()
         if len(named) > 1:
-            raise ValueError(f"{' and '.join(s.column for s in named)} are both named: a pool holds one of them")
+            both = " and ".join(SAMPLE_SETTINGS[name].column for name in named)
+            raise ValueError(f"{both} are both named: a pool holds one of them")
         return self
+
+    def _named(self) -> list[str]:
+        """Modalities other than images whose column is set."""
+        others = (name for name in SAMPLE_SETTINGS if name != IMAGE)
+        return [name for name in others if getattr(self, SAMPLE_SETTINGS[name].column) is not None]
 
     @property
     def modality(self) -> str:
         """Name of its samples' modality: that of the named column, images otherwise."""
-        others = (name for name in SAMPLE_SETTINGS if name != IMAGE)
-        return next((name for name in others if getattr(self, SAMPLE_SETTINGS[name].column) is not None), IMAGE)
+        return next(iter(self._named()), IMAGE)
 
     @property
     def data_column(self) -> str:

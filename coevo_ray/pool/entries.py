@@ -1,4 +1,4 @@
-"""What the formats of sources share: entries, shards of consecutive entries, readings, and the seam of a format.
+"""The types that formats of sources share: entries, shards of consecutive entries, readings, and formats.
 
 A new format is a module with a `Format`, and a line in `pool.sources.FORMATS` (and its name in `config.pool.Source`).
 """

@@ -18,7 +18,7 @@ _SUFFIXES = tuple(f".{extension}" for extension in MODALITIES[_MODALITY].extensi
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name ends as an image's does."""
+    """Tests a file's name for an image's extension."""
     return name.lower().endswith(_SUFFIXES)
 
 

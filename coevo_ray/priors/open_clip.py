@@ -30,6 +30,7 @@ from coevo_ray.priors.base import (
     library,
     make_prior,
     make_text_prior,
+    require_modality,
 )
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import (
@@ -125,6 +126,8 @@ def _tokenizer(model: str, context: int) -> _Texts:
 def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     name, pretrained = _split(model)
+    if samples.modality != "text":
+        require_modality(f"open_clip:{model}", "image", samples)
     _check_text_files(model, _text_config(model, name), samples)
     if pretrained == RANDOM or local_file(pretrained) is not None:
         return

@@ -45,5 +45,5 @@ FORMS = ", ".join(scheme.form for scheme in SCHEMES.values())
 
 
 def forms_for(modality: str) -> list[str]:
-    """How the priors for a modality are written; empty where there are none."""
+    """Spellings of the priors for a modality; empty where there are none."""
     return [scheme.takes[modality] for scheme in SCHEMES.values() if modality in scheme.takes]

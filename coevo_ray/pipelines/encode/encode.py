@@ -1,8 +1,9 @@
-"""Encode: pool -> one contribution per prior (CoOpt, arXiv 2505.14117, DESIGN section 5.1), on Ray Data.
+"""Encode: pool -> one contribution per prior, on Ray Data.
 
-A shard is a range of row_ids. CPU tasks read it once and prepare the inputs of every prior; an actor pool for each
-prior encodes and projects; CPU tasks write. Participants work side by side as far as the cluster has room for them, and
-a killed job redoes at most the shards in flight.
+The prediction and random projection of each participant in CoOpt (arXiv 2505.14117): psi_k(x) W. A shard is a range of
+row_ids. CPU tasks read it once and prepare the inputs of every prior; an actor pool for each prior encodes and
+projects; CPU tasks write. Participants run side by side as far as the cluster has room, and a killed job repeats at
+most the shards in flight.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, make_config
 from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import OWN, SHARED, Contribution, Plan, read_shard_rejects
@@ -63,9 +65,9 @@ def encode(
         The target table: `row_id`, `target float16[dim]`, `prior uint8`.
 
     Raises:
-        InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
-        UsageError: a prior is unknown, a device is asked for that no node has, settings were changed, or they are those
-            of a participant alone.
+        InputError: the pool does not exist, a prior cannot be loaded, or too many rows were rejected.
+        UsageError: a prior is unknown, no node has the requested device, settings were changed, or they are those of a
+            single participant.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config = config if isinstance(config, EncodeConfig) else make_config(EncodeConfig, config, "encode")
@@ -83,13 +85,13 @@ def encode(
 def contribute(
     config: EncodeConfig | dict[str, Any], pool: Pool | str | os.PathLike[str], out: str | os.PathLike[str] | Location
 ) -> Contribution:
-    """Encodes one participant's rows, and the shared set: what others need to merge its targets with theirs.
+    """Encodes one participant's rows and the shared set, which others need to merge its targets with theirs.
 
     Args:
-        config: one prior, dimension, shared set (a pool that all participants have, or rows of the pool); `part` for a
-            part of the pool. A dict is validated.
+        config: one prior, dimension, shared set (a pool that all participants have, or rows of the pool); `part`
+            selects a part of the pool. A dict is validated.
         pool: the participant's pool or its path.
-        out: folder of the contribution; it holds no images.
+        out: folder of the contribution, which holds no images.
 
     Returns:
         The contribution.
@@ -109,7 +111,7 @@ def contribute(
 
 @contextmanager
 def _prepared(config: EncodeConfig, pool: Pool | str | os.PathLike[str]) -> Iterator[_Job]:
-    """Looks at all that can be known before Ray is started, then at what the cluster has."""
+    """Checks all that can be known before Ray starts, then settles resources with the cluster."""
     pool = pool if isinstance(pool, Pool) else Pool.open(pool)
     samples = Samples(pool.modality, pool.features)
     for prior in config.priors:
@@ -121,16 +123,18 @@ def _prepared(config: EncodeConfig, pool: Pool | str | os.PathLike[str]) -> Iter
 
 
 def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
-    """The shared set: training rows chosen by hash.
+    """The shared set of CoOpt (arXiv 2505.14117): training rows chosen by hash.
 
     Args:
+        pool: the pool.
         shared: a share of the pool below 1, or a number of rows.
+        seed: seed of the hash.
 
     Returns:
-        int64[s], increasing.
+        int64[s] row_ids, increasing.
 
     Raises:
-        InputError: there are fewer than 4 such rows, or fewer training rows than asked for.
+        InputError: there would be fewer than 4 rows, or more than the training rows.
     """
     train = pool.train_ids()
     count = int(shared) if shared >= 1 else round(shared * len(pool))
@@ -144,11 +148,14 @@ def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
 
 @dataclass(frozen=True)
 class _Job:
-    """What all participants of one call have in common.
+    """The common inputs of all participants of one call.
 
     Attributes:
-        shared: the pool that is the shared set, or row_ids of the pool.
-        computes: with what each prior runs.
+        config: the settings.
+        pool: the pool.
+        samples: its samples, for priors.
+        shared: the shared pool, or int64[s] row_ids of the pool.
+        computes: resources of each prior.
     """
 
     config: EncodeConfig
@@ -171,7 +178,7 @@ class _Job:
         return Plan(*common, shared=shared)
 
     def place(self, index: int) -> int:
-        """A prior's place in the assignment of rows."""
+        """A prior's position in the assignment of rows."""
         return index if self.config.part is None else self.config.part[0]
 
 
@@ -192,7 +199,7 @@ def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
 
 
 def _contribute(job: _Job, locations: list[Location]) -> None:
-    """Makes the contributions that are not finished, side by side as far as there is room."""
+    """Makes the unfinished contributions, side by side as far as there is room."""
     inputs = {"pool": job.pool.manifest.identity, **job.shared_inputs}
     contents = [_content(job.config, index) for index in range(len(locations))]
     todo = [
@@ -211,11 +218,11 @@ def _contribute(job: _Job, locations: list[Location]) -> None:
             _finish(job, plan, who, results[who.place], content, inputs)
 
 
-def _content(config: EncodeConfig, index: int) -> dict[str, Any]:
-    """What shapes a contribution. The limit of rejects only ends jobs: who raises it after that may continue."""
+def _content(config: EncodeConfig, index: int) -> JsonObject:
+    """The settings that identify a contribution; the limit of rejects may be raised to continue a job that it ended."""
     settings = config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed", "precision"})
     if isinstance(config.shared, str):
-        settings["shared"] = "a pool of its own"  # which one is among the inputs; its path is not
+        settings["shared"] = "a pool of its own"  # identified among the inputs; its path may change
     part = config.part
     return {
         **settings,
@@ -226,7 +233,7 @@ def _content(config: EncodeConfig, index: int) -> dict[str, Any]:
 
 
 def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
-    """All priors are loaded once, on the cluster, for their cards: the driver's machine may be too small for them."""
+    """Loads all priors once for their cards, on the cluster: the driver's machine may be too small for them."""
     config = job.config
     load = ray.remote(_card)
     waiting = [
@@ -256,14 +263,14 @@ def _participants(job: _Job, locations: list[Location]) -> list[Participant]:
 def _card(
     prior: PriorConfig, samples: Samples, precision: Precision, compute: Compute
 ) -> tuple[PriorInfo, PriorInput, Precision]:
-    """Runs where the prior's actors will: on a GPU if they have one."""
+    """Ray task with the resources of the prior's actors: card, input and settled precision."""
     settled = settle_precision(device_of(compute), precision)
     loaded = load_prior(prior.name, prior.input_size, samples)
     return loaded.info, loaded.input, settled
 
 
 def _shard_rows(rows: int, inputs: list[PriorInput]) -> int:
-    """Rows of a shard: bounded bytes of prepared inputs, and enough shards for all actors; a multiple of 64."""
+    """Rows of a shard, a multiple of 64: prepared inputs have bounded bytes, and there are shards for all actors."""
     row_bytes = max(_row_bytes(spec) for spec in inputs)
     most = min(_SHARD_BYTES // row_bytes, -(-rows // _LEAST_SHARDS), _MOST_ROWS)
     return max(_LEAST_ROWS, most // _LEAST_ROWS * _LEAST_ROWS)
@@ -275,17 +282,17 @@ def _row_bytes(spec: PriorInput) -> int:
 
 @dataclass
 class Made:
-    """What one participant's part of a wave came to.
+    """Result of one participant in a wave.
 
     Attributes:
-        files: of its contribution.
-        rejects: rows that were left out.
-        resumed: rows of files that an earlier attempt had written.
-        times: seconds of work by stage, over all tasks and actors.
+        files: files of its contribution.
+        rejects: its rejected rows.
+        resumed: rows in files of an earlier attempt.
+        times: stage -> seconds of work, over all tasks and actors.
         bytes_read, bytes_moved: see `parts.Part`.
         seconds: wall clock of the wave.
-        startup: of them, until the first actor had its model.
-        side_by_side: participants of the wave.
+        startup: seconds until the first actor had loaded its model.
+        side_by_side: number of participants in the wave.
     """
 
     files: list[FileEntry] = field(default_factory=list)
@@ -303,12 +310,12 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
     """Runs some participants side by side over one reading of the pool.
 
     Args:
-        plan: which rows.
-        participants: whose priors; there is room for all of their actors.
-        title: shown while it runs.
+        plan: the rows.
+        participants: participants whose actors all fit into the cluster.
+        title: shown during the run.
 
     Returns:
-        By place of the participant.
+        Position of a participant -> its result.
 
     Raises:
         InputError: a prior fails.
@@ -341,7 +348,7 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
         mine = made[row["participant"]]
         mine.files.append(row["result"])
         mine.rejects += row["rejects"]
-        # Ray Data gives rows with different keys all of them, with None where there was nothing.
+        # Ray Data fills keys that a row lacks with None.
         mine.times.update({name: seconds for name, seconds in row["times"].items() if seconds is not None})
         mine.bytes_read += row["bytes_read"]
         mine.bytes_moved += row["bytes_moved"]
@@ -354,7 +361,7 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
 
 
 def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
-    """Rows that participants have before them; of many shards a sample is counted, which is near enough."""
+    """Rows to encode, estimated from a sample where there are many shards."""
     total = 0.0
     for place, shards in missing.items():
         sample = sorted(shards)[:: max(1, len(shards) // _COUNTED_SHARDS)]
@@ -364,7 +371,7 @@ def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
 
 
 def _own_rows(location: Location, files: list[FileEntry]) -> int:
-    """Rows that belong to the participant; of the shared set, which is small, the column that says so is read."""
+    """Rows that belong to the participant; of the small shared set the column `own` is read."""
     count = sum(f.rows for f in files if f.path.startswith(OWN))
     for file in files:
         if file.path.startswith(SHARED):
@@ -375,7 +382,7 @@ def _own_rows(location: Location, files: list[FileEntry]) -> int:
 
 
 def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
-    """Takes over the shards that an earlier attempt has written; returns those that are missing."""
+    """Adopts the shards of an earlier attempt; returns the missing ones."""
     there = set(location.files())
     names = {shard: f"{plan.name(shard)}.parquet" for shard in range(plan.shards)}
     entries = describe_all(location, [name for name in names.values() if name in there])
@@ -383,7 +390,7 @@ def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
     for shard, name in names.items():
         entry = entries.get(name)
         rows = plan.row_ids(shard).ids if entry is not None and entry.rows else None
-        # Shards were cut in another way by another version: such a file is written anew.
+        # Another version may have cut shards differently: such a file is written again.
         if entry is None or (rows is not None and not rows[0] <= entry.first_row_id <= entry.last_row_id <= rows[-1]):
             missing.add(shard)
             continue
@@ -394,7 +401,7 @@ def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
 
 
 def _finish(
-    job: _Job, plan: Plan, who: Participant, made: Made, content: dict[str, Any], inputs: dict[str, str]
+    job: _Job, plan: Plan, who: Participant, made: Made, content: JsonObject, inputs: dict[str, str]
 ) -> Manifest:
     rows = sum(f.rows for f in made.files)
     check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))

@@ -1,14 +1,13 @@
-"""The passes of ingest over shards, each a few lines in a Ray Data task: cut, check, keys, write.
+"""The passes of ingest over shards: cut, check, keys, write. Each runs as tasks of Ray Data.
 
-What a task needs travels in its own row: a closure would bring the whole listing to each of them.
+The inputs of a task travel in its own row: a closure would carry the whole listing to every task.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +27,7 @@ from coevo_ray.runtime.shards import Row, run_shards
 from coevo_ray.store.artifact import FileEntry, describe, write_table
 from coevo_ray.store.location import Location
 
+Stages = Callable[[ray.data.Dataset], ray.data.Dataset]
 _GROUP_BYTES = 4 << 20
 _BATCH_ROWS = 256
 
@@ -36,7 +36,7 @@ _BATCH_ROWS = 256
 
 
 def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShard]:
-    """Cuts the tars among the shards in place of themselves; a pass only where there is more than one."""
+    """Replaces each tar among the shards by its parts; several are cut in tasks, a single one on the driver."""
     todo = [i for i, shard in enumerate(shards) if shard.rows < 0]
     rows = config.shard_rows
 
@@ -58,13 +58,13 @@ def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShar
 
 @dataclass
 class Checked:
-    """What the first pass found in a shard: 17 bytes per row, 33 with content hashes.
+    """Findings of the first pass in a shard: 17 bytes per row, 33 with content hashes.
 
     Attributes:
         shard: its index.
         usable: bool[n].
         keys: uint64[n, 2], hashes of the keys.
-        contents: uint64[n, 2], hashes of bytes or texts; uint64[0, 2] where they are not wanted.
+        contents: uint64[n, 2], hashes of bytes or texts; uint64[0, 2] where they are not compared.
         rejects: the entries that cannot be used.
     """
 
@@ -76,7 +76,7 @@ class Checked:
 
 
 def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]:
-    """Reads and decodes every entry, since a truncated image shows itself only then."""
+    """Reads and decodes every entry; finds truncated images."""
 
     def task(row: Row) -> Row:
         found = check_shard(row["shard"], pickle.loads(row["part"]), config)
@@ -117,7 +117,7 @@ def _problem(entry: Entry, modality: Modality, config: PoolConfig) -> str:
 
 
 def keys_at(config: PoolConfig, shards: list[SourceShard], wanted: dict[int, list[int]]) -> dict[tuple[int, int], str]:
-    """The keys of some entries: (shard, position in it) -> key. Nothing but keys is read."""
+    """The keys of some entries: (shard, position in it) -> key. Only keys are read."""
 
     def task(row: Row) -> Row:
         shard, positions = pickle.loads(row["part"])
@@ -166,7 +166,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows that a shard gives to the pool: which of its entries, their first row_id and their splits."""
+    """A shard's rows of the pool: its file, usable entries, first row_id and splits (int8: 0 train, 1 test)."""
 
     name: str
     usable: BoolArray
@@ -177,12 +177,12 @@ class Rows:
 def write_shards(
     config: PoolConfig, location: Location, shards: list[SourceShard], rows: dict[int, Rows]
 ) -> list[Written]:
-    """Writes one file per shard; those that an interrupted attempt left are kept where their rows are the same."""
+    """Writes one file per shard; files of an interrupted attempt are kept where their rows are the same."""
     there = set(location.files())
 
     def task(row: Row) -> Row:
         shard, part, begun = pickle.loads(row["part"])
-        # A source that grew or shrank since the interrupted attempt shifts row_ids: such files are written anew.
+        # A source that grew or shrank since the interrupted attempt shifts row_ids: such files are written again.
         written = (_described(location, part) if begun else None) or write_shard(config, location, shard, part)
         return {"rows": written.file.rows, "result": pickle.dumps(written)}
 
@@ -199,7 +199,7 @@ def write_shard(config: PoolConfig, location: Location, shard: SourceShard, rows
     batches, batch, position = [], [], 0
     for entry in _usable(shard, rows):
         batch.append(entry)
-        if len(batch) == _BATCH_ROWS:  # Arrow's copy replaces the entries bit by bit, so that few bytes lie there twice
+        if len(batch) == _BATCH_ROWS:  # converted to Arrow in batches, so that few bytes exist twice
             batches.append(_batch(config, batch, reading.modality, schema, rows, position))
             position, batch = position + len(batch), []
     batches.append(_batch(config, batch, reading.modality, schema, rows, position))
@@ -217,14 +217,14 @@ def _usable(shard: SourceShard, rows: Rows) -> Iterator[Entry]:
             if entry.error:
                 raise InputError(
                     f"{entry.key} changed while it was ingested: {entry.error}",
-                    "run it again when the source is at rest",
+                    "run it again when the source no longer changes",
                 )
             yield entry
     if count != len(rows.usable):
         raise InputError(
             f"{shard.files[0]} of {shard.reading.uri} changed while it was ingested: "
             f"{count} entries, {len(rows.usable)} before",
-            "run it again when the source is at rest",
+            "run it again when the source no longer changes",
         )
 
 
@@ -232,7 +232,7 @@ def _batch(
     config: PoolConfig, entries: list[Entry], modality: str, schema: pa.Schema, rows: Rows, start: int
 ) -> pa.RecordBatch:
     low, high = rows.first_row_id + start, rows.first_row_id + start + len(entries)
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "row_id": pa.array(np.arange(low, high)),
         "key": [e.key for e in entries],
         modality: [_limited(e.sample, modality, config.max_side) for e in entries],
@@ -258,7 +258,7 @@ def _limited(sample: Sample | None, modality: str, max_side: int | None) -> Samp
 
 
 def _described(location: Location, part: Rows) -> Written | None:
-    """A file of an earlier attempt, or None where its rows are not those that are wanted now."""
+    """A file of an earlier attempt; None where its rows differ from those wanted now."""
     file = describe(location, part.name)
     if (file.first_row_id, file.rows) != (part.first_row_id, len(part.splits)):
         return None
@@ -276,7 +276,9 @@ def _rows(parts: list[tuple[int, bytes]]) -> list[Row]:
     return [{"shard": i, "part": part} for i, part in parts]
 
 
-def _one(config: PoolConfig, task: Any) -> Any:
+def _one(config: PoolConfig, task: Callable[[Row], Row]) -> Stages:
+    """A stage of Ray Data with one task per shard."""
+
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map(task, num_cpus=config.compute.reader_cpus)
 
