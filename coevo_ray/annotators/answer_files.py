@@ -1,4 +1,4 @@
-"""Label files of people: what can be taken is taken, what cannot is reported by file and line."""
+"""Label files of people; invalid lines are reported with file and line, and skipped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 
-MOST_PROBLEMS = 1000  # of a file, told one by one
+MOST_PROBLEMS = 1000  # of a file; further ones are only counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,8 @@ class AnswerFile:
         row_ids: int64[n].
         labels: int64[n].
         annotators: string[n].
-        records: int64[n], where each label stands in the file, from 0.
-        problems: records that could not be taken, and why.
+        records: int64[n], number of each label's record in the file, from 0.
+        problems: invalid records, with the cause.
         table: the file as it was read.
     """
 
@@ -51,14 +51,14 @@ def read_answer_file(
 
     Args:
         location: CSV or Parquet with `row_id` or `key`, `label` (a class name, or an index where no class name is a
-            number), and perhaps `annotator`. A record without a label is not answered yet and is left out.
-        pool: whose rows they are.
+            number), and optionally `annotator`. Records without a label are not answered yet and are skipped.
+        pool: the labels are for its rows.
         classes: number of classes.
         class_names: their names, where they have any.
-        annotator: who gave the labels of records that do not say; empty: the file's name without its ending.
+        annotator: author of labels whose record names none; empty for the file's name without its ending.
 
     Returns:
-        The labels, and the lines that could not be taken.
+        The labels, and a report of the invalid lines.
 
     Raises:
         InputError: the file is missing, is neither CSV nor Parquet, or lacks a column.
@@ -73,10 +73,10 @@ def stem(location: Location) -> str:
 
 
 class AnswerReader:
-    """Reads label files of one pool, whose keys are read once.
+    """Reads label files for one pool; the pool's keys are read once.
 
     Args:
-        pool: whose rows the labels are for.
+        pool: the labels are for its rows.
         label_set: the classes.
     """
 
@@ -88,7 +88,7 @@ class AnswerReader:
 
         Args:
             location: the file.
-            annotator: who gave the labels of records that do not say.
+            annotator: author of labels whose record names none.
 
         Raises:
             InputError: as `read_answer_file`.
@@ -120,7 +120,7 @@ class AnswerReader:
         )
 
     def _row_ids(self, columns: dict[str, pa.Array], size: int, causes: _Causes) -> Int64Array:
-        """row_id of each record, -1 where it cannot be told."""
+        """row_id of each record, -1 where it is invalid."""
         nothing = pa.array([""], pa.string()).take(pa.array(np.zeros(size, dtype=np.int64)))
         ids, keys = columns.get("row_id", nothing), columns.get("key", nothing)
         by_id, by_key = _filled(ids), _filled(pc.utf8_trim_whitespace(keys))
@@ -136,19 +136,19 @@ class AnswerReader:
             return row_ids
         found = self._of_keys(keys)
         causes.add(~by_id & by_key & (found < 0), lambda i: f"key {keys[i].as_py()!r} is not in the pool")
-        # Where a spreadsheet was sorted by one column only, row_id and key fall apart, and either may be the right one.
+        # A spreadsheet that was sorted by one column only breaks pairs of row_id and key; either may be the right one.
         apart = (row_ids >= 0) & by_key & (found != row_ids)
         causes.add(
             apart,
             lambda i: (
                 f"row {row_ids[i]} has key {self._keys[int(row_ids[i])].as_py()!r}, the file says {keys[i].as_py()!r}: "
-                "leave the one that is meant"
+                "leave the right one"
             ),
         )
         return np.where(apart, -1, np.where(by_id, row_ids, found))
 
     def _of_keys(self, keys: pa.Array) -> Int64Array:
-        """row_ids of keys as they are written, else without the spaces round them; -1 for others."""
+        """row_ids of keys, compared exactly and then without surrounding spaces; -1 for unknown keys."""
         keys = keys.cast(self._keys.type)
         exact = pc.index_in(keys, value_set=self._keys)
         trimmed = pc.index_in(pc.utf8_trim_whitespace(keys), value_set=self._keys)
@@ -159,43 +159,43 @@ class AnswerReader:
 
     @cached_property
     def _keys(self) -> pa.Array:
-        """Key of each row of the pool: row_ids are dense, so its place is the row_id."""
-        # Keys of a hundred million rows are more than the 2 GiB that one string array holds.
+        """Key of each row of the pool; row_ids are dense, so the position is the row_id."""
+        # Keys of a hundred million rows exceed the 2 GiB of one string array.
         return self.pool.column("key").cast(pa.large_string()).combine_chunks()
 
 
 class _Causes:
-    """Why records of a file cannot be taken."""
+    """Collects the causes of invalid records."""
 
     def __init__(self) -> None:
         self._found: list[tuple[int, Callable[[int], str]]] = []
         self._more = 0
 
     def add(self, wrong: BoolArray, tell: Callable[[int], str]) -> None:
-        """Notes the cause of some records: bool[n], and what to say of each."""
+        """Adds a cause: bool[n] of records, and record -> message."""
         places = np.flatnonzero(wrong).tolist()
         self._found += [(place, tell) for place in places[:MOST_PROBLEMS]]
         self._more += len(places[MOST_PROBLEMS:])
 
     def told(self, location: Location, table: AnswerTable, records: Int64Array) -> tuple[str, ...]:
-        """All in the file's order; of a file that is wrong as a whole the first ones and a count."""
+        """The messages in the file's order, at most `MOST_PROBLEMS`, then a count."""
         told = [f"{location}, {place}: {cause}" for place, cause in table.misread]
         found = sorted(self._found, key=lambda item: item[0])[: max(0, MOST_PROBLEMS - len(told))]
         if found:
             places = table.places(records[np.array([i for i, _ in found], dtype=np.int64)])
             told += [f"{location}, {place}: {tell(i)}" for place, (i, tell) in zip(places, found, strict=True)]
         more = len(table.misread) + len(self._found) + self._more - len(told[:MOST_PROBLEMS])
-        return (*told[:MOST_PROBLEMS], *([f"{location}: {more} more lines cannot be taken"] if more else []))
+        return (*told[:MOST_PROBLEMS], *([f"{location}: {more} more lines are invalid"] if more else []))
 
 
 def settle(files: Sequence[AnswerFile], label_set: LabelSet) -> Collected:
-    """Joins files: one label a row and annotator.
+    """Joins files: one label for each row and annotator.
 
-    The same label again counts once; of different ones none is taken, and all are reported.
+    Repeated equal labels count once; conflicting labels are all reported and skipped.
 
     Args:
         files: in any order.
-        label_set: names of the classes, for reports.
+        label_set: names of the classes, for the report.
     """
     row_ids, labels = _joined([f.row_ids for f in files]), _joined([f.labels for f in files])
     names, who = _coded([f.annotators for f in files])
@@ -218,7 +218,7 @@ def settle(files: Sequence[AnswerFile], label_set: LabelSet) -> Collected:
 
 
 def _torn(files: Sequence[AnswerFile], groups: Sequence[npt.NDArray[np.intp]], label_set: LabelSet) -> list[str]:
-    """Rows with different labels by one annotator; a group holds the places of their labels in the joined files."""
+    """Reports rows with conflicting labels of one annotator; a group holds positions in the joined files."""
     sizes = np.cumsum([len(f.row_ids) for f in files])
     problems = []
     for group in groups[:MOST_PROBLEMS]:
@@ -238,7 +238,7 @@ def _torn(files: Sequence[AnswerFile], groups: Sequence[npt.NDArray[np.intp]], l
 
 
 def _coded(parts: Sequence[pa.Array]) -> tuple[list[str], Int64Array]:
-    """Different texts, and which of them each is."""
+    """The distinct texts, and the index of each text among them."""
     coded = pa.chunked_array(parts, pa.string()).combine_chunks().dictionary_encode()
     return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
 

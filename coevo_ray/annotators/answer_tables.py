@@ -1,4 +1,4 @@
-"""The columns of an answer file, CSV or Parquet, as texts, and where each record stands in it."""
+"""The columns of an answer file, CSV or Parquet, as texts, and the line of each record."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _LONGEST_BLOCK = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class AnswerTable:
-    """What an answer file says, not yet what it means.
+    """The texts of an answer file, not yet parsed.
 
     Attributes:
-        columns: those of row_id, key, label and annotator that there are, as strings without spaces round them; keys
-            as they are. Nothing is null.
-        misread: lines that are no record: place and cause.
-        places: where records stand, by their numbers (int64[n], from 0), as `line 7`.
+        columns: row_id, key, label and annotator, as far as the file has them: strings without surrounding spaces
+            (keys unchanged) and without nulls.
+        misread: malformed lines: place and cause.
+        places: record numbers (int64[n], from 0) -> places such as `line 7`.
     """
 
     columns: pa.Table
@@ -44,7 +44,7 @@ class AnswerTable:
 
 
 def read_answer_table(location: Location) -> AnswerTable:
-    """Reads CSV or Parquet, whichever it is.
+    """Reads a CSV or Parquet file, recognised by its content.
 
     Raises:
         InputError: the file is missing, is neither, or lacks a column.
@@ -86,7 +86,7 @@ def _from_csv(location: Location, data: bytes) -> AnswerTable:
     try:
         table = pacsv.read_csv(
             pa.BufferReader(encoded),
-            # One block: a text longer than a block could not be read.
+            # One block, since a text cannot be longer than a block.
             read_options=pacsv.ReadOptions(use_threads=False, block_size=min(_LONGEST_BLOCK, len(encoded) + 1)),
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip, ignore_empty_lines=True
@@ -111,7 +111,7 @@ def _decoded(location: Location, data: bytes) -> str:
 
 
 def _header(text: str) -> tuple[str, list[str]]:
-    """The delimiter that gives a header with a label, and the header as it is written."""
+    """The delimiter under which the header has a column `label`, and the header as it is written."""
     headers = {
         d: next((r for r in csv.reader(io.StringIO(text, newline=""), delimiter=d) if r), []) for d in _DELIMITERS
     }
@@ -125,15 +125,15 @@ def _plain(names: Sequence[str]) -> list[str]:
 
 
 def _wanted(location: Location, header: Sequence[str]) -> dict[str, str]:
-    """Names as they are written -> names as we know them, of the columns that count.
+    """Column names as written -> our names, of the columns that are read.
 
     Raises:
-        InputError: one is missing, or is there twice.
+        InputError: a column is missing or occurs twice.
     """
     plain = _plain(header)
     names = {name: known for name, known in zip(header, plain, strict=True) if known in _COLUMNS}
     if "label" not in plain or not {"row_id", "key"} & set(plain):
-        raise InputError(f"{location} has columns {list(header)[:12]}, need {_needed()}", "mend its header")
+        raise InputError(f"{location} has columns {list(header)[:12]}, need {_needed()}", "correct its header")
     doubles = sorted({name for name in plain if name in _COLUMNS and plain.count(name) > 1})
     if doubles or any(list(header).count(name) > 1 for name in names):
         raise InputError(f"{location} has columns {doubles} twice", "leave one of each in its header")
@@ -145,13 +145,13 @@ def _needed() -> str:
 
 
 def _stripped(columns: dict[str, pa.ChunkedArray]) -> pa.Table:
-    """Spaces gone, but from keys: the user's own may have some; nulls as empty texts."""
+    """Strips spaces, except from keys, which may contain some, and replaces nulls by empty texts."""
     filled = {name: pc.fill_null(column, "") for name, column in columns.items()}
     return pa.table({n: c if n == "key" else pc.utf8_trim_whitespace(c) for n, c in filled.items()}).combine_chunks()
 
 
 class _Lines:
-    """Lines as an editor counts them, from 1; quoted values may go over several. Counted when first asked for."""
+    """Line numbers as in an editor, from 1; a quoted value may span several. Counted on first use."""
 
     def __init__(self, text: str, delimiter: str, fields: int, records: int) -> None:
         self.text, self.delimiter, self.fields, self.records = text, delimiter, fields, records
@@ -181,7 +181,7 @@ class _Lines:
                 elif any(field.strip() for field in record):
                     self._misread.append((f"line {line}", f"{len(record)} values, the header has {self.fields}"))
                 line = reader.line_num + 1
-        # Broken quotes may be read in two ways: then lines are not known, and records are numbered.
+        # Readers differ on broken quotes: then lines are unknown, and records are numbered.
         if len(starts) == self.records + 1:  # the first is the header
             self._starts = np.array(starts[1:], dtype=np.int64)
         self._counted = True

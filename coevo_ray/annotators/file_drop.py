@@ -1,8 +1,8 @@
-"""Requests as files with images beside them, answers as files: for people with a spreadsheet or their own tools.
+"""An annotator by files: requests with images beside them, and answers, for spreadsheets and people's own tools.
 
-folder/README.txt                 what to do, and the classes
-folder/requests/round-0003.csv    rows to label; may be filled in where it is
-folder/images/17.png              the images of the rows
+folder/README.txt                 instructions and classes
+folder/requests/round-0003.csv    rows to label; may be filled in directly
+folder/images/17.png              images of the rows
 folder/answers/anna.csv           labels; any number of files
 """
 
@@ -24,35 +24,37 @@ from coevo_ray.annotators.answer_files import AnswerFile, AnswerReader, settle, 
 from coevo_ray.annotators.answer_tables import read_answer_table
 from coevo_ray.annotators.base import Collected, Questions
 from coevo_ray.annotators.label_set import LabelSet, whole_numbers
-from coevo_ray.annotators.sample_files import file_ending
+from coevo_ray.annotators.sample_files import SHOWN
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
+from coevo_ray.pool.modality import Sample, by_modality
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 
 NOBODY = "file_drop"
-_REQUESTS, _ANSWERS, _IMAGES, _README = "requests", "answers", "images", "README.txt"
-# What is read from the pool and held at a time, and files written side by side: each waits for the disk or the store.
+_REQUESTS, _ANSWERS, _README = "requests", "answers", "README.txt"
+# Rows read from the pool at a time, and threads that write files, each waiting for the disk or the store.
 _CHUNK_ROWS, _WRITERS = 512, 16
 _ROUND = re.compile(r"[-_. ]*round-\d+[-_. ]*")
 _COPY = re.compile(r" *\(\d+\)$")
 _NO_ROWS = np.zeros(0, dtype=np.int64)
-_NOT_OURS = (".", "~")  # how office programs and file managers begin the names of files that they keep for themselves
+_NOT_OURS = (".", "~")  # prefixes of lock and metadata files of office programs and file managers
 
 
 class FileDrop:
-    """Puts questions into a folder and takes answers from it.
+    """Writes questions to a folder and reads answers from it.
 
     Args:
-        folder: where; a path or a URI of any store.
-        pool: whose rows are asked about.
+        folder: on any store.
+        pool: holds the rows that are asked about.
         class_names: names of the classes; without them labels are indices.
         format: of the request files.
-        images: `files` writes each image once, beside the requests; `none` leaves people to find it by key.
+        images: `files` writes each image once, beside the requests; `none` writes keys only.
         classes: number of classes, where not all have names; None takes the pool's or the names'.
 
     Raises:
-        InputError: no classes are known, or their names cannot be told apart.
+        InputError: no classes are known, or names repeat.
+        UsageError: file drops do not support the pool's modality.
     """
 
     def __init__(
@@ -66,25 +68,27 @@ class FileDrop:
     ) -> None:
         self.folder, self.pool, self.format = folder, pool, format
         self.label_set = LabelSet(classes or max(pool.classes, len(class_names)), class_names)
-        self.with_images = images == "files" and pool.modality == "image"
+        self._ending = by_modality(SHOWN, pool.modality, "the file_drop annotator").file_ending
+        self.with_images = images == "files" and self._ending is not None
+        self._samples = pool.samples.plural  # also the folder of their files
         self._reader = AnswerReader(pool, self.label_set)
 
     @property
     def where(self) -> str:
-        """The folder."""
+        """The folder, for messages."""
         return str(self.folder)
 
     def send(self, questions: Questions) -> int:
-        """Writes the request file of a round, its images first; what is there already stays as it is.
+        """Writes the request file of a round, its images first; existing files stay unchanged.
 
-        Rows that an earlier round's file still asks for are not asked for again.
+        Rows in the file of an earlier round are not requested again.
 
         Returns:
             Rows that were new.
 
         Raises:
-            InputError: the round's file is there and asks for the rows of another gate, or a row is not in the pool.
-            StoppedError: the store refused; send them again.
+            InputError: the round's file exists and requests rows of another gate, or a row is not in the pool.
+            StoppedError: the store refused; send the questions again.
         """
         there = {location: _requested(location) for location in self._files(_REQUESTS)}
         for location, rows in there.items():
@@ -99,10 +103,10 @@ class FileDrop:
         return len(new)
 
     def collect(self) -> Collected:
-        """The labels in all answer files and in request files that were filled in.
+        """The labels in all answer files and filled-in request files.
 
-        A record without an annotator is by whom its file is named after, without `round-0003`; what is left without a
-        name is by `file_drop`. A file that cannot be read is reported and the others are taken.
+        A record without an annotator gets the name of its file, without `round-0003`, or `file_drop` where none
+        remains. Unreadable files are reported and skipped.
 
         Raises:
             InputError: the folder cannot be listed.
@@ -123,9 +127,9 @@ class FileDrop:
         return [folder.child(name) for name in names if not name.startswith(_NOT_OURS)]
 
     def _check_same(self, location: Location, rows: Int64Array, questions: Questions) -> None:
-        """A file most of whose rows the round never asked for is of somebody else's gate.
+        """Refuses a file of another gate: most of its rows are not the round's.
 
-        Lines that a person took out or spoilt do no harm: what is spoilt is reported when answers are collected.
+        Lines that a person removed or damaged do no harm: damaged ones are reported when answers are collected.
         """
         other = np.setdiff1d(rows, questions.asked)
         if 2 * len(other) > len(rows):
@@ -136,34 +140,41 @@ class FileDrop:
             )
 
     def _write_readme(self) -> None:
-        text = _readme(self.label_set, self.format, self.with_images, self.pool.modality).encode()
+        text = _readme(self.label_set, self.format, self._place_of_samples()).encode()
         location = self.folder.child(_README)
         if not location.is_file() or location.read_bytes() != text:
             location.write_bytes(text)
         if self.folder.is_local:  # object stores have no empty folders
             self.folder.file_system.create_dir(self.folder.child(_ANSWERS).path, recursive=True)
 
+    def _place_of_samples(self) -> str:
+        name = self.pool.modality
+        if self._ending is None:
+            return f"The column {name} holds what is to be labelled."
+        if self.with_images:
+            return f"The column {name} names the file of each row's {name}, from this folder."
+        return f"The column key says which {name} it is."
+
     def _write_requests(self, questions: Questions, new: npt.NDArray[np.intp]) -> None:
-        written = {name.rsplit(".", 1)[0] for name in self._image_names()}
+        written = {name.rsplit(".", 1)[0] for name in self._sample_names()}
         parts = [self._part(questions, new[i : i + _CHUNK_ROWS], written) for i in range(0, len(new), _CHUNK_ROWS)]
         table = pa.concat_tables(parts)
         location = self.folder.child(_REQUESTS, f"{_round_name(questions.round)}.{self.format}")
         location.write_bytes(_csv_bytes(table) if self.format == "csv" else _parquet_bytes(table))
 
-    def _image_names(self) -> list[str]:
-        folder = self.folder.child(_IMAGES)
+    def _sample_names(self) -> list[str]:
+        folder = self.folder.child(self._samples)
         return folder.files() if self.with_images and folder.is_folder() else []
 
     def _part(self, questions: Questions, places: npt.NDArray[np.intp], written: set[str]) -> pa.Table:
-        """The request lines of some questions, whose images it writes."""
-        row_ids, sample = questions.row_ids[places], self.pool.modality
-        text = sample == "text"
-        rows = self.pool.read(row_ids, ["key", *([sample] if text or self.with_images else [])])
-        columns: dict[str, Any] = {"row_id": row_ids, "key": rows.column("key")}
-        if text:
-            columns["text"] = rows.column("text")
-        elif self.with_images:
-            columns["image"] = self._write_images(row_ids, rows.column("image"), written)
+        """The request lines of some questions; writes the files of their samples."""
+        row_ids, name = questions.row_ids[places], self.pool.modality
+        shown = self._ending is None or self.with_images
+        rows = self.pool.read(row_ids, ["key", *([name] if shown else [])])
+        columns: dict[str, object] = {"row_id": row_ids, "key": rows.column("key")}
+        if shown:
+            samples = rows.column(name)
+            columns[name] = samples if self._ending is None else self._write_samples(row_ids, samples, written)
         confidence = pa.array(questions.confidence[places], from_pandas=True)
         return pa.table(
             {
@@ -175,17 +186,19 @@ class FileDrop:
             }
         )
 
-    def _write_images(self, row_ids: Int64Array, images: pa.ChunkedArray, written: set[str]) -> list[str]:
-        """Writes those that are not there yet; gives the path of each, from the folder."""
+    def _write_samples(self, row_ids: Int64Array, samples: pa.ChunkedArray, written: set[str]) -> list[str]:
+        """Writes the files of samples that have none yet; returns the path of each, relative to the folder."""
+        assert self._ending is not None
+        ending = self._ending
 
-        def write(row_id: int, data: bytes) -> str:
-            path = f"{_IMAGES}/{row_id}.{file_ending(data)}"
+        def write(row_id: int, sample: Sample) -> str:
+            path = f"{self._samples}/{row_id}.{ending(sample)}"
             if str(row_id) not in written:
-                self.folder.child(path).write_bytes(data)
+                self.folder.child(path).write_bytes(sample.encode() if isinstance(sample, str) else sample)
             return path
 
         with ThreadPoolExecutor(_WRITERS) as threads:
-            return list(threads.map(write, row_ids.tolist(), images.to_pylist()))
+            return list(threads.map(write, row_ids.tolist(), samples.to_pylist()))
 
 
 def _round_name(round: int) -> str:
@@ -193,13 +206,13 @@ def _round_name(round: int) -> str:
 
 
 def _annotator(location: Location) -> str:
-    """Whom a file is named after."""
-    name = _COPY.sub("", stem(location))  # browsers number what is downloaded twice
+    """The person that a file is named after."""
+    name = _COPY.sub("", stem(location))  # browsers number repeated downloads
     return _ROUND.sub(" ", name).strip() or NOBODY
 
 
 def _requested(location: Location) -> Int64Array:
-    """row_ids that a request file asks for; none where a person broke it: `collect` says so."""
+    """row_ids in a request file; none where a person damaged it, which `collect` reports."""
     try:
         table = read_answer_table(location)
     except InputError:
@@ -216,7 +229,7 @@ def _csv_bytes(table: pa.Table) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.column_names)
     writer.writerows(_lines(table))
-    # Without a mark spreadsheets take UTF-8 for something else and spoil keys that they write back.
+    # Without a byte order mark spreadsheets misread UTF-8 and damage the keys that they write back.
     return text.getvalue().encode("utf-8" if text.getvalue().isascii() else "utf-8-sig")
 
 
@@ -237,14 +250,7 @@ def _parquet_bytes(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _readme(label_set: LabelSet, format: str, images: bool, modality: str) -> str:
-    where = (
-        "The column text holds what is to be labelled."
-        if modality == "text"
-        else "The column image names the file of each row's image, from this folder."
-        if images
-        else "The column key says which image it is."
-    )
+def _readme(label_set: LabelSet, format: str, where: str) -> str:
     names = "\n".join(
         f"  {label}  {name}" if name != str(label) else f"  {name}" for label, name in enumerate(label_set.all_shown())
     )

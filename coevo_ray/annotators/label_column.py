@@ -1,4 +1,4 @@
-"""The label-column oracle: answers from the pool's own labels, row by row as they are asked for."""
+"""The label-column oracle: answers from the pool's own labels."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 
 NAME = "label_column"
-# Whether a label is wrong, which wrong one it is, and which rows the gate asks for must not hang together, whatever
-# seeds they are given.
+# Salts: wrong labels, their replacement and the gate's draws stay independent, also under equal seeds.
 _WRONG, _WHICH = 0x77726F6E67, 0x7768696368
 
 
 class LabelColumn:
-    """Stands in for people where a pool is already labelled: demonstrations, experiments.
+    """An annotator for pools that are already labelled: demonstrations, experiments.
 
     Args:
         pool: a pool with labels.
         noise: share of wrong answers, in [0, 1]; a wrong label is uniform among the other classes.
-        seed: seed of the noise. An answer depends on (seed, row_id) alone: repeats and order change nothing.
+        seed: seed of the noise. An answer depends on (seed, row_id) only, not on order or repetition.
 
     Raises:
-        InputError: the pool has no labels, or one class only and there shall be noise.
-        UsageError: noise is no share.
+        InputError: the pool has no labels, or a single class with noise above 0.
+        UsageError: noise is outside [0, 1].
     """
 
     def __init__(self, pool: Pool, noise: float = 0.0, seed: int = 0) -> None:
@@ -42,10 +41,10 @@ class LabelColumn:
         self.pool, self.noise, self.seed = pool, noise, seed
 
     def answer(self, row_ids: Int64Array) -> Answers:
-        """The labels of the asked rows that have one, some of them wrong where there is noise.
+        """The labels of the labelled rows among those asked, with noise where it is set.
 
         Raises:
-            InputError: none of them has one.
+            InputError: no row has a label.
         """
         labels = self.pool.read(row_ids, ["label"]).column("label").fill_null(-1).to_numpy().astype(np.int64)
         known = labels >= 0
@@ -68,7 +67,7 @@ def with_noise(row_ids: Int64Array, labels: Int64Array, classes: int, noise: flo
         labels: int64[n], 0..classes-1.
         classes: number of classes, two or more.
         noise: expected share of replaced labels.
-        seed: with the row_id it decides whether a label is replaced and by which.
+        seed: with the row_id it decides whether a label is replaced, and by which class.
 
     Returns:
         int64[n].
@@ -79,5 +78,5 @@ def with_noise(row_ids: Int64Array, labels: Int64Array, classes: int, noise: flo
 
 
 def _unit(hashed: UInt64Array) -> Float64Array:
-    """uint64 -> [0, 1), by the 53 bits that a double holds: rounding up to 1 must not happen."""
+    """uint64 -> float64 in [0, 1), from the upper 53 bits: more would round up to 1."""
     return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,4 +1,4 @@
-"""The classes that a label may name: how they are shown to people and read back."""
+"""The classes of a pool: their display to people, and parsing of labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
 
-# Spreadsheets and data frames with gaps write 3 as 3.0. More digits than these do not fit int64.
+# Spreadsheets and data frames with gaps write 3 as 3.0. More than 18 digits do not fit int64.
 _WHOLE_NUMBER = r"^[0-9]{1,18}(\.0*)?$"
 _SHOWN = 12
 
@@ -24,7 +24,7 @@ class LabelSet:
         names: a name for each of the first classes; the others are shown as their index. Names beyond are ignored.
 
     Raises:
-        InputError: no class, or names that cannot be told apart.
+        InputError: there is no class, or names repeat.
     """
 
     def __init__(self, classes: int, names: Sequence[str] = ()) -> None:
@@ -42,21 +42,21 @@ class LabelSet:
         self.by_index = not pc.any(_is_whole(pa.array(self.names, pa.string()))).as_py()
 
     def shown(self, label: int) -> str:
-        """A class as people see it; empty for -1."""
+        """A class as people see it: its name, else its index; empty for -1."""
         return "" if label < 0 else self.names[label] if label < len(self.names) else str(label)
 
     def all_shown(self) -> list[str]:
-        """All classes as people see them."""
+        """All classes as people see them, by index."""
         return [self.shown(label) for label in range(self.classes)]
 
     def read(self, texts: pa.Array) -> Int64Array:
-        """Texts -> classes: a class name, or an index where no class name is a number.
+        """Parses texts: a class name, or an index where no class name is a number.
 
         Args:
             texts: string[n], without spaces round them.
 
         Returns:
-            int64[n], -1 where the text is no class.
+            int64[n], -1 where the text names no class.
         """
         named = pc.index_in(texts, value_set=pa.array(self.all_shown(), pa.string())).cast(pa.int64())
         if self.by_index:
@@ -73,7 +73,7 @@ class LabelSet:
 
 
 def whole_numbers(texts: pa.Array) -> pa.Array:
-    """Texts -> int64, null where a text is no number from 0 on; `3.0` is 3."""
+    """Texts -> int64, null where a text is no whole number >= 0; `3.0` is 3."""
     digits = pc.replace_substring_regex(texts, r"\.0*$", "")
     return pc.if_else(_is_whole(texts), digits, None).cast(pa.int64())
 

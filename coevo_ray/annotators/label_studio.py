@@ -1,4 +1,4 @@
-"""Questions as tasks of a Label Studio project, and its annotations as answers."""
+"""An annotator by Label Studio: questions become tasks of a project, and its annotations answers."""
 
 from __future__ import annotations
 
@@ -22,37 +22,39 @@ from coevo_ray.annotators.label_studio_tasks import (
     person_of,
     row_of,
 )
-from coevo_ray.annotators.sample_files import data_uri
+from coevo_ray.annotators.sample_files import SHOWN
 from coevo_ray.config.annotators import image_template
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.pool.modality import Sample, by_modality
 from coevo_ray.pool.pool import Pool
 
 MARK = "[coevo-ray]"
 _DESCRIPTION = (
     f"{MARK} Rows whose labels are worth most. The project is found again by its title and this mark: leave both."
 )
-# A request to the server: it takes 200 MB, but others wait while it works.
+# Limits of a request: the server takes 200 MB, but blocks other requests meanwhile.
 _CHUNK_ROWS, _CHUNK_BYTES = 100, 16 << 20
 _PAGE = 100
 
 
 class LabelStudio:
-    """Puts questions into a Label Studio project and takes its annotations.
+    """Sends questions to a Label Studio project and collects its annotations.
 
     Args:
         url: of the server.
-        project: title of the project, made when it is not there; 3 to 50 characters.
-        pool: whose rows are asked about.
+        project: title of the project, which is created when it does not exist; 3 to 50 characters.
+        pool: holds the rows that are asked about.
         class_names: names of the classes; without them labels are indices.
-        url_template: where people's browsers find the image of a row, with {row_id} or {key}; None puts the images into
-            the tasks.
+        url_template: address of a row's image for browsers, with {row_id} or {key}; None puts the images into the
+            tasks.
         classes: number of classes, where not all have names; None takes the pool's or the names'.
-        connection: another one than the usual.
+        connection: replaces the default connection to `url`.
 
     Raises:
-        InputError: no classes are known, or their names cannot be told apart.
-        UsageError: the SDK or the token is missing, or the template has neither {row_id} nor {key}.
+        InputError: no classes are known, or names repeat.
+        UsageError: the SDK or the token is missing, the template has neither {row_id} nor {key}, or Label Studio does
+            not support the pool's modality here.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class LabelStudio:
         connection: Connection | None = None,
     ) -> None:
         self.title, self.pool, self.url_template = project, pool, url_template
+        self._shown = by_modality(SHOWN, pool.modality, "the label_studio annotator")
         self.label_set = LabelSet(classes or max(pool.classes, len(class_names)), class_names)
         if url_template is not None:
             _check_template(url_template)
@@ -75,13 +78,13 @@ class LabelStudio:
 
     @property
     def where(self) -> str:
-        """The page of the project, or of the server before it is known."""
+        """The page of the project; before it is known, of the server."""
         return self._connection.url + (f"/projects/{self._project}" if self._project else "")
 
     def send(self, questions: Questions) -> int:
-        """Makes tasks of the rows that have none yet, in chunks, with the model's predictions.
+        """Creates tasks, with the model's predictions, for rows without one, in chunks.
 
-        What is there is looked up by row_id, so an interrupted call is finished by the next.
+        Existing tasks are found by row_id, so that the next call finishes an interrupted one.
 
         Returns:
             Rows that were new.
@@ -89,7 +92,7 @@ class LabelStudio:
         Raises:
             InputError: a project with this title is not ours or has other classes, or the server refused the tasks.
             UsageError: the token was refused.
-            StoppedError: the server is out of reach; send them again.
+            StoppedError: the server is out of reach; send the questions again.
         """
         self._find(make=True)
         there = self._rows_there()
@@ -99,7 +102,7 @@ class LabelStudio:
         return len(new)
 
     def collect(self) -> Collected:
-        """What everybody chose so far; of one person's annotations of a row the latest counts, a skip being none.
+        """All labels so far; of one person's annotations of a row the latest counts, and a skip removes the label.
 
         Raises:
             InputError: a project with this title is not ours or has other classes.
@@ -114,7 +117,7 @@ class LabelStudio:
         return self._judged(list(given))
 
     def _judged(self, given: list[Given]) -> Collected:
-        """The latest of each person and row, where it is a class and the row is ours."""
+        """The latest annotation of each person and row, with a report of unknown classes and rows."""
         latest: dict[tuple[str, int], Given] = {}
         for item in sorted(given, key=lambda item: item.order):
             latest[item.annotator, item.row_id] = item
@@ -142,10 +145,10 @@ class LabelStudio:
     # -- the project ---------------------------------------------------------------------------------------------
 
     def _find(self, make: bool) -> int | None:
-        """The project's number; of several the first, should two processes have made it at a time."""
+        """The project's number; the first, where two processes created it at the same time."""
         if self._project is None:
             found: list[Any] = self._connection.call(lambda c: list(c.projects.list(title=self.title)))
-            found = [project for project in found if project.title == self.title]  # the server looks for parts of it
+            found = [project for project in found if project.title == self.title]  # the server matches parts of titles
             ours = sorted((p for p in found if MARK in (p.description or "")), key=lambda p: int(p.id or 0))
             if found and not ours:
                 raise InputError(
@@ -165,7 +168,7 @@ class LabelStudio:
             lambda c: c.projects.create(
                 title=self.title, description=_DESCRIPTION, label_config=config, show_collab_predictions=True
             ),
-            attempts=1,  # tried again it might be made twice
+            attempts=1,  # a repeated call might create it twice
         )
         self._project = int(made.id or 0)
 
@@ -181,7 +184,7 @@ class LabelStudio:
     # -- tasks ---------------------------------------------------------------------------------------------------
 
     def _tasks(self, after: int = 0, extra: tuple[dict[str, Any], ...] = ()) -> Iterator[Any]:
-        """Tasks in order of their numbers. Pages begin after a task, so that deleting others skips none."""
+        """Tasks in order of their numbers. Pages begin after a task, so that deleted tasks make none be skipped."""
         while True:
             last = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": after}
             filters = {"conjunction": "and", "items": [last, *extra]}
@@ -202,7 +205,7 @@ class LabelStudio:
         return self._connection.call(ask)
 
     def _rows_there(self) -> set[int]:
-        """row_ids that have a task. Only new tasks are read, unless some have been deleted meanwhile."""
+        """row_ids with a task. Only new tasks are read, unless some have been deleted meanwhile."""
         self._read_tasks(max(self._rows, default=0))
         if self._connection.call(lambda c: c.projects.get(int(self._project or 0)).task_number) != len(self._rows):
             self._rows.clear()
@@ -230,26 +233,24 @@ class LabelStudio:
     def _make_tasks(self, questions: Questions, places: Int64Array) -> Iterator[tuple[dict[str, Any], int]]:
         """Tasks, each with the length of its sample."""
         row_ids, name = questions.row_ids[places], self.pool.modality
-        read = name == "text" or self.url_template is None
+        read = self._shown.file_ending is None or self.url_template is None
         table = self.pool.read(row_ids, ["key", *([name] if read else [])])
         samples = table.column(name).to_pylist() if read else [None] * len(row_ids)
         for place, row_id, key, sample in zip(
             places.tolist(), row_ids.tolist(), table.column("key").to_pylist(), samples, strict=True
         ):
-            value = self._shown_sample(row_id, key, sample)
+            value = self._value(row_id, key, sample)
             predicted = self.label_set.shown(int(questions.predicted[place]))
             gain, confidence = float(questions.gains[place]), float(questions.confidence[place])
             yield make_task(row_id, key, {name: value}, questions.round, gain, predicted, confidence), len(value)
 
-    def _shown_sample(self, row_id: int, key: str, sample: bytes | str | None) -> str:
-        if isinstance(sample, str):
-            return sample
+    def _value(self, row_id: int, key: str, sample: Sample | None) -> str:
         if sample is not None:
-            return data_uri(sample)
+            return self._shown.value(sample)
         return str(self.url_template).format(row_id=row_id, key=quote(key))
 
     def _import(self, tasks: list[dict[str, Any]]) -> Any:
-        """Asks the server once to take tasks."""
+        """Sends tasks to the server, once."""
 
         def ask(client: Any) -> Any:
             return client.projects.import_tasks(int(self._project or 0), request=tasks, return_task_ids=True)
@@ -257,7 +258,7 @@ class LabelStudio:
         return self._connection.call(ask, attempts=1)
 
     def _push(self, chunk: list[dict[str, Any]]) -> None:
-        """Makes tasks. Where it is not known whether the server has them, that is looked up before the next try."""
+        """Creates tasks. After an unclear answer the server's tasks are read before the next attempt."""
         left = chunk
         for attempt in range(1, self._connection.attempts + 1):
             try:
@@ -268,7 +269,7 @@ class LabelStudio:
             except StoppedError:
                 if attempt == self._connection.attempts:
                     raise
-            # Servers that import later, and calls whose answer was lost.
+            # The server may import later, or its answer was lost.
             self._connection.pause(attempt)
             there = self._rows_there()
             left = [task for task in left if task["data"]["row_id"] not in there]
@@ -276,7 +277,7 @@ class LabelStudio:
                 return
         raise StoppedError(
             f"Label Studio at {self._connection.url} took {len(left)} tasks and does not show them",
-            "look into the server's log, then run the same command again: what it has is kept",
+            "see the server's log, then run the same command again: existing tasks are kept",
         )
 
 
@@ -292,7 +293,7 @@ class _Users:
         if self._emails is None:
             try:
                 users = self._connection.call(lambda c: list(c.users.list()))
-            except UsageError:  # then people are numbered
+            except UsageError:  # people are shown by number then
                 users = []
             self._emails = {int(user.id): str(user.email) for user in users if user.id and user.email}
         return self._emails

@@ -1,7 +1,7 @@
-"""A connection to a Label Studio server: its token, what is tried again, and errors that say what to do.
+"""A connection to a Label Studio server: token, retries, and errors with their remedy.
 
-The token comes from the environment and stays in the SDK's client: errors of the SDK are never shown as they are, since
-they carry headers with session cookies.
+The token comes from the environment and stays in the SDK's client. Errors of the SDK are never shown themselves: they
+carry headers with session cookies.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from coevo_ray.errors import CoevoError, InputError, StoppedError, UsageError
 
@@ -27,9 +27,9 @@ class Connection:
 
     Args:
         url: of the server.
-        attempts: how often a call is made before the server counts as out of reach.
+        attempts: calls before the server counts as out of reach.
         pause_s: seconds before the second attempt; each further pause is twice as long.
-        timeout_s: seconds that the server may take for one answer.
+        timeout_s: longest wait for one answer in seconds.
 
     Raises:
         UsageError: the SDK is not installed, or there is no token.
@@ -41,19 +41,19 @@ class Connection:
         _sdk()
         _token()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_client": None}  # the token does not travel
 
     def call(self, function: Callable[[Client], _Result], attempts: int | None = None) -> _Result:
-        """Calls the server, again where it may help.
+        """Calls the server, and retries after faults that may pass.
 
         Args:
-            function: what to do with the SDK's client; it must be harmless when it is done twice.
+            function: works with the SDK's client; it must be harmless when it runs twice.
             attempts: None for the connection's own number.
 
         Raises:
             UsageError: the token was refused.
-            InputError: the server refused what was asked, or is no Label Studio.
+            InputError: the server refused the request, or is no Label Studio.
             StoppedError: the server is out of reach or fails.
         """
         attempts = attempts or self.attempts
@@ -67,7 +67,7 @@ class Connection:
         raise AssertionError("unreachable")
 
     def pause(self, attempt: int) -> None:
-        """Waits after an attempt that failed; the first is 1."""
+        """Waits after a failed attempt; the first is 1."""
         time.sleep(self.pause_s * 2 ** (attempt - 1))
 
     def _once(self, function: Callable[[Client], _Result]) -> _Result:
@@ -77,10 +77,10 @@ class Connection:
         try:
             return function(self._open())
         except httpx.HTTPError as error:
-            # Not chained: a request that failed has the token in its headers.
+            # Not chained: the failed request has the token in its headers.
             raise StoppedError(
                 f"Label Studio at {self.url} is out of reach: {type(error).__name__} {_clean(error)}",
-                "start the server or mend the url, then run the same command again: what it has is kept",
+                "start the server or correct the url, then run the same command again: existing tasks are kept",
             ) from None
         except ApiError as error:
             raise self._refused(error.status_code or 0, error.body) from None
@@ -94,7 +94,7 @@ class Connection:
             )
         return self._client
 
-    def _refused(self, status: int, body: Any) -> CoevoError:
+    def _refused(self, status: int, body: object) -> CoevoError:
         detail = _clean(_detail(body))
         if status in (401, 403):
             return UsageError(
@@ -105,12 +105,12 @@ class Connection:
         if status in _TRY_LATER or status >= 500:
             return StoppedError(
                 f"Label Studio at {self.url} fails ({status}): {detail}",
-                "look into the server's log, then run the same command again: what it has is kept",
+                "see the server's log, then run the same command again: existing tasks are kept",
             )
         if status < 400:
             return self._no_label_studio()
         return InputError(
-            f"Label Studio at {self.url} refuses what it is asked ({status}): {detail}", "check the url and the project"
+            f"Label Studio at {self.url} refuses the request ({status}): {detail}", "check the url and the project"
         )
 
     def _no_label_studio(self) -> InputError:
@@ -139,7 +139,7 @@ def _token() -> str:
     return token
 
 
-def _detail(body: Any) -> str:
+def _detail(body: object) -> str:
     if isinstance(body, dict):
         parts = [body.get("detail"), body.get("validation_errors")]
         return ": ".join(str(part) for part in parts if part) or "no reason given"

@@ -1,29 +1,30 @@
-"""Label Studio's words: the labelling config of a class list, tasks of questions, labels of annotated tasks."""
+"""Label Studio's formats: labelling configs of class lists, tasks of questions, labels of annotated tasks."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from coevo_ray.annotators.label_set import LabelSet
+from coevo_ray.annotators.sample_files import SHOWN
+from coevo_ray.pool.modality import by_modality
 
 CONTROL, SAMPLE = "label", "sample"
-# More buttons than these do not fit beside an image: then there is a list to search in.
+# More buttons than these do not fit beside an image; then a searchable list is shown.
 _MOST_BUTTONS = 30
 
 
 @dataclass(frozen=True)
 class Given:
-    """What one person said of one task.
+    """One person's annotation of one task.
 
     Attributes:
         task: Label Studio's number of the task.
-        row_id: as the task says.
-        key: as the task says.
-        annotator: who.
-        order: orders what one person said of one row; the largest counts.
+        row_id, key: as the task states them.
+        annotator: name of the person.
+        order: orders a person's annotations of one row; the largest counts.
         choice: the class as it is shown; None where the person skipped the task or chose nothing.
     """
 
@@ -35,10 +36,15 @@ class Given:
     choice: str | None
 
 
-def labelling_config(label_set: LabelSet, modality: Literal["image", "text"]) -> str:
-    """XML with the sample and one choice of the classes."""
+def labelling_config(label_set: LabelSet, modality: str) -> str:
+    """The labelling interface as XML: the sample, and one choice among the classes.
+
+    Raises:
+        UsageError: it does not support samples of this modality.
+    """
+    tag = by_modality(SHOWN, modality, "the label_studio annotator").tag
     view = ET.Element("View")
-    ET.SubElement(view, "Image" if modality == "image" else "Text", name=SAMPLE, value=f"${modality}")
+    ET.SubElement(view, tag, name=SAMPLE, value=f"${modality}")
     choices = ET.SubElement(view, "Choices", name=CONTROL, toName=SAMPLE, choice="single", required="true")
     choices.set(*(("layout", "select") if label_set.classes > _MOST_BUTTONS else ("showInline", "true")))
     for name in label_set.all_shown():
@@ -47,7 +53,7 @@ def labelling_config(label_set: LabelSet, modality: Literal["image", "text"]) ->
 
 
 def classes_of(config: str) -> list[str] | None:
-    """The choices of a labelling config; None where it has none that are ours."""
+    """The classes of a labelling config; None without our choices."""
     try:
         root = ET.fromstring(config)
     except ET.ParseError:
@@ -64,7 +70,7 @@ def make_task(
     """A task with the model's prediction.
 
     Args:
-        row_id: of the pool; the task is found by it.
+        row_id: identifies the task.
         key: the user's own id.
         sample: name and value of the image or text.
         round: the gate's.
@@ -81,18 +87,18 @@ def make_task(
 
 
 def row_of(task: Any) -> tuple[int, str] | None:
-    """row_id and key of a task; None where it is somebody else's."""
+    """row_id and key of a task; None where coevo-ray did not make it."""
     data = _field(task, "data")
     row_id, key = _field(data, "row_id"), _field(data, "key")
     return (row_id, key) if isinstance(row_id, int) and row_id >= 0 and isinstance(key, str) else None
 
 
 def labels_given(tasks: Iterable[Any], person: Callable[[Any], str]) -> Iterable[Given]:
-    """What people said of our tasks; predictions are not looked at, in whatever form they come.
+    """People's annotations of our tasks; predictions are ignored in any form.
 
     Args:
-        tasks: as the SDK or an exported JSON gives them.
-        person: the name of an annotation's `completed_by`, an id or an object.
+        tasks: objects of the SDK, or of an exported JSON.
+        person: an annotation's `completed_by` (an id or an object) -> the person's name.
     """
     for task in tasks:
         row = row_of(task)
@@ -124,11 +130,11 @@ def _field(item: Any, name: str) -> Any:
 
 
 def person_of(completed_by: Any, emails: Callable[[], Mapping[int, str]]) -> str:
-    """Whom an annotation is by: the e-mail address where it is known.
+    """The author of an annotation: the e-mail address where it is known.
 
     Args:
         completed_by: an id, or an object with id and email.
-        emails: looks the users up; called only for ids.
+        emails: returns id -> address of the users; called for ids only.
     """
     email = _field(completed_by, "email")
     if email:

@@ -131,4 +131,4 @@ def check(config: RunConfig) -> None:
 def _offered(config: PoolConfig) -> Samples:
     """What the pool will offer to priors; its feature columns' dimensions show when they are read."""
     columns = {column: 0 for source in config.sources for column in source.feature_columns}
-    return Samples("text" if any(source.text_column for source in config.sources) else "image", columns)
+    return Samples(config.sources[0].modality, columns)

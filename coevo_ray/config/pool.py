@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from coevo_ray.config.base import Compute, Model
+
+
+class SampleSetting(NamedTuple):
+    """How a source says that its samples are of a modality.
+
+    Attributes:
+        column: the setting that names their column.
+        plural: the word for several samples, for messages.
+    """
+
+    column: str
+    plural: str
+
+
+IMAGE = "image"  # the modality of a source that names no other column
+# Modality -> its setting in `Source`. `pool/modality.py` says how samples are read and checked.
+SAMPLE_SETTINGS = {IMAGE: SampleSetting("image_column", "images"), "text": SampleSetting("text_column", "texts")}
 
 
 class Source(Model):
@@ -33,10 +50,29 @@ class Source(Model):
         columns = set(self.feature_columns)
         if len(columns) < len(self.feature_columns):
             raise ValueError(f"feature_columns are named twice: {list(self.feature_columns)}")
-        taken = sorted(columns & {"row_id", "key", "image", "text", "label", "split", "content"})
+        taken = sorted(columns & {"row_id", "key", *SAMPLE_SETTINGS, "label", "split", "content"})
         if taken:
             raise ValueError(f"feature_columns {taken} have names of the pool's own columns: rename them")
+        named = self._named()
+        if len(named) > 1:
+            both = " and ".join(SAMPLE_SETTINGS[name].column for name in named)
+            raise ValueError(f"{both} are both named: a pool holds one of them")
         return self
+
+    def _named(self) -> list[str]:
+        """Modalities other than images whose column is set."""
+        others = (name for name in SAMPLE_SETTINGS if name != IMAGE)
+        return [name for name in others if getattr(self, SAMPLE_SETTINGS[name].column) is not None]
+
+    @property
+    def modality(self) -> str:
+        """Name of its samples' modality: that of the named column, images otherwise."""
+        return next(iter(self._named()), IMAGE)
+
+    @property
+    def data_column(self) -> str:
+        """Column of its samples."""
+        return str(getattr(self, SAMPLE_SETTINGS[self.modality].column))
 
 
 class PoolConfig(Model):
@@ -67,11 +103,15 @@ class PoolConfig(Model):
 
     @model_validator(mode="after")
     def _check(self) -> PoolConfig:
-        if len({source.text_column is None for source in self.sources}) > 1:
-            raise ValueError("some sources hold texts (text_column) and some images: make a pool of each")
+        kinds = list(dict.fromkeys(source.modality for source in self.sources))
+        if len(kinds) > 1:
+            words = [f"{SAMPLE_SETTINGS[kind].plural} ({SAMPLE_SETTINGS[kind].column})" for kind in kinds]
+            raise ValueError(f"some sources hold {' and some '.join(words)}: make a pool of each")
         features = [sorted(source.feature_columns) for source in self.sources]
         if any(names != features[0] for names in features):
             raise ValueError(f"sources keep different feature_columns: {features}; a pool needs the same of every row")
-        if self.max_side is not None and self.sources[0].text_column is not None:
-            raise ValueError("max_side is for images, the sources hold texts: leave it out")
+        if self.max_side is not None and kinds != [IMAGE]:
+            raise ValueError(
+                f"max_side is for images, the sources hold {SAMPLE_SETTINGS[kinds[0]].plural}: leave it out"
+            )
         return self

@@ -1,8 +1,8 @@
-"""Evidence: what the targets say about the training rows' labels and about copies among them (DESIGN section 5.3).
+"""Evidence from targets on the training rows: the probability of wrong labels, and groups of near-duplicates.
 
-For each labelled training row the chance that its label is wrong, and its group of near-duplicates. Probes are fitted
-on a sample in one Ray task and applied to each target file in another, so that neither targets nor probabilities come
-to the driver.
+Labels are judged by probes that were not fitted on their rows (see `core.probes.label_doubt`: Liu and Tao 2016, arXiv
+1411.7718). Probes are fitted on a sample in one Ray task and applied to each target file in another, so that neither
+targets nor probabilities come to the driver.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from coevo_ray.config import EvidenceConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import choose_rows
@@ -26,27 +27,33 @@ from coevo_ray.errors import InputError
 from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_targets
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import begin, describe, digest_array, finish, read_table, write_table
 from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors
 
 KIND = "evidence"
 _FOLDS = 2
-_DOUBTED = 0.5  # in the summary: rows whose label is more likely wrong than right
-_SHOWN = 48  # most doubted rows that the summary names
+_DOUBTED = 0.5  # above it, a label is more likely wrong than right; such rows are counted in the summary
+_SHOWN = 48  # rows with the largest doubt that the summary names
 
 
 @dataclass(frozen=True)
 class Judges:
-    """A probe for each fold, and how often labels of each class come by mistake: who says what a label is worth."""
+    """Probes that judge labels.
+
+    Attributes:
+        probes: one for each fold, fitted on the other folds.
+        rates: float64[classes], share of wrong labels in each class.
+        seed: seed of the folds.
+    """
 
     probes: list[LinearProbe]
     rates: Float64Array
     seed: int
 
     def doubt(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> tuple[Float32Array, Int64Array]:
-        """The chance of each label to be wrong, float32[n], and the class that is likeliest, int64[n]."""
+        """The probability that each label is wrong, float32[n], and the likeliest class, int64[n]."""
         probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
         return label_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)
 
@@ -60,12 +67,12 @@ def gather_evidence(
         config: what to look for, and from which similarity on; a dict, or a YAML file.
         pool: tells which rows are held out; they take no part.
         targets: features of the pool's rows.
-        labels: int64[rows of the pool], -1 where there is none; as training will use them.
+        labels: int64[rows of the pool], as training will use them; -1 where there is none.
         out: folder of the result, with `graph/` below it.
 
     Returns:
-        The table `row_id`, `label` (int64, as it was given), `doubt` (float16 in [0, 1]), `likely` (int64, the class
-        that is likeliest to probes that never saw the row), `group` (int64, row_id of its near-duplicates' leader).
+        The table `row_id`, `label` (int64, as given), `doubt` (float16 in [0, 1]), `likely` (int64, likeliest class
+        under probes that were not fitted on the row), `group` (int64, row_id of its near-duplicates' leader).
 
     Raises:
         InputError: no labelled row has a target, or targets are not finite.
@@ -94,7 +101,7 @@ def _gather(
     rows = rows[labels[rows] >= 0]
     if len(rows) == 0:
         raise InputError("no training row has both a label and a target", "label rows, or encode the labelled ones")
-    summary: dict[str, Any] = {"rows": len(rows)}
+    summary: JsonObject = {"rows": len(rows)}
     parts: dict[str, Any] = {"rows": ray.put(rows), "labels": ray.put(labels[rows])}
     if config.doubt:
         sample = choose_rows(rows, min(len(rows), config.probe_rows), config.seed)
@@ -127,7 +134,7 @@ def _task(function: Any, cpus: float, returns: int = 1) -> Any:
 
 
 def fit_judges(targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float, seed: int, cpus: float) -> Judges:
-    """Ray task: fits a probe for each fold on a sample of labelled rows, and counts the mistakes of each class."""
+    """Ray task: fits a probe for each fold on a sample of labelled rows, and estimates the mistakes of each class."""
     torch.set_num_threads(max(1, int(cpus)))
     features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
     classes = int(labels.max()) + 1
@@ -139,11 +146,11 @@ def group_rows(graph: Location, config: EvidenceConfig, row_ids: Int64Array) -> 
     """Ray task: groups of near-duplicates.
 
     Returns:
-        row_id of each row's leader, int64[n]; `copied_rows` in groups of two or more, and how many `copy_groups`.
+        row_id of each row's leader, int64[n]; numbers of `copied_rows` in groups of two or more, and of `copy_groups`.
     """
     neighbours, of = load_graph(graph)
     leader = near_duplicates(neighbours, config.similarity, config.margin, config.same)
-    place = np.searchsorted(of, row_ids)  # the graph also has training rows without a label
+    place = np.searchsorted(of, row_ids)  # the graph includes training rows without a label
     copies, copy = copies_of(leader[place])
     figures = {"copied_rows": int((copies > 1).sum()), "copy_groups": int(((copies > 1) & (copy == 0)).sum())}
     return of[leader[place]], figures
@@ -155,19 +162,19 @@ class _Files:
 
     Attributes:
         targets: features of the pool's rows.
-        location: where the files go.
-        parts: references to `rows` (int64[n], what evidence is wanted on), their `labels`, and, where it was asked for,
-            `judges` and the rows' `groups`.
+        location: folder of the files.
+        parts: references to `rows` (int64[n], the judged rows), their `labels`, and, where requested, `judges` and the
+            rows' `groups`.
     """
 
     targets: RowTable
     location: Location
     parts: dict[str, Any]
 
-    def make(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Writes one file, or looks at it where it is there, and returns what the summary needs of it."""
+    def make(self, row: Row) -> Row:
+        """Writes a file, or reads it where it exists, and returns its figures for the summary."""
         name = self.targets.files[row["shard"]].path.rsplit("/", 1)[-1]
-        if self.location.child(name).is_file():  # from an attempt that was stopped
+        if self.location.child(name).is_file():  # of an interrupted attempt
             table, entry = read_table(self.location, name), describe(self.location, name)
         else:
             table = self._judge(row["shard"])

@@ -1,8 +1,8 @@
-"""The neighbour graph of a pool's training rows as an artifact, for the gate and for evidence on labels and copies.
+"""The neighbour graph of a pool's training rows (Info-Coevolution, arXiv 2506.08070) as an artifact.
 
-One Ray task reads the targets as float16, sorts them into cells and leaves them in the object store; then each task
-searches a range of the rows and writes its part of the graph. Parts that are there are not searched again, and the
-graph is the same for any number of parts, tasks and nodes.
+The gate and the evidence on labels and copies use it. One Ray task reads the targets as float16, sorts them into cells
+and puts them into the object store; then each task searches a range of rows and writes its part of the graph. Existing
+parts are not searched again, and the graph is the same for any number of parts, tasks and nodes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
@@ -52,10 +52,10 @@ def build_graph_artifact(
     """Builds the neighbour graph of the training rows' targets in Ray tasks; needs a Ray session.
 
     The first task holds the targets twice as float16 (1 GiB for a million rows of 256 dimensions), the object store
-    once on each node that searches, and each search some 200 MiB beside that.
+    holds them once on each searching node, and each search needs about 200 MiB more.
 
     Args:
-        pool: tells which rows are held out.
+        pool: states the held-out rows.
         targets: features of the pool's rows.
         location: folder of the graph.
         neighbours, seed: see `build_graph`.
@@ -66,8 +66,8 @@ def build_graph_artifact(
         part_rows: rows that one task searches, rounded up to blocks.
 
     Raises:
-        InputError: fewer than two rows, or targets that are zero or not finite.
-        UsageError: the graph was begun with other settings, or for other features.
+        InputError: there are fewer than two rows, or targets are zero or not finite.
+        UsageError: the unfinished graph has other settings or features.
         StoppedError: the store or the cluster failed; build it again to continue.
     """
     content: dict[str, Any] = {"neighbours": neighbours, "seed": seed, "centre": centre}
@@ -104,7 +104,7 @@ def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: 
 
 @dataclass(frozen=True)
 class _Source:
-    """What a graph is made from and how; see `build_graph_artifact`."""
+    """The inputs of a graph; see `build_graph_artifact`."""
 
     pool: Location
     targets: RowTable
@@ -119,7 +119,7 @@ class _Source:
         """Ray task: reads, plans and sorts the rows.
 
         Returns:
-            Small facts for the driver, and what the searches need, which stays in the object store.
+            Small facts for the driver, and the inputs of the searches, which stay in the object store.
         """
         ids = np.intersect1d(self.targets.row_ids(), Pool(self.pool).train_ids(), assume_unique=True)
         rows = UnitRows.of(read_half(self.targets, ids), centre=self.centre, names=ids)
@@ -131,7 +131,7 @@ class _Source:
         return {"rows": count, "fields": fields, "entries": entries}, {"rows": rows, "plan": plan}
 
     def _plan(self, rows: UnitRows) -> GraphPlan:
-        """The plan; one that is there is kept, for parts may have been searched by it."""
+        """The plan; an existing one is kept, since parts may have been searched by it."""
         if self.location.child(_PLAN).is_file():
             arrays = load_safetensors(self.location.child(_CELLS).read_bytes())
             return GraphPlan.from_arrays(self.location.child(_PLAN).read_json(), arrays)
@@ -156,13 +156,13 @@ class _Part:
 
     Attributes:
         source: what the graph is made from.
-        arrays: reference to what `_Source.prepare` left.
+        arrays: reference to the second result of `_Source.prepare`.
     """
 
     source: _Source
     arrays: Any
 
-    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+    def make(self, row: Row) -> Row:
         """Searches one range and writes its neighbours."""
         shared = ray.get(self.arrays)
         rows, plan = shared["rows"], shared["plan"]
@@ -180,14 +180,14 @@ def _part_name(start: int, stop: int) -> str:
 
 
 def load_graph(location: Location, targets: RowTable | None = None) -> tuple[NeighbourGraph, Int64Array]:
-    """A graph that is there, and the row_id of each of its rows, int64[n].
+    """Reads a finished graph, and the row_id of each of its rows, int64[n].
 
     Args:
         location: its folder.
-        targets: the features that it is to be used with; None does not check.
+        targets: the features that it must belong to; None skips the check.
 
     Raises:
-        InputError: there is no finished graph, a part is damaged, or it is of other features.
+        InputError: there is no finished graph, a part is damaged, or it belongs to other features.
     """
     manifest = load_manifest(location, KIND)
     have = manifest.inputs.get("targets")
@@ -213,7 +213,7 @@ def load_graph(location: Location, targets: RowTable | None = None) -> tuple[Nei
 
 
 def graph_rows(location: Location) -> Int64Array:
-    """The row_id of each row of a finished graph, int64[n]; its neighbours are not read."""
+    """The row_id of each row of a finished graph, int64[n], without reading its neighbours."""
     row_ids: Int64Array = load_safetensors(location.child(_ROWS).read_bytes())["row_ids"]
     return row_ids
 
@@ -228,7 +228,7 @@ def read_half(targets: RowTable, row_ids: Int64Array) -> Float16Array:
 
     Args:
         targets: the table.
-        row_ids: int64[n], strictly increasing; all are there.
+        row_ids: int64[n], strictly increasing, all in the table.
     """
     dim = targets.schema().field("target").type.list_size if len(targets) else 0
     made = np.empty((len(row_ids), dim), dtype=np.float16)

@@ -1,16 +1,20 @@
-"""Types that all source formats share: entries, shards of consecutive entries, and reading settings."""
+"""The types that formats of sources share: entries, shards of consecutive entries, readings, and formats.
+
+A new format is a module with a `Format`, and a line in `pool.sources.FORMATS` (and its name in `config.pool.Source`).
+"""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from coevo_ray.config import Source
 from coevo_ray.core.arrays import Float32Array
-
-Modality = Literal["image", "text"]
+from coevo_ray.pool.modality import Sample
+from coevo_ray.store.location import Location
 
 
 @dataclass(frozen=True)
@@ -19,24 +23,22 @@ class Entry:
 
     Attributes:
         key: the user's own id.
-        image: encoded bytes as stored in the source; None if missing, or if the source holds texts.
+        sample: encoded bytes as they came, or a text; None where it is missing.
         label: the class number, or None.
-        error: reason why it cannot be used, or "".
-        text: the text; None if missing, or if the source holds images.
-        features: float32[d] of each kept column, in the order of `Reading.features`; empty if there is an error.
+        error: why it cannot be used, or "".
+        features: float32[d] for each kept column, in the order of `Reading.features`; empty when there is an error.
     """
 
     key: str
-    image: bytes | None
+    sample: Sample | None
     label: int | None
     error: str = ""
-    text: str | None = None
     features: tuple[Float32Array, ...] = field(default=(), compare=False)
 
     @property
     def content(self) -> bytes:
-        """The image's bytes, or the text as UTF-8."""
-        return self.image if self.image is not None else (self.text or "").encode()
+        """The sample's bytes; of a text those of UTF-8."""
+        return self.sample.encode() if isinstance(self.sample, str) else self.sample or b""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class Reading:
 
     Attributes:
         uri: the source.
-        format: format of its files; those of Hugging Face are read as Parquet.
-        data_column: column of images or texts; in tars an extension, or None for any image's.
-        text: True if samples are texts.
-        label_column, key_column: columns, or None without them; in tars, fields of the `.json`, and an empty label
-            column means the `.cls` file, else the field `label`.
+        format: name of the `Format` that reads its files. Hugging Face's files are read as Parquet.
+        data_column: column of the samples; in tars an extension, or None for any of the modality's.
+        modality: name of the samples' modality.
+        label_column, key_column: columns, or None where there are none. In tars fields of the `.json`; a label
+            column of None stands for a `.cls` file, else the field `label`.
         features: name and dimension of each vector column that is kept.
         names: class names in the source's numbering, or empty.
         recode: source label -> pool label, if class names are numbered differently; else empty.
@@ -58,9 +60,9 @@ class Reading:
     """
 
     uri: str
-    format: Literal["images", "parquet", "webdataset"]
+    format: str
     data_column: str | None = None
-    text: bool = False
+    modality: str = "image"
     label_column: str | None = None
     key_column: str | None = None
     features: tuple[tuple[str, int], ...] = ()
@@ -69,8 +71,8 @@ class Reading:
     unlabelled: bool = False
     prefix: str = ""
 
-    def label(self, value: Any) -> tuple[int | None, str]:
-        """Converts a source's label to the pool's number or None; returns it with an error text or ""."""
+    def label(self, value: object) -> tuple[int | None, str]:
+        """A source's label as the pool numbers it, or None, and what is wrong with it, or ""."""
         label, error = whole_number(value)
         if self.unlabelled and label == -1:
             return None, error
@@ -114,6 +116,74 @@ class SourceShard:
         return self.reading.names
 
 
+@dataclass
+class FoundFiles:
+    """The files of a source that a format reads, found in one pass over all names and packed as they come.
+
+    Attributes:
+        uri: the source.
+        location: its folder, or its one file.
+        seen: files of any kind that the pass has met.
+        runs: packed names (`pack_names`) and how many, in order; `run_length` in each but the last.
+        folders: top-level folders that hold them.
+    """
+
+    uri: str
+    location: Location
+    run_length: int
+    seen: int = 0
+    runs: list[tuple[bytes, int]] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    _open: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Takes a file's name, relative to the source."""
+        self._open.append(name)
+        if "/" in name:
+            self.folders.add(name.split("/", 1)[0])
+        if len(self._open) == self.run_length:
+            self.close()
+
+    def close(self) -> None:
+        """Packs the names that are still open."""
+        if self._open:
+            self.runs.append((pack_names(self._open), len(self._open)))
+            self._open.clear()
+
+    @property
+    def names(self) -> list[str]:
+        """All names, for formats with few files."""
+        return [name for packed, _ in self.runs for name in unpack_names(packed)]
+
+
+def _uncut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
+    return [shard]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of sources.
+
+    Attributes:
+        name: as `Source.format` and `Reading.format` state it.
+        holds: file name -> whether it is a file of this format.
+        shards: (source, its files, rows of a shard) -> shards. They may be left whole (rows of -1) for `cut`. Raises
+            InputError or UsageError where there are no such files or the settings do not fit.
+        read: shard -> its entries, in order; an unreadable sample is an entry with an error.
+        read_keys: shard -> its entries' keys, in order; samples, labels and vectors are not read.
+        cut: (whole shard, rows of a shard) -> shards; runs in a task.
+        takes: source -> whether `auto` considers the format for it.
+    """
+
+    name: str
+    holds: Callable[[str], bool]
+    shards: Callable[[Source, FoundFiles, int], list[SourceShard]]
+    read: Callable[[SourceShard], Iterator[Entry]]
+    read_keys: Callable[[SourceShard], Iterator[str]]
+    cut: Callable[[SourceShard, int], list[SourceShard]] = _uncut
+    takes: Callable[[Source], bool] = lambda source: True
+
+
 def pack_names(names: Iterable[str]) -> bytes:
     """Compresses file names to a few bytes each; neighbours in a sorted listing share most of their letters."""
     return zlib.compress("\0".join(names).encode(), 1)
@@ -124,8 +194,8 @@ def unpack_names(packed: bytes) -> list[str]:
     return zlib.decompress(packed).decode().split("\0")
 
 
-def whole_number(value: Any) -> tuple[int | None, str]:
-    """Converts a label to an int64 number or None; returns it with an error text or ""."""
+def whole_number(value: object) -> tuple[int | None, str]:
+    """A label as int64, or None, and what is wrong with it, or ""."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, ""
     if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):

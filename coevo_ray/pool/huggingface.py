@@ -22,12 +22,16 @@ class HubFeatures:
     """Features of a dataset that a pool uses.
 
     Attributes:
-        images: columns of type Image.
+        kinds: column -> its feature type, such as Image or Value.
         classes: columns of type ClassLabel with their names, in the order of their numbers.
     """
 
-    images: tuple[str, ...]
+    kinds: dict[str, str]
     classes: dict[str, tuple[str, ...]]
+
+    def columns(self, kind: str) -> list[str]:
+        """The columns of a feature type."""
+        return [name for name, have in self.kinds.items() if have == kind]
 
 
 def hub_features(metadata: dict[bytes, bytes] | None) -> HubFeatures | None:
@@ -35,12 +39,11 @@ def hub_features(metadata: dict[bytes, bytes] | None) -> HubFeatures | None:
     try:
         content = json.loads((metadata or {})[_KEY])
         features: dict[str, Any] = content["info"]["features"]
-        kinds = {name: f.get("_type") for name, f in features.items() if isinstance(f, dict)}
+        kinds = {name: str(f.get("_type")) for name, f in features.items() if isinstance(f, dict)}
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    images = tuple(name for name, kind in kinds.items() if kind == "Image")
     classes = {name: tuple(features[name].get("names") or ()) for name, kind in kinds.items() if kind == "ClassLabel"}
-    return HubFeatures(images, classes)
+    return HubFeatures(kinds, classes)
 
 
 def hub_splits(files: list[str]) -> dict[str, Literal["train", "test"] | None]:

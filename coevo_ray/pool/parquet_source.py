@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from coevo_ray.config import Source
 from coevo_ray.core.arrays import Float32Array
 from coevo_ray.errors import InputError
-from coevo_ray.pool.entries import Entry, Reading, SourceShard, pack_names
+from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard, pack_names
 from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
+from coevo_ray.pool.modality import find_modality
 from coevo_ray.store.location import Location
 
 SUFFIX = ".parquet"
@@ -118,35 +119,21 @@ class _Rows:
     def entries(self, label_column: str | None) -> Iterator[Entry]:
         """Yields entries with content."""
         assert self.table is not None and self.reading.data_column is not None
-        data = self.table.column(self.reading.data_column).to_pylist()
+        column, modality = self.reading.data_column, find_modality(self.reading.modality)
+        samples = [modality.from_cell(cell, column) for cell in self.table.column(column).to_pylist()]
         labels = self.table.column(label_column).to_pylist() if label_column else [None] * self.count
         vectors = [_vectors(self.table.column(name), name, d) for name, d in self.reading.features]
         for i, (key, problem) in enumerate(self.keys()):
             label, label_error = self.reading.label(labels[i])
-            made = _content(data[i], self.reading)
-            error = problem or (made if isinstance(made, str) else "") or label_error
+            sample, sample_error = samples[i]
+            error = problem or sample_error or label_error
             error = error or next((v[i] for v in vectors if isinstance(v[i], str)), "")
-            if isinstance(made, str) or problem:
+            if sample is None or problem:
                 yield Entry(key, None, None, error)
             elif error:
-                yield Entry(key, made[0], label, error, made[1])
+                yield Entry(key, sample, label, error)
             else:
-                yield Entry(key, made[0], label, "", made[1], tuple(v[i] for v in vectors))
-
-
-def _content(value: Any, reading: Reading) -> tuple[bytes | None, str | None] | str:
-    """Returns image and text of a row, one of them None; or an error text."""
-    have = "nothing" if value is None else type(value).__name__
-    if reading.text:
-        if value is not None and not isinstance(value, str):
-            return f"no text in column {reading.data_column} (have {have})"
-        return (None, value) if value and value.strip() else f"empty text in column {reading.data_column}"
-    # Hugging Face keeps images as {"bytes": ..., "path": ...}.
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes):
-        have = "nothing" if data is None else type(data).__name__
-        return f"no image bytes in column {reading.data_column} (have {have})"
-    return data, None
+                yield Entry(key, sample, label, "", tuple(v[i] for v in vectors))
 
 
 def _vectors(column: pa.ChunkedArray, name: str, dimension: int) -> list[Any]:
@@ -179,11 +166,12 @@ def _vector(value: pa.Scalar) -> Float32Array | None:
 def _reading(source: Source, columns: list[str], hub: HubFeatures | None) -> Reading:
     """Chooses columns: those named in the settings, else the default names, else the only one of its type."""
     named = source.model_fields_set
-    data = source.text_column or source.image_column
+    modality, data = find_modality(source.modality), source.data_column
     label = source.label_column
     if hub is not None:
-        if source.text_column is None and "image_column" not in named and data not in columns and len(hub.images) == 1:
-            data = hub.images[0]
+        marked = hub.columns(modality.hub_feature)
+        if modality.setting not in named and data not in columns and len(marked) == 1:
+            data = marked[0]
         if "label_column" not in named and label not in columns and len(hub.classes) == 1:
             label = next(iter(hub.classes))
     names = hub.classes.get(label, ()) if hub is not None and label is not None else ()
@@ -191,7 +179,7 @@ def _reading(source: Source, columns: list[str], hub: HubFeatures | None) -> Rea
         uri=source.uri,
         format="parquet",
         data_column=data,
-        text=source.text_column is not None,
+        modality=modality.name,
         label_column=label,
         key_column=source.key_column,
         names=names,
@@ -203,7 +191,7 @@ def _reading(source: Source, columns: list[str], hub: HubFeatures | None) -> Rea
 def _check_columns(source: Source, reading: Reading, schema: pa.Schema, name: str) -> None:
     have = schema.names
     needed: list[tuple[str, str | None]] = [
-        ("image_column" if source.text_column is None else "text_column", reading.data_column),
+        (find_modality(source.modality).setting, reading.data_column),
         ("key_column", reading.key_column),
     ]
     if "label_column" in source.model_fields_set:
@@ -266,6 +254,14 @@ def _usual_length(location: Location, files: list[str], column: str) -> int | No
     return None
 
 
+def _shards(source: Source, found: FoundFiles, shard_rows: int) -> list[SourceShard]:
+    return list_parquet(source, found.location, found.names, shard_rows)
+
+
+def _read_keys(shard: SourceShard) -> Iterator[str]:
+    return (entry.key for entry in read_parquet(shard, keys_only=True))
+
+
 def place_of(location: Location, name: str) -> Location:
     """Returns the location of a source's file; a source may be a single file."""
     return location if location.is_file() else location.child(name)
@@ -299,3 +295,8 @@ def _read_group(file: pq.ParquetFile, group: int, columns: list[str], location: 
         raise InputError(
             f"cannot read row group {group} of {location}: {error}", "the file is damaged; copy it again"
         ) from error
+
+
+PARQUET = Format("parquet", is_parquet, _shards, read_parquet, _read_keys)
+# The same files; the setting insists on Hugging Face's metadata, which `auto` uses where it finds them.
+HUGGINGFACE = Format("huggingface", is_parquet, _shards, read_parquet, _read_keys)

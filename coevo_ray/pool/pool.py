@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from coevo_ray.core.arrays import Int8Array, Int64Array
 from coevo_ray.errors import InputError
-from coevo_ray.pool.entries import Modality
+from coevo_ray.pool.modality import Modality, find_modality
 from coevo_ray.store.location import ArtifactLike
 from coevo_ray.store.opening import locate
 from coevo_ray.store.row_table import RowTable
@@ -18,11 +18,11 @@ TRAIN, TEST = 0, 1
 CONTENT_BYTES = 16
 
 
-def pool_schema(modality: Modality, features: Mapping[str, int], content: bool = False) -> pa.Schema:
-    """Returns the schema of a pool.
+def pool_schema(modality: str, features: Mapping[str, int], content: bool = False) -> pa.Schema:
+    """The columns of a pool.
 
     Args:
-        modality: type of its samples, and name of their column.
+        modality: name of its samples' modality.
         features: name and dimension of the user's vectors.
         content: True to keep each row's content hash, with which later rows are compared.
     """
@@ -30,7 +30,7 @@ def pool_schema(modality: Modality, features: Mapping[str, int], content: bool =
         [
             ("row_id", pa.int64()),
             ("key", pa.string()),
-            (modality, pa.binary() if modality == "image" else pa.string()),
+            (modality, find_modality(modality).type),
             ("label", pa.int64()),
             ("split", pa.int8()),
             *([("content", pa.binary(CONTENT_BYTES))] if content else []),
@@ -92,9 +92,18 @@ class Pool(RowTable):
         return result
 
     @property
-    def modality(self) -> Modality:
-        """Type of its samples, and name of their column; the oldest pools do not record it and hold images."""
-        return "text" if self.manifest.summary.get("modality") == "text" else "image"
+    def modality(self) -> str:
+        """Name of its samples' modality, and of their column. Manifests from before there were texts name none."""
+        return self.samples.name
+
+    @property
+    def samples(self) -> Modality:
+        """The modality of its samples.
+
+        Raises:
+            UsageError: this version does not know it.
+        """
+        return find_modality(str(self.manifest.summary.get("modality", "image")))
 
     @property
     def features(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Sources: image folders, Parquet and tars, cut into shards that do not depend on parallelism.
+"""Sources: the registry of their formats, and how they are cut into shards that do not depend on parallelism.
 
 Listing a source reads names, footers and headers only; workers read the content shard by shard. The driver keeps a few
 compressed bytes per file name of an image folder.
@@ -15,14 +15,16 @@ import numpy as np
 from coevo_ray.config import Source
 from coevo_ray.core.arrays import UInt64Array
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.entries import Entry, Reading, SourceShard, pack_names
+from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard
+from coevo_ray.pool.image_folder import IMAGES
 from coevo_ray.pool.listing import walk
-from coevo_ray.pool.parquet_source import is_parquet, list_parquet, read_parquet
-from coevo_ray.pool.tar_source import IMAGE_EXTENSIONS, cut_tar, is_tar, list_tars, read_tar
+from coevo_ray.pool.parquet_source import HUGGINGFACE, PARQUET
+from coevo_ray.pool.tar_source import WEBDATASET
 from coevo_ray.store.location import Location
 
 __all__ = [
     "DATASET",
+    "FORMATS",
     "Entry",
     "SourceShard",
     "check_source",
@@ -34,8 +36,9 @@ __all__ = [
     "same_classes",
 ]
 
-IMAGE_SUFFIXES = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
-DATASET = "dataset:"  # a Ray Dataset that is passed in Python
+# In the order in which `auto` prefers them.
+FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET)}
+DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
 
 
 def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
@@ -48,74 +51,27 @@ def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
     location = Location.parse(source.uri)
     if not location.exists():
         raise InputError(f"source {source.uri} does not exist", "check the path (relative ones start where you are)")
-    found = _Found(source, location, shard_rows)
-    chosen = source.format if source.format != "auto" else found.best_format()
-    if chosen == "webdataset":
-        return list_tars(source, location, found.tars)
-    if chosen in ("parquet", "huggingface"):
-        return list_parquet(source, location, found.parquet, shard_rows)
-    return found.image_shards()
+    considered = [FORMATS[source.format]] if source.format != "auto" else [*FORMATS.values()]
+    found = _find_files(source, location, considered, shard_rows)
+    # A source without a file of any format gets the error of the first one.
+    chosen = next((made for made in considered if found[made.name].runs), considered[0])
+    return chosen.shards(source, found[chosen.name], shard_rows)
 
 
-class _Found:
-    """Names of a source from one pass: those of images in packed runs of `shard_rows`, the few others as they are."""
-
-    def __init__(self, source: Source, location: Location, shard_rows: int) -> None:
-        self.source, self.location = source, location
-        self.parquet: list[str] = []
-        self.tars: list[str] = []
-        self.packed: list[tuple[bytes, int]] = []
-        self.classes: set[str] = set()
-        self.seen = 0
-        self.wants_images = source.text_column is None and source.format in ("auto", "images")
-        run: list[str] = []
-        for name in [location.name] if location.is_file() else walk(location):
-            self.seen += 1
-            if is_parquet(name):
-                self.parquet.append(name)
-            elif is_tar(name):
-                self.tars.append(name)
-            elif self.wants_images and name.lower().endswith(IMAGE_SUFFIXES):
-                run.append(name)
-                if "/" in name:
-                    self.classes.add(name.split("/", 1)[0])
-                if len(run) == shard_rows:
-                    self._pack(run)
-        self._pack(run)
-
-    def _pack(self, run: list[str]) -> None:
-        if run:
-            self.packed.append((pack_names(run), len(run)))
-            run.clear()
-
-    def best_format(self) -> str:
-        """Returns "images" if there are any, else "parquet", else "webdataset"."""
-        if self.packed or not (self.parquet or self.tars):
-            return "images"
-        return "parquet" if self.parquet else "webdataset"
-
-    def image_shards(self) -> list[SourceShard]:
-        source = self.source
-        if source.text_column is not None or source.feature_columns:
-            setting = "text_column" if source.text_column is not None else "feature_columns"
-            raise UsageError(
-                f"{setting} is set and {source.uri} holds no Parquet or tars",
-                f"leave {setting} out, or give Parquet files",
-            )
-        if not self.packed:
-            raise InputError(
-                f"no images in {source.uri}: {self.seen} files, none ends in .png, .jpg, .jpeg, .webp, ...",
-                "give a folder of images (sub-folders are classes), of Parquet files or of tars",
-            )
-        if self.location.is_file():
-            raise InputError(f"{source.uri} is one image", "give the folder that holds the images")
-        names = tuple(sorted(self.classes))
-        reading = Reading(source.uri, "images", names=names, prefix=source.key_prefix or "")
-        starts = np.cumsum([0, *(rows for _, rows in self.packed)])
-        return [
-            SourceShard(reading, packed, int(start), rows, split=source.split)
-            for (packed, rows), start in zip(self.packed, starts, strict=False)
-        ]
+def _find_files(source: Source, location: Location, formats: list[Format], shard_rows: int) -> dict[str, FoundFiles]:
+    """One pass over the names of a source; each file goes to the first format that holds it."""
+    found = {made.name: FoundFiles(source.uri, location, shard_rows) for made in formats}
+    taking = [made for made in formats if made.takes(source)]
+    seen = 0
+    for name in [location.name] if location.is_file() else walk(location):
+        seen += 1
+        holder = next((made for made in taking if made.holds(name)), None)
+        if holder is not None:
+            found[holder.name].add(name)
+    for files in found.values():
+        files.close()
+        files.seen = seen
+    return found
 
 
 def cut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
@@ -124,7 +80,7 @@ def cut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
     Raises:
         InputError: a tar is damaged or cut off.
     """
-    return cut_tar(shard, shard_rows) if shard.rows < 0 else [shard]
+    return FORMATS[shard.reading.format].cut(shard, shard_rows) if shard.rows < 0 else [shard]
 
 
 def read_shard(shard: SourceShard) -> Iterator[Entry]:
@@ -133,9 +89,7 @@ def read_shard(shard: SourceShard) -> Iterator[Entry]:
     Raises:
         InputError: a Parquet file, one of its columns' types, or a tar cannot be read.
     """
-    if shard.reading.format == "parquet":
-        return read_parquet(shard)
-    return read_tar(shard) if shard.reading.format == "webdataset" else _read_images(shard)
+    return FORMATS[shard.reading.format].read(shard)
 
 
 def read_keys(shard: SourceShard) -> Iterator[str]:
@@ -144,23 +98,7 @@ def read_keys(shard: SourceShard) -> Iterator[str]:
     Raises:
         InputError: as for `read_shard`.
     """
-    if shard.reading.format == "images":
-        yield from (shard.reading.prefix + name for name in shard.files)
-    else:
-        read = read_parquet if shard.reading.format == "parquet" else read_tar
-        yield from (entry.key for entry in read(shard, keys_only=True))
-
-
-def _read_images(shard: SourceShard) -> Iterator[Entry]:
-    location = Location.parse(shard.reading.uri)
-    numbers = {name: i for i, name in enumerate(shard.reading.names)}
-    for name in shard.files:
-        label, _ = shard.reading.label(numbers[name.split("/", 1)[0]] if "/" in name else None)
-        key = shard.reading.prefix + name
-        try:
-            yield Entry(key, location.child(name).read_bytes(), label)
-        except InputError as error:
-            yield Entry(key, None, label, f"unreadable file: {error.cause}")
+    return FORMATS[shard.reading.format].read_keys(shard)
 
 
 def distinguish(sources: list[list[SourceShard]]) -> list[SourceShard]:

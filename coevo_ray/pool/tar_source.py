@@ -20,11 +20,11 @@ from typing import IO, Any, cast
 
 from coevo_ray.config import Source
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.entries import Entry, Reading, SourceShard, pack_names
+from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard, pack_names
+from coevo_ray.pool.modality import ReadSample, find_modality
 from coevo_ray.store.location import Location
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset's rule: key, then all extensions
 _META = re.compile(r"__[^/]*__($|/)")  # WebDataset skips these
 # Buffers that read small files together with their neighbours; requests to a store should be few and large.
@@ -52,13 +52,17 @@ def list_tars(source: Source, location: Location, files: list[str]) -> list[Sour
     reading = Reading(
         uri=source.uri,
         format="webdataset",
-        data_column=source.text_column or (source.image_column if "image_column" in source.model_fields_set else None),
-        text=source.text_column is not None,
+        data_column=source.data_column if _is_named(source) else None,
+        modality=source.modality,
         label_column=source.label_column if "label_column" in source.model_fields_set else "",
         key_column=source.key_column,
         prefix=source.key_prefix or "",
     )
     return [SourceShard(reading, pack_names([name]), 0, -1, split=source.split) for name in files]
+
+
+def _is_named(source: Source) -> bool:
+    return find_modality(source.modality).setting in source.model_fields_set
 
 
 def cut_tar(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
@@ -134,30 +138,28 @@ def _entry(sample: _Sample, reading: Reading, place: str, keys_only: bool) -> En
         return Entry(key, None, None, error)
     if sample.doubled:
         return Entry(key, None, None, f"two files of one extension: {sample.doubled}")
-    data, error = _data(sample, reading)
-    if data is None or error:
+    content, error = _read_sample(sample, reading)
+    if content is None:
         return Entry(key, None, None, error)
     label, error = _label(sample, reading, fields, problem)
-    if reading.text:
-        return Entry(key, None, label, error, text=data.decode())
-    return Entry(key, data, label, error)
+    return Entry(key, content, label, error)
 
 
-def _data(sample: _Sample, reading: Reading) -> tuple[bytes | None, str]:
-    have = ", ".join(sample.files)
+def _read_sample(sample: _Sample, reading: Reading) -> ReadSample:
+    modality, have = find_modality(reading.modality), ", ".join(sample.files)
+    name = next((n for n in sample.files if n in _extensions(reading)), None)
+    data = None if name is None else sample.files[name]
+    if name is None or data is None:
+        wanted = modality.name if reading.data_column is None else f"file .{_extensions(reading)[0]}"
+        return None, f"no {wanted} among its files: {have}"
+    return modality.from_file(data, name)
+
+
+def _extensions(reading: Reading) -> tuple[str, ...]:
+    """Extensions, in lower case, of the files that hold samples."""
     if reading.data_column is None:
-        name = next((n for n in sample.files if n in IMAGE_EXTENSIONS), None)
-        return (sample.files[name], "") if name else (None, f"no image among its files: {have}")
-    name = reading.data_column.lower().lstrip(".")
-    data = sample.files.get(name)
-    if data is None:
-        return None, f"no file .{name} among its files: {have}"
-    if not reading.text:
-        return data, ""
-    try:
-        return data, "" if data.decode().strip() else f"empty text in .{name}"
-    except UnicodeDecodeError:
-        return None, f"text that is not UTF-8 in .{name}"
+        return find_modality(reading.modality).extensions
+    return (reading.data_column.lower().lstrip("."),)
 
 
 def _label(sample: _Sample, reading: Reading, fields: dict[str, Any], problem: str) -> tuple[int | None, str]:
@@ -188,8 +190,7 @@ def _wanted(reading: Reading, keys_only: bool) -> set[str]:
     """Returns the extensions whose content is read."""
     if keys_only:
         return set() if reading.key_column is None else {"json"}
-    data = IMAGE_EXTENSIONS if reading.data_column is None else (reading.data_column.lower().lstrip("."),)
-    return {"json", "cls", *data}
+    return {"json", "cls", *_extensions(reading)}
 
 
 def _named_files(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
@@ -269,3 +270,14 @@ def _members(shard: SourceShard) -> Iterator[tarfile.TarFile]:
 
 def _is_compressed(name: str) -> bool:
     return not name.lower().endswith(".tar")
+
+
+def _shards(source: Source, found: FoundFiles, shard_rows: int) -> list[SourceShard]:
+    return list_tars(source, found.location, found.names)
+
+
+def _read_keys(shard: SourceShard) -> Iterator[str]:
+    return (entry.key for entry in read_tar(shard, keys_only=True))
+
+
+WEBDATASET = Format("webdataset", is_tar, _shards, read_tar, _read_keys, cut_tar)

@@ -1,4 +1,4 @@
-"""What a prior model is to this package."""
+"""The interface of prior models, and helpers that adapters share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from types import ModuleType
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
+from coevo_ray.config.pool import SAMPLE_SETTINGS
 from coevo_ray.errors import UsageError
-from coevo_ray.priors.inputs import ImageInput, Modality, PriorInput, Samples, TextInput, Tokenizer
+from coevo_ray.priors.inputs import ImageInput, PriorInput, Samples, TextInput, Tokenizer
+from coevo_ray.priors.schemes import forms_for
 
 Channels = tuple[float, float, float]
 Crop = Literal["center", "squash"]
@@ -21,7 +24,7 @@ Crop = Literal["center", "squash"]
 
 @dataclass(frozen=True)
 class PriorInfo:
-    """A prior model's card.
+    """The card of a prior model, as manifests state it.
 
     Attributes:
         name: as the user wrote it, for instance efficientnet_lite:0.
@@ -30,7 +33,7 @@ class PriorInfo:
         preprocessing: one line.
         weights: identity of the weights, see `weights_hash`.
         licence: a note for the targets' card.
-        modality: what it takes: images, texts, or the user's own features.
+        modality: name of the modality that it encodes, or `features` for the user's own vectors.
     """
 
     name: str
@@ -39,7 +42,7 @@ class PriorInfo:
     preprocessing: str
     weights: str
     licence: str
-    modality: Literal["image", "text", "features"] = "image"
+    modality: str = "image"
 
 
 class Prior(Protocol):
@@ -57,7 +60,7 @@ class Prior(Protocol):
 
     @property
     def input(self) -> PriorInput:
-        """What it takes from a row."""
+        """Its input, read from a row of the pool."""
         ...
 
     @property
@@ -73,7 +76,7 @@ class Prior(Protocol):
 
 @dataclass(frozen=True)
 class LoadedPrior:
-    """What the adapters return: a `Prior`."""
+    """A `Prior`, as the adapters return it."""
 
     info: PriorInfo
     module: nn.Module
@@ -92,7 +95,7 @@ def make_prior(
     licence: str,
     crop: Crop = "center",
 ) -> LoadedPrior:
-    """Puts an image prior together: evaluation mode, no gradients, weights hashed, preprocessing put into words.
+    """Makes an image prior: evaluation mode, no gradients, weights hashed, preprocessing described.
 
     Args:
         name: scheme:model.
@@ -101,7 +104,7 @@ def make_prior(
         dim: d_k.
         mean, std: per channel, in units of 0..255 pixels.
         licence: a note.
-        crop: how images become square.
+        crop: the way images become square.
     """
     module.eval().requires_grad_(False)
     values = [" ".join(f"{v:g}" for v in channels) for channels in (mean, std)]
@@ -114,7 +117,7 @@ def make_prior(
 def make_text_prior(
     name: str, module: nn.Module, context: int, dim: int, tokenize: Tokenizer, licence: str
 ) -> LoadedPrior:
-    """Puts a text prior together, as `make_prior` does for images.
+    """Makes a text prior, as `make_prior` does for images.
 
     Args:
         name: scheme:model.
@@ -130,17 +133,17 @@ def make_text_prior(
     return LoadedPrior(info, module, TextInput(context, tokenize))
 
 
-def feature_dim(name: str, module: nn.Module, input_size: int, modality: Modality = "image") -> int:
-    """Dimension of a module's features, by one forward pass.
+def feature_dim(name: str, module: nn.Module, input_size: int, modality: str = "image") -> int:
+    """Dimension of a module's features, measured by one forward pass.
 
     Args:
         name: scheme:model, for the message.
-        module: the module; is put into evaluation mode.
+        module: the module; it is put into evaluation mode.
         input_size: pixels of its input, or tokens of a text.
-        modality: what it takes.
+        modality: `image` (float32[1, 3, s, s]) or `text` (int64[1, s]).
 
     Raises:
-        UsageError: the module cannot take this input size, or gives no float[b, dim].
+        UsageError: the module cannot take this input size, or does not return float[b, dim].
     """
     is_image = modality == "image"
     example = torch.zeros(1, 3, input_size, input_size) if is_image else torch.zeros(1, input_size, dtype=torch.int64)
@@ -161,26 +164,24 @@ def feature_dim(name: str, module: nn.Module, input_size: int, modality: Modalit
     return int(features.shape[1])
 
 
-def require_modality(name: str, takes: Modality, samples: Samples) -> None:
-    """Refuses a prior that is not for the pool's rows.
+def require_modality(name: str, takes: str, samples: Samples) -> None:
+    """Refuses a prior that does not encode the pool's samples.
 
     Args:
         name: scheme:model.
-        takes: what it encodes.
-        samples: what the pool offers.
+        takes: name of the modality that it encodes.
+        samples: the pool's samples.
 
     Raises:
-        UsageError: the pool holds something else.
+        UsageError: the pool holds another modality; names the priors for it.
     """
     if samples.modality == takes:
         return
-    fitting = {
-        "image": "efficientnet_lite:0|1|2, torchvision:MODEL/WEIGHTS, timm:MODEL, open_clip:MODEL/PRETRAINED",
-        "text": "open_clip:MODEL/PRETRAINED (its text tower), callable:package.module:Class with tokenize and context",
-    }
+    have, forms = SAMPLE_SETTINGS[samples.modality].plural, forms_for(samples.modality)
+    use = f"for {have} use {', '.join(forms)}, or" if forms else f"no prior encodes {have} yet; use"
     raise UsageError(
-        f"{name} encodes {takes}s, and the pool holds {samples.modality}s",
-        f"for {samples.modality}s use {fitting[samples.modality]}, or column:NAME for features that the pool has",
+        f"{name} encodes {SAMPLE_SETTINGS[takes].plural}, and the pool holds {have}",
+        f"{use} column:NAME for features that the pool has",
     )
 
 
@@ -202,10 +203,10 @@ def channels(values: Sequence[float], scale: float = 255.0) -> Channels:
 
     Args:
         values: one per channel.
-        scale: what they are multiplied by.
+        scale: factor that brings them to these units.
 
     Raises:
-        UsageError: they are not three.
+        UsageError: there are more or fewer than three.
     """
     if len(values) != 3:
         raise UsageError(f"{len(values)} values for the channels: {values}", "give three, for red, green and blue")
@@ -214,16 +215,16 @@ def channels(values: Sequence[float], scale: float = 255.0) -> Channels:
 
 
 def known(kind: str, name: str, names: Iterable[str], form: str) -> None:
-    """Refuses a name that is not among those known.
+    """Refuses an unknown name.
 
     Args:
-        kind: what it names, for the message.
-        name: what the user wrote.
-        names: those known.
-        form: how to write it.
+        kind: the kind of thing that it names, for the message.
+        name: as the user wrote it.
+        names: the known names.
+        form: the way to write it, for the message.
 
     Raises:
-        UsageError: with the nearest spellings and those known.
+        UsageError: the name is unknown; suggests the nearest spellings.
     """
     every = list(names)
     if name in every:
@@ -235,8 +236,8 @@ def known(kind: str, name: str, names: Iterable[str], form: str) -> None:
     raise UsageError(f"unknown {kind} {name!r}{hint}", f"write {form}; known: {shown}")
 
 
-def library(package: str, prior: str, install: str) -> Any:
-    """Imports a scheme's library when it is needed, and not before.
+def library(package: str, prior: str, install: str) -> ModuleType:
+    """Imports a scheme's library on demand.
 
     Args:
         package: name to import.

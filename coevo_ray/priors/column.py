@@ -1,4 +1,4 @@
-"""Features that the pool already has: `column:NAME`."""
+"""Feature vectors that the pool already holds: `column:NAME`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
 def _dim(model: str, input_size: int | None, samples: Samples) -> int:
     if not samples.features:
         raise UsageError(
-            f"column:{model}: the pool has no feature columns", "name the columns that hold features when you ingest"
+            f"column:{model}: the pool has no feature columns", "name the columns with features when you ingest"
         )
     known("feature column", model, samples.features, "column:NAME")
     dim = samples.features[model]

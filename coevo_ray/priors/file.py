@@ -1,9 +1,9 @@
 """Weights in a file with the name of their architecture: `file:/PATH#ARCHITECTURE`.
 
 The file is safetensors or a state dict, read with weights_only. ARCHITECTURE is `torchvision:MODEL`, `timm:MODEL`,
-`open_clip:MODEL`, or `package.module:Class` as for `callable:`, into whose `module` the weights are then read. Every
-weight must be there and fit, but for the classifier of torchvision and timm models, which is taken off. A prefix such
-as `module.` or `model.` before all names is removed where the names fit without it.
+`open_clip:MODEL`, or `package.module:Class` as for `callable:`, into whose `module` the weights are then read. All
+weights must be present and fit, except those of the classifier of torchvision and timm models, which is removed. A
+prefix such as `module.` or `model.` before all names is dropped where the names fit without it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
 
 
 def _split(model: str) -> tuple[Path, str, str]:
-    """The file, the library or "", and the architecture."""
+    """Splits a model into the file, the library (or "") and the architecture."""
     text, _, architecture = model.rpartition("#")
     if not text or not architecture:
         raise UsageError(f"file:{model} names no architecture", f"write {_FORM}")

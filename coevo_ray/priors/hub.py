@@ -1,4 +1,4 @@
-"""Files on the Hugging Face Hub: in the cache, or reachable before any work."""
+"""Files on the Hugging Face Hub: checks before any work that they are cached or can be downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coevo_ray.priors.weights import check_download, not_fetched
 
 
 def cached_file(repository: str, files: Sequence[str]) -> Path | None:
-    """The first of these files that the cache holds.
+    """The first of these files that is in the cache; None without one.
 
     Args:
         repository: its name on the Hub, perhaps with @REVISION.
@@ -25,17 +25,17 @@ def cached_file(repository: str, files: Sequence[str]) -> Path | None:
 
 
 def check_file(repository: str, files: Sequence[str], prior: str, remedy: str) -> None:
-    """Looks whether one of these files is in the cache or can be fetched.
+    """Checks that one of these files is in the cache or can be downloaded.
 
     Args:
         repository: its name on the Hub, perhaps with @REVISION.
         files: names, best first.
         prior: scheme:model, for the message.
-        remedy: how to do without the download.
+        remedy: the way to do without the download, for the message.
 
     Raises:
         UsageError: huggingface_hub is missing.
-        InputError: none of them is there.
+        InputError: none of them is.
     """
     hub = library("huggingface_hub", prior, "pip install huggingface_hub")
     constants = library("huggingface_hub.constants", prior, "pip install huggingface_hub")

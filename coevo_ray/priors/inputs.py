@@ -1,33 +1,33 @@
-"""What a prior takes from a row of the pool, and what a pool has to offer.
+"""Inputs of priors: which column of the pool they read, and how its values become arrays.
 
-Inputs are plain descriptions: the pipelines read the column and prepare its values on CPU tasks, so that the actor that
-holds the model is handed arrays and nothing else.
+CPU tasks read the column and prepare its values, so that the actor that holds the model receives arrays only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
-from coevo_ray.core.arrays import Int32Array
+from coevo_ray.core.arrays import Float32Array, Int32Array
+from coevo_ray.store.row_table import vectors
 
-Modality = Literal["image", "text"]
 Tokenizer = Callable[[list[str]], Int32Array]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a pool offers to priors.
+    """The columns of a pool that priors can encode.
 
     Attributes:
-        modality: what its rows are.
+        modality: name of its samples' modality.
         features: the user's own feature columns -> their dimension; 0 where it is not known yet.
     """
 
-    modality: Modality = "image"
+    modality: str = "image"
     features: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -39,7 +39,7 @@ class ImageInput:
     """Decoded images uint8[b, size, size, 3].
 
     Attributes:
-        size: pixels of the square.
+        size: side of the square in pixels.
         crop: centre crop after scaling the shorter side, or both sides squashed.
     """
 
@@ -57,7 +57,7 @@ class ImageInput:
         return (self.size, self.size, 3)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.uint8]:
         """Type of its values."""
         return np.dtype(np.uint8)
 
@@ -85,9 +85,13 @@ class TextInput:
         return (self.context,)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.int32]:
         """Type of its values."""
         return np.dtype(np.int32)
+
+    def prepare(self, cells: pa.ChunkedArray) -> Int32Array:
+        """Tokens int32[n, context] of n texts."""
+        return self.tokenize(cells.to_pylist())
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,14 @@ class ColumnInput:
         return (self.dim,)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.float32]:
         """Type of its values."""
         return np.dtype(np.float32)
 
+    def prepare(self, cells: pa.ChunkedArray) -> Float32Array:
+        """float32[n, dim] of n cells."""
+        return vectors(cells)
 
+
+# Images are prepared by the pipeline, which decodes each once for all priors; every other input prepares its own cells.
 PriorInput = ImageInput | TextInput | ColumnInput

@@ -1,8 +1,8 @@
 """OpenCLIP's towers: `open_clip:MODEL/PRETRAINED`, the image tower for images and the text tower for texts.
 
 PRETRAINED is one of OpenCLIP's tags (`laion2b_s34b_b79k`), the absolute path of a checkpoint, or `random`. For texts
-input_size is the context length. Features are those of encode_image and encode_text, not normalised. A checkpoint's
-pixels are prepared as those of the model's tags where these agree, else as OpenAI's.
+input_size is the context length. Features are those of encode_image and encode_text, not normalised. For a checkpoint
+pixels are prepared as for the model's tags where these agree, else as for OpenAI's models.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from coevo_ray.core.arrays import Int32Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.priors import hub
 from coevo_ray.priors.base import (
@@ -28,6 +30,7 @@ from coevo_ray.priors.base import (
     library,
     make_prior,
     make_text_prior,
+    require_modality,
 )
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.weights import (
@@ -42,16 +45,36 @@ from coevo_ray.priors.weights import (
     unreadable,
 )
 
-# What a Hugging Face repository calls OpenCLIP weights when the tag does not say.
+# File names of OpenCLIP weights in a Hugging Face repository when the tag names none.
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _MODEL_FILES = ("config.json",)
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
-# Tokens of a text where a model's configuration does not say.
+# Tokens of a text where a model's configuration states none.
 _CONTEXT = 77
 
 
+class _Visual(Protocol):
+    """OpenCLIP's image tower."""
+
+    image_size: int | tuple[int, ...]
+
+
+class _Network(Protocol):
+    """The parts of OpenCLIP's models that are used."""
+
+    visual: _Visual
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool) -> torch.Tensor: ...
+
+
+class _Texts(Protocol):
+    """OpenCLIP's tokenizers."""
+
+    def __call__(self, texts: list[str]) -> torch.Tensor: ...
+
+
 class _ImageTower(nn.Module):
-    """The image half; some towers return their tokens beside the pooled features."""
+    """The image tower; some return their tokens beside the pooled features."""
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
@@ -64,9 +87,11 @@ class _ImageTower(nn.Module):
 
 
 class _TextTower(nn.Module):
-    """The text half."""
+    """The text tower: the model without its other parts."""
 
-    def __init__(self, network: Any) -> None:
+    network: _Network
+
+    def __init__(self, network: _Network) -> None:
         super().__init__()
         for other in ("visual", "text_decoder", "logit_scale", "logit_bias"):
             if hasattr(network, other):
@@ -74,13 +99,12 @@ class _TextTower(nn.Module):
         self.network = network
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.network.encode_text(tokens, normalize=False)
-        return features
+        return self.network.encode_text(tokens, normalize=False)
 
 
 @dataclass(frozen=True)
 class _Tokenize:
-    """A model's tokenizer; it pickles as its name, and its vocabulary is read where it is first used."""
+    """A model's tokenizer; it pickles as the model's name and reads its vocabulary on first use."""
 
     model: str
     context: int
@@ -92,9 +116,9 @@ class _Tokenize:
 
 
 @cache
-def _tokenizer(model: str, context: int) -> Any:
+def _tokenizer(model: str, context: int) -> _Texts:
     try:
-        return _open_clip(model).get_tokenizer(model, context_length=context)
+        return cast(_Texts, _open_clip(model).get_tokenizer(model, context_length=context))
     except READ_ERRORS as error:
         raise not_fetched(f"the tokenizer of open_clip:{model}", str(error), _remedy(model)) from error
 
@@ -102,6 +126,8 @@ def _tokenizer(model: str, context: int) -> Any:
 def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     name, pretrained = _split(model)
+    if samples.modality != "text":
+        require_modality(f"open_clip:{model}", "image", samples)
     _check_text_files(model, _text_config(model, name), samples)
     if pretrained == RANDOM or local_file(pretrained) is not None:
         return
@@ -113,8 +139,8 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
         check_download(tag["url"], f"open_clip:{model}", _remedy(model))
 
 
-def _check_text_files(model: str, text: dict[str, Any], samples: Samples) -> None:
-    """A text tower of Hugging Face is built with the image tower; a tokenizer is needed for texts alone."""
+def _check_text_files(model: str, text: JsonObject, samples: Samples) -> None:
+    """Checks for files of a Hugging Face text tower, which is built for images too, and of its tokenizer, for texts."""
     tokenizer = text.get("hf_tokenizer_name") if samples.modality == "text" else None
     needed = {"text tower": (text.get("hf_model_name"), _MODEL_FILES), "tokenizer": (tokenizer, _TOKENIZER_FILES)}
     for what, (repository, files) in needed.items():
@@ -128,7 +154,7 @@ def _check_text_files(model: str, text: dict[str, Any], samples: Samples) -> Non
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
-    check(model, input_size, samples)  # the Hub's own client tries long before it gives up
+    check(model, input_size, samples)  # fails early: the Hub's own client retries for long
     name, pretrained = _split(model)
     tag, path, licence = {}, None, RANDOM_LICENCE
     if pretrained != RANDOM:
@@ -138,12 +164,12 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
             path, licence = _cached(tag) or _download(model, tag), f"code MIT; weights as stated at {_origin(tag)}"
     is_text = samples.modality == "text"
     size_option = "force_context_length" if is_text else "force_image_size"
-    options = {size_option: input_size, "force_quick_gelu": bool(tag.get("quick_gelu"))}
+    options: dict[str, object] = {size_option: input_size, "force_quick_gelu": bool(tag.get("quick_gelu"))}
     network = _create(model, name, path, options)
     if is_text:
         context = input_size or int(_text_config(model, name).get("context_length", _CONTEXT))
         return _text_prior(model, network, context, licence)
-    module, own = _ImageTower(network.visual), network.visual.image_size
+    module, own = _ImageTower(cast(nn.Module, network.visual)), network.visual.image_size
     size = input_size or int(own[0] if isinstance(own, tuple | list) else own)
     preset = {**_open_clip(model).get_model_preprocess_cfg(network), **(tag or _common_preset(name))}
     dim = feature_dim(f"open_clip:{model}", module, size)
@@ -152,18 +178,18 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     return make_prior(f"open_clip:{model}", module, size, dim, mean, std, licence, crop)
 
 
-def _text_prior(model: str, network: Any, context: int, licence: str) -> LoadedPrior:
+def _text_prior(model: str, network: _Network, context: int, licence: str) -> LoadedPrior:
     spec, module = f"open_clip:{model}", _TextTower(network)
     dim = feature_dim(spec, module, context, "text")
     return make_text_prior(spec, module, context, dim, _Tokenize(model.partition("/")[0], context), licence)
 
 
-def _open_clip(model: str) -> Any:
+def _open_clip(model: str) -> ModuleType:
     return library("open_clip", f"open_clip:{model}", "pip install -U open_clip_torch")
 
 
-def _text_config(model: str, name: str) -> dict[str, Any]:
-    config: dict[str, Any] = _open_clip(model).get_model_config(name).get("text_cfg", {})
+def _text_config(model: str, name: str) -> JsonObject:
+    config: JsonObject = _open_clip(model).get_model_config(name).get("text_cfg", {})
     return config
 
 
@@ -178,25 +204,25 @@ def _split(model: str) -> tuple[str, str]:
     return name, pretrained
 
 
-def _tag(name: str, pretrained: str) -> dict[str, Any]:
-    """OpenCLIP's entry of a tag: where its weights are and how pixels were scaled."""
+def _tag(name: str, pretrained: str) -> JsonObject:
+    """OpenCLIP's entry of a tag: address of its weights and scaling of pixels."""
     package = _open_clip(name)
     tags = [*package.list_pretrained_tags_by_model(name), RANDOM]
     known(f"weights of open_clip:{name}", pretrained, tags, f"open_clip:{name}/TAG or an absolute path")
-    tag: dict[str, Any] = package.get_pretrained_cfg(name, pretrained)
+    tag: JsonObject = package.get_pretrained_cfg(name, pretrained)
     return tag
 
 
-def _common_preset(name: str) -> dict[str, Any]:
-    """How all tags of a model prepare pixels; empty where they differ."""
+def _common_preset(name: str) -> JsonObject:
+    """The scaling of pixels that all tags of a model share; empty where they differ."""
     package = _open_clip(name)
     tags = [package.get_pretrained_cfg(name, tag) for tag in package.list_pretrained_tags_by_model(name)]
     presets = [{key: tag[key] for key in ("mean", "std", "resize_mode") if key in tag} for tag in tags]
     return presets[0] if presets and all(preset == presets[0] for preset in presets) else {}
 
 
-def _hub(tag: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Repository on the Hugging Face Hub and the files that may hold the weights, best first; "" if elsewhere."""
+def _hub(tag: JsonObject) -> tuple[str, tuple[str, ...]]:
+    """Repository on the Hugging Face Hub ("" for other hosts) and files that may hold the weights, best first."""
     repository, _, file = str(tag.get("hf_hub", "")).rpartition("/")
     if not file:
         return repository, _HUB_FILES
@@ -205,7 +231,7 @@ def _hub(tag: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     return repository, (file,)
 
 
-def _cached(tag: dict[str, Any]) -> Path | None:
+def _cached(tag: JsonObject) -> Path | None:
     repository, files = _hub(tag)
     if not repository:
         path = Path("~/.cache/clip").expanduser() / Path(tag["url"]).name
@@ -213,12 +239,12 @@ def _cached(tag: dict[str, Any]) -> Path | None:
     return hub.cached_file(repository, files)
 
 
-def _origin(tag: dict[str, Any]) -> str:
+def _origin(tag: JsonObject) -> str:
     repository, _ = _hub(tag)
     return f"huggingface.co/{repository}" if repository else str(tag["url"])
 
 
-def _download(model: str, tag: dict[str, Any]) -> Path:
+def _download(model: str, tag: JsonObject) -> Path:
     try:
         return Path(_open_clip(model).download_pretrained(tag))
     except READ_ERRORS as error:
@@ -227,21 +253,22 @@ def _download(model: str, tag: dict[str, Any]) -> Path:
 
 def _remedy(model: str) -> str:
     return (
-        "set HF_HOME to a cache that holds them on every node, or fetch the file elsewhere and name it: "
+        "set HF_HOME to a cache that holds them on every node, or download the file elsewhere and name it: "
         f"open_clip:{model.partition('/')[0]}/ABSOLUTE_PATH"
     )
 
 
-def _create(model: str, name: str, path: Path | None, options: dict[str, Any]) -> Any:
+def _create(model: str, name: str, path: Path | None, options: dict[str, object]) -> _Network:
     """Builds the whole model, of which one tower is kept; without a file its weights are random but seeded."""
     pretrained = None if path is None else str(path)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            # pretrained_text would fetch the text tower's own weights, which nobody asked for.
-            return _open_clip(model).create_model(
+            # pretrained_text would also download the text tower's own weights.
+            made = _open_clip(model).create_model(
                 name, pretrained=pretrained, pretrained_text=False, weights_only=True, **options
             )
+            return cast(_Network, made)
     except READ_ERRORS as error:
         if path is not None:
             raise unreadable(path, error) from error

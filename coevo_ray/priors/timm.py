@@ -1,9 +1,10 @@
 """timm's encoders without their classifier: `timm:MODEL[.TAG]`, the extra `timm`.
 
 TAG is one of the model's pretrained weights; without it timm's first is taken. `timm:MODEL[.TAG]/random` and
-`timm:MODEL[.TAG]/ABSOLUTE_PATH` (a state dict; the classifier's weights are not needed and may be of any number of
-classes) stand in for public weights; TAG then says how pixels are prepared. Size, mean, std and crop are those of
-timm's configuration; scaling is bicubic, and a centre crop is of the whole shorter side, whatever share timm evaluates.
+`timm:MODEL[.TAG]/ABSOLUTE_PATH` replace public weights; TAG then only chooses the preparation of pixels. The file is a
+state dict, which may lack the classifier's weights or hold them for any number of classes. Size, mean, std and crop are
+those of timm's configuration; scaling is bicubic, and a centre crop has the whole shorter side, whatever share timm
+evaluates.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import torch
+from torch import nn
 
 from coevo_ray.errors import UsageError
 from coevo_ray.priors import hub
@@ -34,8 +37,25 @@ from coevo_ray.priors.weights import (
 )
 
 _INSTALL = "pip install 'coevo-ray[timm]'"
-# What a Hugging Face repository of timm's calls weights when the configuration does not say.
+# File names of weights in a Hugging Face repository of timm when the configuration names none.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class _Config(Protocol):
+    """timm's entry of a model's weights."""
+
+    hf_hub_id: str | None
+    hf_hub_filename: str | None
+    url: str
+    license: str | None
+
+
+class _Network(Protocol):
+    """The parts of timm's models, beside `nn.Module`, that are used."""
+
+    pretrained_cfg: dict[str, object]
+
+    def set_input_size(self, *, img_size: int) -> None: ...
 
 
 def check(model: str, input_size: int | None, samples: Samples) -> None:
@@ -54,9 +74,9 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
 
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
-    check(model, input_size, samples)  # the Hub's own client tries long before it gives up
+    check(model, input_size, samples)  # fails early: the Hub's own client retries for long
     name, weights = _split(model)
-    module: Any = _create(name) if weights else _pretrained(name)
+    module = _create(name) if weights else _pretrained(name)
     if not weights:
         licence = f"{_config(name).license or 'not stated'}, as stated by timm"
     elif weights == RANDOM:
@@ -72,12 +92,12 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     return make_prior(f"timm:{model}", module, size, dim, mean, std, licence, crop)
 
 
-def _timm(model: str) -> Any:
+def _timm(model: str) -> ModuleType:
     return library("timm", f"timm:{model}", _INSTALL)
 
 
 def _split(model: str) -> tuple[str, str]:
-    """MODEL[.TAG], and what stands in for public weights: `random`, a file's path, or ""."""
+    """Splits into MODEL[.TAG] and what replaces public weights: `random`, a file's path, or ""."""
     full, _, weights = model.partition("/")
     name, _, tag = full.partition(".")
     package = _timm(model)
@@ -91,19 +111,19 @@ def _split(model: str) -> tuple[str, str]:
     return full, weights
 
 
-def _config(name: str) -> Any:
-    """timm's entry of MODEL[.TAG]: where the weights are and how pixels were scaled."""
+def _config(name: str) -> _Config:
+    """timm's entry of MODEL[.TAG]: address of the weights and scaling of pixels."""
     models = library("timm.models", f"timm:{name}", _INSTALL)
     config = models.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
         raise UsageError(
             f"timm:{name} has no public weights", f"write timm:{name}/{RANDOM}, or timm:{name}/ABSOLUTE_PATH of a file"
         )
-    return config
+    return cast(_Config, config)
 
 
-def _hub(config: Any) -> tuple[str, tuple[str, ...]]:
-    """Repository on the Hugging Face Hub and the files that may hold the weights, best first; "" if elsewhere."""
+def _hub(config: _Config) -> tuple[str, tuple[str, ...]]:
+    """Repository on the Hugging Face Hub ("" for other hosts) and files that may hold the weights, best first."""
     named = config.hf_hub_filename
     if not named:
         return config.hf_hub_id or "", _HUB_FILES
@@ -111,24 +131,25 @@ def _hub(config: Any) -> tuple[str, tuple[str, ...]]:
     return config.hf_hub_id or "", (*safe, named)
 
 
-def _torch_cached(config: Any) -> Path:
+def _torch_cached(config: _Config) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(config.url).path).name
 
 
 def _remedy(name: str) -> str:
     return (
         "set HF_HOME (for weights that are not on the Hugging Face Hub TORCH_HOME) to a cache that holds them on every "
-        f"node, or fetch the file elsewhere and name it: timm:{name}/ABSOLUTE_PATH"
+        f"node, or download the file elsewhere and name it: timm:{name}/ABSOLUTE_PATH"
     )
 
 
-def _create(name: str, **options: Any) -> Any:
+def _create(name: str, pretrained: bool = False) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        return _timm(name).create_model(name, num_classes=0, **options)
+        made: nn.Module = _timm(name).create_model(name, num_classes=0, pretrained=pretrained)
+        return made
 
 
-def _pretrained(name: str) -> Any:
+def _pretrained(name: str) -> nn.Module:
     config = _config(name)
     repository, files = _hub(config)
     cached = hub.cached_file(repository, files) if repository else _torch_cached(config)
@@ -141,17 +162,18 @@ def _pretrained(name: str) -> Any:
         raise not_fetched(f"timm:{name}", str(error), _remedy(name)) from error
 
 
-def _classifiers(module: Any) -> tuple[str, ...]:
-    names = module.pretrained_cfg.get("classifier") or ()
+def _classifiers(module: nn.Module) -> tuple[str, ...]:
+    names = cast("str | tuple[str, ...]", cast(_Network, module).pretrained_cfg.get("classifier") or ())
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
-def _resize(model: str, module: Any, own: int, input_size: int | None) -> int:
-    """Pixels of the input, after making the module ready for them where its positions fix them."""
-    if input_size is None or input_size == own or not module.pretrained_cfg.get("fixed_input_size"):
+def _resize(model: str, module: nn.Module, own: int, input_size: int | None) -> int:
+    """Pixels of the input; resizes the module's position tables where they fix the size."""
+    network = cast(_Network, module)
+    if input_size is None or input_size == own or not network.pretrained_cfg.get("fixed_input_size"):
         return input_size or own
     try:
-        module.set_input_size(img_size=input_size)
+        network.set_input_size(img_size=input_size)
     except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(

@@ -1,7 +1,7 @@
 """torchvision classifiers without their last layer: `torchvision:MODEL/WEIGHTS`.
 
-WEIGHTS is one of the model's (`IMAGENET1K_V1`, `DEFAULT`), the absolute path of a state dict, or `random`. Of a state
-dict the last layer's weights are not needed, and may be of any number of classes.
+WEIGHTS is one of the model's (`IMAGENET1K_V1`, `DEFAULT`), the absolute path of a state dict, or `random`. A state dict
+may lack the last layer's weights, or hold them for any number of classes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import torch
@@ -32,15 +33,33 @@ from coevo_ray.priors.weights import (
 )
 
 _LICENCE = "code BSD-3-Clause; trained on ImageNet-1K"
-# Where torchvision's classifiers keep their last layer.
+# Attributes of torchvision's classifiers that hold their last layer.
 _HEADS = ("fc", "classifier", "head", "heads")
 # Without these, the first two spend a minute on initial weights and expect pixels scaled in another way.
-_OPTIONS: dict[str, dict[str, Any]] = {
+_OPTIONS: dict[str, dict[str, bool]] = {
     "googlenet": {"init_weights": False, "transform_input": True},
     "inception_v3": {"init_weights": False, "transform_input": True},
 }
 # Position tables fix their input size.
 _FIXED_SIZE = ("vit_", "maxvit_")
+
+
+class _Preset(Protocol):
+    """The image transform of torchvision's weights."""
+
+    crop_size: list[int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class _Weights(Protocol):
+    """An entry of torchvision's weights."""
+
+    name: str
+    url: str
+    meta: dict[str, object]
+
+    def transforms(self) -> _Preset: ...
 
 
 def check(model: str, input_size: int | None, samples: Samples) -> None:
@@ -50,7 +69,7 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
     entry = _entry(name, weights)
     if entry is None:
         return
-    own = _preset(entry)["crop_size"]
+    own = _crop_size(entry.transforms())
     if name.startswith(_FIXED_SIZE) and input_size not in (None, own):
         raise UsageError(f"torchvision:{model} at {input_size} pixels", f"it takes {own} alone: leave input_size out")
     cached = _cached(entry)
@@ -63,7 +82,7 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     require_modality(f"torchvision:{model}", "image", samples)
     name, weights = _split(model)
     entry = _entry(name, weights)
-    preset = _preset(entry or _models(model).get_model_weights(name).DEFAULT)
+    preset = (entry or cast(_Weights, _models(model).get_model_weights(name).DEFAULT)).transforms()
     module = _random(name) if entry is None else _pretrained(name, weights, entry)
     licence = RANDOM_LICENCE if entry is None else str(entry.meta.get("license", _LICENCE))
     head = _strip_head(module, name)
@@ -71,13 +90,13 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     if path is not None:
         load_into(module, path, f"torchvision:{name}", (head,))
         licence = FILE_LICENCE
-    size = input_size or int(preset["crop_size"])
+    size = input_size or _crop_size(preset)
     dim = feature_dim(f"torchvision:{model}", module, size)
-    mean, std = channels(preset["mean"]), channels(preset["std"])
+    mean, std = channels(preset.mean), channels(preset.std)
     return make_prior(f"torchvision:{model}", module, size, dim, mean, std, licence)
 
 
-def _models(model: str) -> Any:
+def _models(model: str) -> ModuleType:
     remedy = "install the torch that it was built for, from the same place: pip install -U torch torchvision"
     return library("torchvision.models", f"torchvision:{model}", remedy)
 
@@ -94,29 +113,28 @@ def _split(model: str) -> tuple[str, str]:
     return name, weights
 
 
-def _entry(name: str, weights: str) -> Any:
-    """The model's weights of that name; None for random ones and for a file."""
+def _entry(name: str, weights: str) -> _Weights | None:
+    """The model's public weights of that name; None for random ones and for a file."""
     if weights == RANDOM or local_file(weights) is not None:
         return None
     entries = _models(name).get_model_weights(name)
     names = ["DEFAULT", *(entry.name for entry in entries), RANDOM]
     known(f"weights of torchvision:{name}", weights, names, f"torchvision:{name}/WEIGHTS or an absolute path")
-    return entries[weights]
+    return cast(_Weights, entries[weights])
 
 
-def _preset(entry: Any) -> dict[str, Any]:
-    """crop_size in pixels, mean and std in 0..1, as these weights were evaluated."""
-    preset = entry.transforms()
-    return {"crop_size": preset.crop_size[0], "mean": preset.mean, "std": preset.std}
+def _crop_size(preset: _Preset) -> int:
+    """Pixels of the square that the weights were evaluated at."""
+    return int(preset.crop_size[0])
 
 
-def _cached(entry: Any) -> Path:
+def _cached(entry: _Weights) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(entry.url).path).name
 
 
 def _remedy(name: str, cached: Path) -> str:
     return (
-        f"fetch the file elsewhere and put it at {cached} on every node, set TORCH_HOME to a folder with "
+        f"download the file elsewhere and put it at {cached} on every node, set TORCH_HOME to a folder with "
         f"hub/checkpoints/{cached.name}, or name a local file: torchvision:{name}/ABSOLUTE_PATH"
     )
 
@@ -128,12 +146,12 @@ def _random(name: str) -> nn.Module:
         return made
 
 
-def _pretrained(name: str, weights: str, entry: Any) -> nn.Module:
+def _pretrained(name: str, weights: str, entry: _Weights) -> nn.Module:
     cached = _cached(entry)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # PyTorch announces downloads on stdout, which is for results
-            # torchvision's own loading, which knows the old names of some weights, unpickles without weights_only:
-            # a first, restricted reading makes sure that there are only tensors.
+            # torchvision's own loading, which knows old names of some weights, unpickles without weights_only: a first,
+            # restricted reading makes sure that the file holds only tensors.
             torch.hub.load_state_dict_from_url(
                 entry.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
             )
@@ -146,10 +164,10 @@ def _pretrained(name: str, weights: str, entry: Any) -> nn.Module:
 
 
 def _strip_head(module: nn.Module, name: str) -> str:
-    """Takes off the last linear layer, and keeps what comes before it in the head, such as a norm.
+    """Removes the last linear layer, and keeps the layers before it in the head, such as a norm.
 
     Returns:
-        What the names of its weights begin with.
+        Prefix of the names of its weights.
     """
     for head in _HEADS:
         layer = getattr(module, head, None)
@@ -163,4 +181,4 @@ def _strip_head(module: nn.Module, name: str) -> str:
                 return f"{head}.{linear[-1]}."
             setattr(module, head, nn.AdaptiveAvgPool2d(1))  # SqueezeNet classifies with a convolution
             return f"{head}."
-    raise UsageError(f"torchvision:{name} has no classifier to take off", "use callable:package.module:Class for it")
+    raise UsageError(f"torchvision:{name} has no classifier to remove", "use callable:package.module:Class for it")

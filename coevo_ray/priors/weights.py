@@ -1,4 +1,4 @@
-"""Weights' files: found, checked and read without running code from them."""
+"""Weights' files: finds, checks and reads them, without running code from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 
 from coevo_ray.errors import InputError
 
-# What a damaged, truncated or foreign file makes torch.load and safetensors raise.
+# Raised by torch.load and safetensors for a damaged, truncated or foreign file.
 READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
 RANDOM = "random"
 RANDOM_SEED = 0
@@ -23,19 +22,19 @@ RANDOM_LICENCE = f"none: random initialisation, seed {RANDOM_SEED}"
 FILE_LICENCE = "as stated by who made the weights' file"
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 _TIMEOUT_S = 10
-# What training code puts around a state dict, and before the names in it.
+# Keys around a state dict, and prefixes of the names in it, that training code adds.
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "model.", "_orig_mod.", "backbone.", "encoder.")
 
 
 def local_file(text: str) -> Path | None:
-    """The file that a user named instead of public weights; None where the text names no file.
+    """The file that stands in for public weights; None where the text names no file.
 
     Args:
-        text: what stands behind `scheme:model/`.
+        text: the part after `scheme:model/`.
 
     Raises:
-        InputError: it is a file's name and there is no such file, or the path is relative.
+        InputError: the text names a file that does not exist, or a relative path.
     """
     if "/" not in text and not text.endswith(_SUFFIXES):
         return None
@@ -54,37 +53,38 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         path: the file.
 
     Returns:
-        name -> tensor, on the CPU; a surrounding {"state_dict": ...}, or "model", is taken off.
+        name -> tensor, on the CPU; a surrounding {"state_dict": ...}, or "model", is removed.
 
     Raises:
         InputError: the file is damaged, or holds something else.
     """
     try:
         is_safe = path.suffix == ".safetensors"
-        state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        state: object = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
     if isinstance(state, dict):
-        state = next((state[name] for name in _CONTAINERS if isinstance(state.get(name), dict)), state)
+        inner: object = next((state[name] for name in _CONTAINERS if isinstance(state.get(name), dict)), state)
+        state = inner
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path} holds no state dict", "save it with torch.save(model.state_dict(), path)")
     return dict(state)
 
 
 def load_into(module: torch.nn.Module, path: Path, name: str, dropped: Sequence[str] = ()) -> None:
-    """Reads a file into a module; every weight must be there and fit.
+    """Reads a file into a module; all weights must be present and fit.
 
-    A prefix that a wrapper put before all names (`module.`, `model.`, ...) is taken off where the names fit without it.
+    A prefix that a wrapper put before all names (`module.`, `model.`, ...) is dropped where the names fit without it.
 
     Args:
         module: the module.
         path: the file.
         name: scheme:model, for the message.
-        dropped: beginnings of names that the module has no place for any more, such as those of a classifier that was
-            taken off: they may be in the file or not, and of any shape.
+        dropped: prefixes of names that the module no longer has, such as those of a removed classifier: they may be
+            missing from the file, or have any shape.
 
     Raises:
-        InputError: the file is damaged, or is of another model.
+        InputError: the file is damaged, or belongs to another model.
     """
     wanted = module.state_dict()
     state = _unwrapped(read_state(path), wanted)
@@ -103,13 +103,13 @@ def load_into(module: torch.nn.Module, path: Path, name: str, dropped: Sequence[
         reasons = [f"{len(keys)} {what} ({_shown(keys)})" for what, keys in found.items() if keys]
         raise InputError(
             f"{path} does not fit {name}: of {len(wanted)} weights {'; '.join(reasons)}",
-            "give the weights of this very model, or name the model that they are of",
+            "give the weights of this model, or name the model that they belong to",
         )
     module.load_state_dict(state, strict=False)
 
 
 def _unwrapped(state: dict[str, torch.Tensor], wanted: Collection[str]) -> dict[str, torch.Tensor]:
-    """The state without wrappers' prefixes, as soon as some of its names are wanted ones."""
+    """Drops wrappers' prefixes until some of the names are wanted ones."""
     while state and not any(key in wanted for key in state):
         prefix = next((p for p in _WRAPPERS if all(key.startswith(p) for key in state)), None)
         if prefix is None:
@@ -129,12 +129,12 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 
 def check_download(url: str, name: str, remedy: str, headers: dict[str, str] | None = None) -> None:
-    """Asks for a file's headers, so that weights that cannot be fetched are found before any work.
+    """Requests a file's headers, so that weights that cannot be downloaded are found before any work.
 
     Args:
-        url: where the file is.
+        url: the file's address.
         name: scheme:model, for the message.
-        remedy: how to do without the download.
+        remedy: the way to do without the download, for the message.
         headers: sent with the request.
 
     Raises:

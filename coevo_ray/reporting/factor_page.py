@@ -14,7 +14,7 @@ from coevo_ray.core.arrays import Float64Array
 from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.reporting import style
 from coevo_ray.reporting.plots import Plot
-from coevo_ray.reporting.tiles import Tile
+from coevo_ray.reporting.tiles import Showing, Tile
 from coevo_ray.reporting.wording import count, decimal, integer, percent
 from coevo_ray.reporting.write import Headline
 
@@ -38,7 +38,7 @@ class FactorSheet:
 
     Attributes:
         factors, pool: where they are, in words.
-        modality: "image" or "text".
+        showing: the way its samples are shown.
         choice: "frequent", "rare", "all" or numbers, as asked for.
         table: the whole factor table.
         cards: the chosen factors, in their order.
@@ -46,7 +46,7 @@ class FactorSheet:
 
     factors: str
     pool: str
-    modality: str
+    showing: Showing
     choice: str
     table: FactorTable
     cards: tuple[FactorCard, ...]

@@ -12,7 +12,7 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.reporting.factor_page import FactorCard, FactorSheet, render_sheet
-from coevo_ray.reporting.tiles import tiles_of
+from coevo_ray.reporting.tiles import showing_of, tiles_of
 from coevo_ray.store.factor_files import KIND, load_factors
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import locate
@@ -68,7 +68,7 @@ def sae_show(
         examples = tuple(zip(values.tolist(), (tiles[row] for row in ids.tolist()), strict=True))
         frequency, mean = float(table.frequencies[factor]), float(table.mean_values[factor])
         cards.append(FactorCard(factor, frequency, int(table.counts[factor]), mean, examples))
-    sheet = FactorSheet(str(place), str(opened.location), opened.modality, choose, table, tuple(cards))
+    sheet = FactorSheet(str(place), str(opened.location), showing_of(opened.modality), choose, table, tuple(cards))
     data = render_sheet(sheet).encode("utf-8", "replace")
     page.write_bytes(data)
     alive = int((table.counts > 0).sum())

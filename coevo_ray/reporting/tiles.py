@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.pool.images import ImageError, decode_image
+from coevo_ray.pool.modality import Sample, by_modality
 from coevo_ray.pool.pool import Pool
 
 _SIDE = 144  # pixels of a picture's longer side; a tile is half as wide, for screens of double density
@@ -41,18 +41,26 @@ def tiles_of(pool: Pool, row_ids: Int64Array) -> Iterator[tuple[int, Tile]]:
     Args:
         pool: has the rows.
         row_ids: int64[n], increasing.
+
+    Raises:
+        UsageError: the report does not support the pool's modality.
     """
+    make = showing_of(pool.modality).tile
     for first in range(0, len(row_ids), _READ_ROWS):
         table = pool.read(row_ids[first : first + _READ_ROWS], [pool.modality, "key"])
         samples, keys = table.column(pool.modality), table.column("key").to_pylist()
         for row, key, sample in zip(table.column("row_id").to_pylist(), keys, samples, strict=True):
-            yield row, _tile(pool.modality, key, sample.as_py())
+            yield row, make(key, sample.as_py())
 
 
-def _tile(modality: str, key: str, sample: Any) -> Tile:
-    if modality == "text":
-        cut = len(sample) > _TEXT_LENGTH
-        return Tile(key, text=sample[:_TEXT_LENGTH].rstrip() + "\N{HORIZONTAL ELLIPSIS}" if cut else sample)
+def _text_tile(key: str, sample: Sample) -> Tile:
+    assert isinstance(sample, str)
+    cut = len(sample) > _TEXT_LENGTH
+    return Tile(key, text=sample[:_TEXT_LENGTH].rstrip() + "\N{HORIZONTAL ELLIPSIS}" if cut else sample)
+
+
+def _image_tile(key: str, sample: Sample) -> Tile:
+    assert isinstance(sample, bytes)
     try:
         return small_picture(key, sample)
     except ImageError as error:
@@ -60,7 +68,7 @@ def _tile(modality: str, key: str, sample: Any) -> Tile:
 
 
 def small_picture(key: str, data: bytes) -> Tile:
-    """An image, made small and encoded anew as a data URI.
+    """An image, made small and encoded again as a data URI.
 
     Raises:
         ImageError: it cannot be decoded.
@@ -72,3 +80,33 @@ def small_picture(key: str, data: bytes) -> Tile:
     image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 82}))
     content = base64.b64encode(buffer.getvalue()).decode()
     return Tile(key, picture=f"data:image/{kind.lower()};base64,{content}", size=image.size)
+
+
+@dataclass(frozen=True)
+class Showing:
+    """The way pages show samples of a modality.
+
+    Attributes:
+        tile: (key, sample) -> tile.
+        as_grid: a grid of pictures, or a list of texts.
+        value_place: where the factor sheet puts a factor's value.
+    """
+
+    tile: Callable[[str, Sample], Tile]
+    as_grid: bool
+    value_place: str
+
+
+_SHOWINGS = {
+    "image": Showing(_image_tile, as_grid=True, value_place="Below each image"),
+    "text": Showing(_text_tile, as_grid=False, value_place="Before each text"),
+}
+
+
+def showing_of(modality: str) -> Showing:
+    """The way pages show samples of a modality.
+
+    Raises:
+        UsageError: they do not support it.
+    """
+    return by_modality(_SHOWINGS, modality, "the report")

@@ -81,7 +81,7 @@ def test_lines_that_cannot_be_taken_are_told_as_an_editor_counts_them(pool: Pool
         "line 6: key 'nobody' is not in the pool",
         "line 7: label 'wolf' is none of cat, dog, big bird",
         "line 9: a label without key or row_id",
-        "line 10: row 3 has key 'd,e', the file says 'a': leave the one that is meant",
+        "line 10: row 3 has key 'd,e', the file says 'a': leave the right one",
         "line 11: row_id 'x' is not in the pool (0..7)",
         "line 13: label '3' is none of cat, dog, big bird",
     ]
@@ -195,7 +195,7 @@ def test_a_file_that_is_wrong_as_a_whole_tells_its_first_lines(
         ", line 2: label 'wolf' is none of cat, dog, big bird",
         ", line 3: label 'wolf' is none of cat, dog, big bird",
         ", line 4: label 'wolf' is none of cat, dog, big bird",
-        ": 17 more lines cannot be taken",
+        ": 17 more lines are invalid",
     ]
 
 

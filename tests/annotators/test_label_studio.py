@@ -204,7 +204,7 @@ def answering(status: int, body: str, count: list[int]) -> Iterator[str]:
         (500, '{"detail": "no disk"}', StoppedError, r"fails \(500\): no disk", 3),
         (502, "<html>", StoppedError, r"fails \(502\)", 3),
         (429, "{}", StoppedError, r"fails \(429\)", 3),
-        (404, '{"detail": "Not found."}', InputError, r"refuses what it is asked \(404\): Not found", 1),
+        (404, '{"detail": "Not found."}', InputError, r"refuses the request \(404\): Not found", 1),
         (200, "<html>", InputError, "not as Label Studio does", 1),
     ],
 )

@@ -37,8 +37,8 @@ def test_texts_are_kept_and_empty_ones_are_not(tmp_path: Path) -> None:
     texts = ["one", None, "", " \n", "zwei \N{SNOWMAN}"]
     write_parquet(tmp_path / "a.parquet", body=texts, label=[0, 1, 2, 3, 4], image=[png(0)] * 5)
     first, *bad, last = entries(tmp_path, text_column="body")
-    assert first == Entry("a.parquet:0", None, 0, text="one")
-    assert last == Entry("a.parquet:4", None, 4, text="zwei \N{SNOWMAN}")
+    assert first == Entry("a.parquet:0", "one", 0)
+    assert last == Entry("a.parquet:4", "zwei \N{SNOWMAN}", 4)
     assert [e.error for e in bad] == ["empty text in column body"] * 3
     assert last.content == "zwei \N{SNOWMAN}".encode()
 
@@ -131,7 +131,7 @@ def test_what_the_datasets_package_writes_is_understood(tmp_path: Path) -> None:
     assert [e.label for e in read] == [20 % 3, 21 % 3, 22 % 3, 0, 1, 2, 0, 1, 2]
     assert [e.error for e in read] == [""] * 9
     plain = pq.read_table(tmp_path / "data" / "test-00000-of-00001.parquet").column("img").to_pylist()
-    assert [e.image for e in read[:3]] == [value["bytes"] for value in plain]
+    assert [e.sample for e in read[:3]] == [value["bytes"] for value in plain]
     assert {s.split for s in shards_of(tmp_path, split="test")} == {"test"}
 
 

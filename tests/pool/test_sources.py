@@ -52,7 +52,7 @@ def test_a_file_that_vanished_after_listing_is_one_entry_with_an_error(tmp_path:
     (tmp_path / "1.png").unlink()
     first, lost, last = read_shard(shards[0])
     assert (first.error, last.error) == ("", "")
-    assert (lost.key, lost.image) == ("1.png", None)
+    assert (lost.key, lost.sample) == ("1.png", None)
     assert lost.error.startswith("unreadable file: cannot read")
 
 
@@ -79,7 +79,7 @@ def test_hugging_face_images_are_a_struct_of_bytes_and_path(tmp_path: Path) -> N
     first, only_path, nothing = entries(write_parquet(tmp_path / "train.parquet", image=images, label=[0, 1, 2]))
     assert first == Entry("train.parquet:0", png(0), 0)
     for entry in (only_path, nothing):
-        assert entry.image is None
+        assert entry.sample is None
         assert entry.error == "no image bytes in column image (have nothing)"
 
 
@@ -166,7 +166,7 @@ def test_only_touched_row_groups_are_read(tmp_path: Path) -> None:
     data[4:204] = b"\xff" * 200  # the first group is unreadable, the shard of the second does not need it
     file.write_bytes(data)
     _, second = list_source(Source(uri=str(file)), 4)
-    assert [e.image for e in read_shard(second)] == [png(i) for i in range(4, 8)]
+    assert [e.sample for e in read_shard(second)] == [png(i) for i in range(4, 8)]
 
 
 # -- what is chosen, and what is not there ---------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_images_labels_and_keys(tmp_path: Path, name: str) -> None:
 def test_texts_and_json_fields(tmp_path: Path, name: str) -> None:
     write_samples(tmp_path / name, 4)
     read = entries(tmp_path, text_column="txt", label_column="id", key_column="id")
-    assert read == [Entry(str(i), None, i, text=f"no {i}") for i in range(4)]
+    assert read == [Entry(str(i), f"no {i}", i) for i in range(4)]
     assert [e.label for e in entries(tmp_path, label_column=None)] == [None] * 4
 
 
@@ -110,7 +110,7 @@ def test_the_key_goes_up_to_the_first_dot_of_the_file_name(tmp_path: Path) -> No
         Entry("./b", png(2), None),
         Entry("c", png(3), 5),
     ]
-    assert next(e.image for e in entries(tmp_path, image_column="seg.png")) == png(1)
+    assert next(e.sample for e in entries(tmp_path, image_column="seg.png")) == png(1)
 
 
 def test_long_names_and_folders_do_not_move_offsets(tmp_path: Path) -> None:

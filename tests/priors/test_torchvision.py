@@ -31,7 +31,9 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 def cache_weights(model: str, weights: str, state: dict[str, Any] | bytes) -> Path:
     """Puts weights where torchvision looks for downloaded ones."""
-    path = _cached(_entry(model, weights))
+    entry = _entry(model, weights)
+    assert entry is not None
+    path = _cached(entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(state, bytes):
         path.write_bytes(state)

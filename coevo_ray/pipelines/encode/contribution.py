@@ -1,9 +1,9 @@
-"""Contributions: what one participant makes of the pool, and how it is laid out.
+"""Contributions: one participant's projected features of a pool, and their layout.
 
-A contribution holds projected features and no images: `shared-NNNNNN.parquet` with the shared set, which every
-participant encodes, and `features-NNNNNN.parquet` with the participant's own rows that are not in it. Columns: `row_id
-int64`, `own bool`, `feature float16[n]`, and `sample uint64`, a hash of the row's content by which rows of different
-pools are compared. The shared set is apart so that a merge reads it without reading everything.
+A contribution holds no images. `shared-NNNNNN.parquet` is the shared set, which every participant encodes;
+`features-NNNNNN.parquet` are the participant's other rows. Columns: `row_id int64`, `own bool`, `feature float16[n]`,
+and `sample uint64`, a hash of the row's content by which rows of different pools are compared. The shared set has files
+of its own so that a merge reads it without reading the rest.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Rows:
     Attributes:
         pool: the pool's folder.
         ids: int64[n] row_ids, increasing.
-        owner: int16[n], place of the participant that a row belongs to; -1 in a shared pool, whose rows are nobody's.
-        shared: whether they are of the shared set, which every participant encodes.
+        owner: int16[n], position of the participant that a row belongs to; -1 for rows of a shared pool.
+        shared: whether they belong to the shared set, which every participant encodes.
     """
 
     pool: Location
@@ -43,18 +43,18 @@ class Rows:
     shared: bool
 
     def wanted(self, participant: int) -> BoolArray:
-        """bool[n]: what a participant encodes."""
+        """bool[n]: rows that a participant encodes."""
         return np.ones(len(self.ids), dtype=bool) if self.shared else self.own(participant)
 
     def own(self, participant: int) -> BoolArray:
-        """bool[n]: what belongs to a participant."""
+        """bool[n]: rows that belong to a participant."""
         own: BoolArray = self.owner == participant
         return own
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows are encoded, shard by shard: those of the pool, then the shared set.
+    """The rows to encode, shard by shard: those of the pool, then the shared set.
 
     Attributes:
         pool, rows: the pool's folder and its number of rows.
@@ -121,7 +121,7 @@ class Contribution:
         manifest: its manifest.
 
     Raises:
-        InputError: there is none here.
+        InputError: the folder holds none.
     """
 
     def __init__(self, location: Location) -> None:
@@ -136,9 +136,9 @@ class Contribution:
         return self.manifest.summary
 
     def own_rows(self, columns: list[str], start: int = 0, stop: int | None = None) -> pa.Table:
-        """Its own rows of a range of row_ids, in their order; the whole range by default."""
+        """Its own rows in a range of row_ids, in order; all of them by default."""
         parts = [self._rest.read_range(start, stop, _with_row_id(columns))] if self._rest.files else []
-        if "shared" not in self.manifest.inputs and self._shared.files:  # otherwise row_ids there are of another pool
+        if "shared" not in self.manifest.inputs and self._shared.files:  # else row_ids there belong to the shared pool
             shared = self._shared.read_range(start, stop, [*_with_row_id(columns), "own"])
             parts.append(shared.filter(shared.column("own")).drop_columns(["own"]))
         if not parts:
@@ -146,7 +146,7 @@ class Contribution:
         return pa.concat_tables(parts).sort_by("row_id").select(columns)
 
     def shared_features(self) -> tuple[Int64Array, Float32Array]:
-        """The shared set, as far as it could be encoded.
+        """The encoded rows of the shared set.
 
         Returns:
             int64[s] row_ids (of the shared pool, if there is one), increasing; float32[s, n].
@@ -170,12 +170,12 @@ def _with_row_id(columns: list[str]) -> list[str]:
 
 
 def write_shard_rejects(location: Location, name: str, rejects: list[Reject]) -> None:
-    """Keeps a shard's rejects beside it, written before it, so that a resumed job still counts them.
+    """Writes a shard's rejects beside it, before the shard, so that a resumed job counts them.
 
     Args:
         location: the contribution's folder.
         name: the shard's file, without its suffix.
-        rejects: what was left out of it.
+        rejects: its rejected rows.
 
     Raises:
         StoppedError: the store refused.
@@ -185,6 +185,6 @@ def write_shard_rejects(location: Location, name: str, rejects: list[Reject]) ->
 
 
 def read_shard_rejects(location: Location, name: str) -> list[Reject]:
-    """Rejects that were written beside a shard."""
+    """Reads the rejects beside a shard."""
     file = location.child(f"{name}.rejects.json")
     return [Reject(**r) for r in file.read_json()] if file.is_file() else []

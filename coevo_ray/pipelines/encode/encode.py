@@ -1,8 +1,9 @@
-"""Encode: pool -> one contribution per prior (CoOpt, arXiv 2505.14117, DESIGN section 5.1), on Ray Data.
+"""Encode: pool -> one contribution per prior, on Ray Data.
 
-A shard is a range of row_ids. CPU tasks read it once and prepare the inputs of every prior; an actor pool for each
-prior encodes and projects; CPU tasks write. Participants work side by side as far as the cluster has room for them, and
-a killed job redoes at most the shards in flight.
+The prediction and random projection of each participant in CoOpt (arXiv 2505.14117): psi_k(x) W. A shard is a range of
+row_ids. CPU tasks read it once and prepare the inputs of every prior; an actor pool for each prior encodes and
+projects; CPU tasks write. Participants run side by side as far as the cluster has room, and a killed job repeats at
+most the shards in flight.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import OWN, SHARED, Contribution, Plan, read_shard_rejects
@@ -92,16 +94,18 @@ def prepared(config: EncodeConfig, pool: ArtifactLike) -> Iterator[Job]:
 
 
 def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
-    """The shared set: training rows chosen by hash.
+    """The shared set of CoOpt (arXiv 2505.14117): training rows chosen by hash.
 
     Args:
+        pool: the pool.
         shared: a share of the pool below 1, or a number of rows.
+        seed: seed of the hash.
 
     Returns:
-        int64[s], increasing.
+        int64[s] row_ids, increasing.
 
     Raises:
-        InputError: there are fewer than 4 such rows, or fewer training rows than asked for.
+        InputError: there would be fewer than 4 rows, or more than the training rows.
     """
     train = pool.train_ids()
     count = int(shared) if shared >= 1 else round(shared * len(pool))
@@ -118,8 +122,11 @@ class Job:
     """Settings and inputs that all participants of one call have in common.
 
     Attributes:
-        shared: the pool that is the shared set, or row_ids of the pool.
-        computes: with what each prior runs.
+        config: the settings.
+        pool: the pool.
+        samples: its samples, for priors.
+        shared: the shared pool, or int64[s] row_ids of the pool.
+        computes: resources of each prior.
     """
 
     config: EncodeConfig
@@ -144,7 +151,7 @@ class Job:
         return Plan(*common, shared=shared)
 
     def place(self, index: int) -> int:
-        """A prior's place in the assignment of rows."""
+        """A prior's position in the assignment of rows."""
         return index if self.config.part is None else self.config.part[0]
 
 
@@ -156,7 +163,8 @@ def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
     need = (pool.modality, sorted(pool.features.items()))
     if have[0] != need[0] or len(shared) < 4:
         raise InputError(
-            f"the shared pool {config.shared} has {len(shared)} rows of {have[0]}s, the pool holds {need[0]}s; "
+            f"the shared pool {config.shared} has {len(shared)} rows of {shared.samples.plural}, the pool holds "
+            f"{pool.samples.plural}; "
             "4 rows are the least",
             "share a few rows of the same kind (twice encode.dim or more align well)",
         )
@@ -193,11 +201,11 @@ def make_contributions(job: Job, locations: list[Location]) -> None:
             _finish(job, plan, who, results[who.place], content, inputs)
 
 
-def _content(config: EncodeConfig, index: int) -> dict[str, Any]:
-    """What shapes a contribution. The limit of rejects only ends jobs: who raises it after that may continue."""
+def _content(config: EncodeConfig, index: int) -> JsonObject:
+    """The settings that identify a contribution; the limit of rejects may be raised to continue a job that it ended."""
     settings = config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed", "precision"})
     if isinstance(config.shared, str):
-        settings["shared"] = "a pool of its own"  # which one is among the inputs; its path is not
+        settings["shared"] = "a pool of its own"  # identified among the inputs; its path may change
     part = config.part
     return {
         **settings,
@@ -238,14 +246,14 @@ def _participants(job: Job, locations: list[Location]) -> list[Participant]:
 def _card(
     prior: PriorConfig, samples: Samples, precision: Precision, compute: Compute
 ) -> tuple[PriorInfo, PriorInput, Precision]:
-    """Runs where the prior's actors will: on a GPU if they have one."""
+    """Ray task with the resources of the prior's actors: card, input and settled precision."""
     settled = settle_precision(device_of(compute), precision)
     loaded = load_prior(prior.name, prior.input_size, samples)
     return loaded.info, loaded.input, settled
 
 
 def _shard_rows(rows: int, inputs: list[PriorInput]) -> int:
-    """Rows of a shard: bounded bytes of prepared inputs, and enough shards for all actors; a multiple of 64."""
+    """Rows of a shard, a multiple of 64: prepared inputs have bounded bytes, and there are shards for all actors."""
     row_bytes = max(_row_bytes(spec) for spec in inputs)
     most = min(_SHARD_BYTES // row_bytes, -(-rows // _LEAST_SHARDS), _MOST_ROWS)
     return max(_LEAST_ROWS, most // _LEAST_ROWS * _LEAST_ROWS)
@@ -257,17 +265,17 @@ def _row_bytes(spec: PriorInput) -> int:
 
 @dataclass
 class Made:
-    """What one participant's part of a wave came to.
+    """Result of one participant in a wave.
 
     Attributes:
-        files: of its contribution.
-        rejects: rows that were left out.
-        resumed: rows of files that an earlier attempt had written.
-        times: seconds of work by stage, over all tasks and actors.
+        files: files of its contribution.
+        rejects: its rejected rows.
+        resumed: rows in files of an earlier attempt.
+        times: stage -> seconds of work, over all tasks and actors.
         bytes_read, bytes_moved: see `parts.Part`.
         seconds: wall clock of the wave.
-        startup: of them, until the first actor had its model.
-        side_by_side: participants of the wave.
+        startup: seconds until the first actor had loaded its model.
+        side_by_side: number of participants in the wave.
     """
 
     files: list[FileEntry] = field(default_factory=list)
@@ -285,12 +293,12 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
     """Runs some participants side by side over one reading of the pool.
 
     Args:
-        plan: which rows.
-        participants: whose priors; there is room for all of their actors.
-        title: shown while it runs.
+        plan: the rows.
+        participants: participants whose actors all fit into the cluster.
+        title: shown during the run.
 
     Returns:
-        By place of the participant.
+        Position of a participant -> its result.
 
     Raises:
         InputError: a prior fails.
@@ -323,7 +331,7 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
         mine = made[row["participant"]]
         mine.files.append(row["result"])
         mine.rejects += row["rejects"]
-        # Ray Data gives rows with different keys all of them, with None where there was nothing.
+        # Ray Data fills keys that a row lacks with None.
         mine.times.update({name: seconds for name, seconds in row["times"].items() if seconds is not None})
         mine.bytes_read += row["bytes_read"]
         mine.bytes_moved += row["bytes_moved"]
@@ -336,7 +344,7 @@ def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict
 
 
 def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
-    """Rows that participants have before them; of many shards a sample is counted, which is near enough."""
+    """Rows to encode, estimated from a sample where there are many shards."""
     total = 0.0
     for place, shards in missing.items():
         sample = sorted(shards)[:: max(1, len(shards) // _COUNTED_SHARDS)]
@@ -346,7 +354,7 @@ def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
 
 
 def _own_rows(location: Location, files: list[FileEntry]) -> int:
-    """Rows that belong to the participant; of the shared set, which is small, the column that says so is read."""
+    """Rows that belong to the participant; of the small shared set the column `own` is read."""
     count = sum(f.rows for f in files if f.path.startswith(OWN))
     for file in files:
         if file.path.startswith(SHARED):
@@ -357,7 +365,7 @@ def _own_rows(location: Location, files: list[FileEntry]) -> int:
 
 
 def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
-    """Takes over the shards that an earlier attempt has written; returns those that are missing."""
+    """Adopts the shards of an earlier attempt; returns the missing ones."""
     there = set(location.files())
     names = {shard: f"{plan.name(shard)}.parquet" for shard in range(plan.shards)}
     entries = describe_all(location, [name for name in names.values() if name in there])
@@ -365,7 +373,7 @@ def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
     for shard, name in names.items():
         entry = entries.get(name)
         rows = plan.row_ids(shard).ids if entry is not None and entry.rows else None
-        # Shards were cut in another way by another version: such a file is written anew.
+        # Another version may have cut shards differently: such a file is written again.
         if entry is None or (rows is not None and not rows[0] <= entry.first_row_id <= entry.last_row_id <= rows[-1]):
             missing.add(shard)
             continue

@@ -1,4 +1,4 @@
-"""Second stage of encode: an actor pool for each prior."""
+"""Second stage of encode, in an actor pool for each prior: forward pass and projection (CoOpt, arXiv 2505.14117)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from coevo_ray.store.location import Location
 
 @dataclass(frozen=True)
 class Participant:
-    """One prior and where its contribution goes.
+    """One prior and the destination of its contribution.
 
     Attributes:
-        place: its place in the assignment of rows.
-        prior: which prior model.
-        info: its card, as it was loaded before the start.
-        input: what it takes from a row.
-        samples: what the pool offers.
+        place: its position in the assignment of rows.
+        prior: the prior's settings.
+        info: its card, as loaded before the start.
+        input: its input, read from a row.
+        samples: the pool's samples.
         dim: columns of the projection, n.
         seed: seed of the projection.
         precision: of the forward pass, settled.
         compile: whether to compile the model.
-        compute: with what it runs.
+        compute: its resources.
         location: the contribution's folder.
     """
 
@@ -53,10 +53,10 @@ class Participant:
 
 
 def device_of(compute: Compute) -> torch.device:
-    """Where a participant's actors compute.
+    """The device of a participant's actors.
 
     Raises:
-        UsageError: a GPU was asked for and there is none: it never becomes a CPU by itself.
+        UsageError: a GPU was requested and there is none; the CPU is no silent fallback.
     """
     if compute.gpus > 0 and not torch.cuda.is_available():
         raise UsageError("a GPU was asked for and PyTorch sees none", "install a CUDA build, or set compute.gpus: 0")
@@ -64,19 +64,19 @@ def device_of(compute: Compute) -> torch.device:
 
 
 class EncodeParts:
-    """Ray Data actor: encodes and projects its participant's parts, and hands those of others on.
+    """Ray Data actor: encodes and projects its participant's parts, and passes the others on.
 
     Args:
-        participant: whose parts.
+        participant: the participant.
 
     Raises:
-        UsageError: a GPU was asked for and there is none.
-        InputError: the weights on this node are not those of the node where the job began.
+        UsageError: a GPU was requested and there is none.
+        InputError: the weights on this node differ from those on the node where the job began.
     """
 
     def __init__(self, participant: Participant) -> None:
         compute = participant.compute
-        # Actors that take all cores each would slow one another down.
+        # Actors with a thread for every core would slow one another down.
         torch.set_num_threads(max(1, round(compute.cpus)) if compute.gpus == 0 else 1)
         device = device_of(compute)
         prior = load_prior(participant.prior.name, participant.prior.input_size, participant.samples)
@@ -99,12 +99,12 @@ class EncodeParts:
         self._ready = time.time()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Encodes what is its own of one block."""
+        """Encodes its participant's parts of one block."""
         began = time.monotonic()
         mine = block.column("participant").to_numpy() == self.participant.place
         parts = [self._encode(part) for part in from_block(block.filter(pa.array(mine)))]
         if parts:
-            # All of the actor's time since its last part but the work on features.
+            # The actor's time since its last part, less its work on features.
             now = time.monotonic()
             worked = sum(part.times["encode"] + part.times["project"] for part in parts)
             parts[0].times["waiting"] = now - (self._ended or began) - worked

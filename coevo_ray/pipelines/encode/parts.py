@@ -1,21 +1,20 @@
-"""Parts: what one participant wants of one shard, on its way between the stages of encode.
+"""Parts: one participant's rows of one shard, as they travel between the stages of encode.
 
-A block of Ray Data holds one row per part; its arrays are binary cells, so that a stage hands parts of other
-participants on without looking into them.
+A block of Ray Data holds one row per part. Arrays are binary cells, so that a stage passes parts of other participants
+on without decoding them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from coevo_ray.core.arrays import AnyArray, BoolArray, Int64Array, UInt64Array
 
-# Column -> type of the array in its cells.
+# Column -> dtype of the arrays in its cells.
 _ARRAYS = {"row_ids": np.int64, "own": np.bool_, "samples": np.uint64}
 _SCHEMA = pa.schema(
     [
@@ -37,21 +36,21 @@ _SCHEMA = pa.schema(
 
 @dataclass
 class Part:
-    """What one participant wants of one shard.
+    """One participant's rows of one shard.
 
     Attributes:
         shard: number of the shard.
-        participant: place of the participant.
+        participant: position of the participant.
         row_ids: int64[n], increasing.
-        own: bool[n], which of them belong to the participant.
+        own: bool[n], rows that belong to the participant.
         samples: uint64[n], hash of each row's content.
         keys: the user's own ids.
-        reasons: why a row cannot be used; "" where it can.
-        data: [n, ...], prepared inputs at first, later projected features.
-        times: seconds of work by stage.
-        bytes_read: read from the pool for it.
-        bytes_moved: handed from stage to stage.
-        ready: when the actor that encoded it had loaded its model, in seconds since 1970.
+        reasons: cause of a row's rejection; "" for usable rows.
+        data: [n, ...], prepared inputs, later projected features.
+        times: stage -> seconds of work.
+        bytes_read: bytes read from the pool.
+        bytes_moved: bytes passed from stage to stage.
+        ready: Unix time when its actor had loaded the model.
     """
 
     shard: int
@@ -69,14 +68,13 @@ class Part:
 
 
 def to_block(parts: list[Part]) -> pa.Table:
-    """Parts as a block."""
-    columns: dict[str, list[Any]] = {
+    """Converts parts to a block."""
+    columns: dict[str, Sequence[object]] = {
         "shard": [p.shard for p in parts],
         "participant": [p.participant for p in parts],
         **{name: [np.ascontiguousarray(getattr(p, name)).tobytes() for p in parts] for name in _ARRAYS},
         "keys": [p.keys for p in parts],
         "reasons": [p.reasons for p in parts],
-        "data": [pa.py_buffer(np.ascontiguousarray(p.data)) for p in parts],
         "data_type": [p.data.dtype.str for p in parts],
         "data_shape": [p.data.shape for p in parts],
         "times": [list(p.times.items()) for p in parts],
@@ -85,12 +83,12 @@ def to_block(parts: list[Part]) -> pa.Table:
         "ready": [p.ready for p in parts],
     }
     arrays = [pa.array(columns[f.name], f.type) for f in _SCHEMA if f.name != "data"]
-    arrays.insert(_SCHEMA.get_field_index("data"), _binary(columns["data"]))
+    arrays.insert(_SCHEMA.get_field_index("data"), _binary([pa.py_buffer(np.ascontiguousarray(p.data)) for p in parts]))
     return pa.Table.from_arrays(arrays, schema=_SCHEMA)
 
 
 def _binary(buffers: list[pa.Buffer]) -> pa.Array:
-    """One part is wrapped as it is, several are copied once: pyarrow would go through Python's bytes."""
+    """A large_binary array: one part is wrapped, several are copied once, without a detour over Python bytes."""
     offsets = np.concatenate([[0], np.cumsum([b.size for b in buffers])]).astype(np.int64)
     joined = (
         buffers[0] if len(buffers) == 1 else pa.py_buffer(np.concatenate([np.frombuffer(b, "u1") for b in buffers]))
@@ -99,7 +97,7 @@ def _binary(buffers: list[pa.Buffer]) -> pa.Array:
 
 
 def from_block(block: pa.Table) -> Iterator[Part]:
-    """The parts of a block; `data` is a read-only view of it."""
+    """The parts of a block; their `data` are read-only views of it."""
     for i in range(block.num_rows):
         row = {name: block.column(name)[i] for name in block.column_names}
         shape = row["data_shape"].as_py()

@@ -1,11 +1,11 @@
-"""First stage of encode, on CPU tasks: reads the rows of a shard once and prepares each prior's inputs from them."""
+"""First stage of encode, in CPU tasks: reads a shard once and prepares the inputs of every prior."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,12 @@ from coevo_ray.pipelines.encode.contribution import Plan
 from coevo_ray.pipelines.encode.parts import Part, to_block
 from coevo_ray.pool.images import ImageError, decode_image, resized
 from coevo_ray.pool.pool import Pool
-from coevo_ray.priors.inputs import ColumnInput, ImageInput, PriorInput, TextInput
+from coevo_ray.priors.inputs import ImageInput, PriorInput
+from coevo_ray.runtime.shards import Row
 from coevo_ray.store.row_table import vectors
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 Prepared = tuple[AnyArray, list[str]]
 
@@ -25,16 +29,16 @@ class Prepare:
     """Ray Data stage: shard -> one part for each participant that still needs it.
 
     Args:
-        plan: which rows.
-        inputs: place of a participant -> what its prior takes from a row.
+        plan: the rows.
+        inputs: position of a participant -> input of its prior.
     """
 
     def __init__(self, plan: Plan, inputs: Mapping[int, PriorInput]) -> None:
         self.plan, self.inputs = plan, dict(inputs)
         self._pools: dict[str, Pool] = {}
 
-    def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        """Reads and prepares one shard; `wanted` lists the participants."""
+    def __call__(self, batch: Row) -> pa.Table:
+        """Reads and prepares one shard for the participants in `wanted`."""
         started = time.monotonic()
         shard, wanted = int(batch["shard"][0]), [int(k) for k in batch["wanted"][0]]
         rows = self.plan.row_ids(shard)
@@ -62,19 +66,19 @@ class Prepare:
             )
             for k in wanted
         ]
-        # What is done once for all of them is counted with the first.
+        # Work for all of them is counted with the first.
         parts[0].bytes_read = pool.bytes_read - before
         parts[0].times = {"read": read - started, "prepare": time.monotonic() - read}
         return to_block(parts)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_pools": {}}
 
 
 def _hashes(column: pa.ChunkedArray) -> UInt64Array:
     """uint64[n]: BLAKE2b of each cell's bytes."""
     if pa.types.is_fixed_size_list(column.type):
-        cells: Any = vectors(column)
+        cells: Iterable[Buffer] = (row.data for row in vectors(column))
     else:
         cells = (cell.as_buffer() for chunk in column.chunks for cell in chunk)
     digests = [hashlib.blake2b(cell, digest_size=8).digest() for cell in cells]
@@ -85,19 +89,16 @@ def _prepare(table: pa.Table, inputs: dict[int, PriorInput], seats: dict[int, In
     images = {k: spec for k, spec in inputs.items() if isinstance(spec, ImageInput)}
     prepared = _images(table.column("image"), images, seats) if images else {}
     for k, spec in inputs.items():
-        if isinstance(spec, TextInput):
-            texts = table.column("text").take(pa.array(seats[k])).to_pylist()
-            prepared[k] = (spec.tokenize(texts), [""] * len(texts))
-        elif isinstance(spec, ColumnInput):
-            values = vectors(table.column(spec.column))[seats[k]]
-            prepared[k] = (values, [""] * len(values))
+        if not isinstance(spec, ImageInput):
+            cells = table.column(spec.column).take(pa.array(seats[k]))
+            prepared[k] = (spec.prepare(cells), [""] * len(cells))
     return prepared
 
 
 def _images(
     column: pa.ChunkedArray, inputs: dict[int, ImageInput], seats: dict[int, Int64Array]
 ) -> dict[int, Prepared]:
-    """Each image is decoded once, and resized once for each kind of input, whoever wants it."""
+    """Decodes each image once, and resizes it once for each kind of input, for all participants."""
     arrays = {k: np.empty((len(seats[k]), *spec.shape), dtype=np.uint8) for k, spec in inputs.items()}
     reasons = {k: [""] * len(seats[k]) for k in inputs}
     takers: list[list[tuple[int, int]]] = [[] for _ in range(len(column))]

@@ -1,4 +1,4 @@
-"""What encode asks of the cluster: settled and checked before the start, so that nothing waits for ever."""
+"""Resources of encode: settled and checked before the start, so that no actor waits for ever."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Resources = dict[str, float]
 
 
 def settle(wanted: Sequence[EncodeCompute]) -> list[Compute]:
-    """Settles how many actors each prior gets, and refuses what the cluster has no room for.
+    """Settles the number of actors of each prior, and refuses requests beyond the cluster.
 
-    Where no number is given, the priors share what there is: GPUs by what an actor takes of them, else CPUs by what an
-    actor takes with one reading task.
+    Priors without a number share the cluster: its GPUs by an actor's share of one, else its CPUs by those of an actor
+    with one reading task.
 
     Args:
-        wanted: what each prior asks for.
+        wanted: request of each prior.
 
     Raises:
-        UsageError: no node has room for an actor, or actors leave none for reading; states what was asked for and what
-            there is.
+        UsageError: no node has room for an actor, or actors leave none for reading; states need and stock.
     """
     nodes = _nodes()
     have = _total(nodes)
@@ -61,22 +60,22 @@ def _check(computes: Sequence[Compute], nodes: list[Resources]) -> None:
 
 
 def waves(items: Sequence[Item], compute_of: Callable[[Item], Compute]) -> list[list[Item]]:
-    """Groups participants that run side by side: as many, in their order, as the cluster has room for.
+    """Groups participants that run side by side: as many, in order, as the cluster has room for.
 
     Args:
         items: participants.
-        compute_of: what each of them asks for.
+        compute_of: participant -> its resources.
     """
     groups = fit_waves([compute_of(item) for item in items], _total(_nodes()))
     return [[items[i] for i in group] for group in groups]
 
 
 def fit_waves(computes: Sequence[Compute], have: Resources) -> list[list[int]]:
-    """The places of those that run together, wave by wave; one reading task always finds room.
+    """The positions of the participants of each wave; one reading task always has room.
 
     Args:
-        computes: what each participant asks for.
-        have: what there is, by name.
+        computes: resources of each participant.
+        have: name -> resources of the cluster.
     """
     groups: list[list[int]] = []
     left: Resources = {}

@@ -1,9 +1,8 @@
-"""Last stage of encode, on CPU tasks that write what actors made. No PyTorch here: their workers stay small."""
+"""Last stage of encode, in CPU tasks: writes encoded parts. Without PyTorch, so that their workers stay small."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,28 +10,29 @@ import pyarrow as pa
 from coevo_ray.pipelines.encode.contribution import Plan, write_shard_rejects
 from coevo_ray.pipelines.encode.parts import Part, from_block
 from coevo_ray.pool.rejects import Reject
+from coevo_ray.runtime.shards import Row
 from coevo_ray.store.artifact import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vector_column
 
 
 class WriteParts:
-    """Ray Data stage: writes each encoded part as a file of its contribution; returns a small row about it.
+    """Ray Data stage: writes each encoded part as a file of its contribution; returns a small row of figures.
 
     Args:
-        plan: names of the files.
-        locations: place of a participant -> folder of its contribution.
+        plan: names the files.
+        locations: position of a participant -> folder of its contribution.
     """
 
     def __init__(self, plan: Plan, locations: dict[int, Location]) -> None:
         self.plan, self.locations = plan, locations
 
-    def __call__(self, block: pa.Table) -> dict[str, Any]:
+    def __call__(self, block: pa.Table) -> Row:
         """Writes the parts of one block."""
         rows = [self._write(part) for part in from_block(block)]
         return {name: [row[name] for row in rows] for name in rows[0]} if rows else {"rows": []}
 
-    def _write(self, part: Part) -> dict[str, Any]:
+    def _write(self, part: Part) -> Row:
         started = time.monotonic()
         good = np.array([reason == "" for reason in part.reasons], dtype=bool)
         rejects = [Reject(k, "encode", r) for k, r in zip(part.keys, part.reasons, strict=True) if r]

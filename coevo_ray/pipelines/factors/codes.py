@@ -1,4 +1,4 @@
-"""Codes: the first pass of scoring. Features -> each row's active factors, and what is counted of them on the way."""
+"""Codes: the first pass of scoring. Features -> each row's active factors (arXiv 2603.04981), counted on the way."""
 
 from __future__ import annotations
 
@@ -31,25 +31,27 @@ def encode_codes(
     """Writes the codes of all rows, shard by shard, or continues.
 
     Args:
-        config: with what to compute.
-        features, column: the vectors.
+        config: its `compute` states the resources.
+        features, column: the table with the vectors, and their column.
         sae: folder of the model.
         location: folder of the codes: `row_id`, `factor` int32[k], `value` float16[k], as fixed-size lists.
         top_rows: rows to keep for each factor.
 
     Returns:
-        The codes, the model's number of latents, and the factor table; None instead of it where the codes were
-        finished before.
+        The codes, the model's number of latents, and the factor table, or None where the codes were finished before.
 
     Raises:
         InputError: the model is missing or of another dimension, or features are not finite.
-        UsageError: other features or another model were used for the codes that are there.
+        UsageError: the existing codes are of other features or another model.
         StoppedError: the store or the cluster failed.
     """
     inputs = {"features": features.manifest.identity, "sae": RowTable(sae, "sae").manifest.identity}
     shape, have = load_sae_config(sae), vector_columns(features)[column]
     if shape.dim != have:
-        raise InputError(f"vectors of dimension {have} for an SAE of dimension {shape.dim}", "give its own kind")
+        raise InputError(
+            f"vectors of dimension {have} for an SAE of dimension {shape.dim}",
+            "give the features that it was fitted on",
+        )
     if begin(location, "codes", {"column": column}, inputs) is not None:
         return RowTable(location, "codes"), shape.latents, None
     started = time.monotonic()
@@ -67,7 +69,7 @@ def encode_codes(
             num_gpus=config.compute.gpus,
         )
 
-    # Shards of an attempt that was stopped are counted from what it wrote.
+    # Shards of an interrupted attempt are counted from its files.
     table = _count(location, list(there), shape.latents, top_rows)
     files = list(there.values())
     for row in run_shards("SAE codes", todo, stages, total=sum(features.files[i].rows for i in todo)):
@@ -82,11 +84,11 @@ class EncodeCodes:
 
     Args:
         sae: folder of the model.
-        features, column: the vectors.
+        features, column: the table with the vectors, and their column.
         codes: folder of the output table.
         top_rows: rows to keep for each factor.
-        cpus: cores that are reserved for this actor.
-        gpus: GPUs that are; above 0 the model runs on one.
+        cpus: cores that the actor reserves.
+        gpus: GPUs that it reserves; above 0 the model runs on one.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class EncodeCodes:
                 indices.append(codes.indices.cpu().numpy().astype(np.int32))
                 values.append(codes.values.cpu().numpy().astype(np.float16))
         ids, factors, weights = (np.concatenate(parts) for parts in (row_ids, indices, values))
-        # Before writing: a file that is there counts as good.
+        # Before writing: an existing file counts as finished.
         table = FactorTable.measure(ids, factors, weights, self.sae.config.latents, self.top_rows)
         columns = {"row_id": ids, "factor": _lists(factors), "value": _lists(weights)}
         return write_table(self.codes, self.features.files[shard].path, pa.table(columns)), table
@@ -127,7 +129,7 @@ def _lists(matrix: AnyArray) -> pa.FixedSizeListArray:
 
 
 def count_codes(codes: RowTable, latents: int, top_rows: int) -> FactorTable:
-    """The factor table of codes that are there.
+    """The factor table of existing codes.
 
     Raises:
         InputError: a file cannot be read.
@@ -147,7 +149,7 @@ def _count(location: Location, names: list[str], latents: int, top_rows: int) ->
 
 
 def read_codes(location: Location, name: str) -> tuple[Int64Array, Int32Array, Float32Array]:
-    """One file of codes: row_ids int64[n], factors int32[n, k], values float32[n, k].
+    """Reads a file of codes: row_ids int64[n], factors int32[n, k], values float32[n, k].
 
     Raises:
         InputError: the file is missing or damaged.

@@ -1,15 +1,14 @@
-"""Score: two passes of Ray Data turn features into factors and scores (DESIGN section 5.2).
+"""Score: two passes of Ray Data turn features into factors and scores (arXiv 2603.04981).
 
-Pass one encodes each shard of the features and counts its factors at once (`pipelines.codes`). Pass two turns codes
-and the factors' frequencies into representativeness and diversity, shard by shard. Ranks need all rows: pass two also
-counts its scores in a sketch of fixed bins, sketches add up, and each shard then looks up its own rows' two numbers in
-the sum. So nothing on the driver grows with the rows but the list of files.
+Pass one encodes each shard of the features and counts its factors (`codes`). Pass two computes representativeness and
+diversity from codes and the factors' frequencies, shard by shard. Ranks need all rows: pass two counts scores in
+sketches with fixed bins, sketches add up, and each shard looks its ranks up in the sum. On the driver only the list of
+files grows with the rows.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,12 +16,13 @@ from coevo_ray.config import SaeConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float64Array
 from coevo_ray.core.factors.rank_sketch import RankSketch
 from coevo_ray.core.factors.scores import diversity, representativeness, strongest_factor
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.factors.codes import count_codes, encode_codes, read_codes
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import run_shards
+from coevo_ray.runtime.shards import Row, run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
 from coevo_ray.store.factor_files import FOLDER, KIND, load_factors, save_factors
 from coevo_ray.store.location import ArtifactLike, Location, Place
@@ -31,7 +31,7 @@ from coevo_ray.store.row_table import RowTable, vector_column_of
 from coevo_ray.training.sae_fit import fit_sae
 
 TOP_ROWS = 24
-_RAW = "_raw"  # scores before they are ranked; deleted once the ranks are there
+_RAW = "_raw"  # unranked scores; deleted after ranking
 _SCORES = ("representativeness", "diversity")
 
 
@@ -104,16 +104,16 @@ def score(
     """Writes codes, the factor table and the scores of all rows of a table with vectors.
 
     Args:
-        config: its `rare_quantile` says which factors are rare, its `compute` with what to encode.
-        features: targets, a pool with vectors of the user's own, or any row table with a column of vectors.
-        sae: folder of the model, fitted or imported, whose dimension is that of the vectors.
+        config: `rare_quantile` bounds rare factors, `compute` states the resources of encoding.
+        features: targets, a pool with the user's own vectors, or any row table with a column of vectors.
+        sae: folder of the model, fitted or imported, with the dimension of the vectors.
         out: folder that will hold `codes/`, `table/` and `scores/`.
-        column: which column has the vectors; None for the only one.
+        column: column of the vectors; None for the only one.
         top_rows: rows that the factor table keeps for each factor.
 
     Returns:
-        The score table: `row_id`, `representativeness`, `diversity` (ranks in [0, 1]), `factor` (strongest). By how
-        much a rank can differ from the exact one is in its summary as `rank_error`.
+        The score table: `row_id`, `representativeness`, `diversity` (ranks in [0, 1]), `factor` (strongest). The
+        largest possible error of a rank is in its summary as `rank_error`.
 
     Raises:
         InputError: the model or the column is missing, they differ in dimension, or features are not finite.
@@ -135,11 +135,11 @@ def score(
         return _scores(config, codes, load_factors(table).frequencies, location.child("scores"))
 
 
-def _pools(features: RowTable) -> list[dict[str, Any]] | None:
-    """Which pools the row_ids are of, as targets say it; None where that is not known."""
+def _pools(features: RowTable) -> list[JsonObject] | None:
+    """The pools of the row_ids, as targets state them; None where they are unknown."""
     if features.manifest.kind == "pool":
         return [{"identity": features.manifest.identity, "first_row_id": 0}]
-    pools: list[dict[str, Any]] | None = features.manifest.summary.get("pools")
+    pools: list[JsonObject] | None = features.manifest.summary.get("pools")
     return pools
 
 
@@ -161,12 +161,12 @@ def _scores(config: SaeConfig, codes: RowTable, p: Float64Array, location: Locat
 
 
 def _rate(codes: RowTable, p: Float64Array, quantile: float, location: Location) -> dict[str, RankSketch]:
-    """Writes the scores of each shard as they are, and returns the sketches of all rows."""
+    """Writes the unranked scores of each shard; returns the sketches of all rows."""
     raw, at, names = location.child(_RAW), codes.location, [f.path for f in codes.files]
 
-    def rate(row: dict[str, Any]) -> dict[str, Any]:
+    def rate(row: Row) -> Row:
         name = names[row["shard"]]
-        if raw.child(name).is_file():  # from an attempt that was stopped
+        if raw.child(name).is_file():  # of an interrupted attempt
             table = read_table(raw, name)
         else:
             row_ids, factors, values = read_codes(at, name)
@@ -189,10 +189,10 @@ def _rate(codes: RowTable, p: Float64Array, quantile: float, location: Location)
 
 
 def _rank(codes: RowTable, sketches: dict[str, RankSketch], location: Location) -> list[FileEntry]:
-    """Writes each shard with ranks instead of scores."""
+    """Writes each shard with ranks in place of scores."""
     raw, names = location.child(_RAW), [f.path for f in codes.files]
 
-    def rank(row: dict[str, Any]) -> dict[str, Any]:
+    def rank(row: Row) -> Row:
         table = read_table(raw, names[row["shard"]])
         columns = {name: table.column(name) for name in table.column_names}
         columns |= {score: pa.array(sketches[score].ranks(table.column(score).to_numpy())) for score in _SCORES}

@@ -1,7 +1,7 @@
-"""What identifies a pool, and how another source is added to one without touching what is there.
+"""The identity of a pool, and appends: further sources for a finished pool, whose files stay unchanged.
 
-New rows go to new files, which nobody sees until the manifest is replaced, in one step and last. Until then
-`_append.json` says what is being appended, so that it is continued and not mixed with something else.
+New rows go to new files, which become visible when the manifest is replaced, in one step and last. Until then
+`_append.json` states what is being appended, so that it is continued and not mixed with another append.
 """
 
 from __future__ import annotations
@@ -11,28 +11,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from coevo_ray.config import PoolConfig, Source, make_config
+from coevo_ray.config.pool import IMAGE, SAMPLE_SETTINGS
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import Reading
+from coevo_ray.pool.modality import find_modality
 from coevo_ray.store.artifact import MANIFEST, FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
 
 _MARK = "_append.json"
 _DATA = re.compile(r"(rows|rejects)-(\d{6,})\.parquet")
-_FREE = {"sources", "compute", "max_reject_fraction"}  # what an append may say anew
-# Settings that came later: at these values they are left out, so that pools from before can be continued.
-_LATER: dict[str, Any] = {"max_side": None, "reject_duplicates": "key"}
-_LATER_SOURCE: dict[str, Any] = {"text_column": None, "feature_columns": [], "key_prefix": None}
+_FREE = {"sources", "compute", "max_reject_fraction"}  # settings that an append may change
+# Later settings: left out at these values, so that older pools can be continued.
+_LATER: JsonObject = {"max_side": None, "reject_duplicates": "key"}
+_LATER_SOURCE: JsonObject = {
+    **{setting.column: None for name, setting in SAMPLE_SETTINGS.items() if name != IMAGE},
+    "feature_columns": [],
+    "key_prefix": None,
+}
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The pool that is appended to; without a manifest there is none."""
+    """The pool that is appended to; without a manifest a new one is made."""
 
     manifest: Manifest | None = None
 
     @property
     def rows(self) -> int:
-        """How many rows it has; new row_ids start here."""
+        """Its number of rows; new row_ids start here."""
         return self.manifest.rows if self.manifest else 0
 
     @property
@@ -42,8 +49,8 @@ class Earlier:
         return sorted((f for f in files if f.rows), key=lambda f: f.first_row_id)
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """Its figures."""
+    def summary(self) -> JsonObject:
+        """Figures of its manifest."""
         return self.manifest.summary if self.manifest else {}
 
     @property
@@ -53,33 +60,31 @@ class Earlier:
 
     @property
     def next_file(self) -> int:
-        """The first number that no file of rows has."""
+        """The first free number of a file of rows."""
         numbers = [int(m[2]) for f in self.files if (m := _DATA.fullmatch(f.path))]
         return max(numbers, default=-1) + 1
 
     @property
-    def parts(self) -> list[dict[str, Any]]:
-        """What it was made of: sources, first row_id and rows of the first making and of each append."""
+    def parts(self) -> list[JsonObject]:
+        """Sources, first row_id and rows of the first ingest and of each append."""
         if not self.manifest:
             return []
         whole = {"sources": [s["uri"] for s in self.manifest.config["sources"]], "first_row_id": 0, "rows": self.rows}
-        parts: list[dict[str, Any]] = self.summary.get("parts", [whole])
+        parts: list[JsonObject] = self.summary.get("parts", [whole])
         return parts
 
     def check(self, reading: Reading, class_names: tuple[str, ...]) -> None:
-        """Refuses samples that are not like those of the pool.
+        """Refuses samples that do not fit the pool.
 
         Raises:
-            InputError: another modality or other vectors, or class names for a pool whose labels have none.
+            InputError: they have another modality or other vectors, or class names where the pool's labels have none.
         """
         if self.manifest is None:
             return
-        modality, features = self.summary.get("modality", "image"), self.summary.get("features", {})
-        if reading.text != (modality == "text"):
-            raise InputError(
-                f"the pool holds {modality}s, {reading.uri} {'texts' if reading.text else 'images'}",
-                "make a pool of each",
-            )
+        modality, features = self.summary.get("modality", IMAGE), self.summary.get("features", {})
+        if reading.modality != modality:
+            have, new = (find_modality(name).plural for name in (modality, reading.modality))
+            raise InputError(f"the pool holds {have}, {reading.uri} {new}", "make a pool of each")
         if dict(reading.features) != features:
             raise InputError(
                 f"the pool keeps the vectors {features}, {reading.uri} gives {dict(reading.features)}",
@@ -92,14 +97,14 @@ class Earlier:
             )
 
 
-def content(config: PoolConfig) -> dict[str, Any]:
-    """What shapes a pool. The limit of rejects only ends jobs: who raises it after that may continue."""
+def content(config: PoolConfig) -> JsonObject:
+    """The settings that identify a pool; the limit of rejects may be raised to continue a job that it ended."""
     result = config.model_dump(mode="json", exclude={"compute", "max_reject_fraction"})
     result["sources"] = [_without(source, _LATER_SOURCE) for source in result["sources"]]
     return _without(result, _LATER)
 
 
-def _without(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+def _without(settings: JsonObject, later: JsonObject) -> JsonObject:
     return {k: v for k, v in settings.items() if k not in later or v != later[k]}
 
 
@@ -107,16 +112,16 @@ def begin_append(config: PoolConfig | dict[str, Any], location: Location) -> tup
     """Starts or continues an append.
 
     Args:
-        config: the new sources; other settings must be the pool's, which those that are not given are.
+        config: the new sources; other settings are inherited from the pool, and may only repeat its values.
         location: the pool.
 
     Returns:
-        The settings with the new sources alone, and the pool; None when they are in the pool already.
+        The settings with only the new sources, and the pool; None when the pool has these sources.
 
     Raises:
         InputError: there is no finished pool.
-        UsageError: settings differ from the pool's, some of the sources are in it already, another append was
-            begun, or nothing can be written.
+        UsageError: settings differ from the pool's, some of the sources are in it already, another append is
+            unfinished, or the folder cannot be written.
     """
     manifest = load_manifest(location, "pool")
     settings = _settings(config, manifest, location)
@@ -124,10 +129,10 @@ def begin_append(config: PoolConfig | dict[str, Any], location: Location) -> tup
     old = [source.uri for source in settings.sources if source in there]
     mark = location.child(_MARK)
     if len(old) == len(settings.sources):
-        mark.delete_file()  # the last step of an append that was cut off just before
+        mark.delete_file()  # left by an append that was killed before its last step
         return None
     if old:
-        raise UsageError(f"{old} are in the pool {location} already", "append the other sources alone")
+        raise UsageError(f"{old} are in the pool {location} already", "append only the other sources")
     location.check_writable()
     _mark(mark, {"base": manifest.identity, "sources": content(settings)["sources"]}, location)
     return settings, Earlier(manifest)
@@ -155,30 +160,30 @@ def _settings(config: PoolConfig | dict[str, Any], manifest: Manifest, location:
     if changes:
         raise UsageError(
             f"{location} was made with other settings: {'; '.join(changes)}",
-            "leave them out: what is appended gets the pool's settings",
+            "leave them out: appended rows get the pool's settings",
         )
     return settings
 
 
-def _mark(mark: Location, wanted: dict[str, Any], location: Location) -> None:
+def _mark(mark: Location, wanted: JsonObject, location: Location) -> None:
     begun = mark.read_json() if mark.is_file() else None
     if begun == wanted:
         return
     left = unlisted_files(location)
-    # An append that failed before its first file binds nobody.
+    # An append that failed before its first file is forgotten.
     if begun is not None and begun["base"] == wanted["base"] and left:
         have, asked = ([source["uri"] for source in m["sources"]] for m in (begun, wanted))
         raise UsageError(
-            f"another append to {location} was begun and not finished: there {have}, asked for {asked}",
-            f"append {have} again, which finishes it, or delete {mark} to give it up",
+            f"another append to {location} is unfinished: there {have}, asked for {asked}",
+            f"append {have} again, which finishes it, or delete {mark} to abandon it",
         )
-    # What an append that was given up has left would otherwise be taken for this one's.
+    # Files of an abandoned append would otherwise count as this one's.
     for name in left:
         location.child(name).delete_file()
     mark.write_json(wanted)
 
 
 def unlisted_files(location: Location) -> list[str]:
-    """Data files that are not, or not yet, part of a pool: those of an attempt that was cut off."""
+    """Data files that the manifest does not list: those of an interrupted attempt."""
     listed = {file.path for file in load_manifest(location).files} if location.child(MANIFEST).is_file() else set()
     return [name for name in location.files() if _DATA.fullmatch(name) and name not in listed]

@@ -1,4 +1,4 @@
-"""Rows that came before: found by hash on the driver, named by tasks that read nothing but keys."""
+"""Duplicate rows: found by hash on the driver, named by tasks that read only keys."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def reject_duplicates(
     shards: list[SourceShard],
     checked: list[Checked],
 ) -> list[Reject]:
-    """Marks entries as unusable whose key an earlier usable one has, then those whose content one has.
+    """Marks entries as unusable that repeat the key, and then the content, of an earlier usable entry.
 
     Args:
         config: the pool's settings.
         location: the pool.
-        earlier: files of rows that are in the pool already; the first occurrence may be there.
+        earlier: files of the pool's earlier rows, which may hold the first occurrence.
         shards: the new shards.
-        checked: what was found in them; `usable` is changed, and hashes are dropped once they have been compared.
+        checked: their findings; `usable` is changed, and hashes are dropped after their comparison.
 
     Returns:
-        A reject for each; a double of content names the key that it doubles.
+        A reject for each; duplicates of content name the key of the first occurrence.
     """
     old_keys, old_contents = earlier_hashes(config, location, earlier) if earlier else ([], [])
     old = sum(len(h) for h in old_keys)
@@ -69,7 +69,7 @@ def _mark(checked: list[Checked], starts: Int64Array, positions: Int64Array) -> 
 def _keys(
     config: PoolConfig, location: Location, shards: list[SourceShard], starts: Int64Array, positions: Int64Array
 ) -> dict[int, str]:
-    """The keys at some positions among all rows, those that are in the pool already counted first."""
+    """Position -> key; positions count the pool's earlier rows first."""
     positions = np.unique(positions)
     keys: dict[int, str] = {}
     old = positions[positions < starts[0]]  # row_ids are dense, so a position is a row_id

@@ -1,13 +1,12 @@
-"""A Ray Dataset as a source: run once, its rows kept as Parquet beside the pool until that is finished.
+"""A Ray Dataset as a source: it runs once, and its rows are kept as Parquet beside the pool until that is finished.
 
-Running it again for each pass would cost its work twice and could give other rows; samples never come to the driver.
+A second run would double its cost and might yield other rows. Samples never come to the driver.
 """
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,13 +34,13 @@ def list_dataset(
 ) -> list[SourceShard]:
     """Runs a dataset and cuts its rows into shards.
 
-    What an earlier attempt has kept is used when that had already begun to write the pool; before that it may have
-    been the dataset that had to be mended.
+    Rows that an earlier attempt kept are used if it had begun to write the pool; before that point the dataset itself
+    may have been the fault that was fixed.
 
     Args:
         config: the pool's settings.
-        source: the columns; its URI is `dataset:NAME`.
-        dataset: the rows.
+        source: names the columns; its URI is `dataset:NAME`.
+        dataset: yields the rows.
         location: the pool.
 
     Raises:
@@ -70,7 +69,7 @@ def list_dataset(
 
 
 def discard_spool(location: Location) -> None:
-    """Deletes what `list_dataset` wrote.
+    """Deletes the files of `list_dataset`.
 
     Raises:
         StoppedError: the store refused.
@@ -85,11 +84,11 @@ def _spool(location: Location) -> Location:
     return location.child(SCRATCH.rstrip("/"), "dataset")
 
 
-def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: Location) -> list[list[Any]]:
+def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: Location) -> list[tuple[str, int]]:
     """Writes each block to a file; returns names and rows in the dataset's order."""
 
     def write(block: pa.Table) -> pa.Table:
-        # A task that is run again after a fault writes under another name; only what it returns counts.
+        # A task that runs again after a fault writes under another name; only returned names count.
         name = f"part-{uuid.uuid4().hex}.parquet"
         write_table(folder, name, _columns(source, block), group_rows=1024)
         return pa.table({"file": [name], "rows": [block.num_rows]})
@@ -101,19 +100,19 @@ def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: 
         blocks = dataset.map_batches(
             write, batch_size=None, batch_format="pyarrow", num_cpus=config.compute.reader_cpus
         )
-        result = []
+        result: list[tuple[str, int]] = []
         with Ticker(_TITLE, None) as ticker, ray_errors(_TITLE):
             for row in blocks.iter_rows():
                 ticker.advance(row["rows"])
-                result.append([row["file"], row["rows"]])
+                result.append((row["file"], row["rows"]))
     finally:
         options.preserve_order = before
     return result
 
 
 def _columns(source: Source, block: pa.Table) -> pa.Table:
-    """The columns that a pool needs, as plain Parquet types."""
-    data = source.text_column or source.image_column
+    """The columns of a pool, as plain Parquet types."""
+    data = source.data_column
     wanted = [data, source.label_column, source.key_column, *source.feature_columns]
     columns = {}
     for name in dict.fromkeys(wanted):

@@ -1,8 +1,8 @@
 """Ingest: sources -> pool, in two passes of Ray Data.
 
-The first pass reads and decodes every entry (a truncated image shows itself only then), so that the second one, which
-writes, already knows how many rows each shard keeps: row_ids are dense and do not depend on parallelism. Between them
-the driver holds hashes and packed names, never samples.
+The first pass reads and decodes every entry, which is the only way to find truncated images. The second pass writes,
+and knows how many rows each shard keeps: row_ids are dense and do not depend on parallelism. Between the passes the
+driver holds hashes and packed names, never samples.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import ray
 
 from coevo_ray.config import PoolConfig, SettingsLike, Source, as_settings, read_section
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.ingest.append import Earlier, begin_append, content, end_append
 from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
@@ -41,30 +42,29 @@ def ingest(
     dataset: ray.data.Dataset | None = None,
     append: bool = False,
 ) -> Pool:
-    """Makes a pool, or continues or returns the one that is there; or appends to it.
+    """Makes a pool, continues an unfinished one, returns a finished one, or appends to it.
 
-    A Ray Dataset is the source `dataset:NAME`, whose columns are named as those of Parquet; `sources` may be left out,
-    then it is `dataset:` with the usual columns. It is run once, its rows are kept beside the pool until that is
-    finished, and row_ids follow the order in which it yields rows with `preserve_order`. That order must be the
-    dataset's own: of its files, of `from_items`, of a sort by key, but not of a shuffle without a seed; then row_ids
-    are the same whatever the parallelism. Without `key_column` keys are positions in it. A finished pool is returned
-    without a look at the dataset: another dataset needs another NAME.
+    A Ray Dataset is the source `dataset:NAME`, whose columns are named like those of Parquet; without `sources` it is
+    `dataset:` with the default columns. It runs once, its rows are kept beside the pool until that is finished, and
+    row_ids follow the order in which it yields rows with `preserve_order`. Row_ids are independent of parallelism if
+    this order is (files, `from_items`, a sort by key, but no shuffle without a seed). Without `key_column` keys are
+    positions in the dataset. A finished pool is returned without reading the dataset: another dataset needs another
+    NAME.
 
-    Appending leaves all earlier rows, their row_ids, splits and files as they are; rows whose key (and content, with
-    `reject_duplicates: content`) is there already are rejected. Settings other than `sources` are those of the pool
-    and need not be given again. Until it is finished the pool stays as it was; appending sources that are in the pool
-    already changes nothing.
+    An append leaves earlier rows, their row_ids, splits and files unchanged; rows whose key (or content, with
+    `reject_duplicates: content`) the pool has are rejected. Settings other than `sources` are inherited from the pool.
+    Until the append is finished, readers see the former pool; appending sources that the pool has changes nothing.
 
     Args:
         config: sources of samples; a dict, or a YAML file.
         out: folder of the pool.
         dataset: rows for the source whose URI begins with `dataset:`.
-        append: add the sources to the finished pool that is there.
+        append: add the sources to the finished pool at `out`.
 
     Raises:
-        InputError: a source is missing, empty or unreadable, too many rows were rejected, or what is appended does
-            not fit the pool.
-        UsageError: the settings are wrong, or differ from those of the pool that is there.
+        InputError: a source is missing, empty or unreadable, too many rows were rejected, or appended samples do not
+            fit the pool.
+        UsageError: the settings are wrong, or differ from those of the existing pool.
         StoppedError: the store refused; run it again to continue.
     """
     started = time.monotonic()
@@ -79,7 +79,7 @@ def ingest(
             say(f"{location}: these sources are in the pool already; nothing was appended")
         return Pool(location)
     settings, earlier = begun
-    sources = _list(settings, location, dataset)  # a missing source shows before Ray is started
+    sources = _list(settings, location, dataset)  # finds a missing source before Ray starts
     with ray_session():
         _make(settings, location, earlier, sources, started)
     return Pool(location)
@@ -130,8 +130,8 @@ def _summary(
     written: list[Written],
     rejects: list[Reject],
     rows: dict[int, Rows],
-) -> dict[str, Any]:
-    """Figures of the whole pool: those of what was there before with those of the new rows."""
+) -> JsonObject:
+    """Figures of the whole pool, earlier rows included."""
     before, reading = earlier.summary, shards[0].reading
     new = sum(w.file.rows for w in written)
     held_out = sum(int((part.splits == TEST).sum()) for part in rows.values())
@@ -144,7 +144,7 @@ def _summary(
         "rows": earlier.rows + new,
         "train_rows": before.get("train_rows", 0) + new - held_out,
         "test_rows": before.get("test_rows", 0) + held_out,
-        "modality": "text" if reading.text else "image",
+        "modality": reading.modality,
         "features": dict(reading.features),
         "rejected": before.get("rejected", 0) + len(rejects),
         "reject_reasons": reasons,
@@ -158,7 +158,7 @@ def _list(config: PoolConfig, location: Location, dataset: ray.data.Dataset | No
     wanted = [source.uri for source in config.sources if source.uri.startswith(DATASET)]
     if dataset is not None and len(wanted) != 1:
         raise UsageError(
-            f"a dataset was handed over and {len(wanted)} of the sources stand for one",
+            f"a dataset was handed over, and {len(wanted)} of the sources stand for one",
             "name one source dataset:NAME, or leave sources out",
         )
     sources: list[list[SourceShard]] = []
@@ -167,7 +167,7 @@ def _list(config: PoolConfig, location: Location, dataset: ray.data.Dataset | No
             check_source(source)
     for source in config.sources:
         if source.uri.startswith(SCHEME):
-            # Samples are written once beside the pool, then treated like any user's images.
+            # Samples are written once beside the pool, then treated like a user's images.
             folder = materialise_sample(source.uri, location.child(SCRATCH.rstrip("/")))
             source = Source(**{**source.model_dump(exclude_unset=True), "uri": folder.uri})
         if dataset is not None and source.uri in wanted:
@@ -178,10 +178,10 @@ def _list(config: PoolConfig, location: Location, dataset: ray.data.Dataset | No
 
 
 def _check_alike(shards: list[SourceShard], earlier: Earlier, names: tuple[str, ...]) -> None:
-    """All rows of a pool have the same columns.
+    """Checks that all rows have the same columns.
 
     Raises:
-        InputError: there are no rows, or vectors of different dimensions.
+        InputError: there are no rows, or vectors have different dimensions.
     """
     if all(s.rows == 0 for s in shards):
         raise InputError("the sources hold no rows", "give a source with at least one sample")
@@ -196,7 +196,7 @@ def _check_alike(shards: list[SourceShard], earlier: Earlier, names: tuple[str, 
 
 
 def _rows(config: PoolConfig, shards: list[SourceShard], checked: list[Checked], earlier: Earlier) -> dict[int, Rows]:
-    """What each shard gives to the pool; shards without a usable entry are left out."""
+    """Shard -> its rows of the pool; shards without a usable entry are left out."""
     counts = [int(c.usable.sum()) for c in checked]
     forced = np.repeat(np.array([_FORCED[s.split] for s in shards], dtype=np.int8), counts)
     splits = assign_splits(forced, earlier.rows, config.test_fraction, config.seed)

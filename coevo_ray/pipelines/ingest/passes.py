@@ -1,14 +1,13 @@
-"""The passes of ingest over shards, each a few lines in a Ray Data task: cut, check, keys, write.
+"""The passes of ingest over shards: cut, check, keys, write. Each runs as tasks of Ray Data.
 
-What a task needs travels in its own row: a closure would bring the whole listing to each of them.
+The inputs of a task travel in its own row: a closure would carry the whole listing to every task.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +18,8 @@ from coevo_ray.config import PoolConfig
 from coevo_ray.core.arrays import BoolArray, Int8Array, UInt64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.duplicates import as_hashes, digest_of, hash_all
-from coevo_ray.pool.entries import Entry, Modality, SourceShard
-from coevo_ray.pool.images import ImageError, verify_image
-from coevo_ray.pool.max_side import limit_side_or_keep
+from coevo_ray.pool.entries import Entry, SourceShard
+from coevo_ray.pool.modality import Modality, Sample, find_modality
 from coevo_ray.pool.pool import pool_schema
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, read_keys, read_shard
@@ -29,6 +27,7 @@ from coevo_ray.runtime.shards import Row, run_shards
 from coevo_ray.store.artifact import FileEntry, describe, write_table
 from coevo_ray.store.location import Location
 
+Stages = Callable[[ray.data.Dataset], ray.data.Dataset]
 _GROUP_BYTES = 4 << 20
 _BATCH_ROWS = 256
 
@@ -37,7 +36,7 @@ _BATCH_ROWS = 256
 
 
 def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShard]:
-    """Cuts the tars among the shards in place of themselves; a pass only where there is more than one."""
+    """Replaces each tar among the shards by its parts; several are cut in tasks, a single one on the driver."""
     todo = [i for i, shard in enumerate(shards) if shard.rows < 0]
     rows = config.shard_rows
 
@@ -59,13 +58,13 @@ def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShar
 
 @dataclass
 class Checked:
-    """What the first pass found in a shard: 17 bytes per row, 33 with content hashes.
+    """Findings of the first pass in a shard: 17 bytes per row, 33 with content hashes.
 
     Attributes:
         shard: its index.
         usable: bool[n].
         keys: uint64[n, 2], hashes of the keys.
-        contents: uint64[n, 2], hashes of bytes or texts; uint64[0, 2] where they are not wanted.
+        contents: uint64[n, 2], hashes of bytes or texts; uint64[0, 2] where they are not compared.
         rejects: the entries that cannot be used.
     """
 
@@ -77,7 +76,7 @@ class Checked:
 
 
 def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]:
-    """Reads and decodes every entry, since a truncated image shows itself only then."""
+    """Reads and decodes every entry; finds truncated images."""
 
     def task(row: Row) -> Row:
         found = check_shard(row["shard"], pickle.loads(row["part"]), config)
@@ -92,9 +91,10 @@ def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]
 def check_shard(index: int, shard: SourceShard, config: PoolConfig) -> Checked:
     """Checks one shard."""
     by_content = config.reject_duplicates == "content"
+    modality = find_modality(shard.reading.modality)
     usable, keys, contents, rejects = [], [], [], []
     for entry in read_shard(shard):
-        reason = entry.error or _problem(entry, config)
+        reason = entry.error or _problem(entry, modality, config)
         if reason:
             rejects.append(Reject(entry.key, "ingest", reason))
         usable.append(not reason)
@@ -104,24 +104,20 @@ def check_shard(index: int, shard: SourceShard, config: PoolConfig) -> Checked:
     return Checked(index, np.array(usable, bool), as_hashes(b"".join(keys)), as_hashes(b"".join(contents)), rejects)
 
 
-def _problem(entry: Entry, config: PoolConfig) -> str:
+def _problem(entry: Entry, modality: Modality, config: PoolConfig) -> str:
     classes = config.classes
     if entry.label is not None and (entry.label < 0 or (classes is not None and entry.label >= classes)):
         return f"label outside the range: {entry.label}, need {f'0..{classes - 1}' if classes else '0 or more'}"
-    if not config.verify or entry.image is None:  # an entry without an error has an image or a text
+    if not config.verify or entry.sample is None:  # an entry without an error has a sample
         return ""
-    try:
-        verify_image(entry.image)
-    except ImageError as error:
-        return error.reason
-    return ""
+    return modality.verify(entry.sample)
 
 
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 
 def keys_at(config: PoolConfig, shards: list[SourceShard], wanted: dict[int, list[int]]) -> dict[tuple[int, int], str]:
-    """The keys of some entries: (shard, position in it) -> key. Nothing but keys is read."""
+    """The keys of some entries: (shard, position in it) -> key. Only keys are read."""
 
     def task(row: Row) -> Row:
         shard, positions = pickle.loads(row["part"])
@@ -170,7 +166,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows that a shard gives to the pool: which of its entries, their first row_id and their splits."""
+    """A shard's rows of the pool: its file, usable entries, first row_id and splits (int8: 0 train, 1 test)."""
 
     name: str
     usable: BoolArray
@@ -181,12 +177,12 @@ class Rows:
 def write_shards(
     config: PoolConfig, location: Location, shards: list[SourceShard], rows: dict[int, Rows]
 ) -> list[Written]:
-    """Writes one file per shard; those that an interrupted attempt left are kept where their rows are the same."""
+    """Writes one file per shard; files of an interrupted attempt are kept where their rows are the same."""
     there = set(location.files())
 
     def task(row: Row) -> Row:
         shard, part, begun = pickle.loads(row["part"])
-        # A source that grew or shrank since the interrupted attempt shifts row_ids: such files are written anew.
+        # A source that grew or shrank since the interrupted attempt shifts row_ids: such files are written again.
         written = (_described(location, part) if begun else None) or write_shard(config, location, shard, part)
         return {"rows": written.file.rows, "result": pickle.dumps(written)}
 
@@ -199,17 +195,16 @@ def write_shards(
 def write_shard(config: PoolConfig, location: Location, shard: SourceShard, rows: Rows) -> Written:
     """Writes the file of one shard."""
     reading = shard.reading
-    modality: Modality = "text" if reading.text else "image"
-    schema = pool_schema(modality, dict(reading.features), config.reject_duplicates == "content")
+    schema = pool_schema(reading.modality, dict(reading.features), config.reject_duplicates == "content")
     batches, batch, position = [], [], 0
     for entry in _usable(shard, rows):
         batch.append(entry)
-        if len(batch) == _BATCH_ROWS:  # Arrow's copy replaces the entries bit by bit, so that few bytes lie there twice
-            batches.append(_batch(config, batch, schema, rows, position))
+        if len(batch) == _BATCH_ROWS:  # converted to Arrow in batches, so that few bytes exist twice
+            batches.append(_batch(config, batch, reading.modality, schema, rows, position))
             position, batch = position + len(batch), []
-    batches.append(_batch(config, batch, schema, rows, position))
+    batches.append(_batch(config, batch, reading.modality, schema, rows, position))
     table = pa.Table.from_batches(batches, schema)
-    mean_bytes = max(1, table.column(modality).nbytes // max(1, table.num_rows))
+    mean_bytes = max(1, table.column(reading.modality).nbytes // max(1, table.num_rows))
     group = int(np.clip(_GROUP_BYTES // mean_bytes, 16, 512))
     file = write_table(location, rows.name, table, group_rows=group)
     return Written(file, *_labels(table))
@@ -222,29 +217,28 @@ def _usable(shard: SourceShard, rows: Rows) -> Iterator[Entry]:
             if entry.error:
                 raise InputError(
                     f"{entry.key} changed while it was ingested: {entry.error}",
-                    "run it again when the source is at rest",
+                    "run it again when the source no longer changes",
                 )
             yield entry
     if count != len(rows.usable):
         raise InputError(
             f"{shard.files[0]} of {shard.reading.uri} changed while it was ingested: "
             f"{count} entries, {len(rows.usable)} before",
-            "run it again when the source is at rest",
+            "run it again when the source no longer changes",
         )
 
 
-def _batch(config: PoolConfig, entries: list[Entry], schema: pa.Schema, rows: Rows, start: int) -> pa.RecordBatch:
+def _batch(
+    config: PoolConfig, entries: list[Entry], modality: str, schema: pa.Schema, rows: Rows, start: int
+) -> pa.RecordBatch:
     low, high = rows.first_row_id + start, rows.first_row_id + start + len(entries)
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "row_id": pa.array(np.arange(low, high)),
         "key": [e.key for e in entries],
-        "image": [e.image for e in entries],
-        "text": [e.text for e in entries],
+        modality: [_limited(e.sample, modality, config.max_side) for e in entries],
         "label": [e.label for e in entries],
         "split": pa.array(rows.splits[start : start + len(entries)]),
     }
-    if config.max_side is not None:
-        columns["image"] = [limit_side_or_keep(e.image, config.max_side) for e in entries if e.image is not None]
     if "content" in schema.names:
         columns["content"] = [digest_of(e.content) for e in entries]
     for place, name in enumerate(n for n in schema.names if pa.types.is_fixed_size_list(schema.field(n).type)):
@@ -258,8 +252,13 @@ def _batch(config: PoolConfig, entries: list[Entry], schema: pa.Schema, rows: Ro
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def _limited(sample: Sample | None, modality: str, max_side: int | None) -> Sample | None:
+    limit = find_modality(modality).limit_side
+    return sample if sample is None or max_side is None or limit is None else limit(sample, max_side)
+
+
 def _described(location: Location, part: Rows) -> Written | None:
-    """A file of an earlier attempt, or None where its rows are not those that are wanted now."""
+    """A file of an earlier attempt; None where its rows differ from those wanted now."""
     file = describe(location, part.name)
     if (file.first_row_id, file.rows) != (part.first_row_id, len(part.splits)):
         return None
@@ -277,7 +276,9 @@ def _rows(parts: list[tuple[int, bytes]]) -> list[Row]:
     return [{"shard": i, "part": part} for i, part in parts]
 
 
-def _one(config: PoolConfig, task: Any) -> Any:
+def _one(config: PoolConfig, task: Callable[[Row], Row]) -> Stages:
+    """A stage of Ray Data with one task per shard."""
+
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map(task, num_cpus=config.compute.reader_cpus)
 

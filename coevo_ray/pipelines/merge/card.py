@@ -1,13 +1,14 @@
-"""The card of the targets: where they come from, how far they can be trusted, what they cost. JSON and Markdown."""
+"""The card of the targets: their origin, quality and cost. JSON and Markdown."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from coevo_ray.core.alignment.alignment import Alignment, few_rows_warning
 from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.check import Group
 from coevo_ray.store.artifact import FileEntry, write_blob
@@ -33,7 +34,7 @@ _FROM_CONTRIBUTION = (
     "precision",
     "projection_seed",
 )
-# They differ from run to run, and the card is part of the targets' identity.
+# Left out of the card: they differ from run to run, and the card is part of the targets' identity.
 _TIMES = (
     "seconds",
     "side_by_side",
@@ -47,7 +48,7 @@ _TIMES = (
 
 
 class Measured(Protocol):
-    """What the card needs to know of a participant."""
+    """The measurements of a participant that the card states."""
 
     @property
     def name(self) -> str:
@@ -61,19 +62,19 @@ class Measured(Protocol):
 
     @property
     def shared_ids(self) -> Int64Array:
-        """Shared rows that it could encode."""
+        """int64[s], encoded rows of the shared set."""
         ...
 
     @property
     def uniformity(self) -> float:
-        """V_k."""
+        """V_k (CoOpt, arXiv 2505.14117)."""
         ...
 
 
 def describe_targets(
     participants: Sequence[Measured], alignments: Sequence[Alignment], reference: int, groups: Sequence[Group]
-) -> dict[str, Any]:
-    """The summary of the targets, without what is known only when they are written."""
+) -> JsonObject:
+    """The summary of the targets, without figures that are known only after writing."""
     first = participants[0].table.manifest
     priors = [
         _describe_prior(p, a, i == reference) for i, (p, a) in enumerate(zip(participants, alignments, strict=True))
@@ -90,7 +91,7 @@ def describe_targets(
     }
 
 
-def _describe_prior(participant: Measured, alignment: Alignment, is_reference: bool) -> dict[str, Any]:
+def _describe_prior(participant: Measured, alignment: Alignment, is_reference: bool) -> JsonObject:
     made = participant.table.manifest.summary
     return {
         **{name: made[name] for name in _FROM_CONTRIBUTION},
@@ -132,7 +133,7 @@ def _missing(participants: Sequence[Measured], groups: Sequence[Group]) -> list[
     return found
 
 
-def card_files(location: Location, summary: dict[str, Any]) -> list[FileEntry]:
+def card_files(location: Location, summary: JsonObject) -> list[FileEntry]:
     """Writes `card.json` and `README.md`.
 
     Raises:
@@ -146,9 +147,13 @@ def card_files(location: Location, summary: dict[str, Any]) -> list[FileEntry]:
     ]
 
 
-def _markdown(card: dict[str, Any]) -> str:
-    rows = max(1, card["rows"])
-    lines = [
+def _markdown(card: JsonObject) -> str:
+    lines = [*_columns_part(card), *_priors_part(card["priors"]), *_making_part(card)]
+    return "\n".join(lines) + "\n"
+
+
+def _columns_part(card: JsonObject) -> list[str]:
+    return [
         "# Targets",
         "",
         f"{card['rows']:,} rows; each is a unit vector of {card['dim']} float16 values that a public prior model gave "
@@ -166,23 +171,35 @@ def _markdown(card: dict[str, Any]) -> str:
         'dataset = coevo_ray.load_targets("this folder", pool="the pool").dataset()  # a Ray Dataset',
         "```",
         "",
+    ]
+
+
+def _priors_part(priors: list[JsonObject]) -> list[str]:
+    lines = [
         "## Priors",
         "",
         "| | prior | rows | uniformity | alignment R^2 | licence | weights |",
         "|---|---|---|---|---|---|---|",
     ]
-    for i, prior in enumerate(card["priors"]):
+    for i, prior in enumerate(priors):
         r2 = "reference" if prior["reference"] else f"{prior['alignment_r2']:.3f}"
         lines.append(
             f"| {i} | {prior['name']} | {prior['rows']:,} | {prior['uniformity']:.3f} | {r2} | "
             f"{prior['prior']['licence']} | `{prior['prior']['weights'][:16]}` |"
         )
-    lines += [
+    return [
+        *lines,
         "",
         "Uniformity: lower is more even over the sphere, 0 is constant. R^2: on shared rows held out of the fit.",
         "",
-        *(f"- {prior['name']}: {prior['prior']['preprocessing']}" for prior in card["priors"]),
+        *(f"- {prior['name']}: {prior['prior']['preprocessing']}" for prior in priors),
         "",
+    ]
+
+
+def _making_part(card: JsonObject) -> list[str]:
+    rows = max(1, card["rows"])
+    return [
         "## Making",
         "",
         f"- shared set: {card['shared_rows']:,} rows; seed of projection and assignment: {card['projection_seed']}",
@@ -192,4 +209,3 @@ def _markdown(card: dict[str, Any]) -> str:
         *(f"- pool {p['identity']}: {p['rows']:,} rows, from row_id {p['first_row_id']}" for p in card["pools"]),
         *(f"- warning: {warning}" for warning in card["warnings"]),
     ]
-    return "\n".join(lines) + "\n"

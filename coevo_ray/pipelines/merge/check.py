@@ -1,15 +1,15 @@
-"""What contributions must have in common to be merged, and how their rows are numbered together."""
+"""Requirements on contributions that are merged, and the numbering of their rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from coevo_ray.core.arrays import Float32Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.store.artifact import digest
@@ -21,9 +21,9 @@ class Group:
 
     Attributes:
         pool: identity of the pool.
-        contributions: their places.
+        contributions: their positions.
         rows: rows of the pool.
-        first_row_id: where its row_ids begin in the targets.
+        first_row_id: row_id of its first row in the targets.
     """
 
     pool: str
@@ -32,7 +32,7 @@ class Group:
     first_row_id: int
 
     def names(self, tables: Sequence[Contribution], matrices: Sequence[Float32Array], file_rows: int) -> list[str]:
-        """Names of its target files, which follow from all that they are made of."""
+        """Names of its target files: a hash of all their inputs, and a number."""
         made_of = [[k, tables[k].manifest.identity, matrices[k].tobytes().hex()] for k in self.contributions]
         name = digest([made_of, self.first_row_id])[:12]
         return [f"targets-{self.first_row_id:012d}-{name}-{i:06d}.parquet" for i in range(-(-self.rows // file_rows))]
@@ -40,15 +40,15 @@ class Group:
 
 def prior_label(table: Contribution) -> str:
     """Name of a contribution's prior, with the input size where one was chosen."""
-    prior: dict[str, Any] = table.manifest.config["prior"]
+    prior: JsonObject = table.manifest.config["prior"]
     return str(prior["name"]) if prior["input_size"] is None else f"{prior['name']}@{prior['input_size']}"
 
 
 def check_together(tables: Sequence[Contribution]) -> None:
-    """Refuses contributions that cannot be brought to one space.
+    """Refuses contributions that cannot be aligned to one space.
 
     Raises:
-        InputError: there are none, or they differ in dimension or in the shared set.
+        InputError: there are none or too many, or they differ in dimension or in the shared set.
     """
     if not tables:
         raise InputError("no contributions to merge", "give the folder of each participant's contribution")
@@ -64,35 +64,41 @@ def check_together(tables: Sequence[Contribution]) -> None:
             )
         if _shared(table) != _shared(first):
             raise InputError(
-                f"contributions differ in their shared set: {_shared_words(first)} at {first.location}, "
-                f"{_shared_words(table)} at {table.location}",
+                f"contributions differ in their shared set: {_shared(first)} at {first.location}, "
+                f"{_shared(table)} at {table.location}",
                 "encode them with the same shared pool (--shared FOLDER), or the same pool, --shared and seed",
             )
 
 
-def _shared(table: Contribution) -> list[Any]:
+@dataclass(frozen=True)
+class _Shared:
+    """The shared set: all rows of a pool, or a number or share of them drawn by a seed."""
+
+    pool: str
+    rows: float | None = None
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        pool = f"pool {self.pool[:12]}"
+        return f"all of {pool}" if self.rows is None else f"shared {self.rows:g}, seed {self.seed} of {pool}"
+
+
+def _shared(table: Contribution) -> _Shared:
     manifest = table.manifest
     if "shared" in manifest.inputs:
-        return [manifest.inputs["shared"]]
-    return [manifest.inputs["pool"], manifest.config["shared"], manifest.config["seed"]]
-
-
-def _shared_words(table: Contribution) -> str:
-    shared = _shared(table)
-    if len(shared) == 1:
-        return f"all of pool {shared[0][:12]}"
-    return f"shared {shared[1]:g}, seed {shared[2]} of pool {shared[0][:12]}"
+        return _Shared(manifest.inputs["shared"])
+    return _Shared(manifest.inputs["pool"], manifest.config["shared"], manifest.config["seed"])
 
 
 def group_by_pool(tables: Sequence[Contribution], allow_overlap: bool) -> list[Group]:
-    """Numbers the rows of all pools, and looks for rows that several contributions hold.
+    """Numbers the rows of all pools, and refuses rows that several contributions hold.
 
     Args:
         tables: contributions.
-        allow_overlap: take them as they are.
+        allow_overlap: accept such rows.
 
     Returns:
-        One group for each pool, in the order of the first contributions.
+        One group for each pool, in the order of their first contributions.
 
     Raises:
         InputError: rows overlap: the same rows of one pool, or the same content in several pools.
@@ -113,12 +119,7 @@ def group_by_pool(tables: Sequence[Contribution], allow_overlap: bool) -> list[G
 def _check_overlap(tables: Sequence[Contribution]) -> None:
     for first, second in combinations(tables, 2):
         one_pool = first.manifest.inputs["pool"] == second.manifest.inputs["pool"]
-        # Parts of one assignment are disjoint by construction; anything else is looked at.
-        if (
-            one_pool
-            and _assignment(first)[:-1] == _assignment(second)[:-1]
-            and _assignment(first) != _assignment(second)
-        ):
+        if one_pool and _disjoint(first, second):
             continue
         column = "row_id" if one_pool else "sample"
         common = np.intersect1d(*(t.own_rows([column]).column(column).to_numpy() for t in (first, second)))
@@ -126,23 +127,22 @@ def _check_overlap(tables: Sequence[Contribution]) -> None:
             what = f"rows of the same pool, such as row_id {common[0]}" if one_pool else "samples with the same content"
             raise InputError(
                 f"{first.location} and {second.location} overlap: both hold {len(common)} {what}",
-                "give each row to one participant (--part), or take the first one's with --allow-overlap",
+                "assign each row to one participant (--part), or keep the first one's with --allow-overlap",
             )
 
 
-def _disjoint(first: list[Any], second: list[Any]) -> bool:
-    return first[:-1] == second[:-1] and first[-1] != second[-1]
-
-
-def _assignment(table: Contribution) -> list[Any]:
-    return [table.manifest.config[name] for name in ("seed", "weights", "index")]
+def _disjoint(first: Contribution, second: Contribution) -> bool:
+    """Tests for different parts of one assignment, which share no row by construction."""
+    one, other = first.manifest.config, second.manifest.config
+    same = all(one[name] == other[name] for name in ("seed", "weights"))
+    return same and bool(one["index"] != other["index"])
 
 
 def find_reference(tables: Sequence[Contribution], reference: str | None) -> int | None:
-    """Place of the named reference; None leaves the choice to uniformity.
+    """Position of the named reference; None leaves the choice to uniformity.
 
     Raises:
-        UsageError: it is not among the contributions, or several have its name.
+        UsageError: it is not among the contributions, or several have this name.
     """
     if reference is None:
         return None

@@ -1,9 +1,8 @@
-"""Targets as a dataset: joined to a pool by row_id, for Ray or for PyTorch."""
+"""Targets as a dataset, joined to a pool by row_id, for Ray or PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +12,15 @@ from ray.data.extensions import ArrowTensorArray
 from torch.utils.data import Dataset
 
 from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import first_target
+from coevo_ray.runtime.shards import Row
 from coevo_ray.store.location import ArtifactLike
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable, vectors
 
-_COLUMNS = ("key", "image", "label", "split")
 _BLOCK_ROWS = 4096
 
 
@@ -29,9 +29,9 @@ class Targets:
 
     Args:
         table: the targets.
-        pool: the pool that its rows are of; of several merged pools, the one whose rows are wanted. None for all
-            targets, without a pool's columns.
-        columns: columns of the pool to add.
+        pool: the pool of its rows; of several merged pools, the one whose rows are wanted. None for all targets,
+            without a pool's columns.
+        columns: columns of the pool to add; None for its key, sample (image or text), label and split.
 
     Attributes:
         card: priors, uniformity, alignment, licences, costs; as in `card.json`.
@@ -41,17 +41,18 @@ class Targets:
         InputError: the targets were not made from this pool, or a column is not in it.
     """
 
-    def __init__(self, table: RowTable, pool: Pool | None = None, columns: Sequence[str] = _COLUMNS) -> None:
+    def __init__(self, table: RowTable, pool: Pool | None = None, columns: Sequence[str] | None = None) -> None:
         self.table, self.pool = table, pool
-        self.card: dict[str, Any] = table.location.child("card.json").read_json()
+        self.card: JsonObject = table.location.child("card.json").read_json()
         self.first_row_id, ids = 0, table.row_ids()
         self.columns: list[str] = []
         if pool is not None:
             start = first_target(table, pool)
             ids = ids[(ids >= start) & (ids < start + len(pool))] - start
             self.first_row_id = start
-            self.columns = [c for c in columns if c not in ("row_id", "target", "prior")]
-            pool.read(ids[:1], self.columns)  # a column that is not there shows now
+            wanted = ("key", pool.modality, "label", "split") if columns is None else columns
+            self.columns = [c for c in wanted if c not in ("row_id", "target", "prior")]
+            pool.read(ids[:1], self.columns)  # finds a missing column now
         self.row_ids: Int64Array = ids
 
     def __len__(self) -> int:
@@ -64,7 +65,7 @@ class Targets:
             row_ids: int64[n], strictly increasing, among `row_ids`.
 
         Raises:
-            InputError: a row is not there.
+            InputError: a row is missing.
         """
         made = self.table.read(row_ids + self.first_row_id, ["target", "prior"])
         made = made.set_column(0, "row_id", pa.array(row_ids))
@@ -77,7 +78,7 @@ class Targets:
     def dataset(self) -> ray.data.Dataset:
         """A Ray Dataset of all rows, in blocks of up to 4 096, `target` as a tensor float32[n].
 
-        Rows are read when it is consumed, in the Ray session of that moment.
+        Rows are read when the dataset is consumed, in the Ray session of that moment.
 
         Raises:
             InputError: no row of this pool has a target.
@@ -87,7 +88,7 @@ class Targets:
             raise InputError(f"no row has a target in {self.table.location}", "see the rejects of its contributions")
         here = ray.put(self)
 
-        def read(row: dict[str, Any]) -> Iterator[pa.Table]:
+        def read(row: Row) -> Iterator[pa.Table]:
             targets: Targets = ray.get(here)
             first = int(row["first"][0])
             table = targets.read(targets.row_ids[first : first + _BLOCK_ROWS])
@@ -101,7 +102,7 @@ class Targets:
         return TorchTargets(self)
 
 
-class TorchTargets(Dataset[dict[str, Any]]):
+class TorchTargets(Dataset[Row]):
     """Targets for `torch.utils.data.DataLoader`.
 
     Items are dicts with `row_id`, `target float32[n]`, `prior` and the pool's columns, images as encoded bytes.
@@ -119,11 +120,11 @@ class TorchTargets(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Row:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """The items at some places, in their order."""
+    def __getitems__(self, indices: list[int]) -> list[Row]:
+        """The items at some positions, in their order."""
         wanted = self.targets.row_ids[np.asarray(indices, dtype=np.int64)]
         ids, seats = np.unique(wanted, return_inverse=True)
         table = self.targets.read(ids)
@@ -148,11 +149,9 @@ def load_targets(
         The targets; `.dataset()` is a Ray Dataset, `.torch()` a PyTorch dataset.
 
     Raises:
-        InputError: there are no targets, they were not made from this pool, or a column is not there.
+        InputError: there are no targets, they were not made from this pool, or a column is missing.
     """
     table = open_table(uri, "targets")
     if pool is None:
         return Targets(table)
-    opened = Pool.open(pool)
-    usual = [opened.modality if name == "image" else name for name in _COLUMNS]
-    return Targets(table, opened, usual if columns is None else columns)
+    return Targets(table, Pool.open(pool), columns)

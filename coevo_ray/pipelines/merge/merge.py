@@ -1,8 +1,8 @@
-"""Merge: contributions -> aligned targets (CoOpt, arXiv 2505.14117, DESIGN section 5.1, steps 2-4).
+"""Merge: contributions -> aligned targets (CoOpt, arXiv 2505.14117: uniformity V_k, reference prior, alignment T_k).
 
-Needs no images and no priors, so anyone can merge what participants on different clusters have made. Files of the
-targets are named after what they were made of: merging again with one contribution more makes only what that changes,
-and the former targets stay valid until the new manifest replaces theirs.
+A merge needs no images and no priors, so that anyone can merge contributions from different clusters. Files of targets
+are named after a hash of their inputs: a merge with one more contribution writes only the files that change, and the
+former targets stay valid until the new manifest replaces theirs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from coevo_ray.config import MergeConfig, SettingsLike, as_settings
 from coevo_ray.core.alignment.alignment import Alignment, align, fit_alignment, identity_alignment
 from coevo_ray.core.alignment.uniformity import uniformity
 from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.card import card_files, describe_targets
@@ -30,12 +30,12 @@ from coevo_ray.pipelines.merge.check import Group, check_together, find_referenc
 from coevo_ray.pool.rejects import read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import run_shards
+from coevo_ray.runtime.shards import Row, run_shards
 from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, digest, finish, write_blob, write_table
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
-# The pair-wise mean of the uniformity settles with a few thousand rows; its cost grows with their square.
+# The pairwise mean of the uniformity converges within a few thousand rows; its cost grows with their square.
 _UNIFORMITY_ROWS = 4096
 _FILE_ROWS = 65_536
 _GROUP_ROWS = 4096
@@ -49,9 +49,9 @@ class Participant:
     Attributes:
         name: of its prior, with the input size where one was chosen.
         table: the contribution.
-        shared_ids: int64[s], rows of the shared set that it could encode.
+        shared_ids: int64[s], encoded rows of the shared set.
         shared: float32[s, n].
-        uniformity: V_k on those rows.
+        uniformity: V_k on these rows (CoOpt, arXiv 2505.14117).
     """
 
     name: str
@@ -68,8 +68,8 @@ def merge(
 ) -> RowTable:
     """Aligns contributions to the reference prior and writes the target table.
 
-    Rows of contributions from one pool keep their row_ids; where the participants have pools of their own, row_ids
-    count through the pools in the order of the contributions (the manifest's summary lists them).
+    Contributions from one pool keep its row_ids; with a pool for each participant, row_ids count through the pools in
+    the order of the contributions (the manifest's summary lists them).
 
     Args:
         contributions: contributions, or their folders, with the same shared set. Those of targets that are there may be
@@ -78,10 +78,10 @@ def merge(
         config: reference and alignment; a dict, or a YAML file.
 
     Returns:
-        The target table: `row_id`, `target float16[dim]`, `prior uint8` (the place in `contributions`).
+        The target table: `row_id`, `target float16[dim]`, `prior uint8` (position in `contributions`).
 
     Raises:
-        InputError: a contribution is missing or damaged, or they do not belong together.
+        InputError: a contribution is missing or damaged, or they do not fit together.
         UsageError: the reference is unknown, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
@@ -100,7 +100,7 @@ def merge(
 
 
 def _places(location: Location) -> list[Location]:
-    """The contribution at a folder, or all of those that `encode` with several priors has put there."""
+    """The contribution at a folder, or all contributions below it that `encode` with several priors wrote."""
     inside = location.child("contributions")
     if location.child("manifest.json").is_file() or not inside.is_folder():
         return [location]
@@ -113,7 +113,7 @@ def _merge(
     groups: list[Group],
     location: Location,
     config: MergeConfig,
-    content: dict[str, Any],
+    content: JsonObject,
     inputs: dict[str, str],
 ) -> None:
     started = time.monotonic()
@@ -138,7 +138,7 @@ def _merge(
     cards = card_files(location, summary)
     finish(location, "targets", content, inputs, [*files, *others, blob, *cards], summary)
     kept = {f.path for f in files}
-    for name in location.files():  # what an extension has replaced
+    for name in location.files():  # files that an extension replaced
         if name.startswith("targets-") and name not in kept:
             location.child(name).delete_file()
 
@@ -147,7 +147,7 @@ def _participant(table: Contribution) -> Participant:
     ids, shared = table.shared_features()
     if not np.isfinite(shared).all():
         raise InputError(f"{table.location} has shared rows that are not finite", "the contribution is damaged")
-    # Shared rows come in row_id order, which says nothing about content: the first ones are a fair sample.
+    # The order by row_id says nothing about content, so that the first rows are a fair sample.
     v = uniformity(shared[:_UNIFORMITY_ROWS])
     return Participant(prior_label(table), table, ids, shared, v)
 
@@ -155,7 +155,7 @@ def _participant(table: Contribution) -> Participant:
 def _align_all(
     participants: list[Participant], reference: int, config: MergeConfig, location: Location
 ) -> list[Alignment]:
-    """One alignment for each participant; those that were fitted before to the same vectors are taken over."""
+    """One alignment for each participant; earlier fits to the same vectors are reused."""
     known = _from_arrays(location)
     target = participants[reference]
     alignments = []
@@ -195,7 +195,7 @@ def _to_arrays(
 
 
 def _from_arrays(location: Location) -> dict[str, Alignment]:
-    """Alignments that the targets there were made with, by what they were fitted to."""
+    """Earlier alignments of the targets, by a hash of their inputs."""
     file = location.child(_ALIGNMENT)
     if not file.is_file():
         return {}
@@ -207,7 +207,7 @@ def _from_arrays(location: Location) -> dict[str, Alignment]:
             matrix = arrays[f"alignment.{int(index)}"]
             known[key] = Alignment(matrix, float(ridge), float(r2), int(rows), method)
         return known
-    except (SafetensorError, KeyError, ValueError):  # damaged: they are fitted again
+    except (SafetensorError, KeyError, ValueError):  # damaged: fitted again
         return {}
 
 
@@ -221,7 +221,7 @@ def _write_targets(
     places = [t.location for t in tables]
     inputs = ray.put((names, places, matrices))
 
-    def write(row: dict[str, Any]) -> dict[str, Any]:
+    def write(row: Row) -> Row:
         names, places, matrices = ray.get(inputs)
         group, index = names[row["name"]]
         parts = [(k, Contribution(places[k]), matrices[k]) for k in group.contributions]
@@ -237,7 +237,7 @@ def _write_targets(
 
 
 def _targets(parts: list[tuple[int, Contribution, Float32Array]], start: int, stop: int, offset: int) -> pa.Table:
-    """Targets of a range of a pool's row_ids; a row that several participants hold is the first one's."""
+    """Targets in a range of a pool's row_ids; of a row with several participants the first one's."""
     row_ids, targets, priors = [], [], []
     for place, contribution, matrix in parts:
         own = contribution.own_rows(["row_id", "feature"], start, stop)

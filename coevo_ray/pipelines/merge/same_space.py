@@ -1,9 +1,8 @@
-"""Whether two target tables are in one space, as far as their manifests tell."""
+"""A check that two target tables are in one space, as far as their manifests tell."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.store.row_table import RowTable
 
@@ -11,16 +10,15 @@ from coevo_ray.store.row_table import RowTable
 def require_same_space(targets: RowTable, others: RowTable) -> None:
     """Refuses targets that cannot be compared with others.
 
-    Targets live in the space of their reference prior under its projection; what other priors gave was aligned to it,
-    each table by itself. Without alignment each prior has a space of its own. Of targets that were not made by `merge`
-    only the dimension is known.
+    Targets are in the space of their reference prior under its projection; each table aligns its other priors to it.
+    Without alignment each prior has a space of its own. Targets that `merge` did not write have only a known dimension.
 
     Args:
-        targets: those that are wanted.
-        others: those that they must fit.
+        targets: the targets in question.
+        others: the targets that they must fit.
 
     Raises:
-        InputError: they have another dimension, or were made with another reference, projection or alignment.
+        InputError: they differ in dimension, reference, projection or alignment.
     """
     wanted, have = _dim(others), _dim(targets)
     if have is not None and wanted is not None and have != wanted:
@@ -30,7 +28,7 @@ def require_same_space(targets: RowTable, others: RowTable) -> None:
         _refuse(targets, others, _but(made, asked), _but(asked, made))
 
 
-def _but(space: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _but(space: JsonObject, other: JsonObject) -> JsonObject:
     return {name: value for name, value in space.items() if name not in other or other[name] != value}
 
 
@@ -41,13 +39,13 @@ def _dim(targets: RowTable) -> int | None:
     return int(schema.field("target").type.list_size)
 
 
-def _space(targets: RowTable) -> dict[str, Any] | None:
+def _space(targets: RowTable) -> JsonObject | None:
     summary = targets.manifest.summary
     priors = summary.get("priors")
     if not priors:
         return None
     method = targets.manifest.config.get("alignment") if len(priors) > 1 else None
-    # One prior needs no alignment: its space is that of any targets with it as their reference.
+    # A single prior needs no alignment: its space is that of any targets with it as their reference.
     bearing = priors if method == "none" else [prior for prior in priors if prior["reference"]]
     return {
         "priors" if method == "none" else "reference": sorted(_prior(prior) for prior in bearing),
@@ -55,12 +53,12 @@ def _space(targets: RowTable) -> dict[str, Any] | None:
     }
 
 
-def _prior(prior: dict[str, Any]) -> str:
+def _prior(prior: JsonObject) -> str:
     about = prior.get("prior", {})
     return f"{prior['name']} (weights {str(about.get('weights'))[:16]}, {about.get('preprocessing')})"
 
 
-def _refuse(targets: RowTable, others: RowTable, have: dict[str, Any], need: dict[str, Any]) -> None:
+def _refuse(targets: RowTable, others: RowTable, have: JsonObject, need: JsonObject) -> None:
     raise InputError(
         f"the targets {targets.location} are in another space than {others.location}: have {have}, need {need}",
         "encode the open pool with the gate's priors, --dim and --seed, and name the same --reference",

@@ -1,15 +1,14 @@
-"""Samples of a pool as Parquet files of their own, which `ingest` takes like any others."""
+"""Copies samples of a pool to Parquet files, which `ingest` reads like any others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import write_table
 from coevo_ray.store.location import Location
 
@@ -22,13 +21,13 @@ def copy_samples(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float)
     """Writes some rows of a pool as `samples-*.parquet`: `key`, `image` or `text`, and `label` where the pool has any.
 
     Args:
-        pool: where they are.
+        pool: holds the rows.
         row_ids: int64[n], increasing.
         folder: an empty folder, or one with an earlier copy, which is replaced.
-        cpus: of each task.
+        cpus: CPUs of each task.
 
     Raises:
-        UsageError: the folder holds something else, or nothing can be written.
+        UsageError: the folder holds other files, or cannot be written.
         StoppedError: the store or the cluster failed; copy them again.
     """
     check_folder(folder)
@@ -49,7 +48,7 @@ def check_folder(folder: Location) -> None:
     """Refuses a folder that samples cannot be copied to.
 
     Raises:
-        UsageError: it holds other files, which ingest would take too, or nothing can be written.
+        UsageError: it holds other files, which ingest would read too, or cannot be written.
     """
     others = [name for name in folder.files(recursive=True) if not name.startswith(_PREFIX)] if folder.exists() else []
     if others:
@@ -65,7 +64,7 @@ class _Copy:
     folder: Location
     columns: list[str]
 
-    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+    def make(self, row: Row) -> Row:
         """Writes one file."""
         table = self.pool.read(row["rows_of"], self.columns).select(self.columns)
         write_table(self.folder, row["name"], table, _GROUP_ROWS)

@@ -1,9 +1,9 @@
-"""Retrieval: rows of an open pool that lie where a gate's gain remains (arXiv 2506.08070, DESIGN 5.4).
+"""Retrieval: rows of an open pool near rows where a gate's gain remains (Info-Coevolution, arXiv 2506.08070).
 
-One Ray task leaves the gate's features and its anchors in the object store. Each file of the open targets is scored by
-a task that keeps its best rows; the best of all files are compared with the gate's own rows, and one task chooses among
-those that are no copies. What comes to the driver are row_ids and scores. The result does not depend on how the open
-targets are cut into files.
+One Ray task puts the gate's features and anchors into the object store. A task for each file of the open targets scores
+it and keeps its best rows; the best of all files are compared with the gate's own rows, and one task chooses among
+those that are no copies. Only row_ids and scores come to the driver. The result does not depend on the division of the
+open targets into files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import ray
 from coevo_ray.config import RetrieveSettings, SettingsLike, as_settings
 from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
 from coevo_ray.core.graph.unit_rows import UnitRows, mean_row
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.gate.opening import open_gate
@@ -31,15 +32,18 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import begin, digest_array, finish, read_table, write_table
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable, vectors
 
+# Name -> reference to an object in Ray's store.
+Shared: TypeAlias = "dict[str, ray.ObjectRef[Any]]"
+Result = TypeVar("Result")
 KIND = "retrieved"
-_HEAD = 4  # the best rows that are chosen among, in budgets
-_SLICE_ROWS = 8192  # rows that one task compares with the gate's own
+_HEAD = 4  # candidates of the choice, in budgets
+_SLICE_ROWS = 8192  # rows that a task compares with the gate's own
 _SCORES, _COPIES = "scores-", "copies-"
 
 
@@ -51,7 +55,7 @@ def retrieve(
     config: SettingsLike[RetrieveSettings],
     copy_to: Place | None = None,
 ) -> RowTable:
-    """Chooses rows of an open pool that lie where the gate's gain remains.
+    """Chooses rows of an open pool near rows where the gate's gain remains.
 
     Args:
         gate: an open gate with predictions, or its folder, or that of a run; it may have stopped. It is not changed.
@@ -63,12 +67,13 @@ def retrieve(
 
     Returns:
         The table `row_id` (of the open pool), `key`, `score`, `gain_row` (row_id of the nearest anchor in the gate's
-        pool), `similarity` to it, by row. Of fewer rows than the budget all are given that are no copies.
+        pool), `similarity` to it, by row. It has fewer rows than the budget where the open pool has no more without
+        copies.
 
     Raises:
         InputError: there is no such gate, it has no predictions or no gain left, the open pool is the gate's own, or
             its targets are of another space or pool.
-        UsageError: settings are wrong, or they, the gate or the targets have changed since.
+        UsageError: settings are wrong, or they, the gate or the targets changed since an unfinished attempt.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(RetrieveSettings, config, "retrieve")
@@ -83,30 +88,57 @@ def retrieve(
     if len(table) == 0:
         raise InputError(f"no row has a target in {table.location}", "see the rejects of its contributions")
     require_same_space(table, opened.targets)
-    gains = opened.service.gains()
-    anchors, worth = choose_anchors(gains["row_id"], gains["gain"], settings.anchors)
-    if len(anchors) == 0:
-        raise InputError(
-            f"the gate has no gain left: {len(gains['row_id'])} rows without a label, none of them uncertain",
-            "there is nothing to look for; open a gate on a larger pool",
-        )
-    model = _classifier(opened, settings)
+    gain = _remaining_gain(opened, settings)
     location = Location.parse(out)
     inputs = {
         "pool": pool.manifest.identity,
         "targets": table.manifest.identity,
         "gate_targets": opened.targets.manifest.identity,
-        "anchors": digest_array(anchors) + digest_array(worth),
-        "classifier": "none" if model is None else digest_array(np.concatenate([model.weight.ravel(), model.bias])),
+        **gain.identity,
     }
     if begin(location, KIND, settings.content(), inputs) is None:
-        work = _Retrieval(opened, pool, table, location, settings)
+        work = _Retrieval(opened, pool, table, location, settings, gain)
         with ray_session(), ray_errors("retrieve"):
-            work.run(anchors, worth, model, inputs)
+            work.run(inputs)
     made = RowTable(location, KIND)
     if copy_to is not None:
         copy_samples(pool, made.row_ids(), Location.parse(copy_to), settings.compute.cpus)
     return made
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """The remaining gain of a gate.
+
+    Attributes:
+        anchors: int64[a], row_ids in the gate's pool of the rows with the largest gain.
+        worth: float32[a], their gains.
+        model: the gate's classifier, whose gain on open rows counts too; None for anchors alone.
+    """
+
+    anchors: Int64Array
+    worth: Float32Array
+    model: Linear | None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Hashes for the manifest's inputs."""
+        model = self.model
+        return {
+            "anchors": digest_array(self.anchors) + digest_array(self.worth),
+            "classifier": "none" if model is None else digest_array(np.concatenate([model.weight.ravel(), model.bias])),
+        }
+
+
+def _remaining_gain(gate: GateSession, settings: RetrieveSettings) -> _Gain:
+    gains = gate.service.gains()
+    anchors, worth = choose_anchors(gains["row_id"], gains["gain"], settings.anchors)
+    if len(anchors) == 0:
+        raise InputError(
+            f"the gate has no gain left: {len(gains['row_id'])} rows without a label, none of them uncertain",
+            "there is nothing to retrieve; open a gate on a larger pool",
+        )
+    return _Gain(anchors, worth, _classifier(gate, settings))
 
 
 def _classifier(gate: GateSession, settings: RetrieveSettings) -> Linear | None:
@@ -124,8 +156,9 @@ class _Ranking:
 
     Attributes:
         columns: `row_id`, `score`, `anchor`, `similarity`.
-        whole: whether no usable row is missing.
-        looked, unusable: rows of the open targets that are not held out, and of these rows without a direction.
+        whole: whether every usable row is included.
+        looked, unusable: rows of the open targets that are not held out, and of these those that are zero or not
+            finite.
     """
 
     columns: Arrays
@@ -138,29 +171,36 @@ class _Ranking:
 
 
 class _Retrieval:
-    """One retrieval, on the driver."""
+    """The driver's part of a retrieval."""
 
     def __init__(
-        self, gate: GateSession, pool: Pool, targets: RowTable, location: Location, settings: RetrieveSettings
+        self,
+        gate: GateSession,
+        pool: Pool,
+        targets: RowTable,
+        location: Location,
+        settings: RetrieveSettings,
+        gain: _Gain,
     ) -> None:
         self.gate, self.pool, self.targets, self.location, self.settings = gate, pool, targets, location, settings
+        self.gain = gain
         self.cpus = settings.compute.cpus
 
-    def run(self, anchors: Int64Array, worth: Float32Array, model: Linear | None, inputs: dict[str, str]) -> None:
+    def run(self, inputs: dict[str, str]) -> None:
         """Scores, compares, chooses and writes."""
         started = time.monotonic()
-        shared = {
+        shared: Shared = {
             "own": self._task(
                 gate_features,
                 self.gate.targets,
                 self.gate.location,
                 self.gate.service.offered(),
-                anchors,
+                self.gain.anchors,
                 self.settings.stray,
             ),
-            "worth": ray.put(worth),
-            "near": ray.put(self.settings.near_by(model is not None)),
-            "model": ray.put(model),
+            "worth": ray.put(self.gain.worth),
+            "near": ray.put(self.settings.near_by(self.gain.model is not None)),
+            "model": ray.put(self.gain.model),
             "held": ray.put(self.pool.test_ids()),
         }
         head = min(_HEAD * self.settings.budget, max(1, len(self.targets)))
@@ -172,10 +212,10 @@ class _Retrieval:
             if everything or len(picks) >= self.settings.budget:
                 break
             head *= 2
-        self._write(ranking, copy, picks, anchors, worth, model, inputs, started)
+        self._write(ranking, copy, picks, inputs, started)
 
-    def _head(self, shared: dict[str, Any], head: int) -> tuple[_Ranking, BoolArray]:
-        """A ranking whose first rows are known to be copies or not, far enough for `head` that are not."""
+    def _head(self, shared: Shared, head: int) -> tuple[_Ranking, BoolArray]:
+        """A ranking, and bool of its first rows: copies or not, as far as needed for `head` rows that are none."""
         keep, copy = 2 * head, np.zeros(0, dtype=np.bool_)
         ranking = self._rank(shared, keep)
         while (lacking := head - int((~copy).sum())) > 0:
@@ -189,8 +229,8 @@ class _Retrieval:
             copy = np.concatenate([copy, self._compare(shared, ranking, len(copy), stop)])
         return ranking, copy
 
-    def _rank(self, shared: dict[str, Any], keep: int) -> _Ranking:
-        """The `keep` best rows of all files, which are among the `keep` best of each."""
+    def _rank(self, shared: Shared, keep: int) -> _Ranking:
+        """The `keep` best rows of all files, taken from the `keep` best of each."""
         names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
         stage = _Score(self.targets, self.location, keep, shared)
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
@@ -215,8 +255,8 @@ class _Retrieval:
             )
         return _Ranking(best, len(best["row_id"]) == usable, looked, unusable)
 
-    def _compare(self, shared: dict[str, Any], ranking: _Ranking, start: int, stop: int) -> BoolArray:
-        """Which rows of a stretch of the ranking are copies of rows of the gate: bool[stop - start]."""
+    def _compare(self, shared: Shared, ranking: _Ranking, start: int, stop: int) -> BoolArray:
+        """bool[stop - start]: rows in a range of the ranking that are copies of rows of the gate."""
         rows = np.sort(ranking.columns["row_id"][start:stop])  # by row, so that each task reads its own files
         slices = [rows[i : i + _SLICE_ROWS] for i in range(0, len(rows), _SLICE_ROWS)]
         names = [f"{_COPIES}{start:012d}-{stop:012d}-{i:06d}.parquet" for i in range(len(slices))]
@@ -228,8 +268,8 @@ class _Retrieval:
         found: BoolArray = np.concatenate(parts)
         return found[np.searchsorted(rows, ranking.columns["row_id"][start:stop])]
 
-    def _choose(self, shared: dict[str, Any], ranking: _Ranking, fresh: Int64Array) -> Int64Array:
-        """Places in the ranking of the rows that are taken, best first."""
+    def _choose(self, shared: Shared, ranking: _Ranking, fresh: Int64Array) -> Int64Array:
+        """Positions in the ranking of the chosen rows, best first."""
         if len(fresh) == 0:
             return fresh
         ids = ranking.columns["row_id"][fresh]
@@ -237,44 +277,11 @@ class _Retrieval:
         return fresh[picks]
 
     def _write(
-        self,
-        ranking: _Ranking,
-        copy: BoolArray,
-        picks: Int64Array,
-        anchors: Int64Array,
-        worth: Float32Array,
-        model: Linear | None,
-        inputs: dict[str, str],
-        started: float,
+        self, ranking: _Ranking, copy: BoolArray, picks: Int64Array, inputs: dict[str, str], started: float
     ) -> None:
-        columns = {name: values[picks] for name, values in ranking.columns.items()}
-        order, end = np.argsort(columns["row_id"]), int(picks.max(initial=-1)) + 1
-        rows, anchor = columns["row_id"][order], columns["anchor"][order]
-        keys = self.pool.read(rows, ["key"]).column("key")
-        table = pa.table(
-            {
-                "row_id": pa.array(rows, pa.int64()),
-                "key": pa.array(keys.to_pylist(), pa.string()),
-                "score": pa.array(columns["score"][order], pa.float32()),
-                "gain_row": pa.array(anchors[anchor], pa.int64()),
-                "similarity": pa.array(columns["similarity"][order], pa.float32()),
-            }
-        )
-        copies = int(copy[:end].sum())
-        summary = {
-            "chosen": len(picks),
-            "budget": self.settings.budget,
-            "looked_at": ranking.looked,
-            "unusable": ranking.unusable,
-            "copies": copies,
-            "passed_over": end - copies - len(picks),
-            "anchors": len(anchors),
-            "anchor_gain": round(float(worth[anchor].mean(dtype=np.float64)), 6) if len(rows) else None,
-            "similarity": round(float(columns["similarity"].mean(dtype=np.float64)), 6) if len(rows) else None,
-            "gain": "anchors" if model is None else "classifier",
-            "gate": str(self.gate.location),
-            "seconds": round(time.monotonic() - started, 3),
-        }
+        table = self._table(ranking, picks)
+        summary = self._summary(ranking, copy, picks)
+        summary["seconds"] = round(time.monotonic() - started, 3)
         if len(picks) < self.settings.budget:
             say(f"retrieve: {len(picks)} of {self.settings.budget} rows: the open pool has no more that are no copies")
         entry = write_table(self.location, "retrieved.parquet", table)
@@ -283,19 +290,54 @@ class _Retrieval:
             if name.startswith((_SCORES, _COPIES)):
                 self.location.child(name).delete_file()
 
+    def _table(self, ranking: _Ranking, picks: Int64Array) -> pa.Table:
+        """The chosen rows, in the order of row_ids."""
+        columns = {name: values[picks] for name, values in ranking.columns.items()}
+        order = np.argsort(columns["row_id"])
+        rows, anchor = columns["row_id"][order], columns["anchor"][order]
+        keys = self.pool.read(rows, ["key"]).column("key")
+        return pa.table(
+            {
+                "row_id": pa.array(rows, pa.int64()),
+                "key": pa.array(keys.to_pylist(), pa.string()),
+                "score": pa.array(columns["score"][order], pa.float32()),
+                "gain_row": pa.array(self.gain.anchors[anchor], pa.int64()),
+                "similarity": pa.array(columns["similarity"][order], pa.float32()),
+            }
+        )
+
+    def _summary(self, ranking: _Ranking, copy: BoolArray, picks: Int64Array) -> JsonObject:
+        end = int(picks.max(initial=-1)) + 1
+        copies = int(copy[:end].sum())
+        worth, similarity = self.gain.worth[ranking.columns["anchor"][picks]], ranking.columns["similarity"][picks]
+        return {
+            "chosen": len(picks),
+            "budget": self.settings.budget,
+            "looked_at": ranking.looked,
+            "unusable": ranking.unusable,
+            "copies": copies,
+            "passed_over": end - copies - len(picks),
+            "anchors": len(self.gain.anchors),
+            "anchor_gain": round(float(worth.mean(dtype=np.float64)), 6) if len(picks) else None,
+            "similarity": round(float(similarity.mean(dtype=np.float64)), 6) if len(picks) else None,
+            "gain": "anchors" if self.gain.model is None else "classifier",
+            "gate": str(self.gate.location),
+        }
+
     def _missing(self, names: list[str]) -> list[tuple[int, str]]:
         there = set(self.location.files())
         return [(i, name) for i, name in enumerate(names) if name not in there]
 
-    def _task(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _task(self, function: Callable[..., Result], *arguments: object) -> ray.ObjectRef[Result]:
         made: Any = ray.remote(function)
-        return made.options(num_cpus=self.cpus).remote(*arguments)
+        reference: ray.ObjectRef[Result] = made.options(num_cpus=self.cpus).remote(*arguments)
+        return reference
 
 
 def gate_features(
     targets: RowTable, gate: Location, offered: Arrays, anchors: Int64Array, stray: float
 ) -> dict[str, Any]:
-    """Ray task: the gate's own rows, with held-out ones and those that arrived, and which of them are anchors.
+    """Ray task: the gate's rows, held-out and arrived ones included, and its anchors.
 
     Returns:
         `raw` float16[N, d], `scale` float32[N], `mean` float32[d]: see `UnitRows`; `anchors` float32[a, d];
@@ -316,7 +358,7 @@ def gate_features(
 
 
 def choose_rows(targets: RowTable, row_ids: Int64Array, settings: RetrieveSettings, own: dict[str, Any]) -> Int64Array:
-    """Ray task: places among ranked rows that are taken, best first."""
+    """Ray task: positions of the chosen rows among ranked ones, best first."""
     ids, seats = np.unique(row_ids, return_inverse=True)
     half = _half(targets.read(ids, ["target"]))
     rows = UnitRows.about(half, own["mean"])[0]
@@ -330,7 +372,7 @@ def choose_rows(targets: RowTable, row_ids: Int64Array, settings: RetrieveSettin
 
 
 def _half(table: pa.Table) -> Float16Array:
-    with np.errstate(over="ignore"):  # hand-made targets may hold more than half precision does: unusable rows
+    with np.errstate(over="ignore"):  # values beyond half precision become infinite: unusable rows
         return vectors(table.column("target"), np.float16).astype(np.float16, copy=False)
 
 
@@ -340,17 +382,17 @@ class _Score:
 
     Attributes:
         targets: of the open pool.
-        location: where the parts go.
-        keep: rows that are kept of a file.
-        shared: references to what is compared with.
+        location: folder of the parts.
+        keep: rows to keep of a file.
+        shared: name -> reference to an array, or a group of arrays, in the object store.
     """
 
     targets: RowTable
     location: Location
     keep: int
-    shared: dict[str, Any]
+    shared: Shared
 
-    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+    def make(self, row: Row) -> Row:
         """Scores a file, row group by row group."""
         own, worth, model = (ray.get(self.shared[name]) for name in ("own", "worth", "model"))
         held, near = (ray.get(self.shared[name]) for name in ("held", "near"))
@@ -378,21 +420,21 @@ class _Score:
 
 @dataclass(frozen=True)
 class _Copies:
-    """Ray Data stage: some open rows -> which of them are copies of rows of the gate.
+    """Ray Data stage: a slice of open rows -> bool, copies of rows of the gate.
 
     Attributes:
         targets: of the open pool.
-        location: where the parts go.
+        location: folder of the parts.
         same: see `find_copies`.
-        shared: references to what is compared with.
+        shared: name -> reference to arrays in the object store.
     """
 
     targets: RowTable
     location: Location
     same: float
-    shared: dict[str, Any]
+    shared: Shared
 
-    def make(self, row: dict[str, Any]) -> dict[str, Any]:
+    def make(self, row: Row) -> Row:
         """Compares one slice."""
         own = ray.get(self.shared["own"])
         row_ids = np.asarray(row["rows_of"], dtype=np.int64)

@@ -119,7 +119,10 @@ class Feed:
         """
         opened = pool if isinstance(pool, Pool) else Pool(Location.parse(pool))
         if opened.modality != "image":
-            raise InputError(f"the pool at {opened.location} holds texts", "make a Feed with a transform of your own")
+            raise InputError(
+                f"the pool at {opened.location} holds {opened.samples.plural}",
+                "make a Feed with a transform of your own",
+            )
         made = PerImage(transform, receives=receives)
         place = _worker_device() if device is None else device
         return cls(opened, ["image", "label"], made, global_batch=global_batch, seed=seed, device=place, **options)

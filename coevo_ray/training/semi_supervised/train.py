@@ -71,7 +71,9 @@ def train_semi_supervised(
     """
     config, pool = as_settings(SemiTrainConfig, config, "train"), Pool.open(pool)
     if pool.modality != "image":
-        raise InputError(f"the pool at {pool.location} holds texts", "give a pool of images: views are made of them")
+        raise InputError(
+            f"the pool at {pool.location} holds {pool.samples.plural}", "give a pool of images: views are made of them"
+        )
     table = None if labels is None else open_labels(labels, pool)
     pseudo = None if pseudo_labels is None else open_pseudo_labels(pseudo_labels, pool)
     rows = gather_rows(pool, table, pseudo, config.pseudo_weight)

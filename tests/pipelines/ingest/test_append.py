@@ -149,7 +149,7 @@ def test_an_append_that_is_cut_off_leaves_the_pool_and_is_continued(
         assert {n: middle[n] for n in old} == old
         assert len(Pool.open(place)) == 12
         assert len(reasons(Pool.open(place))) == 1
-        with pytest.raises(UsageError, match=r"another append .* was begun and not finished") as caught:
+        with pytest.raises(UsageError, match=r"another append .* is unfinished: there") as caught:
             append(place.parent, place)
         assert "append" in caught.value.remedy
     lost = place / "rows-000004.parquet"

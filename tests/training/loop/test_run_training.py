@@ -21,7 +21,7 @@ def test_a_finished_training_is_not_prepared_again(tmp_path: Path) -> None:
     assert begin(place, "model", {"epochs": 2}, {"pool": "a"}) is None
     made = finish(place, "model", {"epochs": 2}, {"pool": "a"}, [write_blob(place, "x", b"1")], {"accuracy": 1.0})
     again = run_training(ModelArtifact(place, {"epochs": 2}, {"pool": "a"}), prepare)
-    assert (again.summary, again.identity) == (made.summary, made.identity)
+    assert (again.summary, again.manifest.identity) == (made.summary, made.identity)
     for other in (
         ModelArtifact(place, {"epochs": 3}, {"pool": "a"}),
         ModelArtifact(place, {"epochs": 2}, {"pool": "b"}),

@@ -1,0 +1,49 @@
+"""The schemes of priors: which module loads `scheme:model`, how it is written, and which samples it takes.
+
+A new prior is a module with `check` and `load` (see `registry.Adapter`) and a line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One scheme.
+
+    Attributes:
+        module: the adapter, imported when the scheme is used.
+        form: how a prior of the scheme is written.
+        takes: modality -> how a prior for it is written; modalities that are missing are refused.
+    """
+
+    module: str
+    form: str
+    takes: dict[str, str]
+
+
+def _images(name: str, form: str) -> Scheme:
+    return Scheme(f"coevo_ray.priors.{name}", form, {"image": form})
+
+
+_OPEN_CLIP, _CALLABLE = "open_clip:MODEL/PRETRAINED", "callable:package.module:Class"
+SCHEMES: dict[str, Scheme] = {
+    "efficientnet_lite": _images("efficientnet_lite", "efficientnet_lite:0|1|2"),
+    "open_clip": Scheme(
+        "coevo_ray.priors.open_clip", _OPEN_CLIP, {"image": _OPEN_CLIP, "text": f"{_OPEN_CLIP} (its text tower)"}
+    ),
+    "torchvision": _images("torchvision", "torchvision:MODEL/WEIGHTS"),
+    "timm": _images("timm", "timm:MODEL[.TAG]"),
+    "file": _images("file", "file:/PATH#ARCHITECTURE"),
+    "callable": Scheme(
+        "coevo_ray.priors.user", _CALLABLE, {"image": _CALLABLE, "text": f"{_CALLABLE} with tokenize and context"}
+    ),
+    "column": Scheme("coevo_ray.priors.column", "column:NAME", {}),  # features of any pool
+}
+FORMS = ", ".join(scheme.form for scheme in SCHEMES.values())
+
+
+def forms_for(modality: str) -> list[str]:
+    """Spellings of the priors for a modality; empty where there are none."""
+    return [scheme.takes[modality] for scheme in SCHEMES.values() if modality in scheme.takes]
