@@ -158,6 +158,6 @@ def test_settings_that_are_wrong_are_named_with_their_file(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"cannot read the configuration .*nowhere.yaml"):
         as_settings(SaeConfig, tmp_path / "nowhere.yaml", "sae")
     with pytest.raises(UsageError, match="sae: EvidenceConfig is no SaeConfig"):
-        as_settings(SaeConfig, EvidenceConfig(), "sae")  # type: ignore[arg-type]
+        as_settings(SaeConfig, EvidenceConfig(), "sae")
     with pytest.raises(UsageError, match="unknown key latents"):
         as_run_config({**SMALL, "latents": 3})

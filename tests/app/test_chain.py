@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 import coevo_ray
-from coevo_ray.store.artifact import Artifact, Manifest, load_manifest
+from coevo_ray.errors import UsageError
+from coevo_ray.store.artifact import Artifact, Manifest, finish, load_manifest, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from tests.former.make import ENCODE, GATE, SAE, source
@@ -110,7 +111,9 @@ def test_by_objects_alone_and_by_paths_alone(data: Path, tmp_path: Path) -> None
     # Again, and further forms: nothing is made anew, for it is the same to the functions.
     for form in (Path, Location.parse):
         chain(data, tmp_path / "paths", lambda result, out, form=form: form(out))  # type: ignore[misc]
-    assert manifests(tmp_path / "paths") == other
+    again = manifests(tmp_path / "paths")
+    assert again.pop("labels").identity == other.pop("labels").identity  # an export is always written again
+    assert again == other
     _is_a_family(objects, tmp_path / "objects")
     # What was trained on are the gate's labels.
     labels = RowTable(tmp_path / "objects" / "labels", "labels")
@@ -142,7 +145,7 @@ def test_other_trainings_take_the_same_things(data: Path, tmp_path: Path) -> Non
     assert made.manifest.inputs["targets"] == load_manifest(Location.parse(tmp_path / "encode/targets")).identity
     gate = coevo_ray.gate_open(GATE, pool, tmp_path / "encode", tmp_path / "gate")
     rows = gate.next().row_ids
-    gate.submit(coevo_ray.Answers("me", rows, pool.labels()[rows]))
+    gate.submit(coevo_ray.Answers(rows, pool.labels()[rows], "me"))
     settings = {**few, "mu": 1, "least_steps": 1, "flip": False}
     semi = coevo_ray.train_semi_supervised(settings, pool, tmp_path / "b", labels=gate)
     assert semi["labelled"] == len(rows)
@@ -150,10 +153,34 @@ def test_other_trainings_take_the_same_things(data: Path, tmp_path: Path) -> Non
     assert coevo_ray.train_semi_supervised(settings, pool, tmp_path / "b", labels=tmp_path / "gate") == semi
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_a_run_is_named_by_its_file_its_content_or_its_settings(data: Path, tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "out": str(tmp_path / "run"),
+        "pool": sources(data / "mine.parquet"),
+        "encode": ENCODE,
+        "sae": SAE,
+    }
+    content |= {"gate": None, "train": None}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    made = coevo_ray.run(str(tmp_path / "run.yaml"))
+    assert made.location == Location.parse(tmp_path / "run")
+    assert made.manifest == load_manifest(made.location, "run")
+    assert made.summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert made["pool"]["rows"] == 240
+    for form in (tmp_path / "run.yaml", content, coevo_ray.load_config(tmp_path / "run.yaml")):
+        assert coevo_ray.run(form) == coevo_ray.report(form) == made
+    # Its folder stands for each of its stages.
+    assert len(coevo_ray.Pool.open(made)) == len(coevo_ray.load_targets(tmp_path / "run", made)) == 240
+    assert coevo_ray.load_factors(made).rows == 240
+    with pytest.raises(UsageError, match="this run has no training stage"):
+        coevo_ray.train(tmp_path / "run.yaml")
+    with pytest.raises(UsageError, match="cannot read the configuration"):
+        coevo_ray.run(tmp_path / "other.yaml")
+
+
 def test_a_pool_is_opened_by_its_path(tmp_path: Path) -> None:
     place = Location.parse(tmp_path / "run" / "pool")
-    from coevo_ray.store.artifact import finish, write_table
-
     columns = {"row_id": np.arange(3), "split": np.zeros(3, np.int8), "label": np.arange(3)}
     finish(place, "pool", {}, {}, [write_table(place, "0.parquet", pa.table(columns))], {"classes": 3})
     pool = coevo_ray.Pool(str(place))

@@ -54,7 +54,11 @@ def test_a_folder_is_named_in_any_form(tmp_path: Path, monkeypatch: pytest.Monke
         ("encode/targets", "targets", "encode"),  # the output of encode
         ("run/encode/targets", "targets", "run"),
         ("out/scores", "scores", "out"),  # that of sae
-        ("run/factors/scores", "scores", "run"),
+        ("run/sae/scores", "scores", "run"),
+        ("run/sae/table", "factors", "run"),
+        ("run/sae/model", "sae", "run"),
+        ("run/train/evidence", "evidence", "run"),
+        ("run/factors/scores", "scores", "run"),  # and of version 0.1.0
         ("run/factors/scores", "scores", "run/factors"),
         ("out/table", "factors", "out"),
         ("run/factors/table", "factors", "run"),
