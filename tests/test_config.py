@@ -8,7 +8,16 @@ import pytest
 import yaml
 
 from coevo_ray.app.demo import demo_config
-from coevo_ray.config import GateSettings, RunConfig, load_config, make_config
+from coevo_ray.config import (
+    EvidenceConfig,
+    GateSettings,
+    RunConfig,
+    SaeConfig,
+    as_run_config,
+    as_settings,
+    load_config,
+    make_config,
+)
 from coevo_ray.core.gate.config import GateConfig
 from coevo_ray.errors import UsageError
 
@@ -122,3 +131,33 @@ def test_every_option_of_the_gate_is_a_setting_of_the_same_default() -> None:
 def test_random_first_labels(rows: int, classes: int, expected: int) -> None:
     assert GateSettings().seed_rows(rows, classes) == expected
     assert GateSettings(max_seed_rows=30).seed_rows(rows, classes) == min(expected, 30)
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_settings_come_as_a_model_a_dict_or_a_file(tmp_path: Path, form: Any) -> None:
+    wanted = SaeConfig(latents=64, k=4)
+    assert as_settings(SaeConfig, wanted, "sae") is wanted
+    assert as_settings(SaeConfig, {"latents": 64, "k": 4}, "sae") == wanted
+    file = tmp_path / "settings.yaml"
+    file.write_text("latents: 64\nk: 4\n")
+    assert as_settings(SaeConfig, form(file), "sae") == wanted
+    file.write_text(yaml.safe_dump({**SMALL, "sae": {"latents": 64, "k": 4}}))  # a run's file
+    assert as_settings(SaeConfig, form(file), "sae") == wanted
+    run = as_run_config(form(file))
+    assert run == as_run_config(run) == as_run_config({**SMALL, "sae": wanted}) == load_config(file)
+
+
+def test_settings_that_are_wrong_are_named_with_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("sae: {latent: 3}")
+    with pytest.raises(UsageError, match=r"settings.yaml: sae: unknown key latent"):
+        as_settings(SaeConfig, file, "sae")
+    file.write_text("sae: 3")
+    with pytest.raises(UsageError, match="has no settings under sae"):
+        as_settings(SaeConfig, file, "sae")
+    with pytest.raises(UsageError, match=r"cannot read the configuration .*nowhere.yaml"):
+        as_settings(SaeConfig, tmp_path / "nowhere.yaml", "sae")
+    with pytest.raises(UsageError, match="sae: EvidenceConfig is no SaeConfig"):
+        as_settings(SaeConfig, EvidenceConfig(), "sae")
+    with pytest.raises(UsageError, match="unknown key latents"):
+        as_run_config({**SMALL, "latents": 3})

@@ -65,11 +65,14 @@ def test_every_public_name_is_there() -> None:
 
 def test_commands_are_functions_of_the_package_whatever_was_imported_first() -> None:
     code = """
-import coevo_ray, coevo_ray.app.api as c, coevo_ray.app.plan, coevo_ray.app.doctor
+import coevo_ray, coevo_ray.app.api as c, coevo_ray.app.plan, coevo_ray.app.doctor, coevo_ray.app.demo
+import coevo_ray.reporting.run, coevo_ray.pipelines.gate.run_rounds
 trainings = ("train", "train_supervised", "train_semi_supervised", "train_targets")
-for name in ("doctor", "encode", "gate", "ingest", "merge", "plan", "run", "sae", *trainings):
+for name in c.__all__:
     assert callable(getattr(coevo_ray, name)) and getattr(coevo_ray, name) is getattr(c, name), name
-assert callable(c.demo) and callable(c.report)
+assert {"demo", "report", "run", "gate", *trainings} <= set(c.__all__) <= set(coevo_ray.__all__)
+from coevo_ray import commands
+assert commands is coevo_ray.commands is c
 print("ok")
 """
     result = _python(code)

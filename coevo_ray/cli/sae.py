@@ -70,9 +70,9 @@ def sae_score(
 
 
 def _show_scores(scores: RowTable, out: str, as_json: bool) -> None:
-    from coevo_ray.store.opening import locate
+    from coevo_ray.store.factor_files import find_factors
 
-    show({"scores": str(scores.location), "table": str(locate(out, "factors")), **scores.manifest.summary}, as_json)
+    show({"scores": str(scores.location), "table": str(find_factors(out)), **scores.manifest.summary}, as_json)
 
 
 @sae_app.command("show")

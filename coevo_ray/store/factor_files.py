@@ -62,6 +62,11 @@ def load_factors(uri: ArtifactLike) -> FactorTable:
     return FactorTable(int(manifest.summary["rows"]), counts, sums, empty.top_values, empty.top_rows)
 
 
+def find_factors(uri: ArtifactLike) -> Location:
+    """Returns the folder of a factor table, see `load_factors`."""
+    return locate(uri, KIND)
+
+
 def _ragged(matrix: Int64Array | Float32Array, filled: BoolArray) -> pa.ListArray:
     offsets = np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix[filled]))

@@ -10,18 +10,18 @@ from coevo_ray.store.artifact import MANIFEST, Artifact, load_manifest
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
 
-# Folders of each kind within the output of a command, then within that of a run.
+# Folders of each kind within the output of a command, then within that of a run: of today's, then of version 0.1.0's.
 _INSIDE: dict[str, tuple[str, ...]] = {
     "pool": ("pool",),
     "targets": ("targets", "encode/targets"),
-    "sae": ("model", "sae"),
-    "codes": ("codes", "factors/codes"),
-    "factors": ("table", "factors/table"),
-    "scores": ("scores", "factors/scores"),
+    "sae": ("model", "sae/model", "sae"),
+    "codes": ("codes", "sae/codes", "factors/codes"),
+    "factors": ("table", "sae/table", "factors/table"),
+    "scores": ("scores", "sae/scores", "factors/scores"),
     "graph": ("graph", "gate/graph"),
     "labels": ("gate",),
     "pseudo_labels": ("pseudo_labels",),
-    "evidence": ("evidence",),
+    "evidence": ("evidence", "train/evidence"),
 }
 # `sae` returns its scores; the folders beside them are of the same output.
 _BESIDE = {"scores": {"sae": "model", "codes": "codes", "factors": "table"}}
