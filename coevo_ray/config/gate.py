@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from coevo_ray.config.annotators import AnnotatorSettings, LabelColumnSettings, annotator_from_short
+from coevo_ray.config.annotators import AnnotatorSettings, LabelColumnSettings
 from coevo_ray.config.base import Compute, Model, Share
 from coevo_ray.core.gate.config import GateConfig, GateRule
 
@@ -57,8 +57,6 @@ class GateSettings(_RuleSettings):
     if TYPE_CHECKING:  # checkers would not take the rule's settings, which they cannot see in the made model
 
         def __init__(self, **settings: Any) -> None: ...
-
-    _short_annotator = field_validator("annotator", mode="before")(annotator_from_short)
 
     @field_validator("classes", mode="before")
     @classmethod
