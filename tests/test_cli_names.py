@@ -6,13 +6,23 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 import typer
+from pydantic import Field
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from coevo_ray.cli import app
+from coevo_ray.cli.from_settings import options, plain_fields, settings, takes
+from coevo_ray.cli.training import OBJECTIVES
+from coevo_ray.config.base import Compute, Model
+from coevo_ray.core.json import JsonObject
 
 PINNED = Path(__file__).parent / "command_line.json"
 # Names of types, by typer's own classes and by those of the click that older ones bring.
@@ -48,7 +58,9 @@ def command_line() -> dict[str, dict[str, dict[str, Any]]]:
         found[path] = {parameter["spellings"][0]: parameter for parameter in described}
         context = typer.Context(command)
         for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
-            add(command.get_command(context, name), f"{path} {name}".strip())
+            found_command = command.get_command(context, name)
+            load = getattr(found_command, "load", None)  # commands below the top are there at once
+            add(found_command if load is None else load(), f"{path} {name}".strip())
 
     add(get_command(app), "")
     return found
@@ -70,6 +82,61 @@ def test_nothing_that_could_be_left_out_became_required() -> None:
     for command, parameters in command_line().items():
         for name, parameter in parameters.items():
             assert not parameter["required"] or pinned[command][name]["required"], f"{command} {name}"
+
+
+def test_the_list_of_commands_says_what_the_commands_say() -> None:
+    group = get_command(app)
+    for name, stand_in in group.commands.items():  # type: ignore[attr-defined]
+        assert " ".join(stand_in.load().help.split("\n\n")[0].split()) == stand_in.help, name
+
+
+def test_the_list_of_commands_imports_neither_settings_nor_numbers() -> None:
+    code = "import sys, coevo_ray.cli as c\ntry:\n    c.main(['--help'])\nfinally:\n    print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "retrieve" in done.stdout and done.returncode == 0, done.stderr
+    assert not {"pydantic", "numpy", "ray", "torch", "coevo_ray.config"} & set(done.stdout.split())
+
+
+def test_a_setting_of_a_whole_model_is_an_option_with_its_description_and_default() -> None:
+    class Settings(Model):
+        most_rows: int = Field(7, ge=1, description="Most rows.")
+        colour: Literal["red", "blue"] | None = Field(None, description="A colour.")
+        dry: bool = Field(False, description="Do nothing.")
+        share: float = Field(description="A share.")
+        names: tuple[str, ...] = Field((), description="Fits into no option.")
+        compute: Compute = Compute(cpus=2)
+
+    names = [*plain_fields(Settings), "compute.cpus", "compute.gpus"]
+    taken: list[Any] = []
+
+    @takes(*options(Settings, names))
+    def command(*, given: JsonObject) -> None:
+        """Do it."""
+        taken.append(settings(Settings, names, given))
+
+    made = typer.Typer(rich_markup_mode=None)
+    made.command()(command)
+    runner = CliRunner(env={"COLUMNS": "200"})
+    text = runner.invoke(made, ["--help"]).output
+    shown = (r"--most-rows .*Most rows\. \[7\]", r"--colour red\|blue +A colour\.\n", r"--dry / --no-dry .*\[off\]")
+    for line in shown:
+        assert re.search(line, text), (line, text)
+    assert "names" not in text and "[2]" in text
+    assert runner.invoke(made, []).exit_code == 2  # --share is required
+    assert runner.invoke(made, ["--share", "0", "--most-rows", "many"]).exit_code == 2
+    assert runner.invoke(made, ["--share", "0.5"]).exit_code == 0
+    assert runner.invoke(made, ["--share", "0", "--no-dry", "--colour", "green", "--gpus", "1"]).exit_code == 0
+    compute = {**Compute(cpus=2).model_dump(), "gpus": 1.0}
+    assert taken == [{"share": 0.5}, {"share": 0.0, "dry": False, "colour": "green", "compute": compute}]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_takes_all_plain_settings_of_its_model(objective: str) -> None:
+    made = OBJECTIVES[objective]
+    here = command_line()["train"]
+    for name in made.settings:
+        assert f"--{name.replace('_', '-')}" in here, name
+    assert {"learning_rate", "epochs", "momentum"} <= set(made.settings)
 
 
 if __name__ == "__main__":
