@@ -80,6 +80,7 @@ def test_no_name_vanishes_or_changes_its_type() -> None:
 def test_nothing_that_could_be_left_out_became_required() -> None:
     pinned = json.loads(PINNED.read_text())
     for command, parameters in command_line().items():
+        assert "--install-completion" not in parameters, command
         for name, parameter in parameters.items():
             assert not parameter["required"] or pinned[command][name]["required"], f"{command} {name}"
 

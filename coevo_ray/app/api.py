@@ -31,6 +31,7 @@ from coevo_ray.reporting.factor_sheet import write_factor_sheet
 from coevo_ray.reporting.run import write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import load_manifest
+from coevo_ray.store.layout import EVIDENCE, FactorLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae
@@ -98,7 +99,7 @@ def sae(
     if targets is not None:
         table = RowTable(Location.parse(targets), "targets")
         require_alone(table, opened)
-    model = fit_sae(settings, opened, table, place.child("model"), column=column)
+    model = fit_sae(settings, opened, table, FactorLayout.of(place).model, column=column)
     return score(settings, table, model, place, column=column)
 
 
@@ -330,7 +331,7 @@ def train_supervised(
         return supervised.train_supervised(settings, pool, out, scores)
     check_model(settings.model, pool.classes, settings.image_size, settings.stem)  # before evidence is gathered
     with ray_session():
-        place = Location.parse(out).child("evidence")
+        place = Location.parse(out).child(EVIDENCE)
         evidence = gather_evidence(looking, pool, table, pool.labels(), place)
         summary = supervised.train_supervised(settings, pool, out, scores, evidence)
     found = {name: value for name, value in evidence.manifest.summary.items() if name in _EVIDENCE_FIGURES}

@@ -23,6 +23,7 @@ from coevo_ray.progress import say
 from coevo_ray.reporting.run import is_finished, write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import MANIFEST, load_manifest
+from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import check_model
@@ -44,16 +45,17 @@ def run(config: RunConfig) -> dict[str, Any]:
     out = Location.parse(config.out)
     if is_finished(config, out):
         return write_report(config, out)  # looks whether the settings are the same; needs no Ray
-    if config.gate and not out.child("gate", MANIFEST).is_file():
+    folders = RunLayout.of(out)
+    if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
     with ray_session():
-        pool = ingest(config.pool, out.child("pool"))
-        targets = encode(config.encode, pool, out.child("encode"))
-        sae = fit_sae(config.sae, pool, targets, out.child("sae"))
-        scores = score(config.sae, targets, sae, out.child("factors"))
-        labels = gate_rounds(config.gate, pool, targets, out.child("gate")) if config.gate else None
+        pool = ingest(config.pool, folders.pool)
+        targets = encode(config.encode, pool, folders.encode)
+        sae = fit_sae(config.sae, pool, targets, folders.factors.model)
+        scores = score(config.sae, targets, sae, folders.factors.folder)
+        labels = gate_rounds(config.gate, pool, targets, folders.gate) if config.gate else None
         if config.train:
-            _train(config, config.train, pool, targets, scores, labels)
+            _train(config, folders, config.train, pool, targets, scores, labels)
     summary = write_report(config, out)
     say(f"report: {summary['report']}")
     return summary
@@ -79,29 +81,30 @@ def train(config: RunConfig, policy: str | None = None) -> dict[str, Any]:
     settings = config.train
     if policy is not None:
         settings = make_config(TrainConfig, {**settings.model_dump(), "policies": [policy]}, "train")
-    out = Location.parse(config.out)
-    pool, scores = Pool(out.child("pool")), RowTable(out.child("factors", "scores"), "scores")
-    targets = RowTable(out.child("encode", "targets"), "targets")
-    labels = RowTable(out.child("gate"), "labels") if config.gate else None
-    return _train(config, settings, pool, targets, scores, labels)
+    folders = RunLayout.of(Location.parse(config.out))
+    pool, scores = Pool(folders.pool), RowTable(folders.factors.scores, "scores")
+    targets = RowTable(folders.targets, "targets")
+    labels = RowTable(folders.gate, "labels") if config.gate else None
+    return _train(config, folders, settings, pool, targets, scores, labels)
 
 
 def _train(
     config: RunConfig,
+    folders: RunLayout,
     settings: TrainConfig,
     pool: Pool,
     targets: RowTable,
     scores: RowTable,
     labels: RowTable | None,
 ) -> dict[str, Any]:
-    out, use = Location.parse(config.out), training_labels(settings, pool, scores, labels)
+    use = training_labels(settings, pool, scores, labels)
     results: dict[str, Any] = {}
     with ray_session():
         evidence = None
         if config.evidence and looks_at_evidence(settings):
-            evidence = gather_evidence(config.evidence, pool, targets, use, out.child("evidence"))
+            evidence = gather_evidence(config.evidence, pool, targets, use, folders.evidence)
         for policy in settings.policies:
-            model = train_policy(settings, policy, pool, use, scores, out.child("train", policy), evidence)
+            model = train_policy(settings, policy, pool, use, scores, folders.training(policy), evidence)
             results[policy] = load_manifest(model, "model").summary
     return results
 

@@ -14,7 +14,7 @@ from coevo_ray.config.annotators import annotator_kinds, settings_of_kind
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
-gate_app = typer.Typer(rich_markup_mode=None)
+gate_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 # Settings that have an option; all others can be given in a file.
 _SHOWN = ("seed_fraction", "round_fraction", "max_label_fraction", "max_rounds", "rule", "seed")

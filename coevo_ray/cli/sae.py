@@ -16,7 +16,7 @@ from coevo_ray.errors import UsageError
 if TYPE_CHECKING:
     from coevo_ray.store.row_table import RowTable
 
-sae_app = typer.Typer(rich_markup_mode=None)
+sae_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _FIT = plain_fields(SaeConfig)
 _SCORE = ("rare_quantile", "compute.actors", "compute.cpus", "compute.gpus")
 
@@ -73,7 +73,7 @@ def _show_scores(scores: RowTable, out: str, as_json: bool) -> None:
 
 @sae_app.command("show")
 def sae_show(
-    folder: Annotated[str, typer.Argument(help="Folder that sae or sae score made, or factors/ of a run.")],
+    folder: Annotated[str, typer.Argument(help="Folder that sae or sae score made, or that of a run.")],
     pool: PoolPath,
     out: Annotated[str, typer.Option("--out", help="The page, an .html file.")] = "factors.html",
     factors: Annotated[str, typer.Option(help="frequent, rare, all, or numbers such as 3,17.")] = "frequent",

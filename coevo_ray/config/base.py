@@ -29,8 +29,8 @@ class Model(BaseModel):
 class BaseCompute(Model):
     """What each actor or task of a stage takes."""
 
-    cpus: float = Field(0.5, gt=0, description="CPUs that each of them reserves; it also sets their threads.")
-    gpus: float = Field(0, ge=0, description="GPUs that each of them reserves; 0 means CPU.")
+    cpus: float = Field(0.5, gt=0, description="CPUs that each actor or task reserves; it also sets its threads.")
+    gpus: float = Field(0, ge=0, description="GPUs that each actor or task reserves; 0 means CPU.")
     batch_rows: int = Field(64, ge=1, description="Rows of one forward pass.")
     reader_cpus: float = Field(0.5, gt=0, description="CPUs that each reading or decoding task reserves.")
 

@@ -141,6 +141,11 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
     return Manifest.from_json(content)
 
 
+def is_begun(location: Location) -> bool:
+    """Whether an artifact was started or finished here."""
+    return location.child(MANIFEST).is_file() or location.child(_STARTED).is_file()
+
+
 def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:
     """Starts or continues an artifact.
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
 from coevo_ray.core.factors.table import NO_ROW, FactorTable
 from coevo_ray.store.artifact import MANIFEST, FileEntry, load_manifest, read_table, write_table
+from coevo_ray.store.layout import FactorLayout, RunLayout
 from coevo_ray.store.location import Location
 
-KIND, FOLDER, _FILE = "factors", "table", "factors.parquet"
+KIND, _FILE = "factors", "factors.parquet"
 
 
 def save_factors(location: Location, table: FactorTable) -> FileEntry:
@@ -42,7 +43,7 @@ def load_factors(uri: str | os.PathLike[str] | Location) -> FactorTable:
     """Reads the factor table of a scored feature table.
 
     Args:
-        uri: the folder that `sae` or `score` wrote to, or `factors/` of a run; or `table/` in it.
+        uri: the folder that `sae` or `sae score` wrote to, or a run; or the folder of the table itself.
 
     Returns:
         Frequencies, mean values and top rows, see `core.factor_table.FactorTable`.
@@ -64,10 +65,12 @@ def load_factors(uri: str | os.PathLike[str] | Location) -> FactorTable:
 
 
 def find_factors(uri: str | os.PathLike[str] | Location) -> Location:
-    """Folder of the factor table in, or at, a folder."""
+    """Folder of the factor table of a scored table, of a run, or at a folder."""
     location = Location.parse(uri)
-    inside = location.child(FOLDER)
-    return inside if inside.child(MANIFEST).is_file() else location
+    for inside in (FactorLayout.of(location).table, RunLayout.of(location).factors.table):
+        if inside.child(MANIFEST).is_file():
+            return inside
+    return location
 
 
 def _ragged(matrix: Int64Array | Float32Array, filled: BoolArray) -> pa.ListArray:

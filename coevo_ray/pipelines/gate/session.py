@@ -36,6 +36,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, digest, load_manifest
+from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
@@ -93,8 +94,8 @@ class GateSession:
     """
 
     def __init__(self, location: Location) -> None:
-        if not location.child(_FILE).is_file() and location.child("gate", _FILE).is_file():
-            location = location.child("gate")
+        if not location.child(_FILE).is_file() and RunLayout.of(location).gate.child(_FILE).is_file():
+            location = RunLayout.of(location).gate
         if not location.child(_FILE).is_file():
             raise InputError(f"no gate was opened at {location}", "open one: coevo-ray gate open")
         opened = location.child(_FILE).read_json()
