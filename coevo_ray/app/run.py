@@ -44,7 +44,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     check(config)
     out = Location.parse(config.out)
     if is_finished(config, out):
-        return write_report(config, out)  # looks whether the settings are the same; needs no Ray
+        return write_report(config, out)  # refuses other settings; needs no Ray
     folders = RunLayout.of(out)
     if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
@@ -110,7 +110,7 @@ def _train(
 
 
 def check(config: RunConfig) -> None:
-    """Looks at all that can be known before any work.
+    """Checks all that can be known before any work.
 
     Raises:
         UsageError: a prior, a model or a sample is unknown, or the output cannot be written.
@@ -126,7 +126,7 @@ def check(config: RunConfig) -> None:
 
 
 def _offered(config: PoolConfig) -> Samples:
-    """What the pool will offer to priors; its feature columns' dimensions show when they are read."""
+    """Samples that priors will get from the pool; dimensions of its feature columns are known once they are read."""
     columns = {column: 0 for source in config.sources for column in source.feature_columns}
     return Samples("text" if any(source.text_column for source in config.sources) else "image", columns)
 

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno is None:
             raise
-        _fail(StoppedError(f"{error}", "mend the store, then run the same command again: finished parts are kept"))
+        _fail(StoppedError(f"{error}", "repair the store, then run the same command again: finished parts are kept"))
     except Exception as error:  # usage errors of whichever click typer brings; all others go on
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None or not hasattr(error, "exit_code"):

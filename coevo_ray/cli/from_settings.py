@@ -105,7 +105,7 @@ def takes(*made: Parameter) -> Callable[[Callable[..., None]], Callable[..., Non
 
 
 def settings(model: type[BaseModel], names: Iterable[str], given: JsonObject) -> JsonObject:
-    """What was given of a model's named fields, as the model takes it.
+    """Collects the given fields of a model, in the form that the model takes.
 
     A nested model of which a field was given keeps its other values, as its default in `model` has them.
     """

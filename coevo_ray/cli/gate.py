@@ -146,7 +146,7 @@ def gate_submit(
 
 @gate_app.command("status")
 def gate_status(gate: GatePath, as_json: JsonFlag = False) -> None:
-    """How far the gate is, what waits for an answer, and why it stopped."""
+    """Show labels so far, requests without an answer, and the reason of a stop."""
     from coevo_ray.app import api
 
     show(api.gate_status(gate), as_json)

@@ -19,7 +19,7 @@ from coevo_ray.errors import UsageError
 
 @dataclass(frozen=True)
 class Objective:
-    """What one objective of the command train takes.
+    """The options of one objective of the command train.
 
     Attributes:
         model: its settings.

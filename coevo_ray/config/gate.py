@@ -28,12 +28,12 @@ else:
 
 
 class GateSettings(_RuleSettings):
-    """Annotation gate: which rows get a label.
+    """Annotation gate: chooses rows to label.
 
     The rule's settings, their defaults and bounds are those of `core.gate.config.GateRule`.
     """
 
-    annotator: AnnotatorSettings = Field(LabelColumnSettings(), description="Who answers requests.")
+    annotator: AnnotatorSettings = Field(LabelColumnSettings(), description="Annotator: its kind, or its settings.")
     classes: tuple[str, ...] | None = Field(
         None, min_length=2, description="Names of the classes, in order; null takes the pool's own."
     )
@@ -80,7 +80,7 @@ class GateSettings(_RuleSettings):
         )
 
     def seed_rows(self, rows: int, classes: int) -> int:
-        """How many random rows a pool begins with: see `rule_for`; two for each class at least."""
+        """Number of random first rows of a pool (arguments as for `rule_for`), at least two for each class."""
         return min(rows, max(2 * classes, min(self.max_seed_rows, round(self.seed_fraction * rows))))
 
     def content(self) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from coevo_ray.config.base import Compute, Model
 
 
 class Source(Model):
-    """Where samples come from.
+    """A source of samples.
 
-    What a column is depends on the format: a Parquet column; in WebDataset tars `image_column` and `text_column` are
-    extensions of a sample's files, `label_column` and `key_column` fields of its `.json`.
+    The meaning of a column depends on the format. It is a Parquet column; in WebDataset tars `image_column` and
+    `text_column` are extensions of a sample's files, `label_column` and `key_column` fields of its `.json`.
     """
 
     uri: str = Field(min_length=1, description="Folder or file: local path, s3://, gs://; sample:digits; dataset:NAME.")

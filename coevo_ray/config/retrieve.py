@@ -12,7 +12,7 @@ _NEAR_ANCHORS = 0.25  # an anchor's gain says little of rows far away
 
 
 class RetrieveSettings(Model):
-    """Retrieval: which rows of an open pool are pulled in."""
+    """Retrieval: chooses rows of an open pool."""
 
     budget: int = Field(ge=1, description="Rows wanted.")
     gain: Literal["auto", "classifier", "anchors"] = Field(

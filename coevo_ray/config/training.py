@@ -12,7 +12,7 @@ from coevo_ray.errors import UsageError
 
 
 class TrainCompute(Compute):
-    """With what a training runs, and what it writes besides its result."""
+    """Resources of a training, and files that it writes besides its result."""
 
     checkpoint_steps: int = Field(
         1000, ge=0, description="Also checkpoint after every so many steps inside an epoch; 0 only at epochs' ends."
@@ -21,7 +21,7 @@ class TrainCompute(Compute):
 
 
 class LearningConfig(Model):
-    """What every objective trains with: network, optimizer, schedule, precision."""
+    """Settings of every objective: network, optimizer, schedule, precision."""
 
     model: str = Field(
         "small_cnn", min_length=1, description="small_cnn, torchvision:NAME, timm:NAME or package.module:function."

@@ -68,13 +68,13 @@ def write_report(config: RunConfig, out: Location) -> Summary:
 
 
 def is_finished(config: RunConfig, out: Location) -> bool:
-    """Whether the report and every stage of a run are finished, with whatever settings."""
+    """True if the report and every stage of a run are finished, with whatever settings."""
     folders = [out, *(location for location, _ in _places(config, out).values())]
     return all(folder.child(MANIFEST).is_file() for folder in folders)
 
 
 def _content(config: RunConfig) -> dict[str, Any]:
-    """The configuration without what does not shape results."""
+    """The settings that shape results."""
     exclude: Any = {
         "out": True,
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
@@ -111,7 +111,7 @@ def _pick(manifest: Manifest, *names: str) -> Summary:
 
 
 def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> Summary:
-    """What `summary.json` holds; figures come from the manifests, so that a repeated run gives the same."""
+    """Content of `summary.json`; figures come from the manifests, so that a repeated run gives the same."""
     encode = stages["encode"].summary
     # Participants that ran side by side all state the seconds of their wave.
     encode_seconds = encode["seconds"] + sum(p["seconds"] / p["side_by_side"] for p in encode["priors"])
@@ -150,7 +150,7 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
 
 
 def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary, out: Location) -> ReportData:
-    """What the HTML report is made from."""
+    """Numbers and pictures of the HTML report."""
     return ReportData(
         title=config.title,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -56,7 +56,7 @@ class RunLayout:
     Attributes:
         out: the run's folder.
         factors: the sparse autoencoder and the rows that it scored.
-        evidence: what the targets say about labels and copies.
+        evidence: doubted labels and near-duplicates.
     """
 
     out: Location
@@ -82,7 +82,7 @@ class RunLayout:
 
     @property
     def encode(self) -> Location:
-        """What the command `encode` makes: contributions and targets."""
+        """Contributions and targets, as the command `encode` makes them."""
         return self.out.child("encode")
 
     @property

@@ -173,7 +173,7 @@ def check_bounds(name: str, value: float, low: float, high: float = math.inf) ->
 
 @dataclass(frozen=True, kw_only=True)
 class OfferConfig:
-    """How arriving rows are decided.
+    """Settings of decisions on arriving rows.
 
     Attributes:
         sure: probability of the class, as model and neighbours have it together, from which it is a pseudo-label.
