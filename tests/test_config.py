@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import tarfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,13 @@ from coevo_ray.config import (
     load_config,
     make_config,
 )
-from coevo_ray.core.gate.config import GateConfig
+from coevo_ray.core.gate.config import GateConfig, GateRule
 from coevo_ray.errors import UsageError
+from coevo_ray.store.artifact import digest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+FORMER = Path(__file__).parent / "former" / "0.1.0.tar.gz"
+FORMER_GATES = ("gate/gate.json", "gate/_started.json", "run/gate/gate.json", "run/gate/manifest.json")
 SMALL: dict[str, Any] = {"out": "x", "pool": {"sources": ["a"]}, "encode": {"priors": ["efficientnet_lite:0"]}}
 
 
@@ -109,11 +114,23 @@ def test_settings_cannot_be_changed_later() -> None:
         config.out = "y"  # type: ignore[misc]  # that it is refused is what is tested
 
 
-def test_every_option_of_the_gate_is_a_setting_of_the_same_default() -> None:
-    settings, of_the_pool = GateSettings(), {"classes", "round_size", "max_labels"}
-    for field in fields(GateConfig):
-        if field.name not in of_the_pool | {"max_rounds"}:
-            assert getattr(settings, field.name) == field.default, field.name
+def test_every_setting_of_the_gates_rule_is_written_once() -> None:
+    """The model's field is the dataclass's: default, bounds and description."""
+    for each in fields(GateRule):
+        model = GateSettings.model_fields[each.name]
+        assert (model.default, model.description) == (each.default, each.metadata["description"]), each.name
+        for bound in ("ge", "le"):
+            if bound in each.metadata:
+                beyond = each.metadata[bound] + (1 if bound == "le" else -1)
+                with pytest.raises(UsageError, match=each.name):
+                    make_config(GateSettings, {"power": 1, each.name: beyond}, "gate")
+                with pytest.raises(UsageError, match=each.name):
+                    GateConfig(**{"classes": 2, "round_size": 1, "power": 1, each.name: beyond})
+    with pytest.raises(UsageError, match="last_power without power"):
+        make_config(GateSettings, {"last_power": 1}, "gate")
+
+
+def test_the_gates_rule_is_made_of_its_settings() -> None:
     changed: dict[str, Any] = {
         "vote": "classes",
         "apart": 0.5,
@@ -121,10 +138,23 @@ def test_every_option_of_the_gate_is_a_setting_of_the_same_default() -> None:
         "power": 2.0,
         "typical": 0.0,
         "rule": "compat",
+        "max_rounds": 7,
     }
     rule = GateSettings(**changed).rule_for(200, 3)
     assert {name: getattr(rule, name) for name in changed} == changed
     assert (rule.classes, rule.round_size, rule.max_labels) == (3, 6, 200)
+
+
+def test_a_gate_of_the_first_version_has_the_settings_that_are_written_today() -> None:
+    with tarfile.open(FORMER) as archive:
+        written = {name: json.load(archive.extractfile(f"./{name}")) for name in FORMER_GATES}  # type: ignore[arg-type]
+    of_gate, of_run = written["gate/gate.json"], written["run/gate/gate.json"]
+    today = GateSettings(seed_fraction=0.1, round_fraction=0.1)
+    assert today.model_dump(mode="json") == of_gate["settings"]
+    assert today.content() == written["gate/_started.json"]["config"]
+    assert today.model_copy(update={"max_rounds": 2}).model_dump(mode="json") == of_run["settings"]
+    manifest = written["run/gate/manifest.json"]
+    assert digest(today.model_copy(update={"max_rounds": 2}).content()) == manifest["config_hash"]
 
 
 @pytest.mark.parametrize(("rows", "classes", "expected"), [(1000, 3, 50), (100, 10, 20), (10**6, 10, 2500), (5, 10, 5)])

@@ -40,7 +40,7 @@ def test_commands_that_are_named_have_their_options() -> None:
     joined = re.sub(r"\\\n\s+", "", README)
     for line in re.findall(r"^    (?:\w+=\S+ |\.venv/bin/)?coevo-ray (.+?)(?:\s+#.*)?$", joined, re.MULTILINE):
         name, *rest = shlex.split(line)
-        command = group.commands[name]  # type: ignore[attr-defined]
+        command = group.commands[name].load()  # type: ignore[attr-defined]
         if name in ("sae", "gate") and rest[0] in command.commands:
             command, rest = command.commands[rest[0]], rest[1:]
         command.make_context(name, rest)  # raises where an option or an argument is wrong

@@ -113,13 +113,13 @@ def test_artifacts_hold_each_row_once_and_match_their_checksums(whole: tuple[Pat
 def test_codes_and_scores_are_those_of_the_model(whole: tuple[Path, Path, dict[str, Any]]) -> None:
     """What was made shard by shard, in two passes, against the whole table at once."""
     place = Location.parse(str(whole[1]))
-    sae = load_sae(place.child("sae"))
+    sae = load_sae(place.child("sae", "model"))
     targets = RowTable(place.child("encode", "targets")).scan(["target"])
     with torch.inference_mode():
         codes = sae.encode(torch.from_numpy(vectors(targets.column("target"))))
     indices, values = codes.indices.numpy().astype(np.int32), codes.values.numpy().astype(np.float16).astype(np.float32)
     p = (np.bincount(indices[values > 0], minlength=64)) / len(values)
-    table = RowTable(place.child("factors", "scores"), "scores")
+    table = RowTable(place.child("sae", "scores"), "scores")
     assert np.allclose(table.manifest.summary["frequencies"], p, atol=1e-7)
     scores = table.scan(["representativeness", "diversity", "factor"])
     share = values / values.sum(axis=1, keepdims=True)

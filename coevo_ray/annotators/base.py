@@ -1,4 +1,4 @@
-"""Whoever answers requests for labels: at once (`Annotator`), or later and somewhere else (`Desk`)."""
+"""Annotators answer label requests: at once (`Annotator`), or later and somewhere else (`Desk`)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """What came back so far.
+    """Answers so far.
 
     Attributes:
         answers: one for each annotator, at most one label a row in each; all that there is, also what was collected
@@ -78,7 +78,7 @@ class Desk(Protocol):
     """Takes questions and has answers later: files, an annotation tool."""
 
     def send(self, questions: Questions) -> int:
-        """Puts questions before people; rows that are there already are not put twice, so it may be repeated.
+        """Sends questions to people; rows that were sent before are not sent again, so it may be repeated.
 
         Returns:
             Rows that were new.
@@ -100,5 +100,5 @@ class Desk(Protocol):
 
     @property
     def where(self) -> str:
-        """Where people answer, for messages: a folder or a page."""
+        """A folder or a page where people answer, for messages."""
         ...

@@ -19,6 +19,7 @@ from coevo_ray.progress import say
 from coevo_ray.reporting.run import is_finished, write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import MANIFEST, Artifact
+from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import check_model
@@ -46,17 +47,18 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
     check(config)
     out = Location.parse(config.out)
     if is_finished(config, out):
-        return write_report(config, out)  # looks whether the settings are the same; needs no Ray
-    if config.gate and not out.child("gate", MANIFEST).is_file():
+        return write_report(config, out)  # refuses other settings; needs no Ray
+    folders = RunLayout.of(out)
+    if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
     with ray_session():
-        pool = ingest(config.pool, out.child("pool"))
-        targets = encode(config.encode, pool, out.child("encode"))
-        sae = fit_sae(config.sae, pool, targets, out.child("sae"))
-        scores = score(config.sae, targets, sae, out.child("factors"))
-        labels = gate_rounds(config.gate, pool, targets, out.child("gate")) if config.gate else None
+        pool = ingest(config.pool, folders.pool)
+        targets = encode(config.encode, pool, folders.encode)
+        sae = fit_sae(config.sae, pool, targets, folders.factors.model)
+        scores = score(config.sae, targets, sae, folders.factors.folder)
+        labels = gate_rounds(config.gate, pool, targets, folders.gate) if config.gate else None
         if config.train:
-            _train(config, config.train, pool, targets, scores, labels)
+            _train(config, folders, config.train, pool, targets, scores, labels)
     made = write_report(config, out)
     say(f"report: {made['report']}")
     return made
@@ -83,15 +85,16 @@ def train(config: SettingsLike[RunConfig], policy: str | None = None) -> dict[st
     settings = config.train
     if policy is not None:
         settings = make_config(TrainConfig, {**settings.model_dump(), "policies": [policy]}, "train")
-    out = Location.parse(config.out)
-    pool, scores = Pool(out.child("pool")), RowTable(out.child("factors", "scores"), "scores")
-    targets = RowTable(out.child("encode", "targets"), "targets")
-    labels = RowTable(out.child("gate"), "labels") if config.gate else None
-    return _train(config, settings, pool, targets, scores, labels)
+    folders = RunLayout.of(Location.parse(config.out))
+    pool, scores = Pool(folders.pool), RowTable(folders.factors.scores, "scores")
+    targets = RowTable(folders.targets, "targets")
+    labels = RowTable(folders.gate, "labels") if config.gate else None
+    return _train(config, folders, settings, pool, targets, scores, labels)
 
 
 def _train(
     config: RunConfig,
+    folders: RunLayout,
     settings: TrainConfig,
     pool: Pool,
     targets: RowTable,
@@ -100,20 +103,20 @@ def _train(
 ) -> dict[str, Artifact]:
     if settings.labels == "gate" and labels is None:
         raise InputError("train.labels is 'gate' and there are no labels of a gate", "run the gate first")
-    out, use = Location.parse(config.out), training_labels(pool, labels if settings.labels == "gate" else None, scores)
+    use = training_labels(pool, labels if settings.labels == "gate" else None, scores)
     results: dict[str, Artifact] = {}
     with ray_session():
         evidence = None
         if config.evidence and looks_at_evidence(settings):
-            evidence = gather_evidence(config.evidence, pool, targets, use, out.child("evidence"))
+            evidence = gather_evidence(config.evidence, pool, targets, use, folders.evidence)
         for policy in settings.policies:
-            place = out.child("train", policy)
+            place = folders.training(policy)
             results[policy] = train_policy(settings, policy, pool, use, scores, place, evidence)
     return results
 
 
 def check(config: RunConfig) -> None:
-    """Looks at all that can be known before any work.
+    """Checks all that can be known before any work.
 
     Raises:
         UsageError: a prior, a model or a sample is unknown, or the output cannot be written.
@@ -129,6 +132,6 @@ def check(config: RunConfig) -> None:
 
 
 def _offered(config: PoolConfig) -> Samples:
-    """What the pool will offer to priors; its feature columns' dimensions show when they are read."""
+    """Samples that priors will get from the pool; dimensions of its feature columns are known once they are read."""
     columns = {column: 0 for source in config.sources for column in source.feature_columns}
     return Samples(config.sources[0].modality, columns)

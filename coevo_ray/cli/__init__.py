@@ -13,17 +13,9 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from coevo_ray._version import __version__
-from coevo_ray.cli.gate import gate_app
-from coevo_ray.cli.plan import plan
-from coevo_ray.cli.pools import ingest
-from coevo_ray.cli.retrieve import retrieve
-from coevo_ray.cli.run import demo, doctor, report, run
-from coevo_ray.cli.sae import sae_app
-from coevo_ray.cli.targets import encode, merge
-from coevo_ray.cli.training import train
+from coevo_ray.cli.on_demand import add_commands
 from coevo_ray.errors import CoevoError, StoppedError
 
 app = typer.Typer(
@@ -34,10 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, run, ingest, encode, merge, plan, train, retrieve, report, doctor):
-    app.command()(_command)
-app.add_typer(sae_app, name="sae")
-app.add_typer(gate_app, name="gate")
+add_commands(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -48,6 +37,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 
 def _fail(error: CoevoError) -> NoReturn:
+    from rich.console import Console
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"error: {error.cause}", markup=False, style="bold red")
     console.print(f"remedy: {error.remedy}", markup=False)
@@ -78,7 +69,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno is None:
             raise
-        _fail(StoppedError(f"{error}", "mend the store, then run the same command again: finished parts are kept"))
+        _fail(StoppedError(f"{error}", "repair the store, then run the same command again: finished parts are kept"))
     except Exception as error:  # usage errors of whichever click typer brings; all others go on
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None or not hasattr(error, "exit_code"):

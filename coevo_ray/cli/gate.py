@@ -2,127 +2,103 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath, given
+from coevo_ray.cli.from_settings import default_text, option, options, parameter, settings, takes
+from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath, given_only, refuse_early, spelled
 from coevo_ray.cli.show import show
-from coevo_ray.config import read_settings
+from coevo_ray.config import GateSettings, read_settings
+from coevo_ray.config.annotators import annotator_kinds, settings_of_kind
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
-gate_app = typer.Typer(rich_markup_mode=None)
-# Annotators, each with the options that it cannot do without.
-_ANNOTATORS = {"label_column": (), "file_drop": ("folder",), "label_studio": ("url", "project")}
+gate_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+# Settings that have an option; all others can be given in a file.
+_SHOWN = ("seed_fraction", "round_fraction", "max_label_fraction", "max_rounds", "rule", "seed")
+# What annotators cannot do without, each with its kinds.
+_OF_ANNOTATORS = {
+    name: [other for other, model in annotator_kinds().items() if name in model.model_fields]
+    for settings_model in annotator_kinds().values()
+    for name, field in settings_model.model_fields.items()
+    if field.is_required()
+}
 Classes = Annotated[
     str | None, typer.Option(help="Names of the classes, with commas, or how many; default: the pool's.")
 ]
-SeedFraction = Annotated[float | None, typer.Option(help="Random first labels, as a share of the rows. [0.05]")]
-RoundFraction = Annotated[float | None, typer.Option(help="Labels of a round, as a share of the rows. [0.03]")]
-MaxFraction = Annotated[float | None, typer.Option(help="Never ask for more than this share of the rows. [1]")]
-MaxRounds = Annotated[int | None, typer.Option(help="Never ask more often. [100]")]
-Rule = Annotated[str | None, typer.Option(help="margin (ours) or compat (as published). [margin]")]
 SettingsFile = Annotated[
     str | None,
     typer.Option("--settings", help="YAML of any settings of the gate, or of a run with them; options replace them."),
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of random requests. [0]")]
 AnnotatorKind = Annotated[
-    str | None, typer.Option(help="Who answers: label_column (the pool's own labels), file_drop or label_studio.")
+    str | None,
+    typer.Option(
+        help=f"Answers the requests: {', '.join(annotator_kinds())}, or package.module:NAME of yours. "
+        f"[{default_text(GateSettings.model_fields['annotator'].default.kind)}]"
+    ),
 ]
-Folder = Annotated[str | None, typer.Option(help="file_drop: where requests and answers lie.")]
-Url = Annotated[str | None, typer.Option(help="label_studio: address; the token comes from LABEL_STUDIO_API_KEY.")]
-Project = Annotated[str | None, typer.Option(help="label_studio: title of the project.")]
 GatePath = Annotated[str, typer.Option("--gate", help="Folder of a gate, as gate open made it, or of a run.")]
+
+_of_settings = takes(
+    parameter("classes", Classes),
+    *options(GateSettings, _SHOWN),
+    parameter("settings_file", SettingsFile),
+    parameter("annotator", AnnotatorKind),
+    *(
+        option(name, annotator_kinds()[kinds[0]].model_fields[name], prefix=f"{', '.join(kinds)}: ", required=False)
+        for name, kinds in _OF_ANNOTATORS.items()
+    ),
+)
 
 
 @gate_app.callback(invoke_without_command=True)
+@_of_settings
 def gate(
     context: typer.Context,
     pool: Annotated[str | None, typer.Option(help="Folder of a pool, as ingest made it.")] = None,
     targets: Annotated[str | None, typer.Option(help="Folder of targets, as encode or merge made it.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the result: local path, s3:// or gs://.")] = None,
-    classes: Classes = None,
-    seed_fraction: SeedFraction = None,
-    round_fraction: RoundFraction = None,
-    max_label_fraction: MaxFraction = None,
-    max_rounds: MaxRounds = None,
-    rule: Rule = None,
-    settings_file: SettingsFile = None,
-    seed: Seed = None,
-    annotator: AnnotatorKind = None,
-    folder: Folder = None,
-    url: Url = None,
-    project: Project = None,
+    *,
     as_json: JsonFlag = False,
+    given: JsonObject,
 ) -> None:
     """Ask for labels until the gate stops by itself; or, with a command, one step of it at a time.
 
     While answers are awaited it ends with exit code 4; the same command goes on with what was answered.
     """
-    places = {"pool": pool, "targets": targets, "out": out}
-    settings = _settings(
-        settings_file,
-        classes=classes,
-        seed_fraction=seed_fraction,
-        round_fraction=round_fraction,
-        max_label_fraction=max_label_fraction,
-        max_rounds=max_rounds,
-        rule=rule,
-        seed=seed,
-        annotator=_annotator(annotator, folder, url, project),
-    )
     if context.invoked_subcommand is not None:
-        options = [*given(**places, settings=settings_file), *(() if settings_file else settings)]
-        early = [f"--{name}" for name in [*options, *(["json"] if as_json else [])]]
-        if early:
-            command = context.invoked_subcommand
-            raise UsageError(f"{', '.join(early)} before {command}", f"put the options behind it: gate {command} ...")
+        names = ["settings" if name == "settings_file" else name for name in given]
+        places = given_only(pool=pool, targets=targets, out=out)
+        refuse_early("gate", context.invoked_subcommand, [*places, *names, *(["json"] if as_json else [])])
         return
-    missing = [f"--{name}" for name, value in places.items() if value is None]
-    if missing:
-        raise UsageError(f"gate without {', '.join(missing)}", "give --pool, --targets and --out; see gate --help")
+    config = _settings(given)
+    if pool is None or targets is None or out is None:
+        missing = {"pool": pool, "targets": targets, "out": out}
+        absent = spelled(name for name, value in missing.items() if value is None)
+        raise UsageError(f"gate without {absent}", "give --pool, --targets and --out; see gate --help")
     from coevo_ray.app import api
 
-    labels = api.gate(settings, str(pool), str(targets), str(out))
+    labels = api.gate(config, pool, targets, out)
     show({"labels_table": str(labels.location), **labels.manifest.summary}, as_json)
 
 
 @gate_app.command("open")
+@_of_settings
 def gate_open(
     pool: PoolPath,
     targets: TargetsPath,
     out: Out,
-    classes: Classes = None,
-    seed_fraction: SeedFraction = None,
-    round_fraction: RoundFraction = None,
-    max_label_fraction: MaxFraction = None,
-    max_rounds: MaxRounds = None,
-    rule: Rule = None,
-    settings_file: SettingsFile = None,
-    seed: Seed = None,
-    annotator: AnnotatorKind = None,
-    folder: Folder = None,
-    url: Url = None,
-    project: Project = None,
+    *,
     as_json: JsonFlag = False,
+    given: JsonObject,
 ) -> None:
     """Open a gate: build its neighbour graph and begin its journal. Again with another annotator, it is that one's."""
-    settings = _settings(
-        settings_file,
-        classes=classes,
-        seed_fraction=seed_fraction,
-        round_fraction=round_fraction,
-        max_label_fraction=max_label_fraction,
-        max_rounds=max_rounds,
-        rule=rule,
-        seed=seed,
-        annotator=_annotator(annotator, folder, url, project),
-    )
+    config = _settings(given)
     from coevo_ray.app import api
 
-    show(api.gate_open(settings, pool, targets, out).status(), as_json)
+    show(api.gate_open(config, pool, targets, out).status(), as_json)
 
 
 @gate_app.command("next")
@@ -170,7 +146,7 @@ def gate_submit(
 
 @gate_app.command("status")
 def gate_status(gate: GatePath, as_json: JsonFlag = False) -> None:
-    """How far the gate is, what waits for an answer, and why it stopped."""
+    """Show labels so far, requests without an answer, and the reason of a stop."""
     from coevo_ray.app import api
 
     show(api.gate_status(gate), as_json)
@@ -192,25 +168,32 @@ def gate_export(
     show(api.gate_export(gate, out, pseudo_labels).summary, as_json)
 
 
-def _settings(
-    file: str | None, *, classes: str | None, annotator: dict[str, Any] | None, **options: Any
-) -> dict[str, Any]:
-    names: Any = classes
-    if classes is not None:
-        names = int(classes) if classes.isdecimal() else [name.strip() for name in classes.split(",")]
-    content: Any = {} if file is None else read_settings(file)
+def _settings(given: JsonObject) -> JsonObject:
+    """The settings of the file, where there is one, with what the options say instead."""
+    file = given.get("settings_file")
+    content = {} if file is None else read_settings(file)
     content = content.get("gate", content)
     if not isinstance(content, dict):
         raise UsageError(f"{file} has no settings under gate", "give them there, or alone")
-    return {**content, **given(classes=names, annotator=annotator, **options)}
+    return {**content, **settings(GateSettings, _SHOWN, given), **_classes(given), **_annotator(given)}
 
 
-def _annotator(kind: str | None, folder: str | None, url: str | None, project: str | None) -> dict[str, Any] | None:
-    options, needs = given(folder=folder, url=url, project=project), _ANNOTATORS.get(kind or "", ())
-    if kind is None and options:
-        raise UsageError(f"--{next(iter(options))} without an annotator", "give --annotator file_drop or label_studio")
-    if kind is not None and kind not in _ANNOTATORS:
-        raise UsageError(f"there is no annotator {kind!r}", f"give one of {', '.join(_ANNOTATORS)}")
-    if missing := [f"--{name}" for name in needs if name not in options]:
-        raise UsageError(f"--annotator {kind} without {', '.join(missing)}", "give it too; see gate open --help")
-    return None if kind is None else {"kind": kind, **options}
+def _classes(given: JsonObject) -> JsonObject:
+    if "classes" not in given:
+        return {}
+    text = given["classes"]
+    return {"classes": int(text) if text.isdecimal() else [name.strip() for name in text.split(",")]}
+
+
+def _annotator(given: JsonObject) -> JsonObject:
+    kind = given.get("annotator")
+    chosen = {name: given[name] for name in _OF_ANNOTATORS if name in given}
+    if kind is None:
+        if chosen:
+            name = next(iter(chosen))
+            raise UsageError(f"--{name} without an annotator", f"give --annotator {' or '.join(_OF_ANNOTATORS[name])}")
+        return {}
+    fields = settings_of_kind(kind).model_fields
+    if missing := [name for name in _OF_ANNOTATORS if name in fields and name not in chosen]:
+        raise UsageError(f"--annotator {kind} without {spelled(missing)}", "give it too; see gate open --help")
+    return {"annotator": {"kind": kind, **chosen}}

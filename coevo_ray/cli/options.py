@@ -1,12 +1,14 @@
-"""What the commands' options share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
@@ -20,7 +22,7 @@ PolicyOptions = Annotated[
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
-def policy_options(texts: list[str] | None) -> dict[str, Any]:
+def policy_options(texts: list[str] | None) -> JsonObject:
     """NAME=VALUE each, a value being what YAML makes of it: a number, true or false, null, a text.
 
     Raises:
@@ -28,7 +30,7 @@ def policy_options(texts: list[str] | None) -> dict[str, Any]:
     """
     import yaml
 
-    options: dict[str, Any] = {}
+    options: JsonObject = {}
     for text in texts or []:
         name, equals, written = text.partition("=")
         try:
@@ -45,6 +47,21 @@ def policy_options(texts: list[str] | None) -> dict[str, Any]:
     return options
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given; the others are left to the settings' own defaults."""
+def given_only(**options: Any) -> JsonObject:
+    """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def spelled(names: Iterable[str]) -> str:
+    """Options as people write them; an argument is in capitals and stays."""
+    return ", ".join(name if name.isupper() else "--" + name.replace("_", "-") for name in names)
+
+
+def refuse_early(command: str, subcommand: str, names: Iterable[str]) -> None:
+    """Refuses options of a command before one of its subcommands.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if early := spelled(names):
+        raise UsageError(f"{early} before {subcommand}", f"put the options behind it: {command} {subcommand} ...")

@@ -6,48 +6,29 @@ from typing import Annotated
 
 import typer
 
-from coevo_ray.cli.options import JsonFlag, Out, given
+from coevo_ray.cli.from_settings import options, plain_fields, settings, takes
+from coevo_ray.cli.options import JsonFlag, Out
 from coevo_ray.cli.show import show
+from coevo_ray.config import PoolConfig, Source
+from coevo_ray.core.json import JsonObject
+
+_OF_SOURCES = plain_fields(Source, without=("uri",))
+_OF_POOL = plain_fields(PoolConfig)
 
 
+@takes(*options(Source, _OF_SOURCES), *options(PoolConfig, _OF_POOL))
 def ingest(
     sources: Annotated[list[str], typer.Argument(help="Folders or files; local, s3:// or gs://; or sample:digits.")],
     out: Out,
-    format: Annotated[
-        str, typer.Option(help="images, parquet, huggingface or webdataset; auto looks at the files.")
-    ] = "auto",
-    image_column: Annotated[
-        str | None, typer.Option(help="Parquet column of image bytes, or extension in tars. [image; in tars any]")
-    ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(help="Make a pool of texts: Parquet column, or extension in tars (txt).")
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Parquet column or .json field of labels. [label; in tars .cls first]")
-    ] = None,
-    key_column: Annotated[
-        str | None, typer.Option(help="Parquet column or .json field of your own ids. [file:row; in tars the name]")
-    ] = None,
-    key_prefix: Annotated[str | None, typer.Option(help="Put before every key of these sources.")] = None,
+    *,
     feature_column: Annotated[
         list[str] | None, typer.Option(help="Parquet column of vectors to keep in the pool; may be repeated.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Put all rows into train or test.")] = None,
-    test_fraction: Annotated[float | None, typer.Option(help="Share of rows to hold out. [0.2]")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes; other labels are rejected.")] = None,
-    max_side: Annotated[
-        int | None, typer.Option(help="Scale images with a longer side above so many pixels down to it.")
-    ] = None,
-    reject_duplicates: Annotated[
-        str | None, typer.Option(help="key, or content: also reject equal bytes or texts. [key]")
-    ] = None,
-    max_reject_fraction: Annotated[
-        float | None, typer.Option(help="End the job when more rows than this are rejected. [0.05]")
     ] = None,
     append: Annotated[
         bool, typer.Option("--append", help="Add to the finished pool at --out; its settings need not be repeated.")
     ] = False,
     as_json: JsonFlag = False,
+    given: JsonObject,
 ) -> None:
     """Make a pool from images or texts: row_ids, splits, rejects. Or append to one.
 
@@ -56,22 +37,9 @@ def ingest(
     """
     from coevo_ray.app import api
 
-    columns = given(
-        image_column=image_column,
-        text_column=text_column,
-        label_column=label_column,  # only a column that was named must be there
-        key_column=key_column,
-        key_prefix=key_prefix,
-        feature_columns=feature_column or None,
-        split=split,
-    )
-    settings = given(
-        test_fraction=test_fraction,
-        classes=classes,
-        max_side=max_side,
-        reject_duplicates=reject_duplicates,
-        max_reject_fraction=max_reject_fraction,
-    )
-    settings["sources"] = [{"uri": uri, "format": format, **columns} for uri in sources]
-    pool = api.ingest(settings, out, append=append)
+    columns = settings(Source, _OF_SOURCES, given)  # only a column that was named must be there
+    if feature_column:
+        columns["feature_columns"] = feature_column
+    config = settings(PoolConfig, _OF_POOL, given) | {"sources": [{"uri": uri, **columns} for uri in sources]}
+    pool = api.ingest(config, out, append=append)
     show({"pool": str(pool.location), **pool.manifest.summary}, as_json)

@@ -1,4 +1,4 @@
-"""How a command's result is printed."""
+"""Prints the result of a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:
-    """One JSON object, or a table of dotted keys."""
+    """Prints one JSON object, or a table of dotted keys."""
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         sys.stdout.flush()

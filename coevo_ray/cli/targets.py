@@ -2,66 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from coevo_ray.cli.from_settings import option, options, plain_fields, settings, takes
 from coevo_ray.cli.options import JsonFlag, Out, PoolPath
 from coevo_ray.cli.show import show
+from coevo_ray.config import EncodeConfig, MergeConfig, make_config
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
+_COMPUTE = [f"compute.{name}" for name in ("gpus", "cpus", "actors", "batch_rows")]
+_ENCODE = [*plain_fields(EncodeConfig), *_COMPUTE]
+_MERGE = plain_fields(MergeConfig)
 
+
+@takes(option("shared", EncodeConfig.model_fields["shared"], kind=str), *options(EncodeConfig, _ENCODE))
 def encode(
     pool: PoolPath,
     prior: Annotated[list[str], typer.Option("--prior", help="scheme:model[@pixels]; give it once per participant.")],
     out: Out,
-    shared: Annotated[str, typer.Option(help="Shared set: share below 1, rows, or a pool's folder.")] = "0.1",
     part: Annotated[str | None, typer.Option(help="WHICH/PARTS from 0: encode one part of the pool alone.")] = None,
-    dim: Annotated[int, typer.Option(help="Dimension of the targets.")] = 128,
     weight: Annotated[list[float] | None, typer.Option(help="Share of the pool, once for each --prior.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Reference prior; default: lowest uniformity.")] = None,
-    alignment: Annotated[str, typer.Option(help="ridge, procrustes or none.")] = "ridge",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    compile_priors: Annotated[bool, typer.Option("--compile", help="Compile the priors; for long jobs.")] = False,
-    gpus: Annotated[float, typer.Option(help="GPUs for each actor.")] = 0,
-    cpus: Annotated[float, typer.Option(help="CPUs for each actor; it also sets its threads.")] = 0.5,
-    actors: Annotated[int | None, typer.Option(help="Actors for each prior; default: all there is room for.")] = None,
-    batch_rows: Annotated[int, typer.Option(help="Rows of a forward pass.")] = 64,
-    shard_rows: Annotated[int | None, typer.Option(help="Rows of a shard, the unit of resume.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of projection, shared set and assignment.")] = 0,
+    *,
     as_json: JsonFlag = False,
+    given: JsonObject,
 ) -> None:
     """Encode disjoint parts of a pool with prior models and align them into targets.
 
     With one --prior and a pool as --shared, or with --part, OUT is this participant's contribution, for `merge`.
     """
+    content = settings(EncodeConfig, _ENCODE, given) | {"priors": _priors(prior, weight), "part": _part(part)}
+    if "shared" in given:
+        content["shared"] = _number_or_text(given["shared"])
+    config = make_config(EncodeConfig, content, "encode")
     from coevo_ray.app import api
-    from coevo_ray.config import EncodeConfig, make_config
 
-    priors = [_prior(text) for text in prior]
-    if weight:
-        if len(weight) != len(prior):
-            raise UsageError(f"{len(weight)} --weight for {len(prior)} --prior", "give one for each, in their order")
-        priors = [{**p, "weight": w} for p, w in zip(priors, weight, strict=True)]
-    settings = {
-        "priors": priors,
-        "dim": dim,
-        "shared": _number_or_text(shared),
-        "part": _part(part),
-        "reference": reference,
-        "alignment": alignment,
-        "precision": precision,
-        "compile": compile_priors,
-        "shard_rows": shard_rows,
-        "seed": seed,
-        "compute": {"gpus": gpus, "cpus": cpus, "actors": actors, "batch_rows": batch_rows},
-    }
-    config = make_config(EncodeConfig, settings, "encode")
     made = api.contribute(config, pool, out) if config.alone else api.encode(config, pool, out)
     show({made.manifest.kind: str(made.location), **made.manifest.summary}, as_json)
 
 
-def _prior(text: str) -> dict[str, Any]:
+def _priors(texts: list[str], weights: list[float] | None) -> list[JsonObject]:
+    priors = [_prior(text) for text in texts]
+    if not weights:
+        return priors
+    if len(weights) != len(priors):
+        raise UsageError(f"{len(weights)} --weight for {len(priors)} --prior", "give one for each, in their order")
+    return [{**prior, "weight": weight} for prior, weight in zip(priors, weights, strict=True)]
+
+
+def _prior(text: str) -> JsonObject:
     name, at, pixels = text.rpartition("@")
     if not at:
         return {"name": text, "input_size": None}
@@ -86,14 +77,13 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(which), int(parts)
 
 
+@takes(*options(MergeConfig, _MERGE))
 def merge(
     contributions: Annotated[list[str], typer.Argument(help="Folders of contributions, or of `encode` with several.")],
     out: Out,
-    reference: Annotated[str | None, typer.Option(help="Reference prior; default: lowest uniformity.")] = None,
-    alignment: Annotated[str, typer.Option(help="ridge, procrustes or none.")] = "ridge",
-    allow_overlap: Annotated[bool, typer.Option("--allow-overlap", help="Take a doubled row from the first.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the shared rows that are held out.")] = 0,
+    *,
     as_json: JsonFlag = False,
+    given: JsonObject,
 ) -> None:
     """Align contributions of several participants into one target table.
 
@@ -101,6 +91,5 @@ def merge(
     """
     from coevo_ray.app import api
 
-    config = {"reference": reference, "alignment": alignment, "allow_overlap": allow_overlap, "seed": seed}
-    targets = api.merge(contributions, out, config)
+    targets = api.merge(contributions, out, settings(MergeConfig, _MERGE, given))
     show({"targets": str(targets.location), **targets.manifest.summary}, as_json)

@@ -1,17 +1,90 @@
-"""Settings of whoever answers requests for labels."""
+"""Settings of annotators, which answer label requests; each kind is registered."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from coevo_ray.config.base import Model
+from coevo_ray.errors import UsageError
 
 
-class LabelColumnSettings(Model):
+class BaseAnnotatorSettings(Model):
+    """Settings of one kind of annotator. `kind` is a literal with that kind as its default."""
+
+    kind: str
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseAnnotatorSettings)
+_KINDS: dict[str, type[BaseAnnotatorSettings]] = {}
+
+
+def register_settings(settings: type[SettingsT]) -> type[SettingsT]:
+    """Makes a kind of annotator known to the settings of a gate, under the default of its field `kind`.
+
+    `annotators.opening.register_annotator` calls it, for a kind that is new.
+
+    Raises:
+        UsageError: the model has no literal `kind`, or other settings have it.
+    """
+    kind = settings.model_fields["kind"].default
+    if kind not in get_args(settings.model_fields["kind"].annotation):
+        raise UsageError(
+            f"{settings.__name__} has no kind of its own", 'give it a field such as kind: Literal["phone"] = "phone"'
+        )
+    if _KINDS.setdefault(kind, settings) is not settings:
+        raise UsageError(f"there is an annotator {kind!r} already", "give the new kind another name")
+    return settings
+
+
+def annotator_kinds() -> dict[str, type[BaseAnnotatorSettings]]:
+    """The settings of every kind that is registered."""
+    return dict(_KINDS)
+
+
+def settings_of_kind(kind: str) -> type[BaseAnnotatorSettings]:
+    """The settings of a kind.
+
+    Args:
+        kind: its name; `package.module:NAME` for one that your module registers, under all of that, when imported.
+
+    Raises:
+        UsageError: there is no such kind, or the module cannot be imported.
+    """
+    module, _, name = kind.partition(":")
+    if kind not in _KINDS and module and name:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise UsageError(f"annotator {kind!r}: {error}", "check the name, and where Python looks") from error
+    if kind not in _KINDS:
+        raise UsageError(f"there is no annotator {kind!r}", f"give one of {', '.join(_KINDS)}")
+    return _KINDS[kind]
+
+
+def _by_kind(value: Any) -> Any:
+    """Validates settings by their kind; a kind alone stands for its defaults."""
+    if isinstance(value, BaseAnnotatorSettings):
+        return value
+    content = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ValueError(f"kind is missing: give one of {', '.join(_KINDS)}")
+    try:
+        settings = settings_of_kind(content["kind"])
+    except UsageError as error:
+        raise ValueError(f"{error.cause}: {error.remedy}") from error
+    return settings.model_validate(content)
+
+
+AnnotatorSettings = Annotated[SerializeAsAny[BaseAnnotatorSettings], BeforeValidator(_by_kind)]
+
+
+@register_settings
+class LabelColumnSettings(BaseAnnotatorSettings):
     """The pool's own labels answer: demonstrations and experiments."""
 
     kind: Literal["label_column"] = "label_column"
@@ -19,16 +92,18 @@ class LabelColumnSettings(Model):
     seed: int = Field(0, ge=0, description="Seed of the noise; an answer depends on it and the row alone.")
 
 
-class FileDropSettings(Model):
+@register_settings
+class FileDropSettings(BaseAnnotatorSettings):
     """Requests and answers are files in a folder."""
 
     kind: Literal["file_drop"] = "file_drop"
-    folder: str = Field(min_length=1, description="Where: local path, s3:// or gs://.")
+    folder: str = Field(min_length=1, description="Where requests and answers lie: local path, s3:// or gs://.")
     format: Literal["csv", "parquet"] = Field("csv", description="Of the request files; answers may be either.")
     images: Literal["files", "none"] = Field("files", description="Write each image beside the requests, or none.")
 
 
-class LabelStudioSettings(Model):
+@register_settings
+class LabelStudioSettings(BaseAnnotatorSettings):
     """Requests are tasks of a Label Studio project. The token comes from LABEL_STUDIO_API_KEY and nowhere else."""
 
     kind: Literal["label_studio"] = "label_studio"
@@ -53,14 +128,6 @@ class LabelStudioSettings(Model):
     @classmethod
     def _check_template(cls, value: str | None) -> str | None:
         return value if value is None else image_template(value)
-
-
-AnnotatorSettings = Annotated[LabelColumnSettings | FileDropSettings | LabelStudioSettings, Field(discriminator="kind")]
-
-
-def annotator_from_short(value: Any) -> Any:
-    """An annotator may be written as its kind alone: what to put before the validation of a field with it."""
-    return {"kind": value} if isinstance(value, str) else value
 
 
 def image_template(template: str) -> str:

@@ -1,4 +1,4 @@
-"""What all settings share: frozen models that refuse unknown keys, and how they are read and checked."""
+"""The base of all settings: frozen models that refuse unknown keys; reads and validates them."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Model(BaseModel):
 
 
 class BaseCompute(Model):
-    """What each actor or task of a stage takes."""
+    """Resources of each actor or task of a stage."""
 
-    cpus: float = Field(0.5, gt=0, description="CPUs that each of them reserves; it also sets their threads.")
-    gpus: float = Field(0, ge=0, description="GPUs that each of them reserves; 0 means CPU.")
+    cpus: float = Field(0.5, gt=0, description="CPUs that each actor or task reserves; it also sets its threads.")
+    gpus: float = Field(0, ge=0, description="GPUs that each actor or task reserves; 0 means CPU.")
     batch_rows: int = Field(64, ge=1, description="Rows of one forward pass.")
     reader_cpus: float = Field(0.5, gt=0, description="CPUs that each reading or decoding task reserves.")
 
 
 class Compute(BaseCompute):
-    """With what a stage runs; never changes its result."""
+    """Resources of a stage; they never change its result."""
 
     actors: int = Field(1, ge=1, description="Actors (or Ray Train workers) that work side by side.")
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a YAML file of settings, which are not looked at yet.
+    """Reads a YAML file of settings without validating them.
 
     Raises:
         UsageError: the file is missing, is not YAML, or holds no settings.
@@ -56,7 +56,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}", "mend the line that is named") from error
+        raise UsageError(f"{path} is not YAML: {error}", "fix the line that is named") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
     return content

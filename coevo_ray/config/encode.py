@@ -10,7 +10,7 @@ from coevo_ray.config.base import BaseCompute, Model
 
 
 class EncodeCompute(BaseCompute):
-    """With what a prior runs; never changes its result."""
+    """Resources of a prior; they never change its result."""
 
     actors: int | None = Field(None, ge=1, description="Actors of each prior; null for as many as there is room for.")
 
@@ -25,7 +25,7 @@ class PriorConfig(Model):
 
     @property
     def label(self) -> str:
-        """What tells it from the others: its name, with the input size where one was chosen."""
+        """Its name, with the input size where one was chosen; no other participant has it."""
         return self.name if self.input_size is None else f"{self.name}@{self.input_size}"
 
 
@@ -36,7 +36,7 @@ class MergeConfig(Model):
     """Merge: contributions -> targets (CoOpt)."""
 
     reference: str | None = Field(None, description="Reference: a prior's name, its name@pixels, or its place, from 0.")
-    alignment: Alignment = Field("ridge", description="How targets are brought to one space; none leaves them apart.")
+    alignment: Alignment = Field("ridge", description="Map of all targets into one space; none leaves them apart.")
     allow_overlap: bool = Field(False, description="Let several contributions hold a row; the first one's is taken.")
     seed: int = Field(0, ge=0, description="Seed of the shared rows that are held out to measure alignment.")
 
@@ -53,7 +53,7 @@ class EncodeConfig(Model):
         None, description="A lone participant's part of the pool: [which, of how many], from 0; null for all rows."
     )
     reference: str | None = Field(None, description="Reference: a prior's name, its name@pixels, or its place, from 0.")
-    alignment: Alignment = Field("ridge", description="How targets are brought to one space; none leaves them apart.")
+    alignment: Alignment = Field("ridge", description="Map of all targets into one space; none leaves them apart.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of the forward pass; auto is float32 on CPUs and half precision on GPUs."
     )
@@ -87,11 +87,11 @@ class EncodeConfig(Model):
 
     @property
     def alone(self) -> bool:
-        """Whether one participant works for itself: it makes a contribution and leaves merging to others."""
+        """True for one participant that makes a contribution and leaves merging to others."""
         return len(self.priors) == 1 and (isinstance(self.shared, str) or self.part is not None)
 
     def compute_of(self, index: int) -> EncodeCompute:
-        """With what a participant runs."""
+        """Resources of a participant."""
         return self.priors[index].compute or self.compute
 
     def merging(self) -> MergeConfig:

@@ -27,23 +27,33 @@ SAMPLE_SETTINGS = {IMAGE: SampleSetting("image_column", "images"), "text": Sampl
 
 
 class Source(Model):
-    """Where samples come from.
+    """A source of samples.
 
-    What a column is depends on the format: a Parquet column; in WebDataset tars `image_column` and `text_column` are
-    extensions of a sample's files, `label_column` and `key_column` fields of its `.json`.
+    The meaning of a column depends on the format. It is a Parquet column; in WebDataset tars `image_column` and
+    `text_column` are extensions of a sample's files, `label_column` and `key_column` fields of its `.json`.
     """
 
     uri: str = Field(min_length=1, description="Folder or file: local path, s3://, gs://; sample:digits; dataset:NAME.")
     format: Literal["auto", "images", "parquet", "huggingface", "webdataset"] = Field(
-        "auto", description="Image folder, Parquet, the Parquet of a Hugging Face dataset, or tars; auto looks."
+        "auto", description="Image folders, Parquet, that of a Hugging Face dataset, or tars; auto looks at the files."
     )
-    image_column: str = Field("image", description="Column with encoded image bytes.")
-    text_column: str | None = Field(None, description="Column with texts: then samples are texts, not images.")
-    label_column: str | None = Field("label", description="Column with integer labels; null for none.")
-    key_column: str | None = Field(None, description="Column with the user's own id; null for file:row.")
+    image_column: str = Field(
+        "image", description="Parquet column of encoded image bytes, or extension in tars, by default any image's."
+    )
+    text_column: str | None = Field(
+        None, description="Make a pool of texts: their Parquet column, or their extension in tars (txt)."
+    )
+    label_column: str | None = Field(
+        "label", description="Parquet column or .json field of labels, in tars by default .cls first; null for none."
+    )
+    key_column: str | None = Field(
+        None, description="Parquet column or .json field of your own ids; by default file:row, in tars the name."
+    )
     feature_columns: tuple[str, ...] = Field((), description="Parquet columns of vectors to keep in the pool.")
-    key_prefix: str | None = Field(None, description="Put before every key; null: only where sources' files clash.")
-    split: Literal["train", "test"] | None = Field(None, description="Force all rows into one split.")
+    key_prefix: str | None = Field(
+        None, description="Put before every key of the source; by default only where sources' files clash."
+    )
+    split: Literal["train", "test"] | None = Field(None, description="Put all rows into one split.")
 
     @model_validator(mode="after")
     def _check(self) -> Source:

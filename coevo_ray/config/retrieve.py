@@ -12,7 +12,7 @@ _NEAR_ANCHORS = 0.25  # an anchor's gain says little of rows far away
 
 
 class RetrieveSettings(Model):
-    """Retrieval: which rows of an open pool are pulled in."""
+    """Retrieval: chooses rows of an open pool."""
 
     budget: int = Field(ge=1, description="Rows wanted.")
     gain: Literal["auto", "classifier", "anchors"] = Field(
@@ -25,16 +25,16 @@ class RetrieveSettings(Model):
         None,
         ge=0,
         le=8,
-        description="Power of the similarity to the nearest anchor; 0 leaves it out. Null: 0 by the classifier's gain, "
-        "0.25 by the anchors'.",
+        description="Power of the similarity to the nearest anchor; 0 leaves it out. Default: 0 with the classifier's "
+        "gain, 0.25 with the anchors'.",
     )
     same: float = Field(0.95, ge=0, le=1, description="Rows more similar than this are copies: one of them is enough.")
     stray: float = Field(
         0.02,
         ge=0,
         lt=1,
-        description="So is an open row whose nearest row of the gate stands out from its other neighbours more than "
-        "for all but this share of the gate's own rows; 0 for never.",
+        description="An open row is a copy too if its nearest row of the gate stands out from its other neighbours "
+        "more than for all but this share of the gate's own rows; 0 for never.",
     )
     apart: float = Field(
         0.65, ge=0, le=1, description="Chosen rows are no more similar than this while there are others."

@@ -1,4 +1,4 @@
-"""Settings of the sparse autoencoder and of evidence: what is learned from targets before training."""
+"""Settings of the sparse autoencoder and of evidence, which learn from targets before training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class SaeConfig(Model):
     batch_rows: int = Field(256, ge=1, description="Rows of a global batch.")
     learning_rate: float = Field(2e-3, gt=0, description="Adam's step, decayed to zero over the last fifth.")
     window_rows: int = Field(
-        1_000_000, ge=1, description="Explained variance is looked at after each pass or so many rows; state is saved."
+        1_000_000, ge=1, description="Explained variance is checked, and state saved, after each pass or so many rows."
     )
     patience: int | None = Field(
-        5, ge=1, description="Looks without improvement after which the last fifth begins; null: never early."
+        5, ge=1, description="Checks without improvement after which the last fifth begins; null: never early."
     )
     min_improvement: float = Field(1e-3, ge=0, description="Rise of the explained variance that counts as one.")
     rare_quantile: float = Field(0.5, gt=0, lt=1, description="Factors up to this quantile of frequency are rare.")
@@ -34,7 +34,7 @@ class SaeConfig(Model):
 
 
 class EvidenceConfig(Model):
-    """Evidence: what the targets say about labels that may be wrong and about near-duplicates."""
+    """Evidence: labels that may be wrong and near-duplicates, as the targets show them."""
 
     doubt: bool = Field(True, description="Look for labels that are likely wrong.")
     copies: bool = Field(True, description="Look for near-duplicates; builds a neighbour graph of the training rows.")

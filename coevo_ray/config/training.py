@@ -12,7 +12,7 @@ from coevo_ray.errors import UsageError
 
 
 class TrainCompute(Compute):
-    """With what a training runs, and what it writes besides its result."""
+    """Resources of a training, and files that it writes besides its result."""
 
     checkpoint_steps: int = Field(
         1000, ge=0, description="Also checkpoint after every so many steps inside an epoch; 0 only at epochs' ends."
@@ -21,7 +21,7 @@ class TrainCompute(Compute):
 
 
 class LearningConfig(Model):
-    """What every objective trains with: network, optimizer, schedule, precision."""
+    """Settings of every objective: network, optimizer, schedule, precision."""
 
     model: str = Field(
         "small_cnn", min_length=1, description="small_cnn, torchvision:NAME, timm:NAME or package.module:function."
@@ -35,7 +35,7 @@ class LearningConfig(Model):
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov's momentum, or AdamW.")
     learning_rate: float = Field(0.05, gt=0, description="Peak of the schedule.")
     schedule: Literal["onecycle", "cosine", "constant"] = Field(
-        "onecycle", description="How the learning rate falls after the warm-up, by steps."
+        "onecycle", description="Course of the learning rate after the warm-up, by steps."
     )
     warm_up: float = Field(0.3, ge=0, lt=1, description="Share of all steps in which the learning rate rises.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD, or AdamW's first beta.")
@@ -71,7 +71,7 @@ class TrainConfig(LearningConfig):
     )
     policy_options: dict[str, dict[str, Any]] = Field({}, description="Policy -> options of its own.")
     class_power: float | None = Field(
-        None, ge=0, le=1, description="Class quotas in proportion to size ** this: 0 is equal; default: no quotas."
+        None, ge=0, le=1, description="Class quotas in proportion to size ** this: 0 is equal. Default: no quotas."
     )
     unbiased: bool = Field(False, description="Weigh rows by the inverse of their chance to be selected.")
     keep: Share = Field(0.5, description="Kept share: rows of an epoch over all training rows.")
@@ -113,7 +113,7 @@ class TrainConfig(LearningConfig):
 class TargetTrainConfig(LearningConfig):
     """Training on stored targets: a fresh network regresses them, without labels (CoOpt)."""
 
-    head: Literal["linear", "mlp"] = Field("linear", description="What maps the network's features to targets.")
+    head: Literal["linear", "mlp"] = Field("linear", description="Map from the network's features to targets.")
     centre: bool = Field(True, description="Regress targets less their mean, which says nothing about a row.")
     min_crop: Share = Field(0.2, description="Smallest share of an image's area in a view; 1 does not crop.")
     flip: bool = Field(True, description="Mirror half of the views.")
@@ -134,16 +134,18 @@ class SemiTrainConfig(LearningConfig):
 
     mu: int = Field(3, ge=1, description="Unlabelled rows of a global batch for each of its batch_rows labelled ones.")
     thresholds: Literal["class", "fixed"] = Field(
-        "class", description="One for each class, lower where predictions are rare (FreeMatch), or one for all."
+        "class",
+        description="One confidence threshold for each class, lower where predictions are rare (FreeMatch), or one for "
+        "all.",
     )
     threshold: float = Field(0.8, gt=0, le=1, description="Confidence from which a prediction becomes a target.")
-    consistency_weight: float = Field(1.0, ge=0, description="Of the unlabelled rows' loss; 0 leaves them aside.")
-    ramp_epochs: float = Field(0.0, ge=0, description="Epochs in which that weight rises from 0.")
+    consistency_weight: float = Field(1.0, ge=0, description="Weight of the unlabelled rows' loss; 0 ignores them.")
+    ramp_epochs: float = Field(0.0, ge=0, description="Epochs in which the consistency weight rises from 0.")
     teacher: Literal["network", "ema"] = Field(
-        "network", description="Who predicts targets: the network as it is, or its averaged weights (ema)."
+        "network", description="What predicts targets: the network as it is, or its averaged weights (ema)."
     )
     flip: bool = Field(True, description="Mirror half of the views.")
-    strength: float = Field(1.0, ge=0, le=2, description="How far strong views are from the image.")
+    strength: float = Field(1.0, ge=0, le=2, description="Distance of strong views from the image.")
     labelled_too: bool = Field(True, description="Labelled rows are among the rows for consistency too.")
     pseudo_weight: Literal["confidence", "one"] = Field(
         "confidence", description="Weight of a row that has a pseudo-label of the gate's."

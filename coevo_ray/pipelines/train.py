@@ -16,6 +16,7 @@ from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import Artifact
+from coevo_ray.store.layout import EVIDENCE
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
@@ -133,7 +134,7 @@ class _Supervised:
         # A wrong name shows before evidence is gathered.
         check_model(settings.model, self.pool.classes, settings.image_size, settings.stem)
         with ray_session():
-            evidence = gather_evidence(looking, self.pool, targets, self.labels, self.out.child("evidence"))
+            evidence = gather_evidence(looking, self.pool, targets, self.labels, self.out.child(EVIDENCE))
             made = self.train(evidence)
         found = {name: value for name, value in evidence.summary.items() if name in _EVIDENCE_FIGURES}
         summary: JsonObject = {**made.summary, "evidence": {"table": str(evidence.location), **found}}

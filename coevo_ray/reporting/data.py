@@ -1,4 +1,4 @@
-"""What a report shows: the numbers behind each plot, gathered by the caller.
+"""Content of a report: the numbers behind each plot, gathered by the caller.
 
 Shares, accuracies and explained variance are fractions (0.91, not 91). Any number may be None or NaN where it was not
 measured: the report then says so, or leaves the point out.
@@ -20,7 +20,7 @@ Curve = Sequence[tuple[float, float | None]]
 
 @dataclass(frozen=True)
 class PriorPlot:
-    """One prior model (D5.1).
+    """One prior model (CoOpt, arXiv 2505.14117).
 
     Attributes:
         name: as the user wrote it, for instance efficientnet_lite:0.
@@ -48,7 +48,7 @@ class EncodePlots:
 
 @dataclass(frozen=True)
 class SaePlots:
-    """Sparse autoencoder (D5.2).
+    """Sparse autoencoder (dynamic selection, arXiv 2603.04981).
 
     Attributes:
         factor_frequencies: float64[latents], p_j: the share of rows in which factor j is active; any order.
@@ -61,7 +61,7 @@ class SaePlots:
 
 @dataclass(frozen=True)
 class GatePlots:
-    """Annotation gate (D5.4).
+    """Annotation gate (Info-Coevolution, arXiv 2506.08070).
 
     Attributes:
         gate: (labels, accuracy) after each round of the gate.
@@ -97,14 +97,14 @@ class DoubtedRow:
 
 @dataclass(frozen=True)
 class EvidencePlots:
-    """What the targets say about labels (D5.3): the most doubted rows, most first."""
+    """Evidence on labels: the most doubted rows, most first."""
 
     doubted: Sequence[DoubtedRow] = ()
 
 
 @dataclass(frozen=True)
 class PolicyPlot:
-    """One training under one policy (D5.3).
+    """One training under one policy.
 
     Attributes:
         name: of the policy.

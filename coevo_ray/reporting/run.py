@@ -27,6 +27,7 @@ from coevo_ray.reporting.data import (
 from coevo_ray.reporting.tiles import tiles_of
 from coevo_ray.reporting.write import render_report
 from coevo_ray.store.artifact import MANIFEST, Artifact, Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.supervised.train import looks_at_evidence
@@ -84,13 +85,13 @@ def write_report(config: RunConfig, out: Location) -> Artifact:
 
 
 def is_finished(config: RunConfig, out: Location) -> bool:
-    """Whether the report and every stage of a run are there, with whatever settings."""
+    """True if the report and every stage of a run are finished, with whatever settings."""
     folders = [out, *(location for location, _ in _places(config, out).values())]
     return all(folder.child(MANIFEST).is_file() for folder in folders)
 
 
 def _content(config: RunConfig) -> dict[str, Any]:
-    """The configuration without what does not shape results."""
+    """The settings that shape results."""
     exclude: Any = {
         "out": True,
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
@@ -103,21 +104,22 @@ def _stages(config: RunConfig, out: Location) -> dict[str, Manifest]:
 
 
 def _places(config: RunConfig, out: Location) -> dict[str, tuple[Location, str]]:
-    """Where each stage's artifact is, and of which kind it is."""
+    """Folder and kind of each stage's artifact."""
+    folders = RunLayout.of(out)
     places = {
-        "pool": (out.child("pool"), "pool"),
-        "encode": (out.child("encode", "targets"), "targets"),
-        "sae": (out.child("sae"), "sae"),
-        "codes": (out.child("factors", "codes"), "codes"),
-        "scores": (out.child("factors", "scores"), "scores"),
+        "pool": (folders.pool, "pool"),
+        "encode": (folders.targets, "targets"),
+        "sae": (folders.factors.model, "sae"),
+        "codes": (folders.factors.codes, "codes"),
+        "scores": (folders.factors.scores, "scores"),
     }
     if config.gate:
-        places["gate"] = (out.child("gate"), "labels")
-        places["graph"] = (out.child("gate", "graph"), "graph")
+        places["gate"] = (folders.gate, "labels")
+        places["graph"] = (folders.graph, "graph")
     if config.train:
         if config.evidence and looks_at_evidence(config.train):
-            places["evidence"] = (out.child("evidence"), "evidence")
-        places |= {f"train.{p}": (out.child("train", p), "model") for p in config.train.policies}
+            places["evidence"] = (folders.evidence, "evidence")
+        places |= {f"train.{p}": (folders.training(p), "model") for p in config.train.policies}
     return places
 
 
@@ -126,7 +128,7 @@ def _pick(manifest: Manifest, *names: str) -> Summary:
 
 
 def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> Summary:
-    """What `summary.json` holds; figures come from the manifests, so that a repeated run gives the same."""
+    """Content of `summary.json`; figures come from the manifests, so that a repeated run gives the same."""
     encode = stages["encode"].summary
     # Participants that ran side by side all state the seconds of their wave.
     encode_seconds = encode["seconds"] + sum(p["seconds"] / p["side_by_side"] for p in encode["priors"])
@@ -165,7 +167,7 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
 
 
 def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary, out: Location) -> ReportData:
-    """What the HTML report is made from."""
+    """Numbers and pictures of the HTML report."""
     return ReportData(
         title=config.title,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -178,7 +180,7 @@ def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary
             [(n, ev) for n, ev in stages["sae"].summary["history"]],
         ),
         gate=_gate_plots(stages["gate"]) if config.gate else None,
-        evidence=_evidence_plots(stages, out) if "evidence" in stages else None,
+        evidence=_evidence_plots(stages, RunLayout.of(out)) if "evidence" in stages else None,
         train=_train_plots(config, stages) if config.train else None,
         notes=summary["encode"]["warnings"],
         versions={name: version(name) for name in ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu")},
@@ -201,15 +203,15 @@ def _gate_plots(manifest: Manifest) -> GatePlots:
     )
 
 
-def _evidence_plots(stages: dict[str, Manifest], out: Location) -> EvidencePlots:
+def _evidence_plots(stages: dict[str, Manifest], folders: RunLayout) -> EvidencePlots:
     """The most doubted rows with their pictures."""
     doubted = stages["evidence"].summary.get("most_doubted", [])[:_DOUBTED_SHOWN]
     if not doubted:
         return EvidencePlots()
-    pool, names = Pool(out.child("pool")), stages["pool"].summary.get("class_names") or []
+    pool, names = Pool(folders.pool), stages["pool"].summary.get("class_names") or []
     rows = np.sort(np.array([row["row_id"] for row in doubted], dtype=np.int64))
     tiles = dict(tiles_of(pool, rows))
-    labels = RowTable(out.child("evidence")).read(rows, ["label"]).column("label").to_pylist()
+    labels = RowTable(folders.evidence).read(rows, ["label"]).column("label").to_pylist()
     label_of = dict(zip(rows.tolist(), labels, strict=True))
 
     def named(label: int) -> str:

@@ -205,6 +205,11 @@ def _by(kind: str | None) -> str:
     return f": made by {_MAKERS[kind]}" if kind in _MAKERS else ""
 
 
+def is_begun(location: Location) -> bool:
+    """Whether an artifact was started or finished here."""
+    return location.child(MANIFEST).is_file() or location.child(_STARTED).is_file()
+
+
 def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:
     """Starts or continues an artifact.
 

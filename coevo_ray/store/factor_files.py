@@ -11,7 +11,7 @@ from coevo_ray.store.artifact import FileEntry, load_manifest, read_table, write
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import locate
 
-KIND, FOLDER, _FILE = "factors", "table", "factors.parquet"
+KIND, _FILE = "factors", "factors.parquet"
 
 
 def save_factors(location: Location, table: FactorTable) -> FileEntry:

@@ -7,24 +7,12 @@ targets that `encode` made, the model that `sae` made, the labels of a run.
 from __future__ import annotations
 
 from coevo_ray.store.artifact import MANIFEST, Artifact, load_manifest
+from coevo_ray.store.layout import EVIDENCE, FactorLayout, RunLayout
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
 
-# Folders of each kind within the output of a command, then within that of a run: of today's, then of version 0.1.0's.
-_INSIDE: dict[str, tuple[str, ...]] = {
-    "pool": ("pool",),
-    "targets": ("targets", "encode/targets"),
-    "sae": ("model", "sae/model", "sae"),
-    "codes": ("codes", "sae/codes", "factors/codes"),
-    "factors": ("table", "sae/table", "factors/table"),
-    "scores": ("scores", "sae/scores", "factors/scores"),
-    "graph": ("graph", "gate/graph"),
-    "labels": ("gate",),
-    "pseudo_labels": ("pseudo_labels",),
-    "evidence": ("evidence", "train/evidence"),
-}
 # `sae` returns its scores; the folders beside them are of the same output.
-_BESIDE = {"scores": {"sae": "model", "codes": "codes", "factors": "table"}}
+_SCORES = "scores"
 
 
 def locate(what: ArtifactLike, kind: str | None) -> Location:
@@ -46,9 +34,9 @@ def locate(what: ArtifactLike, kind: str | None) -> Location:
     if have is not None and kind in (None, have):
         return location
     wanted = "targets" if kind is None else kind
-    places = [location.child(name) for name in _INSIDE.get(wanted, ())]
-    if (beside := _BESIDE.get(have or "", {}).get(wanted)) is not None:
-        places.append(location.parent.child(beside))
+    places = _inside(location, wanted)
+    if have == _SCORES:
+        places += _inside(location.parent, wanted)
     return next((place for place in places if _kind(place) == wanted), location)
 
 
@@ -85,3 +73,21 @@ def open_artifact(what: ArtifactLike, kind: str) -> Artifact:
 def _kind(location: Location) -> str | None:
     """The kind of the finished artifact at a folder, or None."""
     return load_manifest(location).kind if location.child(MANIFEST).is_file() else None
+
+
+def _inside(folder: Location, kind: str) -> list[Location]:
+    """Where the output of a command, and then that of a run, has an artifact of a kind."""
+    factors, run = FactorLayout.of(folder), RunLayout.of(folder)
+    places = {
+        "pool": [run.pool],
+        "targets": [folder.child("targets"), run.targets],
+        "sae": [factors.model, run.factors.model],
+        "codes": [factors.codes, run.factors.codes],
+        "factors": [factors.table, run.factors.table],
+        "scores": [factors.scores, run.factors.scores],
+        "graph": [folder.child("graph"), run.graph],
+        "labels": [run.gate],
+        "pseudo_labels": [folder.child("pseudo_labels")],
+        "evidence": [folder.child(EVIDENCE), run.evidence],
+    }
+    return places.get(kind, [])

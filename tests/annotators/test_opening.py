@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from coevo_ray.annotators.file_drop import FileDrop
 from coevo_ray.annotators.label_column import LabelColumn
 from coevo_ray.annotators.label_studio import LabelStudio
 from coevo_ray.annotators.label_studio_connection import TOKEN
-from coevo_ray.annotators.opening import check_annotator, open_annotator
-from coevo_ray.config.annotators import AnnotatorSettings, LabelColumnSettings, annotator_from_short
+from coevo_ray.annotators.opening import check_annotator, open_annotator, register_annotator
+from coevo_ray.config.annotators import AnnotatorSettings, BaseAnnotatorSettings, LabelColumnSettings, annotator_kinds
 from coevo_ray.config.base import Model, make_config
+from coevo_ray.config.gate import GateSettings
 from coevo_ray.errors import UsageError
+from tests.annotators.all_ones import AllOnes
 from tests.annotators.pools import make_pool
+
+PHONE = "tests.annotators.phone:Phone"  # registered when it is first named
 
 
 class Holder(Model):
@@ -22,10 +27,8 @@ class Holder(Model):
 
     annotator: AnnotatorSettings = Field(LabelColumnSettings(), description="Who answers.")
 
-    _short = field_validator("annotator", mode="before")(annotator_from_short)
 
-
-def settings(value: Any) -> AnnotatorSettings:
+def settings(value: Any) -> BaseAnnotatorSettings:
     return make_config(Holder, {"annotator": value}, "gate").annotator
 
 
@@ -39,7 +42,11 @@ def test_the_short_form_is_the_long_one() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("nobody", "nobody"),
+        ("nobody", "no annotator 'nobody': give one of label_column, file_drop, label_studio"),
+        ("tests.annotators.nowhere:Phone", "No module named 'tests.annotators.nowhere'"),
+        ("tests.annotators.pools:Phone", "no annotator 'tests.annotators.pools:Phone': give one of label_column"),
+        (7, "kind"),
+        ({"kind": 7}, "kind"),
         ({"noise": 0.1}, "kind"),
         ({"kind": "label_column", "noise": 1.1}, "noise"),
         ({"kind": "label_column", "folder": "x"}, "unknown key"),
@@ -98,3 +105,41 @@ def test_each_kind_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(studio, LabelStudio)
     assert (studio.where, studio.title, studio.url_template) == ("http://x.org", "title", "http://x/{key}")
     assert studio.label_set.all_shown() == ["0", "1", "2"]
+
+
+class AllOnesSettings(BaseAnnotatorSettings):
+    """Of a kind that this file registers."""
+
+    kind: Literal["all_ones"] = "all_ones"
+    patience: int = Field(3, ge=1, description="Not used.")
+
+
+@pytest.mark.parametrize("kind", ["all_ones", PHONE])
+def test_a_new_kind_is_registered_in_one_call_and_a_gate_opens_it(tmp_path: Path, kind: str) -> None:
+    if kind == "all_ones":
+        register_annotator(AllOnesSettings, lambda settings, pool, names: AllOnes())
+    gate = make_config(GateSettings, {"annotator": {"kind": kind, "patience": 5}}, "gate")
+    assert (gate.annotator.kind, kind in annotator_kinds()) == (kind, True)
+    written = gate.model_dump(mode="json")
+    assert written["annotator"] == {"kind": kind, "patience": 5}  # what gate.json holds
+    assert make_config(GateSettings, written, "gate") == gate
+    check_annotator(gate.annotator)
+    answers = open_annotator(gate.annotator, make_pool(tmp_path / "pool")).answer(np.arange(2))  # type: ignore[union-attr]
+    assert (answers.labels.tolist(), answers.annotator) == ([1, 1], "all ones")
+    with pytest.raises(UsageError, match="patience"):
+        make_config(GateSettings, {"annotator": {"kind": kind, "patience": 0}}, "gate")
+
+
+def test_a_kind_is_taken_once_and_needs_a_name() -> None:
+    class Other(BaseAnnotatorSettings):
+        kind: Literal["label_column"] = "label_column"
+
+    class Nameless(BaseAnnotatorSettings):
+        pass
+
+    with pytest.raises(UsageError, match="annotator 'label_column' already"):
+        register_annotator(Other, lambda settings, pool, names: AllOnes())
+    with pytest.raises(UsageError, match="no kind of its own"):
+        register_annotator(Nameless, lambda settings, pool, names: AllOnes())
+    with pytest.raises(UsageError, match="nothing opens an annotator 'label_column'"):
+        check_annotator(Other())

@@ -1,52 +1,145 @@
-"""Settings and requests of the annotation gate (DESIGN 5.4)."""
+"""Settings and requests of the annotation gate."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_type_hints
 
 from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.errors import UsageError
 
 Rule = Literal["margin", "compat"]
-Voting = Literal["distributions", "classes", "none"]
+Voting = Literal["none", "distributions", "classes"]
 MAX_CLASSES = 65_536  # classes are kept as uint16
 
 
+def about(description: str, **bounds: float) -> dict[str, Any]:
+    """Metadata of a settings field.
+
+    Args:
+        description: a sentence for people.
+        bounds: `ge` and `le`, the least and the largest value.
+    """
+    return {"description": description, **bounds}
+
+
 @dataclass(frozen=True, kw_only=True)
-class GateConfig:
-    """Settings of the annotation gate.
+class GateRule:
+    """Settings of the gate's rule that do not depend on the pool.
+
+    The settings of the command `gate` are made from these fields: a setting is written here and nowhere else.
+
+    Raises:
+        UsageError: a value is out of bounds.
+    """
+
+    # margin: gain is 1 - the margin of the fused class distribution, rows are taken from the top, near rows apart.
+    # compat: gain is 1 - the fused confidence, rows are drawn in proportion, near rows are rechecked after answers.
+    rule: Rule = field(
+        default="margin", metadata=about("Gain and draw: margin (ours) or compat (as published, arXiv 2506.08070).")
+    )
+    neighbours: int = field(default=16, metadata=about("Nearest neighbours of a row that vote.", ge=1))
+    # Typical rows are those of `groups.NeighbourGroups`, among the quarter of the largest gain.
+    typical: float = field(
+        default=0.15,
+        metadata=about(
+            "margin: until this share of the rows has labels, ask for rows that are typical of the groups "
+            "with the fewest labels, among those of much gain; 0 never. Left out where the first labels show "
+            "skewed classes, or with power.",
+            ge=0,
+            le=1,
+        ),
+    )
+    apart: float = field(
+        default=0.65,
+        metadata=about(
+            "margin: no two rows of a batch are among each other's 8 nearest and more similar than this; 1 "
+            "for no limit.",
+            ge=0,
+            le=1,
+        ),
+    )
+    copies: bool = field(default=True, metadata=about("margin: a near-duplicate of a labelled row is worth no label."))
+    vote: Voting = field(
+        default="none",
+        metadata=about(
+            "margin: what neighbours add to the gain: nothing, their class distributions, or their surest "
+            "classes as in the published vote."
+        ),
+    )
+    vote_weight: float = field(
+        default=0.5, metadata=about("margin: the neighbours' share in the fused class distribution.", ge=0, le=1)
+    )
+    balance: float = field(
+        default=0.0,
+        metadata=about(
+            "margin: gains are multiplied by (mean labels of a class / labels of the predicted class) ** "
+            "balance; 0 leaves them.",
+            ge=0,
+        ),
+    )
+    power: float | None = field(
+        default=None,
+        metadata=about("margin: rows are drawn in proportion to gain ** power; null takes them from the top.", ge=0),
+    )
+    last_power: float | None = field(
+        default=None,
+        metadata=about("The power once all rows have labels, linear in their share; null: as power.", ge=0),
+    )
+    distance_weight: float = field(
+        default=0.0,
+        metadata=about("margin: weight of the distance to the nearest labelled or sure row in the gain.", ge=0),
+    )
+    min_similarity: float = field(
+        default=0.85,
+        metadata=about("Neighbours less similar do not vote, in compat and with vote: classes.", ge=0, le=1),
+    )
+    recheck_neighbours: int = field(
+        default=8, metadata=about("compat: nearest neighbours looked at after an answer.", ge=1)
+    )
+    recheck_similarity: float = field(
+        default=0.9, metadata=about("compat: of those, only the more similar ones.", ge=0, le=1)
+    )
+    relative_gain: float = field(
+        default=0.05,
+        metadata=about(
+            "Stop when the mean gain of the unlabelled rows falls below this share of the first; 0 never.", ge=0, le=1
+        ),
+    )
+    # See `stop.loss_left`.
+    loss_tolerance: float = field(
+        default=0.04,
+        metadata=about(
+            "Stop when all further labels would take less than so many nats off the validation loss; 0 never, "
+            "but where the loss rises.",
+            ge=0,
+        ),
+    )
+    loss_rounds: int = field(
+        default=4, metadata=about("Over how many of the latest rounds the loss is looked at, at least.", ge=1)
+    )
+    seed: int = field(default=0, metadata=about("Seed of the random first rows and of every draw.", ge=0))
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(GateRule)
+        for each in fields(GateRule):
+            value, choices = getattr(self, each.name), get_args(hints[each.name])
+            if isinstance(each.default, str) and value not in choices:
+                raise UsageError(f"gate {each.name} {value!r}", f"use {', '.join(choices[:-1])} or {choices[-1]}")
+            if "ge" in each.metadata and not (value is None and each.default is None):
+                check_bounds(f"gate.{each.name}", value, each.metadata["ge"], each.metadata.get("le", math.inf))
+        if self.last_power is not None and self.power is None:
+            raise UsageError("gate.last_power without gate.power", "give both, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig(GateRule):
+    """Settings of the annotation gate over one pool: its rule, and what depends on the pool.
 
     Attributes:
         classes: number of classes C, 2 to 65 536.
         round_size: labels asked for in a round, at most.
-        rule: `margin` (ours: the margin of the fused class distribution, from the top, near rows apart) or `compat`
-            (as published: 1 - fused confidence, drawn in proportion, near rows rechecked after answers).
-        neighbours: nearest neighbours that vote.
-        min_similarity: neighbours less similar do not vote; compat, and `classes`.
-        recheck_neighbours: nearest neighbours that are looked at after an answer; compat.
-        recheck_similarity: of those, only the more similar ones.
-        vote: margin: what neighbours add to the gain: `none`; `distributions`, their whole class distributions;
-            `classes`, their surest class as in the published vote. What the gate believes of a row is always fused from
-            the model's and the neighbours' distributions.
-        vote_weight: margin: the neighbours' share in the fused distribution.
-        typical: margin: until this share of the candidates has a label, the rows are those typical of the groups with
-            the fewest labels (`groups.NeighbourGroups`), among the quarter of the largest gain; 0 never. Nor where the
-            random first labels tell that classes are skewed, or rows are drawn by a power.
-        apart: margin: of a batch, no two rows are among each other's 8 nearest and more similar than this; 1 for no
-            limit.
-        copies: margin: whether a near-duplicate (`neighbours.near_duplicates`) of a labelled row is worth no label.
-        balance: margin: gains are multiplied by (mean labels of a class / labels of the predicted class) ** balance;
-            0 leaves them.
-        power: margin: rows are drawn in proportion to gain ** power; None takes them from the top.
-        last_power: the power once all candidates are labelled, linear in their share; None for as `power`.
-        distance_weight: what the distance to the nearest labelled or sure row adds to the gain, times this.
-        seed: seed of the random first rows and of every draw.
-        relative_gain: stop when the mean gain of the unlabelled rows falls below this share of the first; 0 never.
-        loss_tolerance: stop when all further labels together would take less than this off the cross-entropy measured
-            on random labels, in nats, see `gate_stop.loss_left`; 0 never, but where the loss rises.
-        loss_rounds: over how many of the latest rounds that is looked at, at least.
         max_labels: never ask for more labels; None for no limit.
         max_rounds: never ask more often, the random first round included; None for no limit.
 
@@ -56,68 +149,31 @@ class GateConfig:
 
     classes: int
     round_size: int
-    rule: Rule = "margin"
-    neighbours: int = 16
-    min_similarity: float = 0.85
-    recheck_neighbours: int = 8
-    recheck_similarity: float = 0.9
-    vote: Voting = "none"
-    vote_weight: float = 0.5
-    typical: float = 0.15
-    apart: float = 0.65
-    copies: bool = True
-    balance: float = 0.0
-    power: float | None = None
-    last_power: float | None = None
-    distance_weight: float = 0.0
-    seed: int = 0
-    relative_gain: float = 0.05
-    loss_tolerance: float = 0.04
-    loss_rounds: int = 4
     max_labels: int | None = None
     max_rounds: int | None = None
 
     def __post_init__(self) -> None:
-        if self.rule not in ("margin", "compat"):
-            raise UsageError(f"gate rule {self.rule!r}", "use margin or compat")
-        if self.vote not in ("distributions", "classes", "none"):
-            raise UsageError(f"gate vote {self.vote!r}", "use distributions, classes or none")
-        if self.last_power is not None and self.power is None:
-            raise UsageError("gate.last_power without gate.power", "give both, or neither")
-        self._check("classes", 2, MAX_CLASSES)
-        self._check_numbers()
-
-    def _check_numbers(self) -> None:
-        for name in ("round_size", "neighbours", "recheck_neighbours", "loss_rounds"):
-            self._check(name, 1, math.inf)
-        for name in (
-            "min_similarity",
-            "recheck_similarity",
-            "relative_gain",
-            "vote_weight",
-            "typical",
-            "apart",
-        ):
-            self._check(name, 0, 1)
-        for name in ("balance", "distance_weight", "loss_tolerance"):
-            self._check(name, 0, math.inf)
-        for name in ("power", "last_power"):
-            if getattr(self, name) is not None:
-                self._check(name, 0, math.inf)
-        self._check("seed", 0, math.inf)
+        super().__post_init__()
+        check_bounds("gate.classes", self.classes, 2, MAX_CLASSES)
+        check_bounds("gate.round_size", self.round_size, 1)
         for name in ("max_labels", "max_rounds"):
             if getattr(self, name) is not None:
-                self._check(name, 1, math.inf)
+                check_bounds(f"gate.{name}", getattr(self, name), 1)
 
-    def _check(self, name: str, low: float, high: float) -> None:
-        value = getattr(self, name)
-        if not low <= value <= high:
-            raise UsageError(f"gate.{name} is {value}", f"give a value from {low} to {high}")
+
+def check_bounds(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Checks that low <= value <= high.
+
+    Raises:
+        UsageError: it is out of bounds, or not a number.
+    """
+    if not low <= value <= high:
+        raise UsageError(f"{name} is {value}", f"give a value from {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfferConfig:
-    """How arriving rows are decided.
+    """Settings of decisions on arriving rows.
 
     Attributes:
         sure: probability of the class, as model and neighbours have it together, from which it is a pseudo-label.
@@ -132,8 +188,7 @@ class OfferConfig:
 
     def __post_init__(self) -> None:
         for name in ("sure", "same"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"offer.{name} is {getattr(self, name)}", "give a value from 0 to 1")
+            check_bounds(f"offer.{name}", getattr(self, name), 0, 1)
 
 
 @dataclass(frozen=True, eq=False)

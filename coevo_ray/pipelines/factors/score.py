@@ -24,7 +24,8 @@ from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_shards
 from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
-from coevo_ray.store.factor_files import FOLDER, KIND, load_factors, save_factors
+from coevo_ray.store.factor_files import KIND, load_factors, save_factors
+from coevo_ray.store.layout import FactorLayout
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import locate, open_table
 from coevo_ray.store.row_table import RowTable, vector_column_of
@@ -64,7 +65,7 @@ def sae(
     if targets is not None:
         table = open_table(targets, "targets")
         require_alone(table, opened)
-    model = fit_sae(settings, opened, table, location.child("model"), column=column)
+    model = fit_sae(settings, opened, table, FactorLayout.of(location).model, column=column)
     return score(settings, table, model, location, column=column)
 
 
@@ -122,17 +123,17 @@ def score(
     """
     if top_rows < 1:
         raise UsageError(f"top_rows = {top_rows}", "keep 1 row or more for each factor")
-    location = Location.parse(out)
+    folders = FactorLayout.of(Location.parse(out))
     column = vector_column_of(features, column)
     with ray_session():
-        codes, latents, counted = encode_codes(config, features, column, sae, location.child("codes"), top_rows)
-        table = location.child(FOLDER)
+        codes, latents, counted = encode_codes(config, features, column, sae, folders.codes, top_rows)
+        table = folders.table
         content, inputs = {"top_rows": top_rows}, {"codes": codes.manifest.identity}
         if begin(table, KIND, content, inputs) is None:
             factors = counted if counted is not None else count_codes(codes, latents, top_rows)
             summary = {"rows": factors.rows, "dead": int((factors.counts == 0).sum()), "pools": _pools(features)}
             finish(table, KIND, content, inputs, [save_factors(table, factors)], summary)
-        return _scores(config, codes, load_factors(table).frequencies, location.child("scores"))
+        return _scores(config, codes, load_factors(table).frequencies, folders.scores)
 
 
 def _pools(features: RowTable) -> list[JsonObject] | None:

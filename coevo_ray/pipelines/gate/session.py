@@ -35,6 +35,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, digest, load_manifest
+from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
 
@@ -384,7 +385,7 @@ class GateSession:
 
 def find_gate(location: Location) -> Location | None:
     """Returns the folder of the gate that is at a folder, or in that of a run; None without one."""
-    places = (location, location.child("gate"))
+    places = (location, RunLayout.of(location).gate)
     return next((place for place in places if place.child(_FILE).is_file()), None)
 
 

@@ -1,0 +1,62 @@
+"""Commands whose modules are imported when they are called: the list of commands needs none of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+from typer.main import get_command
+
+# Command -> module below `coevo_ray.cli`, and the line of the list, which is the first of the command's docstring.
+COMMANDS = {
+    "demo": ("run", "Run the whole loop on handwritten digits; needs the extra `demo` and no download."),
+    "run": ("run", "Run the whole loop that a YAML file describes, or continue it."),
+    "ingest": ("pools", "Make a pool from images or texts: row_ids, splits, rejects. Or append to one."),
+    "encode": ("targets", "Encode disjoint parts of a pool with prior models and align them into targets."),
+    "merge": ("targets", "Align contributions of several participants into one target table."),
+    "plan": ("plan", "Simulate which rows a policy would use, without training."),
+    "train": (
+        "training",
+        "Train on each epoch's subset after the earlier stages of a run; or on labels, few labels or targets.",
+    ),
+    "retrieve": (
+        "retrieve",
+        "Find the rows of another pool that lie where the gate's gain remains: those to label next.",
+    ),
+    "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
+    "doctor": ("run", "Check this machine, and optionally an artifact."),
+    "sae": (
+        "sae",
+        "Fit the sparse autoencoder and score every row; or, with a command, look at factors and carry models.",
+    ),
+    "gate": ("gate", "Ask for labels until the gate stops by itself; or, with a command, one step of it at a time."),
+}
+
+
+class OnDemand(TyperCommand):
+    """Stands for a command in the list of commands, until it is called or asked for help."""
+
+    def load(self) -> Any:
+        """The command or group itself, of the click that typer brings."""
+        module = import_module(f"coevo_ray.cli.{COMMANDS[str(self.name)][0]}")
+        group = getattr(module, f"{self.name}_app", None)
+        if group is None:
+            group = typer.Typer(add_completion=False, rich_markup_mode=None)
+            group.command(self.name)(getattr(module, str(self.name)))
+        return get_command(group)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parses the command's arguments: by the command itself."""
+        return self.load().make_context(info_name, args, parent=parent, **extra)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Puts every command into the list of an application."""
+    for name, (_, line) in COMMANDS.items():
+        app.command(name, help=line, cls=OnDemand)(_stand_in)
+
+
+def _stand_in() -> None:
+    """Is never called."""
