@@ -102,8 +102,14 @@ def plan(
 
 @dataclass(frozen=True)
 class _Known:
-    """Of N rows: candidates bool[N], labels int64[N] or None, strongest factors int32[N] (-1 without one) or None;
-    `scores` and `evidence` by name, as far as they were given."""
+    """Inputs of a simulation, of N rows.
+
+    Attributes:
+        candidates: bool[N].
+        labels: int64[N], or None.
+        factor: int32[N], strongest factors, -1 without one; or None.
+        tables: `scores` and `evidence`, as far as they were given.
+    """
 
     candidates: BoolArray
     labels: Int64Array | None = None

@@ -33,15 +33,15 @@ SCRATCH = "_samples/"  # what is written beside an artifact and is not part of i
 _MAKERS = {
     "pool": "coevo-ray ingest",
     "contribution": "coevo-ray encode with one --prior",
-    "targets": "coevo-ray encode, or coevo-ray merge",
-    "sae": "coevo-ray sae (model/ in its output), or coevo-ray sae import",
+    "targets": "coevo-ray encode or merge",
+    "sae": "coevo-ray sae: model/ in its output; or coevo-ray sae import",
     "codes": "coevo-ray sae",
-    "factors": "coevo-ray sae (table/ in its output)",
-    "scores": "coevo-ray sae (scores/ in its output)",
+    "factors": "coevo-ray sae: table/ in its output",
+    "scores": "coevo-ray sae: scores/ in its output",
     "graph": "coevo-ray gate open",
-    "labels": "coevo-ray gate, or coevo-ray gate export",
+    "labels": "coevo-ray gate, or gate export",
     "pseudo_labels": "coevo-ray gate export --pseudo-labels",
-    "evidence": "coevo-ray train --objective supervised with --targets (evidence/ in its output)",
+    "evidence": "coevo-ray train --objective supervised with --targets: evidence/ in its output",
     "model": "coevo-ray train",
     "retrieved": "coevo-ray retrieve",
     "run": "coevo-ray run",
@@ -186,7 +186,7 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
             + (" (one was started and not completed)" if half else ""),
             "run the command that makes it again: it continues"
             if half
-            else f"check the path, or make it first{_by(kind)}",
+            else f"check the path, or make it first{_made_by(kind)}",
         )
     content = file.read_json()
     if content.get("schema_version", 0) > SCHEMA_VERSION:
@@ -196,13 +196,14 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
         )
     if kind is not None and content.get("kind") != kind:
         raise InputError(
-            f"{location} holds a {content.get('kind')}, a {kind} is needed", f"give the path of a {kind}{_by(kind)}"
+            f"{location} holds a {content.get('kind')}, a {kind} is needed",
+            f"give the path of a {kind}{_made_by(kind)}",
         )
     return Manifest.from_json(content)
 
 
-def _by(kind: str | None) -> str:
-    return f": made by {_MAKERS[kind]}" if kind in _MAKERS else ""
+def _made_by(kind: str | None) -> str:
+    return f" ({_MAKERS[kind]})" if kind in _MAKERS else ""
 
 
 def is_begun(location: Location) -> bool:

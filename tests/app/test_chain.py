@@ -98,28 +98,44 @@ def manifests(folder: Path) -> dict[str, Manifest]:
     return {name: load_manifest(Location.parse(folder / name)) for name in STAGES}
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_by_objects_alone_and_by_paths_alone(data: Path, tmp_path: Path) -> None:
-    objects = chain(data, tmp_path / "objects", lambda result, out: result)
-    paths = chain(data, tmp_path / "paths", lambda result, out: str(out))
-    one, other = manifests(tmp_path / "objects"), manifests(tmp_path / "paths")
+@pytest.fixture(scope="module")
+def objects(data: Path, ray_local: None) -> tuple[Path, dict[str, Any]]:
+    """The chain by objects alone: its folder, and the results by name."""
+    return data / "objects", chain(data, data / "objects", lambda result, out: result)
+
+
+def test_by_objects_alone(objects: tuple[Path, dict[str, Any]]) -> None:
+    folder, made = objects
+    _is_a_family(made, folder)
+    # What was trained on are the gate's labels.
+    labels = RowTable(folder / "labels", "labels")
+    assert made["trained"]["candidates"] == len(labels) == made["labels"]["labels"]
+    assert made["trained"]["evidence"]["rows"] == len(labels)
+    assert made["trained"].manifest.config["labels"] == "gate"
+
+
+@pytest.mark.parametrize("form", [str, Path, Location.parse])
+def test_by_paths_alone(data: Path, objects: tuple[Path, dict[str, Any]], form: Callable[[Path], Any]) -> None:
+    """With other settings or inputs than those of the objects each stage would be refused, for it is there already."""
+    folder, made = objects
+    before = manifests(folder)
+    paths = chain(data, folder, lambda result, out: form(out))
+    again = manifests(folder)
+    assert again.pop("labels").identity == before.pop("labels").identity  # an export is always written again
+    assert again == before  # and nothing else is
+    assert paths["plan"] == made["plan"]
+    assert paths["trained"] == made["trained"]
+
+
+@pytest.mark.slow
+def test_paths_alone_make_what_objects_alone_do(data: Path, objects: tuple[Path, dict[str, Any]]) -> None:
+    chain(data, data / "paths", lambda result, out: str(out))
+    one, other = manifests(objects[0]), manifests(data / "paths")
     for name in STAGES:
         assert one[name].inputs == other[name].inputs, name
         assert one[name].config == other[name].config, name
-    assert one["found"].identity == other["found"].identity
-    assert objects["plan"] == paths["plan"]
-    # Again, and further forms: nothing is made anew, for it is the same to the functions.
-    for form in (Path, Location.parse):
-        chain(data, tmp_path / "paths", lambda result, out, form=form: form(out))  # type: ignore[misc]
-    again = manifests(tmp_path / "paths")
-    assert again.pop("labels").identity == other.pop("labels").identity  # an export is always written again
-    assert again == other
-    _is_a_family(objects, tmp_path / "objects")
-    # What was trained on are the gate's labels.
-    labels = RowTable(tmp_path / "objects" / "labels", "labels")
-    assert objects["trained"]["candidates"] == len(labels) == objects["labels"]["labels"]
-    assert objects["trained"]["evidence"]["rows"] == len(labels)
-    assert objects["trained"].manifest.config["labels"] == "gate"
+    for name in ("pool", "encode/targets", "sae/scores", "sae/model", "trained/evidence", "found"):
+        assert one[name].identity == other[name].identity, name
 
 
 def _is_a_family(made: dict[str, Any], folder: Path) -> None:

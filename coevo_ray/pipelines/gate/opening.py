@@ -1,4 +1,4 @@
-"""Opens gates: that are open already, or by the folder of a gate or of a run."""
+"""Opens gates by their folder, or by that of a run."""
 
 from __future__ import annotations
 
