@@ -186,7 +186,7 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
             + (" (one was started and not completed)" if half else ""),
             "run the command that makes it again: it continues"
             if half
-            else f"check the path, or make it first{_made_by(kind)}",
+            else f"check the path, or make it{_made_by(kind)}",
         )
     content = file.read_json()
     if content.get("schema_version", 0) > SCHEMA_VERSION:
@@ -195,10 +195,8 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
             f"upgrade coevo-ray (it was written by {content.get('package_version')}, this is {__version__})",
         )
     if kind is not None and content.get("kind") != kind:
-        raise InputError(
-            f"{location} holds a {content.get('kind')}, a {kind} is needed",
-            f"give the path of a {kind}{_made_by(kind)}",
-        )
+        have = content.get("kind")
+        raise InputError(f"{location} holds a {have}, a {kind} is needed", f"give the path of a {kind}{_made_by(kind)}")
     return Manifest.from_json(content)
 
 
