@@ -1,4 +1,4 @@
-"""What the gate believes of every row, and the gain that follows from it (DESIGN 5.4)."""
+"""Beliefs of an annotation gate about every row, and the gain that follows (docs/design.md#gate-gain)."""
 
 from __future__ import annotations
 

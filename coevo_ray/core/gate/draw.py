@@ -1,4 +1,4 @@
-"""How the annotation gate draws the rows of a round (DESIGN 5.4). Every draw is a function of (seed, round)."""
+"""Draws of a round's rows (docs/design.md#gate-draw). Every draw is a function of (seed, round)."""
 
 from __future__ import annotations
 

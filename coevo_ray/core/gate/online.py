@@ -1,4 +1,4 @@
-"""The annotation gate on arriving rows: looked up, decided, appended, without a rebuild (arXiv 2506.08070, D5.4)."""
+"""The gate on arriving rows: looked up, decided, appended, without a rebuild (docs/design.md#gate-online)."""
 
 from __future__ import annotations
 

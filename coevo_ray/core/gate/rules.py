@@ -1,4 +1,4 @@
-"""Rules of the annotation gate on arrays: votes, fusion and gain (Info-Coevolution, arXiv 2506.08070; DESIGN 5.4).
+"""Rules of the annotation gate on arrays: votes, fusion and gain (arXiv 2506.08070; docs/design.md#gate-gain).
 
 Sums and products are taken in float64, so that gains agree with a row-by-row evaluation to float32's last digits.
 """

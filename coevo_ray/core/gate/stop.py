@@ -1,4 +1,4 @@
-"""When the annotation gate stops (DESIGN 5.4): relative to the pool and the start, never by an absolute sum."""
+"""The gate's stop (docs/design.md#gate-stop): relative to the pool and the start, never by an absolute sum."""
 
 from __future__ import annotations
 

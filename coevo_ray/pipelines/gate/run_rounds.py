@@ -1,4 +1,4 @@
-"""The gate's rounds: ask, learn, until it stops by itself (Info-Coevolution, arXiv 2506.08070, DESIGN 5.4)."""
+"""The gate's rounds: ask, learn, until it stops by itself (Info-Coevolution, arXiv 2506.08070)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An open gate, over the life of many processes: open, next, submit, status, export (arXiv 2506.08070, DESIGN 5.4).
+"""An open gate, over the life of many processes: open, next, submit, status, export (arXiv 2506.08070).
 
 The folder holds `gate.json` (settings and inputs), the neighbour graph and the journal. What needs no model (answers,
 status, export) is done in the calling process; what does is done by Ray tasks, with the gate in the selection actor.
