@@ -25,6 +25,7 @@ from coevo_ray.annotators.label_studio_tasks import (
 from coevo_ray.annotators.sample_files import SHOWN
 from coevo_ray.config.annotators import image_template
 from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.modality import Sample, by_modality
 from coevo_ray.pool.pool import Pool
@@ -183,7 +184,7 @@ class LabelStudio:
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
-    def _tasks(self, after: int = 0, extra: tuple[dict[str, Any], ...] = ()) -> Iterator[Any]:
+    def _tasks(self, after: int = 0, extra: tuple[JsonObject, ...] = ()) -> Iterator[Any]:
         """Tasks in order of their numbers. Pages begin after a task, so that deleted tasks make none be skipped."""
         while True:
             last = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": after}
@@ -217,8 +218,8 @@ class LabelStudio:
             row = row_of(task)
             self._rows[int(task.id)] = None if row is None else row[0]
 
-    def _chunks(self, questions: Questions, places: Int64Array) -> Iterator[list[dict[str, Any]]]:
-        chunk: list[dict[str, Any]] = []
+    def _chunks(self, questions: Questions, places: Int64Array) -> Iterator[list[JsonObject]]:
+        chunk: list[JsonObject] = []
         size = 0
         for start in range(0, len(places), _CHUNK_ROWS):
             for task, length in self._make_tasks(questions, places[start : start + _CHUNK_ROWS]):
@@ -230,7 +231,7 @@ class LabelStudio:
         if chunk:
             yield chunk
 
-    def _make_tasks(self, questions: Questions, places: Int64Array) -> Iterator[tuple[dict[str, Any], int]]:
+    def _make_tasks(self, questions: Questions, places: Int64Array) -> Iterator[tuple[JsonObject, int]]:
         """Tasks, each with the length of its sample."""
         row_ids, name = questions.row_ids[places], self.pool.modality
         read = self._shown.file_ending is None or self.url_template is None
@@ -249,7 +250,7 @@ class LabelStudio:
             return self._shown.value(sample)
         return str(self.url_template).format(row_id=row_id, key=quote(key))
 
-    def _import(self, tasks: list[dict[str, Any]]) -> Any:
+    def _import(self, tasks: list[JsonObject]) -> Any:
         """Sends tasks to the server, once."""
 
         def ask(client: Any) -> Any:
@@ -257,7 +258,7 @@ class LabelStudio:
 
         return self._connection.call(ask, attempts=1)
 
-    def _push(self, chunk: list[dict[str, Any]]) -> None:
+    def _push(self, chunk: list[JsonObject]) -> None:
         """Creates tasks. After an unclear answer the server's tasks are read before the next attempt."""
         left = chunk
         for attempt in range(1, self._connection.attempts + 1):

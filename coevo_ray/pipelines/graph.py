@@ -22,6 +22,7 @@ from coevo_ray.core.graph.plan import GraphPlan, Method, device_of, make_plan
 from coevo_ray.core.graph.search import block_rows, blocks
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import UnitRows
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
@@ -70,19 +71,19 @@ def build_graph_artifact(
         UsageError: the unfinished graph has other settings or features.
         StoppedError: the store or the cluster failed; build it again to continue.
     """
-    content: dict[str, Any] = {"neighbours": neighbours, "seed": seed, "centre": centre}
+    content: JsonObject = {"neighbours": neighbours, "seed": seed, "centre": centre}
     content |= {} if method == "auto" else {"method": method}
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
     done = begin(location, KIND, content, inputs)
     if done is not None:
         return done
     started = time.monotonic()
-    resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+    resources: JsonObject = {"num_cpus": cpus, "num_gpus": gpus}
     source = _Source(pool.location, targets, location, neighbours, seed, centre, method, max(1, int(cpus)))
     with ray_errors(KIND):
         prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
         head, arrays = prepare.remote(source)
-        found: dict[str, Any] = ray.get(head)
+        found: JsonObject = ray.get(head)
         entries = _search(source, arrays, found["rows"], part_rows, resources)
     fields = found["fields"]
     if fields["parameters"].get("goal_reached") is False and fields["recall"] is not None:
@@ -91,7 +92,7 @@ def build_graph_artifact(
     return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
 
 
-def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: dict[str, Any]) -> list[FileEntry]:
+def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: JsonObject) -> list[FileEntry]:
     size = block_rows(rows)
     size *= -(-part_rows // size)
     parts = [(start, min(rows, start + size)) for start in range(0, rows, size)]
@@ -115,7 +116,7 @@ class _Source:
     method: Method
     threads: int
 
-    def prepare(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def prepare(self) -> tuple[JsonObject, JsonObject]:
         """Ray task: reads, plans and sorts the rows.
 
         Returns:

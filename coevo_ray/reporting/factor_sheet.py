@@ -8,6 +8,7 @@ import numpy as np
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.factors.table import NO_ROW, FactorTable
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import first_target
@@ -29,7 +30,7 @@ def sae_show(
     choose: str = "frequent",
     limit: int = 24,
     rows: int = 12,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Writes an HTML page with the most activating images or texts of chosen factors; it needs no network.
 
     Args:

@@ -12,6 +12,7 @@ import yaml
 
 from coevo_ray._version import __version__
 from coevo_ray.config import RunConfig, SettingsLike, as_run_config
+from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.reporting.data import (
     DoubtedRow,
@@ -32,7 +33,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.supervised.train import looks_at_evidence
 
-Summary = dict[str, Any]
+Summary = JsonObject
 _DOUBTED_SHOWN = 24
 
 
@@ -90,7 +91,7 @@ def is_finished(config: RunConfig, out: Location) -> bool:
     return all(folder.child(MANIFEST).is_file() for folder in folders)
 
 
-def _content(config: RunConfig) -> dict[str, Any]:
+def _content(config: RunConfig) -> JsonObject:
     """The settings that shape results."""
     exclude: Any = {
         "out": True,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int16Array, Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.hashing import assign_participants
 from coevo_ray.errors import InputError
 from coevo_ray.pool.rejects import Reject
@@ -131,7 +131,7 @@ class Contribution:
         self.manifest = self._rest.manifest
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """Figures about the making and the content, as the manifest has them."""
         return self.manifest.summary
 

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -384,7 +383,7 @@ def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
 
 
 def _finish(
-    job: Job, plan: Plan, who: Participant, made: Made, content: dict[str, Any], inputs: dict[str, str]
+    job: Job, plan: Plan, who: Participant, made: Made, content: JsonObject, inputs: dict[str, str]
 ) -> Manifest:
     rows = sum(f.rows for f in made.files)
     check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))

@@ -14,6 +14,7 @@ from safetensors.numpy import save as save_safetensors
 
 from coevo_ray.actors.protocols import LabelColumns
 from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import choose_rows
@@ -80,7 +81,7 @@ class Learning:
         parts = [self._task(Learning._predict_file, index, classifier) for index in range(len(self.targets.files))]
         return [*parts, self._task(Learning._predict_offered, offered, classifier)]
 
-    def compare(self, points: list[tuple[int, float]]) -> dict[str, Any]:
+    def compare(self, points: list[tuple[int, float]]) -> JsonObject:
         """Held-out accuracy of the same classifier on as many random labels, and on all labels of the pool.
 
         Args:
@@ -89,7 +90,7 @@ class Learning:
         Returns:
             `random`: a number for each point, and `full`; None where the pool has no labels to compare with.
         """
-        compared: dict[str, Any] = ray.get(self._task(Learning._compare, points))
+        compared: JsonObject = ray.get(self._task(Learning._compare, points))
         return compared
 
     def _task(self, method: Any, *arguments: Any) -> Any:
@@ -151,7 +152,7 @@ class Learning:
             return offered["row_id"], np.zeros((0, self.classes), dtype=np.float32)
         return offered["row_id"], classifier(offered["features"])
 
-    def _compare(self, points: list[tuple[int, float]]) -> dict[str, Any]:
+    def _compare(self, points: list[tuple[int, float]]) -> JsonObject:
         """Ray task, for comparison only: it reads labels that the gate never sees."""
         torch.set_num_threads(max(1, int(self.cpus)))
         source, held = Pool(self.pool), _Held(self.targets, self.pool)

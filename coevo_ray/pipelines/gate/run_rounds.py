@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from coevo_ray.annotators.base import Annotator, Collected, Desk, Questions
 from coevo_ray.annotators.opening import open_annotator
 from coevo_ray.config import GateSettings, SettingsLike, as_settings
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.pipelines.gate.export import write_labels
 from coevo_ray.pipelines.gate.session import GateSession, Submitted, class_names, inputs_of
@@ -51,7 +51,7 @@ def gate(
 
 
 def gate_rounds(
-    config: GateSettings | dict[str, Any],
+    config: GateSettings | JsonObject,
     pool: Pool,
     targets: RowTable,
     out: Place,

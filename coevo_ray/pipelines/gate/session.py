@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.online import OnlineGate
 from coevo_ray.core.graph.growing import GrowingIndex
 from coevo_ray.core.graph.unit_rows import UnitRows
+from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.light_classifier import LightClassifier
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate.learning import Learning, load_classifier, save_classifier
@@ -125,9 +125,7 @@ class GateSession:
         self._plain: GateService | None = None
 
     @classmethod
-    def open(
-        cls, config: GateSettings | dict[str, Any], pool: Pool, targets: RowTable, out: str | Location
-    ) -> GateSession:
+    def open(cls, config: GateSettings | JsonObject, pool: Pool, targets: RowTable, out: str | Location) -> GateSession:
         """Opens a gate, or one that is there and has the same settings.
 
         Builds the neighbour graph, which needs Ray.
@@ -222,7 +220,7 @@ class GateSession:
                 self.service.request()
         return Questions(**self.service.questions())
 
-    def learn(self) -> dict[str, Any]:
+    def learn(self) -> JsonObject:
         """Refits the light classifier on all labels and hands its predictions to the gate.
 
         Returns:
@@ -245,7 +243,7 @@ class GateSession:
             parts = learning.predict(classifier, offered)  # references: the actor reads them itself
             save_classifier(classifier, self.location.child(_CLASSIFIER))
             self._handle.update_predictions(parts)
-            result: dict[str, Any] = self.service.note_learned(
+            result: JsonObject = self.service.note_learned(
                 {
                     "accuracy": accuracy,
                     "validation_loss": classifier.validation_loss,
@@ -365,11 +363,11 @@ class GateSession:
         return load_classifier(self.location.child(_CLASSIFIER))
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """Figures so far, see `status`."""
         return self.status()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> JsonObject:
         """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, and `stopped_by` (or None)."""
         status = self.service.gate_status()
         history = self.service.history()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from coevo_ray.actors.protocols import Predictions
 from coevo_ray.annotators.answer_files import read_answer_file
 from coevo_ray.annotators.base import Answers, Collected, Desk, Questions
 from coevo_ray.config import GateSettings, SettingsLike, as_settings
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate.export import write_labels, write_pseudo_labels
 from coevo_ray.pipelines.gate.opening import open_gate
@@ -55,7 +55,7 @@ def gate_open(config: SettingsLike[GateSettings], pool: ArtifactLike, targets: A
     return GateSession.open(settings, opened, table, Location.parse(out))
 
 
-def gate_status(gate: GateSession | ArtifactLike) -> dict[str, Any]:
+def gate_status(gate: GateSession | ArtifactLike) -> JsonObject:
     """Returns the state of a gate, see `GateSession.status`.
 
     Raises:
@@ -69,7 +69,7 @@ def gate_next(
     predictions: Place | None = None,
     out: Place | None = None,
     set_aside: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Returns the rows to label now, sends them to an annotator that answers later, and writes them where asked to.
 
     Args:
@@ -121,7 +121,7 @@ def _ask(gate: GateSession, predictions: list[Predictions] | None) -> Questions:
 
 def gate_submit(
     gate: GateSession | ArtifactLike, files: Sequence[Place] | Place | None = None, annotator: str | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Takes answers from files, or else from the gate's annotator.
 
     Args:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from coevo_ray.config import PoolConfig, Source, make_config
 from coevo_ray.config.pool import IMAGE, SAMPLE_SETTINGS
@@ -108,7 +107,7 @@ def _without(settings: JsonObject, later: JsonObject) -> JsonObject:
     return {k: v for k, v in settings.items() if k not in later or v != later[k]}
 
 
-def begin_append(config: PoolConfig | dict[str, Any], location: Location) -> tuple[PoolConfig, Earlier] | None:
+def begin_append(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolConfig, Earlier] | None:
     """Starts or continues an append.
 
     Args:
@@ -147,7 +146,7 @@ def end_append(location: Location) -> None:
     location.child(_MARK).delete_file()
 
 
-def _settings(config: PoolConfig | dict[str, Any], manifest: Manifest, location: Location) -> PoolConfig:
+def _settings(config: PoolConfig | JsonObject, manifest: Manifest, location: Location) -> PoolConfig:
     given = config.model_dump(mode="json", exclude_unset=True) if isinstance(config, PoolConfig) else dict(config)
     inherited = {k: v for k, v in manifest.config.items() if k != "sources"}
     settings = make_config(PoolConfig, {**inherited, **given}, "pool")

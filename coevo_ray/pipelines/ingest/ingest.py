@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 import numpy as np
 import ray
@@ -85,7 +84,7 @@ def ingest(
     return Pool(location)
 
 
-def _begin(config: PoolConfig | dict[str, Any], location: Location) -> tuple[PoolConfig, Earlier] | None:
+def _begin(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolConfig, Earlier] | None:
     settings = as_settings(PoolConfig, config, "pool")
     return None if begin(location, "pool", content(settings), {}) is not None else (settings, Earlier())
 
