@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coevo_ray.actors.actor import Services
 from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import Arrays, BoolArray, Int64Array
@@ -15,6 +15,9 @@ from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.errors import InputError
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+
+if TYPE_CHECKING:
+    from coevo_ray.actors.actor import Services
 
 
 def set_known(
@@ -90,6 +93,8 @@ class LedgerInputs:
 
     def make(self) -> Services:
         """Builds the ledger's service; runs inside the actor."""
+        from coevo_ray.actors.actor import Services  # here, so that `plan` does not load Ray
+
         return Services(ledger=LedgerService(self.journal, self.make_ledger()))
 
     def make_ledger(self) -> SelectionLedger:

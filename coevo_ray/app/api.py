@@ -2,27 +2,70 @@
 
 All of them are in `coevo_ray` itself too. They take an object that another of them returned, or a path (str or
 PathLike), a URI or a `Location`; for settings a dict, a model of `coevo_ray.config`, or the path of a YAML file.
+
+A function's module is imported when the function is first used, so that commands that need no cluster load neither Ray
+nor torch.
 """
 
 from __future__ import annotations
 
-from coevo_ray.app.demo import demo
-from coevo_ray.app.doctor import doctor
-from coevo_ray.app.plan import plan
-from coevo_ray.app.run import run, train
-from coevo_ray.pipelines.encode.encode import contribute
-from coevo_ray.pipelines.factors.score import sae, sae_score
-from coevo_ray.pipelines.gate.run_rounds import gate
-from coevo_ray.pipelines.gate.steps import gate_export, gate_next, gate_open, gate_status, gate_submit
-from coevo_ray.pipelines.ingest.ingest import ingest
-from coevo_ray.pipelines.make_targets import encode
-from coevo_ray.pipelines.merge.merge import merge
-from coevo_ray.pipelines.retrieve.retrieve import retrieve
-from coevo_ray.pipelines.train import train_semi_supervised, train_supervised
-from coevo_ray.reporting.factor_sheet import sae_show
-from coevo_ray.reporting.run import report
-from coevo_ray.store.sae_files import sae_export, sae_import
-from coevo_ray.training.from_targets.train import train_targets
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coevo_ray.app.demo import demo as demo
+    from coevo_ray.app.doctor import doctor as doctor
+    from coevo_ray.app.plan import plan as plan
+    from coevo_ray.app.run import run as run
+    from coevo_ray.app.run import train as train
+    from coevo_ray.pipelines.encode.encode import contribute as contribute
+    from coevo_ray.pipelines.factors.score import sae as sae
+    from coevo_ray.pipelines.factors.score import sae_score as sae_score
+    from coevo_ray.pipelines.gate.run_rounds import gate as gate
+    from coevo_ray.pipelines.gate.steps import gate_export as gate_export
+    from coevo_ray.pipelines.gate.steps import gate_next as gate_next
+    from coevo_ray.pipelines.gate.steps import gate_open as gate_open
+    from coevo_ray.pipelines.gate.steps import gate_status as gate_status
+    from coevo_ray.pipelines.gate.steps import gate_submit as gate_submit
+    from coevo_ray.pipelines.ingest.ingest import ingest as ingest
+    from coevo_ray.pipelines.make_targets import encode as encode
+    from coevo_ray.pipelines.merge.merge import merge as merge
+    from coevo_ray.pipelines.retrieve.retrieve import retrieve as retrieve
+    from coevo_ray.pipelines.train import train_semi_supervised as train_semi_supervised
+    from coevo_ray.pipelines.train import train_supervised as train_supervised
+    from coevo_ray.reporting.factor_sheet import sae_show as sae_show
+    from coevo_ray.reporting.run import report as report
+    from coevo_ray.store.sae_files import sae_export as sae_export
+    from coevo_ray.store.sae_files import sae_import as sae_import
+    from coevo_ray.training.from_targets.train import train_targets as train_targets
+
+_MODULES = {
+    "contribute": "coevo_ray.pipelines.encode.encode",
+    "demo": "coevo_ray.app.demo",
+    "doctor": "coevo_ray.app.doctor",
+    "encode": "coevo_ray.pipelines.make_targets",
+    "gate": "coevo_ray.pipelines.gate.run_rounds",
+    "gate_export": "coevo_ray.pipelines.gate.steps",
+    "gate_next": "coevo_ray.pipelines.gate.steps",
+    "gate_open": "coevo_ray.pipelines.gate.steps",
+    "gate_status": "coevo_ray.pipelines.gate.steps",
+    "gate_submit": "coevo_ray.pipelines.gate.steps",
+    "ingest": "coevo_ray.pipelines.ingest.ingest",
+    "merge": "coevo_ray.pipelines.merge.merge",
+    "plan": "coevo_ray.app.plan",
+    "report": "coevo_ray.reporting.run",
+    "retrieve": "coevo_ray.pipelines.retrieve.retrieve",
+    "run": "coevo_ray.app.run",
+    "sae": "coevo_ray.pipelines.factors.score",
+    "sae_export": "coevo_ray.store.sae_files",
+    "sae_import": "coevo_ray.store.sae_files",
+    "sae_score": "coevo_ray.pipelines.factors.score",
+    "sae_show": "coevo_ray.reporting.factor_sheet",
+    "train": "coevo_ray.app.run",
+    "train_semi_supervised": "coevo_ray.pipelines.train",
+    "train_supervised": "coevo_ray.pipelines.train",
+    "train_targets": "coevo_ray.training.from_targets.train",
+}
 
 __all__ = [
     "contribute",
@@ -51,3 +94,9 @@ __all__ = [
     "train_supervised",
     "train_targets",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'coevo_ray.app.api' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

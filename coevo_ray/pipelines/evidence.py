@@ -24,11 +24,12 @@ from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt,
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_targets
+from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import begin, describe, digest_array, finish, read_table, write_table
+from coevo_ray.store.graph_files import load_graph, read_targets
 from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors
 

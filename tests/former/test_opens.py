@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -139,3 +141,34 @@ def test_a_finished_run_is_reported_and_its_factors_shown(former: Path, coevo_ra
         "sae", "show", str(former / "run/factors"), "--pool", str(former / "run/pool"), "--out", str(former / "f.html")
     )
     assert shown.returncode == 0, shown.stderr
+
+
+LIGHT = """
+import sys
+from coevo_ray.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    loaded = [name for name in ("ray", "torch", "faiss") if name in sys.modules]
+    print(ended.code, loaded, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gate status --gate {0}/gate",
+        "gate export --gate {0}/gate --out {1}/labels",
+        "gate submit --gate {1}/former/gate --file {0}/answers-2.csv",
+        "plan --pool {0}/pool --scores {0}/sae/scores --policy factors",
+        "sae show {0}/sae --pool {0}/pool --out {1}/page.html",
+    ],
+)
+def test_commands_that_need_no_cluster_load_neither_ray_nor_torch(
+    unpacked: Path, former: Path, tmp_path: Path, command: str
+) -> None:
+    words = command.format(unpacked, tmp_path).split()
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *words], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "0 []", done.stderr

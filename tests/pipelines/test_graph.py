@@ -14,9 +14,10 @@ from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.search import block_rows
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_half
+from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import MANIFEST, finish, verify, write_table
+from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 

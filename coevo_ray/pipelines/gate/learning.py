@@ -18,8 +18,8 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import choose_rows
-from coevo_ray.pipelines.graph import read_targets
 from coevo_ray.pool.pool import Pool
+from coevo_ray.store.graph_files import read_targets
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 

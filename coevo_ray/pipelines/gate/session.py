@@ -10,10 +10,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coevo_ray.actors.actor import SelectionHandle, Services, start_selection
 from coevo_ray.actors.gate_service import GateService
 from coevo_ray.actors.protocols import GateCalls, Predictions, Taken
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
@@ -22,22 +22,22 @@ from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
-from coevo_ray.core.gate.online import OnlineGate
-from coevo_ray.core.graph.growing import GrowingIndex
-from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.probes.light_classifier import LightClassifier
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.gate.learning import Learning, load_classifier, save_classifier
-from coevo_ray.pipelines.gate.offers import Offer, OfferStage
-from coevo_ray.pipelines.graph import build_graph_artifact, load_graph, read_half
 from coevo_ray.pool.pool import Pool
-from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin, digest, load_manifest
+from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
+
+if TYPE_CHECKING:
+    # At run time where they are used: what only looks at a gate loads neither Ray nor torch.
+    from coevo_ray.actors.actor import SelectionHandle, Services
+    from coevo_ray.core.gate.online import OnlineGate
+    from coevo_ray.core.probes.light_classifier import LightClassifier
+    from coevo_ray.pipelines.gate.learning import Learning
+    from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 
 _FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
@@ -67,6 +67,8 @@ class _Make:
 
     def __call__(self) -> Services:
         """Builds the gate's service inside the actor."""
+        from coevo_ray.actors.actor import Services
+
         return Services(gate=self.service())
 
     def service(self) -> GateService:
@@ -75,6 +77,10 @@ class _Make:
 
         def online(gate: AnnotationGate) -> OnlineGate:
             """Reads the features only when rows arrive: until then the graph is enough."""
+            from coevo_ray.core.gate.online import OnlineGate
+            from coevo_ray.core.graph.growing import GrowingIndex
+            from coevo_ray.core.graph.unit_rows import UnitRows
+
             rows = UnitRows.of(read_half(self.targets, row_ids), centre=True)
             return OnlineGate(gate, GrowingIndex(rows.read(slice(None)), graph), rows.mean, self.offers)
 
@@ -140,6 +146,10 @@ class GateSession:
         check_annotator(config.annotator)
         inputs = inputs_of(pool, targets)
         begin(location, "labels", config.content(), inputs)
+        from coevo_ray.pipelines.graph import build_graph_artifact
+        from coevo_ray.runtime.session import ray_session
+        from coevo_ray.runtime.shards import ray_errors
+
         with ray_session(), ray_errors("gate"):
             build_graph_artifact(
                 pool,
@@ -169,6 +179,10 @@ class GateSession:
         if self._handle is not None:
             yield self
             return
+        from coevo_ray.actors.actor import start_selection
+        from coevo_ray.runtime.session import ray_session
+        from coevo_ray.runtime.shards import ray_errors
+
         with ray_session(), ray_errors("gate"):
             self._plain = None
             run = digest([str(self.location), self.inputs])
@@ -231,6 +245,8 @@ class GateSession:
             InputError: there are no labels.
             StoppedError: the store or the cluster failed; ask again.
         """
+        from coevo_ray.pipelines.gate.learning import save_classifier
+
         with self.hosted():
             labelled = self.service.labelled()
             if len(labelled["row_id"]) == 0:
@@ -261,6 +277,8 @@ class GateSession:
 
     def learning(self) -> Learning:
         """The light classifier of this gate."""
+        from coevo_ray.pipelines.gate.learning import Learning
+
         settings = self.settings
         return Learning(
             self.targets,
@@ -324,6 +342,8 @@ class GateSession:
             InputError: shapes do not fit, or the gate has learned nothing yet.
             StoppedError: the store failed, or another process went ahead; offer them again.
         """
+        from coevo_ray.pipelines.gate.offers import Offer
+
         if row_ids is None:
             row_ids = self.service.fresh_ids(len(features))
         if predictions is None:
@@ -346,6 +366,8 @@ class GateSession:
             InputError: the gate has learned nothing yet.
             UsageError: the gate is not hosted.
         """
+        from coevo_ray.pipelines.gate.offers import OfferStage
+
         if self._handle is None:
             raise UsageError("a stage of a gate that is not hosted", "use it inside: with gate.hosted(): ...")
         return OfferStage(self._handle.gate, features, predictions, row_id, None if predictions else self.classifier())
@@ -360,6 +382,8 @@ class GateSession:
             raise InputError(
                 f"the gate {self.location} has learned nothing yet", "label its first round, then call next"
             )
+        from coevo_ray.pipelines.gate.learning import load_classifier
+
         return load_classifier(self.location.child(_CLASSIFIER))
 
     @property

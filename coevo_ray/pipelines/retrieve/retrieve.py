@@ -25,7 +25,6 @@ from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.session import GateSession
-from coevo_ray.pipelines.graph import load_graph, read_half
 from coevo_ray.pipelines.merge.same_space import require_same_space
 from coevo_ray.pipelines.retrieve.copy_samples import check_folder, copy_samples
 from coevo_ray.pool.pool import Pool
@@ -34,6 +33,7 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import begin, digest_array, finish, read_table, write_table
+from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable, vectors
