@@ -189,7 +189,7 @@ def test_weights_are_named(folder: Path) -> None:
         (10, "rotation", {"pool": "pool"}, UsageError, "rows 10 with pool"),
         (10, "rotation", {"keep_last": 1.5}, UsageError, "0.5 to 1.5"),
         (10, "rotation", {"full_tail": -1}, UsageError, "full tail -1"),
-        (10, "rotation", {"policy_options": {"speed": 1}}, UsageError, "wrong of: speed"),
+        (10, "rotation", {"policy_options": {"speed": 1}}, UsageError, "options given: speed"),
         (10, "infobatch", {}, UsageError, "each row's loss, which only a training knows"),
         (10, "loss", {}, UsageError, "each row's loss,"),
         (10, "entropy", {"unbiased": True}, UsageError, "each row's entropy,"),
