@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from coevo_ray._version import __version__
+from coevo_ray.app.api import COMMANDS
 
 if TYPE_CHECKING:
     from coevo_ray.annotators.base import Answers as Answers
@@ -56,35 +57,8 @@ if TYPE_CHECKING:
     from coevo_ray.store.location import Location as Location
     from coevo_ray.training.feed.feed import Feed as Feed
 
-_COMMANDS = (
-    "contribute",
-    "demo",
-    "doctor",
-    "encode",
-    "gate",
-    "gate_export",
-    "gate_next",
-    "gate_open",
-    "gate_status",
-    "gate_submit",
-    "ingest",
-    "merge",
-    "plan",
-    "report",
-    "retrieve",
-    "run",
-    "sae",
-    "sae_export",
-    "sae_import",
-    "sae_score",
-    "sae_show",
-    "train",
-    "train_semi_supervised",
-    "train_supervised",
-    "train_targets",
-)
 _PUBLIC = {
-    **dict.fromkeys(_COMMANDS, "coevo_ray.app.api"),
+    **dict.fromkeys(COMMANDS, "coevo_ray.app.api"),
     "Answers": "coevo_ray.annotators.base",
     "Artifact": "coevo_ray.store.artifact",
     "Feed": "coevo_ray.training.feed.feed",

@@ -1,1 +1,1 @@
-"""House: how the package is laid out and how fast its light commands start, measured from a checkout."""
+"""House: layout of the package and start-up of its light commands, measured from a checkout."""

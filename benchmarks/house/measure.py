@@ -1,4 +1,4 @@
-"""How the package is laid out, and how fast its light commands start.
+"""Layout of the package, and start-up of its light commands.
 
     python -m benchmarks.house --json [--quick] [--tree CHECKOUT]...
 

@@ -1,4 +1,4 @@
-"""What every way to choose rows is given and gives: the labels so far, and the rows to label next."""
+"""Base of all ways to choose rows: from the labels so far to the rows to label next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coevo_ray.core.probes.probe import LinearProbe
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """What there is to choose by.
+    """The state that a method chooses by.
 
     Attributes:
         rows: int64[n], labelled rows in the order of their labels, the first ones first.

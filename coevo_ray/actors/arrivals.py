@@ -119,7 +119,7 @@ class Arrivals:
         self._offered.add(row_ids, features, decisions.arrays(), decisions.usable, first=len(self._row_ids))
 
     def decisions(self, row_ids: Int64Array) -> Arrays:
-        """What was decided of rows that came: `row_id` and the arrays of `core.gate.online.Decisions`, as given."""
+        """Decisions about rows that came: `row_id` and the arrays of `core.gate.online.Decisions`, as given."""
         return {"row_id": row_ids, **self._offered.decisions(row_ids)}
 
     def taken(self) -> Arrays:

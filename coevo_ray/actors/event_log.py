@@ -1,4 +1,4 @@
-"""What both services share: events are in the journal before they are applied, and replayed after a crash."""
+"""The journal of a service: events are written before they are applied, and replayed after a crash."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ class EventLog:
         self._journal.snapshot(*self._save())
 
     def snapshot_due(self) -> bool:
-        """Whether replay would take longer than reading a snapshot."""
+        """True if replay would take longer than reading a snapshot."""
         return self._journal.snapshot_due()

@@ -70,7 +70,7 @@ class Offered:
         return np.array([self._position.get(row, -1) for row in row_ids.tolist()], dtype=np.int64)
 
     def decisions(self, row_ids: Int64Array) -> Arrays:
-        """What was decided of rows that came, in the order given."""
+        """Decisions about rows that came, in the order given."""
         places = np.array([self._place[row] for row in row_ids.tolist()], dtype=np.int64)
         columns = self.columns()
         names = ("action", "reason", "gain", "label", "confidence")

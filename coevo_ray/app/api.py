@@ -67,6 +67,8 @@ _MODULES = {
     "train_targets": "coevo_ray.training.from_targets.train",
 }
 
+COMMANDS = tuple(_MODULES)
+
 __all__ = [
     "contribute",
     "demo",

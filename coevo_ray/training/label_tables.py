@@ -39,8 +39,11 @@ def open_labels(labels: LabelTable | ArtifactLike, pool: Pool) -> LabelTable:
     Raises:
         InputError: it is not there, of another kind, or of another pool.
     """
-    in_memory = isinstance(labels, LabelTable) and not isinstance(labels, RowTable)
-    table: LabelTable = labels if in_memory else open_table(labels, "labels")  # type: ignore[assignment]
+    table: LabelTable
+    if isinstance(labels, LabelTable) and not isinstance(labels, RowTable):
+        table = labels  # the labels of an open gate so far
+    else:
+        table = open_table(labels, "labels")
     _check_pool(table, pool)
     return table
 

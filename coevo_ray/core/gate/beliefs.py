@@ -58,41 +58,41 @@ class Beliefs:
         self.group = group if with_copies else None
         self._copied: Int64Array | None = None  # until labels change
 
-    def new_answers(self, requested: Int64Array, row_ids: Int64Array, labels: Int64Array) -> BoolArray:
+    def new_answers(self, requested: Int64Array, positions: Int64Array, labels: Int64Array) -> BoolArray:
         """Which answers are new, bool[n]; a repeated answer with the same label is not.
 
         Args:
             requested: int64[r], rows that may be answered now.
-            row_ids: int64[n], answered rows.
+            positions: int64[n], answered rows of the graph.
             labels: int64[n].
 
         Raises:
             InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ.
         """
-        self.check_labels(row_ids, labels)
-        old = self.labelled[row_ids]
-        refuse(~old & ~np.isin(row_ids, requested), row_ids, "were not requested")
-        refuse(old & (self.best[row_ids] != labels), row_ids, "have another label already")
-        first = np.unique(row_ids, return_index=True)[1]
-        new = np.zeros(len(row_ids), dtype=np.bool_)
+        self.check_labels(positions, labels)
+        old = self.labelled[positions]
+        refuse(~old & ~np.isin(positions, requested), positions, "were not requested")
+        refuse(old & (self.best[positions] != labels), positions, "have another label already")
+        first = np.unique(positions, return_index=True)[1]
+        new = np.zeros(len(positions), dtype=np.bool_)
         new[first] = True
         return new & ~old
 
-    def check_labels(self, row_ids: Int64Array, labels: Int64Array) -> None:
+    def check_labels(self, positions: Int64Array, labels: Int64Array) -> None:
         """Refuses what are no labels of rows.
 
         Raises:
             InputError: a row is unknown, a label is outside 0..C-1, or shapes and types do not fit.
         """
-        kinds = {row_ids.dtype.kind, labels.dtype.kind}
-        if row_ids.ndim != 1 or row_ids.shape != labels.shape or not kinds <= {"i", "u"}:
-            have = f"row_ids {row_ids.dtype}{list(row_ids.shape)} and labels {labels.dtype}{list(labels.shape)}"
+        kinds = {positions.dtype.kind, labels.dtype.kind}
+        if positions.ndim != 1 or positions.shape != labels.shape or not kinds <= {"i", "u"}:
+            have = f"positions {positions.dtype}{list(positions.shape)} and labels {labels.dtype}{list(labels.shape)}"
             raise InputError(have, "give one integer label for each row")
         rows, classes = self._graph.rows, self._config.classes
-        refuse((row_ids < 0) | (row_ids >= rows), row_ids, f"are not among the graph's {rows}")
-        refuse((labels < 0) | (labels >= classes), row_ids, f"have labels outside 0..{classes - 1}")
-        _, first, same = np.unique(row_ids, return_index=True, return_inverse=True)
-        refuse(labels != labels[first][same], row_ids, "have two labels in one submission")
+        refuse((positions < 0) | (positions >= rows), positions, f"are not among the graph's {rows}")
+        refuse((labels < 0) | (labels >= classes), positions, f"have labels outside 0..{classes - 1}")
+        _, first, same = np.unique(positions, return_index=True, return_inverse=True)
+        refuse(labels != labels[first][same], positions, "have two labels in one submission")
 
     def take_labels(self, rows: Int64Array, labels: IntArray) -> None:
         """Rows become labelled; the gains of others stay."""
