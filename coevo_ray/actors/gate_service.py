@@ -137,7 +137,7 @@ class GateService:
             InputError: a row is not the gate's, a label is outside the range, or a row has two labels; none is taken.
             StoppedError: the journal cannot be written; nothing is taken.
         """
-        self.gate.check_answers(self._arrivals.positions(row_ids), labels)
+        self.gate.check_answers(self._arrivals.positions(row_ids), labels, row_ids)
         new = self._answered.new(row_ids, labels, annotator)
         if not new.any():
             name, taken = self._latest

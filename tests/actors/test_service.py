@@ -274,6 +274,8 @@ def test_arriving_rows_are_decided_once_and_asked_about(subject: Subject, crash:
     asked = row_ids[decided["action"] == 0]
     assert 0 < len(asked) < 8 and set(subject.service.gate.request().tolist()) == set(asked.tolist())
     crash()
+    with pytest.raises(InputError, match=rf"labels outside 0.*first rows \[{asked[0]}\]"):  # by name, not by position
+        subject.service.gate.submit(asked[:1], np.array([CLASSES]), "ann")
     subject.service.gate.submit(asked, np.zeros(len(asked), dtype=np.int64), "ann")
     status = subject.service.gate.gate_status()
     assert (status["rows"], status["offered"], status["labels"]) == (ROWS + 8, 9, 5 + len(asked))

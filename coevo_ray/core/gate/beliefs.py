@@ -78,8 +78,13 @@ class Beliefs:
         new[first] = True
         return new & ~old
 
-    def check_labels(self, positions: Int64Array, labels: Int64Array) -> None:
+    def check_labels(self, positions: Int64Array, labels: Int64Array, names: Int64Array | None = None) -> None:
         """Refuses what are no labels of rows.
+
+        Args:
+            positions: int64[n], rows of the graph.
+            labels: int64[n].
+            names: int64[n], what an error calls the rows; their positions when not given.
 
         Raises:
             InputError: a row is unknown, a label is outside 0..C-1, or shapes and types do not fit.
@@ -89,10 +94,11 @@ class Beliefs:
             have = f"positions {positions.dtype}{list(positions.shape)} and labels {labels.dtype}{list(labels.shape)}"
             raise InputError(have, "give one integer label for each row")
         rows, classes = self._graph.rows, self._config.classes
-        refuse((positions < 0) | (positions >= rows), positions, f"are not among the graph's {rows}")
-        refuse((labels < 0) | (labels >= classes), positions, f"have labels outside 0..{classes - 1}")
+        names = positions if names is None else names
+        refuse((positions < 0) | (positions >= rows), names, f"are not among the graph's {rows}")
+        refuse((labels < 0) | (labels >= classes), names, f"have labels outside 0..{classes - 1}")
         _, first, same = np.unique(positions, return_index=True, return_inverse=True)
-        refuse(labels != labels[first][same], positions, "have two labels in one submission")
+        refuse(labels != labels[first][same], names, "have two labels in one submission")
 
     def take_labels(self, rows: Int64Array, labels: IntArray) -> None:
         """Rows become labelled; the gains of others stay."""

@@ -116,14 +116,19 @@ class AnnotationGate:
 
     # -- learning ------------------------------------------------------------------------------------------------
 
-    def check_answers(self, positions: Int64Array, labels: Int64Array) -> None:
+    def check_answers(self, positions: Int64Array, labels: Int64Array, names: Int64Array | None = None) -> None:
         """Refuses answers that no gate of these candidates and classes can take, whatever was requested.
+
+        Args:
+            positions: int64[n], answered rows.
+            labels: int64[n].
+            names: int64[n], what an error calls the rows (their row_ids); their positions when not given.
 
         Raises:
             InputError: a row is unknown or no candidate, a label is outside 0..C-1, or a row has two labels.
         """
-        self.inner.beliefs.check_labels(positions, labels)
-        refuse(~self.inner.candidates[positions], positions, "may not be asked about")
+        self.inner.beliefs.check_labels(positions, labels, names)
+        refuse(~self.inner.candidates[positions], positions if names is None else names, "may not be asked about")
 
     def submit(self, positions: Int64Array, labels: Int64Array) -> int:
         """Takes labels of requested rows; the round closes with the last of its answers.
