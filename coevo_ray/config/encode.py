@@ -30,11 +30,20 @@ class PriorConfig(Model):
 
 
 Alignment = Literal["ridge", "procrustes", "none"]
+Projection = Literal["components", "random"]
+Consensus = Literal["latent", "reference"]
 
 
 class MergeConfig(Model):
     """Merge: contributions -> targets (CoOpt)."""
 
+    consensus: Consensus | None = Field(
+        None,
+        description="Meeting place of the priors: a latent that all of them reach, or, as published, one reference "
+        "prior; null for what the contributions were made for.",
+    )
+    dim: int | None = Field(None, ge=2, description="Dimension n of the latent; null for that of the contributions.")
+    refit: bool = Field(False, description="Fit the latent anew to all contributions when targets are extended.")
     reference: str | None = Field(None, description="Reference: a prior's name, its name@pixels, or its place, from 0.")
     alignment: Alignment = Field("ridge", description="Map of all targets into one space; none leaves them apart.")
     allow_overlap: bool = Field(False, description="Let several contributions hold a row; the first one's is taken.")
@@ -46,6 +55,19 @@ class EncodeConfig(Model):
 
     priors: tuple[PriorConfig, ...] = Field(min_length=1, description="The participants, in order.")
     dim: int = Field(128, ge=2, description="Common dimension n of the targets.")
+    projection: Projection = Field(
+        "components",
+        description="Features that a contribution keeps: leading components on the shared set, or, as published, a "
+        "random projection.",
+    )
+    components: int | None = Field(
+        None, ge=2, description="Components of each prior, 2 bytes each in a contribution's row; null for twice dim."
+    )
+    coverage: str = Field("one", description="Priors that encode a row: one, a number of them, or all.")
+    assign: Literal["quality", "weights"] = Field(
+        "quality",
+        description="Rows of the priors: by weight and how well each reaches the consensus, or by weight alone.",
+    )
     shared: float | str = Field(
         0.1, description="Shared set: a share of the pool below 1, a number of rows, or the folder of a pool."
     )
@@ -79,11 +101,20 @@ class EncodeConfig(Model):
         known = {*names, *(prior.name for prior in self.priors), *(str(i) for i in range(len(names)))}
         if self.reference is not None and self.reference not in known:
             raise ValueError(f"reference {self.reference!r} is not one of the priors {names}")
+        if self.coverage not in ("one", "all") and not (self.coverage.isdecimal() and int(self.coverage) > 0):
+            raise ValueError(f"coverage = {self.coverage!r}: give one, a number of priors, or all")
+        if self.projection == "random" and (self.coverage != "one" or self.components is not None):
+            raise ValueError("projection = 'random' is the published form: leave coverage and components out")
         if isinstance(self.shared, float) and not (0 < self.shared < 1 or self.shared == int(self.shared) > 0):
             raise ValueError(f"shared = {self.shared}: give a share below 1, whole rows, or a pool's folder")
         if self.part is not None and not (len(names) == 1 and 0 <= self.part[0] < self.part[1]):
             raise ValueError(f"part = {list(self.part)}: it is for one prior alone, [which, of how many], from 0")
         return self
+
+    @property
+    def kept(self) -> int:
+        """Components wanted of each prior."""
+        return 2 * self.dim if self.components is None else self.components
 
     @property
     def alone(self) -> bool:
@@ -97,3 +128,8 @@ class EncodeConfig(Model):
     def merging(self) -> MergeConfig:
         """The settings of its second half."""
         return MergeConfig(reference=self.reference, alignment=self.alignment, seed=self.seed)
+
+    @field_validator("coverage", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -244,9 +244,9 @@ def vectors(column: pa.ChunkedArray | pa.Array, dtype: npt.DTypeLike = np.float3
     return np.ascontiguousarray(flat.reshape(len(array), array.type.list_size), dtype=dtype)
 
 
-def vector_column(matrix: FloatArray) -> pa.FixedSizeListArray:
-    """Converts a matrix float[rows, n] to a fixed-size-list column of float16."""
-    flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float16).reshape(-1))
+def vector_column(matrix: FloatArray, dtype: npt.DTypeLike = np.float16) -> pa.FixedSizeListArray:
+    """Converts a matrix float[rows, n] to a fixed-size-list column, of float16 unless another type is given."""
+    flat = pa.array(np.ascontiguousarray(matrix, dtype=dtype).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
 
 

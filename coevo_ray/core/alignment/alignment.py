@@ -79,7 +79,7 @@ def fit_alignment(
     _check(source, target, method, ridges, holdout)
     x, y = source.astype(np.float64), target.astype(np.float64)
     hashed = _hash_values(source, target, seed) if row_ids is None else hash_rows(row_ids, seed)
-    held = _held_out(hashed, holdout)
+    held = held_out(hashed, holdout)
     solvers = {False: _solver(x[~held], y[~held], method), True: _solver(x, y, method)}
     candidates = sorted(ridges) if method == "ridge" else [0.0]
     scores = [_r2(solvers[False](ridge), x[held], y[held], y[~held].mean(axis=0)) for ridge in candidates]
@@ -133,6 +133,22 @@ def few_rows_warning(rows: int, n: int) -> str | None:
     return f"alignment in {n} dimensions wants {2 * n} shared rows or more, has {rows}: enlarge the shared set"
 
 
+def held_out(hashed: UInt64Array, share: float = 0.2) -> BoolArray:
+    """Marks the rows with the lowest hashes, so that their order has no influence.
+
+    Args:
+        hashed: uint64[s].
+        share: of the rows to mark, in (0, 1).
+
+    Returns:
+        bool[s]; at least one row is marked, and at least two are not.
+    """
+    count = min(max(1, round(share * len(hashed))), len(hashed) - 2)
+    held = np.zeros(len(hashed), dtype=bool)
+    held[np.argsort(hashed, kind="stable")[:count]] = True
+    return held
+
+
 def _check(
     source: FloatArray,
     target: FloatArray,
@@ -167,14 +183,6 @@ def _hash_values(source: FloatArray, target: FloatArray, seed: int) -> UInt64Arr
     hashed = (hashed ^ (hashed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     result: UInt64Array = hashed
     return result
-
-
-def _held_out(hashed: UInt64Array, holdout: float) -> BoolArray:
-    """Marks the rows with the lowest hashes, bool[s]: an order of rows has no influence."""
-    count = min(max(1, round(holdout * len(hashed))), len(hashed) - 2)
-    held = np.zeros(len(hashed), dtype=bool)
-    held[np.argsort(hashed, kind="stable")[:count]] = True
-    return held
 
 
 def _solver(x: Float64Array, y: Float64Array, method: Method) -> Callable[[float], Float64Array]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coevo_ray.core.arrays import Int64Array, UInt8Array, UInt64Array
+from coevo_ray.core.arrays import BoolArray, Float64Array, Int64Array, UInt8Array, UInt64Array
 from coevo_ray.errors import InputError
 
 # The increment and the multipliers below are those of splitmix64 (Steele et al. 2014).
@@ -52,27 +52,72 @@ def assign_participants(row_ids: Int64Array, weights: Sequence[float], seed: int
 
     Args:
         row_ids: int64[n].
-        weights: 1 to 256 positive numbers; a participant gets rows in proportion to its own.
+        weights: 1 to 256 numbers, none negative; a participant gets rows in proportion to its own.
         seed: seed of the assignment.
 
     Returns:
         uint8[n], index of the participant.
 
     Raises:
-        InputError: there are no weights, more than 256, or one that is not positive.
+        InputError: there are no weights, more than 256, a negative one, or none above 0.
 
     Examples:
         >>> parts = assign_participants(np.arange(10_000), weights=[1, 3], seed=0)
         >>> bool(abs((parts == 1).mean() - 0.75) < 0.02)
         True
     """
-    shares = np.asarray(weights, dtype=np.float64)
-    if not 1 <= len(shares) <= 256 or not np.isfinite(shares).all() or (shares <= 0).any():
-        raise InputError(f"participants' weights are {list(weights)}", "give 1 to 256 positive numbers")
+    shares = _shares(weights)
     unit = hash_rows(row_ids, seed ^ _PARTICIPANTS).astype(np.float64) / 2.0**64
     bounds = np.cumsum(shares / shares.sum())
     index = np.searchsorted(bounds, unit, side="right")
-    return np.minimum(index, len(shares) - 1).astype(np.uint8)
+    owner: UInt8Array = np.minimum(index, np.flatnonzero(shares)[-1]).astype(np.uint8)
+    return owner
+
+
+def cover_rows(row_ids: Int64Array, weights: Sequence[float], seed: int, count: int) -> BoolArray:
+    """Assigns each row to several participants: the one of `assign_participants`, and others drawn without replacement.
+
+    The others have the smallest of exponential times with their weights as rates (Efraimidis & Spirakis 2006).
+
+    Args:
+        row_ids: int64[n].
+        weights: as in `assign_participants`; a participant of weight 0 gets no row.
+        seed: seed of the assignment.
+        count: participants of a row; all with a positive weight where there are fewer.
+
+    Returns:
+        bool[n, participants].
+
+    Raises:
+        InputError: weights are wrong, or the count is below 1.
+
+    Examples:
+        >>> bool((cover_rows(np.arange(100), [1, 1, 2], seed=0, count=2).sum(axis=1) == 2).all())
+        True
+    """
+    shares = _shares(weights)
+    if count < 1:
+        raise InputError(f"a row would have {count} participants", "give 1 or more")
+    times = np.full((len(row_ids), len(shares)), np.inf)
+    for place in np.flatnonzero(shares):
+        unit = (hash_rows(row_ids, seed ^ _PARTICIPANTS + int(place) + 1).astype(np.float64) + 1) / (2.0**64 + 1)
+        times[:, place] = -np.log(unit) / shares[place]
+    owner = assign_participants(row_ids, weights, seed)
+    times[np.arange(len(row_ids)), owner] = -1
+    order = np.argsort(times, axis=1, kind="stable")[:, : min(count, int(np.count_nonzero(shares)))]
+    covered = np.zeros(times.shape, dtype=np.bool_)
+    np.put_along_axis(covered, order, True, axis=1)
+    return covered
+
+
+def _shares(weights: Sequence[float]) -> Float64Array:
+    shares = np.asarray(weights, dtype=np.float64)
+    wrong = not 1 <= len(shares) <= 256 or not np.isfinite(shares).all() or (shares < 0).any()
+    if wrong or not shares.any():
+        raise InputError(
+            f"participants' weights are {list(weights)}", "give 1 to 256 numbers, none negative and one above 0"
+        )
+    return shares
 
 
 def choose_rows(candidates: Int64Array, count: int, seed: int) -> Int64Array:

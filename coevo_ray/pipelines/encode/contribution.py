@@ -1,9 +1,10 @@
 """Contributions: one participant's projected features of a pool, and their layout.
 
 A contribution holds no images. `shared-NNNNNN.parquet` is the shared set, which every participant encodes;
-`features-NNNNNN.parquet` are the participant's other rows. Columns: `row_id int64`, `own bool`, `feature float16[n]`,
+`features-NNNNNN.parquet` are the participant's other rows. Columns: `row_id int64`, `own bool`, `feature float16[c]`,
 and `sample uint64`, a hash of the row's content by which rows of different pools are compared. The shared set has files
-of its own so that a merge reads it without reading the rest.
+of its own so that a merge reads it without reading the rest. Features are the prior's c leading components on the
+shared set (`components.safetensors` has the map to them), or in the published form its random projection to n values.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import pyarrow as pa
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int16Array, Int64Array
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.rows.hashing import assign_participants
+from coevo_ray.core.rows.hashing import assign_participants, cover_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 
-OWN, SHARED = "features-", "shared-"
+OWN, SHARED, FULL = "features-", "shared-", "whole-"
+COMPONENTS = "components.safetensors"
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
@@ -35,16 +37,20 @@ class Rows:
         ids: int64[n] row_ids, increasing.
         owner: int16[n], position of the participant that a row belongs to; -1 for rows of a shared pool.
         shared: whether they belong to the shared set, which every participant encodes.
+        encoders: bool[n, participants], who encodes a row; None where its owner alone does.
     """
 
     pool: Location
     ids: Int64Array
     owner: Int16Array
     shared: bool
+    encoders: BoolArray | None = None
 
     def wanted(self, participant: int) -> BoolArray:
         """bool[n]: rows that a participant encodes."""
-        return np.ones(len(self.ids), dtype=bool) if self.shared else self.own(participant)
+        if self.shared:
+            return np.ones(len(self.ids), dtype=bool)
+        return self.own(participant) if self.encoders is None else self.encoders[:, participant]
 
     def own(self, participant: int) -> BoolArray:
         """bool[n]: rows that belong to a participant."""
@@ -63,6 +69,8 @@ class Plan:
         seed: seed of the assignment.
         shared: int64[s] row_ids of the shared set, increasing, where it is part of the pool.
         shared_pool, shared_rows: folder and number of rows of a shared pool; None and 0 without one.
+        coverage: participants that encode a row.
+        shared_files: start of the names of the shared set's files.
     """
 
     pool: Location
@@ -73,6 +81,8 @@ class Plan:
     shared: Int64Array = field(default_factory=lambda: _NO_ROWS)
     shared_pool: Location | None = None
     shared_rows: int = 0
+    coverage: int = 1
+    shared_files: str = SHARED
 
     @cached_property
     def own_shards(self) -> int:
@@ -84,11 +94,16 @@ class Plan:
         """Shards in all."""
         return self.own_shards + -(-max(self.shared_rows, len(self.shared)) // self.shard_rows)
 
+    @property
+    def shared_shards(self) -> range:
+        """Shards of the shared set."""
+        return range(self.own_shards, self.shards)
+
     def name(self, shard: int) -> str:
         """File of a shard in a contribution, without its suffix."""
         if shard < self.own_shards:
             return f"{OWN}{shard:06d}"
-        return f"{SHARED}{shard - self.own_shards:06d}"
+        return f"{self.shared_files}{shard - self.own_shards:06d}"
 
     def row_ids(self, shard: int) -> Rows:
         """The rows of a shard."""
@@ -96,7 +111,8 @@ class Plan:
             ids = self._range(shard, self.rows)
             low, high = np.searchsorted(self.shared, [ids[0], ids[-1] + 1])
             ids = np.delete(ids, self.shared[low:high] - ids[0])
-            return Rows(self.pool, ids, self._owner(ids), shared=False)
+            encoders = cover_rows(ids, self.weights, self.seed, self.coverage) if self.coverage > 1 else None
+            return Rows(self.pool, ids, self._owner(ids), shared=False, encoders=encoders)
         shard -= self.own_shards
         if self.shared_pool is None:
             ids = self.shared[shard * self.shard_rows : (shard + 1) * self.shard_rows]
@@ -137,13 +153,19 @@ class Contribution:
 
     def own_rows(self, columns: list[str], start: int = 0, stop: int | None = None) -> pa.Table:
         """Its own rows in a range of row_ids, in order; all of them by default."""
-        parts = [self._rest.read_range(start, stop, _with_row_id(columns))] if self._rest.files else []
-        if "shared" not in self.manifest.inputs and self._shared.files:  # else row_ids there belong to the shared pool
-            shared = self._shared.read_range(start, stop, [*_with_row_id(columns), "own"])
-            parts.append(shared.filter(shared.column("own")).drop_columns(["own"]))
+        tables = [self._rest, *([] if "shared" in self.manifest.inputs else [self._shared])]
+        # In a shared pool row_ids are not those of the pool.
+        parts = [t.read_range(start, stop, [*_with_row_id(columns), "own"]) for t in tables if t.files]
+        parts = [part.filter(part.column("own")).drop_columns(["own"]) for part in parts]
         if not parts:
             return self._empty(columns)
         return pa.concat_tables(parts).sort_by("row_id").select(columns)
+
+    def encoded_rows(self, columns: list[str], start: int = 0, stop: int | None = None) -> pa.Table:
+        """All rows of its pool that it encoded, in a range of row_ids, in order; those of the shared set among them."""
+        tables = [self._rest, *([] if "shared" in self.manifest.inputs else [self._shared])]
+        parts = [table.read_range(start, stop, _with_row_id(columns)) for table in tables if table.files]
+        return pa.concat_tables(parts).sort_by("row_id").select(columns) if parts else self._empty(columns)
 
     def shared_features(self) -> tuple[Int64Array, Float32Array]:
         """The encoded rows of the shared set.
@@ -160,7 +182,8 @@ class Contribution:
         return table.column("row_id").to_numpy(), vectors(table.column("feature"))
 
     def _empty(self, columns: list[str]) -> pa.Table:
-        feature = pa.list_(pa.float16(), int(self.manifest.config["dim"]))
+        width = self.summary.get("components", self.manifest.config["dim"])
+        feature = pa.list_(pa.float16(), int(width))
         kinds = {"row_id": pa.int64(), "own": pa.bool_(), "feature": feature, "sample": pa.uint64()}
         return pa.schema([(name, kinds[name]) for name in columns]).empty_table()
 

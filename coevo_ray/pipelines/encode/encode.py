@@ -8,35 +8,36 @@ most the shards in flight.
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, SettingsLike, as_settings
+from coevo_ray.core.alignment.components import Components
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.encode.contribution import OWN, SHARED, Contribution, Plan, read_shard_rejects
-from coevo_ray.pipelines.encode.forward import EncodeParts, Participant, device_of
-from coevo_ray.pipelines.encode.prepare import Prepare
+from coevo_ray.pipelines.encode.assignment import settle_weights
+from coevo_ray.pipelines.encode.contribution import COMPONENTS, OWN, SHARED, Contribution, Plan
+from coevo_ray.pipelines.encode.forward import Participant, device_of
 from coevo_ray.pipelines.encode.resources import settle, waves
-from coevo_ray.pipelines.encode.write import WriteParts
+from coevo_ray.pipelines.encode.shared import encode_shared, read_components
+from coevo_ray.pipelines.encode.wave import Made, encode_wave
 from coevo_ray.pool.pool import Pool
-from coevo_ray.pool.rejects import Reject, check_share, write_rejects
+from coevo_ray.pool.rejects import check_share, write_rejects
 from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Precision, settle_precision
 from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import check_prior, load_prior
+from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors, run_shards
-from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe_all, finish
+from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish
 from coevo_ray.store.location import ArtifactLike, Location, Place
 
 # Prepared inputs of a shard; a handful of shards is in flight for each actor.
@@ -144,10 +145,16 @@ class Job:
         config, shared = self.config, self.shared
         part = config.part
         weights = tuple(p.weight for p in config.priors) if part is None else (1.0,) * part[1]
-        common = (self.pool.location, len(self.pool), weights, shard_rows, config.seed)
+        plan = Plan(self.pool.location, len(self.pool), weights, shard_rows, config.seed, coverage=self.coverage)
         if isinstance(shared, Pool):
-            return Plan(*common, shared_pool=shared.location, shared_rows=len(shared))
-        return Plan(*common, shared=shared)
+            return replace(plan, shared_pool=shared.location, shared_rows=len(shared))
+        return replace(plan, shared=shared)
+
+    @property
+    def coverage(self) -> int:
+        """Priors that encode a row."""
+        priors = len(self.config.priors) if self.config.part is None else self.config.part[1]
+        return {"one": 1, "all": priors}.get(str(self.config.coverage)) or int(self.config.coverage)
 
     def place(self, index: int) -> int:
         """A prior's position in the assignment of rows."""
@@ -193,11 +200,53 @@ def make_contributions(job: Job, locations: list[Location]) -> None:
         return
     participants = _participants(job, locations)
     plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
-    for wave in waves([participants[index] for index in todo], lambda who: who.compute):
-        results = encode_wave(plan, wave, f"encode {', '.join(who.prior.label for who in wave)}")
-        for who in wave:
-            content = contents[locations.index(who.location)]
-            _finish(job, plan, who, results[who.place], content, inputs)
+    if job.config.projection == "random":
+        results = _passes(plan, range(plan.shards), [participants[index] for index in todo])
+    else:
+        plan, results = _encode_by_components(job, plan, participants, todo)
+    for index in todo:
+        who = participants[index]
+        _finish(job, plan, who, results[who.place], contents[index], inputs)
+
+
+def _encode_by_components(
+    job: Job, plan: Plan, participants: list[Participant], todo: list[int]
+) -> tuple[Plan, dict[int, Made]]:
+    """Encodes the shared set by all priors, then the pool by the unfinished ones, with what the shared set taught."""
+    config = job.config
+    shared: dict[int, tuple[Made, Components]] = {}
+    for wave in waves(participants, lambda who: who.compute):
+        shared |= encode_shared(plan, wave, config.kept)
+    if config.assign == "quality" and len(participants) > 1:
+        labels, places = [who.prior.label for who in participants], [who.location for who in participants]
+        plan = replace(plan, weights=settle_weights(places, labels, plan.weights, config.dim, config.seed))
+    _say_cost(plan, participants, shared)
+    ready = [replace(participants[i], components=shared[participants[i].place][1]) for i in todo]
+    results = {who.place: shared[who.place][0] for who in ready}
+    for place, made in _passes(plan, range(plan.own_shards), ready).items():
+        results[place].add(made)
+    return plan, results
+
+
+def _say_cost(plan: Plan, participants: list[Participant], shared: Mapping[int, tuple[Made, Components]]) -> None:
+    """Tells what the pool will cost, by the speed of the shared set."""
+    passes = np.minimum(plan.coverage, np.count_nonzero(plan.weights)) * plan.rows
+    speeds = [
+        made.times["encode"] / encoded
+        for made, _ in (shared[who.place] for who in participants)
+        if (encoded := sum(f.rows for f in made.files) - made.resumed) > 0
+    ]
+    actors = sum(who.compute.actors for who in participants)
+    took = f"; about {passes * np.mean(speeds) / actors / 60:,.0f} minutes by the shared set's speed" if speeds else ""
+    say(f"{passes:,} forward passes for {plan.rows:,} rows, {plan.coverage} of {len(participants)} priors a row{took}")
+
+
+def _passes(plan: Plan, shards: Sequence[int], participants: list[Participant]) -> dict[int, Made]:
+    """Encodes some shards by all participants, side by side as far as the cluster has room."""
+    results: dict[int, Made] = {}
+    for wave in waves(participants, lambda who: who.compute):
+        results |= encode_wave(plan, shards, wave, f"encode {', '.join(who.prior.label for who in wave)}")
+    return results
 
 
 def _content(config: EncodeConfig, index: int) -> JsonObject:
@@ -205,6 +254,9 @@ def _content(config: EncodeConfig, index: int) -> JsonObject:
     settings = config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed", "precision"})
     if isinstance(config.shared, str):
         settings["shared"] = "a pool of its own"  # identified among the inputs; its path may change
+    if config.projection != "random":  # the published form has the settings of version 0.1.0
+        settings |= {"projection": config.projection, "components": config.kept, "coverage": config.coverage}
+        settings |= {"assign": config.assign}
     part = config.part
     return {
         **settings,
@@ -231,6 +283,7 @@ def _participants(job: Job, locations: list[Location]) -> list[Participant]:
             info=info,
             input=taken,
             samples=job.samples,
+            keep="projection" if config.projection == "random" else "components",
             dim=config.dim,
             seed=config.seed,
             precision=precision,
@@ -262,124 +315,31 @@ def _row_bytes(spec: PriorInput) -> int:
     return int(np.prod(spec.shape)) * spec.dtype.itemsize
 
 
-@dataclass
-class Made:
-    """Result of one participant in a wave.
-
-    Attributes:
-        files: files of its contribution.
-        rejects: its rejected rows.
-        resumed: rows in files of an earlier attempt.
-        times: stage -> seconds of work, over all tasks and actors.
-        bytes_read, bytes_moved: see `parts.Part`.
-        seconds: wall clock of the wave.
-        startup: seconds until the first actor had loaded its model.
-        side_by_side: number of participants in the wave.
-    """
-
-    files: list[FileEntry] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    resumed: int = 0
-    times: Counter[str] = field(default_factory=Counter)
-    bytes_read: int = 0
-    bytes_moved: int = 0
-    seconds: float = 0.0
-    startup: float = 0.0
-    side_by_side: int = 1
+def _describe_components(plan: Plan, who: Participant) -> JsonObject:
+    components = read_components(who.location)
+    if components is None:
+        raise InputError(f"{who.location} has lost its components", "delete the folder and encode again")
+    return {
+        "projection": "components",
+        "components": components.directions.shape[1],
+        "explained_variance": round(components.explained, 4),
+        "bytes_per_row": 2 * components.directions.shape[1],
+        "weights": list(plan.weights),
+        "coverage": plan.coverage,
+    }
 
 
-def encode_wave(plan: Plan, participants: list[Participant], title: str) -> dict[int, Made]:
-    """Runs some participants side by side over one reading of the pool.
-
-    Args:
-        plan: the rows.
-        participants: participants whose actors all fit into the cluster.
-        title: shown during the run.
-
-    Returns:
-        Position of a participant -> its result.
-
-    Raises:
-        InputError: a prior fails.
-        StoppedError: the store or the cluster failed.
-    """
-    started = time.time()
-    made = {who.place: Made() for who in participants}
-    missing = {who.place: _resume(plan, who.location, made[who.place]) for who in participants}
-    reader_cpus = participants[0].compute.reader_cpus
-    todo = sorted(set().union(*missing.values()))
-    shards = [{"shard": s, "wanted": [k for k in made if s in missing[k]]} for s in todo]
-
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        inputs = {who.place: who.input for who in participants}
-        dataset = dataset.map_batches(Prepare(plan, inputs), batch_size=None, num_cpus=reader_cpus)
-        for who in participants:
-            dataset = dataset.map_batches(
-                EncodeParts,
-                fn_constructor_args=(who,),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=who.compute.actors),
-                num_cpus=who.compute.cpus,
-                num_gpus=who.compute.gpus,
-            )
-        write = WriteParts(plan, {who.place: who.location for who in participants})
-        return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=reader_cpus)
-
-    for row in run_shards(title, shards, stages, total=_rows_to_do(plan, missing)):
-        mine = made[row["participant"]]
-        mine.files.append(row["result"])
-        mine.rejects += row["rejects"]
-        # Ray Data fills keys that a row lacks with None.
-        mine.times.update({name: seconds for name, seconds in row["times"].items() if seconds is not None})
-        mine.bytes_read += row["bytes_read"]
-        mine.bytes_moved += row["bytes_moved"]
-        ready = max(0.0, row["ready"] - started)
-        mine.startup = min(mine.startup, ready) if mine.startup else ready
-    seconds = time.time() - started
-    for one in made.values():
-        one.seconds, one.side_by_side = seconds, len(made)
-    return made
-
-
-def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
-    """Rows to encode, estimated from a sample where there are many shards."""
-    total = 0.0
-    for place, shards in missing.items():
-        sample = sorted(shards)[:: max(1, len(shards) // _COUNTED_SHARDS)]
-        rows = sum(int(plan.row_ids(shard).wanted(place).sum()) for shard in sample)
-        total += rows * len(shards) / max(1, len(sample))
-    return round(total)
-
-
-def _own_rows(location: Location, files: list[FileEntry]) -> int:
-    """Rows that belong to the participant; of the small shared set the column `own` is read."""
-    count = sum(f.rows for f in files if f.path.startswith(OWN))
+def _own_rows(plan: Plan, location: Location, files: list[FileEntry]) -> int:
+    """Rows that belong to the participant; the column `own` is read where a file may hold others."""
+    count = 0
     for file in files:
-        if file.path.startswith(SHARED):
+        if file.path.startswith(OWN) and plan.coverage == 1:
+            count += file.rows
+        elif file.path.startswith((OWN, SHARED)):
             place = location.child(file.path)
             column = pq.read_table(place.path, columns=["own"], filesystem=place.file_system).column("own")
             count += int(np.count_nonzero(column.to_numpy()))
     return count
-
-
-def _resume(plan: Plan, location: Location, made: Made) -> set[int]:
-    """Adopts the shards of an earlier attempt; returns the missing ones."""
-    there = set(location.files())
-    names = {shard: f"{plan.name(shard)}.parquet" for shard in range(plan.shards)}
-    entries = describe_all(location, [name for name in names.values() if name in there])
-    missing = set()
-    for shard, name in names.items():
-        entry = entries.get(name)
-        rows = plan.row_ids(shard).ids if entry is not None and entry.rows else None
-        # Another version may have cut shards differently: such a file is written again.
-        if entry is None or (rows is not None and not rows[0] <= entry.first_row_id <= entry.last_row_id <= rows[-1]):
-            missing.add(shard)
-            continue
-        made.files.append(entry)
-        made.rejects += read_shard_rejects(location, plan.name(shard))
-        made.resumed += entry.rows
-    return missing
 
 
 def _finish(
@@ -394,8 +354,9 @@ def _finish(
         "precision": who.precision,
         "projection_seed": who.seed,
         "pool_rows": plan.rows,
+        **({} if who.keep == "projection" else _describe_components(plan, who)),
         "shared_rows": plan.shared_rows or len(plan.shared),
-        "rows": _own_rows(who.location, made.files),
+        "rows": _own_rows(plan, who.location, made.files),
         "encoded_rows": rows,
         "rejected": len(made.rejects),
         "shard_rows": plan.shard_rows,
@@ -410,4 +371,6 @@ def _finish(
         "rows_per_s": round((rows - made.resumed) / made.times["encode"], 1) if made.times["encode"] else 0.0,
     }
     files = [*made.files, *write_rejects(who.location, made.rejects)]
+    if who.keep == "components":
+        files.append(describe(who.location, COMPONENTS))
     return finish(who.location, "contribution", content, inputs, files, summary)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from coevo_ray.config import Compute, PriorConfig
+from coevo_ray.core.alignment.components import Components, to_components
 from coevo_ray.core.alignment.projection import finite_rows, project, projection_matrix
-from coevo_ray.core.arrays import BoolArray, Float32Array
+from coevo_ray.core.arrays import BoolArray, Float32Array, FloatArray
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.encode.parts import Part, from_block, to_block
 from coevo_ray.priors.base import PriorInfo
@@ -19,6 +22,8 @@ from coevo_ray.priors.encoder import Encoder, Precision
 from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import load_prior
 from coevo_ray.store.location import Location
+
+Keep = Literal["features", "components", "projection"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,11 @@ class Participant:
         info: its card, as loaded before the start.
         input: its input, read from a row.
         samples: the pool's samples.
-        dim: columns of the projection, n.
-        seed: seed of the projection.
+        keep: what a contribution keeps of features: all of them (of the shared set, until components are known),
+            their leading components, or a random projection.
+        dim: columns of the random projection, n.
+        seed: seed of the random projection.
+        components: the map to components, once it is known.
         precision: of the forward pass, settled.
         compile: whether to compile the model.
         compute: its resources.
@@ -44,12 +52,14 @@ class Participant:
     info: PriorInfo
     input: PriorInput
     samples: Samples
+    keep: Keep
     dim: int
     seed: int
     precision: Precision
     compile: bool
     compute: Compute
     location: Location
+    components: Components | None = None
 
 
 def device_of(compute: Compute) -> torch.device:
@@ -94,7 +104,7 @@ class EncodeParts:
             precision=participant.precision,
             compile_module=participant.compile,
         )
-        self.projection = projection_matrix(prior.info.dim, participant.dim, participant.seed)
+        self._keep = _keeper(participant, prior.info.dim)
         self._ended: float | None = None
         self._ready = time.time()
 
@@ -123,9 +133,15 @@ class EncodeParts:
         reason = f"feature is zero or not finite: {self.participant.info.name}"
         part.reasons = [reason if is_bad else r for r, is_bad in zip(part.reasons, bad, strict=True)]
         good = usable & ~bad
-        part.data = np.zeros((len(good), self.participant.dim), dtype=np.float16)
-        if good.any():
-            part.data[good] = project(features[good], self.projection).astype(np.float16)
+        kept = self._keep(features[good])
+        # An outlier may be finite in float32 and not in float16.
+        fits = np.isfinite(kept).all(axis=1)
+        far = np.flatnonzero(good)[~fits]
+        reasons = np.array(part.reasons, dtype=object)
+        reasons[far] = f"feature is beyond float16: {self.participant.info.name}"
+        part.reasons = reasons.tolist()
+        part.data = np.zeros((len(good), kept.shape[1]), dtype=kept.dtype)
+        part.data[np.flatnonzero(good)[fits]] = kept[fits]
         part.ready = self._ready
         part.times |= {"encode": self.encoder.busy_seconds - busy, "project": time.monotonic() - encoded}
         return part
@@ -140,3 +156,19 @@ class EncodeParts:
         except (InputError, StoppedError) as error:
             first, last = (part.keys[0], part.keys[-1]) if part.keys else ("none", "none")
             raise type(error)(f"{error.cause} (rows with keys {first} to {last})", error.remedy) from error
+
+
+def _keeper(participant: Participant, dim: int) -> Callable[[Float32Array], FloatArray]:
+    """Features float32[b, d] -> what is kept of them: float32[b, d], or float16[b, c] that may have overflown."""
+    if participant.keep == "features":
+        return lambda features: features
+    if participant.components is not None:
+        components = participant.components
+        return lambda features: _halved(to_components(features, components))
+    matrix = projection_matrix(dim, participant.dim, participant.seed)
+    return lambda features: _halved(project(features, matrix))
+
+
+def _halved(values: Float32Array) -> FloatArray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16)

@@ -40,7 +40,7 @@ class WriteParts:
         columns = {
             "row_id": part.row_ids[good],
             "own": part.own[good],
-            "feature": vector_column(part.data[good]),
+            "feature": vector_column(part.data[good], part.data.dtype),
             "sample": part.samples[good],
         }
         write_shard_rejects(location, name, rejects)

@@ -6,12 +6,16 @@ import json
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from coevo_ray.core.alignment.alignment import Alignment, few_rows_warning
+from coevo_ray.core.alignment.verdict import judge_consensus
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.encode.contribution import Contribution
-from coevo_ray.pipelines.merge.check import Group
-from coevo_ray.store.artifact import FileEntry, write_blob
+from coevo_ray.pipelines.merge.check import Group, prior_label
+from coevo_ray.pipelines.merge.latent import Fitted, Quality
+from coevo_ray.store.artifact import FileEntry, Manifest, write_blob
 from coevo_ray.store.location import Location
 
 # Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
@@ -91,6 +95,51 @@ def describe_targets(
     }
 
 
+def describe_consensus(
+    tables: Sequence[Contribution], fitted: Fitted, quality: Quality, groups: Sequence[Group]
+) -> JsonObject:
+    """The summary of targets in a latent, without figures that are known only after writing."""
+    names, maps = [prior_label(t) for t in tables], fitted.consensus.priors
+    verdict = judge_consensus(names, maps, fitted.shared_rows, quality.agreement, quality.recognition)
+    dim, first = maps[0].matrix.shape[1], tables[0].manifest
+    priors: list[JsonObject] = [
+        {
+            **{name: t.manifest.summary[name] for name in _FROM_CONTRIBUTION if name != "projection_seed"},
+            "name": name,
+            "components": t.manifest.summary["components"],
+            "explained_variance": t.manifest.summary["explained_variance"],
+            "alignment_r2": round(float(prior.r2), 6),
+            "alignment_ridge": prior.ridge,
+            "alignment_rows": prior.rows,
+            "weight": round(float(prior.weight), 6),
+            "reference": False,
+        }
+        for name, t, prior in zip(names, tables, maps, strict=True)
+    ]
+    lacking = f"{fitted.lacking} shared rows are not in every contribution and were left out: see the rejects"
+    poor = verdict.kind in ("share_more", "take_one", "leave_out")
+    return {
+        "consensus": "latent",
+        "dim": dim,
+        "shared_rows": fitted.shared_rows,
+        "latent_of": list(fitted.founders),
+        "contributions": len(tables),
+        "projection_seed": int(first.config["seed"]),
+        "agreement": np.round(quality.agreement, 4).tolist(),
+        "agreement_chance": round(quality.chance, 4),
+        "prior_recognition": round(quality.recognition, 4),
+        "verdict": {"kind": verdict.kind, "priors": list(verdict.priors), "text": verdict.text},
+        "pools": [{"identity": g.pool, "first_row_id": g.first_row_id, "rows": g.rows} for g in groups],
+        "priors": priors,
+        "warnings": [
+            *([verdict.text] if poor else []),
+            *([lacking] if fitted.lacking else []),
+            *_missing([t.manifest for t in tables], groups),
+        ],
+        **{name: sum(p[name] for p in priors) for name in ("bytes_read", "bytes_moved", "bytes_to_send")},
+    }
+
+
 def _describe_prior(participant: Measured, alignment: Alignment, is_reference: bool) -> JsonObject:
     made = participant.table.manifest.summary
     return {
@@ -116,13 +165,13 @@ def _warnings(
         for p in participants
         if p.uniformity > _COLLAPSED
     ]
-    return [*([few] if few else []), *collapsed, *_missing(participants, groups)]
+    return [*([few] if few else []), *collapsed, *_missing([p.table.manifest for p in participants], groups)]
 
 
-def _missing(participants: Sequence[Measured], groups: Sequence[Group]) -> list[str]:
+def _missing(manifests: Sequence[Manifest], groups: Sequence[Group]) -> list[str]:
     found = []
     for group in groups:
-        configs = [participants[k].table.manifest.config for k in group.contributions]
+        configs = [manifests[k].config for k in group.contributions]
         parts = len(configs[0]["weights"])
         lacking = sorted(set(range(parts)) - {c["index"] for c in configs})
         if lacking and all(c["weights"] == configs[0]["weights"] for c in configs):
@@ -148,7 +197,7 @@ def card_files(location: Location, summary: JsonObject) -> list[FileEntry]:
 
 
 def _markdown(card: JsonObject) -> str:
-    lines = [*_columns_part(card), *_priors_part(card["priors"]), *_making_part(card)]
+    lines = [*_columns_part(card), *_priors_part(card), *_making_part(card)]
     return "\n".join(lines) + "\n"
 
 
@@ -164,6 +213,7 @@ def _columns_part(card: JsonObject) -> list[str]:
         "| `row_id` | int64 | row of the pool; the only key to join by |",
         f"| `target` | fixed_size_list<float16>[{card['dim']}] | aligned target |",
         "| `prior` | uint8 | which of the priors below, from 0 |",
+        *(["| `encoders` | uint8 | priors behind the target |"] if "verdict" in card else []),
         "",
         "```python",
         "import coevo_ray",
@@ -174,27 +224,42 @@ def _columns_part(card: JsonObject) -> list[str]:
     ]
 
 
-def _priors_part(priors: list[JsonObject]) -> list[str]:
-    lines = [
+def _priors_part(card: JsonObject) -> list[str]:
+    priors = card["priors"]
+    made = _latent_rows(priors) if "verdict" in card else _reference_rows(priors)
+    return [
         "## Priors",
         "",
-        "| | prior | rows | uniformity | alignment R^2 | licence | weights |",
-        "|---|---|---|---|---|---|---|",
+        *made,
+        "",
+        *(f"- {prior['name']}: {prior['prior']['preprocessing']}" for prior in priors),
+        "",
     ]
+
+
+def _latent_rows(priors: list[JsonObject]) -> list[str]:
+    lines = ["| | prior | rows | components | R^2 | weight | licence | weights |", "|---|---|---|---|---|---|---|---|"]
+    for i, prior in enumerate(priors):
+        lines.append(
+            f"| {i} | {prior['name']} | {prior['rows']:,} | {prior['components']} | {prior['alignment_r2']:.3f} | "
+            f"{prior['weight']:.2f} | {prior['prior']['licence']} | `{prior['prior']['weights'][:16]}` |"
+        )
+    note = (
+        "R^2: of the map to the latent, on shared rows held out of both fits. Weight: R^2 / (1 - R^2), in a row's mean."
+    )
+    return [*lines, "", note]
+
+
+def _reference_rows(priors: list[JsonObject]) -> list[str]:
+    lines = ["| | prior | rows | uniformity | alignment R^2 | licence | weights |", "|---|---|---|---|---|---|---|"]
     for i, prior in enumerate(priors):
         r2 = "reference" if prior["reference"] else f"{prior['alignment_r2']:.3f}"
         lines.append(
             f"| {i} | {prior['name']} | {prior['rows']:,} | {prior['uniformity']:.3f} | {r2} | "
             f"{prior['prior']['licence']} | `{prior['prior']['weights'][:16]}` |"
         )
-    return [
-        *lines,
-        "",
-        "Uniformity: lower is more even over the sphere, 0 is constant. R^2: on shared rows held out of the fit.",
-        "",
-        *(f"- {prior['name']}: {prior['prior']['preprocessing']}" for prior in priors),
-        "",
-    ]
+    note = "Uniformity: lower is more even over the sphere, 0 is constant. R^2: on shared rows held out of the fit."
+    return [*lines, "", note]
 
 
 def _making_part(card: JsonObject) -> list[str]:
@@ -202,6 +267,7 @@ def _making_part(card: JsonObject) -> list[str]:
     return [
         "## Making",
         "",
+        *([f"- verdict: {card['verdict']['text']}"] if "verdict" in card else []),
         f"- shared set: {card['shared_rows']:,} rows; seed of projection and assignment: {card['projection_seed']}",
         f"- storage: {card['bytes_stored']:,} bytes, {card['bytes_stored'] / rows:.0f} for each row",
         f"- sent by participants: {card['bytes_to_send']:,} bytes",

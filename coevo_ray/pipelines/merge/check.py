@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 
-from coevo_ray.core.arrays import Float32Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
@@ -31,9 +30,9 @@ class Group:
     rows: int
     first_row_id: int
 
-    def names(self, tables: Sequence[Contribution], matrices: Sequence[Float32Array], file_rows: int) -> list[str]:
-        """Names of its target files: a hash of all their inputs, and a number."""
-        made_of = [[k, tables[k].manifest.identity, matrices[k].tobytes().hex()] for k in self.contributions]
+    def names(self, tables: Sequence[Contribution], maps: Sequence[str], file_rows: int) -> list[str]:
+        """Names of its target files: a hash of all their inputs (of `maps` the hashes), and a number."""
+        made_of = [[k, tables[k].manifest.identity, maps[k]] for k in self.contributions]
         name = digest([made_of, self.first_row_id])[:12]
         return [f"targets-{self.first_row_id:012d}-{name}-{i:06d}.parquet" for i in range(-(-self.rows // file_rows))]
 
@@ -42,6 +41,11 @@ def prior_label(table: Contribution) -> str:
     """Name of a contribution's prior, with the input size where one was chosen."""
     prior: JsonObject = table.manifest.config["prior"]
     return str(prior["name"]) if prior["input_size"] is None else f"{prior['name']}@{prior['input_size']}"
+
+
+def projection_of(table: Contribution) -> str:
+    """What a contribution's features are: components, or the random projection of the published form."""
+    return str(table.manifest.config.get("projection", "random"))
 
 
 def check_together(tables: Sequence[Contribution]) -> None:
@@ -56,7 +60,8 @@ def check_together(tables: Sequence[Contribution]) -> None:
         raise InputError(f"{len(tables)} contributions, 256 are the most", "merge them in groups")
     first = tables[0]
     for table in tables[1:]:
-        if table.manifest.config["dim"] != first.manifest.config["dim"]:
+        random = projection_of(table) == projection_of(first) == "random"
+        if random and table.manifest.config["dim"] != first.manifest.config["dim"]:
             raise InputError(
                 f"contributions differ in dim: {first.manifest.config['dim']} at {first.location}, "
                 f"{table.manifest.config['dim']} at {table.location}",
@@ -132,10 +137,11 @@ def _check_overlap(tables: Sequence[Contribution]) -> None:
 
 
 def _disjoint(first: Contribution, second: Contribution) -> bool:
-    """Tests for different parts of one assignment, which share no row by construction."""
+    """Tests for different parts of one assignment, which share no row by construction, or those that are meant to."""
     one, other = first.manifest.config, second.manifest.config
-    same = all(one[name] == other[name] for name in ("seed", "weights"))
-    return same and bool(one["index"] != other["index"])
+    same = all(one.get(name) == other.get(name) for name in ("seed", "weights", "assign", "coverage"))
+    settled = first.manifest.summary.get("weights") == second.manifest.summary.get("weights")
+    return same and settled and bool(one["index"] != other["index"])
 
 
 def find_reference(tables: Sequence[Contribution], reference: str | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Merge: contributions -> aligned targets (CoOpt, arXiv 2505.14117: uniformity V_k, reference prior, alignment T_k).
+"""Merge: contributions -> targets in one space (CoOpt, arXiv 2505.14117, with a consensus for its reference prior).
 
 A merge needs no images and no priors, so that anyone can merge contributions from different clusters. Files of targets
 are named after a hash of their inputs: a merge with one more contribution writes only the files that change, and the
@@ -14,51 +14,30 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import ray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
-from coevo_ray.config import MergeConfig, SettingsLike, as_settings
-from coevo_ray.core.alignment.alignment import Alignment, align, fit_alignment, identity_alignment
-from coevo_ray.core.alignment.uniformity import uniformity
-from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
+from coevo_ray.config import Consensus, MergeConfig, SettingsLike, as_settings
+from coevo_ray.core.alignment.alignment import align
+from coevo_ray.core.alignment.consensus import PriorMap
+from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.json import JsonObject
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
-from coevo_ray.pipelines.merge.card import card_files, describe_targets
-from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool, prior_label
+from coevo_ray.pipelines.merge.card import card_files, describe_consensus, describe_targets
+from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool, projection_of
+from coevo_ray.pipelines.merge.latent import FILE as CONSENSUS
+from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality, to_arrays
+from coevo_ray.pipelines.merge.reference import FILE as ALIGNMENT
+from coevo_ray.pipelines.merge.reference import align_to_reference
 from coevo_ray.pool.rejects import read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_shards
-from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, digest, finish, write_blob, write_table
+from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, finish, write_blob, write_table
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
-# The pairwise mean of the uniformity converges within a few thousand rows; its cost grows with their square.
-_UNIFORMITY_ROWS = 4096
 _FILE_ROWS = 65_536
 _GROUP_ROWS = 4096
-_ALIGNMENT = "alignment.safetensors"
-
-
-@dataclass(frozen=True)
-class Participant:
-    """One contribution, ready for alignment.
-
-    Attributes:
-        name: of its prior, with the input size where one was chosen.
-        table: the contribution.
-        shared_ids: int64[s], encoded rows of the shared set.
-        shared: float32[s, n].
-        uniformity: V_k on these rows (CoOpt, arXiv 2505.14117).
-    """
-
-    name: str
-    table: Contribution
-    shared_ids: Int64Array
-    shared: Float32Array
-    uniformity: float
 
 
 def merge(
@@ -66,7 +45,7 @@ def merge(
     out: Place,
     config: SettingsLike[MergeConfig] | None = None,
 ) -> RowTable:
-    """Aligns contributions to the reference prior and writes the target table.
+    """Brings contributions to one space and writes the target table.
 
     Contributions from one pool keep its row_ids; with a pool for each participant, row_ids count through the pools in
     the order of the contributions (the manifest's summary lists them).
@@ -78,7 +57,8 @@ def merge(
         config: reference and alignment; a dict, or a YAML file.
 
     Returns:
-        The target table: `row_id`, `target float16[dim]`, `prior uint8` (position in `contributions`).
+        The target table: `row_id`, `target float16[dim]`, `prior uint8` (position in `contributions`), and in a latent
+        `encoders uint8` (priors behind the target).
 
     Raises:
         InputError: a contribution is missing or damaged, or they do not fit together.
@@ -89,14 +69,32 @@ def merge(
     location = Location.parse(out)
     tables = [Contribution(place) for c in contributions for place in _places(Location.parse(c))]
     check_together(tables)
+    form = _form(tables, settings)
     groups = group_by_pool(tables, settings.allow_overlap)
-    find_reference(tables, settings.reference)
-    content = settings.model_dump(mode="json", exclude={"allow_overlap"})
+    content = _content(tables, settings, form)
     inputs = {f"contribution.{i:03d}": t.manifest.identity for i, t in enumerate(tables)}
-    if begin_more(location, "targets", content, inputs) or begin(location, "targets", content, inputs) is None:
+    if begin_more(location, "targets", content, inputs) or _unfinished(location, content, inputs, settings.refit):
         with ray_session():
             _merge(tables, groups, location, settings, content, inputs)
     return RowTable(location, "targets")
+
+
+def _content(tables: Sequence[Contribution], config: MergeConfig, form: Consensus) -> JsonObject:
+    if form == "latent":
+        return {"consensus": form, "dim": _dim(tables, config), "seed": config.seed}
+    if config.dim is not None and config.dim != tables[0].manifest.config["dim"]:
+        raise UsageError(
+            f"dim {config.dim} of contributions with a random projection to {tables[0].manifest.config['dim']}",
+            "leave --dim out",
+        )
+    find_reference(tables, config.reference)
+    return config.model_dump(mode="json", include={"reference", "alignment", "seed"})  # as version 0.1.0 has them
+
+
+def _unfinished(location: Location, content: JsonObject, inputs: dict[str, str], refit: bool) -> bool:
+    """Whether targets are to be made: they are not there, or a refit is wanted of a latent that lacks contributions."""
+    there = begin(location, "targets", content, inputs)
+    return there is None or (refit and set(there.summary.get("latent_of", ())) != set(inputs.values()))
 
 
 def _places(location: Location) -> list[Location]:
@@ -108,6 +106,23 @@ def _places(location: Location) -> list[Location]:
     return [inside.child(name) for name in sorted(names)]
 
 
+@dataclass(frozen=True, eq=False)
+class _Space:
+    """The space that contributions are brought to.
+
+    Attributes:
+        maps: a map for each contribution, of one kind.
+        blob: name and content of the file that keeps them.
+        summary: about the space and the priors.
+        seconds: of each step.
+    """
+
+    maps: list[Float32Array] | list[PriorMap]
+    blob: tuple[str, bytes]
+    summary: JsonObject
+    seconds: dict[str, float]
+
+
 def _merge(
     tables: list[Contribution],
     groups: list[Group],
@@ -117,20 +132,19 @@ def _merge(
     inputs: dict[str, str],
 ) -> None:
     started = time.monotonic()
-    participants = [_participant(table) for table in tables]
-    measured = time.monotonic()
-    named = find_reference(tables, config.reference)
-    reference = int(np.argmin([p.uniformity for p in participants])) if named is None else named
-    alignments = _align_all(participants, reference, config, location)
+    space = (
+        _latent(tables, groups, location, config)
+        if "consensus" in content
+        else _reference(tables, groups, location, config)
+    )
     fitted = time.monotonic()
-    files = _write_targets(groups, tables, [a.matrix for a in alignments], location)
+    files = _write_targets(groups, tables, space.maps, location)
     rejects = {r for t in tables for r in read_rejects(t.location)}
     others = write_rejects(location, rejects)
-    blob = write_blob(location, _ALIGNMENT, save_safetensors(_to_arrays(alignments, participants, reference, config)))
-    summary = describe_targets(participants, alignments, reference, groups)
-    summary |= {"rejected": len(rejects), "bytes_stored": sum(f.bytes for f in files)}
+    blob = write_blob(location, *space.blob)
+    summary = space.summary | {"rejected": len(rejects), "bytes_stored": sum(f.bytes for f in files)}
     ended = time.monotonic()
-    times = {"uniformity": measured - started, "fit": fitted - measured, "align_write": ended - fitted}
+    times = space.seconds | {"align_write": ended - fitted}
     summary |= {"rows": sum(f.rows for f in files), "seconds": round(ended - started, 3)}
     summary |= {"stage_seconds": {name: round(seconds, 3) for name, seconds in times.items()}}
     for warning in summary["warnings"]:
@@ -143,90 +157,83 @@ def _merge(
             location.child(name).delete_file()
 
 
-def _participant(table: Contribution) -> Participant:
-    ids, shared = table.shared_features()
-    if not np.isfinite(shared).all():
-        raise InputError(f"{table.location} has shared rows that are not finite", "the contribution is damaged")
-    # The order by row_id says nothing about content, so that the first rows are a fair sample.
-    v = uniformity(shared[:_UNIFORMITY_ROWS])
-    return Participant(prior_label(table), table, ids, shared, v)
+def _latent(tables: list[Contribution], groups: list[Group], location: Location, config: MergeConfig) -> _Space:
+    started = time.monotonic()
+    fitted = find_consensus(tables, location, _dim(tables, config), config.seed, config.refit)
+    ended = time.monotonic()
+    maps = list(fitted.consensus.priors)
+    quality = measure_quality(tables, maps, config.seed)
+    summary = describe_consensus(tables, fitted, quality, groups)
+    say(f"verdict: {summary['verdict']['text']}")
+    seconds = {"fit": ended - started, "measure": time.monotonic() - ended}
+    return _Space(maps, (CONSENSUS, to_arrays(fitted)), summary, seconds)
 
 
-def _align_all(
-    participants: list[Participant], reference: int, config: MergeConfig, location: Location
-) -> list[Alignment]:
-    """One alignment for each participant; earlier fits to the same vectors are reused."""
-    known = _from_arrays(location)
-    target = participants[reference]
-    alignments = []
-    for index, participant in enumerate(participants):
-        if index == reference:
-            alignments.append(identity_alignment(participant.shared.shape[1]))
-            continue
-        key = _key(participant, target, config)
-        alignments.append(known[key] if key in known else _align(participant, target, config))
-    return alignments
+def _reference(tables: list[Contribution], groups: list[Group], location: Location, config: MergeConfig) -> _Space:
+    started = time.monotonic()
+    aligned = align_to_reference(tables, config, location)
+    summary = describe_targets(aligned.participants, aligned.alignments, aligned.reference, groups)
+    matrices = [a.matrix for a in aligned.alignments]
+    return _Space(matrices, (ALIGNMENT, aligned.blob), summary, {"fit": time.monotonic() - started})
 
 
-def _align(participant: Participant, reference: Participant, config: MergeConfig) -> Alignment:
-    common, mine, theirs = np.intersect1d(
-        participant.shared_ids, reference.shared_ids, assume_unique=True, return_indices=True
-    )
-    return fit_alignment(
-        participant.shared[mine], reference.shared[theirs], method=config.alignment, seed=config.seed, row_ids=common
-    )
+def _form(tables: Sequence[Contribution], config: MergeConfig) -> Consensus:
+    """The meeting place that is asked for, or that the contributions were made for.
+
+    Raises:
+        InputError: contributions are of both forms.
+        UsageError: they were not made for the one that is asked for.
+    """
+    forms = {projection_of(t) for t in tables}
+    if len(forms) > 1:
+        first = {form: next(t.location for t in tables if projection_of(t) == form) for form in sorted(forms)}
+        raise InputError(
+            f"contributions differ in projection: {', '.join(f'{form} at {at}' for form, at in first.items())}",
+            "encode those with a random projection (the form of version 0.1.0) again, or all with --projection random",
+        )
+    made_for: Consensus = "reference" if forms == {"random"} else "latent"
+    if config.consensus not in (None, made_for):
+        need = "random" if config.consensus == "reference" else "components"
+        raise UsageError(
+            f"consensus {config.consensus} of contributions with projection {forms.pop()}",
+            f"encode with --projection {need}, or leave --consensus out",
+        )
+    if made_for == "latent" and (config.reference is not None or config.alignment != "ridge"):
+        raise UsageError(
+            f"reference {config.reference}, alignment {config.alignment}: a latent has no reference prior",
+            "leave them out, or encode with --projection random, the published form",
+        )
+    return made_for
 
 
-def _key(participant: Participant, reference: Participant, config: MergeConfig) -> str:
-    parts = [p.table.manifest.identity for p in (participant, reference)]
-    return digest([*parts, config.alignment, config.seed])
-
-
-def _to_arrays(
-    alignments: list[Alignment], participants: list[Participant], reference: int, config: MergeConfig
-) -> Arrays:
-    arrays: Arrays = {}
-    for index, (alignment, participant) in enumerate(zip(alignments, participants, strict=True)):
-        arrays[f"alignment.{index}"] = alignment.matrix
-        if index != reference:
-            key = _key(participant, participants[reference], config)
-            arrays[f"fit.{key}.{alignment.method}"] = np.array([index, alignment.ridge, alignment.r2, alignment.rows])
-    return arrays
-
-
-def _from_arrays(location: Location) -> dict[str, Alignment]:
-    """Earlier alignments of the targets, by a hash of their inputs."""
-    file = location.child(_ALIGNMENT)
-    if not file.is_file():
-        return {}
-    try:
-        arrays = load_safetensors(file.read_bytes())
-        known = {}
-        for name, (index, ridge, r2, rows) in ((n, a) for n, a in arrays.items() if n.startswith("fit.")):
-            _, key, method = name.split(".")
-            matrix = arrays[f"alignment.{int(index)}"]
-            known[key] = Alignment(matrix, float(ridge), float(r2), int(rows), method)
-        return known
-    except (SafetensorError, KeyError, ValueError):  # damaged: fitted again
-        return {}
+def _dim(tables: Sequence[Contribution], config: MergeConfig) -> int:
+    dims = {int(t.manifest.config["dim"]) for t in tables}
+    if config.dim is None and len(dims) > 1:
+        raise UsageError(f"contributions were encoded for {sorted(dims)} dimensions", "choose the targets' (--dim)")
+    return config.dim or dims.pop()
 
 
 def _write_targets(
-    groups: list[Group], tables: list[Contribution], matrices: list[Float32Array], location: Location
+    groups: list[Group], tables: list[Contribution], maps: list[Float32Array] | list[PriorMap], location: Location
 ) -> list[FileEntry]:
     there = set(location.files())
-    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, matrices, _FILE_ROWS))}
+    hashed = [m.tobytes().hex() if isinstance(m, np.ndarray) else hash_map(m) for m in maps]
+    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, hashed, _FILE_ROWS))}
     files = list(describe_all(location, [name for name in names if name in there]).values())
     todo = [{"name": name} for name in names if name not in there]
     places = [t.location for t in tables]
-    inputs = ray.put((names, places, matrices))
+    inputs = ray.put((names, places, maps))
 
     def write(row: Row) -> Row:
-        names, places, matrices = ray.get(inputs)
+        names, places, maps = ray.get(inputs)
         group, index = names[row["name"]]
-        parts = [(k, Contribution(places[k]), matrices[k]) for k in group.contributions]
+        matrices = [
+            (k, Contribution(places[k]), m) for k in group.contributions if isinstance(m := maps[k], np.ndarray)
+        ]
+        latent = [(k, Contribution(places[k]), m) for k in group.contributions if isinstance(m := maps[k], PriorMap)]
         first = index * _FILE_ROWS
-        table = _targets(parts, first, first + _FILE_ROWS, group.first_row_id)
+        span = (first, first + _FILE_ROWS, group.first_row_id)
+        table = _combined(latent, *span) if latent else _targets(matrices, *span)
         entry = write_table(location, row["name"], table, group_rows=_GROUP_ROWS)
         return {"rows": entry.rows, "result": entry}
 
@@ -241,14 +248,7 @@ def _targets(parts: list[tuple[int, Contribution, Float32Array]], start: int, st
     row_ids, targets, priors = [], [], []
     for place, contribution, matrix in parts:
         own = contribution.own_rows(["row_id", "feature"], start, stop)
-        features = vectors(own.column("feature"))
-        bad = ~np.isfinite(features).all(axis=1) | ~(features != 0).any(axis=1)
-        if bad.any():
-            rows = own.column("row_id").to_numpy()[bad][:5].tolist()
-            raise InputError(
-                f"{contribution.location} has {int(bad.sum())} features that are zero or not finite, first rows {rows}",
-                "the contribution is damaged: ask for it again",
-            )
+        features = _sound(contribution, own)
         row_ids.append(own.column("row_id").to_numpy())
         targets.append(align(features, matrix))
         priors.append(np.full(own.num_rows, place, dtype=np.uint8))
@@ -256,3 +256,45 @@ def _targets(parts: list[tuple[int, Contribution, Float32Array]], start: int, st
     vectors_of = np.concatenate(targets)[first]
     columns = {"row_id": ids + offset, "target": vector_column(vectors_of), "prior": np.concatenate(priors)[first]}
     return pa.table(columns)
+
+
+def _combined(parts: list[tuple[int, Contribution, PriorMap]], start: int, stop: int, offset: int) -> pa.Table:
+    """Targets in the latent: of each row the mean over the priors that encoded it, and the prior that owns it."""
+    encoded: list[tuple[Int64Array, Float32Array, PriorMap]] = []
+    owners, counts = [], []
+    for place, contribution, prior in parts:
+        rows = contribution.encoded_rows(["row_id", "own", "feature"], start, stop)
+        ids, own = rows.column("row_id").to_numpy(), rows.column("own").to_numpy(zero_copy_only=False)
+        encoded.append((ids, _sound(contribution, rows), prior))
+        # Of a row without its owner's features the surest of the others counts as its prior.
+        rank = np.where(own, np.inf, prior.weight)
+        owners.append((ids, rank, np.full(len(ids), place, dtype=np.uint8)))
+        counts.append(ids)
+    ids, targets = combined_targets(encoded)
+    every, ranks, makers = (np.concatenate(column) for column in zip(*owners, strict=True))
+    order = np.lexsort((makers, -ranks, every))
+    first = np.unique(every[order], return_index=True)[1]
+    columns = {
+        "row_id": ids + offset,
+        "target": vector_column(targets),
+        "prior": makers[order][first],
+        "encoders": np.bincount(np.searchsorted(ids, np.concatenate(counts)), minlength=len(ids)).astype(np.uint8),
+    }
+    return pa.table(columns)
+
+
+def _sound(contribution: Contribution, rows: pa.Table) -> Float32Array:
+    """Features of rows, float32[b, c].
+
+    Raises:
+        InputError: one is zero or not finite.
+    """
+    features = vectors(rows.column("feature"))
+    bad = ~np.isfinite(features).all(axis=1) | ~(features != 0).any(axis=1)
+    if bad.any():
+        first = rows.column("row_id").to_numpy()[bad][:5].tolist()
+        raise InputError(
+            f"{contribution.location} has {int(bad.sum())} features that are zero or not finite, first rows {first}",
+            "the contribution is damaged: ask for it again",
+        )
+    return features

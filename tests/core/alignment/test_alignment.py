@@ -60,7 +60,7 @@ def test_ridge_is_the_best_on_held_out_rows_and_r2_is_theirs() -> None:
     source, target = noisy_pair(50, 8, 1.5, seed=4)
     ridges = (1e-4, 0.1, 1.0, 10.0)
     fitted = fit_alignment(source, target, ridges=ridges, holdout=0.3, seed=5)
-    held = module._held_out(module._hash_values(source, target, 5), 0.3)
+    held = module.held_out(module._hash_values(source, target, 5), 0.3)
     assert held.sum() == 15
     x, y = source.astype(np.float64), target.astype(np.float64)
     mean = y[~held].mean(axis=0)
@@ -125,7 +125,7 @@ def test_with_row_ids_rounding_does_not_change_who_is_held_out() -> None:
 
 def test_held_out_rows_follow_the_seed() -> None:
     source, target = noisy_pair(200, 4, 1.0)
-    draws = np.stack([module._held_out(module._hash_values(source, target, seed), 0.2) for seed in range(50)])
+    draws = np.stack([module.held_out(module._hash_values(source, target, seed), 0.2) for seed in range(50)])
     assert (draws.sum(axis=1) == 40).all()
     # Every row is held out about one time in five: the hash does not favour any.
     assert 0.1 < draws.mean(axis=0).mean() < 0.3

@@ -1,0 +1,79 @@
+"""Measures of targets that need no labels: agreement of the priors' neighbours, and recognition of their makers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from coevo_ray.errors import InputError
+
+_NEIGHBOURS = 10
+
+
+def neighbour_agreement(targets: Sequence[Float32Array], neighbours: int = _NEIGHBOURS) -> Float64Array:
+    """Share of a row's nearest neighbours that two priors have in common (mutual k-NN, arXiv 2405.07987).
+
+    Args:
+        targets: for each prior unit vectors float32[s, n] of the same rows.
+        neighbours: k; at most s - 1 are compared.
+
+    Returns:
+        float64[priors, priors], 1 on the diagonal; k / (s - 1) is chance.
+
+    Raises:
+        InputError: there are fewer than 3 rows, or shapes differ.
+    """
+    _check(targets)
+    k = min(neighbours, len(targets[0]) - 1)
+    near = [_nearest(t, k) for t in targets]
+    shared = np.ones((len(near), len(near)))
+    for i, one in enumerate(near):
+        for j, other in enumerate(near[:i]):
+            common = [len(np.intersect1d(a, b, assume_unique=True)) for a, b in zip(one, other, strict=True)]
+            shared[i, j] = shared[j, i] = float(np.mean(common)) / k
+    return shared
+
+
+def prior_recognition(targets: Sequence[Float32Array], neighbours: int = _NEIGHBOURS) -> float:
+    """Accuracy with which a target's nearest neighbours tell its prior; 1 / priors is chance, and good.
+
+    Row i is taken from prior i modulo priors. A target's own row is seen by no other prior, so that only the space can
+    give a prior away.
+
+    Args:
+        targets: for each prior unit vectors float32[s, n] of the same rows, in an order without meaning.
+        neighbours: k that vote; at most s - 1.
+
+    Returns:
+        Accuracy, 0 to 1; ties count in part.
+
+    Raises:
+        InputError: there are fewer than 3 rows, or shapes differ.
+    """
+    _check(targets)
+    rows, priors = len(targets[0]), len(targets)
+    maker = np.arange(rows) % priors
+    mixed = np.stack(targets)[maker, np.arange(rows)]
+    near = _nearest(mixed, min(neighbours, rows - 1))
+    votes = np.stack([(maker[near] == prior).sum(axis=1) for prior in range(priors)], axis=1)
+    best: BoolArray = votes == votes.max(axis=1, keepdims=True)
+    return float((best[np.arange(rows), maker] / best.sum(axis=1)).mean())
+
+
+def _nearest(rows: Float32Array, k: int) -> Int64Array:
+    """The k nearest other rows of each row, int64[s, k], in any order."""
+    similarity = rows @ rows.T
+    np.fill_diagonal(similarity, -np.inf)
+    found: Int64Array = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    return found
+
+
+def _check(targets: Sequence[Float32Array]) -> None:
+    shapes = {t.shape for t in targets}
+    if len(shapes) != 1 or len(targets[0]) < 3:
+        raise InputError(
+            f"targets have shapes {sorted(shapes)}; need the same rows of each prior, 3 or more",
+            "enlarge the shared set",
+        )

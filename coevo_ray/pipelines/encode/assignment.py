@@ -1,0 +1,52 @@
+"""The assignment of rows to priors by what each prior turned out to be worth on the shared set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coevo_ray.core.alignment.consensus import fit_consensus, quality_shares
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.encode.joined import join_shared
+from coevo_ray.pipelines.encode.shared_files import SharedFiles
+from coevo_ray.progress import say
+from coevo_ray.store.location import Location
+
+_WEIGHTS = "weights.json"
+
+
+def settle_weights(
+    locations: Sequence[Location], labels: Sequence[str], weights: Sequence[float], dim: int, seed: int
+) -> tuple[float, ...]:
+    """The participants' weights times their shares by quality; written down, so that a resumed job has the same.
+
+    Args:
+        locations: folders of the contributions, their shared sets finished.
+        labels: names of the priors.
+        weights: as the user gave them.
+        dim: n of the targets.
+        seed: of the rows held out to measure.
+
+    Returns:
+        Weights, 0 for a prior that gets no rows but the shared ones.
+
+    Raises:
+        InputError: the shared set is too small for n dimensions.
+        StoppedError: the store or the cluster failed.
+    """
+    file = locations[0].child(_WEIGHTS)
+    if file.is_file():
+        there = file.read_json()
+        if len(there) != len(weights):
+            raise InputError(f"{file} has weights of {len(there)} priors, the job {len(weights)}", "encode elsewhere")
+        return tuple(float(weight) for weight in there)
+    joined = join_shared([SharedFiles(at) for at in locations], seed)
+    consensus = fit_consensus(joined.fit, joined.held, joined.widths, dim)
+    shares = quality_shares([prior.weight for prior in consensus.priors])
+    settled = tuple(weight * share for weight, share in zip(weights, shares, strict=True))
+    for label, prior, weight in zip(labels, consensus.priors, settled, strict=True):
+        part = (
+            f"{weight / sum(settled):.0%} of the rows" if weight else "no rows but the shared ones: the others say more"
+        )
+        say(f"{label}: reaches the consensus with R^2 {prior.r2:.2f}, gets {part}")
+    file.write_json(list(settled))
+    return settled

@@ -1,0 +1,143 @@
+"""One pass of encode over some shards: participants side by side, with resume (CoOpt, arXiv 2505.14117)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ray
+
+from coevo_ray.pipelines.encode.contribution import Plan, read_shard_rejects
+from coevo_ray.pipelines.encode.forward import EncodeParts, Participant
+from coevo_ray.pipelines.encode.prepare import Prepare
+from coevo_ray.pipelines.encode.write import WriteParts
+from coevo_ray.pool.rejects import Reject
+from coevo_ray.runtime.shards import run_shards
+from coevo_ray.store.artifact import FileEntry, describe_all
+from coevo_ray.store.location import Location
+
+_COUNTED_SHARDS = 512
+
+
+@dataclass
+class Made:
+    """Result of one participant.
+
+    Attributes:
+        files: files of its contribution.
+        rejects: its rejected rows.
+        resumed: rows in files of an earlier attempt.
+        times: stage -> seconds of work, over all tasks and actors.
+        bytes_read, bytes_moved: see `parts.Part`.
+        seconds: wall clock of the wave.
+        startup: seconds until the first actor had loaded its model.
+        side_by_side: number of participants in the wave.
+    """
+
+    files: list[FileEntry] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    resumed: int = 0
+    times: Counter[str] = field(default_factory=Counter)
+    bytes_read: int = 0
+    bytes_moved: int = 0
+    seconds: float = 0.0
+    startup: float = 0.0
+    side_by_side: int = 1
+
+    def add(self, later: Made) -> None:
+        """Adds the result of a later pass of the same participant."""
+        self.files += later.files
+        self.rejects += later.rejects
+        self.resumed += later.resumed
+        self.times.update(later.times)
+        self.bytes_read += later.bytes_read
+        self.bytes_moved += later.bytes_moved
+        self.seconds += later.seconds
+        self.startup += later.startup
+        self.side_by_side = max(self.side_by_side, later.side_by_side)
+
+
+def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participant], title: str) -> dict[int, Made]:
+    """Runs some participants side by side over one reading of some shards.
+
+    Args:
+        plan: the rows.
+        shards: those to encode; the ones that an earlier attempt finished are left alone.
+        participants: participants whose actors all fit into the cluster.
+        title: shown during the run.
+
+    Returns:
+        Position of a participant -> its result.
+
+    Raises:
+        InputError: a prior fails.
+        StoppedError: the store or the cluster failed.
+    """
+    started = time.time()
+    made = {who.place: Made() for who in participants}
+    missing = {who.place: _resume(plan, shards, who.location, made[who.place]) for who in participants}
+    reader_cpus = participants[0].compute.reader_cpus
+    todo = sorted(set().union(*missing.values()))
+    items = [{"shard": s, "wanted": [k for k in made if s in missing[k]]} for s in todo]
+
+    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        inputs = {who.place: who.input for who in participants}
+        dataset = dataset.map_batches(Prepare(plan, inputs), batch_size=None, num_cpus=reader_cpus)
+        for who in participants:
+            dataset = dataset.map_batches(
+                EncodeParts,
+                fn_constructor_args=(who,),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=who.compute.actors),
+                num_cpus=who.compute.cpus,
+                num_gpus=who.compute.gpus,
+            )
+        write = WriteParts(plan, {who.place: who.location for who in participants})
+        return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=reader_cpus)
+
+    for row in run_shards(title, items, stages, total=_rows_to_do(plan, missing)):
+        mine = made[row["participant"]]
+        mine.files.append(row["result"])
+        mine.rejects += row["rejects"]
+        # Ray Data fills keys that a row lacks with None.
+        mine.times.update({name: seconds for name, seconds in row["times"].items() if seconds is not None})
+        mine.bytes_read += row["bytes_read"]
+        mine.bytes_moved += row["bytes_moved"]
+        ready = max(0.0, row["ready"] - started)
+        mine.startup = min(mine.startup, ready) if mine.startup else ready
+    seconds = time.time() - started
+    for one in made.values():
+        one.seconds, one.side_by_side = seconds, len(made)
+    return made
+
+
+def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
+    """Rows to encode, estimated from a sample where there are many shards."""
+    total = 0.0
+    for place, shards in missing.items():
+        sample = sorted(shards)[:: max(1, len(shards) // _COUNTED_SHARDS)]
+        rows = sum(int(plan.row_ids(shard).wanted(place).sum()) for shard in sample)
+        total += rows * len(shards) / max(1, len(sample))
+    return round(total)
+
+
+def _resume(plan: Plan, shards: Sequence[int], location: Location, made: Made) -> set[int]:
+    """Adopts the shards of an earlier attempt; returns the missing ones."""
+    there = set(location.files())
+    names = {shard: f"{plan.name(shard)}.parquet" for shard in shards}
+    entries = describe_all(location, [name for name in names.values() if name in there])
+    missing = set()
+    for shard, name in names.items():
+        entry = entries.get(name)
+        rows = plan.row_ids(shard).ids if entry is not None and entry.rows else None
+        # Another version may have cut shards differently: such a file is written again.
+        if entry is None or (rows is not None and not rows[0] <= entry.first_row_id <= entry.last_row_id <= rows[-1]):
+            missing.add(shard)
+            continue
+        made.files.append(entry)
+        made.rejects += read_shard_rejects(location, plan.name(shard))
+        made.resumed += entry.rows
+    return missing

@@ -1,0 +1,198 @@
+"""The consensus of contributions: fitted, extended by late ones, or fitted anew (docs/design.md#consensus)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from coevo_ray.core.alignment.agreement import neighbour_agreement, prior_recognition
+from coevo_ray.core.alignment.consensus import (
+    Consensus,
+    Latent,
+    PriorMap,
+    fit_consensus,
+    fit_late_prior,
+    to_latent,
+)
+from coevo_ray.core.alignment.projection import normalise
+from coevo_ray.core.arrays import Arrays, Float32Array, Float64Array, Int64Array
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.encode.contribution import Contribution
+from coevo_ray.pipelines.encode.joined import join_shared
+from coevo_ray.pipelines.encode.shared_files import SharedFiles
+from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.store.artifact import digest
+from coevo_ray.store.location import Location
+
+FILE = "consensus.safetensors"
+_JUDGED_ROWS = 2048  # neighbours among so many rows settle agreement within a point; the cost is their square
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A consensus, and its origin.
+
+    Attributes:
+        consensus: latent and maps; one map for each contribution.
+        founders: identities of the contributions that the latent was fitted to.
+        shared_rows: rows of the shared set that all contributions have.
+        lacking: rows of it that some contribution lacks.
+    """
+
+    consensus: Consensus
+    founders: tuple[str, ...]
+    shared_rows: int
+    lacking: int
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """Measures on held-out shared rows, without labels.
+
+    Attributes:
+        agreement: float64[priors, priors], shared neighbours of two priors' targets.
+        chance: of agreement.
+        recognition: accuracy of telling a target's prior by its neighbours; 1 / priors is chance.
+    """
+
+    agreement: Float64Array
+    chance: float
+    recognition: float
+
+
+def find_consensus(tables: Sequence[Contribution], location: Location, dim: int, seed: int, refit: bool) -> Fitted:
+    """The consensus of some contributions.
+
+    A latent that targets at `location` have stays, and contributions that came later are regressed onto it.
+
+    Args:
+        tables: the contributions; those of targets that are there come first.
+        location: folder of the targets.
+        dim: n of the latent.
+        seed: of the held-out rows.
+        refit: fit a latent of all of them, whatever is there.
+
+    Raises:
+        InputError: there are too few shared rows or components.
+        StoppedError: the cluster failed.
+    """
+    there = None if refit else _read(location, tables)
+    places = [SharedFiles(t.location) for t in tables]
+    identities = tuple(t.manifest.identity for t in tables)
+    if there is None:
+        joined = join_shared(places, seed)
+        fitted = fit_consensus(joined.fit, joined.held, joined.widths, dim)
+        return Fitted(fitted, identities, len(joined.row_ids), joined.lacking)
+    founders = len(there.founders)
+    maps = list(there.consensus.priors)
+    rows, lacking = there.shared_rows, there.lacking
+    for place in places[len(maps) :]:
+        joined = join_shared([*places[:founders], place], seed)
+        maps.append(fit_late_prior(joined.fit, joined.held, there.consensus.latent))
+        rows, lacking = min(rows, len(joined.row_ids)), max(lacking, joined.lacking)
+    return Fitted(Consensus(there.consensus.latent, tuple(maps)), there.founders, rows, lacking)
+
+
+def measure_quality(tables: Sequence[Contribution], maps: Sequence[PriorMap], joined_seed: int) -> Quality:
+    """Compares the priors' targets of held-out shared rows, in a task beside the data.
+
+    Raises:
+        StoppedError: the cluster failed.
+    """
+    places = [t.location for t in tables]
+    task = ray.remote(num_cpus=0.5)(_quality)
+    with ray_errors("measure the consensus"):
+        quality: Quality = ray.get(task.remote(places, list(maps), joined_seed))
+    return quality
+
+
+def _quality(places: list[Location], maps: list[PriorMap], seed: int) -> Quality:
+    from coevo_ray.core.alignment.alignment import held_out
+    from coevo_ray.core.rows.hashing import hash_rows
+
+    shared = [SharedFiles(place) for place in places]
+    common = shared[0].row_ids()
+    for other in shared[1:]:
+        common = np.intersect1d(common, other.row_ids(), assume_unique=True)
+    rows = common[held_out(hash_rows(common, seed))][:_JUDGED_ROWS]
+    if len(rows) < 3:  # a handful of shared rows: all are judged
+        rows = common[:_JUDGED_ROWS]
+    targets = [normalise(to_latent(s.features(rows), m)) for s, m in zip(shared, maps, strict=True)]
+    chance = min(10, len(rows) - 1) / (len(rows) - 1)
+    return Quality(neighbour_agreement(targets), chance, prior_recognition(targets))
+
+
+def combined_targets(
+    parts: Sequence[tuple[Int64Array, Float32Array, PriorMap]],
+) -> tuple[Int64Array, Float32Array]:
+    """Targets of rows that one prior or several encoded: the mean in the latent, weighted by the priors' precision.
+
+    Args:
+        parts: for each prior int64[b] row_ids, float32[b, c] components, and its map.
+
+    Returns:
+        int64[m] row_ids, increasing; float32[m, n] unit vectors.
+
+    Raises:
+        InputError: a row has no direction.
+    """
+    ids = np.unique(np.concatenate([row_ids for row_ids, _, _ in parts]))
+    total = np.zeros((len(ids), parts[0][2].matrix.shape[1]), dtype=np.float32)
+    for row_ids, components, prior in parts:
+        total[np.searchsorted(ids, row_ids)] += np.float32(prior.weight) * to_latent(components, prior)
+    return ids, normalise(total) if len(ids) else total
+
+
+def to_arrays(fitted: Fitted) -> bytes:
+    """A consensus as safetensors: `latent.*`, and `prior.K.*` for the contribution at position K."""
+    latent = fitted.consensus.latent
+    arrays: Arrays = {
+        "latent.mean": latent.mean,
+        "latent.matrix": np.ascontiguousarray(latent.matrix),
+        "latent.colour": np.ascontiguousarray(latent.colour),
+        "latent.rows": np.array([fitted.shared_rows, fitted.lacking], dtype=np.int64),
+    }
+    for place, prior in enumerate(fitted.consensus.priors):
+        arrays[f"prior.{place}.matrix"] = np.ascontiguousarray(prior.matrix)
+        arrays[f"prior.{place}.offset"] = prior.offset
+        arrays[f"prior.{place}.about"] = np.array([prior.r2, prior.ridge, prior.weight, prior.rows])
+    return save_safetensors(arrays)
+
+
+def _read(location: Location, tables: Sequence[Contribution]) -> Fitted | None:
+    """The consensus of targets that are there, if it is of the first of these contributions."""
+    file, manifest = location.child(FILE), location.child("manifest.json")
+    if not file.is_file() or not manifest.is_file():
+        return None
+    summary = manifest.read_json()["summary"]
+    founders, made = tuple(summary["latent_of"]), int(summary["contributions"])
+    identities = tuple(t.manifest.identity for t in tables)
+    if identities[: len(founders)] != founders or made > len(tables):
+        raise InputError(
+            f"the latent of {location} was fitted to other contributions, or to these in another order",
+            "list its contributions first and in their order, or fit it anew (--refit)",
+        )
+    try:
+        arrays = load_safetensors(file.read_bytes())
+        latent = Latent(arrays["latent.mean"], arrays["latent.matrix"], arrays["latent.colour"])
+        rows, lacking = arrays["latent.rows"].tolist()
+        maps = [_map(arrays, place) for place in range(made)]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{file} is damaged", "fit the latent anew (--refit)") from error
+    return Fitted(Consensus(latent, tuple(maps)), founders, rows, lacking)
+
+
+def _map(arrays: Arrays, place: int) -> PriorMap:
+    r2, ridge, weight, rows = arrays[f"prior.{place}.about"].tolist()
+    return PriorMap(arrays[f"prior.{place}.matrix"], arrays[f"prior.{place}.offset"], r2, ridge, weight, int(rows))
+
+
+def hash_map(prior: PriorMap) -> str:
+    """Hash of all that a map does to components."""
+    return digest([prior.matrix.tobytes().hex(), prior.offset.tobytes().hex(), prior.weight])
