@@ -69,7 +69,9 @@ class EncodeConfig(Model):
         description="Rows of the priors: by weight and how well each reaches the consensus, or by weight alone.",
     )
     shared: float | str = Field(
-        0.1, description="Shared set: a share of the pool below 1, a number of rows, or the folder of a pool."
+        0.1,
+        description="Shared set: a share of the pool below 1 (raised to 4 x dim rows in small pools), a number of "
+        "rows, or the folder of a pool.",
     )
     part: tuple[int, int] | None = Field(
         None, description="A lone participant's part of the pool: [which, of how many], from 0; null for all rows."

@@ -45,7 +45,8 @@ _SHARD_BYTES = 64 << 20
 _MOST_ROWS, _LEAST_ROWS = 4096, 64
 # Small pools still fill every actor.
 _LEAST_SHARDS = 8
-_COUNTED_SHARDS = 512
+# Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
+_SHARED_ROWS = 4
 
 
 def contribute(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place) -> Contribution:
@@ -93,13 +94,14 @@ def prepared(config: EncodeConfig, pool: ArtifactLike) -> Iterator[Job]:
         yield Job(config, pool, samples, shared, computes)
 
 
-def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
+def shared_set(pool: Pool, shared: float, seed: int, least: int = 4) -> Int64Array:
     """The shared set of CoOpt (arXiv 2505.14117): training rows chosen by hash.
 
     Args:
         pool: the pool.
         shared: a share of the pool below 1, or a number of rows.
         seed: seed of the hash.
+        least: rows that a share is raised to, as far as there are training rows.
 
     Returns:
         int64[s] row_ids, increasing.
@@ -108,7 +110,7 @@ def shared_set(pool: Pool, shared: float, seed: int) -> Int64Array:
         InputError: there would be fewer than 4 rows, or more than the training rows.
     """
     train = pool.train_ids()
-    count = int(shared) if shared >= 1 else round(shared * len(pool))
+    count = int(shared) if shared >= 1 else max(round(shared * len(pool)), min(least, len(train)))
     if count < 4 or count > len(train):
         raise InputError(
             f"the shared set would have {count} rows of {len(train)} training rows; 4 are the least",
@@ -162,8 +164,12 @@ class Job:
 
 
 def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
+    by_components = config.projection == "components"
     if not isinstance(config.shared, str):
-        return shared_set(pool, config.shared, config.seed)
+        chosen = shared_set(pool, config.shared, config.seed, _SHARED_ROWS * config.dim if by_components else 4)
+        if by_components:
+            _require_rows(len(chosen), config.dim)
+        return chosen
     shared = Pool.open(config.shared)
     have = (shared.modality, sorted(shared.features.items()))
     need = (pool.modality, sorted(pool.features.items()))
@@ -174,7 +180,19 @@ def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
             "4 rows are the least",
             "share a few rows of the same kind (twice encode.dim or more align well)",
         )
+    if by_components:
+        _require_rows(len(shared), config.dim)
     return shared
+
+
+def _require_rows(shared: int, dim: int) -> None:
+    """Refuses before any work what a latent of so many dimensions cannot be fitted to."""
+    need = -(-(dim + 1) * 5 // 4) + 1  # one row in five is held out
+    if shared < need:
+        raise InputError(
+            f"a latent of {dim} dimensions needs {need} shared rows or more, there are {shared}",
+            "raise encode.shared (four times encode.dim is good), lower encode.dim, or set encode.projection to random",
+        )
 
 
 def make_contributions(job: Job, locations: list[Location]) -> None:

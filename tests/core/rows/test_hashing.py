@@ -77,7 +77,7 @@ def test_participants_are_independent_of_rows_chosen_with_the_same_seed(seed: in
     assert abs(share - 0.5) < 0.1  # more than six standard deviations
 
 
-@pytest.mark.parametrize("weights", [[], [1.0, 0.0], [1.0, -1.0], [float("nan")], [float("inf")], [1.0] * 257])
+@pytest.mark.parametrize("weights", [[], [0.0, 0.0], [1.0, -1.0], [float("nan")], [float("inf")], [1.0] * 257])
 def test_bad_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(InputError, match="weights"):
         assign_participants(np.arange(3), weights, 0)

@@ -59,6 +59,7 @@ def made(pools: dict[str, Pool], tmp_path_factory: pytest.TempPathFactory) -> di
     priors = {"ann": "Pixels", "bob": "Rotated", "cy": "Shuffled"}
     for name, prior in priors.items():
         config = {"priors": [f"{MINE}:{prior}"], "dim": DIM, "shared": str(pools["shared"].location), "shard_rows": 16}
+        config["projection"] = "random"  # test_consensus.py has the default
         table = contribute(config, pools[name], folder / name)
         assert table.manifest.kind == "contribution"
     return {name: folder / name for name in priors}
@@ -218,6 +219,7 @@ def test_the_same_samples_in_two_pools_are_found_by_content(
 ) -> None:
     twin = make_pool(tmp_path / "twin", range(20, 45))  # ten of Ann's images
     config = {"priors": [f"{MINE}:Shuffled"], "dim": DIM, "shared": str(pools["shared"].location)}
+    config["projection"] = "random"
     contribute(config, twin, tmp_path / "contribution")
     both = [made["ann"], tmp_path / "contribution"]
     with pytest.raises(InputError, match="overlap: both hold 10 samples with the same content"):
@@ -228,7 +230,7 @@ def test_the_same_samples_in_two_pools_are_found_by_content(
 
 def test_rows_of_one_pool_that_two_hold_are_the_first_ones(pools: dict[str, Pool], tmp_path: Path) -> None:
     for name in ("Pixels", "Shuffled"):
-        config = {"priors": [f"{MINE}:{name}"], "dim": DIM, "shared": 12}
+        config = {"priors": [f"{MINE}:{name}"], "dim": DIM, "shared": 12, "projection": "random"}
         contribute({**config, "part": [0, 1]}, pools["ann"], tmp_path / name)
     both = [tmp_path / "Pixels", tmp_path / "Shuffled"]
     with pytest.raises(InputError, match="overlap: both hold 30 rows of the same pool, such as row_id 0"):
