@@ -17,8 +17,10 @@ Vectors = npt.NDArray[np.float32]
 PENALTIES = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0, 4.0)
 FOLDS = 3
 K = 20
-_TUNING_STEPS = 20  # L-BFGS iterations for each penalty, from the solution of the one before
-_FINAL_STEPS = 60
+# L-BFGS iterations at most, and the change of the mean loss that ends them: for each penalty, from the solution of the
+# one before; and of the head itself.
+_TUNING = (20, 1e-4)
+_FINAL = (60, 1e-6)
 # Penalties are compared on so many rows at most: C weighs the summed loss against the weights' size, so that the best
 # one hardly depends on the number of rows.
 _TUNED_ROWS = 5_000
@@ -72,7 +74,7 @@ def fit_tuned(x: npt.NDArray[np.floating], y: Ids, classes: int, seed: int) -> T
     truth = torch.from_numpy(y)
     part = torch.from_numpy(np.flatnonzero(stratified_folds(y, -(-len(y) // _TUNED_ROWS), seed) == 0))
     best, start, losses = _tuned(rows[part], truth[part], classes, seed)
-    final = _minimised(rows, truth, torch.ones(len(truth), 1), start, best, _FINAL_STEPS)[:, 0].T.numpy()
+    final = _minimised(rows, truth, torch.ones(len(truth), 1), start, best, *_FINAL)[:, 0].T.numpy()
     scales = np.full(x.shape[1], scale, dtype=np.float32)
     return TunedLinear(LinearProbe(final[:, :-1].copy(), final[:, -1].copy(), mean, scales), best, losses)
 
@@ -88,7 +90,7 @@ def _tuned(
     found: list[torch.Tensor] = []
     best = 0
     for penalty in PENALTIES:
-        weights = _minimised(rows, truth, inside, weights, penalty, _TUNING_STEPS)
+        weights = _minimised(rows, truth, inside, weights, penalty, *_TUNING)
         with torch.inference_mode():
             losses[penalty] = float((_losses(rows, truth, weights) * (1 - inside)).sum() / len(truth))
         found.append(weights.mean(dim=1, keepdim=True))
@@ -143,12 +145,23 @@ def _losses(rows: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> t
 
 
 def _minimised(
-    rows: torch.Tensor, truth: torch.Tensor, inside: torch.Tensor, start: torch.Tensor, penalty: float, steps: int
+    rows: torch.Tensor,
+    truth: torch.Tensor,
+    inside: torch.Tensor,
+    start: torch.Tensor,
+    penalty: float,
+    steps: int,
+    change: float,
 ) -> torch.Tensor:
     """Heads float[d, heads, C], each fitted on the rows where its column of `inside` float[n, heads] is 1."""
     weights = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weights], max_iter=steps, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+        [weights],
+        max_iter=steps,
+        history_size=10,
+        tolerance_grad=1e-5,
+        tolerance_change=change,
+        line_search_fn="strong_wolfe",
     )
     counts = inside.sum()
 

@@ -160,7 +160,7 @@ def make_setting(file: Path, name: str, seed: int, rows: int | None = None) -> S
         labels = _noisy(labels, random)
     features, labels = np.concatenate([features, extra]), np.concatenate([labels, labels[of]])
     kept = random.permutation(kept)[:rows]
-    return _judged(kept, features[kept], labels[kept], test, test_labels)
+    return judged(kept, features[kept], labels[kept], test, test_labels)
 
 
 def _noisy(labels: Labels, random: np.random.Generator) -> Labels:
@@ -180,8 +180,22 @@ def _long_tailed(labels: Labels, random: np.random.Generator) -> Labels:
     return np.concatenate(kept)
 
 
-def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test_labels: Labels) -> Setting:
-    """Principal components of the features, factors, scores and neighbours: what policies and heads look at."""
+def judged(
+    rows: Labels,
+    features: Vectors,
+    labels: Labels,
+    test: Vectors,
+    test_labels: Labels,
+    sae_steps: int | None = None,
+) -> Setting:
+    """Principal components of the features, factors, scores and neighbours: what policies and heads look at.
+
+    Args:
+        rows: int64[n], for `Setting.rows`.
+        features, labels: float32[n, d] and int64[n], as a trainer sees them.
+        test, test_labels: float32[t, d] and int64[t].
+        sae_steps: of the fit that finds factors; None for `SAE_STEPS`.
+    """
     mean = features.mean(axis=0)
     _, _, components = torch.pca_lowrank(torch.from_numpy(features - mean), q=min(DIM, *features.shape), center=False)
     basis = components.numpy()
@@ -190,7 +204,7 @@ def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test
     features, test = features / scale, test / scale
     graph, evidence = build_graph(features, 16, "exact"), EvidenceConfig()
     copies, copy = copies_of(near_duplicates(graph, evidence.similarity, evidence.margin, evidence.same))
-    indices, values = _factors(features)
+    indices, values = _factors(features, sae_steps or SAE_STEPS)
     p = factor_frequencies(count_factors(indices, values, LATENTS), len(features))
     return Setting(
         rows=rows,
@@ -207,14 +221,14 @@ def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test
     )
 
 
-def _factors(features: Vectors) -> tuple[npt.NDArray[np.int32], Vectors]:
+def _factors(features: Vectors, steps: int) -> tuple[npt.NDArray[np.int32], Vectors]:
     """Active factors and their values of every row, of an SAE that is fitted here."""
     torch.manual_seed(0)
     x = torch.from_numpy(features)
     sae = TopKSAE(SAEConfig(x.shape[1], LATENTS, ACTIVE, dead_after_samples=4 * len(x)))
     sae.set_input_statistics(x.mean(dim=0), float((x - x.mean(dim=0)).square().mean()))
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
-    for _ in range(SAE_STEPS):
+    for _ in range(steps):
         batch = x[torch.randint(len(x), (512,))]
         loss = sae.loss(batch)
         optimizer.zero_grad()

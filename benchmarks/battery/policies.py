@@ -1,0 +1,99 @@
+"""Policies on every pool and setting: heads on frozen features at equal visits."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.battery.encoding import Features
+from benchmarks.battery.heads import FOLDS, stratified_folds
+from benchmarks.battery.labels import CHOSEN_ON, describe, setting_of, standard_features
+from benchmarks.battery.options import Options
+from benchmarks.battery.pools import Place, Pool, loaded
+from benchmarks.battery.verdicts import cell, verdicts
+from benchmarks.common import note
+from benchmarks.policies.data import Setting, judged
+from benchmarks.policies.heads import Head, train_heads
+from coevo_ray.core.selection.policies import KeptShares
+
+KEEP = 0.3
+OURS = "factors"
+SIMPLE = ("full_budget", "rotation", "random")
+POLICIES = (OURS, *SIMPLE)
+DECAYS = (5e-5, 5e-4, 5e-3)
+HEAD = Head(hidden=256, epochs=20)
+_QUICK_HEAD = Head(hidden=64, epochs=5)
+_QUICK_SAE_STEPS = 150
+
+
+def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
+    """Runs the part of the battery on selection policies.
+
+    Args:
+        places: the pools.
+        options: of the run.
+
+    Returns:
+        `pools`: pool -> what it is; `table`: pool -> setting -> policy -> `mean`, `spread` and `values` of the
+        accuracy (mean over classes, on test rows), and `weight_decays`, the chosen ones; `verdicts`: pool -> setting ->
+        `factors` against the best of the simple policies; `chosen_on`: the pools on which the constants of `factors`
+        were chosen; `keep`; `head`; `left_out`: priors that are not there, and why.
+    """
+    head = _QUICK_HEAD if options.quick else HEAD
+    result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
+    for pool in loaded(places, options.limits):
+        features, result["left_out"][pool.modality] = standard_features(pool, options)
+        result["pools"][pool.name] = describe(pool, features)
+        table: dict[str, Any] = {}
+        said: dict[str, Any] = {}
+        for name in options.settings:
+            table[name], said[name] = _setting(pool, features, name, head, options)
+        result["table"][pool.name], result["verdicts"][pool.name] = table, said
+    return {**result, "keep": KEEP, "head": {"hidden": head.hidden, "epochs": head.epochs}}
+
+
+def _setting(
+    pool: Pool, features: Features, name: str, head: Head, options: Options
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Policy -> cell, and the verdict on ours."""
+    values: dict[str, list[float]] = {policy: [] for policy in POLICIES}
+    decays: dict[str, list[float]] = {policy: [] for policy in POLICIES}
+    for seed in range(options.seeds):
+        setting = evidence(pool, features, name, seed, _QUICK_SAE_STEPS if options.quick else None)
+        for policy in POLICIES:
+            decays[policy].append(best_decay(setting, policy, head, seed))
+            tuned = replace(head, weight_decay=decays[policy][-1])
+            trained = train_heads(setting, policy, {}, KeptShares(KEEP), tuned, [seed])
+            values[policy].append(trained["accuracy"][0])
+            note(f"{pool.name} {name} {policy} seed {seed}: {values[policy][-1]:.4f}, decay {decays[policy][-1]:g}")
+    table = {policy: {**cell(values[policy]), "weight_decays": decays[policy]} for policy in POLICIES}
+    return table, verdicts(values, [OURS], SIMPLE)
+
+
+def evidence(pool: Pool, features: Features, name: str, seed: int, sae_steps: int | None = None) -> Setting:
+    """A setting of a pool as the policies benchmark's trainings take it, with factors, scores, doubt and copies."""
+    rows = setting_of(pool, features, name, seed)
+    test = features.test.astype(np.float32)
+    return judged(rows.rows, features.rows[rows.rows], rows.labels, test, pool.test.labels, sae_steps)
+
+
+def best_decay(setting: Setting, policy: str, head: Head, seed: int) -> float:
+    """The weight decay, of `DECAYS`, whose heads are best in 3-fold cross-validation on the training rows.
+
+    Each policy has its own, chosen by trainings under that policy on the labels as a trainer sees them. Factors, doubt
+    and copies are those of all rows.
+    """
+    folds = stratified_folds(setting.labels, FOLDS, seed)
+
+    def accuracy(decay: float) -> float:
+        tried = replace(head, weight_decay=decay)
+        return statistics.fmean(
+            train_heads(setting, policy, {}, KeptShares(KEEP), tried, [seed], folds == fold)["accuracy"][0]
+            for fold in range(FOLDS)
+        )
+
+    return max(reversed(DECAYS), key=accuracy)
