@@ -22,6 +22,7 @@ from coevo_ray.core.graph.graph import build_graph
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 _BETWEEN = (0.075, 0.15, 0.25, 0.4)  # rounds that are not reported
+FIRST = "first"
 GATE = "gate"
 SIMPLE = ("random", "margin")
 METHODS = (GATE, *SIMPLE)
@@ -40,10 +41,11 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         options: of the run.
 
     Returns:
-        `pools`: pool -> what it is; `table`: pool -> setting -> method -> share of labels -> `mean`, `spread` and
-        `values` of the accuracy on test rows, `all_labels` among the methods with the one share 1; `verdicts`: pool ->
-        setting -> share -> the gate against the best of the simple methods; `chosen_on`: the pools on which the gate's
-        constants were chosen; `left_out`: priors that are not there, and why.
+        `pools`: pool -> what it is; `table`: pool -> setting -> method -> share of labels (`first` for the random
+        first rows) -> `mean`, `spread` and `values` of the accuracy on test rows, `all_labels` among the methods with
+        the one share 1; `verdicts`: pool -> setting -> share -> the gate against the best of the simple methods;
+        `chosen_on`: the pools on which the gate's constants were chosen; `left_out`: priors that are not there, and
+        why.
     """
     result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
     for pool in loaded(places, options.limits):
@@ -54,7 +56,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         for name in options.settings:
             table[name], said[name] = _setting(pool, features, name, options)
         result["table"][pool.name], result["verdicts"][pool.name] = table, said
-    return {**result, "shares": [str(share) for share in SHARES]}
+    return result
 
 
 def standard_features(pool: Pool, options: Options) -> tuple[Features, dict[str, str]]:
@@ -92,14 +94,27 @@ def _setting(pool: Pool, features: Features, name: str, options: Options) -> tup
             found[method].append(curve(rows, method, seed, () if options.quick else _BETWEEN))
             note(f"{pool.name} {name} {method} seed {seed}: {_short(found[method][-1])}")
         found["all_labels"].append({"1": _accuracy(rows, fit_tuned(rows.features, rows.labels, rows.classes, seed))})
+    return summed_up(found)
+
+
+def summed_up(found: dict[str, list[Curve]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Method -> share -> cell, and share -> verdict, of the shares that all seeds have.
+
+    Seeds of a long tail differ in rows, so that a share may be no more than the first rows in some of them.
+    """
     table = {
-        method: {share: cell([each[share] for each in curves]) for share in curves[0]}
+        method: {
+            share: cell([each[share] for each in curves])
+            for share in curves[0]
+            if all(share in each for each in curves)
+        }
         for method, curves in found.items()
     }
     said = {}
-    for share in map(str, SHARES):
-        values = {method: [each[share] for each in found[method]] for method in METHODS}
-        said[share] = verdicts(values, [GATE], SIMPLE)
+    for share in table[GATE]:
+        if share != FIRST:  # there every method has the same random rows
+            values = {method: [each[share] for each in found[method]] for method in METHODS}
+            said[share] = verdicts(values, [GATE], SIMPLE)
     return table, said
 
 
@@ -123,6 +138,8 @@ def label_pool(pool: Pool, features: Features, setting: Setting) -> LabelPool:
 def curve(pool: LabelPool, name: str, seed: int, between: Sequence[float] = ()) -> Curve:
     """Accuracy of the tuned head at each share of labels, which one method chooses.
 
+    `FIRST` stands for the product's random first rows; shares that are no more are left out.
+
     Args:
         pool: the rows.
         name: see `make_method`.
@@ -131,14 +148,11 @@ def curve(pool: LabelPool, name: str, seed: int, between: Sequence[float] = ()) 
     """
     rows = len(pool.labels)
     first = GateSettings().seed_rows(rows, pool.classes)  # the product's default; the same rows for every method
-    reported = {str(share): max(first, round(share * rows)) for share in SHARES}
-    counts = sorted({first, *reported.values(), *(max(first, round(share * rows)) for share in between)})
-    wanted = set(reported.values())
-    accuracy = {
-        count: _accuracy(pool, head) if count in wanted else None
-        for count, head in zip(counts, _rounds(pool, name, seed, counts), strict=True)
-    }
-    return {share: accuracy[count] or 0.0 for share, count in reported.items()}
+    reported = {first: FIRST}
+    reported |= {round(share * rows): str(share) for share in SHARES if round(share * rows) > first}
+    counts = sorted({*reported, *(count for share in between if (count := round(share * rows)) > first)})
+    heads = zip(counts, _rounds(pool, name, seed, counts), strict=True)
+    return {reported[count]: _accuracy(pool, head) for count, head in heads if count in reported}
 
 
 def _rounds(pool: LabelPool, name: str, seed: int, counts: Sequence[int]) -> Iterator[TunedLinear]:
@@ -160,4 +174,4 @@ def _accuracy(pool: LabelPool, head: TunedLinear) -> float:
 
 
 def _short(found: Curve) -> str:
-    return ", ".join(f"{float(share):.0%} {value:.4f}" for share, value in found.items())
+    return ", ".join(f"{share} {value:.4f}" for share, value in found.items())

@@ -16,7 +16,7 @@ from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Place, Pool, loaded
 from benchmarks.battery.verdicts import cell, verdicts
 from benchmarks.common import note
-from benchmarks.policies.data import Setting, judged
+from benchmarks.policies.data import Codes, Setting, Vectors, components, factors, with_evidence
 from benchmarks.policies.heads import Head, train_heads
 from coevo_ray.core.selection.policies import KeptShares
 
@@ -24,10 +24,12 @@ KEEP = 0.3
 OURS = "factors"
 SIMPLE = ("full_budget", "rotation", "random")
 POLICIES = (OURS, *SIMPLE)
-DECAYS = (5e-5, 5e-4, 5e-3)
+DECAYS = (1e-4, 1e-3, 5e-3, 2e-2)
 HEAD = Head(hidden=256, epochs=20)
 _QUICK_HEAD = Head(hidden=64, epochs=5)
-_QUICK_SAE_STEPS = 150
+_QUICK_SAE_STEPS = 40
+
+Known = tuple[Vectors, Vectors, Codes]  # a pool's rows and test rows as heads see them, and the rows' factors
 
 
 def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
@@ -50,20 +52,21 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         result["pools"][pool.name] = describe(pool, features)
         table: dict[str, Any] = {}
         said: dict[str, Any] = {}
+        known = rows_and_factors(features, _QUICK_SAE_STEPS if options.quick else None)
         for name in options.settings:
-            table[name], said[name] = _setting(pool, features, name, head, options)
+            table[name], said[name] = _setting(pool, features, known, name, head, options)
         result["table"][pool.name], result["verdicts"][pool.name] = table, said
     return {**result, "keep": KEEP, "head": {"hidden": head.hidden, "epochs": head.epochs}}
 
 
 def _setting(
-    pool: Pool, features: Features, name: str, head: Head, options: Options
+    pool: Pool, features: Features, known: Known, name: str, head: Head, options: Options
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Policy -> cell, and the verdict on ours."""
     values: dict[str, list[float]] = {policy: [] for policy in POLICIES}
     decays: dict[str, list[float]] = {policy: [] for policy in POLICIES}
     for seed in range(options.seeds):
-        setting = evidence(pool, features, name, seed, _QUICK_SAE_STEPS if options.quick else None)
+        setting = evidence(pool, features, known, name, seed)
         for policy in POLICIES:
             decays[policy].append(best_decay(setting, policy, head, seed))
             tuned = replace(head, weight_decay=decays[policy][-1])
@@ -74,11 +77,22 @@ def _setting(
     return table, verdicts(values, [OURS], SIMPLE)
 
 
-def evidence(pool: Pool, features: Features, name: str, seed: int, sae_steps: int | None = None) -> Setting:
+def rows_and_factors(features: Features, sae_steps: int | None = None) -> Known:
+    """What all settings of a pool share: principal components and factors of its training rows and near-copies.
+
+    Neither depends on labels, so one fit serves all settings and seeds.
+    """
+    rows, test = components(features.rows, features.test.astype(np.float32))
+    note(f"fitting factors of {len(rows):,} rows ...")
+    return rows, test, factors(rows, sae_steps)
+
+
+def evidence(pool: Pool, features: Features, known: Known, name: str, seed: int) -> Setting:
     """A setting of a pool as the policies benchmark's trainings take it, with factors, scores, doubt and copies."""
-    rows = setting_of(pool, features, name, seed)
-    test = features.test.astype(np.float32)
-    return judged(rows.rows, features.rows[rows.rows], rows.labels, test, pool.test.labels, sae_steps)
+    drawn = setting_of(pool, features, name, seed)
+    rows, test, (indices, values) = known
+    codes = indices[drawn.rows], values[drawn.rows]
+    return with_evidence(drawn.rows, rows[drawn.rows], drawn.labels, test, pool.test.labels, codes)
 
 
 def best_decay(setting: Setting, policy: str, head: Head, seed: int) -> float:

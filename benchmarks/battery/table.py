@@ -80,8 +80,8 @@ def left_out(result: dict[str, Any]) -> dict[str, str]:
 
 
 def percent(share: str) -> str:
-    """A share, as the JSON has it, in percent; empty text stays."""
-    return f"{100 * float(share):g} %" if share else ""
+    """A share, as the JSON has it, in percent; words stay."""
+    return f"{100 * float(share):g} %" if share[:1].isdigit() else share
 
 
 def _shown(cell: Cell | None) -> str:
