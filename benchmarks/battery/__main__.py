@@ -1,7 +1,7 @@
 """The battery: what the methods are worth on real pools that differ in kind, and on your own.
 
     python -m benchmarks.battery targets|labels|policies --json [--data FOLDER] [--pool FOLDER]... [--pools NAME,...]
-        [--settings NAME,...] [--seeds K] [--rows N] [--cache FOLDER] [--threads N]
+        [--settings NAME,...] [--seeds K] [--rows N] [--cache FOLDER] [--threads N] [--choose]
     python -m benchmarks.battery labels --json --quick
 
 Without --data it runs on scikit-learn's digits, and on any pool that --pool names.
@@ -77,6 +77,7 @@ def options_of(arguments: Namespace) -> Options:
         seeds=arguments.seeds or (_QUICK_SEEDS if arguments.quick else _SEEDS),
         quick=arguments.quick,
         threads=arguments.threads,
+        choose=arguments.choose,
     )
 
 
@@ -94,6 +95,9 @@ def _arguments() -> Namespace:
     made.add_argument("--seeds", type=_several, help=f"repeats, otherwise {_SEEDS}, with --quick {_QUICK_SEEDS}")
     made.add_argument("--cache", type=Path, default=default_cache(), help="folder that keeps encoded pools")
     made.add_argument("--threads", type=positive, default=cores(), help="threads of the computation")
+    made.add_argument(
+        "--choose", action="store_true", help="also other constants of ours, chosen for each pool on the other pools"
+    )
     return made.parse_args()
 
 

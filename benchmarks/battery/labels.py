@@ -12,7 +12,7 @@ from benchmarks.battery.heads import TunedLinear, fit_tuned
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Ids, Place, Pool, loaded
 from benchmarks.battery.settings import COPIES, Setting, make_setting
-from benchmarks.battery.verdicts import cell, verdicts
+from benchmarks.battery.verdicts import cell, chosen_constants, verdicts
 from benchmarks.common import note
 from benchmarks.labels.data import LabelPool, principal_components
 from benchmarks.labels.method import Labelled
@@ -26,6 +26,8 @@ FIRST = "first"
 GATE = "gate"
 SIMPLE = ("random", "margin")
 METHODS = (GATE, *SIMPLE)
+# The gate with other constants, see `benchmarks.labels.methods.GATES`.
+VARIANTS = ("gate_not_typical", "gate_always_typical")
 # The pools on which the package's defaults were chosen, before there was a battery.
 CHOSEN_ON = ("cifar10", "digits")
 _NEIGHBOURS = 16
@@ -45,7 +47,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         first rows) -> `mean`, `spread` and `values` of the accuracy on test rows, `all_labels` among the methods with
         the one share 1; `verdicts`: pool -> setting -> share -> the gate against the best of the simple methods;
         `chosen_on`: the pools on which the gate's constants were chosen; `left_out`: priors that are not there, and
-        why.
+        why; if it chooses, `constants`: pool -> `Choice`.
     """
     result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
     for pool in loaded(places, options.limits):
@@ -56,6 +58,8 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         for name in options.settings:
             table[name], said[name] = _setting(pool, features, name, options)
         result["table"][pool.name], result["verdicts"][pool.name] = table, said
+    if options.choose:
+        result["constants"] = chosen_constants(result["table"], (GATE, *VARIANTS))
     return result
 
 
@@ -87,10 +91,11 @@ def setting_of(pool: Pool, features: Features, name: str, seed: int) -> Setting:
 
 def _setting(pool: Pool, features: Features, name: str, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     """Method -> share -> cell, and share -> verdict on the gate."""
-    found: dict[str, list[Curve]] = {method: [] for method in (*METHODS, "all_labels")}
+    methods = (*METHODS, *(VARIANTS if options.choose else ()))
+    found: dict[str, list[Curve]] = {method: [] for method in (*methods, "all_labels")}
     for seed in range(options.seeds):
         rows = label_pool(pool, features, setting_of(pool, features, name, seed))
-        for method in METHODS:
+        for method in methods:
             found[method].append(curve(rows, method, seed, () if options.quick else _BETWEEN))
             note(f"{pool.name} {name} {method} seed {seed}: {_short(found[method][-1])}")
         found["all_labels"].append({"1": _accuracy(rows, fit_tuned(rows.features, rows.labels, rows.classes, seed))})
@@ -113,8 +118,10 @@ def summed_up(found: dict[str, list[Curve]]) -> tuple[dict[str, Any], dict[str, 
     said = {}
     for share in table[GATE]:
         if share != FIRST:  # there every method has the same random rows
-            values = {method: [each[share] for each in found[method]] for method in METHODS}
-            said[share] = verdicts(values, [GATE], SIMPLE)
+            values = {
+                method: [each[share] for each in curves] for method, curves in found.items() if share in curves[0]
+            }
+            said[share] = verdicts(values, (GATE, *VARIANTS), SIMPLE)
     return table, said
 
 

@@ -20,6 +20,7 @@ class Options:
         seeds: repeats of every method, from seed 0; two or more, as verdicts need.
         quick: a small run that shows the form.
         threads: of the computation.
+        choose: also run our methods with other constants, and choose among them for each pool on the others.
     """
 
     cache: Path
@@ -28,3 +29,4 @@ class Options:
     seeds: int = 3
     quick: bool = False
     threads: int = 1
+    choose: bool = False

@@ -14,16 +14,19 @@ from benchmarks.battery.heads import FOLDS, stratified_folds
 from benchmarks.battery.labels import CHOSEN_ON, describe, setting_of, standard_features
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Place, Pool, loaded
-from benchmarks.battery.verdicts import cell, verdicts
+from benchmarks.battery.verdicts import cell, chosen_constants, verdicts
 from benchmarks.common import note
 from benchmarks.policies.data import Codes, Setting, Vectors, components, factors, with_evidence
 from benchmarks.policies.heads import Head, train_heads
+from benchmarks.policies.measure import ROWS
 from coevo_ray.core.selection.policies import KeptShares
 
 KEEP = 0.3
 OURS = "factors"
 SIMPLE = ("full_budget", "rotation", "random")
 POLICIES = (OURS, *SIMPLE)
+# `factors` with other constants, see `benchmarks.policies.measure.ROWS`.
+VARIANTS = ("factors_bare", "factors_half_doubt")
 DECAYS = (1e-4, 1e-3, 5e-3, 2e-2)
 HEAD = Head(hidden=256, epochs=20)
 _QUICK_HEAD = Head(hidden=64, epochs=5)
@@ -43,7 +46,8 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         `pools`: pool -> what it is; `table`: pool -> setting -> policy -> `mean`, `spread` and `values` of the
         accuracy (mean over classes, on test rows), and `weight_decays`, the chosen ones; `verdicts`: pool -> setting ->
         `factors` against the best of the simple policies; `chosen_on`: the pools on which the constants of `factors`
-        were chosen; `keep`; `head`; `left_out`: priors that are not there, and why.
+        were chosen; `keep`; `head`; `left_out`: priors that are not there, and why; if it
+        chooses, `constants`: pool -> `Choice`.
     """
     head = _QUICK_HEAD if options.quick else HEAD
     result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
@@ -56,6 +60,8 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         for name in options.settings:
             table[name], said[name] = _setting(pool, features, known, name, head, options)
         result["table"][pool.name], result["verdicts"][pool.name] = table, said
+    if options.choose:
+        result["constants"] = chosen_constants(result["table"], (OURS, *VARIANTS))
     return {**result, "keep": KEEP, "head": {"hidden": head.hidden, "epochs": head.epochs}}
 
 
@@ -63,18 +69,20 @@ def _setting(
     pool: Pool, features: Features, known: Known, name: str, head: Head, options: Options
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Policy -> cell, and the verdict on ours."""
-    values: dict[str, list[float]] = {policy: [] for policy in POLICIES}
-    decays: dict[str, list[float]] = {policy: [] for policy in POLICIES}
+    rows = (*POLICIES, *(VARIANTS if options.choose else ()))
+    values: dict[str, list[float]] = {row: [] for row in rows}
+    decays: dict[str, list[float]] = {row: [] for row in rows}
     for seed in range(options.seeds):
         setting = evidence(pool, features, known, name, seed)
-        for policy in POLICIES:
-            decays[policy].append(best_decay(setting, policy, head, seed))
-            tuned = replace(head, weight_decay=decays[policy][-1])
-            trained = train_heads(setting, policy, {}, KeptShares(KEEP), tuned, [seed])
-            values[policy].append(trained["accuracy"][0])
-            note(f"{pool.name} {name} {policy} seed {seed}: {values[policy][-1]:.4f}, decay {decays[policy][-1]:g}")
-    table = {policy: {**cell(values[policy]), "weight_decays": decays[policy]} for policy in POLICIES}
-    return table, verdicts(values, [OURS], SIMPLE)
+        for row in rows:
+            decays[row].append(best_decay(setting, row, head, seed))
+            policy, constants = ROWS[row]
+            tuned = replace(head, weight_decay=decays[row][-1])
+            trained = train_heads(setting, policy, constants, KeptShares(KEEP), tuned, [seed])
+            values[row].append(trained["accuracy"][0])
+            note(f"{pool.name} {name} {row} seed {seed}: {values[row][-1]:.4f}, decay {decays[row][-1]:g}")
+    table = {row: {**cell(values[row]), "weight_decays": decays[row]} for row in rows}
+    return table, verdicts(values, (OURS, *VARIANTS), SIMPLE)
 
 
 def rows_and_factors(features: Features, sae_steps: int | None = None) -> Known:
@@ -95,18 +103,19 @@ def evidence(pool: Pool, features: Features, known: Known, name: str, seed: int)
     return with_evidence(drawn.rows, rows[drawn.rows], drawn.labels, test, pool.test.labels, codes)
 
 
-def best_decay(setting: Setting, policy: str, head: Head, seed: int) -> float:
+def best_decay(setting: Setting, row: str, head: Head, seed: int) -> float:
     """The weight decay, of `DECAYS`, whose heads are best in 3-fold cross-validation on the training rows.
 
-    Each policy has its own, chosen by trainings under that policy on the labels as a trainer sees them. Factors, doubt
-    and copies are those of all rows.
+    Each row of the table has its own, chosen by trainings under its policy on the labels as a trainer sees them. Factors,
+    doubt and copies are those of all rows.
     """
     folds = stratified_folds(setting.labels, FOLDS, seed)
+    policy, constants = ROWS[row]
 
     def accuracy(decay: float) -> float:
         tried = replace(head, weight_decay=decay)
         return statistics.fmean(
-            train_heads(setting, policy, {}, KeptShares(KEEP), tried, [seed], folds == fold)["accuracy"][0]
+            train_heads(setting, policy, constants, KeptShares(KEEP), tried, [seed], folds == fold)["accuracy"][0]
             for fold in range(FOLDS)
         )
 

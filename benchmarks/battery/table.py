@@ -31,6 +31,10 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield from ("## Verdicts", "")
     for pool, count in summary(result).items():
         yield f"- {pool}: " + ", ".join(f"{word} {count[word]}" for word in _WORDS)
+    for pool, choice in result.get("constants", {}).items():
+        yield f"- {pool}: {choice['constant']}, chosen on {', '.join(choice['chosen_on']) or 'no other pool'}: " + (
+            f"{100 * choice['value']:.2f} here, where {choice['best_here']} is best"
+        )
     for name, cause in left_out(result).items():
         yield f"- prior {name} is left out: {cause}"
 

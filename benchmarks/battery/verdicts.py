@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Said = Literal["won", "even", "lost"]
 ERRORS = 2.0  # standard errors that a difference must exceed
@@ -101,6 +101,26 @@ def verdicts(
     """
     alternatives = {name: table[name] for name in simple if name in table}
     return {name: judge(table[name], alternatives).to_json() for name in ours if name in table}
+
+
+def chosen_constants(table: Mapping[str, Mapping[str, Mapping[str, Any]]], ours: Sequence[str]) -> dict[str, Any]:
+    """Chooses one of our methods for each pool by their means on the other pools, over all settings.
+
+    Args:
+        table: pool -> setting -> method -> cell, or share -> cell.
+        ours: one method with different constants; the first has the defaults.
+
+    Returns:
+        Pool -> `Choice`, as JSON.
+    """
+
+    def mean(pool: str, method: str) -> float:
+        found = [methods[method] for methods in table[pool].values()]
+        cells = [each for f in found for each in ([f] if "mean" in f else f.values())]
+        return statistics.fmean(each["mean"] for each in cells)
+
+    results = {method: {pool: round(mean(pool, method), 5) for pool in table} for method in ours}
+    return {pool: choice.to_json() for pool, choice in choose(results, default=ours[0]).items()}
 
 
 def choose(results: Mapping[str, Mapping[str, float]], default: str | None = None) -> dict[str, Choice]:

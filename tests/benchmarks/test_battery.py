@@ -91,14 +91,15 @@ def test_policies_give_a_verdict_for_each_setting(
     for name, value in (("LATENTS", 32), ("ACTIVE", 4)):
         monkeypatch.setattr(policies_data, name, value)
     monkeypatch.setattr(policies, "DECAYS", (1e-3, 1e-2))
-    chosen = replace(options, settings=("noise", "copies"))
+    chosen = replace(options, settings=("noise", "copies"), choose=True)
     with torch_threads(1):
         result = policies.measure([place], chosen)
-    _check(result, set(policies.POLICIES), ("noise", "copies"))
+    _check(result, {*policies.POLICIES, *policies.VARIANTS}, ("noise", "copies"))
+    assert result["constants"]["colours"]["constant"] == "factors", "the default, for there is no other pool"
     assert set(result["table"]["colours"]["noise"]["factors"]["weight_decays"]) <= set(policies.DECAYS)
     assert result["verdicts"]["colours"]["copies"]["factors"]["against"] in policies.SIMPLE
     page = "\n".join(lines({**result, "part": "policies", "repeats": 2}))
-    assert "| factors | " in page and "- factors: " in page
+    assert "| factors | " in page and "- factors: " in page and "chosen on no other pool" in page
 
 
 def test_held_out_rows_are_in_no_subset(place: Place, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

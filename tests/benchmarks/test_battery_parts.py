@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,11 @@ from benchmarks.battery.heads import FOLDS, PENALTIES, class_mean, fit_tuned, kn
 from benchmarks.battery.pools import Limits, Place, Pool, Rows, Samples, find_places
 from benchmarks.battery.priors import TfidfPrior
 from benchmarks.battery.settings import IMBALANCE, NOISE, SETTINGS, make_setting, nearest_classes
-from benchmarks.battery.verdicts import cell, choose, judge, verdicts
+from benchmarks.battery.verdicts import cell, choose, chosen_constants, judge, verdicts
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.location import Location
 
 WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath")
 
@@ -106,6 +109,25 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path, capsys: pytest.Captur
     pool = find_places(own=[tmp_path / "p"])[-1].load()
     assert len(pool.train) + len(pool.test) == 18 and pool.classes == ("0", "1")
     assert "2 rows without a label" in capsys.readouterr().err
+
+
+def test_a_pool_that_was_ingested_is_taken(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "row_id": np.arange(6),
+            "key": [f"k{i}" for i in range(6)],
+            "text": [f"t{i}" for i in range(6)],
+            "label": pa.array([0, 1, None, 1, 0, 1], pa.int64()),
+            "split": pa.array([0, 0, 0, 1, 0, 1], pa.int8()),
+        }
+    )
+    place = Location.parse(str(tmp_path / "mine"))
+    finish(place, "pool", {}, {}, [write_table(place, "a.parquet", table)], {"modality": "text", "classes": 2})
+    found = find_places(own=[tmp_path / "mine"])[-1]
+    pool = found.load()
+    assert (found.name, pool.modality, pool.classes) == ("mine", "text", ("0", "1"))
+    assert (pool.train.ids, pool.train.samples) == (["k0", "k1", "k4"], ["t0", "t1", "t4"])
+    assert pool.train.labels.tolist() == [0, 1, 0] and pool.test.ids == ["k3", "k5"]
 
 
 def test_features_are_encoded_once(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,6 +348,11 @@ def test_constants_are_chosen_on_other_pools() -> None:
     assert {pool: choice.constant for pool, choice in chosen.items()} == {"a": "high", "b": "low", "c": "low"}
     assert chosen["a"].chosen_on == ("b", "c") and chosen["a"].mean == 0.55
     assert (chosen["a"].value, chosen["a"].best_here) == (0.1, "low")
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for pool in ("a", "b", "c"):
+        cells = {name: {"mean": each[pool]} for name, each in results.items()}
+        table[pool] = {"clean": cells, "noise": {name: {"first": each, "0.1": each} for name, each in cells.items()}}
+    assert chosen_constants(table, ["low", "high"]) == {pool: choice.to_json() for pool, choice in chosen.items()}
     alone = choose({"low": {"a": 0.9}, "high": {"a": 1.0}}, default="low")["a"]
     assert (alone.constant, alone.chosen_on, alone.mean, alone.best_here) == ("low", (), None, "high")
     with pytest.raises(ValueError, match="not on the same pools"):
