@@ -106,8 +106,8 @@ def evidence(pool: Pool, features: Features, known: Known, name: str, seed: int)
 def best_decay(setting: Setting, row: str, head: Head, seed: int) -> float:
     """The weight decay, of `DECAYS`, whose heads are best in 3-fold cross-validation on the training rows.
 
-    Each row of the table has its own, chosen by trainings under its policy on the labels as a trainer sees them. Factors,
-    doubt and copies are those of all rows.
+    Each row of the table has its own, chosen by trainings under its policy on the labels as a trainer sees them.
+    Factors, doubt and copies are those of all rows.
     """
     folds = stratified_folds(setting.labels, FOLDS, seed)
     policy, constants = ROWS[row]
