@@ -58,6 +58,8 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.policies --json --quick
 	$(BIN)/python -m benchmarks.labels --json --quick
 	$(BIN)/python -m benchmarks.retrieval --json --quick
+	$(BIN)/python -m benchmarks.battery labels --json --quick
+	$(BIN)/python -m benchmarks.battery policies --json --quick
 
 clean:
 	rm -rf $(VENV) $(SERVER) coevo-demo runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

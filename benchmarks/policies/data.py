@@ -29,6 +29,7 @@ from coevo_ray.core.probes.label_doubt import cross_fitted, label_doubt
 
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Codes = tuple[npt.NDArray[np.int32], Vectors]
 
 SETTINGS = ("clean", "noise", "long_tail", "copies")
 PRIOR, PIXELS = "efficientnet_lite:0", 64
@@ -182,15 +183,34 @@ def _long_tailed(labels: Labels, random: np.random.Generator) -> Labels:
 
 def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test_labels: Labels) -> Setting:
     """Principal components of the features, factors, scores and neighbours: what policies and heads look at."""
+    features, test = components(features, test)
+    return with_evidence(rows, features, labels, test, test_labels, factors(features))
+
+
+def components(features: Vectors, test: Vectors) -> tuple[Vectors, Vectors]:
+    """The leading principal components of features, of unit mean square, and test rows in the same directions."""
     mean = features.mean(axis=0)
-    _, _, components = torch.pca_lowrank(torch.from_numpy(features - mean), q=min(DIM, *features.shape), center=False)
-    basis = components.numpy()
+    _, _, directions = torch.pca_lowrank(torch.from_numpy(features - mean), q=min(DIM, *features.shape), center=False)
+    basis = directions.numpy()
     features, test = (features - mean) @ basis, (test - mean) @ basis
     scale = float(np.sqrt((features**2).mean()))
-    features, test = features / scale, test / scale
+    return features / scale, test / scale
+
+
+def with_evidence(
+    rows: Labels, features: Vectors, labels: Labels, test: Vectors, test_labels: Labels, codes: Codes
+) -> Setting:
+    """A setting with factors, scores, doubt and copies.
+
+    Args:
+        rows: int64[n], for `Setting.rows`.
+        features, labels: float32[n, d] and int64[n], as a trainer sees them.
+        test, test_labels: float32[t, d] and int64[t].
+        codes: of the rows, see `factors`.
+    """
     graph, evidence = build_graph(features, 16, "exact"), EvidenceConfig()
     copies, copy = copies_of(near_duplicates(graph, evidence.similarity, evidence.margin, evidence.same))
-    indices, values = _factors(features)
+    indices, values = codes
     p = factor_frequencies(count_factors(indices, values, LATENTS), len(features))
     return Setting(
         rows=rows,
@@ -207,14 +227,19 @@ def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test
     )
 
 
-def _factors(features: Vectors) -> tuple[npt.NDArray[np.int32], Vectors]:
-    """Active factors and their values of every row, of an SAE that is fitted here."""
+def factors(features: Vectors, steps: int | None = None) -> Codes:
+    """Active factors int32[n, ACTIVE] and their values of every row, of an SAE that is fitted here.
+
+    Args:
+        features: float32[n, d].
+        steps: of the fit; None for `SAE_STEPS`.
+    """
     torch.manual_seed(0)
     x = torch.from_numpy(features)
     sae = TopKSAE(SAEConfig(x.shape[1], LATENTS, ACTIVE, dead_after_samples=4 * len(x)))
     sae.set_input_statistics(x.mean(dim=0), float((x - x.mean(dim=0)).square().mean()))
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
-    for _ in range(SAE_STEPS):
+    for _ in range(steps or SAE_STEPS):
         batch = x[torch.randint(len(x), (512,))]
         loss = sae.loss(batch)
         optimizer.zero_grad()

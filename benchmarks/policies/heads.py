@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks.policies.data import Setting
+from coevo_ray.core.arrays import BoolArray
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, make_policy
 
@@ -39,7 +40,13 @@ class Head:
 
 
 def train_heads(
-    setting: Setting, policy: str, options: dict[str, Any], keep: KeptShares, head: Head, seeds: list[int]
+    setting: Setting,
+    policy: str,
+    options: dict[str, Any],
+    keep: KeptShares,
+    head: Head,
+    seeds: list[int],
+    held_out: BoolArray | None = None,
 ) -> dict[str, Any]:
     """Trains one head for each seed.
 
@@ -49,18 +56,20 @@ def train_heads(
         keep: kept shares.
         head: what is trained.
         seeds: of initialisation, subsets and order.
+        held_out: bool[n], rows that no subset gets and that accuracy is measured on; None for the test rows.
 
     Returns:
         `accuracy`: of each seed, mean over classes of the share of test rows that is classified rightly; `seconds` for
         all seeds, `selection_seconds` of them; `visits` of a seed.
     """
     started = time.perf_counter()
-    ledgers = [make_ledger(setting, policy, options, keep, head, seed) for seed in seeds]
+    ledgers = [make_ledger(setting, policy, options, keep, head, seed, held_out) for seed in seeds]
     rule = ledgers[0].policy
     epochs = rule.epochs_to_run(head.epochs, keep)
     total = sum(1.0 if policy.startswith("full") else keep.at(e, head.epochs) for e in range(epochs))
     network = _Heads(setting, head, seeds)
     x, y = torch.from_numpy(setting.features), torch.from_numpy(setting.labels)
+    in_epoch = len(x) if held_out is None else int((~held_out).sum())
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
     visits, selecting = 0, 0.0
     for epoch in range(epochs):
@@ -77,7 +86,7 @@ def train_heads(
         losses, entropies = torch.empty(rows.shape), torch.empty(rows.shape)
         for first in range(0, rows.shape[1], BATCH):
             part = slice(first, first + BATCH)
-            progress = (visits + first) / (total * len(x))
+            progress = (visits + first) / (total * in_epoch)
             inside = rows[:, part]
             losses[:, part], entropies[:, part] = network.step(x[inside], y[inside], weight[:, part], progress)
         visits += rows.shape[1]
@@ -88,7 +97,7 @@ def train_heads(
             ledger.commit(epoch)
         selecting += time.perf_counter() - begun
     return {
-        "accuracy": network.accuracy(setting),
+        "accuracy": network.accuracy(setting, held_out),
         "seconds": time.perf_counter() - started,
         "selection_seconds": selecting,
         "visits": visits,
@@ -96,13 +105,19 @@ def train_heads(
 
 
 def make_ledger(
-    setting: Setting, policy: str, options: dict[str, Any], keep: KeptShares, head: Head, seed: int
+    setting: Setting,
+    policy: str,
+    options: dict[str, Any],
+    keep: KeptShares,
+    head: Head,
+    seed: int,
+    held_out: BoolArray | None = None,
 ) -> SelectionLedger:
     """A ledger with all that is known of a setting's rows."""
     rows = len(setting.labels)
     ledger = SelectionLedger(
         rows=rows,
-        candidates=np.ones(rows, dtype=bool),
+        candidates=np.ones(rows, dtype=bool) if held_out is None else ~held_out,
         policy=make_policy(policy, **options),
         keep=keep,
         epochs=head.epochs,
@@ -121,7 +136,7 @@ class _Heads(nn.Module):
     def __init__(self, setting: Setting, head: Head, seeds: list[int]) -> None:
         super().__init__()
         self.head = head
-        classes = int(setting.test_labels.max()) + 1
+        classes = int(max(setting.labels.max(), setting.test_labels.max())) + 1
         sizes = [setting.features.shape[1], *([head.hidden] if head.hidden else []), classes]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for into, out in itertools.pairwise(sizes):
@@ -156,9 +171,12 @@ class _Heads(nn.Module):
             return losses.detach(), -(logs.exp() * logs).sum(dim=2)
 
     @torch.inference_mode()
-    def accuracy(self, setting: Setting) -> list[float]:
-        """Mean over classes, for each seed."""
-        x, y = torch.from_numpy(setting.test_features), setting.test_labels
+    def accuracy(self, setting: Setting, held_out: BoolArray | None = None) -> list[float]:
+        """Mean over classes on the test rows, or on held-out training rows, for each seed."""
+        features, y = setting.test_features, setting.test_labels
+        if held_out is not None:
+            features, y = setting.features[held_out], setting.labels[held_out]
+        x = torch.from_numpy(features)
         predicted = self(x.expand(len(self.weights[0]), -1, -1)).argmax(dim=2).numpy()
         return [per_class(p == y, y) for p in predicted]
 

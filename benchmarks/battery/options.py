@@ -1,0 +1,32 @@
+"""What the battery's parts share: options of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.battery.pools import Limits
+from benchmarks.battery.settings import SETTINGS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a run.
+
+    Attributes:
+        cache: folder of encoded pools.
+        limits: the most rows of a pool.
+        settings: of `SETTINGS`, in their order.
+        seeds: repeats of every method, from seed 0; two or more, as verdicts need.
+        quick: a small run that shows the form.
+        threads: of the computation.
+        choose: also run our methods with other constants, and choose among them for each pool on the others.
+    """
+
+    cache: Path
+    limits: Limits = field(default_factory=Limits)
+    settings: tuple[str, ...] = SETTINGS
+    seeds: int = 3
+    quick: bool = False
+    threads: int = 1
+    choose: bool = False

@@ -1,0 +1,122 @@
+"""Policies on every pool and setting: heads on frozen features at equal visits."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.battery.encoding import Features
+from benchmarks.battery.heads import FOLDS, stratified_folds
+from benchmarks.battery.labels import CHOSEN_ON, describe, setting_of, standard_features
+from benchmarks.battery.options import Options
+from benchmarks.battery.pools import Place, Pool, loaded
+from benchmarks.battery.verdicts import cell, chosen_constants, verdicts
+from benchmarks.common import note
+from benchmarks.policies.data import Codes, Setting, Vectors, components, factors, with_evidence
+from benchmarks.policies.heads import Head, train_heads
+from benchmarks.policies.measure import ROWS
+from coevo_ray.core.selection.policies import KeptShares
+
+KEEP = 0.3
+OURS = "factors"
+SIMPLE = ("full_budget", "rotation", "random")
+POLICIES = (OURS, *SIMPLE)
+# `factors` with other constants, see `benchmarks.policies.measure.ROWS`.
+VARIANTS = ("factors_bare", "factors_half_doubt")
+DECAYS = (1e-4, 1e-3, 5e-3, 2e-2)
+HEAD = Head(hidden=256, epochs=20)
+_QUICK_HEAD = Head(hidden=64, epochs=5)
+_QUICK_SAE_STEPS = 40
+
+Known = tuple[Vectors, Vectors, Codes]  # a pool's rows and test rows as heads see them, and the rows' factors
+
+
+def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
+    """Runs the part of the battery on selection policies.
+
+    Args:
+        places: the pools.
+        options: of the run.
+
+    Returns:
+        `pools`: pool -> what it is; `table`: pool -> setting -> policy -> `mean`, `spread` and `values` of the
+        accuracy (mean over classes, on test rows), and `weight_decays`, the chosen ones; `verdicts`: pool -> setting ->
+        `factors` against the best of the simple policies; `chosen_on`: the pools on which the constants of `factors`
+        were chosen; `keep`; `head`; `left_out`: priors that are not there, and why; if it
+        chooses, `constants`: pool -> `Choice`.
+    """
+    head = _QUICK_HEAD if options.quick else HEAD
+    result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
+    for pool in loaded(places, options.limits):
+        features, result["left_out"][pool.modality] = standard_features(pool, options)
+        result["pools"][pool.name] = describe(pool, features)
+        table: dict[str, Any] = {}
+        said: dict[str, Any] = {}
+        known = rows_and_factors(features, _QUICK_SAE_STEPS if options.quick else None)
+        for name in options.settings:
+            table[name], said[name] = _setting(pool, features, known, name, head, options)
+        result["table"][pool.name], result["verdicts"][pool.name] = table, said
+    if options.choose:
+        result["constants"] = chosen_constants(result["table"], (OURS, *VARIANTS))
+    return {**result, "keep": KEEP, "head": {"hidden": head.hidden, "epochs": head.epochs}}
+
+
+def _setting(
+    pool: Pool, features: Features, known: Known, name: str, head: Head, options: Options
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Policy -> cell, and the verdict on ours."""
+    rows = (*POLICIES, *(VARIANTS if options.choose else ()))
+    values: dict[str, list[float]] = {row: [] for row in rows}
+    decays: dict[str, list[float]] = {row: [] for row in rows}
+    for seed in range(options.seeds):
+        setting = evidence(pool, features, known, name, seed)
+        for row in rows:
+            decays[row].append(best_decay(setting, row, head, seed))
+            policy, constants = ROWS[row]
+            tuned = replace(head, weight_decay=decays[row][-1])
+            trained = train_heads(setting, policy, constants, KeptShares(KEEP), tuned, [seed])
+            values[row].append(trained["accuracy"][0])
+            note(f"{pool.name} {name} {row} seed {seed}: {values[row][-1]:.4f}, decay {decays[row][-1]:g}")
+    table = {row: {**cell(values[row]), "weight_decays": decays[row]} for row in rows}
+    return table, verdicts(values, (OURS, *VARIANTS), SIMPLE)
+
+
+def rows_and_factors(features: Features, sae_steps: int | None = None) -> Known:
+    """What all settings of a pool share: principal components and factors of its training rows and near-copies.
+
+    Neither depends on labels, so one fit serves all settings and seeds.
+    """
+    rows, test = components(features.rows, features.test.astype(np.float32))
+    note(f"fitting factors of {len(rows):,} rows ...")
+    return rows, test, factors(rows, sae_steps)
+
+
+def evidence(pool: Pool, features: Features, known: Known, name: str, seed: int) -> Setting:
+    """A setting of a pool as the policies benchmark's trainings take it, with factors, scores, doubt and copies."""
+    drawn = setting_of(pool, features, name, seed)
+    rows, test, (indices, values) = known
+    codes = indices[drawn.rows], values[drawn.rows]
+    return with_evidence(drawn.rows, rows[drawn.rows], drawn.labels, test, pool.test.labels, codes)
+
+
+def best_decay(setting: Setting, row: str, head: Head, seed: int) -> float:
+    """The weight decay, of `DECAYS`, whose heads are best in 3-fold cross-validation on the training rows.
+
+    Each row of the table has its own, chosen by trainings under its policy on the labels as a trainer sees them.
+    Factors, doubt and copies are those of all rows.
+    """
+    folds = stratified_folds(setting.labels, FOLDS, seed)
+    policy, constants = ROWS[row]
+
+    def accuracy(decay: float) -> float:
+        tried = replace(head, weight_decay=decay)
+        return statistics.fmean(
+            train_heads(setting, policy, constants, KeptShares(KEEP), tried, [seed], folds == fold)["accuracy"][0]
+            for fold in range(FOLDS)
+        )
+
+    return max(reversed(DECAYS), key=accuracy)

@@ -1,0 +1,164 @@
+"""The battery as a whole: its command, what its parts give, and the page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.battery import labels, policies
+from benchmarks.battery.__main__ import PARTS, find_part, main
+from benchmarks.battery.options import Options
+from benchmarks.battery.pools import Limits, Place, find_places
+from benchmarks.battery.table import lines, summary
+from benchmarks.policies import data as policies_data
+from benchmarks.policies.heads import Head, train_heads
+from coevo_ray.core.graph.threads import torch_threads
+from coevo_ray.core.selection.policies import KeptShares
+from coevo_ray.errors import UsageError
+
+_ROOT = Path(__file__).parents[2]
+ROWS, TEST = 240, 80
+_COLOURS = ("red", "green", "blue", "grey")
+_WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath")
+
+
+def _pool(folder: Path) -> Path:
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for split, rows in (("train", ROWS), ("test", TEST)):
+        names = [_COLOURS[i] for i in random.integers(0, 4, rows)]
+        shown = [name if random.random() < 0.8 else str(random.choice(_COLOURS)) for name in names]
+        texts = [f"{name} {' '.join(random.choice(_WORDS, 4))}" for name in shown]
+        ids = [f"{split}-{i}" for i in range(rows)]
+        pq.write_table(pa.table({"id": ids, "text": texts, "label": names}), folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return find_places(own=[_pool(tmp_path_factory.mktemp("battery") / "colours")])[-1]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options(tmp_path_factory.mktemp("cache"), Limits(ROWS, TEST), seeds=2, quick=True)
+
+
+def _check(result: dict[str, Any], methods: set[str], settings: tuple[str, ...]) -> None:
+    assert json.loads(json.dumps(result)) == result
+    assert result["pools"]["colours"] == {
+        "modality": "text",
+        "classes": 4,
+        "rows": ROWS,
+        "test_rows": TEST,
+        "prior": "tfidf_words",
+    }
+    assert tuple(result["table"]["colours"]) == tuple(result["verdicts"]["colours"]) == settings
+    for found in result["table"]["colours"].values():
+        assert set(found) == methods
+    assert result["chosen_on"] == ["cifar10", "digits"]
+
+
+def test_labels_give_a_verdict_for_each_share(place: Place, options: Options) -> None:
+    settings = ("noise", "long_tail")
+    with torch_threads(1):
+        result = labels.measure([place], replace(options, settings=settings))
+    _check(result, {"gate", "random", "margin", "all_labels"}, settings)
+    noise = result["table"]["colours"]["noise"]
+    assert list(noise["gate"]) == ["first", "0.1", "0.2", "0.3", "0.5"] and list(noise["all_labels"]) == ["1"]
+    assert noise["gate"]["first"] == noise["random"]["first"] == noise["margin"]["first"], "the same random rows"
+    assert noise["gate"]["0.3"]["values"] != noise["random"]["0.3"]["values"]
+    assert noise["all_labels"]["1"]["mean"] > 0.6
+    assert list(result["verdicts"]["colours"]["noise"]) == ["0.1", "0.2", "0.3", "0.5"]
+    assert result["verdicts"]["colours"]["noise"]["0.5"]["gate"]["against"] in ("random", "margin")
+    page = "\n".join(lines({**result, "part": "labels", "repeats": 2}))
+    assert "## colours" in page and "- gate at 50 %: " in page and "not on this pool" in page
+    assert summary(result)["colours"].total() == sum(len(said) for said in result["verdicts"]["colours"].values())
+
+
+def test_policies_give_a_verdict_for_each_setting(
+    place: Place, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LATENTS", 32), ("ACTIVE", 4)):
+        monkeypatch.setattr(policies_data, name, value)
+    monkeypatch.setattr(policies, "DECAYS", (1e-3, 1e-2))
+    chosen = replace(options, settings=("noise", "copies"), choose=True)
+    with torch_threads(1):
+        result = policies.measure([place], chosen)
+    _check(result, {*policies.POLICIES, *policies.VARIANTS}, ("noise", "copies"))
+    assert result["constants"]["colours"]["constant"] == "factors", "the default, for there is no other pool"
+    assert set(result["table"]["colours"]["noise"]["factors"]["weight_decays"]) <= set(policies.DECAYS)
+    assert result["verdicts"]["colours"]["copies"]["factors"]["against"] in policies.SIMPLE
+    page = "\n".join(lines({**result, "part": "policies", "repeats": 2}))
+    assert "| factors | " in page and "- factors: " in page and "chosen on no other pool" in page
+
+
+def test_held_out_rows_are_in_no_subset(place: Place, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LATENTS", 32), ("ACTIVE", 4)):
+        monkeypatch.setattr(policies_data, name, value)
+    pool = place.load(options.limits)
+    features, _ = labels.standard_features(pool, options)
+    with torch_threads(1):
+        setting = policies.evidence(pool, features, policies.rows_and_factors(features, 5), "clean", 0)
+        held_out = np.arange(ROWS) % 3 == 0
+        head, keep = Head(hidden=8, epochs=2), KeptShares(0.5)
+        found = train_heads(setting, "full_budget", {}, keep, head, [0], held_out)
+        assert found["visits"] == (~held_out).sum()  # two epochs' visits at half the rows are one whole epoch
+        # With all labels of the held-out rows changed, the same head is learnt and judged as wrong.
+        wrong = replace(setting, labels=np.where(held_out, (setting.labels + 1) % 4, setting.labels))
+        long = Head(hidden=8, epochs=40)
+        right = train_heads(setting, "random", {}, keep, long, [0], held_out)["accuracy"][0]
+        assert right > 0.5 > 2 * train_heads(wrong, "random", {}, keep, long, [0], held_out)["accuracy"][0]
+
+
+def test_a_share_that_a_seed_lacks_is_left_out() -> None:
+    both = {"first": 0.5, "0.3": 0.7}
+    found = {name: [{**both, "0.1": 0.6}, both] for name in (*labels.METHODS, "all_labels")}
+    table, said = labels.summed_up(found)
+    assert list(table["gate"]) == ["first", "0.3"] and list(said) == ["0.3"]
+
+
+def test_a_part_that_is_not_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PARTS == ("targets", "labels", "policies")
+    assert find_part("labels") is labels.measure
+    with pytest.raises(UsageError, match=r"no benchmarks\.battery\.absent"):
+        find_part("absent")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        (["--seeds", "1"], 2, "verdicts need 2 or more"),
+        (["--settings", "absent"], 2, "absent not among clean"),
+        (["--data", "no"], 3, "no folder no"),
+        (["--pools", "absent"], 2, "no pool absent"),
+    ],
+)
+def test_wrong_options_are_refused(
+    wrong: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["battery", "labels", "--quick", *wrong])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == code and said in capsys.readouterr().err
+
+
+def test_the_command_takes_a_pool_of_the_users_own(place: Place, options: Options) -> None:
+    assert place.folder is not None
+    command = [sys.executable, "-m", "benchmarks.battery", "labels", "--quick", "--threads", "1", "--json"]
+    command += ["--data", str(place.folder.parent), "--pools", "colours", "--cache", str(options.cache)]
+    command += ["--settings", "clean", "--rows", "120"]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["benchmark"], result["part"], result["repeats"], result["quick"]) == ("battery", "labels", 2, True)
+    assert result["table"].keys() == {"colours"} and "cores" in result["hardware"]
