@@ -107,6 +107,10 @@ class EncodeConfig(Model):
             raise ValueError(f"coverage = {self.coverage!r}: give one, a number of priors, or all")
         if self.projection == "random" and (self.coverage != "one" or self.components is not None):
             raise ValueError("projection = 'random' is the published form: leave coverage and components out")
+        if self.projection == "components" and (self.reference is not None or self.alignment != "ridge"):
+            raise ValueError(
+                "a latent has no reference prior: leave reference and alignment out, or set projection: random"
+            )
         if isinstance(self.shared, float) and not (0 < self.shared < 1 or self.shared == int(self.shared) > 0):
             raise ValueError(f"shared = {self.shared}: give a share below 1, whole rows, or a pool's folder")
         if self.part is not None and not (len(names) == 1 and 0 <= self.part[0] < self.part[1]):

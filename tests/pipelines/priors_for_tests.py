@@ -135,3 +135,18 @@ class _Raises(_Linear):
 class Raises:
     def __init__(self) -> None:
         self.module, self.dim, self.input_size = _Raises(_random(1, 192, 8)), 8, 8
+
+
+class _Picky(_Linear):
+    """NaN for about one image in five."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = super().forward(images)
+        return torch.where(features[:, :1] > 3.5, torch.nan, features)
+
+
+class Picky:
+    """Pixels, but not of every image."""
+
+    def __init__(self) -> None:
+        self.module, self.dim, self.input_size = _Picky(_random(1, 192, 8)), 8, 8

@@ -86,9 +86,22 @@ def project(features: FloatArray, matrix: Float32Array) -> Float32Array:
             f"{bad} of {len(x)} feature rows are zero, NaN or infinite",
             "reject the rows that finite_rows does not mark before projecting",
         )
-    # Scaling by the largest value keeps the squares of huge or tiny features inside float32.
-    scaled = x / np.abs(x).max(axis=1, keepdims=True)
-    return normalise(scaled @ matrix)
+    return normalise(_scaled(x) @ matrix)
+
+
+def unit_features(features: FloatArray) -> Float32Array:
+    """Scales features to unit length, so that outliers neither overflow nor rule their components.
+
+    Args:
+        features: float[b, d].
+
+    Returns:
+        float32[b, d].
+
+    Raises:
+        InputError: rows are zero, NaN or infinite.
+    """
+    return normalise(_scaled(_matrix(features)))
 
 
 def normalise(vectors: Float32Array) -> Float32Array:
@@ -112,6 +125,13 @@ def normalise(vectors: Float32Array) -> Float32Array:
         )
     unit: Float32Array = (vectors / norms).astype(np.float32, copy=False)
     return unit
+
+
+def _scaled(x: Float32Array) -> Float32Array:
+    """Rows over their largest value, which keeps the squares of huge or tiny features inside float32."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled: Float32Array = x / np.abs(x).max(axis=1, keepdims=True)
+    return scaled
 
 
 def _matrix(features: FloatArray) -> Float32Array:

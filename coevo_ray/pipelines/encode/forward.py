@@ -13,7 +13,7 @@ import torch
 
 from coevo_ray.config import Compute, PriorConfig
 from coevo_ray.core.alignment.components import Components, to_components
-from coevo_ray.core.alignment.projection import finite_rows, project, projection_matrix
+from coevo_ray.core.alignment.projection import finite_rows, project, projection_matrix, unit_features
 from coevo_ray.core.arrays import BoolArray, Float32Array, FloatArray
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.encode.parts import Part, from_block, to_block
@@ -161,10 +161,10 @@ class EncodeParts:
 def _keeper(participant: Participant, dim: int) -> Callable[[Float32Array], FloatArray]:
     """Features float32[b, d] -> what is kept of them: float32[b, d], or float16[b, c] that may have overflown."""
     if participant.keep == "features":
-        return lambda features: features
+        return unit_features
     if participant.components is not None:
         components = participant.components
-        return lambda features: _halved(to_components(features, components))
+        return lambda features: _halved(to_components(unit_features(features), components))
     matrix = projection_matrix(dim, participant.dim, participant.seed)
     return lambda features: _halved(project(features, matrix))
 

@@ -43,6 +43,7 @@ DIGITS = {
     "dim": 16,
     "shared": 40,
     "shard_rows": 64,
+    "projection": "random",  # test_components.py has the default
 }
 MINE = "callable:tests.pipelines.priors_for_tests"
 # float16 has 11 bits: a value below 1 is off by at most 2^-12, and rounding before it may have gone either way.
@@ -231,6 +232,7 @@ TOYS = {
     "dim": 8,
     "shared": 17,
     "shard_rows": 6,
+    "projection": "random",
 }
 
 
