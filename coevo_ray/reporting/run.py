@@ -97,7 +97,10 @@ def _content(config: RunConfig) -> JsonObject:
         "out": True,
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
     }
-    return config.model_dump(mode="json", exclude=exclude)
+    content: JsonObject = config.model_dump(mode="json", exclude=exclude)
+    if config.train is not None:
+        content["train"] = config.train.content()
+    return content
 
 
 def _stages(config: RunConfig, out: Location) -> dict[str, Manifest]:
