@@ -99,7 +99,9 @@ def _content(config: RunConfig) -> JsonObject:
     }
     content: JsonObject = config.model_dump(mode="json", exclude=exclude)
     if config.train is not None:
-        content["train"] = config.train.content()
+        # By its path: which network that was is in the manifests of the trainings.
+        init = {} if config.train.init is None else {"init": config.train.init}
+        content["train"] = {**config.train.content(), **init}
     return content
 
 

@@ -53,11 +53,14 @@ class FineTuning:
         return found
 
     def groups(self, network: nn.Module) -> Groups:
-        """The network's parameters for the optimizer: all as one, or by layer, the classifier first."""
-        if self.layer_decay == 1:
+        """The network's parameters for the optimizer: all as one, or groups of them, the classifier first."""
+        if self.layer_decay == 1 and self.freeze_epochs == 0:
             return network.parameters()
-        layers = reversed(layers_of(network, self.classifier))
-        return [{"params": layer, RATE_SHARE: self.layer_decay**depth} for depth, layer in enumerate(layers)]
+        layers = layers_of(network, self.classifier)
+        if self.layer_decay == 1:
+            # Torch's fused SGD refuses a group of which only some have a momentum: those that were never frozen.
+            layers = [[p for layer in layers[:-1] for p in layer], layers[-1]]
+        return [{"params": layer, RATE_SHARE: self.layer_decay**depth} for depth, layer in enumerate(reversed(layers))]
 
 
 def thaw(frozen: list[nn.Parameter]) -> None:
