@@ -75,8 +75,8 @@ def targets_of(pool: Pool, place: Path) -> RowTable:
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_network_trained_on_targets_is_worth_epochs(pool: Pool, tmp_path: Path) -> None:
-    config = {"model": NORMED, "image_size": SIZE, "flip": False, "min_crop": 0.6, "batch_rows": 40, "epochs": 6}
+def test_a_network_trained_on_targets_is_the_start(pool: Pool, tmp_path: Path) -> None:
+    config = {"model": NORMED, "image_size": SIZE, "flip": False, "min_crop": 0.6, "batch_rows": 40, "epochs": 4}
     network = package.train_targets(
         {**config, "learning_rate": 0.01, "compute": {"cpus": 1}},
         pool,
@@ -84,28 +84,25 @@ def test_a_network_trained_on_targets_is_worth_epochs(pool: Pool, tmp_path: Path
         tmp_path / "network",
     )
     assert package.load_network(network).card["dim"] == 256
-    settings = {**SETTINGS, "epochs": 1, "learning_rate": 0.02}
-    fresh = package.train_supervised({**settings, "model": NORMED, "image_size": SIZE}, pool, tmp_path / "fresh")
-    started = package.train_supervised(
-        {**settings, "freeze_epochs": 1, "ema": 0.9}, pool, tmp_path / "started", init=network
-    )
-    assert started["accuracy"] > fresh["accuracy"] + 0.1
+    settings = {**SETTINGS, "epochs": 1, "learning_rate": 0.05, "freeze_epochs": 1, "ema": 0.9}
+    chosen = {"model": NORMED, "image_size": SIZE}
+    started = package.train_supervised(settings, pool, tmp_path / "started", init=network)
+    # Only the classifier learns, in 12 steps. Measured: 0.35 on random features, 0.8 on those of the targets.
+    assert started["accuracy"] > 0.6
     # Model and image_size are the network's; every bit of its backbone is, also of the averaged one.
     found = started.manifest.config
     assert (found["model"], found["image_size"], found["freeze_epochs"]) == (NORMED, SIZE, 1)
     assert "init" not in found and "layer_decay" not in found
     assert started.manifest.inputs["init"] == network.manifest.identity
-    assert "init" not in fresh.manifest.inputs and "freeze_epochs" not in fresh.manifest.config
     before = backbone(tmp_path / "network")
     assert same(backbone(tmp_path / "started", "model.safetensors"), before)
-    assert same(backbone(tmp_path / "started", "ema.safetensors"), before)
+    average = backbone(tmp_path / "started", "ema.safetensors")
+    assert all(torch.equal(average[name], tensor) for name, tensor in before.items() if tensor.is_floating_point())
     # The same again is no work, by its path too; another network is refused, and none is.
-    settings |= {"freeze_epochs": 1, "ema": 0.9}
     again = package.train_supervised({**settings, "init": str(tmp_path / "network")}, pool, tmp_path / "started")
     assert again == started
     with pytest.raises(UsageError, match=r"inputs\.init"):
         package.train_supervised(settings, pool, tmp_path / "started", init=write(tmp_path / "other", NORMED))
-    chosen = {"model": NORMED, "image_size": SIZE}
     with pytest.raises(UsageError, match=r"inputs\.init: there '\w+', asked for '\(nothing\)'"):
         package.train_supervised({**settings, **chosen}, pool, tmp_path / "started")
 
