@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -69,12 +71,16 @@ def test_rates_fall_from_the_classifier_downward() -> None:
     assert "rate_share" not in alone.optimizer.state_dict()["param_groups"][0]
 
 
-def test_a_frozen_backbone_keeps_every_bit_and_then_learns() -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_a_frozen_backbone_keeps_every_bit_and_then_learns(
+    optimizer: Literal["sgd", "adamw"], layer_decay: float
+) -> None:
     torch.manual_seed(0)
-    network, tuning = make_model("small_cnn", 3), FineTuning("head", freeze_epochs=1)
+    network, tuning = make_model("small_cnn", 3), FineTuning("head", 1, layer_decay)
     never = network.get_parameter("features.0.weight").requires_grad_(False)  # as a network of somebody else's may have
     frozen = tuning.freeze(network, 0)
-    config = TrainConfig(ema=0.5, weight_decay=0.1, clip_norm=1.0)
+    config = TrainConfig(ema=0.5, weight_decay=0.1, clip_norm=1.0, optimizer=optimizer)
     descent = Descent(config, network, network, CPU, tuning)
     assert descent.average is not None
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
