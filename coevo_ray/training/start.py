@@ -68,7 +68,7 @@ def starting_from(config: ConfigT, init: ArtifactLike | None = None) -> tuple[Co
         raise UsageError(f"init is given twice, in the settings as {config.init}", "leave one of them out")
     what = config.init if init is None else init
     if what is None:
-        _refuse_frozen_chance(config)
+        _check_without(config)
         return config, None
     opened = open_artifact(what, "model")
     start = Start(opened.location, opened.manifest.identity, read_card(opened.location))
@@ -85,12 +85,15 @@ def starting_from(config: ConfigT, init: ArtifactLike | None = None) -> tuple[Co
     return config, start
 
 
-def _refuse_frozen_chance(config: ClassifierConfig) -> None:
+def _check_without(config: ClassifierConfig) -> None:
+    """Refuses what a network with no start cannot have."""
     if config.freeze_epochs and config.model.partition(":")[0] in _WITHOUT_WEIGHTS:
         raise UsageError(
             f"freeze_epochs is {config.freeze_epochs} and {config.model} starts from random weights",
             "give init, a trained network; or leave freeze_epochs out",
         )
+    if config.freeze_epochs or config.layer_decay < 1:
+        make_backbone(config.model, config.image_size, config.stem)
 
 
 def make_classifier(config: ClassifierConfig, classes: int, start: Start | None) -> tuple[nn.Module, FineTuning]:

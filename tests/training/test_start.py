@@ -216,6 +216,9 @@ def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
         starting_from(TrainConfig(init="elsewhere"), trained)
     with pytest.raises(UsageError, match="freeze_epochs is 2 and small_cnn starts from random weights"):
         starting_from(TrainConfig(freeze_epochs=2))
+    for tuned in ({"layer_decay": 0.5}, {"freeze_epochs": 1}):
+        with pytest.raises(UsageError, match="no linear layer"):
+            starting_from(TrainConfig.model_validate({"model": f"{NETWORKS}:no_classifier", **tuned}))
     # A function of one's own may bring weights.
     assert starting_from(TrainConfig(freeze_epochs=2, model=NORMED))[1] is None
     card = {"model": NORMED, "stem": "standard", "image_size": SIZE, "classes": 4}
