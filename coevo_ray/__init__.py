@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from coevo_ray.store.factor_files import load_factors as load_factors
     from coevo_ray.store.location import Location as Location
     from coevo_ray.training.feed.feed import Feed as Feed
+    from coevo_ray.training.networks import Network as Network
+    from coevo_ray.training.networks import load_network as load_network
 
 _PUBLIC = {
     **dict.fromkeys(COMMANDS, "coevo_ray.app.api"),
@@ -63,6 +65,7 @@ _PUBLIC = {
     "Artifact": "coevo_ray.store.artifact",
     "Feed": "coevo_ray.training.feed.feed",
     "Location": "coevo_ray.store.location",
+    "Network": "coevo_ray.training.networks",
     "Policy": "coevo_ray.core.selection.policies",
     "Pool": "coevo_ray.pool.pool",
     "Rows": "coevo_ray.core.rows.row_set",
@@ -71,6 +74,7 @@ _PUBLIC = {
     "Subset": "coevo_ray.core.feed.epoch_plan",
     "load_config": "coevo_ray.config",
     "load_factors": "coevo_ray.store.factor_files",
+    "load_network": "coevo_ray.training.networks",
     "load_targets": "coevo_ray.pipelines.merge.load_targets",
     "take_turns": "coevo_ray.core.selection.rotation",
 }

@@ -24,6 +24,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
+from coevo_ray.training.start import starting_from
 from coevo_ray.training.supervised.train import looks_at_evidence, train_policy
 
 
@@ -84,7 +85,7 @@ def train(config: SettingsLike[RunConfig], policy: str | None = None) -> dict[st
         raise UsageError("this run has no training stage", "add train: to the file")
     settings = config.train
     if policy is not None:
-        settings = make_config(TrainConfig, {**settings.model_dump(), "policies": [policy]}, "train")
+        settings = make_config(TrainConfig, {**settings.model_dump(exclude_unset=True), "policies": [policy]}, "train")
     folders = RunLayout.of(Location.parse(config.out))
     pool, scores = Pool(folders.pool), RowTable(folders.factors.scores, "scores")
     targets = RowTable(folders.targets, "targets")
@@ -120,14 +121,15 @@ def check(config: RunConfig) -> None:
 
     Raises:
         UsageError: a prior, a model or a sample is unknown, or the output cannot be written.
-        InputError: a source is not there, or a prior's weights are not.
+        InputError: a source is not there, a prior's weights are not, or the network to start training from is not.
     """
     for source in config.pool.sources:
         check_source(source)
     for prior in config.encode.priors:
         check_prior(prior.name, prior.input_size, _offered(config.pool))
     if config.train:
-        check_model(config.train.model, 2, config.train.image_size, config.train.stem)
+        training, _ = starting_from(config.train)
+        check_model(training.model, 2, training.image_size, training.stem)
     Location.parse(config.out).check_writable()
 
 

@@ -11,10 +11,18 @@ from coevo_ray.config.pool import PoolConfig, Source
 from coevo_ray.config.retrieve import RetrieveSettings
 from coevo_ray.config.run import RunConfig, as_run_config, load_config
 from coevo_ray.config.sae_and_evidence import EvidenceConfig, SaeConfig
-from coevo_ray.config.training import LearningConfig, SemiTrainConfig, TargetTrainConfig, TrainCompute, TrainConfig
+from coevo_ray.config.training import (
+    ClassifierConfig,
+    LearningConfig,
+    SemiTrainConfig,
+    TargetTrainConfig,
+    TrainCompute,
+    TrainConfig,
+)
 
 __all__ = [
     "Alignment",
+    "ClassifierConfig",
     "Compute",
     "Consensus",
     "EncodeCompute",

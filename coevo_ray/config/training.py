@@ -61,7 +61,31 @@ class LearningConfig(Model):
         return self
 
 
-class TrainConfig(LearningConfig):
+# Settings that the manifests of version 0.1.0 lack, with the values that change nothing.
+_OFF: dict[str, Any] = {"freeze_epochs": 0, "layer_decay": 1.0}
+
+
+class ClassifierConfig(LearningConfig):
+    """Training of a classifier: the network that it starts from, and how fast that one's layers learn."""
+
+    init: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a trained network, whose backbone is the start: of train --objective targets, or of "
+        "another training. Its model, stem and image_size hold where none are set.",
+    )
+    freeze_epochs: int = Field(0, ge=0, description="Epochs at the start in which only the classifier learns.")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Learning rate of a layer over that of the layer above it; 1: one rate for all."
+    )
+
+    def content(self) -> dict[str, Any]:
+        """As `Model.content`, without `init`, which is among the manifest's inputs, and without what is off."""
+        content = super().content()
+        return {k: v for k, v in content.items() if k != "init" and not (k in _OFF and v == _OFF[k])}
+
+
+class TrainConfig(ClassifierConfig):
     """Training on each epoch's subset."""
 
     augment: Literal["none", "shift", "shift_flip"] = Field("none", description="Random shifts, or also mirror images.")
@@ -129,7 +153,7 @@ class TargetTrainConfig(LearningConfig):
     compute: TrainCompute = TrainCompute(cpus=1)
 
 
-class SemiTrainConfig(LearningConfig):
+class SemiTrainConfig(ClassifierConfig):
     """Training on a few labels, with consistency between views of all other rows (FixMatch, arXiv 2001.07685)."""
 
     mu: int = Field(3, ge=1, description="Unlabelled rows of a global batch for each of its batch_rows labelled ones.")

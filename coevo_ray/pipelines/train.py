@@ -23,6 +23,7 @@ from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.label_tables import LabelTable, open_labels, read_labels
 from coevo_ray.training.models import check_model
 from coevo_ray.training.semi_supervised import train as semi_supervised
+from coevo_ray.training.start import starting_from
 from coevo_ray.training.supervised.train import check_one_policy, looks_at_evidence, train_policy
 
 # Figures of the evidence that the summary of a training repeats.
@@ -39,6 +40,7 @@ def train_supervised(
     targets: ArtifactLike | None = None,
     labels: GateSession | ArtifactLike | None = None,
     evidence_settings: SettingsLike[EvidenceConfig] | None = None,
+    init: ArtifactLike | None = None,
 ) -> Artifact:
     """Trains a network on a pool's own labels, or on those of a gate, on the subsets of one policy.
 
@@ -55,6 +57,8 @@ def train_supervised(
             pool's labels, for evaluation. Rows without a score (without scores: without a target) take no part.
         evidence_settings: settings of gathering evidence from the targets; None for the defaults. A dict, or a YAML
             file.
+        init: trained network whose backbone is the start, beneath a fresh classifier: what `train_targets` or another
+            training returned, or its folder. Its model, stem and image_size hold where the settings have none.
 
     Returns:
         The model. Its summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`; where
@@ -62,7 +66,7 @@ def train_supervised(
 
     Raises:
         InputError: an input is missing or unfit, no training row has a label, or training diverged.
-        UsageError: settings are wrong, were changed, or name several policies.
+        UsageError: settings are wrong, were changed, are not those of `init`, or name several policies.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(TrainConfig, config, "train")
@@ -82,7 +86,7 @@ def train_supervised(
     if labels is not None:
         settings = settings.model_copy(update={"labels": "gate"})
         known = training_labels(opened, open_labels(gate_labels(labels), opened), scored or table)
-    work = _Supervised(settings, opened, known, scored, Location.parse(out))
+    work = _Supervised(settings, opened, known, scored, Location.parse(out), init)
     return work.train(given) if table is None else work.train_with_targets(table, looking)
 
 
@@ -117,13 +121,20 @@ class _Supervised:
     """A supervised training under one policy, with or without evidence."""
 
     def __init__(
-        self, settings: TrainConfig, pool: Pool, labels: Int64Array, scores: RowTable | None, out: Location
+        self,
+        settings: TrainConfig,
+        pool: Pool,
+        labels: Int64Array,
+        scores: RowTable | None,
+        out: Location,
+        init: ArtifactLike | None,
     ) -> None:
         self.settings, self.pool, self.labels, self.scores, self.out = settings, pool, labels, scores, out
+        self.init = init
 
     def train(self, evidence: RowTable | None) -> Artifact:
         policy = self.settings.policies[0]
-        return train_policy(self.settings, policy, self.pool, self.labels, self.scores, self.out, evidence)
+        return train_policy(self.settings, policy, self.pool, self.labels, self.scores, self.out, evidence, self.init)
 
     def train_with_targets(self, targets: RowTable, looking: EvidenceConfig) -> Artifact:
         """Gathers evidence first, where the policy looks at it."""
@@ -132,6 +143,7 @@ class _Supervised:
             say(f"policy {settings.policies[0]} looks at no evidence: the targets are left aside")
             return self.train(None)
         # A wrong name shows before evidence is gathered.
+        settings, _ = starting_from(settings, self.init)
         check_model(settings.model, self.pool.classes, settings.image_size, settings.stem)
         with ray_session():
             evidence = gather_evidence(looking, self.pool, targets, self.labels, self.out.child(EVIDENCE))
@@ -147,11 +159,13 @@ def train_semi_supervised(
     out: Place,
     labels: GateSession | ArtifactLike | None = None,
     pseudo_labels: ArtifactLike | None = None,
+    *,
+    init: ArtifactLike | None = None,
 ) -> Artifact:
     """Trains on the labels of some training rows and on the images of all, on a gate's labels so far too.
 
     Args:
-        config, pool, out, pseudo_labels: see `training.semi_supervised.train.train_semi_supervised`.
+        config, pool, out, pseudo_labels, init: see `training.semi_supervised.train.train_semi_supervised`.
         labels: as in `train_supervised`; None for the pool's own.
 
     Returns:
@@ -164,4 +178,4 @@ def train_semi_supervised(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     table = None if labels is None else gate_labels(labels)
-    return semi_supervised.train_semi_supervised(config, pool, out, table, pseudo_labels)
+    return semi_supervised.train_semi_supervised(config, pool, out, table, pseudo_labels, init)

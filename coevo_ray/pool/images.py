@@ -61,7 +61,7 @@ def decode_image(data: bytes) -> Image.Image:
         if 0 in image.size:
             raise ImageError(f"zero size: {image.width} x {image.height}")
         image.load()
-        return _upright(_to_rgb(image), _orientation(image))
+        return upright_rgb(image)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -70,6 +70,15 @@ def decode_image(data: bytes) -> Image.Image:
         raise ImageError(f"not an image that Pillow can read ({len(data)} bytes)") from error
     except Exception as error:  # damaged bytes make Pillow's decoders raise almost anything
         raise ImageError(_reason("truncated or damaged", error)) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image of any mode to 8-bit RGB, as `decode_image` does, and applies its EXIF orientation.
+
+    Raises:
+        ImageError: its pixels are floating-point numbers, or 32-bit ones beyond 0..65535.
+    """
+    return _upright(_to_rgb(image), _orientation(image))
 
 
 def verify_image(data: bytes) -> tuple[int, int]:

@@ -97,7 +97,12 @@ def _content(config: RunConfig) -> JsonObject:
         "out": True,
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
     }
-    return config.model_dump(mode="json", exclude=exclude)
+    content: JsonObject = config.model_dump(mode="json", exclude=exclude)
+    if config.train is not None:
+        # By its path: which network that was is in the manifests of the trainings.
+        init = {} if config.train.init is None else {"init": config.train.init}
+        content["train"] = {**config.train.content(), **init}
+    return content
 
 
 def _stages(config: RunConfig, out: Location) -> dict[str, Manifest]:

@@ -97,14 +97,19 @@ def _torchvision(name: str, classes: int, image_size: int | None) -> nn.Module:
         raise UsageError(
             f"torchvision has no classifier {name!r}", "see torchvision.models.list_models(module=torchvision.models)"
         )
+    with _refused(f"torchvision:{name}", image_size):
+        model: nn.Module = models.get_model(name, **torchvision_options(name, classes, image_size))
+    return model
+
+
+def torchvision_options(name: str, classes: int, image_size: int | None) -> dict[str, Any]:
+    """Arguments of `torchvision.models.get_model` besides the name."""
     options: dict[str, Any] = {"weights": None, "num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}  # else they return several outputs, and warn
     if name.startswith("vit_") and image_size is not None:
         options["image_size"] = image_size
-    with _refused(f"torchvision:{name}", image_size):
-        model: nn.Module = models.get_model(name, **options)
-    return model
+    return options
 
 
 def _timm(name: str, classes: int, image_size: int | None) -> nn.Module:
@@ -114,12 +119,18 @@ def _timm(name: str, classes: int, image_size: int | None) -> nn.Module:
         raise UsageError(f"timm:{name} needs timm: {error}", "pip install 'coevo-ray[timm]'") from error
     if name.partition(".")[0] not in timm.list_models():
         raise UsageError(f"timm has no model {name!r}", "see timm.list_models()")
+    with _refused(f"timm:{name}", image_size):
+        model: nn.Module = timm.create_model(name, **timm_options(name, classes, image_size))
+    return model
+
+
+def timm_options(name: str, classes: int, image_size: int | None) -> dict[str, Any]:
+    """Arguments of `timm.create_model` besides the name."""
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     sized = image_size is not None and config is not None and config.fixed_input_size
-    with _refused(f"timm:{name}", image_size):
-        options: dict[str, Any] = {"img_size": image_size} if sized else {}
-        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **options)
-    return model
+    return {"pretrained": False, "num_classes": classes, **({"img_size": image_size} if sized else {})}
 
 
 @contextmanager
@@ -135,16 +146,29 @@ def _refused(name: str, image_size: int | None) -> Iterator[None]:
 _STEMS = (("conv1", "maxpool"), ("features.conv0", "features.pool0"))  # of ResNets and of DenseNets
 
 
-def _small_stem(name: str, network: nn.Module) -> None:
+def stem_of(network: nn.Module, pool: type[nn.Module] = nn.MaxPool2d) -> tuple[str, str, nn.Conv2d] | None:
+    """Finds the stem that can be made small: the paths of convolution and pooling, and the convolution; else None.
+
+    Args:
+        network: as it is made, or with a small stem.
+        pool: class of the pooling; a small stem has an identity there.
+    """
     layers = dict(network.named_modules())
-    for first, pool in _STEMS:
+    for first, second in _STEMS:
         convolution = layers.get(first)
-        if isinstance(convolution, nn.Conv2d) and isinstance(layers.get(pool), nn.MaxPool2d):
-            channels = (convolution.in_channels, convolution.out_channels)
-            bias = convolution.bias is not None
-            _replace(network, first, nn.Conv2d(*channels, 3, padding=1, bias=bias))
-            _replace(network, pool, nn.Identity())
-            return
+        if isinstance(convolution, nn.Conv2d) and isinstance(layers.get(second), pool):
+            return first, second, convolution
+    return None
+
+
+def _small_stem(name: str, network: nn.Module) -> None:
+    found = stem_of(network)
+    if found is not None:
+        first, pool, convolution = found
+        channels = (convolution.in_channels, convolution.out_channels)
+        _replace(network, first, nn.Conv2d(*channels, 3, padding=1, bias=convolution.bias is not None))
+        _replace(network, pool, nn.Identity())
+        return
     raise UsageError(
         f"{name} has no stem to make small: it does not begin with one convolution and a max-pool",
         "leave stem at standard, or take a ResNet or DenseNet of torchvision or timm",
@@ -188,18 +212,7 @@ def make_backbone(name: str, image_size: int, stem: str = "standard") -> tuple[n
         UsageError: the name is unknown, the network ends in no linear layer, or it does not take such images.
     """
     network = make_model(name, _FEATURES_OF, stem=stem, image_size=image_size)
-    linear = [
-        (path, layer)
-        for path, layer in network.named_modules()
-        if isinstance(layer, nn.Linear) and layer.out_features == _FEATURES_OF
-    ]
-    if not linear:
-        raise UsageError(
-            f"{name} has no linear layer with num_classes outputs to take off", "use a network that ends in one"
-        )
-    path, classifier = linear[-1]
-    if not path:
-        raise UsageError(f"{name} is a linear layer and nothing else", "use a network with layers before it")
+    path, classifier = classifier_of(name, network, _FEATURES_OF)
     _replace(network, path, nn.Identity())
     shape = _shape(name, network, image_size)
     if shape != (1, classifier.in_features):
@@ -208,6 +221,32 @@ def make_backbone(name: str, image_size: int, stem: str = "standard") -> tuple[n
             "use a network that ends in its classifier",
         )
     return network, classifier.in_features
+
+
+def classifier_of(name: str, network: nn.Module, classes: int) -> tuple[str, nn.Linear]:
+    """Finds a network's classifier: its last linear layer with as many outputs as there are classes, and its path.
+
+    Args:
+        name: of the network, for errors.
+        network: as `make_model` makes it.
+        classes: outputs.
+
+    Raises:
+        UsageError: there is no such layer, or no other one.
+    """
+    linear = [
+        (path, layer)
+        for path, layer in network.named_modules()
+        if isinstance(layer, nn.Linear) and layer.out_features == classes
+    ]
+    if not linear:
+        raise UsageError(
+            f"{name} has no linear layer with num_classes outputs to take off", "use a network that ends in one"
+        )
+    path, classifier = linear[-1]
+    if not path:
+        raise UsageError(f"{name} is a linear layer and nothing else", "use a network with layers before it")
+    return path, classifier
 
 
 def _shape(name: str, network: nn.Module, image_size: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 import coevo_ray as package
 from coevo_ray.errors import InputError, UsageError
@@ -20,8 +22,9 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, load_manifest, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.from_targets.network import TargetNetwork
 from tests.command_line import Command
-from tests.training import digits_pool
+from tests.training import digits_pool, trained_folder
 
 ARCHIVE = Path(__file__).parents[1] / "former" / "0.1.0.tar.gz"
 SETTINGS: dict[str, Any] = {"image_size": 16, "epochs": 1}
@@ -131,3 +134,54 @@ def test_the_command_trains_on_a_gates_labels(former: Path, tmp_path: Path, coev
     made = package.Artifact.open(Location.parse(tmp_path / "out"), "model")
     assert made["candidates"] == package.gate_status(former / "gate")["labels"]
     assert made.manifest.config["labels"] == "gate"
+
+
+TINY: dict[str, Any] = {"model": "tests.former.network:tiny", "stem": "standard", "image_size": 8}
+
+
+def pretrained(folder: Path) -> Location:
+    """The folder of a network as if trained on targets."""
+    return trained_folder(folder, {**TINY, "head": "linear", "dim": 5}, TargetNetwork(TINY["model"], 8, "linear", 5))
+
+
+def frozen_part(folder: Path, file: str) -> list[Any]:
+    return [tensor.tolist() for name, tensor in sorted(load_file(folder / file).items()) if not name.startswith("7.")]
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_the_command_starts_from_a_network_on_a_gates_labels(former: Path, tmp_path: Path, coevo_ray: Command) -> None:
+    places = ("--pool", str(former / "pool"), "--labels", str(former / "gate"), "--out", str(tmp_path / "out"))
+    start = ("--init", str(pretrained(tmp_path / "init")), "--freeze-epochs", "1", "--layer-decay", "0.5")
+    command = ("train", "--objective", "supervised", *places, "--epochs", "1", "--policy", "full", "--cpus", "0.5")
+    result = coevo_ray(*command, *start, "--json")
+    assert result.returncode == 0, result.stderr
+    made = package.Artifact.open(Location.parse(tmp_path / "out"), "model")
+    assert {name: made.manifest.config[name] for name in TINY} == TINY
+    assert made.manifest.config | {"labels": "gate", "freeze_epochs": 1, "layer_decay": 0.5} == made.manifest.config
+    assert frozen_part(tmp_path / "out", "model.safetensors") == frozen_part(tmp_path / "init", "network.safetensors")
+    without = coevo_ray(*command)
+    assert without.returncode == 2 and "inputs.init: there" in without.stderr
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_the_training_of_a_run_starts_from_the_network_of_its_file(former: Path, tmp_path: Path) -> None:
+    file = yaml.safe_load((former / "run.yaml").read_text())
+    out = Path(shutil.copytree(former / "run", tmp_path / "run"))
+    shutil.rmtree(out / "train" / "rotation")
+    settings = {k: v for k, v in file["train"].items() if k not in TINY} | {"epochs": 1, "freeze_epochs": 1}
+    config = {**file, "out": str(out), "train": {**settings, "init": str(pretrained(tmp_path / "init"))}}
+    made = package.train(config, "rotation")["rotation"]
+    assert made.manifest.inputs["init"] == load_manifest(Location.parse(tmp_path / "init")).identity
+    found = frozen_part(out / "train" / "rotation", "model.safetensors")
+    assert found == frozen_part(tmp_path / "init", "network.safetensors")
+
+
+def test_a_finished_run_is_not_said_to_have_started_from_a_network(former: Path, tmp_path: Path) -> None:
+    file = yaml.safe_load((former / "run.yaml").read_text())
+    file["out"] = str(former / "run")
+    file["train"]["init"] = str(pretrained(tmp_path / "init"))
+    with pytest.raises(UsageError, match=r"train\.init: there '\(nothing\)', asked for"):
+        package.run(file)
+    file["train"]["init"] = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no finished model at"):
+        package.run(file)

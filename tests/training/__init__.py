@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
+from coevo_ray.training.loop.descent import averaged
+from coevo_ray.training.loop.weights import write_weights
+from coevo_ray.training.networks import write_network_files
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -33,3 +38,17 @@ def digits_pool(folder: Path, rows: int, labels: npt.NDArray[np.int64] | None = 
     table = pa.table({**columns, "split": (ids % 5 == 0).astype(np.int8)})
     finish(place, "pool", {}, {}, [write_table(place, "a.parquet", table, group_rows=64)], {"classes": 10})
     return Pool(place)
+
+
+def trained_folder(folder: Path, settings: dict[str, Any], network: nn.Module, ema: bool = False) -> Location:
+    """The folder of a finished training with this network; averaged weights are half of its weights."""
+    place, state = Location.parse(folder), {"model": network.state_dict()}
+    if ema:
+        average = averaged(network, 0.5)
+        average.update_parameters(network)
+        for tensor in average.parameters():
+            tensor.data.mul_(0.5)
+        state["average"] = average.state_dict()
+    files = [*write_weights(place, state, settings), *write_network_files(place, state, settings)]
+    finish(place, "model", {"objective": "targets"} if "dim" in settings else {}, {}, files, {})
+    return place

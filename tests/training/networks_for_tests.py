@@ -56,7 +56,7 @@ class _Fault(nn.Module):
         self.file, self.steps = Path(file), 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        step = self.training and torch.is_grad_enabled()  # a network that teaches itself predicts in training mode too
+        step = torch.is_grad_enabled()  # a network that teaches itself predicts in training mode too; frozen in neither
         self.steps += step
         if step:
             with self.file.with_suffix(".steps").open("a") as log:
@@ -115,3 +115,13 @@ def no_classifier(num_classes: int) -> nn.Module:
 def more_after_classifier(num_classes: int) -> nn.Module:
     """A network that goes on behind its linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes), nn.Softmax(1), nn.Flatten(0))
+
+
+def stirred(network: nn.Module) -> nn.Module:
+    """The network with random statistics in its batch norms, as after training."""
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.02)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.2, 0.5)
+    return network

@@ -20,8 +20,8 @@ from coevo_ray.pool.images import decode_image, resized
 from coevo_ray.training.feed.batch import new_tensor
 
 # ImageNet's statistics in 0..255 units; a fixed choice, so that nothing has to be measured before training.
-_MEAN = torch.tensor([123.7, 116.3, 103.5]).view(1, 3, 1, 1)
-_STD = torch.tensor([58.4, 57.1, 57.4]).view(1, 3, 1, 1)
+MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
+_MEAN, _STD = (torch.tensor(channels).view(1, 3, 1, 1) for channels in (MEAN, STD))
 _JPEG = b"\xff\xd8\xff"
 # The operator below torchvision.io.decode_jpeg: torchvision 0.29 warns at each call of that function that it will go. A
 # build or version without it leaves JPEG to Pillow, with the same pixels.

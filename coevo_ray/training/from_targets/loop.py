@@ -74,7 +74,7 @@ class _Targets:
     def train_epoch(self, epoch: int) -> EpochResult:
         """One pass over the rows, or what is left of it."""
         learner, config = self.learner, self._config
-        learner.network.train()
+        learner.begin_training()
         mean = self._mean.to(learner.device)
         for batch in learner.epoch(self._feed, Subset(epoch, self._rows, None)):
             images = two_views(batch, self._views, config.seed, epoch, learner.device)

@@ -50,7 +50,8 @@ def train_targets(
         config: network, views, schedule; a dict, or a YAML file.
         pool: images, or their folder. Its labels are read for evaluation only.
         targets: target table of that pool, or its folder. Rows without a target take no part.
-        out: folder of the result: `model.safetensors` (backbone and head), `model.json` and manifest.
+        out: folder of the result: `model.safetensors` (backbone and head), `model.json`, `network.safetensors` (the
+            backbone alone, for `load_network`), `network.json` and manifest.
 
     Returns:
         The model. Its summary: `linear_probe` and `knn` (shares of held-out rows; null where rows have no labels), the

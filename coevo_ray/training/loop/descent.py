@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from coevo_ray.config import LearningConfig
+from coevo_ray.training.loop.fine_tuning import RATE_SHARE, FineTuning, Groups
 
 
 class Descent:
@@ -20,22 +20,30 @@ class Descent:
         network: in training; with several workers the one that joins them.
         inner: the network without what joins the workers.
         device: of the network.
+        tuning: learning rates of its layers.
 
     Attributes:
-        network: as given.
+        network: as given; another one that joins the workers may take its place.
         inner: as given.
         optimizer: of the network's parameters.
         average: averaged weights of the inner network, or None.
     """
 
-    def __init__(self, config: LearningConfig, network: nn.Module, inner: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: LearningConfig,
+        network: nn.Module,
+        inner: nn.Module,
+        device: torch.device,
+        tuning: FineTuning | None = None,
+    ) -> None:
         self.network, self.inner, self._device = network, inner, device
         self._peak, self._clip_norm = config.learning_rate, config.clip_norm
         self._dtype: torch.dtype = getattr(torch, config.precision)
         self.average: AveragedModel | None = None
         if config.ema is not None:
             self.average = averaged(inner, config.ema)
-        self.optimizer = make_optimizer(config, network.parameters())
+        self.optimizer = make_optimizer(config, (tuning or FineTuning()).groups(inner))
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
 
     def autocast(self) -> torch.autocast:
@@ -48,7 +56,7 @@ class Descent:
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step."""
+        """Of the last step; with rates by layer the classifier's."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, loss: torch.Tensor) -> None:
@@ -80,7 +88,7 @@ class Descent:
             self.average.load_state_dict(state["average"])
 
 
-def make_optimizer(config: LearningConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(config: LearningConfig, parameters: Groups) -> torch.optim.Optimizer:
     """SGD with Nesterov's momentum (plain without momentum), or AdamW; at the peak learning rate."""
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     # The fused steps are one kernel; the plain ones start several for each parameter.
@@ -90,9 +98,9 @@ def make_optimizer(config: LearningConfig, parameters: Iterable[nn.Parameter]) -
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of all parameters."""
+    """Sets the learning rate of all parameters; a group with a share of its own gets that of it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get(RATE_SHARE, 1.0)
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:

@@ -19,6 +19,7 @@ from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
 from coevo_ray.training.feed.feed import Batch, Feed
 from coevo_ray.training.loop.descent import Descent
+from coevo_ray.training.loop.fine_tuning import FineTuning, thaw
 from coevo_ray.training.loop.ray_train import resume, save_checkpoint
 from coevo_ray.training.loop.schedules import Progress, rate_factor, steps_of
 
@@ -38,10 +39,11 @@ StepT = TypeVar("StepT", bound=_Step)
 class Learner:
     """A network in training on a Ray Train worker; the first thing that a loop makes.
 
-    `prepare` comes first. Then, for each epoch from `len(history)` on: `epoch` yields batches, `step` takes the losses
-    of each, `finish` ends the epoch and `save` keeps it. A run that ends inside an epoch goes on behind the last step
-    that was checkpointed, with any number of workers: positions count rows over all of them. An objective whose steps
-    are not batches of one feed has `steps` and `descend` instead of `epoch` and `step`, and positions of its own.
+    `prepare` comes first. Then, for each epoch from `len(history)` on: `begin_training`; `epoch` yields batches, `step`
+    takes the losses of each, `finish` ends the epoch and `save` keeps it. A run that ends inside an epoch goes on
+    behind the last step that was checkpointed, with any number of workers: positions count rows over all of them. An
+    objective whose steps are not batches of one feed has `steps` and `descend` instead of `epoch` and `step`, and
+    positions of its own.
 
     Args:
         config: optimizer, schedule, precision.
@@ -73,18 +75,32 @@ class Learner:
         self._kept: dict[str, torch.Tensor] = {}
         torch.manual_seed(config.seed)
 
-    def prepare(self, network: nn.Module) -> None:
-        """Takes a freshly initialised network, or what the last checkpoint holds of it; joins the workers' copies."""
+    def prepare(self, network: nn.Module, tuning: FineTuning | None = None) -> None:
+        """Takes a network at its start, or what the last checkpoint holds of it; joins the workers' copies."""
         # Channels last, the layout that convolutions are fastest in.
         network = network.to(memory_format=torch.channels_last)
         if self._resumed is not None:
             network.load_state_dict(self._resumed["model"])
+        self._tuning = tuning or FineTuning()
+        self._frozen = self._tuning.freeze(network, len(self.history))
         self.network: nn.Module = ray.train.torch.prepare_model(network)
         inner = self.network.module if hasattr(self.network, "module") else self.network
         assert isinstance(inner, nn.Module)
-        self.descent = Descent(self.config, self.network, inner, self.device)
+        self.descent = Descent(self.config, self.network, inner, self.device, self._tuning)
         if self._resumed is not None:
             self.descent.load(self._resumed)
+
+    def begin_training(self) -> None:
+        """Puts the network into training mode for the next epoch, or into evaluation mode while only its classifier
+        learns.
+        """
+        frozen = self._tuning.is_frozen(len(self.history))
+        if self._frozen and not frozen:
+            # DDP joins the gradients of the parameters that had one when it was made. So a frozen backbone needs no
+            # backward pass and nothing waits for its gradients; for the freed one a new DDP takes the place.
+            thaw(self._frozen)
+            self.network = self.descent.network = ray.train.torch.prepare_model(self.inner)
+        self.network.train(not frozen)
 
     def keep(self, name: str, tensor: torch.Tensor) -> None:
         """Makes a tensor, the same on all workers, part of the training's state; puts the last checkpoint's into it."""

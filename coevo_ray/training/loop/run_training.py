@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.training.loop.metrics import METRICS, json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint
 from coevo_ray.training.loop.weights import write_weights
+from coevo_ray.training.networks import write_network_files
 
 ArgumentsT = TypeVar("ArgumentsT")
 
@@ -116,16 +117,20 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
     return Artifact(folder, made, made.summary)
 
 
-def write_network(folder: Location, trained: Trained[ArgumentsT], card: JsonObject) -> list[FileEntry]:
-    """Writes a trained network's weights, its card and the figures of its epochs.
+def write_network(
+    folder: Location, trained: Trained[ArgumentsT], card: JsonObject, class_names: Sequence[str] = ()
+) -> list[FileEntry]:
+    """Writes a trained network's weights, its cards and the figures of its epochs.
 
     Args:
         folder: the training's output.
         trained: with the network's weights in its state.
         card: arguments to make the network with.
+        class_names: of a classifier, as far as they are known.
 
     Raises:
         StoppedError: the store refused.
     """
     files = write_weights(folder, trained.state, card)
+    files += write_network_files(folder, trained.state, {**card, "class_names": list(class_names)})
     return [*files, write_blob(folder, METRICS, json_lines(trained.history))]

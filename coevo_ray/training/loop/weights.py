@@ -31,13 +31,13 @@ def write_weights(folder: Location, state: dict[str, Any], card: JsonObject) -> 
         StoppedError: the store refused.
     """
     files = [
-        write_blob(folder, WEIGHTS, _packed(state["model"])),
+        write_blob(folder, WEIGHTS, packed(state["model"])),
         write_blob(folder, CARD, json.dumps(card, indent=2).encode()),
     ]
     if "average" in state:
         # The averaged copy also counts its updates, which is no weight.
         average = {k.removeprefix(_INNER): v for k, v in state["average"].items() if k.startswith(_INNER)}
-        files.append(write_blob(folder, AVERAGED, _packed(average)))
+        files.append(write_blob(folder, AVERAGED, packed(average)))
     return files
 
 
@@ -65,7 +65,8 @@ def read_weights(folder: Location, network: nn.Module, *, average: bool = False)
     network.load_state_dict(load_safetensors(folder.child(AVERAGED if average else WEIGHTS).read_bytes()))
 
 
-def _packed(weights: dict[str, torch.Tensor]) -> bytes:
+def packed(weights: dict[str, torch.Tensor]) -> bytes:
+    """State dict as safetensors bytes, contiguous and without shared tensors."""
     # They are channels last, and some networks use a tensor twice: safetensors stores neither.
     return save_safetensors(
         {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}

@@ -125,7 +125,8 @@ def step_losses(
     predictions by them are surely wrong for many of the first steps.
 
     Args:
-        network: in training; images float32[b, 3, s, s] -> logits float[b, classes].
+        network: in training mode, or while its backbone is frozen in evaluation mode; images float32[b, 3, s, s] ->
+            logits float[b, classes].
         teacher: the same network, or averaged weights, which predict in evaluation mode.
         rule: chooses the predictions that become targets.
         labelled: float32[b, 3, s, s], weak views.
@@ -136,7 +137,8 @@ def step_losses(
         return StepLosses(_cross_entropy(network(labelled), labels))
     weak, strong, weights = unlabelled
     # Of a single image there are no statistics: batch norm refuses it behind the last pooling.
-    targets = rule.choose(_predicted(teacher, weak, training=teacher is network and len(weak) > 1), weights)
+    training = teacher is network and network.training and len(weak) > 1
+    targets = rule.choose(_predicted(teacher, weak, training=training), weights)
     logits = network(torch.cat([labelled, strong]).contiguous(memory_format=torch.channels_last))
     rows = len(labels)
     consistency = consistency_losses(logits[rows:], targets)

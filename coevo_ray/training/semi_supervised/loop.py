@@ -19,8 +19,8 @@ from coevo_ray.training.feed.views import Decode
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
 from coevo_ray.training.loop.validation import HeldOut, accuracy_note
-from coevo_ray.training.models import make_model
 from coevo_ray.training.semi_supervised.step import FIGURES, SemiRows, SemiSupervisedStep, figures, ramp_factor
+from coevo_ray.training.start import Start, make_classifier
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class SemiSupervisedArguments:
         config: network, views, rule, schedule.
         pool: folder of the images.
         rows: labels and splits.
+        start: trained network whose backbone the network starts from, or None.
         reports: destinations of the figures.
     """
 
     config: SemiTrainConfig
     pool: Location
     rows: ray.ObjectRef[SemiRows]
+    start: Start | None
     reports: EpochReports
 
 
@@ -65,7 +67,7 @@ class _SemiSupervised:
             many = (Feed(pool, ["image"], decode, global_batch=batch, seed=seed, device=device), unlabelled)
         self._feed = PairedFeed((labelled_feed, labelled), many, steps, device)
         self._held_out = HeldOut(learner, pool, rows.known)
-        learner.prepare(make_model(config.model, rows.classes, stem=config.stem, image_size=config.image_size))
+        learner.prepare(*make_classifier(config, rows.classes, arguments.start))
         total = torch.distributed.all_reduce if learner.world > 1 else None
         self._step = SemiSupervisedStep(config, rows, learner.descent, device, learner.world, total)
         learner.keep("means", self._step.rule.means)
@@ -73,7 +75,7 @@ class _SemiSupervised:
     def train_epoch(self, epoch: int) -> EpochResult:
         """One epoch's steps, or what is left of them."""
         learner, config, feed = self.learner, self._config, self._feed
-        learner.network.train()
+        learner.begin_training()
 
         def batches(start: int) -> Iterator[PairedBatch]:
             return feed.epoch(epoch, learner.rank, learner.world, start)

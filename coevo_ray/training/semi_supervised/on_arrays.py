@@ -15,8 +15,8 @@ from coevo_ray.errors import InputError
 from coevo_ray.training.feed.images import scale_pixels
 from coevo_ray.training.feed.paired import ArraySource, PairedFeed, Rows
 from coevo_ray.training.loop.descent import Descent
+from coevo_ray.training.loop.fine_tuning import thaw
 from coevo_ray.training.loop.schedules import Progress, rate_factor
-from coevo_ray.training.models import make_model
 from coevo_ray.training.semi_supervised.step import (
     FIGURES,
     SemiRows,
@@ -24,6 +24,7 @@ from coevo_ray.training.semi_supervised.step import (
     figures,
     ramp_factor,
 )
+from coevo_ray.training.start import Start, make_classifier, starting_from
 
 _TEST_ROWS = 512
 
@@ -64,7 +65,7 @@ def fit_images(
         UsageError: the settings are wrong, or the model is unknown.
     """
     config = as_settings(SemiTrainConfig, config, "train")
-    config = config.model_copy(update={"image_size": images.shape[1]})
+    config, start = starting_from(config.model_copy(update={"image_size": images.shape[1]}))
     rows = SemiRows(
         labels,
         np.ones(len(labels), np.float32) if weights is None else weights,
@@ -73,7 +74,7 @@ def fit_images(
         classes,
     )
     rows.check()
-    training = _ArrayTraining(config, rows, images, torch.device(device))
+    training = _ArrayTraining(config, rows, images, torch.device(device), start)
     history: list[JsonObject] = []
     for epoch in range(config.epochs):
         entry = training.train_epoch(epoch)
@@ -86,14 +87,17 @@ def fit_images(
 class _ArrayTraining:
     """A network, its optimizer and its images."""
 
-    def __init__(self, config: SemiTrainConfig, rows: SemiRows, images: UInt8Array, device: torch.device) -> None:
+    def __init__(
+        self, config: SemiTrainConfig, rows: SemiRows, images: UInt8Array, device: torch.device, start: Start | None
+    ) -> None:
         self._config, self._device, self._seconds = config, device, 0.0
         self._feed = _feed(config, rows, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), device)
         torch.manual_seed(config.seed)
-        network = make_model(config.model, rows.classes, stem=config.stem, image_size=config.image_size)
+        network, self._tuning = make_classifier(config, rows.classes, start)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         self.network = network
-        self._descent = Descent(config, network, network, device)
+        self._frozen = self._tuning.freeze(network, 0)
+        self._descent = Descent(config, network, network, device, self._tuning)
         self._step, self._progress = SemiSupervisedStep(config, rows, self._descent, device), Progress()
         self._progress.plan(self._feed.steps, [self._feed.steps] * (config.epochs - 1))
 
@@ -101,7 +105,9 @@ class _ArrayTraining:
         """Makes an epoch's steps; its entry in the history."""
         started, config, feed = time.monotonic(), self._config, self._feed
         sums = torch.zeros(FIGURES, dtype=torch.float64, device=self._device)
-        self.network.train()
+        if not (frozen := self._tuning.is_frozen(epoch)):
+            thaw(self._frozen)
+        self.network.train(not frozen)
         for batch in feed.epoch(epoch, 0, 1):
             self._descent.set_rate(rate_factor(config.schedule, config.warm_up, self._progress.step()))
             loss, found = self._step(batch, ramp_factor(config, epoch, batch.offset - 1, feed.steps))

@@ -24,6 +24,7 @@ from coevo_ray.training.models import check_model
 from coevo_ray.training.semi_supervised.loop import SemiSupervisedArguments, train_loop
 from coevo_ray.training.semi_supervised.rows import gather_rows
 from coevo_ray.training.semi_supervised.step import SemiRows
+from coevo_ray.training.start import Start, starting_from
 
 _TITLE = "train semi_supervised"
 # Figures of the last epoch that the summary repeats.
@@ -37,6 +38,7 @@ def train_semi_supervised(
     out: Place,
     labels: LabelTable | ArtifactLike | None = None,
     pseudo_labels: ArtifactLike | None = None,
+    init: ArtifactLike | None = None,
 ) -> Artifact:
     """Trains a network on the labels of some training rows and on the images of all (FixMatch, arXiv 2001.07685).
 
@@ -49,12 +51,14 @@ def train_semi_supervised(
         config: network, views, rule, schedule; a dict, or a YAML file.
         pool: images, or their folder. Labels of unlabelled training rows are read for `pseudo_accuracy` alone, those of
             held-out rows for `accuracy`.
-        out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `metrics.jsonl` with an
-            object for each epoch, and manifest; `training.supervised.load_classifier` reads it.
+        out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `network.json`,
+            `metrics.jsonl` with an object for each epoch, and manifest; `training.supervised.load_classifier` reads it.
         labels: label table of the pool, as the gate makes it, or its folder; None for the pool's own labels, of which
             unlabelled rows have none.
         pseudo_labels: table of pseudo-labels, its folder, or that of the gate that exported them: these rows train as
             labelled ones, weighted by their confidence. Labels go before pseudo-labels.
+        init: trained network whose backbone is the start, of averaged weights too, as in
+            `training.start.starting_from`.
 
     Returns:
         The model. Its summary: `accuracy` of the last epoch on held-out rows, with averaged weights `ema_accuracy`; its
@@ -76,14 +80,17 @@ def train_semi_supervised(
         )
     table = None if labels is None else open_labels(labels, pool)
     pseudo = None if pseudo_labels is None else open_pseudo_labels(pseudo_labels, pool)
+    config, start = starting_from(config, init)
     rows = gather_rows(pool, table, pseudo, config.pseudo_weight)
     check_model(config.model, rows.classes, config.image_size, config.stem)
     inputs = {"pool": pool.manifest.identity}
     inputs["labels"] = digest_array(pool.labels()) if table is None else table.manifest.identity
     if pseudo is not None:
         inputs["pseudo_labels"] = pseudo.manifest.identity
+    if start is not None:
+        inputs |= start.inputs
     content = {"objective": "semi_supervised", **config.content()}
-    run = _SemiSupervisedRun(config, pool, rows, Location.parse(out))
+    run = _SemiSupervisedRun(config, pool, rows, Location.parse(out), start)
     return run_training(ModelArtifact(run.folder, content, inputs), run.prepare)
 
 
@@ -95,6 +102,7 @@ class _SemiSupervisedRun:
     pool: Pool
     rows: SemiRows
     folder: Location
+    start: Start | None
 
     def prepare(self) -> Training[SemiSupervisedArguments]:
         if self.rows.counts()["unlabelled"] == 0:
@@ -117,11 +125,12 @@ class _SemiSupervisedRun:
     @contextmanager
     def _arguments(self, board: BoardHandle) -> Iterator[SemiSupervisedArguments]:
         reports = EpochReports(board, self.folder)
-        yield SemiSupervisedArguments(self.config, self.pool.location, ray.put(self.rows), reports)
+        yield SemiSupervisedArguments(self.config, self.pool.location, ray.put(self.rows), self.start, reports)
 
     def _write_files(self, trained: Trained[SemiSupervisedArguments]) -> list[FileEntry]:
         _warn_of_poor_targets(trained.history[-1]["own_accuracy"])
-        return write_network(self.folder, trained, classifier_card(self.config, self.rows.classes))
+        names = self.pool.manifest.summary.get("class_names") or ()
+        return write_network(self.folder, trained, classifier_card(self.config, self.rows.classes), names)
 
     def _summarise(self, trained: Trained[SemiSupervisedArguments]) -> JsonObject:
         history, last = trained.history, trained.history[-1]

@@ -23,7 +23,7 @@ from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.schedules import steps_of
 from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
 from coevo_ray.training.loop.validation import HeldOut, accuracy_note
-from coevo_ray.training.models import make_model
+from coevo_ray.training.start import Start, make_classifier
 from coevo_ray.training.supervised.loss_reports import LossReports
 
 
@@ -38,6 +38,7 @@ class SupervisedArguments:
         report_losses: whether the policy needs each row's loss.
         pool: folder of the images.
         classes: outputs of the network.
+        start: trained network whose backbone it starts from, or None.
         labels: int64[rows of the pool], -1 where a row has none.
         selection: chooses each epoch's subset.
         reports: destinations of the figures.
@@ -49,6 +50,7 @@ class SupervisedArguments:
     report_losses: bool
     pool: Location
     classes: int
+    start: Start | None
     labels: ray.ObjectRef[Int64Array]
     selection: LedgerCalls
     reports: EpochReports
@@ -77,8 +79,7 @@ class _Supervised:
         batch, seed = config.batch_rows, config.seed
         self._feed = Feed(pool, ["image"], transform, global_batch=batch, seed=seed, device=device)
         self._held_out = HeldOut(self.learner, pool, self._labels)
-        network = make_model(config.model, arguments.classes, stem=config.stem, image_size=config.image_size)
-        self.learner.prepare(network)
+        self.learner.prepare(*make_classifier(config, arguments.classes, arguments.start))
 
     def train_epoch(self, epoch: int) -> EpochResult:
         """One pass over the epoch's subset, or what is left of it."""
@@ -97,7 +98,7 @@ class _Supervised:
 
     def _train_on(self, subset: Subset) -> None:
         learner, reports, smoothing = self.learner, self._reports, self._config.label_smoothing
-        learner.network.train()
+        learner.begin_training()
         if reports is not None:
             reports.begin(subset.epoch)
         for batch in learner.epoch(self._feed, subset):

@@ -27,6 +27,7 @@ from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Trainin
 from coevo_ray.training.loop.train_epochs import EpochReports
 from coevo_ray.training.loop.weights import CARD, classifier_card, read_weights
 from coevo_ray.training.models import check_model, make_model
+from coevo_ray.training.start import Start, starting_from
 from coevo_ray.training.supervised.loop import SupervisedArguments, train_loop
 
 # Entries of a policy's `uses` that come from the evidence table.
@@ -41,6 +42,7 @@ def train_policy(
     scores: RowTable | None,
     out: Place,
     evidence: RowTable | None = None,
+    init: ArtifactLike | None = None,
 ) -> Artifact:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
 
@@ -50,16 +52,19 @@ def train_policy(
         pool: images.
         labels: int64[rows of the pool], -1 where there is none; held-out rows' labels are for evaluation only.
         scores: score table of the pool's rows, or None.
-        out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `metrics.jsonl` with an
-            object for each epoch, journal and manifest.
+        out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `network.json`,
+            `metrics.jsonl` with an object for each epoch, journal and manifest.
         evidence: evidence on labels and copies, for policies that look at it, or None.
+        init: trained network whose backbone is the start, as in `training.start.starting_from`.
 
     Raises:
-        InputError: no labelled training row, a policy that needs scores has none, or training diverged.
-        UsageError: the model is unknown, or settings were changed.
+        InputError: no labelled training row, a policy that needs scores has none, init is no trained network, or
+            training diverged.
+        UsageError: the model is unknown or not that of init, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out))
+    config, start = starting_from(config, init)
+    run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out), start)
     check_model(config.model, pool.classes, config.image_size, config.stem)
     return run_training(run.artifact, run.prepare)
 
@@ -75,17 +80,20 @@ class _PolicyRun:
     scores: RowTable | None
     evidence: RowTable | None
     folder: Location
+    start: Start | None
 
     @functools.cached_property
     def artifact(self) -> ModelArtifact:
         config = self.config
-        content = config.model_dump(mode="json", exclude={"compute", "policies", "policy_options"})
+        content = {k: v for k, v in config.content().items() if k not in ("policies", "policy_options")}
         content |= {"policy": self.policy, "policy_options": config.policy_options.get(self.policy, {})}
         inputs = {"pool": self.pool.manifest.identity, "labels": digest_array(self.labels)}
         if self.scores is not None:
             inputs["scores"] = self.scores.manifest.identity
         if self._evidence is not None:
             inputs["evidence"] = self._evidence.manifest.identity
+        if self.start is not None:
+            inputs |= self.start.inputs
         return ModelArtifact(self.folder, content, inputs)
 
     @property
@@ -122,6 +130,7 @@ class _PolicyRun:
                 report_losses=self.config.make_policy(self.policy).needs_losses,
                 pool=self.pool.location,
                 classes=self.pool.classes,
+                start=self.start,
                 labels=ray.put(self.labels),
                 selection=selection.ledger,
                 reports=EpochReports(board, self.folder),
@@ -141,7 +150,8 @@ class _PolicyRun:
         )
 
     def _write_files(self, trained: Trained[SupervisedArguments]) -> list[FileEntry]:
-        return write_network(self.folder, trained, classifier_card(self.config, self.pool.classes))
+        names = self.pool.manifest.summary.get("class_names") or ()
+        return write_network(self.folder, trained, classifier_card(self.config, self.pool.classes), names)
 
     def _summarise(self, trained: Trained[SupervisedArguments]) -> JsonObject:
         last = trained.history[-1]

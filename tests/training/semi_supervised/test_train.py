@@ -104,7 +104,8 @@ def test_consistency_on_unlabelled_rows_beats_the_labels_alone(pool: Pool, label
     assert history[-1]["loss"] == pytest.approx(history[-1]["labelled_loss"] + history[-1]["consistency_loss"])
     place = Location.parse(str(tmp_path / "out"))
     manifest = load_manifest(place, "model")
-    assert {f.path for f in manifest.files} == {"model.safetensors", "ema.safetensors", "model.json", "metrics.jsonl"}
+    written = {"model.safetensors", "ema.safetensors", "model.json", "network.json", "metrics.jsonl"}
+    assert {f.path for f in manifest.files} == written
     assert verify(place, manifest) == []
     assert [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()] == history
     test = (pixels(pool, pool.test_ids()), pool.labels()[pool.test_ids()])

@@ -77,7 +77,8 @@ def test_everything_at_once(pool: Pool, tmp_path: Path) -> None:
     assert lines(tmp_path) == history
     place = Location.parse(str(tmp_path))
     manifest = load_manifest(place)
-    assert {f.path for f in manifest.files} == {"model.safetensors", "ema.safetensors", "model.json", "metrics.jsonl"}
+    written = {"model.safetensors", "ema.safetensors", "model.json", "network.json", "metrics.jsonl"}
+    assert {f.path for f in manifest.files} == written
     assert verify(place, manifest) == []
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [e.value for e in events.Scalars("accuracy")] == pytest.approx([h["accuracy"] for h in history])
