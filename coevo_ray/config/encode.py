@@ -73,6 +73,11 @@ class EncodeConfig(Model):
         description="Shared set: a share of the pool below 1 (raised to 4 x dim rows in small pools), a number of "
         "rows, or the folder of a pool.",
     )
+    like: str | None = Field(
+        None,
+        description="Folder of targets whose components and latent are used, so that those of another pool come into "
+        "their space; needs no shared set.",
+    )
     part: tuple[int, int] | None = Field(
         None, description="A lone participant's part of the pool: [which, of how many], from 0; null for all rows."
     )
@@ -111,6 +116,8 @@ class EncodeConfig(Model):
             raise ValueError(
                 "a latent has no reference prior: leave reference and alignment out, or set projection: random"
             )
+        if self.like is not None and self.projection == "random":
+            raise ValueError("like: the published form has no latent; use the same priors, dim and seed instead")
         if isinstance(self.shared, float) and not (0 < self.shared < 1 or self.shared == int(self.shared) > 0):
             raise ValueError(f"shared = {self.shared}: give a share below 1, whole rows, or a pool's folder")
         if self.part is not None and not (len(names) == 1 and 0 <= self.part[0] < self.part[1]):
@@ -125,7 +132,8 @@ class EncodeConfig(Model):
     @property
     def alone(self) -> bool:
         """True for one participant that makes a contribution and leaves merging to others."""
-        return len(self.priors) == 1 and (isinstance(self.shared, str) or self.part is not None)
+        shared = isinstance(self.shared, str) and self.like is None
+        return len(self.priors) == 1 and (shared or self.part is not None)
 
     def compute_of(self, index: int) -> EncodeCompute:
         """Resources of a participant."""

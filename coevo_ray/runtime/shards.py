@@ -16,6 +16,7 @@ from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.progress import Ticker
 
 Row = dict[str, Any]
+_IN_FLIGHT = 256  # tasks, so that the results of many items do not pile up
 _RAY_ADVICE = "\nFailed to apply UDF transform"
 
 
@@ -48,6 +49,39 @@ def run_shards(
         for row in stages(dataset).iter_rows():
             ticker.advance(int(row.get("rows", 1)))
             yield dict(row)
+
+
+def run_tasks(
+    title: str, items: Sequence[Row], work: Callable[[Row], Row], *, total: int | None = None, num_cpus: float = 0.5
+) -> Iterator[Row]:
+    """Runs a function on some items as plain Ray tasks, which start at once, and yields the results as they come.
+
+    For work of seconds, where the start of a Ray Data execution would be most of it.
+
+    Args:
+        title: shown while it runs.
+        items: descriptions of the work; without any, nothing is started.
+        work: item -> result row, with "rows" for progress.
+        total: sum of the result rows' "rows", for progress.
+        num_cpus: of a task.
+
+    Raises:
+        CoevoError: an error of a task, as it was raised there.
+        StoppedError: Ray failed.
+    """
+    if not items:
+        return
+    task = ray.remote(num_cpus=num_cpus)(work)
+    todo = list(reversed(items))
+    running: list[ray.ObjectRef[Row]] = []
+    with Ticker(title, total, "rows") as ticker, ray_errors(title):
+        while todo or running:
+            while todo and len(running) < _IN_FLIGHT:
+                running.append(task.remote(todo.pop()))
+            (done,), running = ray.wait(running, num_returns=1)
+            row = ray.get(done)
+            ticker.advance(int(row.get("rows", 1)))
+            yield row
 
 
 class ray_errors:  # noqa: N801 - used like a function, in a with statement

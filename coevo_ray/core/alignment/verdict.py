@@ -11,7 +11,7 @@ import numpy as np
 from coevo_ray.core.alignment.consensus import PriorMap, quality_shares
 from coevo_ray.core.arrays import Float64Array
 
-Kind = Literal["one_prior", "keep_all", "leave_out", "take_one", "share_more"]
+Kind = Literal["one_prior", "keep_all", "leave_out", "take_one", "share_more", "as_there"]
 
 # Of three priors of equal worth each held-out R^2 was 0.6 to 0.95 on four pools; below this, most of a target is noise.
 _MEET = 0.3
@@ -25,7 +25,8 @@ class Verdict:
     """The verdict.
 
     Attributes:
-        kind: keep all priors, leave some out, take one, share more rows, or nothing to compare.
+        kind: keep all priors, leave some out, take one, share more rows, nothing to compare, or
+            made for a consensus that was judged before.
         priors: names of the priors to leave out, or the one to take.
         text: the verdict and its reason in a sentence.
     """

@@ -18,6 +18,7 @@ import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, SettingsLike, as_settings
 from coevo_ray.core.alignment.components import Components
+from coevo_ray.core.alignment.consensus import quality_shares
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.hashing import choose_rows
@@ -25,8 +26,9 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.assignment import settle_weights
 from coevo_ray.pipelines.encode.contribution import COMPONENTS, OWN, SHARED, Contribution, Plan
 from coevo_ray.pipelines.encode.forward import Participant, device_of
+from coevo_ray.pipelines.encode.like import Like, open_like
 from coevo_ray.pipelines.encode.resources import settle, waves
-from coevo_ray.pipelines.encode.shared import encode_shared, read_components
+from coevo_ray.pipelines.encode.shared import encode_shared, mark_owners, read_components, write_components
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import check_share, write_rejects
@@ -38,6 +40,8 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish
+from coevo_ray.store.consensus_files import FILE as CONSENSUS
+from coevo_ray.store.consensus_files import to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 
 # Prepared inputs of a shard; a handful of shards is in flight for each actor.
@@ -47,6 +51,7 @@ _MOST_ROWS, _LEAST_ROWS = 4096, 64
 _LEAST_SHARDS = 8
 # Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
 _SHARED_ROWS = 4
+_NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 def contribute(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place) -> Contribution:
@@ -88,10 +93,11 @@ def prepared(config: EncodeConfig, pool: ArtifactLike) -> Iterator[Job]:
     samples = Samples(pool.modality, pool.features)
     for prior in config.priors:
         check_prior(prior.name, prior.input_size, samples)
-    shared = _shared(config, pool)
+    like = None if config.like is None else open_like(Location.parse(config.like), [p.label for p in config.priors])
+    shared = _NO_ROWS if like is not None else _shared(config, pool)
     with ray_session():
         computes = settle([config.compute_of(i) for i in range(len(config.priors))])
-        yield Job(config, pool, samples, shared, computes)
+        yield Job(config, pool, samples, shared, computes, like)
 
 
 def shared_set(pool: Pool, shared: float, seed: int, least: int = 4) -> Int64Array:
@@ -129,6 +135,7 @@ class Job:
         samples: its samples, for priors.
         shared: the shared pool, or int64[s] row_ids of the pool.
         computes: resources of each prior.
+        like: the space of targets that are there, if theirs is to be used.
     """
 
     config: EncodeConfig
@@ -136,10 +143,13 @@ class Job:
     samples: Samples
     shared: Pool | Int64Array
     computes: list[Compute]
+    like: Like | None = None
 
     @property
     def shared_inputs(self) -> dict[str, str]:
-        """Identity of the shared pool, if there is one."""
+        """Identity of the shared pool or of the space that is used, if there is one."""
+        if self.like is not None:
+            return {"like": self.like.stored.space}
         return {"shared": self.shared.manifest.identity} if isinstance(self.shared, Pool) else {}
 
     def plan(self, shard_rows: int) -> Plan:
@@ -232,18 +242,39 @@ def _encode_by_components(
 ) -> tuple[Plan, dict[int, Made]]:
     """Encodes the shared set by all priors, then the pool by the unfinished ones, with what the shared set taught."""
     config = job.config
+    if job.like is not None:
+        return _encode_like(job, job.like, plan, participants, todo)
     shared: dict[int, tuple[Made, Components]] = {}
     for wave in waves(participants, lambda who: who.compute):
         shared |= encode_shared(plan, wave, config.kept)
     if config.assign == "quality" and len(participants) > 1:
         labels, places = [who.prior.label for who in participants], [who.location for who in participants]
         plan = replace(plan, weights=settle_weights(places, labels, plan.weights, config.dim, config.seed))
+        for i in todo:
+            mark_owners(plan, participants[i], shared[participants[i].place][0])
     _say_cost(plan, participants, shared)
     ready = [replace(participants[i], components=shared[participants[i].place][1]) for i in todo]
     results = {who.place: shared[who.place][0] for who in ready}
     for place, made in _passes(plan, range(plan.own_shards), ready).items():
         results[place].add(made)
     return plan, results
+
+
+def _encode_like(
+    job: Job, like: Like, plan: Plan, participants: list[Participant], todo: list[int]
+) -> tuple[Plan, dict[int, Made]]:
+    """Encodes the pool with the components of targets that are there; each contribution carries its map."""
+    places = [like.place(who.prior.label, who.info.weights) for who in participants]
+    if job.config.assign == "quality" and len(participants) > 1:
+        shares = quality_shares([like.stored.consensus.priors[place].weight for place in places])
+        plan = replace(plan, weights=tuple(w * s for w, s in zip(plan.weights, shares, strict=True)))
+    ready = []
+    for index in todo:
+        who, components = participants[index], like.stored.components[places[index]]
+        write_components(who.location, components)
+        who.location.child(CONSENSUS).write_bytes(to_bytes(like.stored.only(places[index])))
+        ready.append(replace(who, components=components))
+    return plan, _passes(plan, range(plan.own_shards), ready)
 
 
 def _say_cost(plan: Plan, participants: list[Participant], shared: Mapping[int, tuple[Made, Components]]) -> None:
@@ -270,7 +301,9 @@ def _passes(plan: Plan, shards: Sequence[int], participants: list[Participant]) 
 def _content(config: EncodeConfig, index: int) -> JsonObject:
     """The settings that identify a contribution; the limit of rejects may be raised to continue a job that it ended."""
     settings = config.model_dump(mode="json", include={"dim", "shared", "shard_rows", "seed", "precision"})
-    if isinstance(config.shared, str):
+    if config.like is not None:
+        del settings["shared"]  # the space is among the inputs
+    elif isinstance(config.shared, str):
         settings["shared"] = "a pool of its own"  # identified among the inputs; its path may change
     if config.projection != "random":  # the published form has the settings of version 0.1.0
         settings |= {"projection": config.projection, "components": config.kept, "coverage": config.coverage}
@@ -391,4 +424,7 @@ def _finish(
     files = [*made.files, *write_rejects(who.location, made.rejects)]
     if who.keep == "components":
         files.append(describe(who.location, COMPONENTS))
+    if job.like is not None:
+        files.append(describe(who.location, CONSENSUS))
+        summary |= {"latent_of": list(job.like.stored.founders), "space": job.like.stored.space}
     return finish(who.location, "contribution", content, inputs, files, summary)

@@ -15,7 +15,7 @@ from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
-from coevo_ray.runtime.shards import Row, run_shards
+from coevo_ray.runtime.shards import Row, run_tasks
 
 _BLOCK_ROWS = 8192
 
@@ -72,11 +72,8 @@ def join_shared(contributions: Sequence[SharedFiles], seed: int) -> JoinedShared
         out = held[part]
         return {**row, "rows": len(joined), "fit": moments_of(joined[~out]), "held": moments_of(joined[out])}
 
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        return dataset.map(block, num_cpus=0.5)
-
     items = [{"start": start} for start in starts]
-    parts = {row["start"]: row for row in run_shards("sum up the shared set", items, stages, total=len(common))}
+    parts = {row["start"]: row for row in run_tasks("sum up the shared set", items, block, total=len(common))}
     # In the order of the rows: sums in another order differ in their last bits.
     fit = add_moments(parts[start]["fit"] for start in starts)
     other = add_moments(parts[start]["held"] for start in starts)

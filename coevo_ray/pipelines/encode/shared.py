@@ -27,8 +27,9 @@ from coevo_ray.pipelines.encode.contribution import (
 )
 from coevo_ray.pipelines.encode.forward import Participant
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
-from coevo_ray.runtime.shards import Row, run_shards
+from coevo_ray.runtime.shards import Row, run_tasks
 from coevo_ray.store.artifact import describe_all, read_table, write_table
+from coevo_ray.store.consensus_files import components_of, components_to_arrays
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vector_column, vectors
 
@@ -69,15 +70,44 @@ def encode_shared(plan: Plan, wave: list[Participant], count: int) -> dict[int, 
     return {place: made for place, made in results.items() if made is not None}
 
 
+def mark_owners(plan: Plan, who: Participant, made: Made) -> None:
+    """Rewrites the column `own` of the shared set, whose rows were written before their owners were known.
+
+    Args:
+        plan: the rows, with the settled weights.
+        who: the participant.
+        made: its shared set; gets the entries of the files as they are now.
+    """
+    place, location = who.place, who.location
+
+    def mark(row: Row) -> Row:
+        shard = int(row["shard"])
+        name = f"{plan.name(shard)}.parquet"
+        table, rows = read_table(location, name), plan.row_ids(shard)
+        own = rows.own(place)[np.searchsorted(rows.ids, table.column("row_id").to_numpy())]
+        if not np.array_equal(own, table.column("own").to_numpy()):
+            table = table.set_column(table.column_names.index("own"), "own", pa.array(own))
+            write_table(location, name, table, group_rows=4096)
+        return {"rows": len(own)}
+
+    for _ in run_tasks("owners of the shared set", [{"shard": s} for s in plan.shared_shards], mark):
+        pass
+    names = [f"{plan.name(shard)}.parquet" for shard in plan.shared_shards]
+    made.files = list(describe_all(location, names).values())
+
+
+def write_components(location: Location, components: Components) -> None:
+    """Writes the map that a contribution's features are made with."""
+    location.child(COMPONENTS).write_bytes(save_safetensors(components_to_arrays(components)))
+
+
 def read_components(location: Location) -> Components | None:
     """The map that a contribution's features were made with; None where there is none, or an unreadable one."""
     file = location.child(COMPONENTS)
     if not file.is_file():
         return None
     try:
-        arrays = load_safetensors(file.read_bytes())
-        explained, rows = arrays["about"]
-        return Components(arrays["mean"], arrays["directions"], float(explained), int(rows))
+        return components_of(load_safetensors(file.read_bytes()))
     except (SafetensorError, KeyError, ValueError):
         return None
 
@@ -113,11 +143,8 @@ def _components(who: Participant, made: Made, count: int) -> Components:
         features = vectors(read_table(location, row["file"]).column("feature"))
         return {"rows": len(features), "file": row["file"], "moments": moments_of(features)}
 
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        return dataset.map(moments, num_cpus=0.5)
-
     title = f"components {who.prior.label}"
-    parts = {row["file"]: row["moments"] for row in run_shards(title, [{"file": f} for f in files], stages)}
+    parts = {row["file"]: row["moments"] for row in run_tasks(title, [{"file": f} for f in files], moments)}
     if not parts:
         raise InputError(
             f"{who.prior.label} encoded no row of the shared set", "see the rejects; enlarge the shared set"
@@ -127,9 +154,7 @@ def _components(who: Participant, made: Made, count: int) -> Components:
         components = fit_components(add_moments(parts[file] for file in files), count)
     except InputError as error:
         raise InputError(f"{who.prior.label}: {error.cause}", error.remedy) from error
-    about = np.array([components.explained, components.rows])
-    arrays = {"mean": components.mean, "directions": components.directions, "about": about}
-    location.child(COMPONENTS).write_bytes(save_safetensors(arrays))
+    write_components(location, components)
     return components
 
 
@@ -148,10 +173,7 @@ def _write_components(plan: Plan, location: Location, components: Components) ->
         entry = write_table(location, f"{plan.name(shard)}.parquet", pa.table(table), group_rows=4096)
         return {"rows": entry.rows}
 
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        return dataset.map(write, num_cpus=0.5)
-
     there = set(location.files())
-    missing = [s for s in plan.shared_shards if f"{plan.name(s)}.parquet" not in there]
-    for _ in run_shards("shared set", missing, stages):
+    missing = [{"shard": s} for s in plan.shared_shards if f"{plan.name(s)}.parquet" not in there]
+    for _ in run_tasks("shared set", missing, write):
         pass

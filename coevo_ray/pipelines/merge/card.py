@@ -9,13 +9,14 @@ from typing import Protocol
 import numpy as np
 
 from coevo_ray.core.alignment.alignment import Alignment, few_rows_warning
-from coevo_ray.core.alignment.verdict import judge_consensus
+from coevo_ray.core.alignment.verdict import Verdict, judge_consensus
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.check import Group, prior_label
-from coevo_ray.pipelines.merge.latent import Fitted, Quality
+from coevo_ray.pipelines.merge.latent import Quality
 from coevo_ray.store.artifact import FileEntry, Manifest, write_blob
+from coevo_ray.store.consensus_files import StoredConsensus
 from coevo_ray.store.location import Location
 
 # Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
@@ -96,11 +97,11 @@ def describe_targets(
 
 
 def describe_consensus(
-    tables: Sequence[Contribution], fitted: Fitted, quality: Quality, groups: Sequence[Group]
+    tables: Sequence[Contribution], fitted: StoredConsensus, quality: Quality | None, groups: Sequence[Group]
 ) -> JsonObject:
     """The summary of targets in a latent, without figures that are known only after writing."""
     names, maps = [prior_label(t) for t in tables], fitted.consensus.priors
-    verdict = judge_consensus(names, maps, fitted.shared_rows, quality.agreement, quality.recognition)
+    verdict = _judge(names, fitted, quality)
     dim, first = maps[0].matrix.shape[1], tables[0].manifest
     priors: list[JsonObject] = [
         {
@@ -125,9 +126,8 @@ def describe_consensus(
         "latent_of": list(fitted.founders),
         "contributions": len(tables),
         "projection_seed": int(first.config["seed"]),
-        "agreement": np.round(quality.agreement, 4).tolist(),
-        "agreement_chance": round(quality.chance, 4),
-        "prior_recognition": round(quality.recognition, 4),
+        "space": fitted.space,
+        **({} if quality is None else _measures(quality)),
         "verdict": {"kind": verdict.kind, "priors": list(verdict.priors), "text": verdict.text},
         "pools": [{"identity": g.pool, "first_row_id": g.first_row_id, "rows": g.rows} for g in groups],
         "priors": priors,
@@ -137,6 +137,21 @@ def describe_consensus(
             *_missing([t.manifest for t in tables], groups),
         ],
         **{name: sum(p[name] for p in priors) for name in ("bytes_read", "bytes_moved", "bytes_to_send")},
+    }
+
+
+def _judge(names: list[str], fitted: StoredConsensus, quality: Quality | None) -> Verdict:
+    if quality is None:
+        text = "in the space of targets that are there: their card has its verdict"
+        return Verdict("as_there", (), text)
+    return judge_consensus(names, fitted.consensus.priors, fitted.shared_rows, quality.agreement, quality.recognition)
+
+
+def _measures(quality: Quality) -> JsonObject:
+    return {
+        "agreement": np.round(quality.agreement, 4).tolist(),
+        "agreement_chance": round(quality.chance, 4),
+        "prior_recognition": round(quality.recognition, 4),
     }
 
 

@@ -82,14 +82,19 @@ class _Shared:
     pool: str
     rows: float | None = None
     seed: int | None = None
+    like: bool = False
 
     def __str__(self) -> str:
+        if self.like:
+            return f"none, but the space {self.pool[:12]}"
         pool = f"pool {self.pool[:12]}"
         return f"all of {pool}" if self.rows is None else f"shared {self.rows:g}, seed {self.seed} of {pool}"
 
 
 def _shared(table: Contribution) -> _Shared:
     manifest = table.manifest
+    if "like" in manifest.inputs:
+        return _Shared(manifest.inputs["like"], like=True)
     if "shared" in manifest.inputs:
         return _Shared(manifest.inputs["shared"])
     return _Shared(manifest.inputs["pool"], manifest.config["shared"], manifest.config["seed"])

@@ -7,48 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import ray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from coevo_ray.core.alignment.agreement import neighbour_agreement, prior_recognition
-from coevo_ray.core.alignment.consensus import (
-    Consensus,
-    Latent,
-    PriorMap,
-    fit_consensus,
-    fit_late_prior,
-    to_latent,
-)
+from coevo_ray.core.alignment.alignment import held_out
+from coevo_ray.core.alignment.components import Components
+from coevo_ray.core.alignment.consensus import Consensus, PriorMap, fit_consensus, fit_late_prior, to_latent
 from coevo_ray.core.alignment.projection import normalise
-from coevo_ray.core.arrays import Arrays, Float32Array, Float64Array, Int64Array
+from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
+from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.encode.joined import join_shared
+from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import digest
+from coevo_ray.store.consensus_files import FILE, StoredConsensus, read_consensus
 from coevo_ray.store.location import Location
 
-FILE = "consensus.safetensors"
 _JUDGED_ROWS = 2048  # neighbours among so many rows settle agreement within a point; the cost is their square
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A consensus, and its origin.
-
-    Attributes:
-        consensus: latent and maps; one map for each contribution.
-        founders: identities of the contributions that the latent was fitted to.
-        shared_rows: rows of the shared set that all contributions have.
-        lacking: rows of it that some contribution lacks.
-    """
-
-    consensus: Consensus
-    founders: tuple[str, ...]
-    shared_rows: int
-    lacking: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +43,9 @@ class Quality:
     recognition: float
 
 
-def find_consensus(tables: Sequence[Contribution], location: Location, dim: int, seed: int, refit: bool) -> Fitted:
+def find_consensus(
+    tables: Sequence[Contribution], location: Location, dim: int, seed: int, refit: bool
+) -> StoredConsensus:
     """The consensus of some contributions.
 
     A latent that targets at `location` have stays, and contributions that came later are regressed onto it.
@@ -82,24 +61,34 @@ def find_consensus(tables: Sequence[Contribution], location: Location, dim: int,
         InputError: there are too few shared rows or components.
         StoppedError: the cluster failed.
     """
+    if "like" in tables[0].manifest.inputs:
+        return _carried(tables)
     there = None if refit else _read(location, tables)
     places = [SharedFiles(t.location) for t in tables]
-    identities = tuple(t.manifest.identity for t in tables)
+    components = tuple(_components(t) for t in tables)
     if there is None:
         joined = join_shared(places, seed)
         fitted = fit_consensus(joined.fit, joined.held, joined.widths, dim)
-        return Fitted(fitted, identities, len(joined.row_ids), joined.lacking)
-    founders = len(there.founders)
+        identities = tuple(t.manifest.identity for t in tables)
+        return StoredConsensus(fitted, components, identities, len(joined.row_ids), joined.lacking)
     maps = list(there.consensus.priors)
     rows, lacking = there.shared_rows, there.lacking
     for place in places[len(maps) :]:
-        joined = join_shared([*places[:founders], place], seed)
+        joined = join_shared([*places[: len(there.founders)], place], seed)
         maps.append(fit_late_prior(joined.fit, joined.held, there.consensus.latent))
         rows, lacking = min(rows, len(joined.row_ids)), max(lacking, joined.lacking)
-    return Fitted(Consensus(there.consensus.latent, tuple(maps)), there.founders, rows, lacking)
+    extended = Consensus(there.consensus.latent, tuple(maps))
+    return StoredConsensus(extended, components, there.founders, rows, lacking)
 
 
-def measure_quality(tables: Sequence[Contribution], maps: Sequence[PriorMap], joined_seed: int) -> Quality:
+def _components(table: Contribution) -> Components:
+    components = read_components(table.location)
+    if components is None:
+        raise InputError(f"{table.location} has no components", "the contribution is damaged: ask for it again")
+    return components
+
+
+def measure_quality(tables: Sequence[Contribution], maps: Sequence[PriorMap], seed: int) -> Quality:
     """Compares the priors' targets of held-out shared rows, in a task beside the data.
 
     Raises:
@@ -108,14 +97,11 @@ def measure_quality(tables: Sequence[Contribution], maps: Sequence[PriorMap], jo
     places = [t.location for t in tables]
     task = ray.remote(num_cpus=0.5)(_quality)
     with ray_errors("measure the consensus"):
-        quality: Quality = ray.get(task.remote(places, list(maps), joined_seed))
+        quality: Quality = ray.get(task.remote(places, list(maps), seed))
     return quality
 
 
 def _quality(places: list[Location], maps: list[PriorMap], seed: int) -> Quality:
-    from coevo_ray.core.alignment.alignment import held_out
-    from coevo_ray.core.rows.hashing import hash_rows
-
     shared = [SharedFiles(place) for place in places]
     common = shared[0].row_ids()
     for other in shared[1:]:
@@ -149,23 +135,7 @@ def combined_targets(
     return ids, normalise(total) if len(ids) else total
 
 
-def to_arrays(fitted: Fitted) -> bytes:
-    """A consensus as safetensors: `latent.*`, and `prior.K.*` for the contribution at position K."""
-    latent = fitted.consensus.latent
-    arrays: Arrays = {
-        "latent.mean": latent.mean,
-        "latent.matrix": np.ascontiguousarray(latent.matrix),
-        "latent.colour": np.ascontiguousarray(latent.colour),
-        "latent.rows": np.array([fitted.shared_rows, fitted.lacking], dtype=np.int64),
-    }
-    for place, prior in enumerate(fitted.consensus.priors):
-        arrays[f"prior.{place}.matrix"] = np.ascontiguousarray(prior.matrix)
-        arrays[f"prior.{place}.offset"] = prior.offset
-        arrays[f"prior.{place}.about"] = np.array([prior.r2, prior.ridge, prior.weight, prior.rows])
-    return save_safetensors(arrays)
-
-
-def _read(location: Location, tables: Sequence[Contribution]) -> Fitted | None:
+def _read(location: Location, tables: Sequence[Contribution]) -> StoredConsensus | None:
     """The consensus of targets that are there, if it is of the first of these contributions."""
     file, manifest = location.child(FILE), location.child("manifest.json")
     if not file.is_file() or not manifest.is_file():
@@ -178,19 +148,17 @@ def _read(location: Location, tables: Sequence[Contribution]) -> Fitted | None:
             f"the latent of {location} was fitted to other contributions, or to these in another order",
             "list its contributions first and in their order, or fit it anew (--refit)",
         )
-    try:
-        arrays = load_safetensors(file.read_bytes())
-        latent = Latent(arrays["latent.mean"], arrays["latent.matrix"], arrays["latent.colour"])
-        rows, lacking = arrays["latent.rows"].tolist()
-        maps = [_map(arrays, place) for place in range(made)]
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{file} is damaged", "fit the latent anew (--refit)") from error
-    return Fitted(Consensus(latent, tuple(maps)), founders, rows, lacking)
+    return read_consensus(location, founders, made)
 
 
-def _map(arrays: Arrays, place: int) -> PriorMap:
-    r2, ridge, weight, rows = arrays[f"prior.{place}.about"].tolist()
-    return PriorMap(arrays[f"prior.{place}.matrix"], arrays[f"prior.{place}.offset"], r2, ridge, weight, int(rows))
+def _carried(tables: Sequence[Contribution]) -> StoredConsensus:
+    """The consensus that contributions were made for, and carry with them."""
+    parts = [read_consensus(t.location, t.summary["latent_of"], 1) for t in tables]
+    first = parts[0]
+    maps = tuple(part.consensus.priors[0] for part in parts)
+    components = tuple(part.components[0] for part in parts)
+    latent = first.consensus.latent
+    return StoredConsensus(Consensus(latent, maps), components, first.founders, first.shared_rows, first.lacking)
 
 
 def hash_map(prior: PriorMap) -> str:

@@ -24,15 +24,16 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.card import card_files, describe_consensus, describe_targets
 from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool, projection_of
-from coevo_ray.pipelines.merge.latent import FILE as CONSENSUS
-from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality, to_arrays
+from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality
 from coevo_ray.pipelines.merge.reference import FILE as ALIGNMENT
 from coevo_ray.pipelines.merge.reference import align_to_reference
 from coevo_ray.pool.rejects import read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import Row, run_shards
+from coevo_ray.runtime.shards import Row, run_tasks
 from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, finish, write_blob, write_table
+from coevo_ray.store.consensus_files import FILE as CONSENSUS
+from coevo_ray.store.consensus_files import to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
@@ -162,11 +163,11 @@ def _latent(tables: list[Contribution], groups: list[Group], location: Location,
     fitted = find_consensus(tables, location, _dim(tables, config), config.seed, config.refit)
     ended = time.monotonic()
     maps = list(fitted.consensus.priors)
-    quality = measure_quality(tables, maps, config.seed)
+    quality = None if "like" in tables[0].manifest.inputs else measure_quality(tables, maps, config.seed)
     summary = describe_consensus(tables, fitted, quality, groups)
     say(f"verdict: {summary['verdict']['text']}")
     seconds = {"fit": ended - started, "measure": time.monotonic() - ended}
-    return _Space(maps, (CONSENSUS, to_arrays(fitted)), summary, seconds)
+    return _Space(maps, (CONSENSUS, to_bytes(fitted)), summary, seconds)
 
 
 def _reference(tables: list[Contribution], groups: list[Group], location: Location, config: MergeConfig) -> _Space:
@@ -237,10 +238,7 @@ def _write_targets(
         entry = write_table(location, row["name"], table, group_rows=_GROUP_ROWS)
         return {"rows": entry.rows, "result": entry}
 
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        return dataset.map(write, num_cpus=0.5)
-
-    return [*files, *(row["result"] for row in run_shards("align targets", todo, stages))]
+    return [*files, *(row["result"] for row in run_tasks("align targets", todo, write))]
 
 
 def _targets(parts: list[tuple[int, Contribution, Float32Array]], start: int, stop: int, offset: int) -> pa.Table:

@@ -10,8 +10,9 @@ from coevo_ray.store.row_table import RowTable
 def require_same_space(targets: RowTable, others: RowTable) -> None:
     """Refuses targets that cannot be compared with others.
 
-    Targets are in the space of their reference prior under its projection; each table aligns its other priors to it.
-    Without alignment each prior has a space of its own. Targets that `merge` did not write have only a known dimension.
+    Targets in a latent share a space where they share the latent. Those with a reference prior are in its space under
+    its projection. Without alignment each prior has a space of its own. Targets that `merge` did not write have only a
+    known dimension.
 
     Args:
         targets: the targets in question.
@@ -44,6 +45,8 @@ def _space(targets: RowTable) -> JsonObject | None:
     priors = summary.get("priors")
     if not priors:
         return None
+    if "space" in summary:
+        return {"latent": str(summary["space"])[:16]}
     method = targets.manifest.config.get("alignment") if len(priors) > 1 else None
     # A single prior needs no alignment: its space is that of any targets with it as their reference.
     bearing = priors if method == "none" else [prior for prior in priors if prior["reference"]]
@@ -61,5 +64,6 @@ def _prior(prior: JsonObject) -> str:
 def _refuse(targets: RowTable, others: RowTable, have: JsonObject, need: JsonObject) -> None:
     raise InputError(
         f"the targets {targets.location} are in another space than {others.location}: have {have}, need {need}",
-        "encode the open pool with the gate's priors, --dim and --seed, and name the same --reference",
+        "encode the open pool into the gate's space (--like TARGETS, with its priors); targets with a reference prior "
+        "need the same priors, --dim, --seed and --reference",
     )

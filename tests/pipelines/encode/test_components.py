@@ -26,6 +26,7 @@ from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.make_targets import encode
 from coevo_ray.pipelines.merge.merge import merge
+from coevo_ray.pipelines.merge.same_space import require_same_space
 from coevo_ray.pool.pool import Pool
 from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.inputs import Samples
@@ -218,6 +219,54 @@ def test_a_share_of_a_small_pool_is_raised_to_what_a_latent_needs(pool: Pool) ->
     assert len(shared_set(pool, 0.1, 0, least=24)) == 24
     assert len(shared_set(pool, 0.5, 0, least=24)) == 45
     assert len(shared_set(pool, 0.1, 0, least=10_000)) == len(pool.train_ids())
+
+
+# -- another pool ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other_pool(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """Rows of the first pool and rows of its own."""
+    folder = tmp_path_factory.mktemp("other")
+    images = [*pool.column("image").to_pylist()[:20], *(encoded(picture(i)) for i in range(500, 530))]
+    file = write_parquet(folder / "a.parquet", image=images)
+    return ingest({"sources": [str(file)], "test_fraction": 0.1}, folder / "pool")
+
+
+def test_another_pool_comes_into_the_space_that_is_there(
+    pool: Pool, made: Path, other_pool: Pool, tmp_path: Path
+) -> None:
+    config = {**SETTINGS, "priors": NAMES, "coverage": "all", "assign": "weights", "like": str(made)}
+    table = encode(config, other_pool, tmp_path / "out")
+    there = RowTable(Location(str(made / "targets")), "targets")
+    require_same_space(table, there)
+    assert table.summary["verdict"]["kind"] == "as_there"
+    assert table.column("encoders").to_pylist() == [3] * 50
+    # Rows that both pools hold, and that all priors encoded there as well, have the same targets.
+    shared = shared_set(pool, SHARED, 0)
+    old = {data: row for row, data in enumerate(pool.column("image").to_pylist())}
+    pairs = [(old[data], row) for row, data in enumerate(other_pool.column("image").to_pylist()) if data in old]
+    pairs = [(a, b) for a, b in pairs if a in shared]
+    assert len(pairs) > 3
+    for one, other in pairs:
+        np.testing.assert_allclose(targets(there)[one], targets(table)[other], atol=4 * HALF)
+    # By quality, as measured there, and by the targets of these targets.
+    again = encode({**SETTINGS, "priors": NAMES, "like": str(tmp_path / "out")}, other_pool, tmp_path / "again")
+    require_same_space(again, there)
+    assert set(again.column("prior").to_pylist()) == {0, 1}
+
+
+def test_a_space_that_does_not_fit_is_refused(made: Path, other_pool: Pool, tmp_path: Path) -> None:
+    config = {**SETTINGS, "like": str(made)}
+    with pytest.raises(UsageError, match="FailsOnBright'] are not among those of"):
+        encode({**config, "priors": [f"{MINE}:FailsOnBright"]}, other_pool, tmp_path / "out")
+    with pytest.raises(UsageError, match="the published form has no latent"):
+        encode(
+            {**SETTINGS, "components": None, "projection": "random", "priors": NAMES, "like": "x"}, other_pool, tmp_path
+        )
+    alone = encode({**SETTINGS, "priors": NAMES[:2]}, other_pool, tmp_path / "alone")
+    with pytest.raises(InputError, match="in another space than .*--like TARGETS"):
+        require_same_space(alone, RowTable(Location(str(made / "targets")), "targets"))
 
 
 # -- merge -----------------------------------------------------------------------------------------------------------
