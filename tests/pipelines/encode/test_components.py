@@ -265,7 +265,7 @@ def test_a_space_that_does_not_fit_is_refused(made: Path, other_pool: Pool, tmp_
             {**SETTINGS, "components": None, "projection": "random", "priors": NAMES, "like": "x"}, other_pool, tmp_path
         )
     alone = encode({**SETTINGS, "priors": NAMES[:2]}, other_pool, tmp_path / "alone")
-    with pytest.raises(InputError, match="in another space than .*--like TARGETS"):
+    with pytest.raises(InputError, match=r"(?s)in another space than .*--like TARGETS"):
         require_same_space(alone, RowTable(Location(str(made / "targets")), "targets"))
 
 
