@@ -47,16 +47,17 @@ def uniformity(plots: EncodePlots) -> Plot | None:
 
 
 def alignment(plots: EncodePlots) -> Plot | None:
-    """Held-out R^2 of each prior's map to the reference, as bars; nothing where only the reference has a value."""
+    """Held-out R^2 of each prior's map to the latent or the reference; nothing where only a reference has a value."""
     values = [finite(p.alignment_r2) for p in plots.priors]
     if all(value is None or prior.reference for prior, value in zip(plots.priors, values, strict=True)):
         return None
     axis = "alignment R² (held-out rows, higher is better)"
+    whole = "reference's" if any(prior.reference for prior in plots.priors) else "latent's"
     return Plot(
         "Alignment per prior",
         prior_bars("alignment", "alignment R²", plots.priors, values, axis, 1.0),
-        "Higher is better: 1 means that the prior's vectors match the reference's exactly, 0 that they say no more "
-        "than the reference's mean.",
+        f"Higher is better: 1 means that the prior's vectors match the {whole} exactly, 0 that they say no more "
+        f"than the {whole} mean.",
     )
 
 

@@ -147,6 +147,7 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
         ),
         "encode": {
             **_pick(stages["encode"], "reference", "dim", "shared_rows", "rejected", "warnings"),
+            **({"verdict": encode["verdict"]} if "verdict" in encode else {}),
             "priors": [{name: p[name] for name in prior_names} for p in encode["priors"]],
             "seconds": round(encode_seconds, 3),
         },

@@ -100,6 +100,9 @@ def encode(data: ReportData) -> Section | None:
     dim, shared = number(data.summary, "encode", "dim"), number(data.summary, "encode", "shared_rows")
     sentences = [f"{count(len(priors), 'prior model')} encoded the pool."] if priors else []
     sentences += _reference_sentence(data, priors)
+    verdict = lookup(data.summary, "encode", "verdict", "text")
+    if isinstance(verdict, str):
+        sentences.append(f"Verdict on the targets: {verdict}.")
     if dim is not None and shared is not None:
         sentences.append(
             f"Every prior encoded {count(shared, 'shared row')}, and targets have {integer(dim)} dimensions."

@@ -113,6 +113,7 @@ def describe_consensus(
             "alignment_ridge": prior.ridge,
             "alignment_rows": prior.rows,
             "weight": round(float(prior.weight), 6),
+            "uniformity": None,
             "reference": False,
         }
         for name, t, prior in zip(names, tables, maps, strict=True)
@@ -121,6 +122,7 @@ def describe_consensus(
     poor = verdict.kind in ("share_more", "take_one", "leave_out")
     return {
         "consensus": "latent",
+        "reference": None,
         "dim": dim,
         "shared_rows": fitted.shared_rows,
         "latent_of": list(fitted.founders),
