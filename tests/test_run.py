@@ -76,7 +76,7 @@ def test_the_summary_has_what_was_promised(whole: tuple[Path, Path, dict[str, An
     assert summary == json.loads((out / "summary.json").read_text())
     assert (summary["pool"]["rows"], summary["pool"]["rejected"]) == (1797, 0)
     priors = summary["encode"]["priors"]
-    assert summary["encode"]["reference"] in [p["name"] for p in priors]
+    assert summary["encode"]["verdict"]["kind"] == "keep_all"
     assert all({"name", "uniformity", "alignment_r2", "rows", "rows_per_s"} <= p.keys() for p in priors)
     assert {"explained_variance", "dead_fraction", "latents", "k"} <= summary["sae"].keys()
     gate = summary["gate"]

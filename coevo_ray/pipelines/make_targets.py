@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from coevo_ray.config import EncodeConfig, SettingsLike, as_settings
 from coevo_ray.errors import UsageError
-from coevo_ray.pipelines.encode.encode import make_contributions, prepared
+from coevo_ray.pipelines.encode.encode import like_targets, make_contributions, prepared
 from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 
 
-def encode(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place) -> RowTable:
+def encode(
+    config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place, like: ArtifactLike | None = None
+) -> RowTable:
     """Encodes a pool with its priors and merges their contributions into targets.
 
     Args:
         config: priors, dimension, shared set; a dict, or a YAML file.
         pool: the pool, or its folder.
         out: folder that will hold `contributions/` and `targets/`.
+        like: targets of another pool, or their folder, whose space is used; as `like` among the settings.
 
     Returns:
-        The target table: `row_id`, `target float16[dim]`, `prior uint8`.
+        The target table: `row_id`, `target float16[dim]`, `prior uint8` (the row's own), and unless projection is
+        random `encoders uint8` (priors behind the target).
 
     Raises:
         InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
@@ -27,7 +31,7 @@ def encode(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place) -
             of a participant alone.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    settings = as_settings(EncodeConfig, config, "encode")
+    settings = like_targets(as_settings(EncodeConfig, config, "encode"), like)
     if settings.alone:
         raise UsageError(
             "one prior with a shared pool or a part makes a contribution, not targets", "call contribute, then merge"

@@ -80,7 +80,7 @@ def chain(data: Path, folder: Path, hand: Hand) -> dict[str, Any]:
         "trained", coevo_ray.train_supervised(TRAIN, pool, folder / "trained", scores, targets=targets, labels=gate)
     )
     other = step("open", coevo_ray.ingest(sources(data / "open.parquet"), folder / "open"))
-    others = step("open-encode", coevo_ray.encode(ENCODE, other, folder / "open-encode"))
+    others = step("open-encode", coevo_ray.encode(ENCODE, other, folder / "open-encode", like=targets))
     step("found", coevo_ray.retrieve(gate, other, others, folder / "found", {"budget": 10}))
     step("labels", coevo_ray.gate_export(gate, folder / "labels"))
     # What others make of the same things.

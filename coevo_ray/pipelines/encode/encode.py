@@ -54,7 +54,9 @@ _SHARED_ROWS = 4
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
-def contribute(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place) -> Contribution:
+def contribute(
+    config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place, like: ArtifactLike | None = None
+) -> Contribution:
     """Encodes one participant's rows, and the shared set: what others need to merge its targets with theirs.
 
     Args:
@@ -62,6 +64,7 @@ def contribute(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Plac
             part of the pool. A dict, or a YAML file.
         pool: the participant's pool, or its folder.
         out: folder of the contribution; it holds no images.
+        like: targets of another pool, or their folder, whose space is used; as `like` among the settings.
 
     Returns:
         The contribution.
@@ -72,13 +75,24 @@ def contribute(config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Plac
             changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = as_settings(EncodeConfig, config, "encode")
+    config = like_targets(as_settings(EncodeConfig, config, "encode"), like)
     if len(config.priors) != 1:
         raise UsageError(f"a contribution of {len(config.priors)} priors", "give one, or call encode")
     location = Location.parse(out)
     with prepared(config, pool) as job:
         make_contributions(job, [location])
     return Contribution(location)
+
+
+def like_targets(config: EncodeConfig, like: ArtifactLike | None) -> EncodeConfig:
+    """The settings with the targets whose space is used.
+
+    Raises:
+        UsageError: the settings do not allow it.
+    """
+    if like is None:
+        return config
+    return as_settings(EncodeConfig, {**config.model_dump(), "like": str(Location.parse(like))}, "encode")
 
 
 @contextmanager
