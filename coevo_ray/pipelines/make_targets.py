@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from coevo_ray.config import EncodeConfig, SettingsLike, as_settings
 from coevo_ray.errors import UsageError
-from coevo_ray.pipelines.encode.encode import like_targets, make_contributions, prepared
+from coevo_ray.pipelines.encode.encode import make_contributions
+from coevo_ray.pipelines.encode.job import like_targets, prepared
 from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable

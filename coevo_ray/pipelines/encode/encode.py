@@ -8,38 +8,33 @@ most the shards in flight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, SettingsLike, as_settings
 from coevo_ray.core.alignment.components import Components
 from coevo_ray.core.alignment.consensus import quality_shares
-from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.rows.hashing import choose_rows
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode.assignment import settle_weights
-from coevo_ray.pipelines.encode.contribution import COMPONENTS, OWN, SHARED, Contribution, Plan
+from coevo_ray.pipelines.encode.contribution import Contribution, Plan
+from coevo_ray.pipelines.encode.finish import finish_contribution
 from coevo_ray.pipelines.encode.forward import Participant, device_of
-from coevo_ray.pipelines.encode.like import Like, open_like
-from coevo_ray.pipelines.encode.resources import settle, waves
-from coevo_ray.pipelines.encode.shared import encode_shared, mark_owners, read_components, write_components
+from coevo_ray.pipelines.encode.job import Job, like_targets, prepared
+from coevo_ray.pipelines.encode.like import Like
+from coevo_ray.pipelines.encode.resources import waves
+from coevo_ray.pipelines.encode.shared import encode_shared, mark_owners, write_components
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
-from coevo_ray.pool.pool import Pool
-from coevo_ray.pool.rejects import check_share, write_rejects
 from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Precision, settle_precision
 from coevo_ray.priors.inputs import PriorInput, Samples
-from coevo_ray.priors.registry import check_prior, load_prior
+from coevo_ray.priors.registry import load_prior
 from coevo_ray.progress import say
-from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish
+from coevo_ray.store.artifact import begin
 from coevo_ray.store.consensus_files import FILE as CONSENSUS
 from coevo_ray.store.consensus_files import to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
@@ -49,9 +44,6 @@ _SHARD_BYTES = 64 << 20
 _MOST_ROWS, _LEAST_ROWS = 4096, 64
 # Small pools still fill every actor.
 _LEAST_SHARDS = 8
-# Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
-_SHARED_ROWS = 4
-_NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 def contribute(
@@ -84,141 +76,6 @@ def contribute(
     return Contribution(location)
 
 
-def like_targets(config: EncodeConfig, like: ArtifactLike | None) -> EncodeConfig:
-    """The settings with the targets whose space is used.
-
-    Raises:
-        UsageError: the settings do not allow it.
-    """
-    if like is None:
-        return config
-    return as_settings(EncodeConfig, {**config.model_dump(), "like": str(Location.parse(like))}, "encode")
-
-
-@contextmanager
-def prepared(config: EncodeConfig, pool: ArtifactLike) -> Iterator[Job]:
-    """Checks all that can be known before Ray is started, then what the cluster has; Ray runs within the block.
-
-    Raises:
-        InputError: the pool is not there, or the shared set is too small.
-        UsageError: a prior is unknown, or a device is asked for that no node has.
-    """
-    pool = Pool.open(pool)
-    samples = Samples(pool.modality, pool.features)
-    for prior in config.priors:
-        check_prior(prior.name, prior.input_size, samples)
-    like = None if config.like is None else open_like(Location.parse(config.like), [p.label for p in config.priors])
-    shared = _NO_ROWS if like is not None else _shared(config, pool)
-    with ray_session():
-        computes = settle([config.compute_of(i) for i in range(len(config.priors))])
-        yield Job(config, pool, samples, shared, computes, like)
-
-
-def shared_set(pool: Pool, shared: float, seed: int, least: int = 4) -> Int64Array:
-    """The shared set of CoOpt (arXiv 2505.14117): training rows chosen by hash.
-
-    Args:
-        pool: the pool.
-        shared: a share of the pool below 1, or a number of rows.
-        seed: seed of the hash.
-        least: rows that a share is raised to, as far as there are training rows.
-
-    Returns:
-        int64[s] row_ids, increasing.
-
-    Raises:
-        InputError: there would be fewer than 4 rows, or more than the training rows.
-    """
-    train = pool.train_ids()
-    count = int(shared) if shared >= 1 else max(round(shared * len(pool)), min(least, len(train)))
-    if count < 4 or count > len(train):
-        raise InputError(
-            f"the shared set would have {count} rows of {len(train)} training rows; 4 are the least",
-            "raise encode.shared (twice encode.dim rows or more align well), or give more training rows",
-        )
-    return choose_rows(train, count, seed)
-
-
-@dataclass(frozen=True)
-class Job:
-    """Settings and inputs that all participants of one call have in common.
-
-    Attributes:
-        config: the settings.
-        pool: the pool.
-        samples: its samples, for priors.
-        shared: the shared pool, or int64[s] row_ids of the pool.
-        computes: resources of each prior.
-        like: the space of targets that are there, if theirs is to be used.
-    """
-
-    config: EncodeConfig
-    pool: Pool
-    samples: Samples
-    shared: Pool | Int64Array
-    computes: list[Compute]
-    like: Like | None = None
-
-    @property
-    def shared_inputs(self) -> dict[str, str]:
-        """Identity of the shared pool or of the space that is used, if there is one."""
-        if self.like is not None:
-            return {"like": self.like.stored.space}
-        return {"shared": self.shared.manifest.identity} if isinstance(self.shared, Pool) else {}
-
-    def plan(self, shard_rows: int) -> Plan:
-        """Returns the plan of rows, in shards of so many."""
-        config, shared = self.config, self.shared
-        part = config.part
-        weights = tuple(p.weight for p in config.priors) if part is None else (1.0,) * part[1]
-        plan = Plan(self.pool.location, len(self.pool), weights, shard_rows, config.seed, coverage=self.coverage)
-        if isinstance(shared, Pool):
-            return replace(plan, shared_pool=shared.location, shared_rows=len(shared))
-        return replace(plan, shared=shared)
-
-    @property
-    def coverage(self) -> int:
-        """Priors that encode a row."""
-        priors = len(self.config.priors) if self.config.part is None else self.config.part[1]
-        return {"one": 1, "all": priors}.get(str(self.config.coverage)) or int(self.config.coverage)
-
-    def place(self, index: int) -> int:
-        """A prior's position in the assignment of rows."""
-        return index if self.config.part is None else self.config.part[0]
-
-
-def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
-    by_components = config.projection == "components"
-    if not isinstance(config.shared, str):
-        chosen = shared_set(pool, config.shared, config.seed, _SHARED_ROWS * config.dim if by_components else 4)
-        if by_components:
-            _require_rows(len(chosen), config.dim)
-        return chosen
-    shared = Pool.open(config.shared)
-    have = (shared.modality, sorted(shared.features.items()))
-    need = (pool.modality, sorted(pool.features.items()))
-    if have[0] != need[0] or len(shared) < 4:
-        raise InputError(
-            f"the shared pool {config.shared} has {len(shared)} rows of {shared.samples.plural}, the pool holds "
-            f"{pool.samples.plural}; "
-            "4 rows are the least",
-            "share a few rows of the same kind (twice encode.dim or more align well)",
-        )
-    if by_components:
-        _require_rows(len(shared), config.dim)
-    return shared
-
-
-def _require_rows(shared: int, dim: int) -> None:
-    """Refuses before any work what a latent of so many dimensions cannot be fitted to."""
-    need = -(-(dim + 1) * 5 // 4) + 1  # one row in five is held out
-    if shared < need:
-        raise InputError(
-            f"a latent of {dim} dimensions needs {need} shared rows or more, there are {shared}",
-            "raise encode.shared (four times encode.dim is good), lower encode.dim, or set encode.projection to random",
-        )
-
-
 def make_contributions(job: Job, locations: list[Location]) -> None:
     """Makes the contributions that are not finished, side by side as far as there is room.
 
@@ -248,7 +105,7 @@ def make_contributions(job: Job, locations: list[Location]) -> None:
         plan, results = _encode_by_components(job, plan, participants, todo)
     for index in todo:
         who = participants[index]
-        _finish(job, plan, who, results[who.place], contents[index], inputs)
+        finish_contribution(job, plan, who, results[who.place], contents[index], inputs)
 
 
 def _encode_by_components(
@@ -378,67 +235,3 @@ def _shard_rows(rows: int, inputs: list[PriorInput]) -> int:
 
 def _row_bytes(spec: PriorInput) -> int:
     return int(np.prod(spec.shape)) * spec.dtype.itemsize
-
-
-def _describe_components(plan: Plan, who: Participant) -> JsonObject:
-    components = read_components(who.location)
-    if components is None:
-        raise InputError(f"{who.location} has lost its components", "delete the folder and encode again")
-    return {
-        "projection": "components",
-        "components": components.directions.shape[1],
-        "explained_variance": round(components.explained, 4),
-        "bytes_per_row": 2 * components.directions.shape[1],
-        "weights": list(plan.weights),
-        "coverage": plan.coverage,
-    }
-
-
-def _own_rows(plan: Plan, location: Location, files: list[FileEntry]) -> int:
-    """Rows that belong to the participant; the column `own` is read where a file may hold others."""
-    count = 0
-    for file in files:
-        if file.path.startswith(OWN) and plan.coverage == 1:
-            count += file.rows
-        elif file.path.startswith((OWN, SHARED)):
-            place = location.child(file.path)
-            column = pq.read_table(place.path, columns=["own"], filesystem=place.file_system).column("own")
-            count += int(np.count_nonzero(column.to_numpy()))
-    return count
-
-
-def _finish(
-    job: Job, plan: Plan, who: Participant, made: Made, content: JsonObject, inputs: dict[str, str]
-) -> Manifest:
-    rows = sum(f.rows for f in made.files)
-    check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))
-    busy, waiting = made.times["encode"] + made.times["project"], made.times["waiting"]
-    summary = {
-        "name": who.prior.name,
-        "prior": {**who.info.__dict__},
-        "precision": who.precision,
-        "projection_seed": who.seed,
-        "pool_rows": plan.rows,
-        **({} if who.keep == "projection" else _describe_components(plan, who)),
-        "shared_rows": plan.shared_rows or len(plan.shared),
-        "rows": _own_rows(plan, who.location, made.files),
-        "encoded_rows": rows,
-        "rejected": len(made.rejects),
-        "shard_rows": plan.shard_rows,
-        "bytes_to_send": sum(f.bytes for f in made.files),
-        "bytes_read": made.bytes_read,
-        "bytes_moved": made.bytes_moved,
-        "seconds": round(made.seconds, 3),
-        "side_by_side": made.side_by_side,
-        "startup_seconds": round(made.startup, 3),
-        "stage_seconds": {name: round(seconds, 3) for name, seconds in sorted(made.times.items())},
-        "waiting_share": round(waiting / (waiting + busy), 4) if busy else None,
-        "rows_per_s": round((rows - made.resumed) / made.times["encode"], 1) if made.times["encode"] else 0.0,
-    }
-    files = [*made.files, *write_rejects(who.location, made.rejects)]
-    if who.keep == "components":
-        files.append(describe(who.location, COMPONENTS))
-    if job.like is not None:
-        files.append(describe(who.location, CONSENSUS))
-        summary |= {"latent_of": list(job.like.stored.founders), "space": job.like.stored.space}
-    return finish(who.location, "contribution", content, inputs, files, summary)

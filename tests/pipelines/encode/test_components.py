@@ -21,7 +21,8 @@ from coevo_ray.core.alignment.projection import normalise, unit_features
 from coevo_ray.core.rows.hashing import assign_participants, cover_rows, hash_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
-from coevo_ray.pipelines.encode.encode import contribute, shared_set
+from coevo_ray.pipelines.encode.encode import contribute
+from coevo_ray.pipelines.encode.job import shared_set
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.make_targets import encode

@@ -20,7 +20,7 @@ from coevo_ray.core.alignment.uniformity import uniformity
 from coevo_ray.core.rows.hashing import assign_participants, choose_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution
-from coevo_ray.pipelines.encode.encode import shared_set
+from coevo_ray.pipelines.encode.job import shared_set
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.make_targets import encode
 from coevo_ray.pipelines.merge.merge import merge

@@ -1,0 +1,95 @@
+"""The last step of a contribution: its figures and its manifest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from coevo_ray.core.json import JsonObject
+from coevo_ray.errors import InputError
+from coevo_ray.pipelines.encode.contribution import COMPONENTS, OWN, SHARED, Plan
+from coevo_ray.pipelines.encode.forward import Participant
+from coevo_ray.pipelines.encode.job import Job
+from coevo_ray.pipelines.encode.shared import read_components
+from coevo_ray.pipelines.encode.wave import Made
+from coevo_ray.pool.rejects import check_share, write_rejects
+from coevo_ray.store.artifact import FileEntry, Manifest, describe, finish
+from coevo_ray.store.consensus_files import FILE as CONSENSUS
+from coevo_ray.store.location import Location
+
+
+def _describe_components(plan: Plan, who: Participant) -> JsonObject:
+    components = read_components(who.location)
+    if components is None:
+        raise InputError(f"{who.location} has lost its components", "delete the folder and encode again")
+    return {
+        "projection": "components",
+        "components": components.directions.shape[1],
+        "explained_variance": round(components.explained, 4),
+        "bytes_per_row": 2 * components.directions.shape[1],
+        "weights": list(plan.weights),
+        "coverage": plan.coverage,
+    }
+
+
+def _own_rows(plan: Plan, location: Location, files: list[FileEntry]) -> int:
+    """Rows that belong to the participant; the column `own` is read where a file may hold others."""
+    count = 0
+    for file in files:
+        if file.path.startswith(OWN) and plan.coverage == 1:
+            count += file.rows
+        elif file.path.startswith((OWN, SHARED)):
+            place = location.child(file.path)
+            column = pq.read_table(place.path, columns=["own"], filesystem=place.file_system).column("own")
+            count += int(np.count_nonzero(column.to_numpy()))
+    return count
+
+
+def finish_contribution(
+    job: Job, plan: Plan, who: Participant, made: Made, content: JsonObject, inputs: dict[str, str]
+) -> Manifest:
+    """Writes the manifest of a contribution whose files are all there.
+
+    Args:
+        job: of the call.
+        plan: the rows, with the settled weights.
+        who: the participant.
+        made: its files, rejects and figures.
+        content, inputs: as in `Manifest`.
+
+    Raises:
+        InputError: too many rows were rejected.
+        StoppedError: the store refused.
+    """
+    rows = sum(f.rows for f in made.files)
+    check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))
+    busy, waiting = made.times["encode"] + made.times["project"], made.times["waiting"]
+    summary = {
+        "name": who.prior.name,
+        "prior": {**who.info.__dict__},
+        "precision": who.precision,
+        "projection_seed": who.seed,
+        "pool_rows": plan.rows,
+        **({} if who.keep == "projection" else _describe_components(plan, who)),
+        "shared_rows": plan.shared_rows or len(plan.shared),
+        "rows": _own_rows(plan, who.location, made.files),
+        "encoded_rows": rows,
+        "rejected": len(made.rejects),
+        "shard_rows": plan.shard_rows,
+        "bytes_to_send": sum(f.bytes for f in made.files),
+        "bytes_read": made.bytes_read,
+        "bytes_moved": made.bytes_moved,
+        "seconds": round(made.seconds, 3),
+        "side_by_side": made.side_by_side,
+        "startup_seconds": round(made.startup, 3),
+        "stage_seconds": {name: round(seconds, 3) for name, seconds in sorted(made.times.items())},
+        "waiting_share": round(waiting / (waiting + busy), 4) if busy else None,
+        "rows_per_s": round((rows - made.resumed) / made.times["encode"], 1) if made.times["encode"] else 0.0,
+    }
+    files = [*made.files, *write_rejects(who.location, made.rejects)]
+    if who.keep == "components":
+        files.append(describe(who.location, COMPONENTS))
+    if job.like is not None:
+        files.append(describe(who.location, CONSENSUS))
+        summary |= {"latent_of": list(job.like.stored.founders), "space": job.like.stored.space}
+    return finish(who.location, "contribution", content, inputs, files, summary)
