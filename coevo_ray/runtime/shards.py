@@ -17,6 +17,7 @@ from coevo_ray.progress import Ticker
 
 Row = dict[str, Any]
 _IN_FLIGHT = 256  # tasks, so that the results of many items do not pile up
+_IN_ORDER = 16
 _RAY_ADVICE = "\nFailed to apply UDF transform"
 
 
@@ -52,7 +53,13 @@ def run_shards(
 
 
 def run_tasks(
-    title: str, items: Sequence[Row], work: Callable[[Row], Row], *, total: int | None = None, num_cpus: float = 0.5
+    title: str,
+    items: Sequence[Row],
+    work: Callable[[Row], Row],
+    *,
+    total: int | None = None,
+    num_cpus: float = 0.5,
+    in_order: bool = False,
 ) -> Iterator[Row]:
     """Runs a function on some items as plain Ray tasks, which start at once, and yields the results as they come.
 
@@ -64,6 +71,7 @@ def run_tasks(
         work: item -> result row, with "rows" for progress.
         total: sum of the result rows' "rows", for progress.
         num_cpus: of a task.
+        in_order: yield the results in the order of the items; few of them wait at a time, so they may be large.
 
     Raises:
         CoevoError: an error of a task, as it was raised there.
@@ -76,9 +84,9 @@ def run_tasks(
     running: list[ray.ObjectRef[Row]] = []
     with Ticker(title, total, "rows") as ticker, ray_errors(title):
         while todo or running:
-            while todo and len(running) < _IN_FLIGHT:
+            while todo and len(running) < (_IN_ORDER if in_order else _IN_FLIGHT):
                 running.append(task.remote(todo.pop()))
-            (done,), running = ray.wait(running, num_returns=1)
+            (done,), running = (running[:1], running[1:]) if in_order else ray.wait(running, num_returns=1)
             row = ray.get(done)
             ticker.advance(int(row.get("rows", 1)))
             yield row

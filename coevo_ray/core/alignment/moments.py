@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -67,16 +66,17 @@ def add_moments(parts: Iterable[Moments]) -> Moments:
     Raises:
         InputError: there are none, or their dimensions differ.
     """
-    parts = list(parts)
-    if not parts or len({len(part.mean) for part in parts}) > 1:
-        raise InputError(
-            f"moments of {len(parts)} parts, of {sorted({len(part.mean) for part in parts})} columns",
-            "give one part or more, all with the same columns",
-        )
-    return reduce(_add, parts)
+    total: Moments | None = None
+    for part in parts:  # one at a time: their number grows with the rows, and each holds a matrix
+        total = part if total is None else _add(total, part)
+    if total is None:
+        raise InputError("moments of no rows", "give one part or more")
+    return total
 
 
 def _add(one: Moments, other: Moments) -> Moments:
+    if len(one.mean) != len(other.mean):
+        raise InputError(f"moments of {len(one.mean)} and of {len(other.mean)} columns", "give the same columns")
     count = one.count + other.count
     if count == 0:
         return one

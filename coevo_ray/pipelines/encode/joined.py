@@ -60,7 +60,6 @@ def join_shared(contributions: Sequence[SharedFiles], seed: int) -> JoinedShared
             "enlarge the shared set, or see the contributions' rejects",
         )
     held = held_out(hash_rows(common, seed))
-    starts = range(0, len(common), _BLOCK_ROWS)
     places, rows = [c.location for c in contributions], ray.put((common, held))
 
     def block(row: Row) -> Row:
@@ -70,12 +69,14 @@ def join_shared(contributions: Sequence[SharedFiles], seed: int) -> JoinedShared
         if not np.isfinite(joined).all():
             raise InputError("a contribution has shared rows that are not finite", "it is damaged: ask for it again")
         out = held[part]
-        return {**row, "rows": len(joined), "fit": moments_of(joined[~out]), "held": moments_of(joined[out])}
+        return {"rows": len(joined), "fit": moments_of(joined[~out]), "held": moments_of(joined[out])}
 
-    items = [{"start": start} for start in starts]
-    parts = {row["start"]: row for row in run_tasks("sum up the shared set", items, block, total=len(common))}
+    items = [{"start": start} for start in range(0, len(common), _BLOCK_ROWS)]
+    sums: list[Moments] = []
     # In the order of the rows: sums in another order differ in their last bits.
-    fit = add_moments(parts[start]["fit"] for start in starts)
-    other = add_moments(parts[start]["held"] for start in starts)
+    for row in run_tasks("sum up the shared set", items, block, total=len(common), in_order=True):
+        parts = [row["fit"], row["held"]]
+        sums = [add_moments(pair) for pair in zip(sums, parts, strict=True)] if sums else parts
     widths = tuple(c.width() for c in contributions)
-    return JoinedShared(common, held, fit, other, widths, every - len(common))
+    fit, out = sums
+    return JoinedShared(common, held, fit, out, widths, every - len(common))

@@ -141,17 +141,17 @@ def _components(who: Participant, made: Made, count: int) -> Components:
 
     def moments(row: Row) -> Row:
         features = vectors(read_table(location, row["file"]).column("feature"))
-        return {"rows": len(features), "file": row["file"], "moments": moments_of(features)}
+        return {"rows": len(features), "moments": moments_of(features)}
 
     title = f"components {who.prior.label}"
-    parts = {row["file"]: row["moments"] for row in run_tasks(title, [{"file": f} for f in files], moments)}
-    if not parts:
+    if not files:
         raise InputError(
             f"{who.prior.label} encoded no row of the shared set", "see the rejects; enlarge the shared set"
         )
     try:
         # In the order of the files: sums in another order differ in their last bits.
-        components = fit_components(add_moments(parts[file] for file in files), count)
+        rows = run_tasks(title, [{"file": file} for file in files], moments, in_order=True)
+        components = fit_components(add_moments(row["moments"] for row in rows), count)
     except InputError as error:
         raise InputError(f"{who.prior.label}: {error.cause}", error.remedy) from error
     write_components(location, components)

@@ -70,9 +70,9 @@ def test_moments_do_not_depend_on_shards(sizes: list[int], seed: int) -> None:
 def test_moments_refuse_what_is_not_finite_and_what_does_not_fit() -> None:
     with pytest.raises(InputError, match="NaN or infinite"):
         moments_of(np.array([[1.0, np.nan], [0.0, 1.0]]))
-    with pytest.raises(InputError, match="moments of 0 parts"):
+    with pytest.raises(InputError, match="moments of no rows"):
         add_moments([])
-    with pytest.raises(InputError, match=r"of \[2, 3\] columns"):
+    with pytest.raises(InputError, match="moments of 2 and of 3 columns"):
         add_moments([moments_of(np.ones((2, 2))), moments_of(np.ones((2, 3)))])
 
 
