@@ -75,6 +75,7 @@ def _repeat(folder: str, arguments: Namespace, index: int) -> Turns:
     config = {
         "priors": [{"name": PRIOR, "input_size": PIXELS}],
         "dim": DIM,
+        "projection": "random",  # the loop at its side projects too
         "shared": SHARED,
         "seed": SEED,
         "shard_rows": arguments.shard_rows,
