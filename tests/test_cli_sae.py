@@ -35,6 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_model_is_fitted_shown_carried_and_scores_again(
     coevo_ray: Command, folder: Path, monkeypatch: pytest.MonkeyPatch

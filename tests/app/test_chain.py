@@ -114,7 +114,10 @@ def test_by_objects_alone(objects: tuple[Path, dict[str, Any]]) -> None:
     assert made["trained"].manifest.config["labels"] == "gate"
 
 
-@pytest.mark.parametrize("form", [str, Path, Location.parse])
+_SLOW = pytest.mark.slow  # a chain takes half a minute, and one form of a path is enough for every day
+
+
+@pytest.mark.parametrize("form", [str, pytest.param(Path, marks=_SLOW), pytest.param(Location.parse, marks=_SLOW)])
 def test_by_paths_alone(data: Path, objects: tuple[Path, dict[str, Any]], form: Callable[[Path], Any]) -> None:
     """With other settings or inputs than those of the objects each stage would be refused, for it is there already."""
     folder, made = objects

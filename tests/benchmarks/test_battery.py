@@ -152,6 +152,7 @@ def test_wrong_options_are_refused(
     assert stopped.value.code == code and said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_pool_of_the_users_own(place: Place, options: Options) -> None:
     assert place.folder is not None
     command = [sys.executable, "-m", "benchmarks.battery", "labels", "--quick", "--threads", "1", "--json"]

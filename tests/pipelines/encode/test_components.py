@@ -151,7 +151,7 @@ def test_rows_go_to_the_priors_that_reach_the_latent(pool: Pool, tmp_path: Path)
     assert again.manifest.identity == table.manifest.identity
 
 
-@pytest.mark.parametrize(("coverage", "count"), [("2", 2), ("all", 3)])
+@pytest.mark.parametrize(("coverage", "count"), [pytest.param("2", 2, marks=pytest.mark.slow), ("all", 3)])
 def test_several_priors_encode_a_row_where_they_are_asked_to(
     pool: Pool, made: Path, tmp_path: Path, coverage: str, count: int
 ) -> None:
