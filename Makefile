@@ -58,6 +58,8 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.policies --json --quick
 	$(BIN)/python -m benchmarks.labels --json --quick
 	$(BIN)/python -m benchmarks.retrieval --json --quick
+	$(BIN)/python -m benchmarks.consensus --json --quick
+	$(BIN)/python -m benchmarks.battery targets --json --quick
 	$(BIN)/python -m benchmarks.battery labels --json --quick
 	$(BIN)/python -m benchmarks.battery policies --json --quick
 
