@@ -5,7 +5,15 @@ artifact's manifest, and changing them is refused) and `compute`, which only say
 """
 
 from coevo_ray.config.base import Compute, SettingsLike, as_settings, make_config, read_section, read_settings
-from coevo_ray.config.encode import Alignment, Consensus, EncodeCompute, EncodeConfig, MergeConfig, PriorConfig
+from coevo_ray.config.encode import (
+    Alignment,
+    Consensus,
+    EncodeCompute,
+    EncodeConfig,
+    MergeConfig,
+    PriorConfig,
+    Projection,
+)
 from coevo_ray.config.gate import GateSettings
 from coevo_ray.config.pool import PoolConfig, Source
 from coevo_ray.config.retrieve import RetrieveSettings
@@ -33,6 +41,7 @@ __all__ = [
     "MergeConfig",
     "PoolConfig",
     "PriorConfig",
+    "Projection",
     "RetrieveSettings",
     "RunConfig",
     "SaeConfig",

@@ -55,10 +55,11 @@ class EncodeConfig(Model):
 
     priors: tuple[PriorConfig, ...] = Field(min_length=1, description="The participants, in order.")
     dim: int = Field(128, ge=2, description="Common dimension n of the targets.")
-    projection: Projection = Field(
-        "components",
+    projection: Projection | None = Field(
+        None,
         description="Features that a contribution keeps: leading components on the shared set, or, as published, a "
-        "random projection.",
+        "random projection; null for components, unless reference or alignment are given or a folder of the published "
+        "form goes on.",
     )
     components: int | None = Field(
         None, ge=2, description="Components of each prior, 2 bytes each in a contribution's row; null for twice dim."
@@ -110,19 +111,32 @@ class EncodeConfig(Model):
             raise ValueError(f"reference {self.reference!r} is not one of the priors {names}")
         if self.coverage not in ("one", "all") and not (self.coverage.isdecimal() and int(self.coverage) > 0):
             raise ValueError(f"coverage = {self.coverage!r}: give one, a number of priors, or all")
-        if self.projection == "random" and (self.coverage != "one" or self.components is not None):
+        if self.form == "random" and (self.coverage != "one" or self.components is not None):
             raise ValueError("projection = 'random' is the published form: leave coverage and components out")
-        if self.projection == "components" and (self.reference is not None or self.alignment != "ridge"):
+        if self.form == "components" and (self.reference is not None or self.alignment != "ridge"):
             raise ValueError(
                 "a latent has no reference prior: leave reference and alignment out, or set projection: random"
             )
-        if self.like is not None and self.projection == "random":
+        if self.like is not None and self.form == "random":
             raise ValueError("like: the published form has no latent; use the same priors, dim and seed instead")
         if isinstance(self.shared, float) and not (0 < self.shared < 1 or self.shared == int(self.shared) > 0):
             raise ValueError(f"shared = {self.shared}: give a share below 1, whole rows, or a pool's folder")
         if self.part is not None and not (len(names) == 1 and 0 <= self.part[0] < self.part[1]):
             raise ValueError(f"part = {list(self.part)}: it is for one prior alone, [which, of how many], from 0")
         return self
+
+    @property
+    def form(self) -> Projection:
+        """Its projection, derived where it is not given: `reference` and `alignment` belong to the published form."""
+        if self.projection is not None:
+            return self.projection
+        return "random" if self.reference is not None or self.alignment != "ridge" else "components"
+
+    def content(self) -> dict[str, Any]:
+        """JSON of all settings but resources; those that version 0.1.0 did not have appear where they are set."""
+        later = ("projection", "components", "coverage", "assign", "like")
+        content = self.model_dump(mode="json", exclude={"compute"})
+        return {n: v for n, v in content.items() if n not in later or v != type(self).model_fields[n].default}
 
     @property
     def kept(self) -> int:

@@ -98,6 +98,7 @@ def _content(config: RunConfig) -> JsonObject:
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
     }
     content: JsonObject = config.model_dump(mode="json", exclude=exclude)
+    content["encode"] = config.encode.content()
     if config.train is not None:
         # By its path: which network that was is in the manifests of the trainings.
         init = {} if config.train.init is None else {"init": config.train.init}

@@ -209,6 +209,16 @@ def is_begun(location: Location) -> bool:
     return location.child(MANIFEST).is_file() or location.child(_STARTED).is_file()
 
 
+def begun_config(location: Location) -> dict[str, Any] | None:
+    """The settings of what was started or finished here; None where nothing was."""
+    for name in (MANIFEST, _STARTED):
+        file = location.child(name)
+        if file.is_file():
+            config: dict[str, Any] = file.read_json()["config"]
+            return config
+    return None
+
+
 def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:
     """Starts or continues an artifact.
 

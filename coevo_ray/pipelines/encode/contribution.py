@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from coevo_ray.config import Projection
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int16Array, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.hashing import assign_participants, cover_rows
@@ -125,6 +126,12 @@ class Plan:
 
     def _owner(self, ids: Int64Array) -> Int16Array:
         return assign_participants(ids, self.weights, self.seed).astype(np.int16)
+
+
+def projection_of(config: JsonObject) -> Projection:
+    """What the features of a contribution are, by its settings; version 0.1.0 had the published form alone."""
+    form: Projection = config.get("projection", "random")
+    return form
 
 
 class Contribution:

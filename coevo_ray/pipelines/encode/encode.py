@@ -23,7 +23,7 @@ from coevo_ray.pipelines.encode.assignment import settle_weights
 from coevo_ray.pipelines.encode.contribution import Contribution, Plan
 from coevo_ray.pipelines.encode.finish import finish_contribution
 from coevo_ray.pipelines.encode.forward import Participant, device_of
-from coevo_ray.pipelines.encode.job import Job, like_targets, prepared
+from coevo_ray.pipelines.encode.job import Job, like_targets, prepared, settle_form
 from coevo_ray.pipelines.encode.like import Like
 from coevo_ray.pipelines.encode.resources import waves
 from coevo_ray.pipelines.encode.shared import encode_shared, mark_owners, write_components
@@ -71,6 +71,7 @@ def contribute(
     if len(config.priors) != 1:
         raise UsageError(f"a contribution of {len(config.priors)} priors", "give one, or call encode")
     location = Location.parse(out)
+    config = settle_form(config, location)
     with prepared(config, pool) as job:
         make_contributions(job, [location])
     return Contribution(location)
@@ -99,7 +100,7 @@ def make_contributions(job: Job, locations: list[Location]) -> None:
         return
     participants = _participants(job, locations)
     plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
-    if job.config.projection == "random":
+    if job.config.form == "random":
         results = _passes(plan, range(plan.shards), [participants[index] for index in todo])
     else:
         plan, results = _encode_by_components(job, plan, participants, todo)
@@ -176,8 +177,8 @@ def _content(config: EncodeConfig, index: int) -> JsonObject:
         del settings["shared"]  # the space is among the inputs
     elif isinstance(config.shared, str):
         settings["shared"] = "a pool of its own"  # identified among the inputs; its path may change
-    if config.projection != "random":  # the published form has the settings of version 0.1.0
-        settings |= {"projection": config.projection, "components": config.kept, "coverage": config.coverage}
+    if config.form != "random":  # the published form has the settings of version 0.1.0
+        settings |= {"projection": config.form, "components": config.kept, "coverage": config.coverage}
         settings |= {"assign": config.assign}
     part = config.part
     return {
@@ -205,7 +206,7 @@ def _participants(job: Job, locations: list[Location]) -> list[Participant]:
             info=info,
             input=taken,
             samples=job.samples,
-            keep="projection" if config.projection == "random" else "components",
+            keep="projection" if config.form == "random" else "components",
             dim=config.dim,
             seed=config.seed,
             precision=precision,

@@ -12,18 +12,35 @@ from coevo_ray.config import Compute, EncodeConfig, as_settings
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
-from coevo_ray.pipelines.encode.contribution import Plan
+from coevo_ray.pipelines.encode.contribution import Plan, projection_of
 from coevo_ray.pipelines.encode.like import Like, open_like
 from coevo_ray.pipelines.encode.resources import settle
 from coevo_ray.pool.pool import Pool
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.runtime.session import ray_session
+from coevo_ray.store.artifact import begun_config
 from coevo_ray.store.location import ArtifactLike, Location
 
 # Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
 _SHARED_ROWS = 4
 _NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+def settle_form(config: EncodeConfig, contribution: Location) -> EncodeConfig:
+    """The settings with their projection: as given, else that of a contribution which is there, begun or finished.
+
+    Args:
+        config: the settings.
+        contribution: folder of the first contribution.
+
+    Raises:
+        UsageError: the settings do not go with the form that is there.
+    """
+    form = config.form
+    if config.projection is None and form == "components":
+        form = projection_of(begun_config(contribution) or {"projection": form})
+    return as_settings(EncodeConfig, {**config.model_dump(), "projection": form}, "encode")
 
 
 def like_targets(config: EncodeConfig, like: ArtifactLike | None) -> EncodeConfig:
@@ -56,7 +73,7 @@ def prepared(config: EncodeConfig, pool: ArtifactLike) -> Iterator[Job]:
         yield Job(config, pool, samples, shared, computes, like)
 
 
-def shared_set(pool: Pool, shared: float, seed: int, least: int = 4) -> Int64Array:
+def shared_set(pool: Pool, shared: float, seed: int, least: int = 0) -> Int64Array:
     """The shared set of CoOpt (arXiv 2505.14117): training rows chosen by hash.
 
     Args:
@@ -130,9 +147,9 @@ class Job:
 
 
 def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
-    by_components = config.projection == "components"
+    by_components = config.form == "components"
     if not isinstance(config.shared, str):
-        chosen = shared_set(pool, config.shared, config.seed, _SHARED_ROWS * config.dim if by_components else 4)
+        chosen = shared_set(pool, config.shared, config.seed, _SHARED_ROWS * config.dim if by_components else 0)
         if by_components:
             _require_rows(len(chosen), config.dim)
         return chosen

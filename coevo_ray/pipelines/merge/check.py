@@ -10,7 +10,7 @@ import numpy as np
 
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.encode.contribution import Contribution
+from coevo_ray.pipelines.encode.contribution import Contribution, projection_of
 from coevo_ray.store.artifact import digest
 
 
@@ -43,11 +43,6 @@ def prior_label(table: Contribution) -> str:
     return str(prior["name"]) if prior["input_size"] is None else f"{prior['name']}@{prior['input_size']}"
 
 
-def projection_of(table: Contribution) -> str:
-    """What a contribution's features are: components, or the random projection of the published form."""
-    return str(table.manifest.config.get("projection", "random"))
-
-
 def check_together(tables: Sequence[Contribution]) -> None:
     """Refuses contributions that cannot be aligned to one space.
 
@@ -60,7 +55,7 @@ def check_together(tables: Sequence[Contribution]) -> None:
         raise InputError(f"{len(tables)} contributions, 256 are the most", "merge them in groups")
     first = tables[0]
     for table in tables[1:]:
-        random = projection_of(table) == projection_of(first) == "random"
+        random = all(projection_of(t.manifest.config) == "random" for t in (table, first))
         if random and table.manifest.config["dim"] != first.manifest.config["dim"]:
             raise InputError(
                 f"contributions differ in dim: {first.manifest.config['dim']} at {first.location}, "

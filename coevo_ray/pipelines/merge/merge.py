@@ -21,9 +21,9 @@ from coevo_ray.core.alignment.consensus import PriorMap
 from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.encode.contribution import Contribution
+from coevo_ray.pipelines.encode.contribution import Contribution, projection_of
 from coevo_ray.pipelines.merge.card import card_files, describe_consensus, describe_targets
-from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool, projection_of
+from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool
 from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality
 from coevo_ray.pipelines.merge.reference import FILE as ALIGNMENT
 from coevo_ray.pipelines.merge.reference import align_to_reference
@@ -185,11 +185,11 @@ def _form(tables: Sequence[Contribution], config: MergeConfig) -> Consensus:
         InputError: contributions are of both forms.
         UsageError: they were not made for the one that is asked for.
     """
-    forms = {projection_of(t) for t in tables}
+    forms = {projection_of(t.manifest.config) for t in tables}
     if len(forms) > 1:
-        first = {form: next(t.location for t in tables if projection_of(t) == form) for form in sorted(forms)}
+        first = {projection_of(t.manifest.config): t.location for t in reversed(tables)}
         raise InputError(
-            f"contributions differ in projection: {', '.join(f'{form} at {at}' for form, at in first.items())}",
+            f"contributions differ in projection: {', '.join(f'{form} at {at}' for form, at in sorted(first.items()))}",
             "encode those with a random projection (the form of version 0.1.0) again, or all with --projection random",
         )
     made_for: Consensus = "reference" if forms == {"random"} else "latent"
