@@ -155,6 +155,7 @@ def _is_a_family(made: dict[str, Any], folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_local")
+@_SLOW
 def test_other_trainings_take_the_same_things(data: Path, tmp_path: Path) -> None:
     pool = coevo_ray.ingest(sources(data / "mine.parquet"), tmp_path / "pool")
     coevo_ray.encode(ENCODE, pool, tmp_path / "encode")
@@ -173,6 +174,7 @@ def test_other_trainings_take_the_same_things(data: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("ray_local")
+@_SLOW
 def test_a_run_is_named_by_its_file_its_content_or_its_settings(data: Path, tmp_path: Path) -> None:
     content: dict[str, Any] = {
         "out": str(tmp_path / "run"),
