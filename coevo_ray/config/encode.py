@@ -112,7 +112,9 @@ class EncodeConfig(Model):
         if self.coverage not in ("one", "all") and not (self.coverage.isdecimal() and int(self.coverage) > 0):
             raise ValueError(f"coverage = {self.coverage!r}: give one, a number of priors, or all")
         if self.form == "random" and (self.coverage != "one" or self.components is not None):
-            raise ValueError("projection = 'random' is the published form: leave coverage and components out")
+            raise ValueError(
+                "projection: random, reference and alignment are of the published form: leave coverage and components out"
+            )
         if self.form == "components" and (self.reference is not None or self.alignment != "ridge"):
             raise ValueError(
                 "a latent has no reference prior: leave reference and alignment out, or set projection: random"

@@ -205,7 +205,8 @@ def test_what_cannot_have_components_is_named(pool: Pool, tmp_path: Path) -> Non
         ({"coverage": "some"}, "give one, a number of priors, or all"),
         ({"coverage": 0}, "give one, a number of priors, or all"),
         ({"projection": "random", "coverage": "all", "components": None}, "leave coverage and components out"),
-        ({"reference": "0"}, "a latent has no reference prior"),
+        ({"reference": "0"}, "leave coverage and components out"),
+        ({"reference": "0", "projection": "components"}, "a latent has no reference prior"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(
