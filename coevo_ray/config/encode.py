@@ -113,7 +113,7 @@ class EncodeConfig(Model):
             raise ValueError(f"coverage = {self.coverage!r}: give one, a number of priors, or all")
         if self.form == "random" and (self.coverage != "one" or self.components is not None):
             raise ValueError(
-                "projection: random, reference and alignment are of the published form: leave coverage and components out"
+                "projection: random, reference, alignment are of the published form: leave coverage and components out"
             )
         if self.form == "components" and (self.reference is not None or self.alignment != "ridge"):
             raise ValueError(
