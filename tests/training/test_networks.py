@@ -96,7 +96,9 @@ def test_cards_load_networks_without_this_package(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for place, outcome in wanted.items():
         found = torch.load(place / "found.pt", weights_only=True)
-        assert outcome.std() > 1e-4 and torch.allclose(found, outcome, rtol=1e-4, atol=1e-5), CASES[int(place.name)]
+        # Other threads round otherwise, relative to the size of all outputs, which an untrained network may make large.
+        near = torch.allclose(found, outcome, rtol=1e-4, atol=1e-5 * max(1.0, float(outcome.std())))
+        assert outcome.std() > 1e-4 and near, CASES[int(place.name)]
 
 
 def test_averaged_weights_are_loaded_on_demand(tmp_path: Path) -> None:
