@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ CHOSEN_ON = ("cifar10", "digits")
 _NEIGHBOURS = 16
 
 Curve = dict[str, float]  # share -> accuracy
+# Name of a setting -> its cells and its verdicts.
+Settings = Callable[[str], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
@@ -49,17 +51,39 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         `chosen_on`: the pools on which the gate's constants were chosen; `left_out`: priors that are not there, and
         why; if it chooses, `constants`: pool -> `Choice`.
     """
-    result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
+
+    def prepare(pool: Pool, features: Features) -> Settings:
+        return lambda name: _setting(pool, features, name, options)
+
+    return over_pools(places, options, CHOSEN_ON, (GATE, *VARIANTS), prepare)
+
+
+def over_pools(
+    places: Sequence[Place],
+    options: Options,
+    chosen_on: Sequence[str],
+    ours: Sequence[str],
+    prepare: Callable[[Pool, Features], Settings],
+) -> dict[str, Any]:
+    """Measures every setting on every pool.
+
+    Args:
+        places: the pools.
+        options: of the run.
+        chosen_on: pools on which our constants were chosen.
+        ours: our methods, among which constants are chosen.
+        prepare: pool and standard features -> a function of a setting's name that gives its cells and verdicts.
+    """
+    result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(chosen_on), "left_out": {}}
     for pool in loaded(places, options.limits):
         features, result["left_out"][pool.modality] = standard_features(pool, options)
         result["pools"][pool.name] = describe(pool, features)
-        table: dict[str, Any] = {}
-        said: dict[str, Any] = {}
-        for name in options.settings:
-            table[name], said[name] = _setting(pool, features, name, options)
-        result["table"][pool.name], result["verdicts"][pool.name] = table, said
+        setting = prepare(pool, features)
+        found = {name: setting(name) for name in options.settings}
+        result["table"][pool.name] = {name: cells for name, (cells, _) in found.items()}
+        result["verdicts"][pool.name] = {name: said for name, (_, said) in found.items()}
     if options.choose:
-        result["constants"] = chosen_constants(result["table"], (GATE, *VARIANTS))
+        result["constants"] = chosen_constants(result["table"], ours)
     return result
 
 

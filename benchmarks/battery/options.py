@@ -1,4 +1,4 @@
-"""What the battery's parts share: options of the command line."""
+"""Options of the command line, which all parts of the battery share."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmarks.battery.encoding import Features
 from benchmarks.battery.heads import FOLDS, stratified_folds
-from benchmarks.battery.labels import CHOSEN_ON, describe, setting_of, standard_features
+from benchmarks.battery.labels import CHOSEN_ON, Settings, over_pools, setting_of
 from benchmarks.battery.options import Options
-from benchmarks.battery.pools import Place, Pool, loaded
-from benchmarks.battery.verdicts import cell, chosen_constants, verdicts
+from benchmarks.battery.pools import Place, Pool
+from benchmarks.battery.verdicts import cell, verdicts
 from benchmarks.common import note
 from benchmarks.policies.data import Codes, Setting, Vectors, components, factors, with_evidence
 from benchmarks.policies.heads import Head, train_heads
@@ -50,18 +50,12 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         chooses, `constants`: pool -> `Choice`.
     """
     head = _QUICK_HEAD if options.quick else HEAD
-    result: dict[str, Any] = {"pools": {}, "table": {}, "verdicts": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
-    for pool in loaded(places, options.limits):
-        features, result["left_out"][pool.modality] = standard_features(pool, options)
-        result["pools"][pool.name] = describe(pool, features)
-        table: dict[str, Any] = {}
-        said: dict[str, Any] = {}
+
+    def prepare(pool: Pool, features: Features) -> Settings:
         known = rows_and_factors(features, _QUICK_SAE_STEPS if options.quick else None)
-        for name in options.settings:
-            table[name], said[name] = _setting(pool, features, known, name, head, options)
-        result["table"][pool.name], result["verdicts"][pool.name] = table, said
-    if options.choose:
-        result["constants"] = chosen_constants(result["table"], (OURS, *VARIANTS))
+        return lambda name: _setting(pool, features, known, name, head, options)
+
+    result = over_pools(places, options, CHOSEN_ON, (OURS, *VARIANTS), prepare)
     return {**result, "keep": KEEP, "head": {"hidden": head.hidden, "epochs": head.epochs}}
 
 
@@ -86,7 +80,7 @@ def _setting(
 
 
 def rows_and_factors(features: Features, sae_steps: int | None = None) -> Known:
-    """What all settings of a pool share: principal components and factors of its training rows and near-copies.
+    """Makes once what serves all settings of a pool: components and factors of training rows and near-copies.
 
     Neither depends on labels, so one fit serves all settings and seeds.
     """

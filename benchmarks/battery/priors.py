@@ -41,7 +41,7 @@ class Prior(Protocol):
 
     @property
     def fits(self) -> bool:
-        """Whether features depend on the training rows, the first of the parts."""
+        """True if features depend on the training rows, the first of the parts."""
         ...
 
     def missing(self) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with a pool: wrong labels, rare classes, near-copies, or nothing."""
+"""Settings of a pool: wrong labels, rare classes, near-copies, or nothing."""
 
 from __future__ import annotations
 

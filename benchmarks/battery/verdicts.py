@@ -1,4 +1,4 @@
-"""What the seeds say together: means, verdicts against the best simple alternative, and constants chosen elsewhere."""
+"""Results over the seeds: means, verdicts against the best simple alternative, and constants chosen elsewhere."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ With it features of any pool come to the targets' space, without the shared set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,10 @@ from coevo_ray.core.alignment.components import Components
 from coevo_ray.core.alignment.consensus import Consensus, Latent, PriorMap
 from coevo_ray.core.arrays import Arrays
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import digest
+from coevo_ray.store.artifact import Manifest, digest
 from coevo_ray.store.location import Location
 
-FILE = "consensus.safetensors"
+PREFIX = "consensus-"  # a hash of the content follows: the file of former targets stays until a new manifest is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,20 +78,26 @@ def to_bytes(stored: StoredConsensus) -> bytes:
     return save_safetensors(arrays)
 
 
-def read_consensus(location: Location, founders: Sequence[str], priors: int) -> StoredConsensus:
+def file_name(content: bytes) -> str:
+    """Name of the file with this content."""
+    return f"{PREFIX}{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+
+
+def read_consensus(location: Location, manifest: Manifest, priors: int) -> StoredConsensus:
     """Reads the consensus of targets or of a contribution.
 
     Args:
         location: the folder.
-        founders: as its manifest has them.
+        manifest: its manifest, which names the file.
         priors: number of its priors.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
-    file = location.child(FILE)
-    if not file.is_file():
+    names = [entry.path for entry in manifest.files if entry.path.startswith(PREFIX)]
+    if not names or not location.child(names[0]).is_file():
         raise InputError(f"{location} has no consensus", "give targets with consensus latent")
+    file, founders = location.child(names[0]), manifest.summary["latent_of"]
     try:
         arrays = load_safetensors(file.read_bytes())
         latent = Latent(arrays["latent.mean"], arrays["latent.matrix"], arrays["latent.colour"])

@@ -1,7 +1,7 @@
 """Leading principal components of a prior's features on the shared set: what a contribution keeps of them.
 
 Of a prior's features only what varies over the shared set can be told apart there. Components keep it in the fewest
-columns; a random projection of as many columns costs 6 to 10 points of a linear probe (docs/design.md#consensus).
+columns; docs/design.md#consensus says what a random projection costs beside them.
 """
 
 from __future__ import annotations

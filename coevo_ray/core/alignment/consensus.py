@@ -19,7 +19,8 @@ from coevo_ray.core.arrays import Float32Array, Float64Array
 from coevo_ray.errors import InputError
 
 # Relative to the mean variance of a prior's components. Between 0, where every component counts alike (canonical
-# correlations; noise is fitted), and infinity, where variance alone counts (principal components of all priors).
+# correlations; noise is fitted), and infinity, where variance alone counts (principal components of all priors). Chosen
+# among 0.3, 3 and 30 on tiny_imagenet and banking77, which hardly differ in it.
 SHRINK = 3.0
 # Relative to the mean variance of a prior's components.
 RIDGES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

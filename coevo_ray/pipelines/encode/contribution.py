@@ -129,7 +129,7 @@ class Plan:
 
 
 def projection_of(config: JsonObject) -> Projection:
-    """What the features of a contribution are, by its settings; version 0.1.0 had the published form alone."""
+    """The form of a contribution's features, by its settings; version 0.1.0 had the published form alone."""
     form: Projection = config.get("projection", "random")
     return form
 

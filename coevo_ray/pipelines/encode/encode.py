@@ -35,8 +35,7 @@ from coevo_ray.priors.registry import load_prior
 from coevo_ray.progress import say
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin
-from coevo_ray.store.consensus_files import FILE as CONSENSUS
-from coevo_ray.store.consensus_files import to_bytes
+from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 
 # Prepared inputs of a shard; a handful of shards is in flight for each actor.
@@ -144,7 +143,8 @@ def _encode_like(
     for index in todo:
         who, components = participants[index], like.stored.components[places[index]]
         write_components(who.location, components)
-        who.location.child(CONSENSUS).write_bytes(to_bytes(like.stored.only(places[index])))
+        carried = to_bytes(like.stored.only(places[index]))
+        who.location.child(file_name(carried)).write_bytes(carried)
         ready.append(replace(who, components=components))
     return plan, _passes(plan, range(plan.own_shards), ready)
 

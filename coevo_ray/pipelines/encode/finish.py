@@ -14,7 +14,7 @@ from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.wave import Made
 from coevo_ray.pool.rejects import check_share, write_rejects
 from coevo_ray.store.artifact import FileEntry, Manifest, describe, finish
-from coevo_ray.store.consensus_files import FILE as CONSENSUS
+from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.location import Location
 
 
@@ -90,6 +90,6 @@ def finish_contribution(
     if who.keep == "components":
         files.append(describe(who.location, COMPONENTS))
     if job.like is not None:
-        files.append(describe(who.location, CONSENSUS))
+        files += [describe(who.location, name) for name in who.location.files() if name.startswith(CONSENSUS)]
         summary |= {"latent_of": list(job.like.stored.founders), "space": job.like.stored.space}
     return finish(who.location, "contribution", content, inputs, files, summary)

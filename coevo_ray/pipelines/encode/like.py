@@ -54,7 +54,8 @@ def open_like(location: Location, labels: Sequence[str]) -> Like:
     """
     inside = location.child("targets")
     location = inside if inside.child("manifest.json").is_file() else location
-    summary = load_manifest(location, "targets").summary
+    manifest = load_manifest(location, "targets")
+    summary = manifest.summary
     if "latent_of" not in summary:
         raise InputError(
             f"{location} are targets with a reference prior",
@@ -65,4 +66,4 @@ def open_like(location: Location, labels: Sequence[str]) -> Like:
     unknown = [label for label in labels if label not in known]
     if unknown:
         raise UsageError(f"priors {unknown} are not among those of {location}: {known}", "name some of theirs")
-    return Like(location, priors, read_consensus(location, summary["latent_of"], len(priors)))
+    return Like(location, priors, read_consensus(location, manifest, len(priors)))

@@ -21,8 +21,8 @@ from coevo_ray.pipelines.encode.joined import join_shared
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import digest
-from coevo_ray.store.consensus_files import FILE, StoredConsensus, read_consensus
+from coevo_ray.store.artifact import MANIFEST, digest, load_manifest
+from coevo_ray.store.consensus_files import StoredConsensus, read_consensus
 from coevo_ray.store.location import Location
 
 _JUDGED_ROWS = 2048  # neighbours among so many rows settle agreement within a point; the cost is their square
@@ -137,10 +137,10 @@ def combined_targets(
 
 def _read(location: Location, tables: Sequence[Contribution]) -> StoredConsensus | None:
     """The consensus of targets that are there, if it is of the first of these contributions."""
-    file, manifest = location.child(FILE), location.child("manifest.json")
-    if not file.is_file() or not manifest.is_file():
+    if not location.child(MANIFEST).is_file():
         return None
-    summary = manifest.read_json()["summary"]
+    manifest = load_manifest(location, "targets")
+    summary = manifest.summary
     founders, made = tuple(summary["latent_of"]), int(summary["contributions"])
     identities = tuple(t.manifest.identity for t in tables)
     if identities[: len(founders)] != founders or made > len(tables):
@@ -148,12 +148,12 @@ def _read(location: Location, tables: Sequence[Contribution]) -> StoredConsensus
             f"the latent of {location} was fitted to other contributions, or to these in another order",
             "list its contributions first and in their order, or fit it anew (--refit)",
         )
-    return read_consensus(location, founders, made)
+    return read_consensus(location, manifest, made)
 
 
 def _carried(tables: Sequence[Contribution]) -> StoredConsensus:
     """The consensus that contributions were made for, and carry with them."""
-    parts = [read_consensus(t.location, t.summary["latent_of"], 1) for t in tables]
+    parts = [read_consensus(t.location, t.manifest, 1) for t in tables]
     first = parts[0]
     maps = tuple(part.consensus.priors[0] for part in parts)
     components = tuple(part.components[0] for part in parts)

@@ -32,8 +32,8 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_tasks
 from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, finish, write_blob, write_table
-from coevo_ray.store.consensus_files import FILE as CONSENSUS
-from coevo_ray.store.consensus_files import to_bytes
+from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
+from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
@@ -152,9 +152,9 @@ def _merge(
         say(f"warning: {warning}")
     cards = card_files(location, summary)
     finish(location, "targets", content, inputs, [*files, *others, blob, *cards], summary)
-    kept = {f.path for f in files}
+    kept = {f.path for f in files} | {blob.path}
     for name in location.files():  # files that an extension replaced
-        if name.startswith("targets-") and name not in kept:
+        if name.startswith(("targets-", CONSENSUS)) and name not in kept:
             location.child(name).delete_file()
 
 
@@ -167,7 +167,8 @@ def _latent(tables: list[Contribution], groups: list[Group], location: Location,
     summary = describe_consensus(tables, fitted, quality, groups)
     say(f"verdict: {summary['verdict']['text']}")
     seconds = {"fit": ended - started, "measure": time.monotonic() - ended}
-    return _Space(maps, (CONSENSUS, to_bytes(fitted)), summary, seconds)
+    content = to_bytes(fitted)
+    return _Space(maps, (file_name(content), content), summary, seconds)
 
 
 def _reference(tables: list[Contribution], groups: list[Group], location: Location, config: MergeConfig) -> _Space:

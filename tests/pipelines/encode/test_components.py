@@ -289,13 +289,23 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}-made" for name in ("ann", "bob", "cy")}
 
 
+def consensus_file(targets_folder: Path) -> str:
+    """The file of the latent: the manifest's, and the only one there."""
+    manifest = RowTable(Location(str(targets_folder)), "targets").manifest
+    (name,) = [f.path for f in manifest.files if f.path.startswith("consensus-")]
+    assert [f.name for f in targets_folder.glob("consensus*")] == [name]
+    return name
+
+
 def test_a_late_participant_comes_to_the_latent_and_a_refit_moves_all(apart: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "targets"
     first = merge([apart["ann"], apart["bob"]], out)
     founders = [Contribution(Location(str(apart[name]))).manifest.identity for name in ("ann", "bob")]
     assert first.summary["latent_of"] == founders
     before, files = targets(first), {f.path for f in first.files}
-    late = merge(apart.values(), out)  # type: ignore[arg-type]  # any sequence of paths will do
+    latent_files = [consensus_file(out)]
+    late = merge(list(apart.values()), out)
+    latent_files.append(consensus_file(out))
     assert late.summary["latent_of"] == founders and len(late) == 100
     assert {f.path for f in late.files} > files
     np.testing.assert_array_equal(targets(late)[: len(before)], before)
@@ -303,6 +313,8 @@ def test_a_late_participant_comes_to_the_latent_and_a_refit_moves_all(apart: dic
     anew = merge(list(apart.values()), out, {"refit": True})
     assert len(anew.summary["latent_of"]) == 3 and not {f.path for f in anew.files} & files
     assert np.abs(targets(anew)[: len(before)] - before).max() > 0.01
+    # Each manifest has a file of its own, so that one that was not replaced yet never meets another latent.
+    assert len({*latent_files, consensus_file(out)}) == 3
     directly = merge(list(apart.values()), tmp_path / "directly")
     np.testing.assert_array_equal(targets(directly), targets(anew))
 
