@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ Halves = tuple[Vectors, Vectors]  # of the training rows and of the test rows
 
 DIM, SHARED = 128, 1000
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+# Dimensions and shared rows with --choose.
+SWEEP = ((64, 1000), (128, 1000), (256, 1000), (128, 4000), (256, 4000), (512, 4000))
 # The pools on which the consensus' constants (shrink, ridges, halving of quality) were chosen.
 CHOSEN_ON = ("tiny_imagenet", "banking77")
 MIXED, BY_QUALITY, PUBLISHED, ALL = "mixed", "mixed_by_quality", "mixed_published", "coverage_all"
@@ -46,6 +48,7 @@ class Data:
         labels, test_labels: int64[n], int64[t]; for evaluation alone.
         shared: int64[s], rows of the shared set.
         seed: of everything drawn.
+        dim: n.
     """
 
     features: list[Halves]
@@ -54,6 +57,7 @@ class Data:
     test_labels: Ids
     shared: Ids
     seed: int
+    dim: int = DIM
 
     def owners(self, weights: Sequence[float]) -> tuple[Ids, Ids]:
         """The prior of each training and each test row."""
@@ -81,11 +85,14 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         priors alone in the same latent, less the mixed targets); `verdicts`: pool -> method -> measure -> verdict
         against the best prior alone; `labels`: pool -> method -> share of random labels -> accuracy;
         `share_of_labels`: pool -> method -> smallest share that reaches the published targets with all labels;
-        `chosen_on`; `left_out`.
+        `chosen_on`; `left_out`; with `options.choose` also `sweep`: pool -> rows of `dim`, `shared` and the table of
+        `mixed_by_quality` and `coverage_all`.
     """
     result: dict[str, Any] = {
         name: {} for name in ("pools", "table", "verdicts", "labels", "share_of_labels", "left_out")
     }
+    if options.choose:
+        result["sweep"] = {}
     result["chosen_on"] = list(CHOSEN_ON)
     for pool in loaded(places, options.limits):
         priors, result["left_out"][pool.modality] = available_priors(pool.modality)
@@ -104,11 +111,13 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
             note(f"targets: {pool.name}, seed {seed}")
             data, weak = _data(pool, features, seed)
             found = dict(_methods(data, weak))
-            runs.append({name: _judged(data, made) for name, made in found.items()})
+            runs.append(_all_judged(data, found))
             curves.append(_curves(data, found))
         table = _table(runs)
         result["table"][pool.name], result["verdicts"][pool.name] = table, _verdicts(runs)
         result["labels"][pool.name] = _labels(curves)
+        if options.choose:
+            result["sweep"][pool.name] = _sweep(pool, features, options)
         result["share_of_labels"][pool.name] = _shares(curves)
     result["page"] = list(_page(result))
     return result
@@ -129,9 +138,9 @@ class Made:
     apart: tuple[tuple[Halves, float], ...] = ()
 
 
-def _data(pool: Pool, features: list[Features], seed: int) -> tuple[Data, Halves | None]:
+def _data(pool: Pool, features: list[Features], seed: int, shared_rows: int = SHARED) -> tuple[Data, Halves | None]:
     """The priors that are meant to be good, and the weak one's features where there is one."""
-    shared = choose_rows(np.arange(len(pool.train)), min(SHARED, len(pool.train)), seed)
+    shared = choose_rows(np.arange(len(pool.train)), min(shared_rows, len(pool.train)), seed)
     halves = {f.prior: (f.train.astype(np.float32), f.test.astype(np.float32)) for f in features}
     weak = halves.pop(WEAK, None)
     data = Data([*halves.values()], [*halves], pool.train.labels, pool.test.labels, shared, seed)
@@ -140,7 +149,7 @@ def _data(pool: Pool, features: list[Features], seed: int) -> tuple[Data, Halves
 
 def _methods(data: Data, weak: Halves | None) -> Iterator[tuple[str, Made]]:
     for name, halves in zip(data.names, data.features, strict=True):
-        alone = Data([halves], [name], data.labels, data.test_labels, data.shared, data.seed)
+        alone = replace(data, features=[halves], names=[name])
         yield f"single:{name}", Made(_latent(alone)[1][0])
         yield f"single_published:{name}", Made(_published(alone).targets)
     if len(data.features) < 2:
@@ -152,21 +161,30 @@ def _methods(data: Data, weak: Halves | None) -> Iterator[tuple[str, Made]]:
     yield BY_QUALITY, _mixed(data, spaces, shares)
     yield UNEVEN, _mixed(data, spaces, (0.9, *(0.1 / (len(spaces) - 1),) * (len(spaces) - 1)))
     yield PUBLISHED, _published(data)
-    raw = _latent(data, unit=False)[1]
-    weights = [p.weight for p in consensus.priors]
-    yield ALL, Made(_mean(raw, weights), passes=len(raw))
+    yield ALL, _everything(data)
     if weak is not None:
-        names = [*data.names, WEAK]
-        wider = Data([*data.features, weak], names, data.labels, data.test_labels, data.shared, data.seed)
+        wider = replace(data, features=[*data.features, weak], names=[*data.names, WEAK])
         consensus, spaces = _latent(wider)
         yield WITH_WEAK, _mixed(wider, spaces, quality_shares([p.weight for p in consensus.priors]))
-        raw = _latent(wider, unit=False)[1]
-        yield f"{ALL}_with_weak", Made(_mean(raw, [p.weight for p in consensus.priors]), passes=len(raw))
+        yield f"{ALL}_with_weak", _everything(wider)
+
+
+def _mixed_and_all(data: Data) -> Iterator[tuple[str, Made]]:
+    """What the sweep compares."""
+    consensus, spaces = _latent(data)
+    yield BY_QUALITY, _mixed(data, spaces, quality_shares([p.weight for p in consensus.priors]))
+    yield ALL, _everything(data)
+
+
+def _everything(data: Data) -> Made:
+    """Every row by every prior: the mean in the latent, weighted by how well each reaches it."""
+    consensus, raw = _latent(data, unit=False)
+    return Made(_mean(raw, [p.weight for p in consensus.priors]), passes=len(raw))
 
 
 def _latent(data: Data, unit: bool = True) -> tuple[Consensus, list[Halves]]:
     """The product's default: components on the shared set, the latent, each prior's targets of all rows."""
-    components = [fit_components(moments_of(train[data.shared]), 2 * DIM) for train, _ in data.features]
+    components = [fit_components(moments_of(train[data.shared]), 2 * data.dim) for train, _ in data.features]
     kept = [
         (to_components(train, c), to_components(test, c))
         for (train, test), c in zip(data.features, components, strict=True)
@@ -174,7 +192,7 @@ def _latent(data: Data, unit: bool = True) -> tuple[Consensus, list[Halves]]:
     joined = np.concatenate([train[data.shared] for train, _ in kept], axis=1)
     held = held_out(hash_rows(data.shared, data.seed))
     widths = [train.shape[1] for train, _ in kept]
-    dim = min(DIM, sum(widths))
+    dim = min(data.dim, sum(widths))
     consensus = fit_consensus(moments_of(joined[~held]), moments_of(joined[held]), widths, dim)
     made = [(to_latent(a, p), to_latent(b, p)) for (a, b), p in zip(kept, consensus.priors, strict=True)]
     return consensus, [(normalise(a), normalise(b)) for a, b in made] if unit else made
@@ -217,11 +235,39 @@ def _mean(spaces: Sequence[Halves], weights: Sequence[float]) -> Halves:
     return train, test
 
 
-def _judged(data: Data, made: Made) -> dict[str, Any]:
-    found = dict(zip(_MEASURES, data.judged(made.targets), strict=True))
+def _all_judged(data: Data, found: dict[str, Made]) -> dict[str, dict[str, Any]]:
+    """The figures of each method; a prior's targets in a latent, which several methods mix, are judged once."""
+    known: dict[int, tuple[float, float]] = {}
+
+    def judged(targets: Halves) -> tuple[float, float]:
+        key = id(targets[0])  # `found` keeps the arrays, so that no other gets this number
+        if key not in known:
+            known[key] = data.judged(targets)
+        return known[key]
+
+    return {name: _judged(made, judged) for name, made in found.items()}
+
+
+def _sweep(pool: Pool, features: list[Features], options: Options) -> list[dict[str, Any]]:
+    """Dimensions and shared rows, with all other constants as they are."""
+    rows = []
+    for dim, shared in SWEEP:
+        if shared > len(pool.train):
+            continue
+        note(f"targets: {pool.name}, n {dim}, {shared:,} shared rows")
+        runs = []
+        for seed in range(options.seeds):
+            data = replace(_data(pool, features, seed, shared)[0], dim=dim)
+            runs.append(_all_judged(data, dict(_mixed_and_all(data))))
+        rows.append({"dim": dim, "shared": shared, **_table(runs)})
+    return rows
+
+
+def _judged(made: Made, judged: Callable[[Halves], tuple[float, float]]) -> dict[str, Any]:
+    found = dict(zip(_MEASURES, judged(made.targets), strict=True))
     row: dict[str, Any] = {**found, "passes": made.passes}
     if len(made.apart) > 1:
-        alone = [(data.judged(halves), share) for halves, share in made.apart]
+        alone = [(judged(halves), share) for halves, share in made.apart]
         row["mixing_cost"] = {
             name: sum(values[i] * share for values, share in alone) - found[name] for i, name in enumerate(_MEASURES)
         }
@@ -311,6 +357,11 @@ def _page(result: dict[str, Any]) -> Iterator[str]:
         yield "|---" * (len(SHARES) + 1) + "|"
         for method, curve in result["labels"][pool].items():
             yield f"| {method} | " + " | ".join(f"{100 * curve[str(s)]['mean']:.1f}" for s in SHARES) + " |"
+        if sweep := result.get("sweep", {}).get(pool):
+            yield from ("", f"| n | shared rows | {BY_QUALITY} | {ALL} |", "|---|---|---|---|")
+            for row in sweep:
+                cells = [f"{_percent(row[m], 'linear')} / {_percent(row[m], 'knn')}" for m in (BY_QUALITY, ALL)]
+                yield f"| {row['dim']} | {row['shared']:,} | {' | '.join(cells)} |"
         for goal, shares in result["share_of_labels"][pool].items():
             reached = ", ".join(f"{name} {'not' if s is None else f'at {s:.0%}'}" for name, s in shares.items())
             yield from ("", f"{goal} is reached by: {reached}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from benchmarks.networks import ResNet
 from benchmarks.policies.data import Setting
 from benchmarks.policies.heads import BATCH, Head, cosine_rate, make_ledger, per_class
 from coevo_ray.core.rows.hashing import hash_rows
@@ -44,42 +44,6 @@ def pictures_of(file: Path, setting: Setting) -> Pictures:
     return Pictures(*(np.ascontiguousarray(part.transpose(0, 3, 1, 2)) for part in (images, test)))
 
 
-class SmallResNet(nn.Module):
-    """A residual block for each of three widths, as in He et al. 2016 for CIFAR-10, with n = 1: 8 layers."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, _WIDTHS[0], 3, padding=1, bias=False), nn.BatchNorm2d(_WIDTHS[0]))
-        widths = (_WIDTHS[0], *_WIDTHS)
-        self.blocks = nn.Sequential(
-            *(_Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(itertools.pairwise(widths)))
-        )
-        self.head = nn.Linear(_WIDTHS[-1], classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float[b, 3, s, s] -> logits float[b, classes]."""
-        logits: torch.Tensor = self.head(self.blocks(self.stem(x).relu()).mean(dim=(2, 3)))
-        return logits
-
-
-class _Block(nn.Module):
-    def __init__(self, into: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(into, out, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(out),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out, out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out),
-        )
-        same = stride == 1 and into == out
-        self.past = nn.Identity() if same else nn.Conv2d(into, out, 1, stride=stride, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        total: torch.Tensor = self.layers(x) + self.past(x)
-        return total.relu()
-
-
 def train_network(
     setting: Setting,
     pictures: Pictures,
@@ -107,7 +71,7 @@ def train_network(
     epochs = rule.epochs_to_run(head.epochs, keep)
     total = sum(1.0 if policy.startswith("full") else keep.at(e, head.epochs) for e in range(epochs)) * rows
     torch.manual_seed(seed)
-    network = SmallResNet(int(setting.test_labels.max()) + 1).to(memory_format=torch.channels_last)
+    network = ResNet(int(setting.test_labels.max()) + 1, _WIDTHS).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=head.learning_rate, momentum=0.9, nesterov=True, weight_decay=head.weight_decay
     )

@@ -46,6 +46,11 @@ class Training:
     gpus: int
     seed: int
 
+    @property
+    def device(self) -> torch.device:
+        """Of a peer's training."""
+        return torch.device("cuda" if self.gpus else "cpu")
+
 
 def train_on_targets(training: Training, targets: str, epochs: int, out: str) -> dict[str, Any]:
     """Our objective, as its command runs it."""
@@ -78,11 +83,31 @@ def train_peer(
     """
     from coevo_ray.pool.pool import Pool
     from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
+
+    pool = Pool.open(training.pool)
+    backbone, made = fit_peer(training, name, pool, epochs, seconds)
+    rows = ProbeRows.choose(pool, pool.row_ids(), limit=50_000, seed=0)
+    assert rows is not None
+    dtype: torch.dtype = getattr(torch, training.precision)
+    return {**evaluate(backbone, pool, rows, training.image_size, training.device, dtype=dtype), **made}
+
+
+def fit_peer(
+    training: Training,
+    name: Literal["byol", "supervised", "random"],
+    pool: Any,
+    epochs: int,
+    seconds: float | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The backbone of a peer; arguments as in `train_peer`, and the pool.
+
+    Returns:
+        The backbone, and `seconds`, `epochs` and `loss`.
+    """
     from coevo_ray.training.models import make_backbone
 
     torch.set_num_threads(training.threads if training.gpus == 0 else 1)
-    device = torch.device("cuda" if training.gpus else "cpu")
-    pool = Pool.open(training.pool)
+    device = training.device
     torch.manual_seed(training.seed)
     backbone, features = make_backbone(training.model, training.image_size)
     # torch's stubs know memory_format only together with a dtype.
@@ -91,10 +116,7 @@ def train_peer(
     if name != "random":
         objective = BYOL(backbone, features) if name == "byol" else Supervised(backbone, features, pool)
         made = _fit(objective.to(device), training, name, pool, epochs, seconds, device)
-    rows = ProbeRows.choose(pool, pool.row_ids(), limit=50_000, seed=0)
-    assert rows is not None
-    dtype: torch.dtype = getattr(torch, training.precision)
-    return {**evaluate(backbone, pool, rows, training.image_size, device, dtype=dtype), **made}
+    return backbone, made
 
 
 class Supervised(nn.Module):

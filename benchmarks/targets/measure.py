@@ -10,18 +10,17 @@ Finished parts are kept in the working folder: the same command continues there.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import cores, finish, in_child, middle, note, parser, positive, rows_of, spread
+from benchmarks.common import cores, finish, middle, note, parser, positive, rows_of, spread
+from benchmarks.parts import Parts
 from benchmarks.targets import tables as tables
 from benchmarks.targets.learners import Training, train_on_targets, train_peer
 
@@ -44,42 +43,6 @@ OURS = "collaborative_aligned"
 PEERS = ("random", "supervised", "byol")
 EQUAL_TIME = ("byol_equal_training_seconds", "byol_equal_seconds")
 NAMES = (*PEERS, *ON_TARGETS, *EQUAL_TIME, "sweep")
-
-
-class Parts:
-    """Finished parts of a run, kept as JSON.
-
-    Args:
-        folder: where.
-        deadline: `time.monotonic()` after which no part is begun, or None.
-    """
-
-    def __init__(self, folder: Path, deadline: float | None) -> None:
-        self._folder, self._deadline = folder, deadline
-        self.busy: list[float] = []
-        self.left_out: list[str] = []
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def get(self, name: str, settings: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a part, from its file or from a child process; None when time is up.
-
-        Args:
-            name: of the part and its file.
-            settings: what it depends on; a file of other settings is not used.
-            function, arguments: see `in_child`.
-        """
-        file, settings = self._folder / f"{name}.json", json.loads(json.dumps(settings))
-        kept = json.loads(file.read_text()) if file.is_file() else {}
-        if kept.get("settings") != settings:
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                self.left_out.append(name)
-                return None
-            note(f"{name} ...")
-            child = in_child(function, *arguments)
-            kept = {"settings": settings, "result": child.result, "busy_before": child.busy_before}
-            file.write_text(json.dumps(kept))
-        self.busy.append(kept["busy_before"])
-        return kept["result"]
 
 
 class Run:
@@ -243,7 +206,7 @@ def _arguments() -> Namespace:
     made.add_argument("--test-rows", type=positive, help="held-out rows; otherwise a fifth of --rows")
     made.add_argument("--epochs", type=_numbers, help="epochs, or several: 5,20; otherwise 20, with --quick 2")
     made.add_argument("--seeds", type=positive, default=1, help="repeats of each training")
-    made.add_argument("--model", default="benchmarks.targets.network:strided", help="network, as for train")
+    made.add_argument("--model", default="benchmarks.networks:strided", help="network, as for train")
     made.add_argument("--image-size", type=positive, default=32, help="pixels of its input")
     made.add_argument("--batch-rows", type=positive, default=128, help="rows of a batch, two views each")
     made.add_argument("--learning-rate", type=float, default=0.002, help="of our objective and the supervised one")

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks.networks import resnet18, strided
+from benchmarks.parts import Parts
 from benchmarks.targets import tables as tables
 from benchmarks.targets.learners import BYOL, Supervised, Training, one_cycle, train_peer
-from benchmarks.targets.measure import NAMES, Parts, _figures, _names
-from benchmarks.targets.network import resnet18, strided
+from benchmarks.targets.measure import NAMES, _figures, _names
 from coevo_ray.core.alignment.projection import normalise
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
@@ -47,7 +48,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(folder: Path) -> Training:
     rates = {"byol": 0.002, "supervised": 0.01, "targets": 0.01}
-    network = "benchmarks.targets.network:strided"
+    network = "benchmarks.networks:strided"
     return Training(str(folder / "pool"), network, 16, 50, rates, 0.05, "float32", 1, 0, 0)
 
 
