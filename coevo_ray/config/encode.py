@@ -31,6 +31,7 @@ class PriorConfig(Model):
 
 Alignment = Literal["ridge", "procrustes", "none"]
 Projection = Literal["components", "random"]
+Assign = Literal["quality", "weights"]
 Consensus = Literal["latent", "reference"]
 
 
@@ -65,9 +66,10 @@ class EncodeConfig(Model):
         None, ge=2, description="Components of each prior, 2 bytes each in a contribution's row; null for twice dim."
     )
     coverage: str = Field("one", description="Priors that encode a row: one, a number of them, or all.")
-    assign: Literal["quality", "weights"] = Field(
-        "quality",
-        description="Rows of the priors: by weight and how well each reaches the consensus, or by weight alone.",
+    assign: Assign | None = Field(
+        None,
+        description="quality: the prior that reaches the consensus best encodes the pool (with more coverage, those "
+        "that reach it well, by weight); weights: by weight alone; null for quality, or for weights where they differ.",
     )
     shared: float | str = Field(
         0.1,
@@ -133,6 +135,13 @@ class EncodeConfig(Model):
         if self.projection is not None:
             return self.projection
         return "random" if self.reference is not None or self.alignment != "ridge" else "components"
+
+    @property
+    def assignment(self) -> Assign:
+        """`assign`, derived where it is not given: different weights of priors are meant to count."""
+        if self.assign is not None:
+            return self.assign
+        return "weights" if len({prior.weight for prior in self.priors}) > 1 else "quality"
 
     def content(self) -> dict[str, Any]:
         """JSON of all settings but resources; those that version 0.1.0 did not have appear where they are set."""

@@ -146,17 +146,32 @@ def fit_late_prior(fit: Moments, held: Moments, latent: Latent) -> PriorMap:
     return _finish(every, wide, part, _regress(every, wide, part, ridge), ridge, r2)
 
 
-def quality_shares(precisions: Sequence[float]) -> tuple[float, ...]:
-    """Shares of the pool by what priors are worth: 1 for the best, 0 for those below half of its precision.
+def quality_shares(precisions: Sequence[float], passes: int = 1) -> tuple[float, ...]:
+    """Shares of the pool by what priors are worth.
 
-    A row is worth most with the prior that reaches the latent best; two priors of like precision share rows nearly
-    alike. Rounded, so that the last bits of a fit do not move rows.
+    With one pass a row the best prior gets all rows: rows of several priors beside one another cost accuracy, and the
+    others' knowledge is in the latent already (docs/design.md#consensus has figures). Of level ones the first counts.
 
     Args:
         precisions: `PriorMap.weight` of each prior.
+        passes: priors that encode a row. Beyond one, shares are those of `prior_worth`.
 
     Returns:
         One number for each prior, 0 to 1, the best one's 1.
+    """
+    if passes > 1:
+        return prior_worth(precisions)
+    best = max(range(len(precisions)), key=lambda place: precisions[place])
+    return tuple(float(place == best) for place in range(len(precisions)))
+
+
+def prior_worth(precisions: Sequence[float]) -> tuple[float, ...]:
+    """What priors are worth beside the best one: 1 for it, 0 for those below half of its precision, linear between.
+
+    Rounded, so that the last bits of a fit do not move rows.
+
+    Args:
+        precisions: `PriorMap.weight` of each prior.
     """
     best = max(precisions)
     return tuple(round(max(0.0, 2 * p / best - 1), 3) for p in precisions)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from coevo_ray.core.alignment.consensus import PriorMap, quality_shares
+from coevo_ray.core.alignment.consensus import PriorMap, prior_worth
 from coevo_ray.core.arrays import Float64Array
 
 Kind = Literal["one_prior", "keep_all", "leave_out", "take_one", "share_more", "as_there"]
@@ -37,7 +37,12 @@ class Verdict:
 
 
 def judge_consensus(
-    names: Sequence[str], priors: Sequence[PriorMap], shared_rows: int, agreement: Float64Array, recognition: float
+    names: Sequence[str],
+    priors: Sequence[PriorMap],
+    shared_rows: int,
+    agreement: Float64Array,
+    recognition: float,
+    side_by_side: bool = False,
 ) -> Verdict:
     """Judges whether the priors' targets may be mixed.
 
@@ -47,6 +52,7 @@ def judge_consensus(
         shared_rows: rows of the shared set.
         agreement: float64[priors, priors], from `neighbour_agreement`.
         recognition: from `prior_recognition`.
+        side_by_side: whether rows with targets of one prior stand beside rows with targets of another.
 
     Returns:
         The verdict. The first that holds of: share more, take one, leave out, keep all.
@@ -69,8 +75,8 @@ def judge_consensus(
             (names[best],),
             f"take one prior, {names[best]}: the priors do not meet (R^2 on held-out rows: {r2})",
         )
-    shares = quality_shares([p.weight for p in priors])
-    weak = tuple(name for name, share in zip(names, shares, strict=True) if share == 0)
+    worth = prior_worth([p.weight for p in priors])
+    weak = tuple(name for name, each in zip(names, worth, strict=True) if each == 0)
     if weak:
         kept = "take one prior" if len(weak) == len(names) - 1 else "leave some out"
         return Verdict(
@@ -82,6 +88,8 @@ def judge_consensus(
     others = agreement[~np.eye(len(priors), dtype=bool)].mean()
     told = f"; targets tell their prior in {recognition:.0%} of rows, chance is {1 / len(priors):.0%}"
     note = told if recognition > _TOLD / len(priors) else ""
+    if side_by_side:
+        note += f"; rows have one prior each: {names[best]} on all of them, or several priors a row, is worth more"
     return Verdict(
         "keep_all",
         (),

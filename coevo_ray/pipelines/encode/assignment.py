@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from coevo_ray.core.alignment.consensus import fit_consensus, quality_shares
 from coevo_ray.errors import InputError
+from coevo_ray.pipelines.encode.contribution import Plan
 from coevo_ray.pipelines.encode.joined import join_shared
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
 from coevo_ray.progress import say
@@ -15,14 +16,14 @@ _WEIGHTS = "weights.json"
 
 
 def settle_weights(
-    locations: Sequence[Location], labels: Sequence[str], weights: Sequence[float], dim: int, seed: int
+    plan: Plan, locations: Sequence[Location], labels: Sequence[str], dim: int, seed: int
 ) -> tuple[float, ...]:
     """The participants' weights times their shares by quality; written down, so that a resumed job has the same.
 
     Args:
+        plan: with the weights that the user gave, and the number of priors that encode a row.
         locations: folders of the contributions, their shared sets finished.
         labels: names of the priors.
-        weights: as the user gave them.
         dim: n of the targets.
         seed: of the rows held out to measure.
 
@@ -36,17 +37,18 @@ def settle_weights(
     file = locations[0].child(_WEIGHTS)
     if file.is_file():
         there = file.read_json()
-        if len(there) != len(weights):
-            raise InputError(f"{file} has weights of {len(there)} priors, the job {len(weights)}", "encode elsewhere")
+        if len(there) != len(plan.weights):
+            raise InputError(
+                f"{file} has weights of {len(there)} priors, the job {len(plan.weights)}", "encode elsewhere"
+            )
         return tuple(float(weight) for weight in there)
     joined = join_shared([SharedFiles(at) for at in locations], seed)
     consensus = fit_consensus(joined.fit, joined.held, joined.widths, dim)
-    shares = quality_shares([prior.weight for prior in consensus.priors])
-    settled = tuple(weight * share for weight, share in zip(weights, shares, strict=True))
+    shares = quality_shares([prior.weight for prior in consensus.priors], plan.coverage)
+    settled = tuple(weight * share for weight, share in zip(plan.weights, shares, strict=True))
     for label, prior, weight in zip(labels, consensus.priors, settled, strict=True):
-        part = (
-            f"{weight / sum(settled):.0%} of the rows" if weight else "no rows but the shared ones: the others say more"
-        )
+        share = f"{weight / sum(settled):.0%} of the rows" if plan.coverage == 1 else "rows"
+        part = share if weight else "no rows but the shared ones: others say more"
         say(f"{label}: reaches the consensus with R^2 {prior.r2:.2f}, gets {part}")
     file.write_json(list(settled))
     return settled

@@ -25,7 +25,7 @@ from coevo_ray.pipelines.encode.finish import finish_contribution
 from coevo_ray.pipelines.encode.forward import Participant, device_of
 from coevo_ray.pipelines.encode.job import Job, like_targets, prepared, settle_form
 from coevo_ray.pipelines.encode.like import Like
-from coevo_ray.pipelines.encode.resources import waves
+from coevo_ray.pipelines.encode.resources import settle, waves
 from coevo_ray.pipelines.encode.shared import encode_shared, mark_owners, write_components
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
 from coevo_ray.priors.base import PriorInfo
@@ -118,14 +118,16 @@ def _encode_by_components(
     shared: dict[int, tuple[Made, Components]] = {}
     for wave in waves(participants, lambda who: who.compute):
         shared |= encode_shared(plan, wave, config.kept)
-    if config.assign == "quality" and len(participants) > 1:
+    if config.assignment == "quality" and len(participants) > 1:
         labels, places = [who.prior.label for who in participants], [who.location for who in participants]
-        plan = replace(plan, weights=settle_weights(places, labels, plan.weights, config.dim, config.seed))
+        plan = replace(plan, weights=settle_weights(plan, places, labels, config.dim, config.seed))
         for i in todo:
             mark_owners(plan, participants[i], shared[participants[i].place][0])
-    _say_cost(plan, participants, shared)
-    ready = [replace(participants[i], components=shared[participants[i].place][1]) for i in todo]
-    results = {who.place: shared[who.place][0] for who in ready}
+    waiting = {participants[i].place for i in todo}
+    busy = _with_rows(job, plan, participants)
+    _say_cost(plan, busy, shared)
+    ready = [replace(who, components=shared[who.place][1]) for who in busy if who.place in waiting]
+    results = {place: shared[place][0] for place in waiting}
     for place, made in _passes(plan, range(plan.own_shards), ready).items():
         results[place].add(made)
     return plan, results
@@ -136,30 +138,41 @@ def _encode_like(
 ) -> tuple[Plan, dict[int, Made]]:
     """Encodes the pool with the components of targets that are there; each contribution carries its map."""
     places = [like.place(who.prior.label, who.info.weights) for who in participants]
-    if job.config.assign == "quality" and len(participants) > 1:
-        shares = quality_shares([like.stored.consensus.priors[place].weight for place in places])
+    if job.config.assignment == "quality" and len(participants) > 1:
+        weights = [like.stored.consensus.priors[place].weight for place in places]
+        shares = quality_shares(weights, plan.coverage)
         plan = replace(plan, weights=tuple(w * s for w, s in zip(plan.weights, shares, strict=True)))
-    ready = []
+    busy = {who.place: who for who in _with_rows(job, plan, participants)}
+    ready, results = [], {participants[index].place: Made() for index in todo}
     for index in todo:
         who, components = participants[index], like.stored.components[places[index]]
         write_components(who.location, components)
         carried = to_bytes(like.stored.only(places[index]))
         who.location.child(file_name(carried)).write_bytes(carried)
-        ready.append(replace(who, components=components))
-    return plan, _passes(plan, range(plan.own_shards), ready)
+        if who.place in busy:
+            ready.append(replace(busy[who.place], components=components))
+    return plan, results | _passes(plan, range(plan.own_shards), ready)
 
 
-def _say_cost(plan: Plan, participants: list[Participant], shared: Mapping[int, tuple[Made, Components]]) -> None:
+def _with_rows(job: Job, plan: Plan, participants: list[Participant]) -> list[Participant]:
+    """The participants that encode more than the shared set; the cluster is theirs alone."""
+    seats = [seat for seat, who in enumerate(participants) if plan.weights[who.place] > 0]
+    computes = settle([job.config.compute_of(seat) for seat in seats])
+    return [replace(participants[seat], compute=compute) for seat, compute in zip(seats, computes, strict=True)]
+
+
+def _say_cost(plan: Plan, busy: list[Participant], shared: Mapping[int, tuple[Made, Components]]) -> None:
     """Tells what the pool will cost, by the speed of the shared set."""
-    passes = np.minimum(plan.coverage, np.count_nonzero(plan.weights)) * plan.rows
+    each = min(plan.coverage, len(busy))
+    passes = each * plan.rows
     speeds = [
         made.times["encode"] / encoded
-        for made, _ in (shared[who.place] for who in participants)
+        for made, _ in (shared[who.place] for who in busy)
         if (encoded := sum(f.rows for f in made.files) - made.resumed) > 0
     ]
-    actors = sum(who.compute.actors for who in participants)
+    actors = sum(who.compute.actors for who in busy)
     took = f"; about {passes * np.mean(speeds) / actors / 60:,.0f} minutes by the shared set's speed" if speeds else ""
-    say(f"{passes:,} forward passes for {plan.rows:,} rows, {plan.coverage} of {len(participants)} priors a row{took}")
+    say(f"{passes:,} forward passes for {plan.rows:,} rows, {each} of {len(plan.weights)} priors a row{took}")
 
 
 def _passes(plan: Plan, shards: Sequence[int], participants: list[Participant]) -> dict[int, Made]:
@@ -179,7 +192,7 @@ def _content(config: EncodeConfig, index: int) -> JsonObject:
         settings["shared"] = "a pool of its own"  # identified among the inputs; its path may change
     if config.form != "random":  # the published form has the settings of version 0.1.0
         settings |= {"projection": config.form, "components": config.kept, "coverage": config.coverage}
-        settings |= {"assign": config.assign}
+        settings |= {"assign": config.assignment}
     part = config.part
     return {
         **settings,

@@ -101,7 +101,7 @@ def describe_consensus(
 ) -> JsonObject:
     """The summary of targets in a latent, without figures that are known only after writing."""
     names, maps = [prior_label(t) for t in tables], fitted.consensus.priors
-    verdict = _judge(names, fitted, quality)
+    verdict = _judge(tables, fitted, quality)
     dim, first = maps[0].matrix.shape[1], tables[0].manifest
     priors: list[JsonObject] = [
         {
@@ -142,11 +142,20 @@ def describe_consensus(
     }
 
 
-def _judge(names: list[str], fitted: StoredConsensus, quality: Quality | None) -> Verdict:
+def _judge(tables: Sequence[Contribution], fitted: StoredConsensus, quality: Quality | None) -> Verdict:
     if quality is None:
         text = "in the space of targets that are there: their card has its verdict"
         return Verdict("as_there", (), text)
-    return judge_consensus(names, fitted.consensus.priors, fitted.shared_rows, quality.agreement, quality.recognition)
+    names = [prior_label(table) for table in tables]
+    apart = [t for t in tables if t.manifest.summary["rows"] > 0 and t.manifest.summary.get("coverage", 1) == 1]
+    return judge_consensus(
+        names,
+        fitted.consensus.priors,
+        fitted.shared_rows,
+        quality.agreement,
+        quality.recognition,
+        side_by_side=len(apart) > 1,
+    )
 
 
 def _measures(quality: Quality) -> JsonObject:

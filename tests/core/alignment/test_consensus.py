@@ -17,6 +17,7 @@ from coevo_ray.core.alignment.consensus import (
     PriorMap,
     fit_consensus,
     fit_late_prior,
+    prior_worth,
     quality_shares,
     to_latent,
 )
@@ -199,7 +200,7 @@ def test_a_prior_that_says_nothing_weighs_little_and_gets_no_rows() -> None:
     consensus = fitted([*good, noise])
     weights = [p.weight for p in consensus.priors]
     assert weights[2] < 0.2 * min(weights[:2])
-    assert quality_shares(weights)[2] == 0 < min(quality_shares(weights)[:2])
+    assert prior_worth(weights)[2] == 0 < min(prior_worth(weights)[:2])
     one, other = (normalise(t) for t in targets(good, fitted(good)))
     with_noise = [normalise(t) for t in targets([*good, noise], consensus)[:2]]
     alone, beside = (one * other).sum(axis=1).mean(), (with_noise[0] * with_noise[1]).sum(axis=1).mean()
@@ -283,6 +284,17 @@ def test_a_verdict_warns_when_targets_give_their_priors_away() -> None:
     assert "tell their prior in 90% of rows, chance is 50%" in verdict.text
 
 
+def test_a_verdict_says_what_rows_of_one_prior_each_cost() -> None:
+    maps = [a_map(0.6), a_map(0.7)]
+    apart, together = (judge_consensus("ab", maps, 100, np.full((2, 2), 0.4), 0.5, side) for side in (True, False))
+    assert (
+        apart.text
+        == f"{together.text}; rows have one prior each: b on all of them, or several priors a row, is worth more"
+    )
+
+
 def test_shares_by_quality() -> None:
-    assert quality_shares([2.0, 2.0]) == (1.0, 1.0)
-    assert quality_shares([2.0, 1.5, 1.0, 0.1]) == (1.0, 0.5, 0.0, 0.0)
+    assert prior_worth([2.0, 2.0]) == quality_shares([2.0, 2.0], passes=2) == (1.0, 1.0)
+    assert prior_worth([2.0, 1.5, 1.0, 0.1]) == (1.0, 0.5, 0.0, 0.0)
+    assert quality_shares([1.5, 2.0, 2.0, 0.1]) == (0.0, 1.0, 0.0, 0.0), "one pass: the best alone, the first of equals"
+    assert quality_shares([1.5, 2.0, 0.1], passes=3) == (0.5, 1.0, 0.0)

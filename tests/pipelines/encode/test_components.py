@@ -133,22 +133,40 @@ def test_the_card_and_the_summary_state_the_verdict_and_the_bytes(made: Path) ->
         assert not [name for name in table_of.location.files() if name.startswith("whole-")]
 
 
-def test_rows_go_to_the_priors_that_reach_the_latent(pool: Pool, tmp_path: Path) -> None:
+def test_the_prior_that_reaches_the_latent_best_encodes_the_pool(pool: Pool, made: Path, tmp_path: Path) -> None:
     table = encode({**SETTINGS, "priors": NAMES}, pool, tmp_path / "out")
     parts = contributions(tmp_path / "out")
-    assert [part.summary["rows"] > 0 for part in parts] == [True, True, False]
-    assert parts[2].summary["encoded_rows"] == SHARED
-    assert set(table.column("prior").to_pylist()) == {0, 1}
-    weights = parts[0].summary["weights"]
-    assert (
-        weights[2] == 0
-        and table.column("prior").to_pylist() == assign_participants(np.arange(ROWS), weights, 0).tolist()
-    )
+    reached = [p["weight"] for p in RowTable(Location(str(made / "targets")), "targets").manifest.summary["priors"]]
+    best = int(np.argmax(reached))
+    for place, part in enumerate(parts):
+        assert part.summary["rows"] == (ROWS if place == best else 0)
+        assert part.summary["encoded_rows"] == (ROWS if place == best else SHARED)
+        assert part.summary["weights"] == [float(other == best) for other in range(3)]
+        own = [name for name in part.location.files() if name.startswith("features-")]
+        assert (len(own) > 0) == (place == best), "a prior without rows does not pass over the pool"
+    assert set(table.column("prior").to_pylist()) == {best}
+    # The latent is that of all three, whoever encodes the rows.
+    shared = shared_set(pool, SHARED, 0)
+    there = targets(RowTable(Location(str(made / "targets")), "targets"))
+    assert np.abs(there[shared] - targets(table)[shared]).max() < 8 * HALF
     # The settled weights are kept: a resumed job assigns the same rows, whatever it would measure.
     (tmp_path / "out" / "contributions" / "00" / "manifest.json").unlink()
     shutil.rmtree(tmp_path / "out" / "targets")
     again = encode({**SETTINGS, "priors": NAMES}, pool, tmp_path / "out")
     assert again.manifest.identity == table.manifest.identity
+
+
+def test_with_more_coverage_the_weak_prior_gets_no_rows(pool: Pool, tmp_path: Path) -> None:
+    table = encode({**SETTINGS, "priors": NAMES, "coverage": "all"}, pool, tmp_path / "out")
+    assert [part.summary["encoded_rows"] for part in contributions(tmp_path / "out")] == [ROWS, ROWS, SHARED]
+    shared = np.isin(np.arange(ROWS), shared_set(pool, SHARED, 0))
+    assert table.column("encoders").to_pylist() == np.where(shared, 3, 2).tolist()
+
+
+def test_different_weights_are_meant_to_count(pool: Pool, tmp_path: Path) -> None:
+    priors = [{"name": name, "weight": weight} for name, weight in zip(NAMES, (2.0, 1.0, 1.0), strict=True)]
+    table = encode({**SETTINGS, "priors": priors}, pool, tmp_path / "out")
+    assert table.column("prior").to_pylist() == assign_participants(np.arange(ROWS), [2, 1, 1], 0).tolist()
 
 
 @pytest.mark.parametrize(("coverage", "count"), [pytest.param("2", 2, marks=pytest.mark.slow), ("all", 3)])
@@ -255,7 +273,8 @@ def test_another_pool_comes_into_the_space_that_is_there(
     # By quality, as measured there, and by the targets of these targets.
     again = encode({**SETTINGS, "priors": NAMES, "like": str(tmp_path / "out")}, other_pool, tmp_path / "again")
     require_same_space(again, there)
-    assert set(again.column("prior").to_pylist()) == {0, 1}
+    assert len(set(again.column("prior").to_pylist())) == 1
+    assert again.manifest.summary["verdict"]["kind"] == "as_there"
 
 
 def test_a_space_that_does_not_fit_is_refused(made: Path, other_pool: Pool, tmp_path: Path) -> None:
