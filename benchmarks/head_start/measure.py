@@ -317,7 +317,7 @@ def _arguments() -> Namespace:
     made.add_argument("--image-size", type=positive, help="pixels of its input; otherwise 32, with --quick 16")
     made.add_argument("--epochs", type=positive, help="of supervised trainings; otherwise 15, with --quick 2")
     made.add_argument("--few-epochs", type=positive, help=f"with a part of the labels; otherwise {_FEW_EPOCHS}, or 2")
-    made.add_argument("--target-epochs", type=positive, help="of trainings on targets; otherwise 15, with --quick 1")
+    made.add_argument("--target-epochs", type=positive, help="of trainings on targets; otherwise 30, with --quick 1")
     made.add_argument("--batch-rows", type=positive, default=128, help="rows of a batch, at most")
     made.add_argument("--byol-learning-rate", type=float, default=0.002, help="of BYOL")
     made.add_argument("--weight-decay", type=float, default=0.05, help="of BYOL; targets have their own default")
@@ -345,7 +345,7 @@ def _filled(arguments: Namespace) -> Namespace:
         "image_size": 16 if quick else 32,
         "epochs": 2 if quick else 15,
         "few_epochs": 2 if quick else _FEW_EPOCHS,
-        "target_epochs": 1 if quick else 15,
+        "target_epochs": 1 if quick else 30,
         "dim": 16 if quick else 128,
     }
     for name, value in standard.items():

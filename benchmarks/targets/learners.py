@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 _WARM_UP, _FIRST, _LAST = 0.1, 1 / 25, 1 / 25e4  # torch's OneCycleLR, as our objective uses it
+# Views as BYOL has them, so that rows of the table differ in their objective alone; and the cosine alone, as published.
+AS_BYOL = {"views": 2, "min_crop": 0.2, "colour": 1.0, "contrast": 0.0}
 _BYOL_HIDDEN, _BYOL_OUT = 1024, 256
 
 
@@ -59,6 +61,7 @@ def train_on_targets(training: Training, targets: str, epochs: int, out: str) ->
     shared = {k: v for k, v in asdict(training).items() if k not in ("pool", "learning_rate", "threads", "gpus")}
     config = {
         **shared,
+        **AS_BYOL,
         "learning_rate": training.learning_rate["targets"],
         "epochs": epochs,
         "compute": {"actors": 1, "cpus": training.threads, "gpus": training.gpus},
@@ -185,7 +188,7 @@ def _fit(
 ) -> dict[str, Any]:
     from coevo_ray.core.feed.epoch_plan import Subset
     from coevo_ray.training.feed.feed import Feed
-    from coevo_ray.training.feed.views import Decode, Views, two_views
+    from coevo_ray.training.feed.views import Decode, Views, views_of
 
     rows = pool.train_ids()
     if name == "supervised":
@@ -204,7 +207,7 @@ def _fit(
         for batch in feed.epoch(Subset(epoch, rows, None)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * one_cycle(done.share())
-            images = two_views(batch, views, training.seed, epoch, device)
+            images = views_of(batch, views, training.seed, epoch, device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = objective(images.contiguous(memory_format=torch.channels_last), torch.from_numpy(batch.row_ids))
             optimizer.zero_grad(set_to_none=True)

@@ -139,10 +139,16 @@ class TargetTrainConfig(LearningConfig):
 
     head: Literal["linear", "mlp"] = Field("linear", description="Map from the network's features to targets.")
     centre: bool = Field(True, description="Regress targets less their mean, which says nothing about a row.")
-    min_crop: Share = Field(0.2, description="Smallest share of an image's area in a view; 1 does not crop.")
+    contrast: float = Field(
+        0.2,
+        ge=0,
+        description="Weight of telling a row's target from those of the batch's other rows, beside the cosine.",
+    )
+    views: int = Field(1, ge=1, le=2, description="Augmented views of a row in each epoch; two take twice as long.")
+    min_crop: Share = Field(0.7, description="Smallest share of an image's area in a view; 1 does not crop.")
     flip: bool = Field(True, description="Mirror half of the views.")
-    colour: float = Field(1.0, ge=0, le=2, description="Strength of the views' colour jitter; 0 leaves colours.")
-    epochs: int = Field(20, ge=1, description="Passes over the training rows, two views of each row in each.")
+    colour: float = Field(0.25, ge=0, le=2, description="Strength of the views' colour jitter; 0 leaves colours.")
+    epochs: int = Field(40, ge=1, description="Passes over the training rows.")
     batch_rows: int = Field(128, ge=2, description="Rows of a global batch, over all workers.")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="SGD with Nesterov's momentum, or AdamW.")
     learning_rate: float = Field(0.002, gt=0, description="Peak of the schedule.")

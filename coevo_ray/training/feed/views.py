@@ -100,14 +100,21 @@ class Decode:
         return tensors
 
 
-def two_views(batch: Batch, views: Views, seed: int, epoch: int, device: torch.device) -> torch.Tensor:
-    """Makes both views of a feed's batch.
+def views_of(batch: Batch, views: Views, seed: int, epoch: int, device: torch.device, count: int = 2) -> torch.Tensor:
+    """Makes views of a feed's batch.
+
+    Args:
+        batch: rows with `image` uint8[b, 3, s, s].
+        views: limits of what a view changes.
+        seed, epoch: which views.
+        device: where they are made.
+        count: views of a row, 1 or 2.
 
     Returns:
-        float32[2 b, 3, s, s]: the first views of all rows, then their second views.
+        float32[count b, 3, s, s]: the first views of all rows, then their second views.
     """
     images = batch.tensors["image"].to(device, non_blocking=True)
-    numbers = [view_numbers(batch.row_ids, seed, epoch, view).to(device) for view in (0, 1)]
+    numbers = [view_numbers(batch.row_ids, seed, epoch, view).to(device) for view in range(count)]
     return torch.cat([views.make(images, n) for n in numbers])
 
 

@@ -1,4 +1,4 @@
-"""Training on targets on a Ray Train worker: two views of each row share its target."""
+"""Training on targets on a Ray Train worker: views of a row share its target."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.json import JsonObject
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed.feed import Feed
-from coevo_ray.training.feed.views import Decode, Views, two_views
-from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, cosine_loss
+from coevo_ray.training.feed.views import Decode, Views, views_of
+from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
 from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.schedules import steps_of
@@ -77,10 +77,14 @@ class _Targets:
         learner.begin_training()
         mean = self._mean.to(learner.device)
         for batch in learner.epoch(self._feed, Subset(epoch, self._rows, None)):
-            images = two_views(batch, self._views, config.seed, epoch, learner.device)
+            images = views_of(batch, self._views, config.seed, epoch, learner.device, config.views)
             with learner.autocast():
                 predicted = learner.network(images.contiguous(memory_format=torch.channels_last))
-            learner.step(cosine_loss(predicted, batch.tensors["target"].to(learner.device), mean), batch)
+            targets = batch.tensors["target"].to(learner.device)
+            losses = cosine_loss(predicted, targets, mean)
+            if config.contrast > 0:
+                losses = losses + config.contrast * contrast_loss(predicted, targets, mean)
+            learner.step(losses, batch)
         return EpochResult(len(self._rows), {**self._evaluated(epoch)})
 
     def after_epoch(self, epoch: int, entry: JsonObject) -> str:

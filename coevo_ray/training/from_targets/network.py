@@ -16,6 +16,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.models import make_backbone
 
+_TEMPERATURE = 0.1  # of the cosines between a prediction and the targets of a batch
 _HIDDEN = 2  # width of the mlp head over the features' dimension
 
 
@@ -68,6 +69,27 @@ def cosine_loss(predicted: torch.Tensor, targets: torch.Tensor, mean: torch.Tens
     """
     views = predicted.float().view(-1, *targets.shape)
     return (1 - nn.functional.cosine_similarity(views, (targets - mean).unsqueeze(0), dim=2)).mean(dim=0)
+
+
+def contrast_loss(predicted: torch.Tensor, targets: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, in nats, of telling a row's target among those of the whole batch by their cosines.
+
+    InfoNCE (van den Oord et al. 2018) with targets for keys. The cosine to the row's own target alone does not say
+    which differences between rows matter.
+
+    Args:
+        predicted: float[v b, n], the views of all rows one after another.
+        targets: float[b, n].
+        mean: float[n], of all targets; zero leaves them as they are.
+
+    Returns:
+        float32[b], 0 or more.
+    """
+    rows = len(targets)
+    keys = nn.functional.normalize(targets - mean, dim=1)
+    cosines = nn.functional.normalize(predicted.float(), dim=1) @ keys.T
+    own = torch.arange(len(predicted), device=predicted.device) % rows
+    return nn.functional.cross_entropy(cosines / _TEMPERATURE, own, reduction="none").view(-1, rows).mean(dim=0)
 
 
 class PoolWithTargets(Pool):

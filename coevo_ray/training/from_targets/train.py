@@ -1,6 +1,6 @@
 """The objective `targets`: a fresh network regresses stored targets (CoOpt, arXiv 2505.14117), with Ray Train.
 
-No label is read in training. Two augmented views of a row share its target; labels serve the evaluation alone.
+No label is read in training. Augmented views of a row have its target; labels serve the evaluation alone.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.views import Decode
-from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, cosine_loss
+from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
 from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
 from coevo_ray.training.from_targets.train import load_target_network, train_targets
 from coevo_ray.training.models import make_backbone
@@ -93,6 +93,22 @@ def test_the_loss_is_that_of_slow_loops_with_its_gradient() -> None:
         # d(1 - u.t)/dp = -(t - (u.t) u) / |p|, half of it for each of two views
         expected = -(t - (u @ t) * u) / length / 2
         assert np.allclose(predicted.grad[v].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_contrast_is_that_of_slow_loops(views: int) -> None:
+    random = np.random.default_rng(1)
+    predicted = random.normal(size=(3 * views, 5)).astype(np.float32)
+    targets, mean = random.normal(size=(3, 5)).astype(np.float32), random.normal(size=5).astype(np.float32)
+    found = contrast_loss(torch.from_numpy(predicted), torch.from_numpy(targets), torch.from_numpy(mean))
+    assert found.shape == (3,)
+    for row in range(3):
+        losses = []
+        for p in predicted[row::3]:
+            cosines = [p @ (t - mean) / np.linalg.norm(p) / np.linalg.norm(t - mean) for t in targets]
+            shares = np.exp(np.array(cosines) / 0.1)
+            losses.append(-np.log(shares[row] / shares.sum()))
+        assert found[row].item() == pytest.approx(np.mean(losses), abs=1e-4)
 
 
 def test_the_loss_is_zero_for_the_target_and_two_for_its_opposite() -> None:
