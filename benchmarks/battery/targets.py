@@ -109,7 +109,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         runs, curves = [], []
         for seed in range(options.seeds):
             note(f"targets: {pool.name}, seed {seed}")
-            data, weak = _data(pool, features, seed)
+            data, weak = data_of(pool, features, seed)
             found = dict(_methods(data, weak))
             runs.append(_all_judged(data, found))
             curves.append(_curves(data, found))
@@ -138,13 +138,15 @@ class Made:
     apart: tuple[tuple[Halves, float], ...] = ()
 
 
-def _data(pool: Pool, features: list[Features], seed: int, shared_rows: int = SHARED) -> tuple[Data, Halves | None]:
+def data_of(
+    pool: Pool, features: list[Features], seed: int, shared_rows: int = SHARED, dim: int | None = None
+) -> tuple[Data, Halves | None]:
     """The priors that are meant to be good, and the weak one's features where there is one."""
     shared = choose_rows(np.arange(len(pool.train)), min(shared_rows, len(pool.train)), seed)
     halves = {f.prior: (f.train.astype(np.float32), f.test.astype(np.float32)) for f in features}
     weak = halves.pop(WEAK, None)
-    data = Data([*halves.values()], [*halves], pool.train.labels, pool.test.labels, shared, seed)
-    return data, weak
+    labels = (pool.train.labels, pool.test.labels)
+    return Data([*halves.values()], [*halves], *labels, shared, seed, dim or DIM), weak
 
 
 def _methods(data: Data, weak: Halves | None) -> Iterator[tuple[str, Made]]:
@@ -155,28 +157,36 @@ def _methods(data: Data, weak: Halves | None) -> Iterator[tuple[str, Made]]:
     if len(data.features) < 2:
         return
     consensus, spaces = _latent(data)
-    even = (1.0,) * len(spaces)
-    yield MIXED, _mixed(data, spaces, even)
-    shares = quality_shares([p.weight for p in consensus.priors])
-    yield BY_QUALITY, _mixed(data, spaces, shares)
+    yield MIXED, _mixed(data, spaces, (1.0,) * len(spaces))
+    yield BY_QUALITY, _mixed(data, spaces, quality_shares([p.weight for p in consensus.priors]))
     yield UNEVEN, _mixed(data, spaces, (0.9, *(0.1 / (len(spaces) - 1),) * (len(spaces) - 1)))
     yield PUBLISHED, _published(data)
-    yield ALL, _everything(data)
+    yield ALL, coverage_all(data)
     if weak is not None:
         wider = replace(data, features=[*data.features, weak], names=[*data.names, WEAK])
         consensus, spaces = _latent(wider)
         yield WITH_WEAK, _mixed(wider, spaces, quality_shares([p.weight for p in consensus.priors]))
-        yield f"{ALL}_with_weak", _everything(wider)
+        yield f"{ALL}_with_weak", coverage_all(wider)
 
 
 def _mixed_and_all(data: Data) -> Iterator[tuple[str, Made]]:
     """What the sweep compares."""
+    yield BY_QUALITY, by_quality(data)
+    yield ALL, coverage_all(data)
+
+
+def by_quality(data: Data) -> Made:
+    """One pass a row: the prior that reaches the latent best, as the package assigns rows."""
     consensus, spaces = _latent(data)
-    yield BY_QUALITY, _mixed(data, spaces, quality_shares([p.weight for p in consensus.priors]))
-    yield ALL, _everything(data)
+    return _mixed(data, spaces, quality_shares([p.weight for p in consensus.priors]))
 
 
-def _everything(data: Data) -> Made:
+def evenly_mixed(data: Data) -> Made:
+    """One pass a row, by priors with equal shares of the rows."""
+    return _mixed(data, _latent(data)[1], (1.0,) * len(data.features))
+
+
+def coverage_all(data: Data) -> Made:
     """Every row by every prior: the mean in the latent, weighted by how well each reaches it."""
     consensus, raw = _latent(data, unit=False)
     return Made(_mean(raw, [p.weight for p in consensus.priors]), passes=len(raw))
@@ -257,7 +267,7 @@ def _sweep(pool: Pool, features: list[Features], options: Options) -> list[dict[
         note(f"targets: {pool.name}, n {dim}, {shared:,} shared rows")
         runs = []
         for seed in range(options.seeds):
-            data = replace(_data(pool, features, seed, shared)[0], dim=dim)
+            data = data_of(pool, features, seed, shared, dim)[0]
             runs.append(_all_judged(data, dict(_mixed_and_all(data))))
         rows.append({"dim": dim, "shared": shared, **_table(runs)})
     return rows

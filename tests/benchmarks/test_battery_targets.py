@@ -69,7 +69,7 @@ def test_the_cost_of_mixing_is_the_mean_of_the_priors_alone_less_the_mixed(data:
 
 def test_all_priors_are_the_weighted_mean_in_the_latent(data: Data) -> None:
     consensus, raw = targets._latent(data, unit=False)
-    found = targets._everything(data)
+    found = targets.coverage_all(data)
     for row in range(5):
         mean = sum(p.weight * halves[0][row] for p, halves in zip(consensus.priors, raw, strict=True))
         assert np.allclose(found.targets[0][row], mean / np.linalg.norm(mean), atol=1e-5)

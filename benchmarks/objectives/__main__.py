@@ -1,0 +1,5 @@
+"""python -m benchmarks.objectives."""
+
+from benchmarks.objectives.measure import main
+
+main()
