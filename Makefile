@@ -59,6 +59,8 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.labels --json --quick
 	$(BIN)/python -m benchmarks.retrieval --json --quick
 	$(BIN)/python -m benchmarks.consensus --json --quick
+	$(BIN)/python -m benchmarks.objectives --json --quick
+	$(BIN)/python -m benchmarks.head_start --json --quick
 	$(BIN)/python -m benchmarks.battery targets --json --quick
 	$(BIN)/python -m benchmarks.battery labels --json --quick
 	$(BIN)/python -m benchmarks.battery policies --json --quick
