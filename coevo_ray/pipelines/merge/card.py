@@ -21,8 +21,8 @@ from coevo_ray.store.location import Location
 
 # Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
 _COLLAPSED = -0.05
-# By hand: on CIFAR-10 and 40 classes of Tiny-ImageNet R^2 was 0.2, and mixed targets of the published form were worse than
-# those of one prior.
+# By hand: on CIFAR-10 and 40 classes of Tiny-ImageNet R^2 was 0.2, and mixed targets of the published form were worse
+# than those of one prior.
 _MEET = 0.3
 _FROM_CONTRIBUTION = (
     "name",
