@@ -1,6 +1,6 @@
 """Encode: rows per second of the whole stage against a bare PyTorch loop over the same pool.
 
-    python -m benchmarks.encode --json [--quick] [--rows N] [--source URI]
+    python -m benchmarks.encode --json [--quick] [--rows N] [--source URI] [--form latent|random]
 
 Both sides read the same Parquet files, decode with the same function and run the same network with as many threads as
 there are cores. They take turns (A B C, A B C, ...), each in a process of its own, and Ray runs only during its turn.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from benchmarks.encode.sides import PRIOR, bare_loop, encode_pool
 DIM = 128
 SHARED = 0.1
 SEED = 0
-# Parts of the work that are neither the decoding nor the forward pass, by where they run.
+# Parts of the work that are neither the decoding nor the forward pass: in the actors, and one after another.
 _IN_ACTORS = ("project", "write")
-_AFTERWARDS = ("uniformity", "fit", "align_write")
+_AFTERWARDS = {
+    "latent": ("components", "fit", "measure", "align_write"),
+    "random": ("uniformity", "fit", "align_write"),
+}
 
 Turns = dict[str, Child]
 
@@ -36,15 +40,16 @@ def main() -> None:
         rows = in_child(make_pool, folder, rows_of(arguments), arguments.source).result
         note(f"pool of {rows:,} images")
         repeats = [_repeat(folder, arguments, i) for i in range(arguments.repeats or (1 if arguments.quick else 3))]
-        difference = _difference(Path(folder))
+        difference = _difference(Path(folder), arguments.form)
     result = {
         "rows": rows,
         "source": arguments.source or "generated digits",
         "prior": PRIOR,
         "pixels": PIXELS,
+        "form": arguments.form,
         "repeats": len(repeats),
         **_ratios(repeats),
-        **_where_time_goes(repeats, arguments.actors),
+        **_where_time_goes(repeats, arguments),
         "rows_per_s": {name: round(rows / middle(_seconds(repeats, name)), 1) for name in repeats[0]},
         "max_feature_difference": difference,
         "busy_before": busiest(child for turns in repeats for child in turns.values()),
@@ -57,6 +62,7 @@ def main() -> None:
 def _arguments() -> Namespace:
     made = parser(__doc__.split("\n")[0], 20_000, 1_500)
     made.add_argument("--source", help="URI of your own images (folder or Parquet) instead of generated ones")
+    made.add_argument("--form", choices=tuple(_AFTERWARDS), default="latent", help="of the targets; random: published")
     made.add_argument("--repeats", type=positive, help="turns of each side; otherwise 3, with --quick 1")
     made.add_argument("--actors", type=positive, default=cores(), help="actors of our stage")
     made.add_argument("--cpus", type=float, default=0.5, help="CPUs that each actor reserves")
@@ -75,7 +81,7 @@ def _repeat(folder: str, arguments: Namespace, index: int) -> Turns:
     config = {
         "priors": [{"name": PRIOR, "input_size": PIXELS}],
         "dim": DIM,
-        "projection": "random",  # the loop at its side projects too
+        "projection": "random" if arguments.form == "random" else "components",
         "shared": SHARED,
         "seed": SEED,
         "shard_rows": arguments.shard_rows,
@@ -111,34 +117,43 @@ def _ratios(repeats: list[Turns]) -> dict[str, Any]:
     }
 
 
-def _where_time_goes(repeats: list[Turns], actors: int) -> dict[str, Any]:
+def _where_time_goes(repeats: list[Turns], arguments: Namespace) -> dict[str, Any]:
     """Overhead and breakdown of our stage, medians over the repeats."""
     ours = [r["ours"].result for r in repeats]
+    afterwards = _AFTERWARDS[arguments.form]
     clocks = ("session", "encode", "steady", "fit")
     return {
-        "overhead_share": middle([_overhead_share(o, actors) for o in ours]),
+        "overhead_share": middle([_overhead_share(o, arguments.actors, afterwards) for o in ours]),
         "stage_seconds": {name: middle([o["stage_seconds"][name] for o in ours]) for name in ours[0]["stage_seconds"]},
         "waiting_share": middle([o["waiting_share"] for o in ours]),
         "seconds": {name: middle([o[f"{name}_seconds"] for o in ours]) for name in clocks},
     }
 
 
-def _overhead_share(ours: dict[str, Any], actors: int) -> float:
-    """Projection, uniformity, alignment and writing over the steady seconds.
+def _overhead_share(ours: dict[str, Any], actors: int, afterwards: Sequence[str]) -> float:
+    """All but decoding and forward passes over the steady seconds.
 
     Actors work side by side, so their seconds count once for all of them; the merge counts by the clock.
     """
     stages = ours["stage_seconds"]
-    overhead = sum(stages[n] for n in _IN_ACTORS) / actors + sum(stages[n] for n in _AFTERWARDS) + ours["fit_seconds"]
+    overhead = sum(stages[n] for n in _IN_ACTORS) / actors + sum(stages[n] for n in afterwards) + ours["fit_seconds"]
     return float(overhead / (ours["steady_seconds"] + ours["fit_seconds"]))
 
 
-def _difference(folder: Path) -> float:
+def _difference(folder: Path, form: str) -> float:
     """Largest difference between the two sides' projected features: they must have done the same work."""
-    from coevo_ray.core.alignment.projection import project, projection_matrix
+    from coevo_ray.core.alignment.components import to_components
+    from coevo_ray.core.alignment.projection import project, projection_matrix, unit_features
+    from coevo_ray.pipelines.encode.shared import read_components
+    from coevo_ray.store.location import Location
 
     ours, loop = np.load(folder / "ours.npy"), np.load(folder / "loop.npy")
     if len(ours) != len(loop):
         raise RuntimeError(f"our stage encoded {len(ours)} rows, the loop {len(loop)}")
-    theirs = project(loop, projection_matrix(loop.shape[1], DIM, SEED))
+    if form == "random":
+        theirs = project(loop, projection_matrix(loop.shape[1], DIM, SEED))
+    else:
+        components = read_components(Location.parse(folder / "ours-0" / "contributions" / "00"))
+        assert components is not None
+        theirs = to_components(unit_features(loop), components)
     return round(float(np.abs(ours - theirs).max()), 6)

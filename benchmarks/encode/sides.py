@@ -28,7 +28,8 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
     Returns:
         `session_seconds`: starting and stopping Ray; `encode_seconds`: the call of `encode`; `steady_seconds`: of them,
         from the moment when the first actor has its model; `aside_seconds`: the benchmark's own work; `fit_seconds`: an
-        alignment fit; `stage_seconds`: stage -> seconds over all its tasks and actors; `waiting_share`.
+        alignment fit of the published form, else 0; `stage_seconds`: stage -> seconds over all its tasks and actors;
+        `waiting_share`.
     """
     from coevo_ray.pipelines.make_targets import encode
     from coevo_ray.runtime.session import ray_session
@@ -40,11 +41,11 @@ def encode_pool(folder: str, config: dict[str, Any], index: int) -> dict[str, An
         targets = encode(config, str(Path(folder) / "pool"), str(out))
         ended = time.time()
     stopped = time.time()
-    fit_seconds = _fit(out)
+    fit_seconds = _fit(out) if config["projection"] == "random" else 0.0
     summary = targets.manifest.summary
     (prior,) = summary["priors"]
     np.save(Path(folder) / "ours.npy", _features(out))
-    wave = prior["seconds"] - prior["startup_seconds"]
+    wave = prior["seconds"] - prior["startup_seconds"] + prior["stage_seconds"].get("components", 0.0)
     return {
         "session_seconds": started - began + stopped - ended,
         "encode_seconds": ended - started,

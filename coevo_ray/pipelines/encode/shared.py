@@ -5,6 +5,7 @@ Files of whole features are temporary: when the components are known, they are w
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -56,8 +57,10 @@ def encode_shared(plan: Plan, wave: list[Participant], count: int) -> dict[int, 
     raw = [replace(who, keep="features") for who in todo]
     passes = encode_wave(whole, plan.shared_shards, raw, title) if todo else {}
     for who in todo:
+        started = time.monotonic()
         components = _components(who, passes[who.place], count)
         _write_components(plan, who.location, components)
+        passes[who.place].times.update({"components": time.monotonic() - started})
         made = _finished(plan, who.location)
         if made is None:
             raise InputError(f"{who.location} lacks files of the shared set", "run the same command again")
