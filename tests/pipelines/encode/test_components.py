@@ -216,6 +216,19 @@ def test_what_cannot_have_components_is_named(pool: Pool, tmp_path: Path) -> Non
         encode({**SETTINGS, "priors": [NAMES[0], f"{MINE}:Constant"]}, pool, tmp_path / "out")
 
 
+def test_priors_with_fewer_features_than_the_latent_has_dimensions(pool: Pool, tmp_path: Path) -> None:
+    """8 and 12 features reach a latent of 14 together; one of them alone does not."""
+    config = {**SETTINGS, "dim": 14, "components": None}
+    table = encode(
+        {**config, "priors": [NAMES[0], NAMES[2]], "coverage": "all", "assign": "weights"}, pool, tmp_path / "a"
+    )
+    assert targets(table).shape == (ROWS, 14)
+    assert np.allclose(np.linalg.norm(targets(table), axis=1), 1, atol=2e-3)
+    assert [part.summary["components"] for part in contributions(tmp_path / "a")] == [8, 12]
+    with pytest.raises(InputError, match=r"a latent of 14 dimensions needs .* there are 8 components"):
+        encode({**config, "priors": [NAMES[0]]}, pool, tmp_path / "b")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
