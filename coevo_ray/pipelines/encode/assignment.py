@@ -48,7 +48,7 @@ def settle_weights(
     settled = tuple(weight * share for weight, share in zip(plan.weights, shares, strict=True))
     for label, prior, weight in zip(labels, consensus.priors, settled, strict=True):
         share = f"{weight / sum(settled):.0%} of the rows" if plan.coverage == 1 else "rows"
-        part = share if weight else "no rows but the shared ones: others say more"
+        part = share if weight else "no rows but the shared ones, for another says more"
         say(f"{label}: reaches the consensus with R^2 {prior.r2:.2f}, gets {part}")
     file.write_json(list(settled))
     return settled

@@ -171,7 +171,10 @@ def _say_cost(plan: Plan, busy: list[Participant], shared: Mapping[int, tuple[Ma
         if (encoded := sum(f.rows for f in made.files) - made.resumed) > 0
     ]
     actors = sum(who.compute.actors for who in busy)
-    took = f"; about {passes * np.mean(speeds) / actors / 60:,.0f} minutes by the shared set's speed" if speeds else ""
+    took = ""
+    if speeds:
+        minutes = passes * np.mean(speeds) / actors / 60
+        took = f"; {f'about {minutes:,.0f}' if minutes >= 1 else 'less than 1'} minutes by the shared set's speed"
     say(f"{passes:,} forward passes for {plan.rows:,} rows, {each} of {len(plan.weights)} priors a row{took}")
 
 
