@@ -63,6 +63,19 @@ def positive(text: str) -> int:
     return value
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them, for argparse."""
+    return tuple(text.split(","))
+
+
+def fill_in(arguments: argparse.Namespace, standard: dict[str, Any]) -> argparse.Namespace:
+    """Sets the arguments that were not given."""
+    for name, value in standard.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    return arguments
+
+
 def note(text: str) -> None:
     """Writes a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)

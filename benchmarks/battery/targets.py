@@ -172,7 +172,7 @@ def _methods(data: Data, weak: Halves | None) -> Iterator[tuple[str, Made]]:
 
 
 def _mixed_and_all(data: Data) -> Iterator[tuple[str, Made]]:
-    """What the sweep compares."""
+    """The two methods of the sweep."""
     yield BY_QUALITY, by_quality(data)
     yield ALL, coverage_all(data)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.battery.pools import Limits, Place, find_places
 from benchmarks.battery.priors import LITE
-from benchmarks.common import cores, finish, note, parser, positive, rows_of
+from benchmarks.common import cores, fill_in, finish, names, note, parser, positive, rows_of
 from benchmarks.head_start import starts
 from benchmarks.head_start.starts import Fit, Schedule, Setup, labels_folder
 from benchmarks.parts import Parts
@@ -84,7 +84,7 @@ class Run:
         return {"pool": pool, "before": before, "rates": rates, "curves": curves}
 
     def _networks(self, start: str) -> dict[str, Any] | None:
-        """What a start costs before any label, and its networks, one for each seed."""
+        """The cost of a start before any label, and its networks, one for each seed."""
         if start == SCRATCH:
             return {"encode_seconds": 0.0, "train_seconds": 0.0, "inits": [None] * self.a.seeds}
         if start == BYOL:
@@ -130,7 +130,7 @@ class Run:
             whole = seconds + ours["encode_seconds"]
             if a.quick:
                 whole = min(whole, _QUICK_SECONDS)
-            # How long it may train is measured and differs from run to run: not among what a finished part depends on.
+            # The seconds are measured and differ from run to run: a finished part does not depend on them.
             made.append(self._part(f"byol-{seed}", settings, starts.learn_byol, settings, whole, seed, inits[seed]))
         return self._cost(0.0, made, inits)
 
@@ -309,7 +309,7 @@ def _arguments() -> Namespace:
     made = parser(__doc__.split("\n")[0], 10_000, 300)
     made.add_argument("--data", type=Path, help="folder with a folder of train*.parquet and test*.parquet a pool")
     made.add_argument("--pool", type=Path, action="append", default=[], help="folder of a pool of your own")
-    made.add_argument("--pools", type=_names, default=(), help="some of the pools, by name; otherwise all of images")
+    made.add_argument("--pools", type=names, default=(), help="some of the pools, by name; otherwise all of images")
     made.add_argument("--test-rows", type=positive, help="held-out rows; otherwise a fifth of --rows")
     made.add_argument("--seeds", type=positive, help="repeats of each training; otherwise 3, with --quick 1")
     made.add_argument("--shares", type=_shares, default=(1.0, 0.1, 0.01), help="of the labels")
@@ -325,7 +325,7 @@ def _arguments() -> Namespace:
     made.add_argument("--layer-decay", type=float, default=1.0, help="of supervised trainings from a start")
     made.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of all trainings")
     made.add_argument("--dim", type=positive, help="n of the targets; otherwise 128, with --quick 16")
-    made.add_argument("--priors", type=_names, default=LITE, help="public priors")
+    made.add_argument("--priors", type=names, default=LITE, help="public priors")
     made.add_argument("--gpus", type=int, default=0, help="GPUs of each actor and each training")
     made.add_argument("--work", help="working folder, kept; otherwise a temporary one")
     made.add_argument("--time-limit", type=float, help="begin nothing after so many seconds, and exit with 4")
@@ -348,14 +348,7 @@ def _filled(arguments: Namespace) -> Namespace:
         "target_epochs": 1 if quick else 30,
         "dim": 16 if quick else 128,
     }
-    for name, value in standard.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
-    return arguments
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+    return fill_in(arguments, standard)
 
 
 def _shares(text: str) -> tuple[float, ...]:

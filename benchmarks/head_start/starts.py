@@ -21,7 +21,7 @@ VALIDATION = 0.2  # of the labelled training rows, on which the learning rate is
 
 @dataclass(frozen=True)
 class Setup:
-    """What the trainings of one pool share.
+    """Settings that the trainings of one pool share.
 
     Attributes:
         folder: working folder of the pool.

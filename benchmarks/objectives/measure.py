@@ -28,7 +28,7 @@ from benchmarks.battery.encoding import available_priors, default_cache, encode_
 from benchmarks.battery.heads import knn, tuned_linear
 from benchmarks.battery.pools import Ids, Limits, Place, find_places
 from benchmarks.battery.verdicts import cell
-from benchmarks.common import cores, finish, note, parser, positive, rows_of
+from benchmarks.common import cores, fill_in, finish, names, note, parser, positive, rows_of
 from benchmarks.objectives.variants import VARIANTS, Variant
 from coevo_ray.errors import CoevoError
 from coevo_ray.training.feed.images import decode_square, scale_pixels
@@ -172,7 +172,7 @@ def _arguments() -> Namespace:
     made = parser(__doc__.split("\n")[0], 5_000, 300)
     made.add_argument("--data", type=Path, help="folder with a folder of train*.parquet and test*.parquet a pool")
     made.add_argument("--pool", type=Path, action="append", default=[], help="folder of a pool of your own")
-    made.add_argument("--pools", type=_names, default=(), help="some of the pools, by name; otherwise all of images")
+    made.add_argument("--pools", type=names, default=(), help="some of the pools, by name; otherwise all of images")
     made.add_argument("--only", type=_variants, default=tuple(VARIANTS), help=f"some of {','.join(VARIANTS)}")
     made.add_argument("--test-rows", type=positive, help="otherwise three fifths of --rows")
     made.add_argument("--epochs", type=positive, help="otherwise 16, with --quick 2; half of it with two views")
@@ -192,18 +192,11 @@ def _arguments() -> Namespace:
         "image_size": 16 if quick else 32,
         "dim": 16 if quick else 128,
     }
-    for name, value in standard.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
-    return arguments
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+    return fill_in(arguments, standard)
 
 
 def _variants(text: str) -> tuple[str, ...]:
-    names = _names(text)
-    if unknown := sorted(set(names) - set(VARIANTS)):
+    found = names(text)
+    if unknown := sorted(set(found) - set(VARIANTS)):
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)} not among {', '.join(VARIANTS)}")
-    return names
+    return found

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import cores, finish, middle, note, parser, positive, rows_of, spread
+from benchmarks.common import cores, fill_in, finish, middle, note, parser, positive, rows_of, spread
 from benchmarks.parts import Parts
 from benchmarks.targets import tables as tables
 from benchmarks.targets.learners import Training, train_on_targets, train_peer
@@ -242,10 +242,7 @@ def _filled(arguments: Namespace) -> Namespace:
         "test_rows": max(1, rows_of(arguments) // 5),
         "rows": rows_of(arguments),
     }
-    for name, value in standard.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
-    return arguments
+    return fill_in(arguments, standard)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

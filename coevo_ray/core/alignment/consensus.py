@@ -166,7 +166,7 @@ def quality_shares(precisions: Sequence[float], passes: int = 1) -> tuple[float,
 
 
 def prior_worth(precisions: Sequence[float]) -> tuple[float, ...]:
-    """What priors are worth beside the best one: 1 for it, 0 for those below half of its precision, linear between.
+    """The worth of priors beside the best one: 1 for it, 0 for those below half of its precision, linear between.
 
     Rounded, so that the last bits of a fit do not move rows.
 
