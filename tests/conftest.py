@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,13 @@ def ray_local() -> Iterator[None]:
 
     with ray_session():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_actors_of_failed_work(request: pytest.FixtureRequest) -> None:
+    """Ends actors that only the last test's log records kept: pytest has them until a test is over."""
+    if "ray_local" in request.fixturenames:
+        gc.collect()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ depend on it. Stages return small rows; they write data to the store themselves.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -104,18 +105,32 @@ class ray_errors:  # noqa: N801 - used like a function, in a with statement
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is None or (isinstance(error, CoevoError) and not isinstance(error, RayError)):
             return
+        del trace  # see `_without_frames`; this frame will be part of the new error's
         inner = unwrap(error)
         if inner is not None:
-            raise inner from error
+            raise inner from _without_frames(error)
         if isinstance(error, RayError):
             raise StoppedError(
                 f"{self.title}: Ray stopped the work: {str(error).strip().splitlines()[-1]}",
                 "see the Ray logs for the cause, then run the same command again: finished shards are kept",
-            ) from error
+            ) from _without_frames(error)
 
 
-def unwrap(error: BaseException) -> CoevoError | None:
-    """Returns the CoevoError in a chain of Ray errors, or None."""
+def _without_frames(error: BaseException) -> BaseException:
+    """Drops the frames that an error of Ray and its causes came through; its text keeps the worker's trace.
+
+    Ray Data ends an actor when nothing refers to it any more. Those frames do, for as long as somebody keeps the error
+    (a notebook does), and cycles of theirs until Python next looks for some: the actors would keep their CPUs, and
+    later work would wait for them without an end.
+    """
+    for one in _chain(error):
+        one.__traceback__ = None
+    gc.collect()
+    return error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, its causes and those of Ray's wrappers, each once."""
     seen: set[int] = set()
     todo: list[Any] = [error]
     while todo:
@@ -123,12 +138,18 @@ def unwrap(error: BaseException) -> CoevoError | None:
         if not isinstance(item, BaseException) or id(item) in seen:
             continue
         seen.add(id(item))
+        yield item
+        todo += [item.__cause__, item.__context__, getattr(item, "cause", None)]
+        todo.append(getattr(item, "controller_failure", None))
+        todo += getattr(item, "args", ())
+        failures = getattr(item, "worker_failures", None)
+        todo += list(failures.values()) if isinstance(failures, dict) else []
+
+
+def unwrap(error: BaseException) -> CoevoError | None:
+    """Returns the CoevoError in a chain of Ray errors, or None."""
+    for item in _chain(error):
         if isinstance(item, CoevoError) and not isinstance(item, RayError):
             # Ray Data appends advice on its own retries to the first argument.
             return type(item)(item.cause.split(_RAY_ADVICE)[0], item.remedy)
-        todo += [item.__cause__, item.__context__, getattr(item, "cause", None)]
-        todo.append(getattr(item, "controller_failure", None))
-        todo += [a for a in getattr(item, "args", ()) if isinstance(a, BaseException)]
-        failures = getattr(item, "worker_failures", None)
-        todo += list(failures.values()) if isinstance(failures, dict) else []
     return None

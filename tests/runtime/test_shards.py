@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,3 +56,42 @@ def test_errors_of_stages_come_back_as_raised(kind: type[CoevoError]) -> None:
     with pytest.raises(kind) as caught:
         list(run_shards("fail", [0], lambda d: d.map(fail, num_cpus=0.5)))
     assert (caught.value.cause, caught.value.remedy) == ("the cause", "the remedy")
+
+
+@pytest.fixture
+def nothing_logged() -> Iterator[None]:
+    """pytest keeps what is logged, and Ray Data logs an error with all its frames."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def free_cpus() -> float:
+    cpus: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    return cpus
+
+
+@pytest.mark.usefixtures("nothing_logged")
+def test_an_error_that_somebody_keeps_keeps_no_actor() -> None:
+    """In a notebook the last error stays; the CPUs of the actors that failed must not."""
+    before = free_cpus()
+
+    class Fails:
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            raise InputError("the cause", "the remedy")
+
+    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        return dataset.map_batches(
+            Fails, batch_size=None, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=before / 2
+        )
+
+    kept = []
+    for _ in range(2):
+        with pytest.raises(InputError) as caught:
+            list(run_shards("fail", [0, 1], stages))
+        kept.append(caught.value)
+    deadline = time.monotonic() + 60
+    while free_cpus() < before:
+        assert time.monotonic() < deadline, "actors of failed work are still there"
+        time.sleep(0.2)
+    assert [error.cause for error in kept] == ["the cause"] * 2
