@@ -1,5 +1,6 @@
 # make demo   the whole loop on real data (needs Python >= 3.10 and nothing else)
 # make test   lint, types, layers, tests (a Label Studio server among them)
+# make slow   the tests that are left out there, one after another (an hour)
 # make bench  quick benchmarks
 # make clean  removes what these made
 PYTHON ?= python3
@@ -10,7 +11,7 @@ SERVER := .venv-labelstudio
 SERVER_PINS := tests/annotators/label_studio_requirements.txt
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint bench clean $(SERVER)
+.PHONY: demo test slow lint bench clean $(SERVER)
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
@@ -46,6 +47,9 @@ lint: $(VENV)/dev
 test: lint $(SERVER)/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not labelstudio' $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m labelstudio tests/annotators
+
+slow: $(VENV)/bench
+	$(BIN)/python -m pytest -m 'slow and not gpu and not labelstudio' $(PYTEST_ARGS)
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.ingest --json --quick

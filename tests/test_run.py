@@ -23,6 +23,9 @@ from coevo_ray.store.row_table import RowTable, vectors
 from coevo_ray.store.sae_files import load_sae
 from tests.processes import Marked, coevo_ray
 
+# Minutes each. Every day `make demo` runs the whole loop, and each stage has a test of its own that kills it.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 # Files at whose first sight a run is killed.
 ENCODE, GATE = "encode/contributions/00/features-000001.parquet", "gate/journal/000000000[4-9].*"
@@ -152,7 +155,6 @@ def test_changed_settings_are_refused_and_nothing_is_damaged(
 
 
 @pytest.mark.timeout(1200)  # two minutes on a quiet machine
-@pytest.mark.slow  # each stage has a test of its own that kills it
 def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
     whole: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -230,7 +232,6 @@ def _run(command: list[str], environment: dict[str, str], timeout_s: float = 60)
     )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)  # two minutes on a quiet machine
 def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str], tmp_path: Path) -> None:
     """Submitted once as cluster/README.md says; repeated on this machine it redoes nothing."""
@@ -251,7 +252,6 @@ def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str]
     assert files_of(out) == before
 
 
-@pytest.mark.slow
 def test_without_its_token_a_client_is_refused_with_a_remedy(ray_head: dict[str, str], tmp_path: Path) -> None:
     file, _ = write_config(tmp_path, "run")
     wrong = {**ray_head, "RAY_ADDRESS": "127.0.0.1:26379", "RAY_AUTH_TOKEN": "0" * 32}

@@ -77,7 +77,24 @@ class Subject:
             ray.kill(self.service.actor, no_restart=False)
 
 
-@pytest.fixture(params=["plain", "actor"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Plain and as an actor, without crashes and with; actors start in seconds, so one test kills them every day."""
+    if "subject" not in metafunc.fixturenames:
+        return
+    if "crash" not in metafunc.fixturenames:
+        metafunc.parametrize("subject", ["plain", "actor"], indirect=True)
+        return
+    daily = metafunc.function.__name__ == "test_the_gate_goes_on_alike_after_a_crash"
+    cases = [
+        pytest.param("plain", False, id="plain-steady"),
+        pytest.param("plain", True, id="plain-crashing"),
+        pytest.param("actor", False, id="actor-steady"),
+        pytest.param("actor", True, id="actor-crashing", marks=() if daily else pytest.mark.slow),
+    ]
+    metafunc.parametrize(("subject", "crash"), cases, indirect=True)
+
+
+@pytest.fixture
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     if request.param == "actor":
         request.getfixturevalue("ray_local")
@@ -87,7 +104,7 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         made.service.stop()
 
 
-@pytest.fixture(params=[False, True], ids=["steady", "crashing"])
+@pytest.fixture
 def crash(request: pytest.FixtureRequest, subject: Subject) -> Callable[[], None]:
     """Called between steps: crashes the subject in one of the two runs of a test."""
     return subject.crash if request.param else lambda: None

@@ -29,6 +29,7 @@ TRAIN = {
     "policies": ["factors"],
     "compute": {"cpus": 0.5},
 }
+_SLOW = pytest.mark.slow  # a chain takes a minute; every day the README's own runs
 # What a function hands to the next ones: its result, or where it was told to put it.
 Hand = Callable[[Any, Path], Any]
 STAGES = ("pool", "encode/targets", "sae/scores", "sae/model", "trained", "trained/evidence", "found", "labels")
@@ -104,6 +105,7 @@ def objects(data: Path, ray_local: None) -> tuple[Path, dict[str, Any]]:
     return data / "objects", chain(data, data / "objects", lambda result, out: result)
 
 
+@_SLOW
 def test_by_objects_alone(objects: tuple[Path, dict[str, Any]]) -> None:
     folder, made = objects
     _is_a_family(made, folder)
@@ -114,10 +116,8 @@ def test_by_objects_alone(objects: tuple[Path, dict[str, Any]]) -> None:
     assert made["trained"].manifest.config["labels"] == "gate"
 
 
-_SLOW = pytest.mark.slow  # a chain takes half a minute, and one form of a path is enough for every day
-
-
-@pytest.mark.parametrize("form", [str, pytest.param(Path, marks=_SLOW), pytest.param(Location.parse, marks=_SLOW)])
+@_SLOW
+@pytest.mark.parametrize("form", [str, Path, Location.parse])
 def test_by_paths_alone(data: Path, objects: tuple[Path, dict[str, Any]], form: Callable[[Path], Any]) -> None:
     """With other settings or inputs than those of the objects each stage would be refused, for it is there already."""
     folder, made = objects
@@ -130,7 +130,7 @@ def test_by_paths_alone(data: Path, objects: tuple[Path, dict[str, Any]], form: 
     assert paths["trained"] == made["trained"]
 
 
-@pytest.mark.slow
+@_SLOW
 def test_paths_alone_make_what_objects_alone_do(data: Path, objects: tuple[Path, dict[str, Any]]) -> None:
     chain(data, data / "paths", lambda result, out: str(out))
     one, other = manifests(objects[0]), manifests(data / "paths")

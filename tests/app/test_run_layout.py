@@ -143,7 +143,7 @@ def test_the_report_names_the_folder_that_is_missing(former: Path, coevo_ray: Co
 
 
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("today", [False, True], ids=["0.1.0", "today"])
+@pytest.mark.parametrize("today", [pytest.param(False, marks=pytest.mark.slow), True], ids=["0.1.0", "today"])
 def test_training_goes_on_from_the_earlier_stages_where_they_are(former: Path, coevo_ray: Command, today: bool) -> None:
     run = former / "run"
     if today:

@@ -82,6 +82,7 @@ def test_gate_gives_its_keys_and_the_loop_has_the_same_gains() -> None:
         assert 0 < part["p50"] <= part["p99"]
 
 
+@pytest.mark.slow
 def test_gate_has_no_peer_beyond_some_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("benchmarks.gate.measure.PEER_ROWS", 1000)
     monkeypatch.setattr("benchmarks.gate.measure.ROUNDS", 2)
@@ -154,6 +155,7 @@ def test_encode_gives_its_keys_and_does_the_same_work_as_the_loop(form: str, aft
     assert result["rows_per_s"].keys() == {"ours", "loop", "prefetching_loop"}
 
 
+@pytest.mark.slow
 def test_encode_gpu_gives_its_keys_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OUT", str(tmp_path))
     result = _run("encode_gpu")

@@ -111,6 +111,7 @@ def test_a_gate_opened_again_with_its_settings_is_the_same(former: Path, unpacke
     assert _times(former / "gate" / "graph") == before
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_the_undisturbed_one(former: Path, coevo_ray: Command, ray_local: None) -> None:
     options = [word for name, value in TRAIN.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     inputs = ["--pool", former / "pool", "--targets", former / "encode/targets", "--scores", former / "sae/scores"]

@@ -148,6 +148,7 @@ def frozen_part(folder: Path, file: str) -> list[Any]:
     return [tensor.tolist() for name, tensor in sorted(load_file(folder / file).items()) if not name.startswith("7.")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_the_command_starts_from_a_network_on_a_gates_labels(former: Path, tmp_path: Path, coevo_ray: Command) -> None:
     places = ("--pool", str(former / "pool"), "--labels", str(former / "gate"), "--out", str(tmp_path / "out"))
@@ -163,6 +164,7 @@ def test_the_command_starts_from_a_network_on_a_gates_labels(former: Path, tmp_p
     assert without.returncode == 2 and "inputs.init: there" in without.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_the_training_of_a_run_starts_from_the_network_of_its_file(former: Path, tmp_path: Path) -> None:
     file = yaml.safe_load((former / "run.yaml").read_text())

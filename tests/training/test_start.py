@@ -107,6 +107,7 @@ def test_a_network_trained_on_targets_is_the_start(pool: Pool, tmp_path: Path) -
         package.train_supervised({**settings, **chosen}, pool, tmp_path / "started")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_the_command_starts_semi_supervised_training(
     pool: Pool, trained: Path, tmp_path: Path, coevo_ray: Command

@@ -156,6 +156,7 @@ def test_the_prior_that_reaches_the_latent_best_encodes_the_pool(pool: Pool, mad
     assert again.manifest.identity == table.manifest.identity
 
 
+@pytest.mark.slow
 def test_with_more_coverage_the_weak_prior_gets_no_rows(pool: Pool, tmp_path: Path) -> None:
     table = encode({**SETTINGS, "priors": NAMES, "coverage": "all"}, pool, tmp_path / "out")
     assert [part.summary["encoded_rows"] for part in contributions(tmp_path / "out")] == [ROWS, ROWS, SHARED]
@@ -163,13 +164,15 @@ def test_with_more_coverage_the_weak_prior_gets_no_rows(pool: Pool, tmp_path: Pa
     assert table.column("encoders").to_pylist() == np.where(shared, 3, 2).tolist()
 
 
+@pytest.mark.slow
 def test_different_weights_are_meant_to_count(pool: Pool, tmp_path: Path) -> None:
     priors = [{"name": name, "weight": weight} for name, weight in zip(NAMES, (2.0, 1.0, 1.0), strict=True)]
     table = encode({**SETTINGS, "priors": priors}, pool, tmp_path / "out")
     assert table.column("prior").to_pylist() == assign_participants(np.arange(ROWS), [2, 1, 1], 0).tolist()
 
 
-@pytest.mark.parametrize(("coverage", "count"), [pytest.param("2", 2, marks=pytest.mark.slow), ("all", 3)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("coverage", "count"), [("2", 2), ("all", 3)])
 def test_several_priors_encode_a_row_where_they_are_asked_to(
     pool: Pool, made: Path, tmp_path: Path, coverage: str, count: int
 ) -> None:
@@ -190,10 +193,15 @@ def test_several_priors_encode_a_row_where_they_are_asked_to(
 @pytest.mark.parametrize(
     "lost",
     [
-        ("manifest.json", "features-000002.parquet"),
         ("manifest.json", "shared-000001.parquet", "components.safetensors"),
-        ("manifest.json", "shared-000001.parquet"),
-        ("manifest.json", "shared-000000.parquet", "shared-000001.parquet", "shared-000002.parquet"),
+        *(
+            pytest.param(lost, marks=pytest.mark.slow)
+            for lost in (
+                ("manifest.json", "features-000002.parquet"),
+                ("manifest.json", "shared-000001.parquet"),
+                ("manifest.json", "shared-000000.parquet", "shared-000001.parquet", "shared-000002.parquet"),
+            )
+        ),
     ],
 )
 def test_a_job_that_was_cut_off_ends_as_it_would_have(
@@ -211,11 +219,13 @@ def test_a_job_that_was_cut_off_ends_as_it_would_have(
     assert {name for name in after if after[name] != before[name]} <= {"contributions/01/manifest.json"}
 
 
+@pytest.mark.slow
 def test_what_cannot_have_components_is_named(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Constant: the features are constant on 40 shared rows"):
         encode({**SETTINGS, "priors": [NAMES[0], f"{MINE}:Constant"]}, pool, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_priors_with_fewer_features_than_the_latent_has_dimensions(pool: Pool, tmp_path: Path) -> None:
     """8 and 12 features reach a latent of 14 together; one of them alone does not."""
     config = {**SETTINGS, "dim": 14, "components": None}
@@ -266,6 +276,7 @@ def other_pool(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return ingest({"sources": [str(file)], "test_fraction": 0.1}, folder / "pool")
 
 
+@pytest.mark.slow
 def test_another_pool_comes_into_the_space_that_is_there(
     pool: Pool, made: Path, other_pool: Pool, tmp_path: Path
 ) -> None:
@@ -290,6 +301,7 @@ def test_another_pool_comes_into_the_space_that_is_there(
     assert again.manifest.summary["verdict"]["kind"] == "as_there"
 
 
+@pytest.mark.slow
 def test_a_space_that_does_not_fit_is_refused(made: Path, other_pool: Pool, tmp_path: Path) -> None:
     config = {**SETTINGS, "like": str(made)}
     with pytest.raises(UsageError, match="FailsOnBright'] are not among those of"):
@@ -329,6 +341,7 @@ def consensus_file(targets_folder: Path) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_late_participant_comes_to_the_latent_and_a_refit_moves_all(apart: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "targets"
     first = merge([apart["ann"], apart["bob"]], out)
@@ -351,6 +364,7 @@ def test_a_late_participant_comes_to_the_latent_and_a_refit_moves_all(apart: dic
     np.testing.assert_array_equal(targets(directly), targets(anew))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_extended_is_refused_and_what_is_there_stays(apart: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "targets"
     merge([apart["ann"], apart["bob"]], out)
@@ -362,6 +376,7 @@ def test_what_cannot_be_extended_is_refused_and_what_is_there_stays(apart: dict[
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_forms_do_not_mix(apart: dict[str, Path], made: Path, pool: Pool, tmp_path: Path) -> None:
     published = {"priors": [NAMES[0]], "dim": DIM, "shared": SHARED, "projection": "random", "part": [0, 1]}
     contribute(published, pool, tmp_path / "published")
@@ -377,6 +392,7 @@ def test_forms_do_not_mix(apart: dict[str, Path], made: Path, pool: Pool, tmp_pa
     assert not (tmp_path / "targets").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefix", "message"),
     [("features-", r"1 features that are zero or not finite, first rows \["), ("shared-", "not finite")],
@@ -396,6 +412,7 @@ def test_damaged_contributions_are_named(apart: dict[str, Path], tmp_path: Path,
     assert not (tmp_path / "targets" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_shared_rows_that_one_rejects_are_left_out_and_said(pool: Pool, tmp_path: Path) -> None:
     settings = {**SETTINGS, "max_reject_fraction": 0.9, "shared": 60}
     table = encode({**settings, "priors": [NAMES[0], f"{MINE}:Picky"]}, pool, tmp_path / "out")

@@ -198,6 +198,7 @@ def test_the_summary_is_the_card(made: Path) -> None:
         assert card["rows_per_s"] > 0
 
 
+@pytest.mark.slow
 def test_values_do_not_depend_on_shards_batches_or_parallelism(
     made: Path, made_otherwise: Path, tmp_path: Path
 ) -> None:
@@ -394,6 +395,7 @@ def test_a_killed_contribution_makes_only_the_missing_shard_again(
     }
 
 
+@pytest.mark.slow
 def test_a_prior_that_gives_a_wrong_shape_is_named(toy_pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"prior {MINE}:WrongShape gave \[1, 192\], need \[\d+, 192\]") as caught:
         encode({**TOYS, "priors": [f"{MINE}:WrongShape"]}, toy_pool, tmp_path)

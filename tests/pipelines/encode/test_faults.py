@@ -55,6 +55,7 @@ def check_same(out: Path, undisturbed: Path) -> None:
     assert one.manifest.identity == two.manifest.identity
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_is_replaced(pool: Pool, undisturbed: Path, fault: Path, tmp_path: Path) -> None:
     fault.write_text("die")
     contribute({**SETTINGS, "priors": [f"{MINE}:Faulty"]}, pool, tmp_path / "out")
@@ -86,7 +87,11 @@ def test_a_store_that_is_lost_stops_the_job_and_the_rest_is_done_when_it_is_back
     ("prior", "message"),
     [
         ("Raises", r"Raises failed on a batch of \d+ rows: no such kernel \(rows with keys a\.parquet:\d+ to "),
-        ("WrongShape", r"WrongShape gave \[1, 192\], need \[\d+, 192\] \(rows with keys a\.parquet:\d+ to "),
+        pytest.param(
+            "WrongShape",
+            r"WrongShape gave \[1, 192\], need \[\d+, 192\] \(rows with keys a\.parquet:\d+ to ",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_prior_that_fails_is_named_with_its_rows(pool: Pool, tmp_path: Path, prior: str, message: str) -> None:

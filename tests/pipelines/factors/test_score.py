@@ -119,6 +119,7 @@ def times(folder: Path) -> dict[str, int]:
     return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*.parquet") if f.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_shards_change_nothing_and_a_lost_factor_table_is_counted_again(tmp_path: Path, whole: dict[str, Any]) -> None:
     source, sae, out = table(tmp_path, 7), model(tmp_path), tmp_path / "out"
@@ -187,6 +188,7 @@ def test_stopped_while_rating_or_ranking_it_goes_on(tmp_path: Path, whole: dict[
         assert result["scores"].column(name) == whole["scores"].column(name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_any_table_with_a_column_of_vectors(tmp_path: Path, whole: dict[str, Any]) -> None:
     pool = table(tmp_path, 2, "pool", clip=features(), other=np.ones((ROWS, 2), np.float32))

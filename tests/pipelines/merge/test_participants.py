@@ -228,6 +228,7 @@ def test_the_same_samples_in_two_pools_are_found_by_content(
     assert len(merge(both, tmp_path / "targets", {"allow_overlap": True})) == 55
 
 
+@pytest.mark.slow
 def test_rows_of_one_pool_that_two_hold_are_the_first_ones(pools: dict[str, Pool], tmp_path: Path) -> None:
     for name in ("Pixels", "Shuffled"):
         config = {"priors": [f"{MINE}:{name}"], "dim": DIM, "shared": 12, "projection": "random"}
@@ -240,6 +241,7 @@ def test_rows_of_one_pool_that_two_hold_are_the_first_ones(pools: dict[str, Pool
     assert table.column("prior").to_pylist() == [0] * 30
 
 
+@pytest.mark.slow
 def test_a_missing_part_is_warned_of(pools: dict[str, Pool], tmp_path: Path) -> None:
     config = {"priors": [f"{MINE}:Pixels"], "dim": DIM, "shared": 16, "part": [1, 3]}
     config["projection"] = "random"  # in a latent the shared rows have targets too

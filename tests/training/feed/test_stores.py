@@ -48,6 +48,7 @@ def _own_loop(arguments: dict[str, Any]) -> None:
     save_checkpoint({"device": str(feed.device)}, [], {"rows": len(rows)})
 
 
+@pytest.mark.slow
 def test_a_loop_in_ray_train_gets_its_own_part(tmp_path: Path) -> None:
     pool = write_pool(tmp_path / "pool", ROWS)
     with ray_session():

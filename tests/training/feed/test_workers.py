@@ -142,6 +142,7 @@ def test_workers_killed_in_an_epoch_resume_with_no_row_lost_or_repeated(place: s
     assert sorted(done) == list(range(0, ROWS, 2))
 
 
+@pytest.mark.slow
 def test_processes_of_a_killed_trainer_end(place: str, tmp_path: Path) -> None:
     trainer = start(place, tmp_path / "log", 0, 1, 0, workers=1)
     try:

@@ -238,6 +238,7 @@ def test_two_workers_learn_what_one_does(tables: tuple[Pool, RowTable], tmp_path
     assert abs(found[0]["knn"] - found[1]["knn"]) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_pool_without_labels_is_trained_on_and_not_judged(
     tables: tuple[Pool, RowTable], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -178,6 +178,7 @@ def test_targets_are_right_from_the_first_and_no_worse_than_the_labels_alone() -
     assert min(entry["own_accuracy"] for entry in sure) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_few_rows_are_passed_often_and_wrong_targets_are_told_of(
     pool: Pool, labels: RowTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -265,6 +266,7 @@ def test_labels_on_every_row_make_it_supervised_training(
     assert summary["history"][0]["loss"] == pytest.approx(summary["labelled_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_the_command_trains_on_the_gates_labels_and_pseudo_labels(
     pool: Pool, labels: RowTable, tmp_path: Path, coevo_ray: Command

@@ -203,6 +203,7 @@ def test_a_run_that_stopped_goes_on_with_another_number_of_workers(pool: Pool, t
         assert torch.allclose(tensor, weights[1][name], atol=1e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_errors_of_the_input_end_a_training_at_once(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "fault").write_text("2 input")
