@@ -1,6 +1,6 @@
 # make demo   the whole loop on real data (needs Python >= 3.10 and nothing else)
 # make test   lint, types, layers, tests (a Label Studio server among them)
-# make slow   the tests that are left out there, one after another (an hour)
+# make slow   the tests that are left out there, one after another
 # make bench  quick benchmarks
 # make clean  removes what these made
 PYTHON ?= python3

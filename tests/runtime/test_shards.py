@@ -67,7 +67,7 @@ def nothing_logged() -> Iterator[None]:
 
 
 def free_cpus() -> float:
-    cpus: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    cpus: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     return cpus
 
 
