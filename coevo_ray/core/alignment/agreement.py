@@ -27,7 +27,8 @@ def neighbour_agreement(targets: Sequence[Float32Array], neighbours: int = _NEIG
     """
     _check(targets)
     k = min(neighbours, len(targets[0]) - 1)
-    near = [_nearest(t, k) for t in targets]
+    itself = np.eye(len(targets[0]), dtype=bool)
+    near = [_nearest(t, k, itself) for t in targets]
     shared = np.ones((len(near), len(near)))
     for i, one in enumerate(near):
         for j, other in enumerate(near[:i]):
@@ -39,33 +40,37 @@ def neighbour_agreement(targets: Sequence[Float32Array], neighbours: int = _NEIG
 def prior_recognition(targets: Sequence[Float32Array], neighbours: int = _NEIGHBOURS) -> float:
     """Accuracy with which a target's nearest neighbours tell its prior; 1 / priors is chance, and good.
 
-    Row i is taken from prior i modulo priors. A target's own row is seen by no other prior, so that only the space can
-    give a prior away.
+    Row i is taken from prior i modulo priors. A target is compared with those of other turns through the priors, so
+    that each prior has as many among them: a target is not among its own neighbours, and among few rows its prior would
+    be told less often than by chance. No other prior sees a target's own row: only the space can give a prior away.
 
     Args:
-        targets: for each prior unit vectors float32[s, n] of the same rows, in an order without meaning.
-        neighbours: k that vote; at most s - 1.
+        targets: for each prior unit vectors float32[s, n] of the same rows, in an order without meaning; rows of an
+            unfinished turn are left out.
+        neighbours: k that vote; at most all of other turns.
 
     Returns:
-        Accuracy, 0 to 1; ties count in part.
+        Accuracy, 0 to 1; ties count in part. Chance where there are fewer than two turns: nothing can be told.
 
     Raises:
         InputError: there are fewer than 3 rows, or shapes differ.
     """
     _check(targets)
-    rows, priors = len(targets[0]), len(targets)
-    maker = np.arange(rows) % priors
+    priors = len(targets)
+    rows = len(targets[0]) // priors * priors
+    if rows < 2 * priors:
+        return 1 / priors
+    maker, turn = np.arange(rows) % priors, np.arange(rows) // priors
     mixed = np.stack(targets)[maker, np.arange(rows)]
-    near = _nearest(mixed, min(neighbours, rows - 1))
+    near = _nearest(mixed, min(neighbours, rows - priors), apart=turn[:, None] == turn)
     votes = np.stack([(maker[near] == prior).sum(axis=1) for prior in range(priors)], axis=1)
     best: BoolArray = votes == votes.max(axis=1, keepdims=True)
     return float((best[np.arange(rows), maker] / best.sum(axis=1)).mean())
 
 
-def _nearest(rows: Float32Array, k: int) -> Int64Array:
-    """The k nearest other rows of each row, int64[s, k], in any order."""
-    similarity = rows @ rows.T
-    np.fill_diagonal(similarity, -np.inf)
+def _nearest(rows: Float32Array, k: int, apart: BoolArray) -> Int64Array:
+    """The k nearest rows of each row but those that are set apart, int64[s, k], in any order."""
+    similarity = np.where(apart, -np.inf, rows @ rows.T)
     found: Int64Array = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
     return found
 

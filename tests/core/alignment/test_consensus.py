@@ -258,6 +258,22 @@ def test_priors_are_told_apart_where_their_targets_lie_apart() -> None:
         prior_recognition([rows[:2], rows[:2]])
 
 
+@pytest.mark.parametrize(("rows", "priors_"), [(26, 2), (31, 3), (60, 3)])
+def test_among_few_rows_alike_priors_are_told_as_often_as_by_chance(rows: int, priors_: int) -> None:
+    random = np.random.default_rng(1)
+    told = [
+        prior_recognition([normalise(random.normal(size=(rows, 4)).astype(np.float32)) for _ in range(priors_)])
+        for _ in range(400)
+    ]
+    error = np.std(told) / np.sqrt(len(told))
+    assert abs(np.mean(told) - 1 / priors_) < 4 * error
+
+
+def test_one_turn_of_the_priors_tells_nothing() -> None:
+    rows = np.eye(5, dtype=np.float32)
+    assert prior_recognition([rows] * 3) == pytest.approx(1 / 3)
+
+
 def a_map(r2: float) -> PriorMap:
     return PriorMap(np.zeros((8, 4), np.float32), np.zeros(4, np.float32), r2, 0.1, r2 / (1 - r2), 100)
 
