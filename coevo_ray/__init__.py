@@ -1,9 +1,9 @@
 """coevo-ray: decide what data is worth, on Ray.
 
-The commands of the command line are functions: `ingest`, `encode`, `merge`, `sae`, `plan`, `gate`, `train` (with
-`--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `run`, `report`, `demo` and
-`doctor`. Each takes objects that others returned, or their paths; settings are a dict, a model, or the path of a YAML
-file. Results have `.location`, `.manifest` and `.summary`.
+The commands of the command line are functions: `ingest`, `encode`, `merge`, `probe`, `sae`, `plan`, `gate`, `train`
+(with `--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `run`, `report`,
+`demo` and `doctor`. Each takes objects that others returned, or their paths; settings are a dict, a model, or the path
+of a YAML file. Results have `.location`, `.manifest` and `.summary`.
 
 They are imported when first used, so that `import coevo_ray` stays light.
 """
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.api import ingest as ingest
     from coevo_ray.app.api import merge as merge
     from coevo_ray.app.api import plan as plan
+    from coevo_ray.app.api import probe as probe
     from coevo_ray.app.api import report as report
     from coevo_ray.app.api import retrieve as retrieve
     from coevo_ray.app.api import run as run

@@ -14,7 +14,21 @@ from coevo_ray import __version__, cli
 from tests.command_line import Command
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("demo", "ingest", "encode", "merge", "sae", "plan", "gate", "train", "retrieve", "run", "report", "doctor")
+COMMANDS = (
+    "demo",
+    "ingest",
+    "encode",
+    "merge",
+    "probe",
+    "sae",
+    "plan",
+    "gate",
+    "train",
+    "retrieve",
+    "run",
+    "report",
+    "doctor",
+)
 
 
 def test_help_names_every_command_and_the_readme_too(coevo_ray: Command) -> None:
@@ -178,6 +192,7 @@ def test_wrong_usage_exits_2(coevo_ray: Command, arguments: tuple[str, ...]) -> 
         ("encode", "--pool", "empty", "--prior", "efficientnet_lite:0", "--out", "targets"),
         ("gate", "--pool", "empty", "--targets", "empty", "--out", "gate"),
         ("merge", "empty", "--out", "targets"),
+        ("probe", "--pool", "empty", "--targets", "empty"),
         ("train", "--objective", "targets", "--pool", "empty", "--targets", "empty", "--out", "model"),
         ("train", "--objective", "supervised", "--pool", "empty", "--out", "model"),
         ("train", "--objective", "semi_supervised", "--pool", "empty", "--out", "model"),

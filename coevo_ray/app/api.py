@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.ingest.ingest import ingest as ingest
     from coevo_ray.pipelines.make_targets import encode as encode
     from coevo_ray.pipelines.merge.merge import merge as merge
+    from coevo_ray.pipelines.merge.probe import probe as probe
     from coevo_ray.pipelines.retrieve.retrieve import retrieve as retrieve
     from coevo_ray.pipelines.train import train_semi_supervised as train_semi_supervised
     from coevo_ray.pipelines.train import train_supervised as train_supervised
@@ -53,6 +54,7 @@ _MODULES = {
     "ingest": "coevo_ray.pipelines.ingest.ingest",
     "merge": "coevo_ray.pipelines.merge.merge",
     "plan": "coevo_ray.app.plan",
+    "probe": "coevo_ray.pipelines.merge.probe",
     "report": "coevo_ray.reporting.run",
     "retrieve": "coevo_ray.pipelines.retrieve.retrieve",
     "run": "coevo_ray.app.run",
@@ -83,6 +85,7 @@ __all__ = [
     "ingest",
     "merge",
     "plan",
+    "probe",
     "report",
     "retrieve",
     "run",

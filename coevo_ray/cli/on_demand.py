@@ -16,6 +16,7 @@ COMMANDS = {
     "ingest": ("pools", "Make a pool from images or texts: row_ids, splits, rejects. Or append to one."),
     "encode": ("targets", "Encode disjoint parts of a pool with prior models and align them into targets."),
     "merge": ("targets", "Align contributions of several participants into one target table."),
+    "probe": ("targets", "Judge targets by the pool's labels; for evaluation only."),
     "plan": ("plan", "Simulate which rows a policy would use, without training."),
     "train": (
         "training",

@@ -1,4 +1,4 @@
-"""Commands that make targets: encode, merge."""
+"""Commands that make and judge targets: encode, merge, probe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coevo_ray.cli.from_settings import option, options, plain_fields, settings, takes
-from coevo_ray.cli.options import JsonFlag, Out, PoolPath
+from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath
 from coevo_ray.cli.show import show
 from coevo_ray.config import EncodeConfig, MergeConfig, make_config
 from coevo_ray.core.json import JsonObject
@@ -93,3 +93,21 @@ def merge(
 
     targets = api.merge(contributions, out, settings(MergeConfig, _MERGE, given))
     show({"targets": str(targets.location), **targets.manifest.summary}, as_json)
+
+
+def probe(
+    targets: TargetsPath,
+    pool: PoolPath,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows of each split.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of rows and of the folds.")] = 0,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge targets by the pool's labels; for evaluation only.
+
+    A linear head and neighbours, fitted on the training split and measured on the test split; and heads of one prior's
+    rows on those of another.
+    """
+    from coevo_ray.app import api
+
+    show(api.probe(targets, pool, rows, seed), as_json)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import MANIFEST, FileEntry, load_manifest, write_table
+from coevo_ray.store.artifact import MANIFEST, FileEntry, digest, load_manifest, write_table
 from coevo_ray.store.location import Location
 
 REJECTS = "rejects.parquet"
@@ -77,7 +77,7 @@ def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) ->
     Args:
         folder: the artifact's folder.
         rejects: the rejected rows.
-        part: 0 for the initial ingest, n for the n-th append; each has its own file.
+        part: 0 for the initial ingest, n for the n-th append, or from `part_of`; each has its own file.
 
     Raises:
         StoppedError: the store refused.
@@ -88,6 +88,12 @@ def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) ->
     columns = {name: [getattr(r, name) for r in rows] for name in ("key", "stage", "reason")}
     entry = write_table(folder, _name(part), pa.table(columns))
     return [FileEntry(entry.path, 0, entry.bytes, entry.sha256)]  # not counted among the artifact's own rows
+
+
+def part_of(rejects: Iterable[Reject]) -> int:
+    """A part for a file that is named after its content, so that it replaces no other file."""
+    rows = sorted((r.stage, r.key, r.reason) for r in rejects)
+    return int(digest(rows)[:12], 16)
 
 
 def read_rejects(folder: Location) -> list[Reject]:

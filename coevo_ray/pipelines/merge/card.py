@@ -15,7 +15,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.check import Group, prior_label
 from coevo_ray.pipelines.merge.latent import Quality
-from coevo_ray.store.artifact import FileEntry, Manifest, write_blob
+from coevo_ray.store.artifact import Manifest
 from coevo_ray.store.consensus_files import StoredConsensus
 from coevo_ray.store.location import Location
 
@@ -42,7 +42,7 @@ _FROM_CONTRIBUTION = (
     "precision",
     "projection_seed",
 )
-# Left out of the card: they differ from run to run, and the card is part of the targets' identity.
+# Left out of the card: they differ from run to run.
 _TIMES = (
     "seconds",
     "side_by_side",
@@ -219,18 +219,27 @@ def _missing(manifests: Sequence[Manifest], groups: Sequence[Group]) -> list[str
     return found
 
 
-def card_files(location: Location, summary: JsonObject) -> list[FileEntry]:
-    """Writes `card.json` and `README.md`.
+def card_of(summary: JsonObject) -> JsonObject:
+    """The card of targets with this summary."""
+    card = {k: v for k, v in summary.items() if k not in _TIMES}
+    card["priors"] = [{k: v for k, v in prior.items() if k not in _TIMES} for prior in summary.get("priors", ())]
+    return card
+
+
+def write_card(location: Location, manifest: Manifest) -> None:
+    """Writes `card.json` and `README.md` beside finished targets, where they are not there as they should be.
+
+    They come from the manifest and after it: until then those of former targets stay. Those of version 0.1.0 are among
+    the targets' own files and stay as they are.
 
     Raises:
         StoppedError: the store refused.
     """
-    card = {k: v for k, v in summary.items() if k not in _TIMES}
-    card["priors"] = [{k: v for k, v in prior.items() if k not in _TIMES} for prior in summary["priors"]]
-    return [
-        write_blob(location, "card.json", (json.dumps(card, indent=2) + "\n").encode()),
-        write_blob(location, "README.md", _markdown(card).encode()),
-    ]
+    card, own = card_of(manifest.summary), {f.path for f in manifest.files}
+    for name, content in (("card.json", json.dumps(card, indent=2) + "\n"), ("README.md", _markdown(card))):
+        file = location.child(name)
+        if name not in own and (not file.is_file() or file.read_bytes() != content.encode()):
+            file.write_bytes(content.encode())
 
 
 def _markdown(card: JsonObject) -> str:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
+from coevo_ray.pipelines.merge.card import card_of
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.runtime.shards import Row
@@ -43,7 +44,7 @@ class Targets:
 
     def __init__(self, table: RowTable, pool: Pool | None = None, columns: Sequence[str] | None = None) -> None:
         self.table, self.pool = table, pool
-        self.card: JsonObject = table.location.child("card.json").read_json()
+        self.card: JsonObject = card_of(table.summary)
         self.first_row_id, ids = 0, table.row_ids()
         self.columns: list[str] = []
         if pool is not None:

@@ -22,12 +22,12 @@ from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution, projection_of
-from coevo_ray.pipelines.merge.card import card_files, describe_consensus, describe_targets
+from coevo_ray.pipelines.merge.card import describe_consensus, describe_targets, write_card
 from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool
 from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality
-from coevo_ray.pipelines.merge.reference import FILE as ALIGNMENT
+from coevo_ray.pipelines.merge.reference import PREFIX as ALIGNMENT
 from coevo_ray.pipelines.merge.reference import align_to_reference
-from coevo_ray.pool.rejects import read_rejects, write_rejects
+from coevo_ray.pool.rejects import part_of, read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_tasks
@@ -77,7 +77,9 @@ def merge(
     if begin_more(location, "targets", content, inputs) or _unfinished(location, content, inputs, settings.refit):
         with ray_session():
             _merge(tables, groups, location, settings, content, inputs)
-    return RowTable(location, "targets")
+    targets = RowTable(location, "targets")
+    write_card(location, targets.manifest)
+    return targets
 
 
 def _content(tables: Sequence[Contribution], config: MergeConfig, form: Consensus) -> JsonObject:
@@ -141,7 +143,7 @@ def _merge(
     fitted = time.monotonic()
     files = _write_targets(groups, tables, space.maps, location)
     rejects = {r for t in tables for r in read_rejects(t.location)}
-    others = write_rejects(location, rejects)
+    others = write_rejects(location, rejects, part_of(rejects))
     blob = write_blob(location, *space.blob)
     summary = space.summary | {"rejected": len(rejects), "bytes_stored": sum(f.bytes for f in files)}
     ended = time.monotonic()
@@ -150,11 +152,10 @@ def _merge(
     summary |= {"stage_seconds": {name: round(seconds, 3) for name, seconds in times.items()}}
     for warning in summary["warnings"]:
         say(f"warning: {warning}")
-    cards = card_files(location, summary)
-    finish(location, "targets", content, inputs, [*files, *others, blob, *cards], summary)
-    kept = {f.path for f in files} | {blob.path}
+    finish(location, "targets", content, inputs, [*files, *others, blob], summary)
+    kept = {f.path for f in [*files, *others, blob]}
     for name in location.files():  # files that an extension replaced
-        if name.startswith(("targets-", CONSENSUS)) and name not in kept:
+        if name.startswith(("targets-", "rejects", ALIGNMENT, CONSENSUS)) and name not in kept:
             location.child(name).delete_file()
 
 
@@ -176,7 +177,7 @@ def _reference(tables: list[Contribution], groups: list[Group], location: Locati
     aligned = align_to_reference(tables, config, location)
     summary = describe_targets(aligned.participants, aligned.alignments, aligned.reference, groups)
     matrices = [a.matrix for a in aligned.alignments]
-    return _Space(matrices, (ALIGNMENT, aligned.blob), summary, {"fit": time.monotonic() - started})
+    return _Space(matrices, (aligned.file_name, aligned.blob), summary, {"fit": time.monotonic() - started})
 
 
 def _form(tables: Sequence[Contribution], config: MergeConfig) -> Consensus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from coevo_ray.store.location import Location
 
 # The pairwise mean of the uniformity converges within a few thousand rows; its cost grows with their square.
 _UNIFORMITY_ROWS = 4096
-FILE = "alignment.safetensors"
+PREFIX = "alignment"  # a hash of the content follows; targets of version 0.1.0 have none
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Aligned:
     reference: int
     blob: bytes
 
+    @property
+    def file_name(self) -> str:
+        """Name of the file of this content: that of former targets stays until a new manifest is there."""
+        return f"{PREFIX}-{hashlib.sha256(self.blob).hexdigest()[:12]}.safetensors"
+
 
 def align_to_reference(tables: Sequence[Contribution], config: MergeConfig, location: Location) -> Aligned:
     """Aligns contributions to the named reference prior, or to the one of the best uniformity.
@@ -94,7 +100,7 @@ def _align_all(
     participants: list[Participant], reference: int, config: MergeConfig, location: Location
 ) -> list[Alignment]:
     """One alignment for each participant; earlier fits to the same vectors are reused."""
-    known = _from_arrays(location)
+    known = _known(location)
     target = participants[reference]
     alignments = []
     for index, participant in enumerate(participants):
@@ -132,13 +138,18 @@ def _to_arrays(
     return arrays
 
 
-def _from_arrays(location: Location) -> dict[str, Alignment]:
+def _known(location: Location) -> dict[str, Alignment]:
     """Earlier alignments of the targets, by a hash of their inputs."""
-    file = location.child(FILE)
-    if not file.is_file():
-        return {}
+    known: dict[str, Alignment] = {}
+    for name in location.files():
+        if name.startswith(PREFIX):
+            known |= _from_bytes(location.child(name).read_bytes())
+    return known
+
+
+def _from_bytes(content: bytes) -> dict[str, Alignment]:
     try:
-        arrays = load_safetensors(file.read_bytes())
+        arrays = load_safetensors(content)
         known = {}
         for name, (index, ridge, r2, rows) in ((n, a) for n, a in arrays.items() if n.startswith("fit.")):
             _, key, method = name.split(".")

@@ -97,7 +97,7 @@ def test_parts_of_one_pool_are_disjoint_and_merge_to_what_one_call_gives(
     pools: dict[str, Pool], tmp_path: Path
 ) -> None:
     pool = pools["bob"]
-    common = {"dim": DIM, "shared": 12, "shard_rows": 16}
+    common = {"dim": DIM, "shared": 32, "shard_rows": 16, "assign": "weights"}
     names = [f"{MINE}:Pixels", f"{MINE}:Shuffled"]
     for index, name in enumerate(names):
         contribute({**common, "priors": [name], "part": [index, 2]}, pool, tmp_path / str(index))
@@ -154,7 +154,7 @@ def test_merged_pools_count_their_rows_one_after_another(
         {"identity": pools["bob"].manifest.identity, "first_row_id": 0, "rows": 50},
         {"identity": pools["ann"].manifest.identity, "first_row_id": 50, "rows": 30},
     ]
-    matrices = load_file(tmp_path / "targets" / "alignment.safetensors")
+    matrices = load_file(next((tmp_path / "targets").glob("alignment-*")))
     plain = []
     for index, name in enumerate(("bob", "ann")):
         features = vectors(Contribution(Location(str(made[name]))).own_rows(["feature"]).column("feature"))
@@ -205,13 +205,26 @@ def test_a_new_reference_aligns_all_anew_and_a_killed_extension_harms_nothing(
     longer = merge([made[name] for name in order], tmp_path / "longer")
     assert longer.manifest.summary["priors"][2]["reference"]
     # Killed after the new files, before the manifest: the former targets are whole.
-    for file in longer.files:
+    card = (out / "card.json").read_text()
+    for file in longer.manifest.files:
         shutil.copy(tmp_path / "longer" / file.path, out / file.path)
     assert verify(first.location, first.manifest) == []
     assert merge([made[name] for name in order[:2]], out).manifest == first.manifest
+    assert (out / "card.json").read_text() == card
     extended = merge([made[name] for name in order], out)
     assert extended.manifest.identity == longer.manifest.identity
-    assert {f.name for f in out.glob("targets-*")} == {f.path for f in extended.files}
+    pages = {"manifest.json", "card.json", "README.md"}
+    assert {f.name for f in out.iterdir()} == {f.path for f in extended.manifest.files} | pages
+
+
+def test_a_card_that_a_killed_merge_did_not_write_comes_with_the_next(made: dict[str, Path], tmp_path: Path) -> None:
+    out, both = tmp_path / "targets", [made["ann"], made["bob"]]
+    merge(both, out)
+    before = {name: content for name, (_, content) in contents(out).items()}
+    (out / "card.json").unlink()
+    (out / "README.md").write_text("half")
+    merge(both, out)
+    assert {name: content for name, (_, content) in contents(out).items()} == before
 
 
 def test_the_same_samples_in_two_pools_are_found_by_content(
