@@ -38,7 +38,8 @@ class Services:
     gate: GateService | None = None
 
 
-@ray.remote(num_cpus=0.1, max_restarts=-1, max_task_retries=-1)
+# No CPUs of its own: a training whose workers take all of them would wait for ever for the rest.
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class SelectionActor:
     """Hosts the services; after a crash Ray starts it again and the journals bring the state back.
 

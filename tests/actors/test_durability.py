@@ -230,6 +230,19 @@ def until(what: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.5)
 
 
+def test_all_cpus_are_left_to_the_work(selection: SelectionHandle) -> None:
+    """A training whose workers take every CPU would wait for ever for what an actor holds."""
+    assert len(selection.ledger.select(0).row_ids)
+
+    @ray.remote
+    def work() -> int:
+        return 1
+
+    cpus = ray.cluster_resources()["CPU"]
+    reference = work.options(num_cpus=cpus).remote()
+    assert ray.get(reference, timeout=60) == 1
+
+
 def test_gauges_are_on_the_nodes_metrics_page(selection: SelectionHandle, tmp_path: Path) -> None:
     (node,) = ray.nodes()  # type: ignore[no-untyped-call]
     page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
