@@ -16,7 +16,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from coevo_ray.errors import CoevoError
 SCRATCH, BYOL, ONE_PRIOR, CONSENSUS = "scratch", "byol", "one_prior", "consensus"
 STARTS = (SCRATCH, BYOL, ONE_PRIOR, CONSENSUS)
 # Peak learning rates of the supervised trainings; each start has its own choice among them.
-RATES = (0.02, 0.06, 0.2)
+RATES = (0.006, 0.02, 0.06, 0.2)
 _FEW_EPOCHS = 40  # with a part of the labels
 _QUICK_SECONDS = 5.0  # of BYOL
 _STEPS_OF_EPOCH = 16  # with few labels the batch is smaller
@@ -79,9 +79,15 @@ class Run:
             share: {start: self._fits(start, before[start], share, rates[start], pool) for start in STARTS}
             for share in a.shares
         }
+        most = max(a.shares)
+        halves = {
+            start: self._fits(start, before[start], most, rates[start], pool, half=True)
+            for start in STARTS
+            if start != SCRATCH
+        }
         if self.parts.left_out:
             return None
-        return {"pool": pool, "before": before, "rates": rates, "curves": curves}
+        return {"pool": pool, "before": before, "rates": rates, "curves": curves, "halves": halves}
 
     def _networks(self, start: str) -> dict[str, Any] | None:
         """The cost of a start before any label, and its networks, one for each seed."""
@@ -159,12 +165,16 @@ class Run:
             found[rate] = curves[0][-1]["accuracy"]
         return max(RATES, key=found.__getitem__)
 
-    def _fits(self, start: str, before: Any, share: float, rate: float | None, pool: Any) -> list[Curve] | None:
+    def _fits(
+        self, start: str, before: Any, share: float, rate: float | None, pool: Any, half: bool = False
+    ) -> list[Curve] | None:
         if rate is None:
             return None
         schedule, inits = self._schedule(share, pool), tuple(before["inits"])
+        if half:
+            schedule = replace(schedule, epochs=max(1, schedule.epochs // 2))
         fit = Fit(labels_folder(share), schedule, rate, inits, self.a.freeze_epochs, self.a.layer_decay)
-        return self._fitted(f"labels-{start}-{share:g}", fit)
+        return self._fitted(f"{'half' if half else 'labels'}-{start}-{share:g}", fit)
 
     def _fitted(self, name: str, fit: Fit) -> list[Curve] | None:
         settings = asdict(fit)
@@ -223,10 +233,11 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         `table`: pool -> share of labels -> start -> for each epoch `epochs`, `seconds` (with those before the first
         label), `accuracy` (mean over seeds) and `spread` (standard deviation); `epochs_to_scratch`: pool -> share ->
         start -> first epoch whose mean reaches that of scratch at its end, or null; `gain`: pool -> share -> start ->
-        points above scratch at the end; `before`: pool -> start -> seconds of encoding and training before the first
-        label; `rates`; `pools`.
+        points above scratch at the end; `half`: pool -> start -> the end of trainings on the largest share of labels
+        with a schedule of half as many epochs, and their points above scratch's whole one (`gain`); `before`: pool ->
+        start -> seconds of encoding and training before the first label; `rates`; `pools`.
     """
-    parts: tuple[str, ...] = ("table", "epochs_to_scratch", "gain", "before", "rates", "pools")
+    parts: tuple[str, ...] = ("table", "epochs_to_scratch", "gain", "half", "before", "rates", "pools")
     result: dict[str, Any] = {name: {} for name in parts}
     for pool, each in found.items():
         before = {
@@ -248,6 +259,14 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         result["gain"][pool] = {
             share: {start: round(100 * (curve[-1]["accuracy"] - goals[share]), 2) for start, curve in rows.items()}
             for share, rows in table.items()
+        }
+        goal = goals[f"{max(each['curves']):g}"]
+        ends = {
+            start: _mean(curves, before[start]["encode_seconds"] + before[start]["train_seconds"])[-1]
+            for start, curves in each["halves"].items()
+        }
+        result["half"][pool] = {
+            start: {**end, "gain": round(100 * (end["accuracy"] - goal), 2)} for start, end in ends.items()
         }
         result["before"][pool], result["rates"][pool], result["pools"][pool] = before, each["rates"], each["pool"]
     return result
@@ -296,6 +315,12 @@ def page(result: dict[str, Any]) -> list[str]:
                     f"{result['rates'][pool][start]:g}",
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
+        halves = ", ".join(
+            f"{start} {100 * end['accuracy']:.1f} +- {100 * end['spread']:.1f} ({end['gain']:+.1f})"
+            for start, end in result["half"][pool].items()
+        )
+        epochs = next(iter(result["half"][pool].values()))["epochs"]
+        lines += ["", f"With {epochs} epochs on all of these labels, and beside scratch's whole training: {halves}."]
     return lines
 
 

@@ -44,13 +44,20 @@ def test_the_summary_follows_from_the_curves() -> None:
         "consensus": [_curve(0.5, 0.6, 0.7), _curve(0.3, 0.6, 0.9)],
     }
     facts = {"rows": 100, "test_rows": 20, "classes": 10, "labels": {"0.1": 10}}
+    halves = {"consensus": [_curve(0.4), _curve(0.6)], "one_prior": [_curve(0.3), _curve(0.3)]}
     found = {"pool": facts, "before": before, "rates": dict.fromkeys(STARTS, 0.1), "curves": {0.1: curves}}
+    found["halves"] = halves
     result = {**summary({"made": found}), "repeats": 2}
     assert result["epochs_to_scratch"]["made"]["0.1"] == {"scratch": 3, "byol": None, "one_prior": 2, "consensus": 1}
     assert result["gain"]["made"]["0.1"] == {"scratch": 0.0, "byol": -10.0, "one_prior": -10.0, "consensus": 40.0}
     last = result["table"]["made"]["0.1"]["consensus"][-1]
     assert last == {"epochs": 3, "seconds": 46.0, "accuracy": 0.8, "spread": round(0.2 / 2**0.5, 5)}
+    # Half of the epochs, beside the 0.4 that scratch has after all of them.
+    half = result["half"]["made"]
+    assert half["consensus"]["gain"] == 10.0 and half["one_prior"]["gain"] == -10.0
+    assert (half["consensus"]["epochs"], half["consensus"]["seconds"]) == (1, 42.0)
     text = "\n".join(page(result))
+    assert "With 1 epochs on all of these labels" in text and "consensus 50.0 +- 14.1 (+10.0)" in text
     assert "| 10% | byol | 30.0 +- 0.0 | not | 3 | 6 | 0 | 0.1 |" in text
     assert "| 10% | consensus | 80.0 +- 14.1 | 1 | 3 | 46 | 40 | 0.1 |" in text
     assert json.loads(json.dumps(result)) == result
@@ -114,6 +121,8 @@ def test_the_command_gives_its_keys(tmp_path: Path) -> None:
         rows = result["table"]["digits"][share]
         assert set(rows) == set(STARTS) == set(result["epochs_to_scratch"]["digits"][share])
         assert [entry["epochs"] for entry in rows["consensus"]] == [1, 2]
+    assert set(result["half"]["digits"]) == set(STARTS) - {"scratch"}
+    assert result["half"]["digits"]["consensus"]["epochs"] == 1
     before = result["before"]["digits"]
     assert before["scratch"]["encode_seconds"] == before["byol"]["encode_seconds"] == 0
     assert before["consensus"]["encode_seconds"] > before["one_prior"]["encode_seconds"] > 0
