@@ -81,7 +81,7 @@ def test_nothing_that_could_be_left_out_became_required() -> None:
     pinned = json.loads(PINNED.read_text())
     for command, parameters in command_line().items():
         assert "--install-completion" not in parameters, command
-        for name, parameter in parameters.items():
+        for name, parameter in parameters.items() if command in pinned else ():  # the others came later
             assert not parameter["required"] or pinned[command][name]["required"], f"{command} {name}"
 
 
