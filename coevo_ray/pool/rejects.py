@@ -77,7 +77,7 @@ def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) ->
     Args:
         folder: the artifact's folder.
         rejects: the rejected rows.
-        part: 0 for the initial ingest, n for the n-th append, or from `part_of`; each has its own file.
+        part: 0 for the initial ingest, n for the n-th append, or from `content_part`; each has its own file.
 
     Raises:
         StoppedError: the store refused.
@@ -90,7 +90,7 @@ def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) ->
     return [FileEntry(entry.path, 0, entry.bytes, entry.sha256)]  # not counted among the artifact's own rows
 
 
-def part_of(rejects: Iterable[Reject]) -> int:
+def content_part(rejects: Iterable[Reject]) -> int:
     """A part for a file that is named after its content, so that it replaces no other file."""
     rows = sorted((r.stage, r.key, r.reason) for r in rejects)
     return int(digest(rows)[:12], 16)

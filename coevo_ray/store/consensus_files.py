@@ -5,7 +5,6 @@ With it features of any pool come to the targets' space, without the shared set.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from coevo_ray.core.alignment.consensus import Consensus, Latent, PriorMap
 from coevo_ray.core.arrays import Arrays
 from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import Manifest, digest
+from coevo_ray.store.content_name import content_name
 from coevo_ray.store.location import Location
 
 PREFIX = "consensus-"  # a hash of the content follows: the file of former targets stays until a new manifest is there
@@ -80,7 +80,7 @@ def to_bytes(stored: StoredConsensus) -> bytes:
 
 def file_name(content: bytes) -> str:
     """Name of the file with this content."""
-    return f"{PREFIX}{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+    return content_name(PREFIX, content)
 
 
 def read_consensus(location: Location, manifest: Manifest, priors: int) -> StoredConsensus:

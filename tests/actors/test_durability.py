@@ -238,7 +238,7 @@ def test_all_cpus_are_left_to_the_work(selection: SelectionHandle) -> None:
     def work() -> int:
         return 1
 
-    cpus = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
+    cpus = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     reference = work.options(num_cpus=cpus).remote()
     assert ray.get(reference, timeout=60) == 1
 

@@ -27,11 +27,21 @@ from coevo_ray.pipelines.merge.check import Group, check_together, find_referenc
 from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality
 from coevo_ray.pipelines.merge.reference import PREFIX as ALIGNMENT
 from coevo_ray.pipelines.merge.reference import align_to_reference
-from coevo_ray.pool.rejects import part_of, read_rejects, write_rejects
+from coevo_ray.pool.rejects import content_part, read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_tasks
-from coevo_ray.store.artifact import FileEntry, begin, begin_more, describe_all, finish, write_blob, write_table
+from coevo_ray.store.artifact import (
+    MANIFEST,
+    FileEntry,
+    begin,
+    begin_more,
+    describe_all,
+    finish,
+    load_manifest,
+    write_blob,
+    write_table,
+)
 from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
@@ -143,7 +153,7 @@ def _merge(
     fitted = time.monotonic()
     files = _write_targets(groups, tables, space.maps, location)
     rejects = {r for t in tables for r in read_rejects(t.location)}
-    others = write_rejects(location, rejects, part_of(rejects))
+    others = write_rejects(location, rejects, content_part(rejects))
     blob = write_blob(location, *space.blob)
     summary = space.summary | {"rejected": len(rejects), "bytes_stored": sum(f.bytes for f in files)}
     ended = time.monotonic()
@@ -152,10 +162,11 @@ def _merge(
     summary |= {"stage_seconds": {name: round(seconds, 3) for name, seconds in times.items()}}
     for warning in summary["warnings"]:
         say(f"warning: {warning}")
+    former = {f.path for f in load_manifest(location).files} if location.child(MANIFEST).is_file() else set()
     finish(location, "targets", content, inputs, [*files, *others, blob], summary)
     kept = {f.path for f in [*files, *others, blob]}
-    for name in location.files():  # files that an extension replaced
-        if name.startswith(("targets-", "rejects", ALIGNMENT, CONSENSUS)) and name not in kept:
+    for name in location.files():  # of former targets, and of attempts that were cut off
+        if name not in kept and (name in former or name.startswith(("targets-", ALIGNMENT, CONSENSUS))):
             location.child(name).delete_file()
 
 

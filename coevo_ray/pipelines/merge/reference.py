@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,11 +18,13 @@ from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.check import find_reference, prior_label
 from coevo_ray.store.artifact import digest
+from coevo_ray.store.content_name import content_name
 from coevo_ray.store.location import Location
 
 # The pairwise mean of the uniformity converges within a few thousand rows; its cost grows with their square.
 _UNIFORMITY_ROWS = 4096
-PREFIX = "alignment"  # a hash of the content follows; targets of version 0.1.0 have none
+PREFIX = "alignment-"
+_FIRST_FILE = "alignment.safetensors"  # its name in targets of version 0.1.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Aligned:
     @property
     def file_name(self) -> str:
         """Name of the file of this content: that of former targets stays until a new manifest is there."""
-        return f"{PREFIX}-{hashlib.sha256(self.blob).hexdigest()[:12]}.safetensors"
+        return content_name(PREFIX, self.blob)
 
 
 def align_to_reference(tables: Sequence[Contribution], config: MergeConfig, location: Location) -> Aligned:
@@ -142,7 +143,7 @@ def _known(location: Location) -> dict[str, Alignment]:
     """Earlier alignments of the targets, by a hash of their inputs."""
     known: dict[str, Alignment] = {}
     for name in location.files():
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) or name == _FIRST_FILE:
             known |= _from_bytes(location.child(name).read_bytes())
     return known
 
