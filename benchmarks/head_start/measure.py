@@ -31,8 +31,9 @@ from coevo_ray.errors import CoevoError
 
 SCRATCH, BYOL, ONE_PRIOR, CONSENSUS = "scratch", "byol", "one_prior", "consensus"
 STARTS = (SCRATCH, BYOL, ONE_PRIOR, CONSENSUS)
-# Peak learning rates of the supervised trainings; each start has its own choice among them.
-RATES = (0.006, 0.02, 0.06, 0.2)
+# Peak learning rates of the supervised trainings. Each start and share of labels has its own choice among them.
+RATES = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6)
+_FIRST_RATE = 0.02
 _FEW_EPOCHS = 40  # with a part of the labels
 _QUICK_SECONDS = 5.0  # of BYOL
 _STEPS_OF_EPOCH = 16  # with few labels the batch is smaller
@@ -62,26 +63,27 @@ class Run:
             threads=cores(),
             gpus=arguments.gpus,
         )
-        self.tune_on = min((s for s in arguments.shares if s < 1), key=lambda s: abs(s - 0.1), default=1.0)
 
     def measured(self) -> dict[str, Any] | None:
         """All figures of the pool; None where time was up before the last of them."""
         a, limits = self.a, Limits(self.a.rows, self.a.test_rows)
-        values = [str(self.place.folder), self.a.rows, self.a.test_rows, list(a.shares), self.tune_on]
-        pool = self.parts.get(
-            "pools", values, starts.make_pools, self.setup, self.place, limits, a.shares, self.tune_on
-        )
+        values = [str(self.place.folder), self.a.rows, self.a.test_rows, list(a.shares), "folds"]
+        pool = self.parts.get("pools", values, starts.make_pools, self.setup, self.place, limits, a.shares)
         before = {start: self._networks(start) for start in STARTS}
         if pool is None or any(made is None for made in before.values()):
             return None
-        rates = {start: self._rate(start, before[start], pool) for start in STARTS}
+        tuned = {
+            share: {start: self._rate(start, before[start], share, pool) for start in STARTS}
+            for share in map(float, pool["folds"])
+        }
+        rates = {share: tuned[min(t for t in tuned if t >= share)] for share in a.shares}
         curves = {
-            share: {start: self._fits(start, before[start], share, rates[start], pool) for start in STARTS}
+            share: {start: self._fits(start, before[start], share, rates[share][start], pool) for start in STARTS}
             for share in a.shares
         }
         most = max(a.shares)
         halves = {
-            start: self._fits(start, before[start], most, rates[start], pool, half=True)
+            start: self._fits(start, before[start], most, rates[most][start], pool, half=True)
             for start in STARTS
             if start != SCRATCH
         }
@@ -153,17 +155,21 @@ class Run:
             **figures,
         }
 
-    def _rate(self, start: str, before: Any, pool: Any) -> float | None:
-        """The rate that is best on a fifth of a part of the labels; test rows are not seen."""
-        schedule = self._schedule(self.tune_on, pool)
-        fit = Fit("tune", schedule, RATES[0], (before["inits"][0],), self.a.freeze_epochs, self.a.layer_decay)
-        found = {}
-        for rate in RATES:
-            curves = self._fitted(f"tune-{start}-{rate:g}", fit.at(rate))
-            if curves is None:
-                return None
-            found[rate] = curves[0][-1]["accuracy"]
-        return max(RATES, key=found.__getitem__)
+    def _rate(self, start: str, before: Any, share: float, pool: Any) -> float | None:
+        """The rate that is best on held-out folds of the share's labels, not at an edge of those tried."""
+        folds, inits = pool["folds"][str(share)], before["inits"]
+        pools = tuple(starts.tuning_folder(share, fold) for fold in range(folds))
+        networks = tuple(inits[fold % len(inits)] for fold in range(folds))
+        schedule = self._schedule(share, pool)
+        fit = Fit(pools, schedule, _FIRST_RATE, networks, self.a.freeze_epochs, self.a.layer_decay)
+        found: dict[float, float] = {}
+        while rates := untried(found):
+            for rate in rates:
+                curves = self._fitted(f"tune-{start}-{share:g}-{rate:g}", fit.at(rate))
+                if curves is None:
+                    return None
+                found[rate] = statistics.fmean(curve[-1]["accuracy"] for curve in curves)
+        return best_of(found)
 
     def _fits(
         self, start: str, before: Any, share: float, rate: float | None, pool: Any, half: bool = False
@@ -173,7 +179,8 @@ class Run:
         schedule, inits = self._schedule(share, pool), tuple(before["inits"])
         if half:
             schedule = replace(schedule, epochs=max(1, schedule.epochs // 2))
-        fit = Fit(labels_folder(share), schedule, rate, inits, self.a.freeze_epochs, self.a.layer_decay)
+        pools = (labels_folder(share),) * len(inits)
+        fit = Fit(pools, schedule, rate, inits, self.a.freeze_epochs, self.a.layer_decay)
         return self._fitted(f"{'half' if half else 'labels'}-{start}-{share:g}", fit)
 
     def _fitted(self, name: str, fit: Fit) -> list[Curve] | None:
@@ -192,6 +199,19 @@ class Run:
 
     def _part(self, name: str, settings: Any, function: Any, *arguments: Any) -> Any:
         return self.parts.get(name, [settings, asdict(self.setup)], function, self.setup, *arguments)
+
+
+def best_of(found: dict[float, float]) -> float:
+    """The rate of the best accuracy; of several the smallest."""
+    return min(found, key=lambda rate: (-found[rate], rate))
+
+
+def untried(found: dict[float, float]) -> list[float]:
+    """Rates to try next, after rate -> accuracy so far: those beside the best."""
+    if not found:
+        return [_FIRST_RATE]
+    place = RATES.index(best_of(found))
+    return [rate for rate in RATES[max(0, place - 1) : place + 2] if rate not in found]
 
 
 def main() -> None:
@@ -235,7 +255,8 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         start -> first epoch whose mean reaches that of scratch at its end, or null; `gain`: pool -> share -> start ->
         points above scratch at the end; `half`: pool -> start -> the end of trainings on the largest share of labels
         with a schedule of half as many epochs, and their points above scratch's whole one (`gain`); `before`: pool ->
-        start -> seconds of encoding and training before the first label; `rates`; `pools`.
+        start -> seconds of encoding and training before the first label; `rates`: pool -> share -> start -> peak rate;
+        `pools`.
     """
     parts: tuple[str, ...] = ("table", "epochs_to_scratch", "gain", "half", "before", "rates", "pools")
     result: dict[str, Any] = {name: {} for name in parts}
@@ -268,7 +289,8 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         result["half"][pool] = {
             start: {**end, "gain": round(100 * (end["accuracy"] - goal), 2)} for start, end in ends.items()
         }
-        result["before"][pool], result["rates"][pool], result["pools"][pool] = before, each["rates"], each["pool"]
+        result["before"][pool], result["pools"][pool] = before, each["pool"]
+        result["rates"][pool] = {f"{share:g}": rates for share, rates in each["rates"].items()}
     return result
 
 
@@ -312,7 +334,7 @@ def page(result: dict[str, Any]) -> list[str]:
                     f"{last['epochs']}",
                     f"{last['seconds']:.0f}",
                     f"{earlier:.0f}",
-                    f"{result['rates'][pool][start]:g}",
+                    f"{result['rates'][pool][share][start]:g}",
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
         halves = ", ".join(

@@ -16,7 +16,9 @@ from benchmarks.battery.priors import PIXELS
 from benchmarks.targets.learners import Training, fit_peer
 
 WHOLE = "pool"  # folder of the pool that is encoded, whose labels nobody reads
-VALIDATION = 0.2  # of the labelled training rows, on which the learning rate is chosen
+FOLDS = 5  # of a share's labelled rows; each choice of a learning rate holds one of them out
+HELD_OUT = 300  # a choice takes as many folds as together have so many rows, if there are
+FEWEST_TO_TUNE = 500  # labels; a smaller share takes the rates of the next larger one
 
 
 @dataclass(frozen=True)
@@ -63,34 +65,48 @@ class Schedule:
     batch_rows: int
 
 
-def make_pools(setup: Setup, place: Place, limits: Limits, shares: tuple[float, ...], tune_on: float) -> dict[str, Any]:
+def make_pools(setup: Setup, place: Place, limits: Limits, shares: tuple[float, ...]) -> dict[str, Any]:
     """Ingests the whole pool; for each share of labels its labelled rows; and those again to choose a rate on.
 
     Args:
-        setup: its folder gets `pool/`, `labels-SHARE/` for each share, and `tune/`.
+        setup: its folder gets `pool/`, `labels-SHARE/` for each share, and `tune-SHARE-FOLD/` for each fold of it.
         place: the pool.
         limits: the most rows.
         shares: of the training rows, drawn at random; smaller ones are parts of larger ones.
-        tune_on: one of them: its rows make `tune/`, a fifth of them in place of the test rows.
 
     Returns:
-        `rows`, `test_rows`, `classes`, and share -> `labels`.
+        `rows`, `test_rows`, `classes`, share -> `labels`, and share -> `folds` where a rate is chosen on it.
     """
     pool = place.load(limits)
     order = np.random.default_rng(0).permutation(len(pool.train))
     labelled = {share: order[: max(2, round(share * len(order)))] for share in shares}
+    folds = folds_of({share: len(rows) for share, rows in labelled.items()})
     _ingest(setup, WHOLE, pool.train, pool.test)
     for share, rows in labelled.items():
         _ingest(setup, labels_folder(share), pool.train.take(np.sort(rows)), pool.test)
-    some = labelled[tune_on]
-    held = max(1, round(VALIDATION * len(some)))
-    _ingest(setup, "tune", pool.train.take(np.sort(some[held:])), pool.train.take(np.sort(some[:held])))
+        for fold in range(folds.get(share, 0)):
+            held = np.arange(len(rows)) % FOLDS == fold
+            train, test = (pool.train.take(np.sort(rows[part])) for part in (~held, held))
+            _ingest(setup, tuning_folder(share, fold), train, test)
     return {
         "rows": len(pool.train),
         "test_rows": len(pool.test),
         "classes": len(pool.classes),
         "labels": {str(share): len(rows) for share, rows in labelled.items()},
+        "folds": {str(share): count for share, count in folds.items()},
     }
+
+
+def folds_of(labels: dict[float, int]) -> dict[float, int]:
+    """Share -> folds on which its learning rate is chosen, of share -> labelled rows; the largest is always there."""
+    largest = max(labels)
+    tuned = {share: rows for share, rows in labels.items() if rows >= FEWEST_TO_TUNE or share == largest}
+    return {share: min(FOLDS, -(-HELD_OUT * FOLDS // rows)) for share, rows in tuned.items()}
+
+
+def tuning_folder(share: float, fold: int) -> str:
+    """Folder of the pool of labelled rows whose fold is held out in place of the test rows."""
+    return f"tune-{share:g}-{fold}"
 
 
 def labels_folder(share: float) -> str:
@@ -204,14 +220,14 @@ class Fit:
     """Supervised trainings from one kind of start.
 
     Attributes:
-        pool: folder of the labelled and the held-out rows, in the working folder.
+        pools: for each training the folder of labelled and held-out rows, in the working folder.
         schedule: their length.
         learning_rate: peak.
-        inits: for each seed the folder of the network that it starts from, or None.
+        inits: for each training the folder of the network that it starts from, or None.
         freeze_epochs, layer_decay: see the settings of training.
     """
 
-    pool: str
+    pools: tuple[str, ...]
     schedule: Schedule
     learning_rate: float
     inits: tuple[str | None, ...]
@@ -224,17 +240,17 @@ class Fit:
 
 
 def learn_labels(setup: Setup, fit: Fit, out: str) -> list[list[dict[str, float]]]:
-    """Trains from each start, with the seed of its place, as the command does.
+    """Runs each training, with the seed of its place, as the command does.
 
     Returns:
-        For each start and epoch `epochs`, `seconds` of training so far, and `accuracy` on held-out rows.
+        For each training and epoch `epochs`, `seconds` of training so far, and `accuracy` on held-out rows.
     """
     from coevo_ray.pipelines.train import train_supervised
     from coevo_ray.runtime.session import ray_session
 
     found = []
     with ray_session():
-        for seed, init in enumerate(fit.inits):
+        for seed, (pool, init) in enumerate(zip(fit.pools, fit.inits, strict=True)):
             config = {
                 **setup.network,
                 **asdict(fit.schedule),
@@ -248,7 +264,7 @@ def learn_labels(setup: Setup, fit: Fit, out: str) -> list[list[dict[str, float]
             }
             if init is not None:
                 config |= {"freeze_epochs": fit.freeze_epochs, "layer_decay": fit.layer_decay}
-            model = train_supervised(config, f"{setup.folder}/{fit.pool}", f"{out}-{seed}", init=init)
+            model = train_supervised(config, f"{setup.folder}/{pool}", f"{out}-{seed}", init=init)
             history = model.manifest.summary["history"]
             found.append(
                 [

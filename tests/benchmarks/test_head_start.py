@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from argparse import Namespace
@@ -15,8 +16,8 @@ import torch
 
 from benchmarks.battery.pools import Limits, Place, find_places
 from benchmarks.head_start import starts
-from benchmarks.head_start.measure import STARTS, Run, page, summary
-from benchmarks.head_start.starts import Schedule, Setup, labels_folder
+from benchmarks.head_start.measure import RATES, STARTS, Run, best_of, page, summary, untried
+from benchmarks.head_start.starts import Schedule, Setup, folds_of, labels_folder, tuning_folder
 from coevo_ray.config import TrainConfig
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.models import make_model
@@ -45,7 +46,7 @@ def test_the_summary_follows_from_the_curves() -> None:
     }
     facts = {"rows": 100, "test_rows": 20, "classes": 10, "labels": {"0.1": 10}}
     halves = {"consensus": [_curve(0.4), _curve(0.6)], "one_prior": [_curve(0.3), _curve(0.3)]}
-    found = {"pool": facts, "before": before, "rates": dict.fromkeys(STARTS, 0.1), "curves": {0.1: curves}}
+    found = {"pool": facts, "before": before, "rates": {0.1: dict.fromkeys(STARTS, 0.1)}, "curves": {0.1: curves}}
     found["halves"] = halves
     result = {**summary({"made": found}), "repeats": 2}
     assert result["epochs_to_scratch"]["made"]["0.1"] == {"scratch": 3, "byol": None, "one_prior": 2, "consensus": 1}
@@ -68,7 +69,6 @@ def test_few_labels_have_small_batches(tmp_path: Path) -> None:
         rows=1000, test_rows=100, shares=(1.0, 0.1, 0.01), model=_MODEL, image_size=16, precision="float32", gpus=0
     )
     run = Run(arguments, Place("digits", "image"), tmp_path, None)
-    assert run.tune_on == 0.1
     run.a = Namespace(batch_rows=128, epochs=15, few_epochs=40)
     pool = {"labels": {"1.0": 10_000, "0.1": 1000, "0.01": 100}}
     made = [run._schedule(share, pool) for share in (1.0, 0.1, 0.01)]
@@ -77,8 +77,9 @@ def test_few_labels_have_small_batches(tmp_path: Path) -> None:
 
 def test_pools_of_labels_are_nested_and_the_rate_is_chosen_beside_test_rows(tmp_path: Path, ray_local: None) -> None:
     shares = (1.0, 0.5, 0.1)
-    facts = starts.make_pools(_setup(tmp_path), find_places()[0], Limits(120, 30), shares, 0.5)
-    assert facts == {"rows": 120, "test_rows": 30, "classes": 10, "labels": {"1.0": 120, "0.5": 60, "0.1": 12}}
+    facts = starts.make_pools(_setup(tmp_path), find_places()[0], Limits(120, 30), shares)
+    labels = {"1.0": 120, "0.5": 60, "0.1": 12}
+    assert facts == {"rows": 120, "test_rows": 30, "classes": 10, "labels": labels, "folds": {"1.0": 5}}
 
     def keys(name: str, split: int) -> set[str]:
         pool = Pool.open(str(tmp_path / name))
@@ -87,16 +88,35 @@ def test_pools_of_labels_are_nested_and_the_rate_is_chosen_beside_test_rows(tmp_
 
     whole, half, tenth = (keys(labels_folder(share), 0) for share in shares)
     assert tenth < half < whole == keys(starts.WHOLE, 0)
-    assert keys("tune", 0) | keys("tune", 1) == half and len(keys("tune", 1)) == 12
-    assert not keys("tune", 0) & keys("tune", 1)
+    folds = [tuning_folder(1.0, fold) for fold in range(5)]
+    for fold in folds:
+        assert keys(fold, 0) | keys(fold, 1) == whole and not keys(fold, 0) & keys(fold, 1)
+        assert len(keys(fold, 1)) == 24
+    assert frozenset().union(*(keys(fold, 1) for fold in folds)) == whole
     held_out = {frozenset(keys(name, 1)) for name in (starts.WHOLE, *map(labels_folder, shares))}
     assert len(held_out) == 1 and not held_out.pop() & whole
+
+
+def test_a_share_has_rates_of_its_own_where_its_labels_can_tell() -> None:
+    assert folds_of({1.0: 5000, 0.1: 500, 0.01: 50}) == {1.0: 1, 0.1: 3}
+    assert folds_of({1.0: 10_000, 0.1: 1000, 0.05: 500}) == {1.0: 1, 0.1: 2, 0.05: 3}
+    assert folds_of({0.5: 100, 0.1: 20}) == {0.5: 5}, "five folds are all that there are"
+
+
+@pytest.mark.parametrize("best", RATES)
+def test_the_rate_is_the_best_of_all_where_accuracy_has_one_peak(best: float) -> None:
+    tried: dict[float, float] = {}
+    while rates := untried(tried):
+        tried |= {rate: -abs(math.log(rate / best)) for rate in rates}
+    assert best_of(tried) == best
+    beside = {RATES[i] for i in (RATES.index(best) - 1, RATES.index(best) + 1) if 0 <= i < len(RATES)}
+    assert beside <= set(tried), "the best is not at an edge of what was tried"
 
 
 @pytest.mark.slow  # it takes seconds, but needs the extra bench
 def test_a_training_starts_from_byols_backbone(tmp_path: Path, ray_local: None) -> None:
     setup = _setup(tmp_path)
-    starts.make_pools(setup, find_places()[0], Limits(100, 20), (1.0,), 1.0)
+    starts.make_pools(setup, find_places()[0], Limits(100, 20), (1.0,))
     settings = {"batch_rows": 32, "learning_rate": 0.002, "weight_decay": 0.05}
     out = str(tmp_path / "byol")
     made = starts.learn_byol(setup, settings, 1.0, 0, out)
