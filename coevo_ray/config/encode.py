@@ -55,7 +55,12 @@ class EncodeConfig(Model):
     """Encode: pool -> contributions -> targets (CoOpt)."""
 
     priors: tuple[PriorConfig, ...] = Field(min_length=1, description="The participants, in order.")
-    dim: int = Field(128, ge=2, description="Common dimension n of the targets.")
+    dim: int = Field(
+        256,
+        ge=2,
+        description="Common dimension n of the targets; unless given, 128 where 4 shared rows for each would be two "
+        "fifths of the pool, or in the published form, and in a folder that goes on what it began with.",
+    )
     projection: Projection | None = Field(
         None,
         description="Features that a contribution keeps: leading components on the shared set, or, as published, a "

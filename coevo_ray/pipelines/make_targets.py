@@ -39,7 +39,7 @@ def encode(
         )
     location = Location.parse(out)
     places = [location.child("contributions", f"{index:02d}") for index in range(len(settings.priors))]
-    settings = settle_form(settings, places[0])
+    settings = settle_form(settings, places[0], pool)
     with prepared(settings, pool) as job:
         make_contributions(job, places)
         return merge(places, location.child("targets"), settings.merging())

@@ -70,7 +70,7 @@ def contribute(
     if len(config.priors) != 1:
         raise UsageError(f"a contribution of {len(config.priors)} priors", "give one, or call encode")
     location = Location.parse(out)
-    config = settle_form(config, location)
+    config = settle_form(config, location, pool)
     with prepared(config, pool) as job:
         make_contributions(job, [location])
     return Contribution(location)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coevo_ray.config import Compute, EncodeConfig, as_settings
+from coevo_ray.config import Compute, EncodeConfig, Projection, as_settings
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
@@ -24,23 +24,49 @@ from coevo_ray.store.location import ArtifactLike, Location
 
 # Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
 _SHARED_ROWS = 4
+_SMALL_DIM = 128  # of small pools, and of the published form
+_RAISED = 0.4  # of a pool at most is shared for the sake of the larger dimension
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
-def settle_form(config: EncodeConfig, contribution: Location) -> EncodeConfig:
-    """The settings with their projection: as given, else that of a contribution which is there, begun or finished.
+def settle_form(config: EncodeConfig, contribution: Location, pool: ArtifactLike) -> EncodeConfig:
+    """The settings with their projection and dimension: as given, else those of a contribution which is there.
+
+    Earlier versions had other defaults; what they began goes on in its form.
 
     Args:
         config: the settings.
-        contribution: folder of the first contribution.
+        contribution: folder of the first contribution, begun or finished.
+        pool: the pool, or its folder.
 
     Raises:
+        InputError: the pool is not there.
         UsageError: the settings do not go with the form that is there.
     """
-    form = config.form
-    if config.projection is None and form == "components":
-        form = projection_of(begun_config(contribution) or {"projection": form})
-    return as_settings(EncodeConfig, {**config.model_dump(), "projection": form}, "encode")
+    begun = begun_config(contribution)
+    form, dim = config.form, config.dim
+    if begun is not None and config.projection is None and form == "components":
+        form = projection_of(begun)
+    if "dim" not in config.model_fields_set:
+        dim = begun["dim"] if begun is not None else _usual_dim(config, form, Pool.open(pool))
+    return as_settings(EncodeConfig, {**config.model_dump(), "projection": form, "dim": dim}, "encode")
+
+
+def _usual_dim(config: EncodeConfig, form: Projection, pool: Pool) -> int:
+    """The default dimension, or the smaller one where a latent of it would have too few shared rows.
+
+    See docs/design.md#encoding-dimension.
+    """
+    if form == "random":
+        return _SMALL_DIM
+    wanted = _SHARED_ROWS * config.dim
+    if isinstance(config.shared, str):
+        have = len(Pool.open(config.shared))
+    elif config.shared >= 1:
+        have = int(config.shared)
+    else:
+        have = max(round(config.shared * len(pool)), min(wanted, int(_RAISED * len(pool))))
+    return config.dim if have >= wanted else _SMALL_DIM
 
 
 def like_targets(config: EncodeConfig, like: ArtifactLike | None) -> EncodeConfig:
@@ -51,7 +77,8 @@ def like_targets(config: EncodeConfig, like: ArtifactLike | None) -> EncodeConfi
     """
     if like is None:
         return config
-    return as_settings(EncodeConfig, {**config.model_dump(), "like": str(Location.parse(like))}, "encode")
+    given = config.model_dump(exclude_unset=True)
+    return as_settings(EncodeConfig, {**given, "like": str(Location.parse(like))}, "encode")
 
 
 @contextmanager
