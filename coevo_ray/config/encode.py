@@ -58,8 +58,9 @@ class EncodeConfig(Model):
     dim: int = Field(
         256,
         ge=2,
-        description="Common dimension n of the targets; unless given, 128 where 4 shared rows for each would be two "
-        "fifths of the pool, or in the published form, and in a folder that goes on what it began with.",
+        description="Common dimension n of the targets; unless given, 128 where 4 shared rows for each would be more "
+        "than two fifths of a small pool's training rows, or in the published form, and in "
+        "a folder that goes on what it began with.",
     )
     projection: Projection | None = Field(
         None,

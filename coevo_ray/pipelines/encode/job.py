@@ -25,7 +25,7 @@ from coevo_ray.store.location import ArtifactLike, Location
 # Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
 _SHARED_ROWS = 4
 _SMALL_DIM = 128  # of small pools, and of the published form
-_RAISED = 0.4  # of a pool at most is shared for the sake of the larger dimension
+_RAISED = 0.4  # of the training rows at most are shared for the sake of the larger dimension
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
@@ -65,7 +65,7 @@ def _usual_dim(config: EncodeConfig, form: Projection, pool: Pool) -> int:
     elif config.shared >= 1:
         have = int(config.shared)
     else:
-        have = max(round(config.shared * len(pool)), min(wanted, int(_RAISED * len(pool))))
+        have = max(round(config.shared * len(pool)), min(wanted, int(_RAISED * len(pool.train_ids()))))
     return config.dim if have >= wanted else _SMALL_DIM
 
 

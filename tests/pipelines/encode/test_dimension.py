@@ -16,9 +16,10 @@ from coevo_ray.store.artifact import begin, finish, write_table
 from coevo_ray.store.location import Location
 
 
-def pool_of(folder: Path, rows: int) -> Pool:
+def pool_of(folder: Path, rows: int, test_rows: int = 0) -> Pool:
     place = Location.parse(str(folder))
-    columns = {"row_id": np.arange(rows), "split": np.zeros(rows, np.int8), "label": np.zeros(rows, np.int64)}
+    split = (np.arange(rows) < test_rows).astype(np.int8)
+    columns = {"row_id": np.arange(rows), "split": split, "label": np.zeros(rows, np.int64)}
     finish(place, "pool", {}, {}, [write_table(place, "0.parquet", pa.table(columns))], {"classes": 1, "rows": rows})
     return Pool(place)
 
@@ -44,6 +45,10 @@ def test_it_is_the_larger_one_where_there_are_four_shared_rows_for_each(
     tmp_path: Path, rows: int, shared: float, dim: int
 ) -> None:
     assert settled(tmp_path, pool_of(tmp_path / "pool", rows), shared=shared).dim == dim
+
+
+def test_test_rows_are_not_shared(tmp_path: Path) -> None:
+    assert settled(tmp_path, pool_of(tmp_path / "pool", 2560, test_rows=1)).dim == 128
 
 
 def test_a_shared_pool_counts_its_own_rows(tmp_path: Path) -> None:
