@@ -23,7 +23,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution, projection_of
 from coevo_ray.pipelines.merge.card import describe_consensus, describe_targets, write_card
-from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool
+from coevo_ray.pipelines.merge.check import GROUP_ROWS, Group, check_together, find_reference, group_by_pool
 from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality
 from coevo_ray.pipelines.merge.reference import PREFIX as ALIGNMENT
 from coevo_ray.pipelines.merge.reference import align_to_reference
@@ -46,9 +46,6 @@ from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
-
-_FILE_ROWS = 65_536
-_GROUP_ROWS = 4096
 
 
 def merge(
@@ -232,7 +229,7 @@ def _write_targets(
 ) -> list[FileEntry]:
     there = set(location.files())
     hashed = [m.tobytes().hex() if isinstance(m, np.ndarray) else hash_map(m) for m in maps]
-    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, hashed, _FILE_ROWS))}
+    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, hashed))}
     files = list(describe_all(location, [name for name in names if name in there]).values())
     todo = [{"name": name} for name in names if name not in there]
     places = [t.location for t in tables]
@@ -245,10 +242,10 @@ def _write_targets(
             (k, Contribution(places[k]), m) for k in group.contributions if isinstance(m := maps[k], np.ndarray)
         ]
         latent = [(k, Contribution(places[k]), m) for k in group.contributions if isinstance(m := maps[k], PriorMap)]
-        first = index * _FILE_ROWS
-        span = (first, first + _FILE_ROWS, group.first_row_id)
+        first = index * group.file_rows
+        span = (first, first + group.file_rows, group.first_row_id)
         table = _combined(latent, *span) if latent else _targets(matrices, *span)
-        entry = write_table(location, row["name"], table, group_rows=_GROUP_ROWS)
+        entry = write_table(location, row["name"], table, group_rows=GROUP_ROWS)
         return {"rows": entry.rows, "result": entry}
 
     return [*files, *(row["result"] for row in run_tasks("align targets", todo, write))]
