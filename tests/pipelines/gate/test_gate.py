@@ -389,6 +389,9 @@ def test_people_answer_a_rounds_file_bit_by_bit(coevo_ray: Command, tmp_path: Pa
     save(len(asked) - 1)
     taken = json.loads(coevo_ray("gate", "submit", *gate, "--json").stdout)
     assert (taken["labels"], taken["outstanding"]) == (waiting - 1, 1)
+    told = coevo_ray("gate", "next", *gate, "--json")
+    assert json.loads(told.stdout)["blocking"] == [asked[-1]["key"]]
+    assert f"waits for 1 of its {len(asked)} rows: {asked[-1]['key']}; " in told.stderr and "--set-aside" in told.stderr
     result = coevo_ray(*all_rounds)
     assert result.returncode == 4 and "gate next --set-aside" in result.stderr
     # Nobody knows the last one: the gate does without it, and stops as it was told to.
