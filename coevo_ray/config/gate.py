@@ -12,6 +12,11 @@ from coevo_ray.config.base import Compute, Model, Share
 from coevo_ray.core.gate.config import GateConfig, GateRule
 
 _RULE_FIELDS = fields(GateRule)
+# What `gate set` changes on an open gate: how much is asked for, when it stops, who answers; not what a label is worth.
+TERMS = (
+    *("max_label_fraction", "max_rounds", "round_fraction", "relative_gain", "loss_tolerance", "loss_rounds"),
+    "annotator",
+)
 
 if TYPE_CHECKING:
 

@@ -28,6 +28,12 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _READERS = 16
 _STARTED = "_started.json"
+_REMEDY = "use the former settings, choose another output, or delete that folder to make it again"
+# A folder with people's labels is not to be deleted.
+_REMEDIES = {
+    "labels": "use the former settings; limits, the size of rounds and the stop of a gate can be changed "
+    "(coevo-ray gate set); or choose another output and submit its labels there"
+}
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
 # The command that makes each kind.
 _MAKERS = {
@@ -248,6 +254,22 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
     return None
 
 
+def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
+    """Gives an artifact other settings: what it holds stays, and it is unfinished from now on.
+
+    Args:
+        location: its folder.
+        kind, config, inputs: as in `Manifest`.
+
+    Raises:
+        StoppedError: the store refused; call it again.
+    """
+    # The manifest goes last: until then whoever comes finds the former settings and refuses, or these.
+    location.child(_STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
+    if location.child(MANIFEST).is_file():
+        location.child(MANIFEST).delete_file()
+
+
 def begin_more(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
     """Tests whether a finished artifact is here that only lacks some inputs, and so may be extended in place.
 
@@ -303,7 +325,7 @@ def _refuse_change(location: Location, wanted: dict[str, Any], there: dict[str, 
     if changes:
         raise UsageError(
             f"{location} was made with other settings: " + "; ".join(changes[:8]),
-            "use the former settings, choose another output, or delete that folder to make it again",
+            _REMEDIES.get(there.get("kind", ""), _REMEDY),
         )
 
 

@@ -24,10 +24,10 @@ from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.gate.opened import OPENED, class_names, find_gate, inputs_of, write_opened
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin, digest, load_manifest
 from coevo_ray.store.graph_files import load_graph, read_half
-from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.gate.learning import Learning
     from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 
-_FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
+_CLASSIFIER = "classifier.safetensors"
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -110,15 +110,15 @@ class GateSession:
         if found is None:
             raise InputError(f"no gate was opened at {location}", "open one: coevo-ray gate open")
         location = found
-        opened = location.child(_FILE).read_json()
+        opened = location.child(OPENED).read_json()
         self.location = location
-        self.settings = make_config(GateSettings, opened["settings"], str(location.child(_FILE)))
+        self.settings = make_config(GateSettings, opened["settings"], str(location.child(OPENED)))
         self.pool = Pool(Location.parse(opened["pool"]))
         self.targets = RowTable(Location.parse(opened["targets"]), "targets")
         self.inputs = inputs_of(self.pool, self.targets)
         graph = load_manifest(location.child("graph"), "graph")
         self.manifest = graph
-        for have, what in ((opened["inputs"], location.child(_FILE)), (graph.inputs, location.child("graph"))):
+        for have, what in ((opened["inputs"], location.child(OPENED)), (graph.inputs, location.child("graph"))):
             if have != self.inputs:
                 raise InputError(
                     f"{what} is of other data: it has {have}, the pool and targets are {self.inputs}",
@@ -160,16 +160,16 @@ class GateSession:
                 cpus=config.compute.cpus,
                 centre=True,
             )
-        location.child(_FILE).write_json(
-            {
-                "settings": config.model_dump(mode="json"),
-                "classes": list(classes),
-                "pool": str(pool.location),
-                "targets": str(targets.location),
-                "inputs": inputs,
-            }
-        )
+        write_opened(location, config, classes, pool, targets)
         return cls(location)
+
+    def write_settings(self, settings: GateSettings) -> None:
+        """Keeps other settings for the processes that open this gate next.
+
+        Raises:
+            StoppedError: the store refused.
+        """
+        write_opened(self.location, settings, self.classes, self.pool, self.targets)
 
     # -- where the gate lives ------------------------------------------------------------------------------------
 
@@ -403,36 +403,3 @@ class GateSession:
             "max_labels": self.rule.max_labels,
             **{name: history[-1][name] if history else None for name in _MEASURED},
         }
-
-
-def find_gate(location: Location) -> Location | None:
-    """Returns the folder of the gate that is at a folder, or in that of a run; None without one."""
-    places = (location, RunLayout.of(location).gate)
-    return next((place for place in places if place.child(_FILE).is_file()), None)
-
-
-def class_names(config: GateSettings, pool: Pool) -> tuple[str, ...]:
-    """The names of the classes: the settings' own, the pool's, or numbers.
-
-    Raises:
-        InputError: there are fewer than two, or the pool has labels of another number of classes.
-    """
-    names = tuple(pool.manifest.summary.get("class_names") or ())
-    if config.classes is not None:
-        if pool.classes > len(config.classes):
-            raise InputError(
-                f"{len(config.classes)} classes {list(config.classes)[:8]} for a pool with labels of {pool.classes}",
-                "name all of them",
-            )
-        return config.classes
-    if pool.classes < 2:
-        raise InputError(
-            f"the pool has {pool.classes} classes; the gate needs two or more",
-            "name them: gate.classes, or coevo-ray gate open --classes cat,dog",
-        )
-    return names if len(names) == pool.classes else tuple(str(i) for i in range(pool.classes))
-
-
-def inputs_of(pool: Pool, targets: RowTable) -> dict[str, str]:
-    """Identities of what a gate is opened on."""
-    return {"pool": pool.manifest.identity, "targets": targets.manifest.identity}

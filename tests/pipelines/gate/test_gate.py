@@ -22,6 +22,7 @@ from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.gate.steps import export_labels, gate_next, gate_submit, read_predictions
+from coevo_ray.pipelines.gate.terms import gate_set
 from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -89,6 +90,45 @@ def test_the_loop_equals_the_steps(tmp_path: Path) -> None:
     assert labels.manifest.summary["random_accuracy"] > 0.8 and len(labels.manifest.summary["curve"]) == 3
 
 
+def test_a_gate_that_a_limit_ended_goes_on_under_another(tmp_path: Path) -> None:
+    pool, targets = inputs(tmp_path)
+    out, few, more = str(tmp_path / "gate"), {**SETTINGS, "max_rounds": 2}, {**SETTINGS, "max_rounds": 3}
+    first = gate_rounds(few, pool, targets, out)
+    rows, labels = first.row_ids(), first.column("label").to_pylist()
+    with pytest.raises(UsageError, match="gate set"):
+        gate_rounds(more, pool, targets, out)
+    told = gate_set(out, {"max_rounds": 3})
+    assert (told["changed"], told["stopped_by"], told["labels"]) == ({"max_rounds": [2, 3]}, None, len(rows))
+    assert gate_set(out, {"max_rounds": 3})["changed"] == {}
+    with pytest.raises(UsageError, match="max_rounds"):  # the former terms are those of another gate now
+        gate_rounds(few, pool, targets, out)
+    second = gate_rounds(more, pool, targets, out)
+    again = dict(zip(second.row_ids().tolist(), second.column("label").to_pylist(), strict=True))
+    assert len(again) > len(rows) and [again[row] for row in rows.tolist()] == labels
+    # Rounds as a gate has them that had these terms from the beginning.
+    whole = gate_rounds(more, pool, targets, str(tmp_path / "whole"))
+    assert whole.scan(["row_id", "label", "round"]).equals(second.scan(["row_id", "label", "round"]))
+
+
+def test_an_open_gate_changes_its_terms_alone(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    answer(gate, gate.next())
+    told = gate_set(gate, {"round_fraction": 0.05, "max_label_fraction": 0.12, "annotator": "label_column"})
+    assert set(told["changed"]) == {"round_fraction", "max_label_fraction"}
+    after = again(gate)
+    assert len(after.next().row_ids) == round(0.12 * gate.rows) - round(0.1 * gate.rows), "the limit, not the round"
+    before = (tmp_path / "gate" / "gate.json").read_bytes()
+    for terms, message in (
+        ({}, "of nothing"),
+        ({"rule": "compat"}, "gate set of rule"),
+        ({"max_label_fraction": 2}, "max_label_fraction"),
+        ({"annotator": {"kind": "file_drop"}}, "folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            gate_set(gate, terms)
+    assert (tmp_path / "gate" / "gate.json").read_bytes() == before
+
+
 class Slow:
     """A desk whose people answer a part of what lies there each time that somebody looks."""
 
@@ -130,6 +170,7 @@ def test_files_of_two_annotators(tmp_path: Path) -> None:
     gate = opened(tmp_path)
     requests = tmp_path / "requests.csv"
     told = gate_next(gate, out=str(requests))
+    assert told.pop("blocking") == []  # nobody has begun with the round
     assert told == {"round": 0, "requested": 54, "sent": 0, "where": None, "file": str(requests), "stopped_by": None}
     rows = [line["row_id"] for line in csv.DictReader(requests.open())]
     labels = {row: NAMES[truth()[int(row)]] for row in rows}
@@ -348,7 +389,10 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
     result = coevo_ray("gate", "submit", *gate, "--file", str(tmp_path / "ann.csv"))
     assert re.search(r"^problems +1 *$", result.stdout, re.MULTILINE), result.stdout
     assert "elephant" not in result.stdout and "elephant" in result.stderr
+    told = json.loads(coevo_ray("gate", "set", *gate, "--max-rounds", "5", "--json").stdout)
+    assert told["changed"]["max_rounds"][1] == 5 and told["stopped_by"] is None
     for arguments, message in (
+        (("gate", "set", *gate), "gate set of nothing"),
         (("gate", "open", *places, "--out", gate[1], "--classes", "a,b,c,d"), "classes"),
         (("gate", "--out", "x", "status", *gate), "put the options behind it"),
         (("gate", "--out", "x"), "without --pool, --targets"),

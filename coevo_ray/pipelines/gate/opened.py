@@ -1,0 +1,71 @@
+"""What a gate was opened on and with: the file `gate.json` in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coevo_ray.config import GateSettings
+from coevo_ray.errors import InputError
+from coevo_ray.pool.pool import Pool
+from coevo_ray.store.layout import RunLayout
+from coevo_ray.store.location import Location
+from coevo_ray.store.row_table import RowTable
+
+OPENED = "gate.json"
+
+
+def write_opened(
+    location: Location, settings: GateSettings, classes: Sequence[str], pool: Pool, targets: RowTable
+) -> None:
+    """Writes the file.
+
+    Args:
+        location: folder of the gate.
+        settings: of the gate.
+        classes: names of its classes.
+        pool, targets: that it is opened on.
+
+    Raises:
+        StoppedError: the store refused.
+    """
+    opened = {
+        "settings": settings.model_dump(mode="json"),
+        "classes": list(classes),
+        "pool": str(pool.location),
+        "targets": str(targets.location),
+        "inputs": inputs_of(pool, targets),
+    }
+    location.child(OPENED).write_json(opened)
+
+
+def find_gate(location: Location) -> Location | None:
+    """Returns the folder of the gate that is at a folder, or in that of a run; None without one."""
+    places = (location, RunLayout.of(location).gate)
+    return next((place for place in places if place.child(OPENED).is_file()), None)
+
+
+def class_names(config: GateSettings, pool: Pool) -> tuple[str, ...]:
+    """The names of the classes: the settings' own, the pool's, or numbers.
+
+    Raises:
+        InputError: there are fewer than two, or the pool has labels of another number of classes.
+    """
+    names = tuple(pool.manifest.summary.get("class_names") or ())
+    if config.classes is not None:
+        if pool.classes > len(config.classes):
+            raise InputError(
+                f"{len(config.classes)} classes {list(config.classes)[:8]} for a pool with labels of {pool.classes}",
+                "name all of them",
+            )
+        return config.classes
+    if pool.classes < 2:
+        raise InputError(
+            f"the pool has {pool.classes} classes; the gate needs two or more",
+            "name them: gate.classes, or coevo-ray gate open --classes cat,dog",
+        )
+    return names if len(names) == pool.classes else tuple(str(i) for i in range(pool.classes))
+
+
+def inputs_of(pool: Pool, targets: RowTable) -> dict[str, str]:
+    """Identities of what a gate is opened on."""
+    return {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
