@@ -19,9 +19,11 @@ from coevo_ray.actors.protocols import GateCalls, Predictions, Taken
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
 from coevo_ray.annotators.opening import check_annotator, open_annotator
 from coevo_ray.config import GateSettings, make_config
+from coevo_ray.config.gate import LATER_SETTINGS
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
+from coevo_ray.core.graph.copies import MARGIN, SIMILARITY
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
@@ -126,7 +128,9 @@ class GateSession:
                 )
         self.classes: tuple[str, ...] = tuple(opened["classes"])
         self.rows = int(graph.summary["rows"])
-        self.rule = self.settings.rule_for(self.rows, len(self.classes))
+        self._former = is_former(opened["settings"])
+        settled = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN} if self._former else {}
+        self.rule = self.settings.rule_for(self.rows, len(self.classes), **settled)
         self._handle: SelectionHandle | None = None
         self._plain: GateService | None = None
 
@@ -160,9 +164,11 @@ class GateSession:
                 cpus=config.compute.cpus,
                 centre=True,
             )
-        location.child(_FILE).write_json(
+        file = location.child(_FILE)
+        former = file.is_file() and is_former(file.read_json()["settings"])
+        file.write_json(
             {
-                "settings": config.model_dump(mode="json"),
+                "settings": config.model_dump(mode="json", exclude=set(LATER_SETTINGS) if former else None),
                 "classes": list(classes),
                 "pool": str(pool.location),
                 "targets": str(targets.location),
@@ -288,6 +294,7 @@ class GateSession:
             settings.l2,
             settings.seed,
             settings.compute.cpus,
+            by_group=not self._former,
         )
 
     def annotator(self) -> Annotator | Desk:
@@ -409,6 +416,11 @@ def find_gate(location: Location) -> Location | None:
     """Returns the folder of the gate that is at a folder, or in that of a run; None without one."""
     places = (location, RunLayout.of(location).gate)
     return next((place for place in places if place.child(_FILE).is_file()), None)
+
+
+def is_former(settings: JsonObject) -> bool:
+    """Whether settings of a gate are of version 0.1.0: it goes on with that version's numbers for near-duplicates."""
+    return not set(LATER_SETTINGS) <= settings.keys()
 
 
 def class_names(config: GateSettings, pool: Pool) -> tuple[str, ...]:
