@@ -32,8 +32,9 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
     Returns:
         `pools`: pool -> what it is; `table`: pool -> setting -> rule -> `joined` (rows that join an earlier one's
         group), `copies` (rows that are near-copies of an earlier one), `precision` and `recall` of the former against
-        the latter (None without any; a clean pool may have copies of its own, which nobody knows), `same_label` (share of joined rows whose group's first row has their label) and, of the pool's own measure, the
-        `nearest` share; `chosen_on`: the pools on which its constants were chosen; `page`: the table for people.
+        the latter (None without any; a clean pool may have copies of its own, which nobody knows), `same_label` (share
+        of joined rows whose group's first row has their label) and, of the pool's own measure, the `nearest` share;
+        `chosen_on`: the pools on which its constants were chosen; `page`: the table for people.
     """
     result: dict[str, Any] = {"pools": {}, "table": {}, "chosen_on": list(CHOSEN_ON), "left_out": {}}
     with_copies = Options(**{**options.__dict__, "settings": SETTINGS})
