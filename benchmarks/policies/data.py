@@ -23,8 +23,9 @@ from coevo_ray.core.factors.scores import (
     representativeness,
     strongest_factor,
 )
+from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.graph import build_graph
-from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
+from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.probes.label_doubt import cross_fitted, label_doubt
 
 Vectors = npt.NDArray[np.float32]
@@ -209,7 +210,7 @@ def with_evidence(
         codes: of the rows, see `factors`.
     """
     graph, evidence = build_graph(features, 16, "exact"), EvidenceConfig()
-    copies, copy = copies_of(near_duplicates(graph, evidence.similarity, evidence.margin, evidence.same))
+    copies, copy = copies_of(copy_groups(graph, evidence.similarity, evidence.margin, evidence.same))
     indices, values = codes
     p = factor_frequencies(count_factors(indices, values, LATENTS), len(features))
     return Setting(

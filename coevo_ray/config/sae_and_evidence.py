@@ -38,13 +38,21 @@ class EvidenceConfig(Model):
 
     doubt: bool = Field(True, description="Look for labels that are likely wrong.")
     copies: bool = Field(True, description="Look for near-duplicates; builds a neighbour graph of the training rows.")
-    similarity: float = Field(
-        0.7, gt=0, le=1, description="Cosine similarity of centred targets from which rows may be near-duplicates,"
+    similarity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Cosine similarity of centred targets from which rows may be near-duplicates; null: the pool's own "
+        "measure, or 0.7 with a margin,",
     )
-    margin: float = Field(
-        0.2, ge=0, le=2, description="if it exceeds that of the last neighbour of either row by this much,"
+    margin: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="if it exceeds that of the last neighbour of either row by this much; null: the pool's own "
+        "measure, or 0.2 with a similarity,",
     )
-    same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this.")
+    same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this; only with numbers.")
     neighbours: int = Field(16, ge=1, le=127, description="Neighbours of a row in the graph.")
     probe_rows: int = Field(100_000, ge=2, description="Most labelled rows that the light classifiers are fitted on.")
     l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifiers.")

@@ -18,7 +18,8 @@ import torch
 
 from coevo_ray.config import EvidenceConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
-from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
+from coevo_ray.core.graph.copies import copy_groups
+from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
 from coevo_ray.core.probes.probe import LinearProbe
@@ -28,7 +29,7 @@ from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
-from coevo_ray.store.artifact import begin, describe, digest_array, finish, read_table, write_table
+from coevo_ray.store.artifact import begin, begun_config, describe, digest_array, finish, read_table, write_table
 from coevo_ray.store.graph_files import load_graph, read_targets
 from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors
@@ -80,13 +81,21 @@ def gather_evidence(
         UsageError: settings or labels were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = as_settings(EvidenceConfig, config, "evidence")
     location = Location.parse(out)
+    config = _settle_copies(as_settings(EvidenceConfig, config, "evidence"), location)
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
     if begin(location, KIND, config.content(), inputs) is None:
         with ray_session(), ray_errors(KIND):
             _gather(config, pool, targets, labels, location, inputs)
     return RowTable(location, KIND)
+
+
+def _settle_copies(config: EvidenceConfig, location: Location) -> EvidenceConfig:
+    """The settings with the numbers for near-duplicates of a folder that was begun with some, as version 0.1.0 did."""
+    begun: JsonObject = begun_config(location) or {}
+    given: JsonObject = config.model_dump()
+    former = [name for name in ("similarity", "margin") if given[name] is None and name in begun]
+    return as_settings(EvidenceConfig, {**given, **{name: begun[name] for name in former}}, "evidence")
 
 
 def _gather(
@@ -150,7 +159,7 @@ def group_rows(graph: Location, config: EvidenceConfig, row_ids: Int64Array) -> 
         row_id of each row's leader, int64[n]; numbers of `copied_rows` in groups of two or more, and of `copy_groups`.
     """
     neighbours, of = load_graph(graph)
-    leader = near_duplicates(neighbours, config.similarity, config.margin, config.same)
+    leader = copy_groups(neighbours, config.similarity, config.margin, config.same)
     place = np.searchsorted(of, row_ids)  # the graph includes training rows without a label
     copies, copy = copies_of(leader[place])
     figures = {"copied_rows": int((copies > 1).sum()), "copy_groups": int(((copies > 1) & (copy == 0)).sum())}

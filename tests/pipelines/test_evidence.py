@@ -16,7 +16,7 @@ from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt,
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import MANIFEST, finish, write_table
+from coevo_ray.store.artifact import MANIFEST, finish, load_manifest, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 from coevo_ray.training.supervised.train import looks_at_evidence
@@ -195,3 +195,22 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"inputs\.labels"):
         gather(tmp_path, np.zeros(ROWS, np.int64))
     assert EvidenceConfig().content().keys().isdisjoint({"compute"})
+
+
+def test_copies_are_told_by_the_pools_own_measure(tmp_path: Path) -> None:
+    own = gather(tmp_path / "own", doubt=False, similarity=None, margin=None, neighbours=16)
+    rows, group = (own.column(name).to_numpy() for name in ("row_id", "group"))
+    copies = rows[group != rows]
+    pairs = [row for row in range(COPIES) if row in set(rows.tolist()) and row + ROWS - COPIES in set(rows.tolist())]
+    assert set(copies.tolist()) >= {row + ROWS - COPIES for row in pairs}
+    assert len(copies) <= 1.05 * len(pairs)
+
+
+def test_a_folder_that_was_begun_with_numbers_goes_on_with_them(tmp_path: Path) -> None:
+    """Version 0.1.0 had 0.7 and 0.2 where nothing was said; present settings say nothing, and mean the pool's own."""
+    begun = gather(tmp_path, doubt=False, similarity=0.7, margin=0.2)
+    manifest = load_manifest(Location.parse(str(tmp_path / "out")))
+    assert (manifest.config["similarity"], manifest.config["margin"]) == (0.7, 0.2)
+    assert gather(tmp_path, doubt=False, similarity=None, margin=None).equals(begun)
+    with pytest.raises(UsageError, match=r"similarity: there 0\.7, asked for 0\.8"):
+        gather(tmp_path, doubt=False, similarity=0.8, margin=None)

@@ -61,6 +61,21 @@ class GateRule:
         ),
     )
     copies: bool = field(default=True, metadata=about("margin: a near-duplicate of a labelled row is worth no label."))
+    # See `core.graph.copies`.
+    copy_similarity: float | None = field(
+        default=None,
+        metadata=about(
+            "Similarity of near-duplicates; null: the pool's own measure, or 0.7 with a margin.", ge=0, le=1
+        ),
+    )
+    copy_margin: float | None = field(
+        default=None,
+        metadata=about(
+            "Excess of that over the similarity to the last neighbour; null: the pool's own, or 0.2 with a similarity.",
+            ge=0,
+            le=2,
+        ),
+    )
     vote: Voting = field(
         default="none",
         metadata=about(
@@ -120,6 +135,11 @@ class GateRule:
         default=4, metadata=about("Over how many of the latest rounds the loss is looked at, at least.", ge=1)
     )
     seed: int = field(default=0, metadata=about("Seed of the random first rows and of every draw.", ge=0))
+
+    @property
+    def copies_by_numbers(self) -> bool:
+        """Whether near-duplicates are told by given numbers, and not by the pool's own measure."""
+        return self.copy_similarity is not None or self.copy_margin is not None
 
     def __post_init__(self) -> None:
         hints = get_type_hints(GateRule)

@@ -56,6 +56,7 @@ class Learning:
         l2: weight decay; None chooses one by cross-entropy on the random first labels.
         seed: of folds and comparisons.
         cpus: of each task.
+        by_group: whether validation keeps near-duplicates on one side; gates of version 0.1.0 go on without.
     """
 
     targets: RowTable
@@ -65,6 +66,7 @@ class Learning:
     l2: float | None
     seed: int
     cpus: float
+    by_group: bool = True
 
     def fit(
         self, labelled: LabelColumns, offered: ray.ObjectRef[Arrays], decay_rows: float | None = None
@@ -117,6 +119,7 @@ class Learning:
             labelled["round"][order] == 0,
             self.classes,
             copies=(self._features(labelled["copy_id"], offered), labelled["copy_label"]),
+            groups=labelled["group"][order] if self.by_group else None,
             l2=self.l2,
             decay_rows=decay_rows,
             calibrate=self.calibrate,

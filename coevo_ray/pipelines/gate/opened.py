@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coevo_ray.config import GateSettings
+from coevo_ray.config.gate import LATER_SETTINGS
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.layout import RunLayout
@@ -17,7 +19,7 @@ OPENED = "gate.json"
 def write_opened(
     location: Location, settings: GateSettings, classes: Sequence[str], pool: Pool, targets: RowTable
 ) -> None:
-    """Writes the file.
+    """Writes the file; a gate that version 0.1.0 opened stays known as one (`is_former`).
 
     Args:
         location: folder of the gate.
@@ -28,14 +30,21 @@ def write_opened(
     Raises:
         StoppedError: the store refused.
     """
+    file = location.child(OPENED)
+    former = file.is_file() and is_former(file.read_json()["settings"])
     opened = {
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude=set(LATER_SETTINGS) if former else None),
         "classes": list(classes),
         "pool": str(pool.location),
         "targets": str(targets.location),
         "inputs": inputs_of(pool, targets),
     }
-    location.child(OPENED).write_json(opened)
+    file.write_json(opened)
+
+
+def is_former(settings: JsonObject) -> bool:
+    """Whether settings of a gate are of version 0.1.0: it goes on with that version's numbers for near-duplicates."""
+    return not set(LATER_SETTINGS) <= settings.keys()
 
 
 def find_gate(location: Location) -> Location | None:

@@ -22,9 +22,10 @@ from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
+from coevo_ray.core.graph.copies import MARGIN, SIMILARITY
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.gate.opened import OPENED, class_names, find_gate, inputs_of, write_opened
+from coevo_ray.pipelines.gate.opened import OPENED, class_names, find_gate, inputs_of, is_former, write_opened
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin, digest, load_manifest
 from coevo_ray.store.graph_files import load_graph, read_half
@@ -126,7 +127,9 @@ class GateSession:
                 )
         self.classes: tuple[str, ...] = tuple(opened["classes"])
         self.rows = int(graph.summary["rows"])
-        self.rule = self.settings.rule_for(self.rows, len(self.classes))
+        self._former = is_former(opened["settings"])
+        settled = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN} if self._former else {}
+        self.rule = self.settings.rule_for(self.rows, len(self.classes), **settled)
         self._handle: SelectionHandle | None = None
         self._plain: GateService | None = None
 
@@ -288,6 +291,7 @@ class GateSession:
             settings.l2,
             settings.seed,
             settings.compute.cpus,
+            by_group=not self._former,
         )
 
     def annotator(self) -> Annotator | Desk:

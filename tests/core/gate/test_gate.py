@@ -257,7 +257,7 @@ def test_pseudo_labels_are_sure_unlabelled_candidates() -> None:
         asked = gate.request_seed(10).positions
         gate.submit(asked, truth(asked))
         gate.update_predictions(guess(80, 4, 4.0))
-        rows, labels, probability = readings.pseudo_labels(gate.inner, 0.6)
+        rows, labels, probability, _ = readings.pseudo_labels(gate.inner, 0.6)
         assert 0 < len(rows) < 70 and (probability >= 0.6).all() and not set(rows) & set(asked)
         everything = readings.pseudo_labels(gate.inner, 0.0)
         assert len(everything[0]) == 70
@@ -307,8 +307,10 @@ def test_a_copy_of_a_labelled_row_is_worth_no_label_and_has_it() -> None:
     rows, labels = readings.copied_labels(copying.inner)
     assert rows.tolist() == copies.tolist() and labels.tolist() == (np.arange(5) % CLASSES).tolist()
     assert len(readings.copied_labels(plain.inner)[0]) == 0
-    sure = dict(zip(*(a.tolist() for a in readings.pseudo_labels(copying.inner, 0.95)[:2]), strict=True))
+    found = readings.pseudo_labels(copying.inner, 0.0)
+    sure = dict(zip(found.positions.tolist(), found.labels.tolist(), strict=True))
     assert {row: sure[row] for row in copies.tolist()} == {50 + i: i % CLASSES for i in range(5)}
+    assert found.positions[found.shared].tolist() == copies.tolist()
     copying.relabel(np.array([0]), np.array([3]))
     assert readings.copied_labels(copying.inner)[1][0] == 3
 

@@ -23,9 +23,9 @@ from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.gate.steps import export_labels, gate_next, gate_submit, read_predictions
 from coevo_ray.pipelines.gate.terms import gate_set
-from coevo_ray.store.artifact import load_manifest
+from coevo_ray.store.artifact import finish, load_manifest, write_table
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command
 from tests.pipelines.gate.helpers import CLASSES, DIM, HELD, NAMES, REJECTED, ROWS, inputs, truth
 from tests.processes import Marked
@@ -233,6 +233,52 @@ def test_an_export_is_replaced_by_a_later_one(tmp_path: Path) -> None:
     other = opened(tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="labels of another gate"):
         export_labels(other, out)
+
+
+def test_labels_of_copies_are_told_apart_with_their_own_confidence(tmp_path: Path) -> None:
+    """Every row twice, so that half of what is exported is somebody's label of the other one."""
+    random = np.random.default_rng(0)
+    pool, _ = inputs(tmp_path)
+    features = np.repeat(random.standard_normal((ROWS // 2, DIM)), 2, axis=0) + 0.002 * random.standard_normal(
+        (ROWS, DIM)
+    )
+    place = Location.parse(str(tmp_path / "twice"))
+    table = pa.table({"row_id": np.arange(ROWS), "target": vector_column(features.astype(np.float32))})
+    finish(place, "targets", {}, {}, [write_table(place, "0.parquet", table)], {})
+    gate = GateSession.open(
+        {**SETTINGS, "seed_fraction": 0.3}, pool, RowTable(place, "targets"), str(tmp_path / "gate")
+    )
+    asked = gate.next().row_ids
+    gate.submit(Answers(asked, (asked // 2) % CLASSES, "ann"))
+    gate.next()
+    out = str(tmp_path / "labels")
+    export_labels(gate, out, pseudo_labels=0.0)
+    place = Location.parse(out).child("pseudo_labels")
+    found = RowTable(place, "pseudo_labels").scan(["row_id", "label", "confidence", "source"]).to_pandas()
+    shared, other = found[found.source == "shared"], found[found.source == "pseudo"]
+    mine, there = set(asked.tolist()), set(found.row_id.tolist())
+    assert set(shared.row_id) == {row ^ 1 for row in mine} & there
+    assert (shared.label == (shared.row_id // 2) % CLASSES).all()
+    both = sum(row ^ 1 in mine for row in mine) // 2
+    assert both and shared.confidence.max() <= (9 + both) / (10 + both) + 1e-6
+    assert len(shared) + len(other) == len(found) and len(other)
+    assert load_manifest(place).summary["shared"] == len(shared)
+
+
+def test_a_gate_of_version_0_1_0_keeps_its_numbers_for_copies(tmp_path: Path) -> None:
+    new = opened(tmp_path)
+    assert new.rule.copy_similarity is None and not new.rule.copies_by_numbers and new.learning().by_group
+    file = tmp_path / "gate" / "gate.json"
+    content = json.loads(file.read_text())
+    for name in ("copy_similarity", "copy_margin"):
+        assert content["settings"].pop(name) is None
+    file.write_text(json.dumps(content))
+    for former in (again(new), opened(tmp_path)):  # opening it with its settings does not make it another
+        assert (former.rule.copy_similarity, former.rule.copy_margin) == (0.7, 0.2)
+        assert not former.learning().by_group
+        assert former.settings.content() == new.settings.content()
+    with pytest.raises(UsageError, match="copy_similarity"):
+        opened(tmp_path, copy_similarity=0.9)
 
 
 def test_a_pool_without_labels_needs_only_the_names_of_its_classes(tmp_path: Path) -> None:
