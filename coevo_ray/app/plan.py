@@ -12,6 +12,7 @@ from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
+from coevo_ray.core.selection.policies.base import LOSSES
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.store.location import ArtifactLike, Location
@@ -25,6 +26,7 @@ _SOURCES = {
     "factor": "scores",
     "label": "pool",
     "doubt": "evidence",
+    "irreducible": "evidence",
     "copies": "evidence",
     "copy": "evidence",
 }
@@ -133,7 +135,7 @@ def _check(rows: int | None, epochs: int, keep: float, places: dict[str, Artifac
 
 
 def _check_needs(rule: Policy, places: dict[str, ArtifactLike | None]) -> None:
-    losses = sorted({"loss", "entropy"} & rule.needs)
+    losses = sorted(name.replace("_", " ") for name in LOSSES & rule.needs)
     if losses:
         raise UsageError(
             f"policy {rule.name} goes by each row's {' and '.join(losses)}, which only a training knows",
