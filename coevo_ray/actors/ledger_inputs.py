@@ -9,7 +9,7 @@ import numpy as np
 
 from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.config import TrainConfig
-from coevo_ray.core.arrays import Arrays, BoolArray, Int64Array
+from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.errors import InputError
@@ -50,9 +50,22 @@ def set_known(
         ledger.set_scores(**columns)
     if evidence is not None:
         columns = {"doubt": np.zeros(rows, np.float16), "group": np.arange(rows, dtype=np.int64)}
-        _fill(columns, RowTable(evidence, "evidence"))
-        ledger.set_doubt(columns["doubt"])
+        table = RowTable(evidence, "evidence")
+        asked = "irreducible" in ledger.policy.needs | ledger.policy.uses
+        if asked and "irreducible" in table.schema().names:
+            columns["irreducible"] = np.full(rows, np.nan, np.float16)
+        _fill(columns, table)
+        ledger.set_doubt(columns["doubt"], _with_mean(columns.get("irreducible")))
         ledger.set_copies(*copies_of(columns["group"], among=candidates))
+
+
+def _with_mean(losses: AnyArray | None) -> AnyArray | None:
+    """Losses float16[N] with the mean of the known ones in place of NaN: no evidence speaks for or against a row."""
+    if losses is None:
+        return None
+    unknown = np.isnan(losses)
+    mean = losses[~unknown].mean(dtype=np.float64) if not unknown.all() else 0.0
+    return np.where(unknown, np.float16(mean), losses)
 
 
 def _fill(columns: Arrays, table: RowTable) -> None:

@@ -1,4 +1,4 @@
-"""`coevo-ray plan`: which rows a policy would use over a run, without training."""
+"""`coevo-ray plan`: which rows a policy would use over a run, or at least how many, without training."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from coevo_ray.actors.ledger_inputs import set_known
 from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.ledger import SelectionLedger
-from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
+from coevo_ray.core.selection.policies import KeptShares, Policy, SelectionContext, make_policy
+from coevo_ray.core.selection.policies.base import LOSSES
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 
-# What a policy may need, and what to give for it. Losses there are none without training.
+# What a policy may need, and what to give for it. Losses there are none without training: of a policy that needs them
+# only the numbers of rows are planned.
 _SOURCES = {
     "representativeness": "scores",
     "diversity": "scores",
     "factor": "scores",
     "label": "pool",
     "doubt": "evidence",
+    "irreducible": "evidence",
     "copies": "evidence",
     "copy": "evidence",
 }
@@ -73,18 +76,23 @@ def plan(
         `rows` (candidates), `epochs` (that are run), `samples`, `never_used_share`, `usage` (count -> rows), and by
         epoch: `kept` (rows), `never_used_by_epoch` (share of the candidates that neither it nor an earlier epoch
         used); with scores `factors_covered` and `factors_covered_so_far` (share of the candidates' factors with a
-        selected row in this epoch, or in any up to it); where rows are weighed `largest_weight`.
+        selected row in this epoch, or in any up to it); where rows are weighed `largest_weight`. Of a policy that goes
+        by losses, which only a training knows, `rows`, `epochs`, `samples` and `kept` alone.
 
     Raises:
-        UsageError: the policy is unknown, needs losses or something that was not given, or a number is out of bounds.
+        UsageError: the policy is unknown, needs something that was not given, or a number is out of bounds.
         InputError: an input is not there, or they do not fit together.
     """
     places = {"pool": pool, "scores": scores, "evidence": evidence}
     _check(rows, epochs, keep, places)
     shares = KeptShares(keep, keep_last, full_tail)
     rule = make_policy(policy, class_power=class_power, unbiased=unbiased, **(policy_options or {}))
-    _check_needs(rule, places)
+    by_losses = bool(LOSSES & rule.needs)
+    if not by_losses:
+        _check_needs(rule, places)
     known = _open(rows, places)
+    if by_losses:
+        return _numbers(policy, rule, shares, epochs, seed, int(known.candidates.sum()))
     ledger = SelectionLedger(
         rows=len(known.candidates), candidates=known.candidates, policy=rule, keep=shares, epochs=epochs, seed=seed
     )
@@ -133,12 +141,6 @@ def _check(rows: int | None, epochs: int, keep: float, places: dict[str, Artifac
 
 
 def _check_needs(rule: Policy, places: dict[str, ArtifactLike | None]) -> None:
-    losses = sorted({"loss", "entropy"} & rule.needs)
-    if losses:
-        raise UsageError(
-            f"policy {rule.name} goes by each row's {' and '.join(losses)}, which only a training knows",
-            "take another policy here; the summary of a training has its usage",
-        )
     for name in sorted(rule.needs & _SOURCES.keys()):
         source = _SOURCES[name]
         if places[source] is None:
@@ -181,6 +183,16 @@ def _factors(scores: RowTable, candidates: BoolArray) -> Int32Array:
     factor[row_ids[inside]] = table.column("factor").to_numpy()[inside]
     factor[~candidates] = -1
     return factor
+
+
+def _numbers(policy: str, rule: Policy, shares: KeptShares, epochs: int, seed: int, candidates: int) -> JsonObject:
+    """Numbers of rows of every epoch, which need no losses."""
+    nothing = np.broadcast_to(np.int64(0), (candidates,))  # takes no memory
+    kept = [
+        rule.rows_planned(SelectionContext(epoch, epochs, shares.at(epoch, epochs), seed, nothing, nothing))
+        for epoch in range(rule.epochs_to_run(epochs, shares))
+    ]
+    return {"policy": policy, "rows": candidates, "epochs": len(kept), "samples": sum(kept), "kept": kept}
 
 
 def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, list[Any]]:

@@ -21,6 +21,7 @@ from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
 from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.probes.irreducible import irreducible_loss
 from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import choose_rows
@@ -59,6 +60,10 @@ class Judges:
         probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
         return label_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)
 
+    def irreducible(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> Float32Array:
+        """The loss of each label under the probe that was not fitted on its row, float32[n] in nats."""
+        return irreducible_loss(predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed)), labels)
+
 
 def gather_evidence(
     config: SettingsLike[EvidenceConfig], pool: Pool, targets: RowTable, labels: Int64Array, out: Place
@@ -74,7 +79,8 @@ def gather_evidence(
 
     Returns:
         The table `row_id`, `label` (int64, as given), `doubt` (float16 in [0, 1]), `likely` (int64, likeliest class
-        under probes that were not fitted on the row), `group` (int64, row_id of its near-duplicates' leader).
+        under probes that were not fitted on the row), `group` (int64, row_id of its near-duplicates' leader) and, where
+        doubt is looked for, `irreducible` (float16, nats, the label's loss under those probes).
 
     Raises:
         InputError: no labelled row has a target, or targets are not finite.
@@ -212,9 +218,11 @@ class _Files:
         place = np.searchsorted(parts["rows"], row_ids)
         labels = parts["labels"][place]
         doubt, likely = np.zeros(len(row_ids), np.float16), labels
+        losses = {"irreducible": np.zeros(len(row_ids), np.float16)} if "judges" in parts else {}
         if "judges" in parts and len(row_ids):
             features = vectors(table.column("target"))[inside]
             doubt, likely = parts["judges"].doubt(row_ids, features, labels)
+            losses["irreducible"] = parts["judges"].irreducible(row_ids, features, labels).astype(np.float16)
         group = parts["groups"][place] if "groups" in parts else row_ids
         columns = {"row_id": row_ids, "label": labels, "doubt": doubt.astype(np.float16), "likely": likely}
-        return pa.table({**columns, "group": group})
+        return pa.table({**columns, "group": group, **losses})

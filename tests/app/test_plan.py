@@ -13,6 +13,7 @@ import pytest
 
 import coevo_ray as package
 from coevo_ray.core.rows.row_set import Rows, ids_of
+from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, Policy, Rotation, SelectionContext, make_policy
 from coevo_ray.errors import CoevoError, InputError, UsageError
 from coevo_ray.store.artifact import finish, write_table
@@ -181,6 +182,40 @@ def test_weights_are_named(folder: Path) -> None:
     assert len(found["largest_weight"]) == EPOCHS and largest > 1.2
 
 
+@pytest.mark.parametrize("policy", ["loss", "rho_loss", "order_dp", "repb", "rcap", "seta"])
+def test_of_a_policy_that_goes_by_losses_the_numbers_of_rows_are_planned(folder: Path, policy: str) -> None:
+    shares = KeptShares(0.6, 0.2, 0.25)
+    options: dict[str, Any] = {"keep": 0.6, "keep_last": 0.2, "full_tail": 0.25, "epochs": EPOCHS}
+    options["unbiased"] = policy == "order_dp"
+    found = package.plan(policy, pool=folder / "pool", **options)
+    kept = [round(shares.at(epoch, EPOCHS) * len(TRAIN)) for epoch in range(EPOCHS)]
+    assert found == {
+        "policy": policy,
+        "rows": len(TRAIN),
+        "epochs": EPOCHS,
+        "samples": sum(kept),
+        "kept": kept,
+    }
+    # As many as a training takes, whatever its losses.
+    ledger = SelectionLedger(
+        rows=len(TRAIN),
+        candidates=np.ones(len(TRAIN), dtype=bool),
+        policy=make_policy(policy, unbiased=policy == "order_dp"),
+        keep=shares,
+        epochs=EPOCHS,
+        seed=0,
+    )
+    ledger.set_labels(LABELS[TRAIN])
+    ledger.set_doubt(np.zeros(len(TRAIN)), np.zeros(len(TRAIN)))
+    taken = []
+    for epoch in range(EPOCHS):
+        rows = ledger.select(epoch).row_ids
+        ledger.report_losses(epoch, rows, np.random.default_rng(epoch).random(len(rows)))
+        ledger.commit(epoch)
+        taken.append(len(rows))
+    assert taken == kept
+
+
 @pytest.mark.parametrize(
     ("rows", "policy", "options", "error", "message"),
     [
@@ -190,9 +225,6 @@ def test_weights_are_named(folder: Path) -> None:
         (10, "rotation", {"keep_last": 1.5}, UsageError, "0.5 to 1.5"),
         (10, "rotation", {"full_tail": -1}, UsageError, "full tail -1"),
         (10, "rotation", {"policy_options": {"speed": 1}}, UsageError, "options given: speed"),
-        (10, "infobatch", {}, UsageError, "each row's loss, which only a training knows"),
-        (10, "loss", {}, UsageError, "each row's loss,"),
-        (10, "entropy", {"unbiased": True}, UsageError, "each row's entropy,"),
         (None, "scored", {"pool": "pool"}, UsageError, "needs diversity, and there is no scores"),
         (10, "rotation", {"class_power": 0.5}, UsageError, "needs label, and there is no pool"),
         (None, "rotation", {"pool": "none"}, InputError, "none"),

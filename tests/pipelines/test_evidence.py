@@ -12,6 +12,7 @@ import pytest
 
 from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.config import EvidenceConfig, TrainConfig, make_config
+from coevo_ray.core.probes.irreducible import irreducible_loss
 from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, predict_folds
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
@@ -64,7 +65,7 @@ def gather(folder: Path, labels: npt.NDArray[np.int64] | None = None, shards: in
     known = pool.labels() if labels is None else labels
     config = {"similarity": 0.99, "margin": 0.0, "neighbours": 4, **config}
     return gather_evidence(config, pool, targets, known, str(folder / "out")).scan(
-        ["row_id", "label", "doubt", "likely", "group"]
+        ["row_id", "label", "doubt", "likely", "group", *(["irreducible"] if config.get("doubt", True) else [])]
     )
 
 
@@ -82,6 +83,9 @@ def test_evidence_is_that_of_the_whole_pool_at_once(tmp_path: Path) -> None:
     assert table.column("label").to_numpy().tolist() == labels[rows].tolist()
     assert np.allclose(doubt, label_doubt(probabilities, labels[rows]), atol=2e-3)
     assert table.column("likely").to_numpy().tolist() == probabilities.argmax(axis=1).tolist()
+    losses = table.column("irreducible").to_numpy()
+    assert np.allclose(losses, irreducible_loss(probabilities, labels[rows]), rtol=2e-2, atol=2e-2)
+    assert losses[wrong[rows]].mean() > 5 * losses[~wrong[rows]].mean()
     assert (doubt[wrong[rows]] > 0.5).mean() > 0.9
     assert (doubt[~wrong[rows]] > 0.5).mean() < 0.02
     # Copies: the later one's leader is the earlier one, if both are there.

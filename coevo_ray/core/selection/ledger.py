@@ -69,7 +69,8 @@ class SelectionLedger:
         self._open: Subset | None = None
         names = policy.needs | policy.uses
         self._attributes = RowAttributes(rows, names)
-        self._losses = LossTable.unknown(rows, entropy="entropy" in names) if policy.needs_losses else None
+        kinds = {"entropy": "entropy" in names, "relative": "relative_loss" in names}
+        self._losses = LossTable.unknown(rows, **kinds) if policy.needs_losses else None
 
     def set_scores(
         self, representativeness: FloatArray, diversity: FloatArray, factor: IntArray, row_ids: Int64Array | None = None
@@ -105,15 +106,15 @@ class SelectionLedger:
         """
         self._attributes.set({"label": labels})
 
-    def set_doubt(self, doubt: FloatArray) -> None:
-        """Sets the probability that each row's label is wrong, float[N] in [0, 1].
+    def set_doubt(self, doubt: FloatArray, irreducible: FloatArray | None = None) -> None:
+        """Sets the probability that each row's label is wrong, float[N] in [0, 1], and, if known, its irreducible loss.
 
         Raises:
-            InputError: the length differs from N, or a value is outside.
+            InputError: the length differs from N, or a value is outside or not finite.
         """
         if (wrong := ~((doubt >= 0) & (doubt <= 1))).any():
             raise InputError(f"doubts of {int(wrong.sum())} rows are not in [0, 1]", "compute them again")
-        self._attributes.set({"doubt": doubt})
+        self._attributes.set({"doubt": doubt} | ({} if irreducible is None else {"irreducible": irreducible}))
 
     def set_copies(self, copies: IntArray, copy: IntArray) -> None:
         """Sets the members int[N] of each row's group of near-duplicates and the row's number int[N] among them.
@@ -365,7 +366,7 @@ class SelectionLedger:
         self._last = subset_of(self.committed - 1, part_of(arrays, "last"), rows)
         self._open = subset_of(self.committed, part_of(arrays, "open"), rows)
         if self._losses is not None:
-            self._losses = LossTable.restore(part_of(arrays, "losses"))
+            self._losses = LossTable.restore(part_of(arrays, "losses"), relative=self._losses.relative)
         self._attributes.set(part_of(arrays, "columns"))
 
     def _next_epoch(self) -> str:
@@ -373,8 +374,8 @@ class SelectionLedger:
 
     def _attribute_arrays(self) -> Arrays:
         """Returns the arrays of N that a policy may use, by name."""
-        losses = {} if self._losses is None else self._losses.arrays()
-        return {"usage": self._usage, **self._attributes.arrays} | {k: v for k, v in losses.items() if k != "reported"}
+        losses = {} if self._losses is None else self._losses.columns()
+        return {"usage": self._usage, **self._attributes.arrays, **losses}
 
     def _context(self, epoch: int) -> SelectionContext:
         columns: dict[str, Any] = {name: _read_only(array) for name, array in self._attribute_arrays().items()}
@@ -384,6 +385,7 @@ class SelectionLedger:
             keep=self.keep.at(epoch, self.epochs),
             seed=self.seed,
             candidates=self._candidates,
+            last=None if self._last is None else set_of(self._last),
             **columns,
         )
 

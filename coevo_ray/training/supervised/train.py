@@ -31,7 +31,7 @@ from coevo_ray.training.start import Start, starting_from
 from coevo_ray.training.supervised.loop import SupervisedArguments, train_loop
 
 # Entries of a policy's `uses` that come from the evidence table.
-EVIDENCE = frozenset({"doubt", "copies", "copy"})
+EVIDENCE = frozenset({"doubt", "irreducible", "copies", "copy"})
 
 
 def train_policy(

@@ -35,6 +35,8 @@ def ledger(policy: Policy | str = "factors", rows: int = ROWS, keep: float = 0.3
     made = SelectionLedger(rows=rows, candidates=np.arange(rows) % 4 != 0, policy=rule, keep=keep, epochs=10, seed=seed)
     made.set_scores(**columns(rows))
     made.set_labels(np.arange(rows) % 3)
+    if "irreducible" in rule.needs:
+        made.set_doubt(np.zeros(rows), np.arange(rows) % 5.0)
     return made
 
 

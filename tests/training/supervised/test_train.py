@@ -234,6 +234,7 @@ def test_epochs_are_planned_as_policies_draw_them(policy: str, shares: dict[str,
         seed=0,
     )
     ledger.set_labels(random.integers(0, 5, rows))
+    ledger.set_doubt(np.zeros(rows), random.random(rows))
     ledger.set_scores(random.random(rows), random.random(rows), random.integers(0, 9, rows))
     drawn = []
     candidates = sum(ledger.usage_histogram().values())

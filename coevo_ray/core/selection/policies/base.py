@@ -10,8 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from coevo_ray.core.arrays import Float32Array, Float64Array, FloatArray, Int64Array, IntArray
-from coevo_ray.core.rows.row_set import Rows, ids_of
+from coevo_ray.core.rows.row_set import Rows, RowSet, ids_of
 from coevo_ray.errors import InputError, UsageError
+
+# Arrays that come from what training workers report.
+LOSSES = frozenset({"loss", "entropy", "relative_loss"})
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class SelectionContext:
         loss, entropy: float[N], loss and entropy of the prediction, in nats, in the last committed epoch that used the
             row; NaN where none did.
         doubt: float[N] in [0, 1], probability that the row's label is wrong (docs/design.md#label-doubt), 0 if unknown.
+        irreducible: float[N], nats, loss of the row's label under probes that were not fitted on the row
+            (docs/design.md#irreducible-loss).
+        relative_loss: float[N], nats, the last loss less the mean of the losses that were reported next to it (see
+            `core.selection.losses.relative_losses`), NaN where there is none; a policy that names it gets no `loss`.
+        last: rows of the last committed epoch; None before it.
         copies, copy: int[N], members of a row's group of near-duplicates, and the row's number among them, from 0; 1
             and 0 for a row alone.
         quota: number of rows of this epoch, in place of `keep` x n; None for that.
@@ -94,6 +102,9 @@ class SelectionContext:
     loss: FloatArray | None = None
     entropy: FloatArray | None = None
     doubt: FloatArray | None = None
+    irreducible: FloatArray | None = None
+    relative_loss: FloatArray | None = None
+    last: RowSet | None = None
     copies: IntArray | None = None
     copy: IntArray | None = None
     quota: int | None = None
@@ -170,7 +181,7 @@ class Policy(ABC):
     @property
     def needs_losses(self) -> bool:
         """True if workers have to report losses."""
-        return bool({"loss", "entropy"} & (self.needs | self.uses))
+        return bool(LOSSES & (self.needs | self.uses))
 
 
 def require(context: SelectionContext, policy: Policy) -> None:
@@ -193,7 +204,9 @@ _REMEDIES = {
     "label": "train on labelled rows, or leave class quotas out",
     "loss": "let the training loop report losses",
     "entropy": "let the training loop report losses",
+    "relative_loss": "let the training loop report losses",
     "doubt": "encode the pool first, or set max_doubt: 1",
+    "irreducible": "train with targets and evidence of doubt, in a new folder if a former version made it",
     "copies": "encode the pool first, or set share_copies: false",
     "copy": "encode the pool first, or set share_copies: false",
 }
