@@ -98,7 +98,15 @@ def test_policies_give_a_verdict_for_each_setting(
     assert result["constants"]["colours"]["constant"] == "factors", "the default, for there is no other pool"
     assert set(result["table"]["colours"]["noise"]["factors"]["weight_decays"]) <= set(policies.DECAYS)
     assert result["verdicts"]["colours"]["copies"]["factors"]["against"] in policies.SIMPLE
+    noise = result["table"]["colours"]["noise"]
+    kept, epochs = round(policies.KEEP * ROWS), result["head"]["epochs"]
+    for policy in set(policies.POLICIES) - {"full_budget", "infobatch"}:
+        assert noise[policy]["visits"] == kept * epochs, policy
+    assert noise["full_budget"]["visits"] == round(policies.KEEP * epochs) * ROWS
+    spent = {policy: cell["preparation_seconds"] for policy, cell in noise.items()}
+    assert spent["rotation"] == spent["seta"] == spent["order_dp"] == 0 < spent["rho_loss"] < spent["factors"]
     page = "\n".join(lines({**result, "part": "policies", "repeats": 2}))
+    assert f"| rotation | {100 * noise['rotation']['mean']:.1f} +- " in page and f" | {kept * epochs:,} | " in page
     assert "| factors | " in page and "- factors: " in page and "chosen on no other pool" in page
 
 
