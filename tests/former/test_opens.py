@@ -99,6 +99,9 @@ def test_a_half_answered_gate_goes_on_as_it_would_have(former: Path, ray_local: 
     coevo_ray.gate_next(gate, out=str(asked))
     assert [int(line.split(",")[0]) for line in asked.read_text().splitlines()[1:]] == expected["next"]
     after = coevo_ray.gate_status(gate)
+    # The last bits of a sum of float32 depend on the processor.
+    gain = expected["after"].pop("mean_gain")
+    assert after["mean_gain"] == pytest.approx(gain, rel=1e-5)
     assert after | expected["after"] == after
     export = coevo_ray.gate_export(gate, str(former / "labels"), 0.9)
     assert {**export, **expected["export"]} == dict(export)

@@ -91,7 +91,7 @@ def slow_division(budget: int, shares: list[float], sizes: list[int]) -> list[in
 
 def loss_or_uniform(given: dict[str, Any], row: int) -> float:
     loss = float(given["loss"][row])
-    return math.log(int(given["label"].max()) + 1) if math.isnan(loss) else loss
+    return math.log(max(2, int(given["label"].max()) + 1)) if math.isnan(loss) else loss
 
 
 # -- all of them ---------------------------------------------------------------------------------------------------
