@@ -896,3 +896,18 @@ def test_published_gain_without_neighbours_is_the_models_doubt() -> None:
     vote = neighbour_vote(crowd(), np.zeros(80), np.zeros(80, dtype=np.int64), CLASSES)
     assert not vote.distribution.any() and not vote.share.any()
     assert published_gain(np.full(80, 0.6), np.ones(80, dtype=np.int64), vote) == pytest.approx(np.full(80, 0.4))
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_skew_is_told_by_the_random_first_labels_alone(skewed: bool) -> None:
+    """Later labels are chosen, by the gate or by whoever gives them unasked: they say nothing of the classes."""
+    drawn = []
+    for share in (0.9, 0.0):
+        gate = make(round_size=5, typical=share, copies=False, apart=1.0)
+        asked = gate.request_seed(20).positions
+        gate.submit(asked, np.array([0] * 20 if skewed else [0, 1, 2, 3] * 5))
+        more = gate.inner.unlabelled()[:24]
+        gate.volunteer(more, np.array([1, 2, 3] * 8 if skewed else [0] * 24))
+        gate.update_predictions(guess(80, 3))
+        drawn.append(gate.request().positions.tolist())
+    assert (drawn[0] != drawn[1]) != skewed

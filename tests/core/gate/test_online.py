@@ -266,3 +266,36 @@ def test_an_ended_gate_opens_when_its_terms_change() -> None:
     assert subject.gate.stopped_by == "max_rounds"
     raised = AnnotationGate.from_state(replace(subject.gate.config, max_rounds=2), subject.index, *subject.gate.state())
     assert raised.stopped_by is None
+
+
+@pytest.mark.parametrize(("same", "apart"), [(0.9, 1.0), (1.0, 0.9)])
+def test_rows_of_a_batch_are_near_by_either_limit(same: float, apart: float) -> None:
+    """Two strangers of similarity 0.95, both of most gain: the first is asked about."""
+    subject = online(offer=OfferConfig(sure=1.0, same=same), apart=apart)
+    assert subject._mean is not None
+    first, other = np.zeros(DIM), np.zeros(DIM)
+    first[-1] = other[-1] = 4.0
+    other[-2] = 4.0 * np.tan(np.arccos(0.95))
+    rows = (np.stack([first, other]) + subject._mean).astype(np.float16)
+    level = np.full((2, CLASSES), 1 / CLASSES, np.float32)
+    assert named(subject.decide(rows, level)) == [("annotate", "gain"), ("skip", "near")]
+
+
+def test_confidence_is_the_fused_probability_to_the_digit() -> None:
+    """What a neighbour leaves to the other classes is shared among C - 1 of them."""
+    subject = online()
+    features, p = cloud(20, 5)
+    decisions = subject.decide(features, p)
+    known = subject.index.unit.astype(np.float64)
+    for i in range(len(features)):
+        raw = features[i].astype(np.float64) - subject._mean
+        similar = known @ (raw / np.linalg.norm(raw))
+        votes, mass = np.zeros(CLASSES), 0.0
+        for j in np.argsort(-similar)[:K]:
+            (best,), (sure,) = subject.gate.predictions(np.array([j]))
+            weight = max(similar[j], 0.0) ** 4
+            mass += weight
+            votes += weight * np.where(np.arange(CLASSES) == best, sure, (1 - sure) / (CLASSES - 1))
+        fused = 0.5 * p[i] + 0.5 * votes / mass
+        assert decisions.confidence[i] == pytest.approx(fused.max(), abs=1e-4)
+        assert decisions.label[i] == fused.argmax()

@@ -145,3 +145,18 @@ def test_torn_groups_are_covered_and_give_no_label() -> None:
     assert gate.inner.beliefs.gain[[ROWS + 1, ROWS + 3]].tolist() == [0, 0]
     positions, labels = readings.copied_labels(gate.inner)
     assert (positions.tolist(), labels.tolist()) == ([ROWS + 3], [2])
+
+
+def test_the_stop_counts_no_row_whose_copy_is_labelled() -> None:
+    """Loss that 360 rows would still take off is worth going on for, that of the 300 which are no copies is not."""
+    gate = AnnotationGate(
+        GateConfig(classes=CLASSES, round_size=30, relative_gain=0.0, loss_rounds=1, loss_tolerance=0.17),
+        twins(),
+        np.ones(ROWS + TWICE, dtype=np.bool_),
+    )
+    gate.volunteer(np.arange(TWICE), np.zeros(TWICE, dtype=np.int64))
+    gate.update_predictions(np.full((gate.rows, CLASSES), 1 / CLASSES, dtype=np.float32))
+    gate.request()
+    gate.inner.measured = {-1: (30, 1.0), 0: (TWICE, 1.0 - 0.1 * np.log(2))}  # a tenth of a nat for each e-fold
+    assert 0.1 * np.log(ROWS / TWICE) < 0.17 < 0.1 * np.log((ROWS + TWICE) / TWICE)
+    assert gate.stopped_by == "validation"
