@@ -16,6 +16,7 @@ from torch import nn
 from benchmarks.policies.data import Setting
 from coevo_ray.core.arrays import BoolArray
 from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 
 # What of `Setting.seconds` a policy pays for what it looks at.
@@ -72,14 +73,12 @@ def train_heads(
     started = time.perf_counter()
     ledgers = [make_ledger(setting, policy, options, keep, head, seed, held_out) for seed in seeds]
     rule = ledgers[0].policy
-    epochs = rule.epochs_to_run(head.epochs, keep)
-    total = sum(1.0 if policy.startswith("full") else keep.at(e, head.epochs) for e in range(epochs))
     network = _Heads(setting, head, seeds)
     x, y = torch.from_numpy(setting.features), torch.from_numpy(setting.labels)
-    in_epoch = len(x) if held_out is None else int((~held_out).sum())
+    planned = planned_visits(rule, keep, head.epochs, len(x) if held_out is None else int((~held_out).sum()))
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
     visits, selecting = 0, 0.0
-    for epoch in range(epochs):
+    for epoch in range(len(planned)):
         begun = time.perf_counter()
         subsets = [ledger.select(epoch) for ledger in ledgers]
         selecting += time.perf_counter() - begun
@@ -93,7 +92,7 @@ def train_heads(
         losses, entropies = torch.empty(rows.shape), torch.empty(rows.shape)
         for first in range(0, rows.shape[1], BATCH):
             part = slice(first, first + BATCH)
-            progress = (visits + first) / (total * in_epoch)
+            progress = (visits + first) / sum(planned)
             inside = rows[:, part]
             losses[:, part], entropies[:, part] = network.step(x[inside], y[inside], weight[:, part], progress)
         visits += rows.shape[1]

@@ -12,6 +12,7 @@ from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import RULES
 from coevo_ray.errors import InputError
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -94,6 +95,7 @@ class LedgerInputs:
         scores: score table, or None for policies that need none.
         journal: folder of the journal.
         evidence: evidence on labels and copies, or None.
+        rules: version of the rules that draw subsets.
     """
 
     policy: str
@@ -103,6 +105,7 @@ class LedgerInputs:
     scores: Location | None
     journal: Location
     evidence: Location | None = None
+    rules: int = RULES
 
     def make(self) -> Services:
         """Builds the ledger's service; runs inside the actor."""
@@ -119,6 +122,7 @@ class LedgerInputs:
             keep=self.config.shares,
             epochs=self.config.epochs,
             seed=self.config.seed,
+            rules=self.rules,
         )
         set_known(ledger, self.candidates, self.labels, self.scores, self.evidence)
         return ledger

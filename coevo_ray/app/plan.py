@@ -10,8 +10,10 @@ import numpy as np
 from coevo_ray.actors.ledger_inputs import set_known
 from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.selection.coverage import random_coverage
 from coevo_ray.core.selection.ledger import SelectionLedger
-from coevo_ray.core.selection.policies import KeptShares, Policy, SelectionContext, make_policy
+from coevo_ray.core.selection.planned import planned_visits
+from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 from coevo_ray.core.selection.policies.base import LOSSES
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TRAIN, Pool
@@ -76,8 +78,9 @@ def plan(
         `rows` (candidates), `epochs` (that are run), `samples`, `never_used_share`, `usage` (count -> rows), and by
         epoch: `kept` (rows), `never_used_by_epoch` (share of the candidates that neither it nor an earlier epoch
         used); with scores `factors_covered` and `factors_covered_so_far` (share of the candidates' factors with a
-        selected row in this epoch, or in any up to it); where rows are weighed `largest_weight`. Of a policy that goes
-        by losses, which only a training knows, `rows`, `epochs`, `samples` and `kept` alone.
+        selected row in this epoch, or in any up to it) and `factors_covered_at_random` (the former's mean for as many
+        random rows); where rows are weighed `largest_weight`. Of a policy that goes by losses, which only a training
+        knows, `rows`, `epochs`, `samples` and `kept` alone.
 
     Raises:
         UsageError: the policy is unknown, needs something that was not given, or a number is out of bounds.
@@ -92,12 +95,12 @@ def plan(
         _check_needs(rule, places)
     known = _open(rows, places)
     if by_losses:
-        return _numbers(policy, rule, shares, epochs, seed, int(known.candidates.sum()))
+        return _numbers(policy, rule, shares, epochs, int(known.candidates.sum()))
     ledger = SelectionLedger(
         rows=len(known.candidates), candidates=known.candidates, policy=rule, keep=shares, epochs=epochs, seed=seed
     )
     set_known(ledger, known.candidates, known.labels, known.place("scores"), known.place("evidence"))
-    by_epoch = _simulate(ledger, known, rule.epochs_to_run(epochs, shares))
+    by_epoch = _simulate(ledger, known, rule.epochs_to_run(epochs, shares, int(known.candidates.sum())))
     return {
         "policy": policy,
         "rows": int(known.candidates.sum()),
@@ -185,13 +188,9 @@ def _factors(scores: RowTable, candidates: BoolArray) -> Int32Array:
     return factor
 
 
-def _numbers(policy: str, rule: Policy, shares: KeptShares, epochs: int, seed: int, candidates: int) -> JsonObject:
+def _numbers(policy: str, rule: Policy, shares: KeptShares, epochs: int, candidates: int) -> JsonObject:
     """Numbers of rows of every epoch, which need no losses."""
-    nothing = np.broadcast_to(np.int64(0), (candidates,))  # takes no memory
-    kept = [
-        rule.rows_planned(SelectionContext(epoch, epochs, shares.at(epoch, epochs), seed, nothing, nothing))
-        for epoch in range(rule.epochs_to_run(epochs, shares))
-    ]
+    kept = planned_visits(rule, shares, epochs, candidates)
     return {"policy": policy, "rows": candidates, "epochs": len(kept), "samples": sum(kept), "kept": kept}
 
 
@@ -201,10 +200,11 @@ def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, 
         "kept": [],
         "never_used_by_epoch": [],
         "factors_covered": [],
+        "factors_covered_at_random": [],
         "factors_covered_so_far": [],
         "largest_weight": [],
     }
-    covered = None if known.factor is None else _Covered(known.factor)
+    covered = None if known.factor is None else _Covered(known.factor, int(known.candidates.sum()))
     for epoch in range(epochs):
         subset = ledger.select(epoch)
         ledger.commit(epoch)
@@ -213,6 +213,7 @@ def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, 
         if covered is not None:
             now, so_far = covered.add(subset.row_ids)
             by_epoch["factors_covered"].append(round(now, 4))
+            by_epoch["factors_covered_at_random"].append(round(covered.at_random(len(subset)), 4))
             by_epoch["factors_covered_so_far"].append(round(so_far, 4))
         if subset.weights is not None:
             by_epoch["largest_weight"].append(round(float(subset.weights.max()), 4))
@@ -222,8 +223,9 @@ def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, 
 class _Covered:
     """Counts the factors that selected rows have, out of those that candidates have."""
 
-    def __init__(self, factor: Int32Array) -> None:
-        self._factor = factor
+    def __init__(self, factor: Int32Array, candidates: int) -> None:
+        self._factor, self._candidates = factor, candidates
+        self._sizes = np.unique(factor[factor >= 0], return_counts=True)[1]
         self._seen = np.zeros(int(factor.max(initial=0)) + 1, dtype=bool)
         self._all = max(1, int(self._flags(factor).sum()))
 
@@ -232,6 +234,10 @@ class _Covered:
         now = self._flags(self._factor[row_ids])
         self._seen |= now
         return float(now.sum() / self._all), float(self._seen.sum() / self._all)
+
+    def at_random(self, rows: int) -> float:
+        """Mean share of the factors that so many random candidates have."""
+        return random_coverage(self._sizes, self._candidates, rows)
 
     def _flags(self, factor: Int32Array) -> BoolArray:
         flags = np.zeros_like(self._seen)

@@ -23,6 +23,7 @@ _COLUMNS = {
     "kept": "rows kept",
     "never_used_by_epoch": "never used",
     "factors_covered": "factors covered",
+    "factors_covered_at_random": "by random rows",
     "factors_covered_so_far": "so far",
     "largest_weight": "largest weight",
 }

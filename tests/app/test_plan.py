@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def slow(
         known["doubt"] = np.array([DOUBT[row] if row in SEEN else 0 for row in range(ROWS)], np.float16)
         known["copies"] = np.array([len(members.get(row, [row])) for row in range(ROWS)])
         known["copy"] = np.array([members.get(row, [row]).index(row) for row in range(ROWS)])
-    for epoch in range(rule.epochs_to_run(EPOCHS, shares)):
+    for epoch in range(rule.epochs_to_run(EPOCHS, shares, len(candidates))):
         context = SelectionContext(
             epoch=epoch,
             epochs=EPOCHS,
@@ -97,6 +98,7 @@ def slow(
             seed=5,
             candidates=np.array(candidates),
             usage=usage.copy(),
+            shares=shares,
             **known,
         )
         epochs.append(ids_of(rule.select(context)).tolist())
@@ -110,14 +112,17 @@ def figures(epochs: list[list[int]], candidates: list[int], scores: bool) -> dic
     usage = Counter(row for rows in epochs for row in rows)
     times = Counter(usage[row] for row in candidates)
     seen: set[int] = set()
-    factors = {int(FACTOR[row]) for row in candidates if row in SCORED}
-    found: dict[str, list[float]] = {name: [] for name in ("never", "covered", "so_far")}
+    sizes = Counter(int(FACTOR[row]) for row in candidates if row in SCORED)
+    factors, n = set(sizes), len(candidates)
+    found: dict[str, list[float]] = {name: [] for name in ("never", "covered", "at_random", "so_far")}
     for index, rows in enumerate(epochs):
         earlier = {row for part in epochs[: index + 1] for row in part}
         found["never"].append(round(1 - len(earlier) / len(candidates), 6))
         now = {int(FACTOR[row]) for row in rows if row in SCORED}
         seen |= now
         found["covered"].append(round(len(now) / len(factors), 4))
+        missed = [math.comb(n - size, len(rows)) / math.comb(n, len(rows)) for size in sizes.values()]
+        found["at_random"].append(round(1 - sum(missed) / len(missed), 4) if missed else 0.0)
         found["so_far"].append(round(len(seen) / len(factors), 4))
     expected = {
         "rows": len(candidates),
@@ -128,7 +133,11 @@ def figures(epochs: list[list[int]], candidates: list[int], scores: bool) -> dic
         "never_used_by_epoch": pytest.approx(found["never"], abs=1e-6),
         "never_used_share": pytest.approx(found["never"][-1], abs=1e-6),
     }
-    covered = {"factors_covered": found["covered"], "factors_covered_so_far": found["so_far"]}
+    covered = {
+        "factors_covered": found["covered"],
+        "factors_covered_at_random": pytest.approx(found["at_random"], abs=2e-4),
+        "factors_covered_so_far": found["so_far"],
+    }
     return {**expected, **(covered if scores else {})}
 
 
@@ -260,11 +269,12 @@ def test_people_get_a_histogram_and_a_table(folder: Path, coevo_ray: Command) ->
     }
     table = lines[lines.index(next(line for line in lines if line[:1] == ["epoch"])) + 1 : -1]
     assert len(table) == 20 and (table[0][0], table[-1][0]) == ("0", "49")
-    for epoch, kept, never, covered, so_far in table:
+    for epoch, kept, never, covered, at_random, so_far in table:
         assert int(kept) == plan["kept"][int(epoch)]
         for name, cell in (
             ("never_used_by_epoch", never),
             ("factors_covered", covered),
+            ("factors_covered_at_random", at_random),
             ("factors_covered_so_far", so_far),
         ):
             assert float(cell.strip("<%")) / 100 == pytest.approx(plan[name][int(epoch)], abs=1e-3)

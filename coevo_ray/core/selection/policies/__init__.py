@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from coevo_ray.core.selection.policies.base import KeptShares, Policy, SelectionContext, check_schedule, require
+from coevo_ray.core.selection.policies.base import RULES, KeptShares, Policy, SelectionContext, check_schedule, require
 from coevo_ray.core.selection.policies.baselines import Full, FullBudget, Random, Rotation, StaticRandom
 from coevo_ray.core.selection.policies.factors import Factors
 from coevo_ray.core.selection.policies.order_dp import OrderDP
@@ -27,6 +27,7 @@ from coevo_ray.errors import UsageError
 __all__ = [
     "POLICIES",
     "RCAP",
+    "RULES",
     "ClassQuotas",
     "Entropy",
     "Factors",

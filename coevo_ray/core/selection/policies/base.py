@@ -15,6 +15,8 @@ from coevo_ray.errors import InputError, UsageError
 
 # Arrays that come from what training workers report.
 LOSSES = frozenset({"loss", "entropy", "relative_loss"})
+# Version of the rules that draw subsets; runs that were begun with former ones go on with them. 1: of version 0.1.0.
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ class KeptShares:
         """Returns the number of epochs over all rows with as many row visits as the schedule, rounded, at least 1."""
         return max(1, round(sum(self.at(epoch, epochs) for epoch in range(epochs))))
 
+    def visits(self, epochs: int, rows: int) -> list[int]:
+        """Returns the rows of each epoch of a schedule of `epochs` over n = `rows` candidates, each from 1 to n."""
+        return [rows_kept(self.at(epoch, epochs), rows) for epoch in range(epochs)]
+
+
+def rows_kept(share: float, rows: int) -> int:
+    """Returns the number of rows that a kept share of n = `rows` candidates amounts to, from 1 to n."""
+    return min(max(1, round(share * rows)), rows)
+
 
 @dataclass(frozen=True)
 class SelectionContext:
@@ -83,6 +94,12 @@ class SelectionContext:
         copies, copy: int[N], members of a row's group of near-duplicates, and the row's number among them, from 0; 1
             and 0 for a row alone.
         quota: number of rows of this epoch, in place of `keep` x n; None for that.
+        last_used: int[N], the last committed epoch that used each row, -1 for none.
+        shares: kept shares of all epochs; None for `keep` in all.
+        rules: version of the rules that draw; see `RULES`.
+        part: the class of the candidates, where they are the rows of one class; else None.
+        expected: mean over epochs of the number of rows of this epoch, where the rounding of class quotas moves it up
+            or down; None for that number itself.
 
     Raises:
         UsageError: the kept share is out of bounds.
@@ -108,6 +125,11 @@ class SelectionContext:
     copies: IntArray | None = None
     copy: IntArray | None = None
     quota: int | None = None
+    last_used: IntArray | None = None
+    shares: KeptShares | None = None
+    rules: int = RULES
+    part: int | None = None
+    expected: float | None = None
 
     def __post_init__(self) -> None:
         check_schedule(self.keep, self.epochs)
@@ -122,8 +144,18 @@ class SelectionContext:
     @property
     def budget(self) -> int:
         """Number of rows of the epoch: keep x n, at least 1, or the quota; at most the number of candidates."""
-        wanted = round(self.keep * len(self.candidates)) if self.quota is None else self.quota
-        return min(max(1, wanted), len(self.candidates))
+        n = len(self.candidates)
+        return rows_kept(self.keep, n) if self.quota is None else min(max(1, self.quota), n)
+
+    @property
+    def mean_budget(self) -> float:
+        """Mean over epochs of the budget, where the rounding of class quotas moves it up or down; at most n."""
+        return self.budget if self.expected is None else min(self.expected, len(self.candidates))
+
+    @property
+    def schedule(self) -> KeptShares:
+        """Kept shares of all epochs."""
+        return KeptShares(self.keep) if self.shares is None else self.shares
 
 
 def check_schedule(keep: float, epochs: int) -> None:
@@ -163,15 +195,24 @@ class Policy(ABC):
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
         """Returns inclusion probabilities float64[n] in (0, 1] of selected rows int64[n].
 
-        With equal visits it is budget / n. Other rules have none in closed form: it is estimated by the share of
-        epochs, this one included, that used the row.
+        With equal visits it is budget / n, with the mean budget over epochs. Other rules have none in closed form. It
+        is estimated by 1 / g, g epochs after the row's last use or after the run's begin: 1 / p is the mean of g for a
+        row that every epoch takes with probability p, and the g of a row's visits add up to the epochs until its last.
+        Without `last_used` it is the share of epochs, this one included, that used the row.
         """
         if self.equal_visits:
-            return np.full(len(rows), context.budget / len(context.candidates))
+            budget = context.budget if context.rules == 1 else context.mean_budget
+            return np.full(len(rows), budget / len(context.candidates))
+        if context.rules > 1 and context.last_used is not None:
+            return 1.0 / (context.epoch - context.last_used[rows].astype(np.float64))
         return (context.usage[rows].astype(np.float64) + 1.0) / (context.epoch + 1.0)
 
-    def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
-        """Returns the number of epochs to train; `epochs` for all policies but `full_budget`."""
+    def drawable(self, context: SelectionContext) -> int:
+        """Returns the number of candidates that may be drawn, in this epoch or another: those of the weighted mean."""
+        return len(context.candidates)
+
+    def epochs_to_run(self, epochs: int, shares: KeptShares, rows: int | None = None) -> int:
+        """Returns the number of epochs to train over n = `rows` candidates: `epochs` but for `full_budget`."""
         return epochs
 
     def rows_planned(self, context: SelectionContext) -> int:
