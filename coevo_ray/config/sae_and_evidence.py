@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from coevo_ray.config.base import Compute, Model
@@ -58,3 +61,15 @@ class EvidenceConfig(Model):
     l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifiers.")
     seed: int = Field(0, ge=0, description="Seed of the sample and of its folds.")
     compute: Compute = Compute(cpus=1)
+
+    def settled(self, begun: Mapping[str, Any] | None) -> EvidenceConfig:
+        """The settings with the numbers for near-duplicates that an artifact was begun with, where these give none.
+
+        Version 0.1.0 had numbers where nothing was said; what it began goes on with them.
+
+        Args:
+            begun: settings of the artifact; None where there is none.
+        """
+        there = begun or {}
+        numbers = {n: there[n] for n in ("similarity", "margin") if getattr(self, n) is None and n in there}
+        return self.model_copy(update=numbers)

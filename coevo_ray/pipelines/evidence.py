@@ -88,20 +88,12 @@ def gather_evidence(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     location = Location.parse(out)
-    config = _settle_copies(as_settings(EvidenceConfig, config, "evidence"), location)
+    config = as_settings(EvidenceConfig, config, "evidence").settled(begun_config(location))
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
     if begin(location, KIND, config.content(), inputs) is None:
         with ray_session(), ray_errors(KIND):
             _gather(config, pool, targets, labels, location, inputs)
     return RowTable(location, KIND)
-
-
-def _settle_copies(config: EvidenceConfig, location: Location) -> EvidenceConfig:
-    """The settings with the numbers for near-duplicates of a folder that was begun with some, as version 0.1.0 did."""
-    begun: JsonObject = begun_config(location) or {}
-    given: JsonObject = config.model_dump()
-    former = [name for name in ("similarity", "margin") if given[name] is None and name in begun]
-    return as_settings(EvidenceConfig, {**given, **{name: begun[name] for name in former}}, "evidence")
 
 
 def _gather(

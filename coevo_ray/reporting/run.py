@@ -27,7 +27,16 @@ from coevo_ray.reporting.data import (
 )
 from coevo_ray.reporting.tiles import tiles_of
 from coevo_ray.reporting.write import render_report
-from coevo_ray.store.artifact import MANIFEST, Artifact, Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import (
+    MANIFEST,
+    Artifact,
+    Manifest,
+    begin,
+    begun_config,
+    finish,
+    load_manifest,
+    write_blob,
+)
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -72,7 +81,7 @@ def write_report(config: RunConfig, out: Location) -> Artifact:
     """
     stages = _stages(config, out)
     inputs = {name: manifest.identity for name, manifest in stages.items()}
-    content = _content(config)
+    content = _content(config, out)
     done = begin(out, "run", content, inputs)
     if done is not None:
         return Artifact(out, done, json.loads(out.child("summary.json").read_bytes()))
@@ -91,7 +100,7 @@ def is_finished(config: RunConfig, out: Location) -> bool:
     return all(folder.child(MANIFEST).is_file() for folder in folders)
 
 
-def _content(config: RunConfig) -> JsonObject:
+def _content(config: RunConfig, out: Location) -> JsonObject:
     """The settings that shape results."""
     exclude: Any = {
         "out": True,
@@ -99,6 +108,8 @@ def _content(config: RunConfig) -> JsonObject:
     }
     content: JsonObject = config.model_dump(mode="json", exclude=exclude)
     content["encode"] = config.encode.content()
+    if config.evidence is not None:
+        content["evidence"] = config.evidence.settled((begun_config(out) or {}).get("evidence")).content()
     if config.train is not None:
         # By its path: which network that was is in the manifests of the trainings.
         init = {} if config.train.init is None else {"init": config.train.init}

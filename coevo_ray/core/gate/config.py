@@ -162,6 +162,8 @@ class GateConfig(GateRule):
         round_size: labels asked for in a round, at most.
         max_labels: never ask for more labels; None for no limit.
         max_rounds: never ask more often, the random first round included; None for no limit.
+        shared_confidence: least confidence of a label that a row has from its near-duplicate, as gates of version 0.1.0
+            go on; None takes what agreement within groups shows.
 
     Raises:
         UsageError: a value is out of bounds.
@@ -171,6 +173,7 @@ class GateConfig(GateRule):
     round_size: int
     max_labels: int | None = None
     max_rounds: int | None = None
+    shared_confidence: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -98,9 +98,12 @@ def pseudo_labels(state: GateState, least: float) -> PseudoLabelled:
     positions, labels, probability = state.beliefs.believed()
     copies, copied = copied_labels(state)
     place = np.searchsorted(positions, copies)
-    left = np.where(labels[place] == copied, np.float32(1.0), 1.0 - probability[place])
+    if (least_shared := state.config.shared_confidence) is not None:
+        probability[place] = np.maximum(probability[place], least_shared)
+    else:
+        left = np.where(labels[place] == copied, np.float32(1.0), 1.0 - probability[place])
+        probability[place] = np.minimum(np.float32(state.beliefs.agreement().precision), left)
     labels[place] = copied
-    probability[place] = np.minimum(np.float32(state.beliefs.agreement().precision), left)
     shared = np.zeros(len(positions), dtype=np.bool_)
     shared[place] = True
     free = state.candidates[positions] & (probability >= np.float32(least))

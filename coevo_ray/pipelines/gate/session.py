@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 
 _CLASSIFIER = "classifier.safetensors"
+# What gates of version 0.1.0 go on with.
+_FORMER = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN, "shared_confidence": 0.95}
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -128,8 +130,7 @@ class GateSession:
         self.classes: tuple[str, ...] = tuple(opened["classes"])
         self.rows = int(graph.summary["rows"])
         self._former = is_former(opened["settings"])
-        settled = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN} if self._former else {}
-        self.rule = self.settings.rule_for(self.rows, len(self.classes), **settled)
+        self.rule = self.settings.rule_for(self.rows, len(self.classes), **(_FORMER if self._former else {}))
         self._handle: SelectionHandle | None = None
         self._plain: GateService | None = None
 

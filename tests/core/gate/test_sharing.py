@@ -92,6 +92,19 @@ def test_a_shared_label_is_no_surer_than_the_model_leaves_room_for() -> None:
         assert confidence == pytest.approx(min(29 / 30, believed[row]), abs=1e-6)
 
 
+def test_gates_of_version_0_1_0_go_on_with_their_confidence() -> None:
+    gate = gate_of(0, 0, shared_confidence=0.95)
+    assert list(shared(gate).values()) == pytest.approx([max(0.95, c) for c in believed_of(gate)], abs=1e-6)
+    gate.update_predictions(certainly(gate, 0, 0.4))
+    assert list(shared(gate).values()) == pytest.approx([0.95] * 10)
+
+
+def believed_of(gate: AnnotationGate) -> list[float]:
+    rows, _, sure = gate.inner.beliefs.believed()
+    known = dict(zip(rows.tolist(), sure.tolist(), strict=True))
+    return [known[ROWS + i] for i in range(10)]
+
+
 def test_copies_that_disagree_too_often_share_nothing_and_are_asked_about() -> None:
     gate = gate_of(6, 6)
     assert gate.inner.beliefs.agreement().precision == pytest.approx(15 / 22)

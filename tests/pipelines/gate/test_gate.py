@@ -274,7 +274,8 @@ def test_a_gate_of_version_0_1_0_keeps_its_numbers_for_copies(tmp_path: Path) ->
         assert content["settings"].pop(name) is None
     file.write_text(json.dumps(content))
     for former in (again(new), opened(tmp_path)):  # opening it with its settings does not make it another
-        assert (former.rule.copy_similarity, former.rule.copy_margin) == (0.7, 0.2)
+        rule = former.rule
+        assert (rule.copy_similarity, rule.copy_margin, rule.shared_confidence) == (0.7, 0.2, 0.95)
         assert not former.learning().by_group
         assert former.settings.content() == new.settings.content()
     with pytest.raises(UsageError, match="copy_similarity"):
