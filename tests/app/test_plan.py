@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def slow(
         known["doubt"] = np.array([DOUBT[row] if row in SEEN else 0 for row in range(ROWS)], np.float16)
         known["copies"] = np.array([len(members.get(row, [row])) for row in range(ROWS)])
         known["copy"] = np.array([members.get(row, [row]).index(row) for row in range(ROWS)])
-    for epoch in range(rule.epochs_to_run(EPOCHS, shares)):
+    for epoch in range(rule.epochs_to_run(EPOCHS, shares, len(candidates))):
         context = SelectionContext(
             epoch=epoch,
             epochs=EPOCHS,
@@ -96,6 +97,7 @@ def slow(
             seed=5,
             candidates=np.array(candidates),
             usage=usage.copy(),
+            shares=shares,
             **known,
         )
         epochs.append(ids_of(rule.select(context)).tolist())
@@ -127,7 +129,16 @@ def figures(epochs: list[list[int]], candidates: list[int], scores: bool) -> dic
         "never_used_by_epoch": pytest.approx(found["never"], abs=1e-6),
         "never_used_share": pytest.approx(found["never"][-1], abs=1e-6),
     }
-    covered = {"factors_covered": found["covered"], "factors_covered_so_far": found["so_far"]}
+    sizes = Counter(int(FACTOR[row]) for row in candidates if row in SCORED)
+    at_random = [
+        np.mean([1 - comb(len(candidates) - n, len(rows)) / comb(len(candidates), len(rows)) for n in sizes.values()])
+        for rows in epochs
+    ]
+    covered = {
+        "factors_covered": found["covered"],
+        "factors_covered_at_random": pytest.approx(at_random, abs=1e-4),
+        "factors_covered_so_far": found["so_far"],
+    }
     return {**expected, **(covered if scores else {})}
 
 
@@ -228,11 +239,12 @@ def test_people_get_a_histogram_and_a_table(folder: Path, coevo_ray: Command) ->
     }
     table = lines[lines.index(next(line for line in lines if line[:1] == ["epoch"])) + 1 : -1]
     assert len(table) == 20 and (table[0][0], table[-1][0]) == ("0", "49")
-    for epoch, kept, never, covered, so_far in table:
+    for epoch, kept, never, covered, at_random, so_far in table:
         assert int(kept) == plan["kept"][int(epoch)]
         for name, cell in (
             ("never_used_by_epoch", never),
             ("factors_covered", covered),
+            ("factors_covered_at_random", at_random),
             ("factors_covered_so_far", so_far),
         ):
             assert float(cell.strip("<%")) / 100 == pytest.approx(plan[name][int(epoch)], abs=1e-3)
