@@ -88,6 +88,11 @@ def test_a_full_tail_leaves_half_of_the_visits(keep: float, full: int) -> None:
     assert planned.count(100) == full
 
 
+def test_a_full_tail_is_halved_until_it_does() -> None:
+    # 8 of 16 epochs, then 4, then 2: 3 would leave half of 6.4 too.
+    assert planned_visits(make_policy("infobatch", tail=0.5), KeptShares(0.4), 16, 100).count(100) == 2
+
+
 def infobatch(losses: list[float], quota: int, **options: Any) -> set[int]:
     """Rows that InfoBatch may take, from many seeds."""
     rows, taken = len(losses), set()
