@@ -17,8 +17,13 @@ import numpy as np
 import pytest
 
 import coevo_ray
+from coevo_ray.actors.ledger_inputs import LedgerInputs
+from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.app.doctor import doctor
+from coevo_ray.config import TrainConfig
+from coevo_ray.core.selection.policies import RULES
 from coevo_ray.store.artifact import MANIFEST
+from coevo_ray.store.location import Location
 from tests.command_line import Command
 from tests.former.make import ENCODE, GATE, SAE, TRAIN
 
@@ -112,6 +117,25 @@ def test_a_gate_opened_again_with_its_settings_is_the_same(former: Path, unpacke
     session = coevo_ray.gate_open(GATE, str(unpacked / "pool"), str(unpacked / "encode/targets"), str(former / "gate"))
     assert session.status()["labels"] == _expected(former)["status"]["labels"]
     assert _times(former / "gate" / "graph") == before
+
+
+def test_a_killed_trainings_ledger_goes_on_by_its_rules(former: Path) -> None:
+    pool = coevo_ray.Pool.open(str(former / "pool"))
+    labels, folder = pool.labels(), Location.parse(former / "killed")
+    config = TrainConfig.model_validate({k: v for k, v in TRAIN.items() if k != "model"})
+    inputs = LedgerInputs(
+        "factors",
+        config,
+        labels,
+        (pool.splits() == 0) & (labels >= 0),
+        Location.parse(former / "sae/scores"),
+        folder.child("journal"),
+    )
+    replayed = LedgerService(folder.child("journal"), inputs.make_ledger()).ledger
+    assert replayed.committed >= 4 and replayed.rules == 1
+    anew = LedgerService(Location.parse(former / "anew"), inputs.make_ledger())
+    anew.select(0)
+    assert LedgerService(Location.parse(former / "anew"), inputs.make_ledger()).ledger.rules == RULES > 1
 
 
 @pytest.mark.slow

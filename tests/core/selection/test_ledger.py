@@ -320,6 +320,10 @@ def test_bad_arguments_are_refused() -> None:
     made = ledger()
     with pytest.raises(InputError, match="49 values of label for 50 rows"):
         made.set_labels(np.zeros(49, dtype=np.int64))
+    for copies, copy in (([2, 2], [0, 2]), ([2, 2], [-1, 0]), ([1, 1], [0, 1])):
+        with pytest.raises(InputError, match="1 rows are not among their group's copies"):
+            made.set_copies(np.resize(copies, 2), np.array(copy))
+    made.set_copies(np.full(ROWS, 2), np.arange(ROWS) % 2)  # the last of a group
     with pytest.raises(InputError, match="factor"):
         made.set_scores(**{**columns(), "factor": np.zeros(3, dtype=np.int32)})
     with pytest.raises(InputError, match="diversity of 50 rows is not finite"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -60,9 +60,10 @@ class KeptShares:
         """Returns the number of epochs over all rows with as many row visits as the schedule, rounded, at least 1."""
         return max(1, round(sum(self.at(epoch, epochs) for epoch in range(epochs))))
 
-    def visits(self, epochs: int, rows: int) -> list[int]:
+    @lru_cache(maxsize=64)  # noqa: B019 - of a frozen value; policies ask in every epoch for all of them
+    def visits(self, epochs: int, rows: int) -> tuple[int, ...]:
         """Returns the rows of each epoch of a schedule of `epochs` over n = `rows` candidates, each from 1 to n."""
-        return [rows_kept(self.at(epoch, epochs), rows) for epoch in range(epochs)]
+        return tuple(rows_kept(self.at(epoch, epochs), rows) for epoch in range(epochs))
 
 
 def rows_kept(share: float, rows: int) -> int:

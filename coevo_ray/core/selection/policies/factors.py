@@ -19,14 +19,14 @@ from coevo_ray.errors import UsageError
 
 
 class Factors(Policy):
-    """Rotation stratified by factors: every epoch covers every factor in proportion, and every row is used in turn.
+    """Rotation stratified by factors: every epoch takes rows of each factor in proportion, and every row in turn.
 
     After arXiv 2603.04981, with its usage penalty at the limit (docs/design.md#policy-factors). Rows of a factor get
-    evenly spaced phases in [0, 1), in an order and from an offset that are random per factor and cycle. An epoch takes
-    the next window along the phases, wide enough for the exact budget: of a factor with n rows, a window of width w
-    holds floor(w n) or ceil(w n). Usage counts differ by at most 1 (see `take_turns`). An epoch that ends one cycle and
-    begins the next has a window of each, without the rows of the first window in the second. Without factors it is
-    `Rotation`.
+    evenly spaced phases in [0, 1), in an order that is random per factor and cycle, from offsets that spread a factor's
+    rows over the cycle across classes (`core.selection.class_strata`). An epoch takes the next window along the phases,
+    wide enough for the exact budget: of a class's factor with n rows, a window of width w holds floor(w n) or
+    ceil(w n). Usage counts differ by at most 1 (see `take_turns`). An epoch that ends one cycle and begins the next has
+    a window of each, without the rows of the first window in the second. Without factors it is `Rotation`.
 
     Uniform visits are worth what a shorter schedule over all rows is worth. Three rules go beyond them:
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import accumulate, pairwise
+
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array
 from coevo_ray.core.rows.row_set import Rows
-from coevo_ray.core.selection.policies.base import Policy, SelectionContext, require
+from coevo_ray.core.selection.policies.base import KeptShares, Policy, SelectionContext, require
 from coevo_ray.core.selection.rotation import highest, mark_smallest, noise, stream_seed
 from coevo_ray.errors import UsageError
 
@@ -20,9 +23,9 @@ class InfoBatch(Policy):
 
     The published rule fixes r, which determines the kept share. Here the share is given and determines r, so that
     policies compare at equal numbers of visits, whatever the schedule of kept shares: the visits of the tail are saved
-    before it, and if pruning all but
-    `least` of the low rows does not suffice, the other rows are pruned and upweighted in the same way. Weights are
-    scaled to mean 1; the published ones would lengthen the steps, tenfold at a kept share of 0.1.
+    before it, and if pruning all but `least` of the low rows does not suffice, the other rows are pruned and upweighted
+    in the same way. Weights are scaled to mean 1; the published ones would lengthen the steps, tenfold at a kept share
+    of 0.1.
 
     Args:
         tail: share of the epochs, at the end, with all rows; 0.125 as published. Halved until the budget allows it.
@@ -81,22 +84,9 @@ class InfoBatch(Policy):
         """Returns the number of candidates in the tail, a share of the visits left before it, or the quota."""
         if context.rules == 1:
             return self._planned_formerly(context)
-        return self._visits(context)[context.epoch] if context.quota is None else context.budget
-
-    def _visits(self, context: SelectionContext) -> list[int]:
-        """Returns the rows of every epoch: in all as many as the schedule's, each at least 1."""
-        n, epochs = len(context.candidates), context.epochs
-        given = context.schedule.visits(epochs, n)
-        full_anyway = epochs - context.schedule.selected_epochs(epochs)
-        tail, total = round(self.tail * epochs), sum(given)
-        # At least half of the visits are left to the epochs that prune, and a row to each of them.
-        while tail > full_anyway and (2 * tail * n > total or total - tail * n < epochs - tail):
-            tail //= 2
-        before = epochs - max(tail, full_anyway)
-        # One row each; the other visits go along with the schedule's, in whole numbers.
-        spare, there = total - (epochs - before) * n - before, sum(given[:before]) - before
-        upto = [spare * (sum(given[:t]) - t) // max(1, there) for t in range(before + 1)]
-        return [1 + upto[t + 1] - upto[t] for t in range(before)] + [n] * (epochs - before)
+        if context.quota is not None:
+            return context.budget
+        return _visits(context.schedule, context.epochs, len(context.candidates), self.tail)[context.epoch]
 
     def _planned_formerly(self, context: SelectionContext) -> int:
         tail, n = round(self.tail * context.epochs), len(context.candidates)
@@ -122,6 +112,23 @@ class InfoBatch(Policy):
         kept_high = min(highs, budget - min(budget, least))
         kept_high = max(kept_high, min(highs, 1))
         return low, min(lows, budget - kept_high), kept_high
+
+
+@lru_cache(maxsize=64)
+def _visits(shares: KeptShares, epochs: int, n: int, share_of_tail: float) -> tuple[int, ...]:
+    """Returns the rows of every epoch: in all as many as the schedule's, each from 1 to n, and n in the tail."""
+    given = shares.visits(epochs, n)
+    full_anyway = epochs - shares.selected_epochs(epochs)
+    tail, total = round(share_of_tail * epochs), sum(given)
+    # At least half of the visits are left to the epochs that prune, and a row to each of them.
+    while tail > full_anyway and (2 * tail * n > total or total - tail * n < epochs - tail):
+        tail //= 2
+    tail = max(tail, full_anyway)
+    # One row each; the other visits go along with the schedule's, in whole numbers.
+    wanted = [rows - 1 for rows in given[: epochs - tail]]
+    spare = total - tail * n - len(wanted)
+    upto = [spare * there // max(1, sum(wanted)) for there in accumulate(wanted, initial=0)]
+    return (*(1 + after - before for before, after in pairwise(upto)), *[n] * tail)
 
 
 class Loss(Policy):
