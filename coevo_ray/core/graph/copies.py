@@ -6,6 +6,7 @@ Which distances are too small for chance follows from the distances between neig
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,20 +112,29 @@ def spacing_of(graph: Neighbours) -> Spacing:
     if k < _FEWEST or usual <= _EXACT:
         return Spacing(np.zeros(graph.rows, np.float32), usual, 0.0, _EXACT)
     local = np.where(whole, np.maximum(last, np.float32(_CROWD * usual)), np.float32(0.0)).astype(np.float32)
-    half = _distance(graph.similarities[whole, k // 2 - 1])
+    nearer = [(j, _distance(graph.similarities[whole, j - 1])) for j in (k // 2, 3 * k // 4)]
     share = nearest[whole] / np.maximum(local[whole], np.finfo(np.float32).tiny)
-    by_chance = _by_chance(share.astype(np.float64), _dimension(half, last[whole], k), k)
+    by_chance = _by_chance(share.astype(np.float64), _dimension(nearer, last[whole], k), k)
     return Spacing(local, usual, _largest_share(share, by_chance))
 
 
-def _dimension(half: Float32Array, last: Float32Array, k: int) -> float:
-    """The pool's local dimension, from the k/2-th and the k-th distance of each row.
+def _dimension(nearer: Sequence[tuple[int, Float32Array]], last: Float32Array, k: int) -> float:
+    """The pool's local dimension m, from the j-th and the k-th distance of each row.
 
-    (d_k/2 / d_k)^m is Beta(k/2, k - k/2) distributed. Copies do not move its median, as long as most rows have fewer
-    than k/2 of them.
+    (d_j / d_k)^m is Beta(j, k - j) distributed. Copies do not move its median as long as most rows have fewer than j of
+    them; where they have more, the dimension comes out far too small. So the largest of several j counts, which agree
+    in pools without copies.
+
+    Args:
+        nearer: j, below k, and float32[n], the distances to the j-th neighbours.
+        last: float32[n], the distances to the k-th.
+        k: neighbours of a row.
     """
-    ratio = np.log(np.maximum(last, 1e-6) / np.maximum(half, 1e-6))
-    return math.log((k - 2 / 3) / (k // 2 - 1 / 3)) / max(_median(ratio), 1e-6)
+    found = []
+    for j, distance in nearer:
+        ratio = np.log(np.maximum(last, 1e-6) / np.maximum(distance, 1e-6))
+        found.append(math.log((k - 2 / 3) / (j - 1 / 3)) / max(_median(ratio), 1e-6))
+    return max(found)
 
 
 def _by_chance(share: Float64Array, dimension: float, k: int) -> Float64Array:

@@ -46,8 +46,10 @@ def largest_share(graph: NeighbourGraph) -> tuple[list[float], float]:
     k = graph.k
     far = [[math.sqrt(max(5e-4**2, 2 - 2 * float(s))) for s in row] for row in graph.similarities]
     usual = float(np.median([row[k - 1] for row in far]))
-    ratio = float(np.median([math.log(max(row[k - 1], 1e-6) / max(row[k // 2 - 1], 1e-6)) for row in far]))
-    dimension = math.log((k - 2 / 3) / (k // 2 - 1 / 3)) / max(ratio, 1e-6)
+    dimension = 0.0
+    for j in {k // 2, 3 * k // 4}:
+        ratio = float(np.median([math.log(max(row[k - 1], 1e-6) / max(row[j - 1], 1e-6)) for row in far]))
+        dimension = max(dimension, math.log((k - 2 / 3) / (j - 1 / 3)) / max(ratio, 1e-6))
     local = [max(row[k - 1], usual / 4) for row in far]
     shares = sorted(row[0] / max(own, 1e-30) for row, own in zip(far, local, strict=True))
     nearest = 0.0
