@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.core.arrays import Float64Array
 from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.core.selection.inclusion import level
 from coevo_ray.core.selection.ledger import SelectionLedger
-from coevo_ray.core.selection.policies import POLICIES, KeptShares, SelectionContext, class_quotas, make_policy
+from coevo_ray.core.selection.policies import (
+    POLICIES,
+    ClassQuotas,
+    KeptShares,
+    SelectionContext,
+    class_quotas,
+    make_policy,
+)
 from coevo_ray.core.selection.policies.quotas import fair_shares, quotas_in_turn
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -90,7 +97,14 @@ def expected_visits(made: SelectionLedger, epochs: int) -> tuple[Float64Array, F
     chances, visits, policy = np.zeros(made.rows), np.zeros(made.rows), made.policy
     for epoch in range(epochs):
         context = made._context(epoch)
-        believed = np.arange(made.rows) if context.doubt is None else np.flatnonzero(context.doubt <= 0.25)
+        assert context.doubt is not None
+        believes = context.doubt <= 0.25
+        if isinstance(policy.policy, ClassQuotas):  # type: ignore[attr-defined]  # it draws in every class
+            assert context.label is not None
+            for c in np.unique(context.label):
+                believes |= (context.label == c) & ~believes[context.label == c].any()
+        believed = np.flatnonzero(believes)
+        assert policy.drawable(context) == len(believed)
         chances[believed] += policy.inclusion(context, believed)
         visits[made.select(epoch).row_ids] += 1
         made.commit(epoch)
@@ -105,6 +119,8 @@ def expected_visits(made: SelectionLedger, epochs: int) -> tuple[Float64Array, F
     copied=st.lists(st.integers(1, 6), min_size=0, max_size=8),
     outer=st.booleans(),
 )
+@example(keep=0.875, power=1.0, seed=889, copied=[], outer=True)  # all of a class doubted
+@example(keep=0.05, power=0.0, seed=1, copied=[3, 2], outer=True)  # classes that many epochs leave out
 def test_chances_of_factors_are_counted_visits(
     keep: float, power: float, seed: int, copied: list[int], outer: bool
 ) -> None:

@@ -58,15 +58,16 @@ class ClassQuotas(Policy):
         return weights if any_ else None
 
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
-        """Returns the policy's inclusion probabilities, class by class: float64[n] of selected rows int64[n]."""
+        """Returns the policy's inclusion probabilities, class by class: float64[n] of rows int64[n]."""
         chances = np.empty(len(rows))
-        for inside, part in self._members(context, rows):
+        for inside, part in self._members(context, rows, idle=context.rules > 1):
             chances[inside] = self.policy.inclusion(part, rows[inside])
         return chances
 
     def drawable(self, context: SelectionContext) -> int:
-        """Returns the policy's number of rows that may be drawn."""
-        return self.policy.drawable(context)
+        """Returns the policy's number of rows that may be drawn, of all classes."""
+        parts = class_parts(context, self.power, self._budgets(context), idle=True)
+        return sum(self.policy.drawable(part) for _, part in parts)
 
     def epochs_to_run(self, epochs: int, shares: KeptShares, rows: int | None = None) -> int:
         """Returns the policy's number of epochs."""
@@ -81,14 +82,16 @@ class ClassQuotas(Policy):
     def _budgets(self, context: SelectionContext) -> list[int]:
         return [context.budget] if context.rules == 1 else budgets_until(self, context)
 
-    def _members(self, context: SelectionContext, rows: Int64Array) -> Iterator[tuple[Int64Array, SelectionContext]]:
+    def _members(
+        self, context: SelectionContext, rows: Int64Array, *, idle: bool = False
+    ) -> Iterator[tuple[Int64Array, SelectionContext]]:
         """Yields, for each class, the positions of the selected rows in it and the context that the policy got."""
         require(context, self)
         assert context.label is not None
         labels = context.label[rows]
         order = np.argsort(labels, kind="stable")
         labels = labels[order]
-        for label, part in class_parts(context, self.power, self._budgets(context)):
+        for label, part in class_parts(context, self.power, self._budgets(context), idle=idle):
             first, end = np.searchsorted(labels, [label, label + 1])
             yield order[first:end], part
 
@@ -132,10 +135,13 @@ def select_by_class(
     return result
 
 
-def class_parts(context: SelectionContext, power: float, budgets: list[int]) -> Iterator[tuple[int, SelectionContext]]:
+def class_parts(
+    context: SelectionContext, power: float, budgets: list[int], *, idle: bool = False
+) -> Iterator[tuple[int, SelectionContext]]:
     """Yields the classes with a quota, in order, and the context of each; see `class_quotas`.
 
-    A class's context has its rows, int64[n] or a set, as candidates and its quota.
+    A class's context has its rows, int64[n] or a set, as candidates and its quota. Classes without a quota in this
+    epoch are among them if `idle` is set.
 
     Raises:
         InputError: a candidate has no label.
@@ -149,11 +155,13 @@ def class_parts(context: SelectionContext, power: float, budgets: list[int]) -> 
         quotas = quotas_in_turn(sizes, budgets, power)
     for batch in _batches(sizes):
         for label, rows in _members(context.candidates, context.label, batch, sizes):
-            if label in quotas:
+            if label in quotas or idle:
                 mean = None if shares is None else float(shares[label])
                 yield (
                     label,
-                    dataclasses.replace(context, candidates=rows, quota=quotas[label], expected=mean, part=label),
+                    dataclasses.replace(
+                        context, candidates=rows, quota=quotas.get(label, 0), expected=mean, part=label
+                    ),
                 )
 
 
