@@ -19,7 +19,7 @@ from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 
-# What of `Setting.seconds` a policy pays for what it looks at.
+# Part of `Setting.seconds` that each input of a policy costs.
 _SOURCES = {
     **dict.fromkeys(("factor", "representativeness", "diversity"), "factors"),
     **dict.fromkeys(("doubt", "irreducible"), "doubt"),
@@ -112,7 +112,7 @@ def train_heads(
 
 
 def preparation_seconds(setting: Setting, rule: Policy) -> float:
-    """What was spent before the training on what a policy looks at: factors, copies, probes."""
+    """Seconds spent before the training on the inputs of a policy: factors, copies, probes."""
     sources = {_SOURCES[name] for name in rule.needs | rule.uses if name in _SOURCES}
     return sum(setting.seconds[source] for source in sources)
 

@@ -21,8 +21,8 @@ from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 
-# What a policy may need, and what to give for it. Losses there are none without training: of a policy that needs them
-# only the numbers of rows are planned.
+# Inputs that a policy may need, and the option that gives each. Without training there are no losses: of a policy that
+# needs them only the numbers of rows are planned.
 _SOURCES = {
     "representativeness": "scores",
     "diversity": "scores",

@@ -55,14 +55,18 @@ class Judges:
     rates: Float64Array
     seed: int
 
-    def doubt(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> tuple[Float32Array, Int64Array]:
-        """The probability that each label is wrong, float32[n], and the likeliest class, int64[n]."""
-        probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
-        return label_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)
+    def judge(
+        self, row_ids: Int64Array, features: Float32Array, labels: Int64Array
+    ) -> tuple[Float32Array, Int64Array, Float32Array]:
+        """Judges labels by the probes that were not fitted on their rows.
 
-    def irreducible(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> Float32Array:
-        """The loss of each label under the probe that was not fitted on its row, float32[n] in nats."""
-        return irreducible_loss(predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed)), labels)
+        Returns:
+            The probability that each label is wrong, float32[n]; the likeliest class, int64[n]; the label's loss,
+            float32[n] in nats.
+        """
+        probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
+        doubt = label_doubt(probabilities, labels, self.rates)
+        return doubt, probabilities.argmax(axis=1), irreducible_loss(probabilities, labels)
 
 
 def gather_evidence(
@@ -213,8 +217,8 @@ class _Files:
         losses = {"irreducible": np.zeros(len(row_ids), np.float16)} if "judges" in parts else {}
         if "judges" in parts and len(row_ids):
             features = vectors(table.column("target"))[inside]
-            doubt, likely = parts["judges"].doubt(row_ids, features, labels)
-            losses["irreducible"] = parts["judges"].irreducible(row_ids, features, labels).astype(np.float16)
+            doubt, likely, loss = parts["judges"].judge(row_ids, features, labels)
+            losses["irreducible"] = loss.astype(np.float16)
         group = parts["groups"][place] if "groups" in parts else row_ids
         columns = {"row_id": row_ids, "label": labels, "doubt": doubt.astype(np.float16), "likely": likely}
         return pa.table({**columns, "group": group, **losses})

@@ -21,19 +21,14 @@ import pyarrow.parquet as pq
 
 from coevo_ray._version import __version__
 from coevo_ray.core.arrays import AnyArray
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import InputError
+from coevo_ray.store.changes import refuse_change
 from coevo_ray.store.location import Location
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _READERS = 16
 _STARTED = "_started.json"
-_REMEDY = "use the former settings, choose another output, or delete that folder to make it again"
-# A folder with people's labels is not to be deleted.
-_REMEDIES = {
-    "labels": "use the former settings; limits, the size of rounds and the stop of a gate can be changed "
-    "(coevo-ray gate set); or choose another output and submit its labels there"
-}
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
 # The command that makes each kind.
 _MAKERS = {
@@ -243,12 +238,12 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
     wanted = {"kind": kind, "config": config, "inputs": inputs}
     if location.child(MANIFEST).is_file():
         manifest = load_manifest(location)
-        _refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
+        refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
         return manifest
     location.check_writable()
     started = location.child(_STARTED)
     if started.is_file() and _has_data(location):
-        _refuse_change(location, wanted, started.read_json())
+        refuse_change(location, wanted, started.read_json())
     else:  # an attempt that failed before its first file binds nobody
         started.write_json(wanted)
     return None
@@ -316,28 +311,6 @@ def finish(
 def _has_data(location: Location) -> bool:
     names = [name for name in location.files(recursive=True) if name != _STARTED]
     return any(not name.startswith(SCRATCH) for name in names)
-
-
-def _refuse_change(location: Location, wanted: dict[str, Any], there: dict[str, Any]) -> None:
-    changes = [
-        f"{name}: there {have!r}, asked for {want!r}" for name, have, want in _differences(_flat(there), _flat(wanted))
-    ]
-    if changes:
-        raise UsageError(
-            f"{location} was made with other settings: " + "; ".join(changes[:8]),
-            _REMEDIES.get(there.get("kind", ""), _REMEDY),
-        )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    keys = sorted(set(there) | set(wanted))
-    return [(k, there.get(k, "(nothing)"), wanted.get(k, "(nothing)")) for k in keys if there.get(k) != wanted.get(k)]
 
 
 def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 65_536) -> FileEntry:

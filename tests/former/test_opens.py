@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +39,6 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in folder.rglob("gate.json"):
         file.write_text(file.read_text().replace(MADE_AT, str(folder)))
     return folder
-
-
-@pytest.fixture
-def source(unpacked: Path) -> Iterator[None]:
-    """The pool's source where the run's settings name it; whoever has such a file keeps it."""
-    place = Path(MADE_AT) / "digits.parquet"
-    if place.exists():
-        yield
-        return
-    there = place.parent.is_dir()
-    place.parent.mkdir(exist_ok=True)
-    try:
-        shutil.copy(unpacked / "digits.parquet", place)
-        yield
-    finally:
-        place.unlink(missing_ok=True)
-        if not there:
-            place.parent.rmdir()
 
 
 @pytest.fixture
@@ -174,7 +155,6 @@ def test_a_killed_training_ends_as_the_undisturbed_one(former: Path, coevo_ray: 
         assert told[0] == told[1], name
 
 
-@pytest.mark.usefixtures("source")
 def test_a_finished_run_is_reported_and_its_factors_shown(former: Path, coevo_ray: Command) -> None:
     file = former / "run.yaml"
     before = {

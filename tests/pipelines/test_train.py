@@ -181,11 +181,6 @@ def test_the_training_of_a_run_starts_from_the_network_of_its_file(former: Path,
 def test_a_finished_run_is_not_said_to_have_started_from_a_network(former: Path, tmp_path: Path) -> None:
     file = yaml.safe_load((former / "run.yaml").read_text())
     file["out"] = str(former / "run")
-    (named,) = file["pool"]["sources"]
-    place = Path(named if isinstance(named, str) else named["uri"])
-    if not place.exists():  # the run names its source where 0.1.0 had it
-        place.parent.mkdir(exist_ok=True)
-        shutil.copy(former / "digits.parquet", place)
     file["train"]["init"] = str(pretrained(tmp_path / "init"))
     with pytest.raises(UsageError, match=r"train\.init: there '\(nothing\)', asked for"):
         package.run(file)

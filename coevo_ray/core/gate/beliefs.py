@@ -163,7 +163,7 @@ class Beliefs:
         return copied
 
     def agreement(self) -> Agreement:
-        """How well labels agree within groups of near-duplicates."""
+        """Agreement of labels within groups of near-duplicates."""
         if self.group is None:
             return Agreement(0, 0.0)
         rows = np.flatnonzero(self.labelled[: len(self.group)])

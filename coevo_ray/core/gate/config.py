@@ -138,7 +138,7 @@ class GateRule:
 
     @property
     def copies_by_numbers(self) -> bool:
-        """Whether near-duplicates are told by given numbers, and not by the pool's own measure."""
+        """True if given numbers define near-duplicates, false if the pool's own measure does."""
         return self.copy_similarity is not None or self.copy_margin is not None
 
     def __post_init__(self) -> None:

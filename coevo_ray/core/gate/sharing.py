@@ -1,4 +1,4 @@
-"""How far a label may be trusted that a row has from its near-duplicates (docs/design.md#gate-sharing)."""
+"""Trust in labels that near-duplicates share, from the labels within their groups (docs/design.md#gate-sharing)."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ class Agreement:
 
     @property
     def trusted(self) -> bool:
-        """Whether the groups may share labels."""
+        """True if the groups may share labels."""
         return self.precision >= _TRUSTED

@@ -60,10 +60,14 @@ class KeptShares:
         """Returns the number of epochs over all rows with as many row visits as the schedule, rounded, at least 1."""
         return max(1, round(sum(self.at(epoch, epochs) for epoch in range(epochs))))
 
-    @lru_cache(maxsize=64)  # noqa: B019 - of a frozen value; policies ask in every epoch for all of them
     def visits(self, epochs: int, rows: int) -> tuple[int, ...]:
         """Returns the rows of each epoch of a schedule of `epochs` over n = `rows` candidates, each from 1 to n."""
-        return tuple(rows_kept(self.at(epoch, epochs), rows) for epoch in range(epochs))
+        return _visits(self, epochs, rows)
+
+
+@lru_cache(maxsize=64)  # policies ask in every epoch for those of all epochs
+def _visits(shares: KeptShares, epochs: int, rows: int) -> tuple[int, ...]:
+    return tuple(rows_kept(shares.at(epoch, epochs), rows) for epoch in range(epochs))
 
 
 def rows_kept(share: float, rows: int) -> int:
