@@ -22,6 +22,7 @@ _FARTHEST = 0.65  # of the local distance: beyond, the dimension alone would hav
 _CROWD = 0.25  # of the pool's usual local distance, below which a neighbourhood consists of copies
 _EXACT = 2.8e-3  # distance of the same row encoded twice, rounded to float16
 _TOLD = 5e-4  # smaller distances are rounding of cosines
+_DISAGREE = 2.0  # times a dimension: beyond, most rows have so many copies that they hide it
 _FEWEST = 4  # neighbours from which a local distance can be told from the nearest one
 _BLOCK = 1 << 16
 
@@ -122,19 +123,21 @@ def _dimension(nearer: Sequence[tuple[int, Float32Array]], last: Float32Array, k
     """The pool's local dimension m, from the j-th and the k-th distance of each row.
 
     (d_j / d_k)^m is Beta(j, k - j) distributed. Copies do not move its median as long as most rows have fewer than j of
-    them; where they have more, the dimension comes out far too small. So the largest of several j counts, which agree
-    in pools without copies.
+    them; where they have more, the dimension comes out far too small. So a larger j counts where it gives more than
+    twice as much: in pools without copies they agree.
 
     Args:
-        nearer: j, below k, and float32[n], the distances to the j-th neighbours.
+        nearer: j, increasing and below k, and float32[n], the distances to the j-th neighbours.
         last: float32[n], the distances to the k-th.
         k: neighbours of a row.
     """
-    found = []
+    dimension = 0.0
     for j, distance in nearer:
         ratio = np.log(np.maximum(last, 1e-6) / np.maximum(distance, 1e-6))
-        found.append(math.log((k - 2 / 3) / (j - 1 / 3)) / max(_median(ratio), 1e-6))
-    return max(found)
+        found = math.log((k - 2 / 3) / (j - 1 / 3)) / max(_median(ratio), 1e-6)
+        if found > _DISAGREE * dimension:
+            dimension = found
+    return dimension
 
 
 def _by_chance(share: Float64Array, dimension: float, k: int) -> Float64Array:
