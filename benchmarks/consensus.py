@@ -22,8 +22,8 @@ from coevo_ray.core.alignment.consensus import fit_consensus
 from coevo_ray.core.alignment.moments import Moments, add_moments, moments_of
 from coevo_ray.core.rows.hashing import hash_rows
 
-PRIORS, FEATURES, COMPONENTS, DIM = 5, 1280, 256, 128
-_BLOCK_ROWS, _SIGNAL = 4096, 200
+PRIORS, FEATURES, COMPONENTS, DIM = 5, 1280, 512, 256  # as `encode` would choose for so many rows
+_BLOCK_ROWS, _SIGNAL = 4096, 400
 Block = npt.NDArray[np.float32]
 
 
