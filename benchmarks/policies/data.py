@@ -25,7 +25,7 @@ from coevo_ray.core.factors.scores import (
 )
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
-from coevo_ray.core.probes.label_doubt import cross_fitted, label_doubt
+from coevo_ray.core.probes.label_doubt import label_doubt
 
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -221,7 +221,7 @@ def with_evidence(
         factor=strongest_factor(indices, values).astype(np.int64),
         representativeness=rank_normalise(representativeness(indices, values, p)).astype(np.float32),
         diversity=rank_normalise(diversity(indices, values, p, 0.5)).astype(np.float32),
-        doubt=label_doubt(cross_fitted(features, labels), labels),
+        doubt=label_doubt(features, labels),
         copies=copies.astype(np.int64),
         copy=copy.astype(np.int64),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from coevo_ray.config.base import Compute, Model
@@ -33,6 +35,9 @@ class SaeConfig(Model):
         return self
 
 
+_FORMER_L2 = 1e-3  # the default of version 0.1.0
+
+
 class EvidenceConfig(Model):
     """Evidence: labels that may be wrong and near-duplicates, as the targets show them."""
 
@@ -47,6 +52,18 @@ class EvidenceConfig(Model):
     same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this.")
     neighbours: int = Field(16, ge=1, le=127, description="Neighbours of a row in the graph.")
     probe_rows: int = Field(100_000, ge=2, description="Most labelled rows that the light classifiers are fitted on.")
-    l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifiers.")
+    l2: float | None = Field(
+        None, gt=0, description="Weight decay of the light classifiers; null chooses it by cross-validation."
+    )
     seed: int = Field(0, ge=0, description="Seed of the sample and of its folds.")
     compute: Compute = Compute(cpus=1)
+
+    def as_begun(self, begun: dict[str, Any] | None) -> EvidenceConfig:
+        """The settings for evidence that is there: `l2` as version 0.1.0 had it where that began it, unless one is given.
+
+        Args:
+            begun: the settings that it was begun with; None where nothing is there.
+        """
+        if begun is None or "l2" in self.model_fields_set or begun.get("l2") != _FORMER_L2:
+            return self
+        return self.model_copy(update={"l2": _FORMER_L2})

@@ -1,8 +1,8 @@
 """Evidence from targets on the training rows: the probability of wrong labels, and groups of near-duplicates.
 
 Labels are judged by probes that were not fitted on their rows (see `core.probes.label_doubt`: Liu and Tao 2016, arXiv
-1411.7718). Probes are fitted on a sample in one Ray task and applied to each target file in another, so that neither
-targets nor probabilities come to the driver.
+1411.7718; Patrini et al. 2017, arXiv 1609.03683). Probes are fitted on a sample in one Ray task and applied to each
+target file in another, so that neither targets nor probabilities come to the driver.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from coevo_ray.config import EvidenceConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
+from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
+from coevo_ray.core.probes.label_doubt import (
+    Mistakes,
+    find_mistakes,
+    fold_of,
+    fold_probes,
+    most_doubted,
+    predict_folds,
+)
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
@@ -28,7 +36,7 @@ from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
-from coevo_ray.store.artifact import begin, describe, digest_array, finish, read_table, write_table
+from coevo_ray.store.artifact import begin, begun_config, describe, digest_array, finish, read_table, write_table
 from coevo_ray.store.graph_files import load_graph, read_targets
 from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors
@@ -36,16 +44,40 @@ from coevo_ray.store.row_table import RowTable, vectors
 KIND = "evidence"
 _FOLDS = 2
 _DOUBTED = 0.5  # above it, a label is more likely wrong than right; such rows are counted in the summary
-_SHOWN = 48  # rows with the largest doubt that the summary names
+_SHOWN = 48  # rows that the summary names: of ten times as many with the largest doubt, spread over the classes
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Probes that judge labels.
+    """Probes that judge labels, by the mistakes that were found on a sample of them.
+
+    Attributes:
+        mistakes: the mistakes, with a probe for each fold.
+        seed: seed of the folds.
+    """
+
+    mistakes: Mistakes
+    seed: int
+
+    def doubt(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> tuple[Float32Array, Int64Array]:
+        """The probability that each label is wrong, float32[n], and the likeliest class, int64[n]."""
+        probabilities = predict_folds(self.mistakes.probes, features, fold_of(row_ids, _FOLDS, self.seed))
+        return self.mistakes.doubt(probabilities, labels), probabilities.argmax(axis=1)
+
+    def figures(self, rows: int) -> JsonObject:
+        """`mistake_rates`, `level` (share of wrong labels) and `mistakes`, their expected number in so many rows."""
+        found = self.mistakes
+        rates = [round(float(rate), 6) for rate in found.rates]
+        return {"mistake_rates": rates, "level": round(found.level, 6), "mistakes": round(found.level * rows)}
+
+
+@dataclass(frozen=True)
+class FormerJudges:
+    """Probes that judge labels by the rule of version 0.1.0, for evidence that it began.
 
     Attributes:
         probes: one for each fold, fitted on the other folds.
-        rates: float64[classes], share of wrong labels in each class.
+        rates: float64[classes], see `core.probes.former_doubt`.
         seed: seed of the folds.
     """
 
@@ -56,7 +88,11 @@ class Judges:
     def doubt(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> tuple[Float32Array, Int64Array]:
         """The probability that each label is wrong, float32[n], and the likeliest class, int64[n]."""
         probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
-        return label_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)
+        return former_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)
+
+    def figures(self, rows: int) -> JsonObject:
+        """`mistake_rates`, as version 0.1.0 had it; of `rows` it said nothing."""
+        return {"mistake_rates": [round(float(rate), 6) for rate in self.rates]}
 
 
 def gather_evidence(
@@ -80,12 +116,14 @@ def gather_evidence(
         UsageError: settings or labels were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config = as_settings(EvidenceConfig, config, "evidence")
     location = Location.parse(out)
+    given = as_settings(EvidenceConfig, config, "evidence")
+    config = given.as_begun(begun_config(location))
+    former = given.l2 is None and config.l2 is not None  # evidence of version 0.1.0 goes on by its rule
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
     if begin(location, KIND, config.content(), inputs) is None:
         with ray_session(), ray_errors(KIND):
-            _gather(config, pool, targets, labels, location, inputs)
+            _gather(config, pool, targets, labels, location, inputs, former)
     return RowTable(location, KIND)
 
 
@@ -96,6 +134,7 @@ def _gather(
     labels: Int64Array,
     location: Location,
     inputs: dict[str, str],
+    former: bool,
 ) -> None:
     started, cpus = time.monotonic(), config.compute.cpus
     rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
@@ -106,7 +145,8 @@ def _gather(
     parts: dict[str, Any] = {"rows": ray.put(rows), "labels": ray.put(labels[rows])}
     if config.doubt:
         sample = choose_rows(rows, min(len(rows), config.probe_rows), config.seed)
-        parts["judges"] = _task(fit_judges, cpus).remote(targets, sample, labels[sample], config.l2, config.seed, cpus)
+        fit = fit_former_judges if former else fit_judges
+        parts["judges"] = _task(fit, cpus).remote(targets, sample, labels[sample], config.l2, config.seed, cpus)
     if config.copies:
         folder = location.child("graph")
         graph = build_graph_artifact(
@@ -118,13 +158,11 @@ def _gather(
     shards = range(len(targets.files))
     made = list(run_shards(KIND, shards, lambda d: d.map(stage.make, num_cpus=cpus), total=len(rows)))
     if config.doubt:
-        found = (row for part in made for row in part["doubted"])
-        doubted = sorted(found, key=lambda row: (-row["doubt"], row["row_id"]))
-        judges: Judges = ray.get(parts["judges"])
+        judges: Judges | FormerJudges = ray.get(parts["judges"])
         summary |= {
-            "mistake_rates": [round(float(rate), 6) for rate in judges.rates],
+            **judges.figures(len(rows)),
             "doubted_rows": sum(part["doubted_rows"] for part in made),
-            "most_doubted": doubted[:_SHOWN],
+            "most_doubted": _spread([row for part in made for row in part["doubted"]]),
         }
     summary["seconds"] = round(time.monotonic() - started, 3)
     finish(location, KIND, config.content(), inputs, [part["entry"] for part in made if part["rows"]], summary)
@@ -134,13 +172,32 @@ def _task(function: Any, cpus: float, returns: int = 1) -> Any:
     return ray.remote(function).options(num_cpus=cpus, num_returns=returns)
 
 
-def fit_judges(targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float, seed: int, cpus: float) -> Judges:
-    """Ray task: fits a probe for each fold on a sample of labelled rows, and estimates the mistakes of each class."""
+def _spread(found: list[JsonObject]) -> list[JsonObject]:
+    """The rows to name: those with the largest doubt, spread over their labels, see `most_doubted`."""
+    most = sorted(found, key=lambda row: (-row["doubt"], row["row_id"]))[: 10 * _SHOWN]
+    rows, doubt, labels = (np.array([row[name] for row in most]) for name in ("row_id", "doubt", "label"))
+    return [most[place] for place in most_doubted(rows, doubt, labels, _SHOWN)]
+
+
+def fit_judges(
+    targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float | None, seed: int, cpus: float
+) -> Judges:
+    """Ray task: finds the mistakes in a sample of labels, with a probe for each fold."""
+    torch.set_num_threads(max(1, int(cpus)))
+    features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
+    found = find_mistakes(features, labels, fold, folds=_FOLDS, classes=int(labels.max()) + 1, l2=l2)
+    return Judges(found, seed)
+
+
+def fit_former_judges(
+    targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float, seed: int, cpus: float
+) -> FormerJudges:
+    """Ray task: fits a probe for each fold on a sample of labelled rows, as version 0.1.0 did."""
     torch.set_num_threads(max(1, int(cpus)))
     features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
     classes = int(labels.max()) + 1
-    probes = fold_probes(features, labels, fold, folds=_FOLDS, classes=classes, l2=l2)
-    return Judges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
+    probes = fold_probes(features, labels, fold, folds=_FOLDS, classes=classes, l2=l2, scaling="each")
+    return FormerJudges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
 
 
 def group_rows(graph: Location, config: EvidenceConfig, row_ids: Int64Array) -> tuple[Int64Array, dict[str, int]]:
@@ -181,16 +238,16 @@ class _Files:
             table = self._judge(row["shard"])
             entry = write_table(self.location, name, table)
         doubt = table.column("doubt").to_numpy()
-        most = np.argsort(-doubt, kind="stable")[:_SHOWN]
+        most = np.argsort(-doubt, kind="stable")[: 10 * _SHOWN]
         most = most[doubt[most] > _DOUBTED]
-        columns = (table.column("row_id").to_numpy()[most], doubt[most], table.column("likely").to_numpy()[most])
+        names = ("row_id", "doubt", "label", "likely")
+        columns = [table.column(name).to_numpy()[most].tolist() for name in names]
         return {
             "rows": table.num_rows,
             "entry": entry,
             "doubted_rows": int((doubt > _DOUBTED).sum()),
             "doubted": [
-                {"row_id": int(r), "doubt": round(float(d), 4), "likely": int(c)}
-                for r, d, c in zip(*columns, strict=True)
+                {**dict(zip(names, row, strict=True)), "doubt": round(row[1], 4)} for row in zip(*columns, strict=True)
             ],
         }
 

@@ -27,7 +27,16 @@ from coevo_ray.reporting.data import (
 )
 from coevo_ray.reporting.tiles import tiles_of
 from coevo_ray.reporting.write import render_report
-from coevo_ray.store.artifact import MANIFEST, Artifact, Manifest, begin, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import (
+    MANIFEST,
+    Artifact,
+    Manifest,
+    begin,
+    begun_config,
+    finish,
+    load_manifest,
+    write_blob,
+)
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -72,7 +81,7 @@ def write_report(config: RunConfig, out: Location) -> Artifact:
     """
     stages = _stages(config, out)
     inputs = {name: manifest.identity for name, manifest in stages.items()}
-    content = _content(config)
+    content = _content(config, out)
     done = begin(out, "run", content, inputs)
     if done is not None:
         return Artifact(out, done, json.loads(out.child("summary.json").read_bytes()))
@@ -91,14 +100,17 @@ def is_finished(config: RunConfig, out: Location) -> bool:
     return all(folder.child(MANIFEST).is_file() for folder in folders)
 
 
-def _content(config: RunConfig) -> JsonObject:
-    """The settings that shape results."""
+def _content(config: RunConfig, out: Location) -> JsonObject:
+    """The settings that shape results; of evidence, as it was begun."""
     exclude: Any = {
         "out": True,
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
     }
     content: JsonObject = config.model_dump(mode="json", exclude=exclude)
     content["encode"] = config.encode.content()
+    if config.evidence is not None:
+        begun = begun_config(RunLayout.of(out).evidence) or (begun_config(out) or {}).get("evidence")
+        content["evidence"] = config.evidence.as_begun(begun).content()
     if config.train is not None:
         # By its path: which network that was is in the manifests of the trainings.
         init = {} if config.train.init is None else {"init": config.train.init}
@@ -161,8 +173,9 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
         names = ("labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy")
         summary["gate"] = _pick(stages["gate"], *names, "seconds")
     if "evidence" in stages:
-        names = ("rows", "doubted_rows", "mistake_rates", "copied_rows", "copy_groups", "most_doubted", "seconds")
-        summary["evidence"] = {name: stages["evidence"].summary.get(name) for name in names}
+        found = ("rows", "doubted_rows", "mistake_rates", "level", "mistakes", "copied_rows", "copy_groups")
+        there = stages["evidence"].summary
+        summary["evidence"] = {name: there.get(name) for name in (*found, "most_doubted", "seconds")}
     if config.train:
         trained = {policy: stages[f"train.{policy}"] for policy in config.train.policies}
         figures = ("accuracy", "seconds", "samples", "epochs", "wall_seconds")

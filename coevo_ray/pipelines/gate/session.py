@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from coevo_ray.actors.actor import SelectionHandle, Services
     from coevo_ray.core.gate.online import OnlineGate
     from coevo_ray.core.probes.light_classifier import LightClassifier
+    from coevo_ray.core.probes.probe import Scaling
     from coevo_ray.pipelines.gate.learning import Learning
     from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 
@@ -127,6 +128,7 @@ class GateSession:
         self.classes: tuple[str, ...] = tuple(opened["classes"])
         self.rows = int(graph.summary["rows"])
         self.rule = self.settings.rule_for(self.rows, len(self.classes))
+        self.scaling: Scaling = opened.get("scaling", "each")  # version 0.1.0 did not say, and had no other
         self._handle: SelectionHandle | None = None
         self._plain: GateService | None = None
 
@@ -146,6 +148,8 @@ class GateSession:
         check_annotator(config.annotator)
         inputs = inputs_of(pool, targets)
         begin(location, "labels", config.content(), inputs)
+        file = location.child(_FILE)
+        scaling = file.read_json().get("scaling", "each") if file.is_file() else "one"
         from coevo_ray.pipelines.graph import build_graph_artifact
         from coevo_ray.runtime.session import ray_session
         from coevo_ray.runtime.shards import ray_errors
@@ -160,9 +164,10 @@ class GateSession:
                 cpus=config.compute.cpus,
                 centre=True,
             )
-        location.child(_FILE).write_json(
+        file.write_json(
             {
                 "settings": config.model_dump(mode="json"),
+                "scaling": scaling,
                 "classes": list(classes),
                 "pool": str(pool.location),
                 "targets": str(targets.location),
@@ -288,6 +293,7 @@ class GateSession:
             settings.l2,
             settings.seed,
             settings.compute.cpus,
+            self.scaling,
         )
 
     def annotator(self) -> Annotator | Desk:
