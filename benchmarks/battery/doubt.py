@@ -148,12 +148,10 @@ def _page(result: dict[str, Any], seeds: int) -> Iterator[str]:
     yield from (
         "# doubt",
         "",
-        f"Percent of rows, mean over {seeds} seeds +- standard deviation. A fifth of the labels is",
+        f"Percent, mean over {seeds} seeds +- standard deviation. A fifth of the labels is wrong:",
     )
-    yield from (
-        "wrong: `noise` any other class, `pair_noise` the most similar class, `hard_noise` the likeliest other",
-    )
-    yield from ("class at the rows of the least margin.",)
+    yield "`noise` any other class, `pair_noise` the most similar class, `hard_noise` the likeliest other class at"
+    yield "the rows of the least margin."
     for pool, settings in result["table"].items():
         facts, on = result["pools"][pool], result["chosen_on"]
         chosen = "were" if pool in on else "were not"

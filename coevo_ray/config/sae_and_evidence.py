@@ -59,7 +59,7 @@ class EvidenceConfig(Model):
     compute: Compute = Compute(cpus=1)
 
     def as_begun(self, begun: dict[str, Any] | None) -> EvidenceConfig:
-        """The settings for evidence that is there: `l2` as version 0.1.0 had it where that began it, unless one is given.
+        """The settings for evidence that is there: where version 0.1.0 began it, its `l2`, unless one is given.
 
         Args:
             begun: the settings that it was begun with; None where nothing is there.

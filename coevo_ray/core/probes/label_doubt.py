@@ -32,7 +32,7 @@ from coevo_ray.errors import InputError, UsageError
 
 _PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # strongest first; the search ends two below the best
 _WEAKER = (10.0**0.5, 10.0)  # with mistakes accounted for, a penalty need not stand in for doubt
-_TUNED_ROWS = 10_000  # penalty and level are chosen on so many rows at most
+_TUNED_ROWS = 30_000  # penalty and level are chosen on so many rows at most
 _ERRORS = 2.0  # standard errors above 0 from which the surest predictions show mistakes
 # Mistakes in some classes alone do not show among the surest rows, which are of the others. Then likelihood has to find
 # them, clearly and from a tenth on: hard rows of labels without mistakes look like mistakes of a few per cent.
