@@ -135,7 +135,7 @@ SEMI = ("train", "--objective", "semi_supervised", "--pool", "p", "--out", "o")
         ("plan", "--rows", "many", "--policy", "full"),
         ("plan", "--rows", "10", "--policy", "best"),
         ("plan", "--policy", "full"),
-        ("plan", "--rows", "10", "--policy", "infobatch"),
+        ("plan", "--rows", "10", "--policy", "scored"),
         ("plan", "--rows", "10", "--policy", "factors", "--policy-option", "max_doubt=2"),
         ("encode", "--pool", "p", "--out", "o", "--prior", "efficientnet_lite:0@big"),
         ("train",),

@@ -49,10 +49,12 @@ def _facts(result: dict[str, Any], pool: str) -> str:
 def _table(setting: str, methods: dict[str, Any]) -> Iterator[str]:
     cells = {method: {"": found} if "mean" in found else found for method, found in methods.items()}
     columns = list(dict.fromkeys(column for found in cells.values() for column in found))
-    yield _row([setting, *(percent(column) for column in columns)])
-    yield "|---" * (len(columns) + 1) + "|"
+    spent = all("visits" in cell for found in cells.values() for cell in found.values())
+    titles = [setting, *(percent(column) for column in columns), *(("visits", "seconds") if spent else ())]
+    yield _row(titles)
+    yield "|---" * len(titles) + "|"
     for method, found in cells.items():
-        yield _row([method, *(_shown(found.get(column)) for column in columns)])
+        yield _row([method, *(_shown(found.get(column)) for column in columns), *(_spent(found[""]) if spent else ())])
 
 
 def _said(said: dict[str, Any]) -> Iterator[str]:
@@ -90,6 +92,12 @@ def percent(share: str) -> str:
 
 def _shown(cell: Cell | None) -> str:
     return f"{100 * cell['mean']:.1f} +- {100 * cell['spread']:.1f}" if cell else ""
+
+
+def _spent(cell: Cell) -> tuple[str, str]:
+    """Visits, and seconds of the training + those of preparing what the policy looks at."""
+    before = f" + {cell['preparation_seconds']:.1f}" if cell["preparation_seconds"] else ""
+    return f"{cell['visits']:,}", f"{cell['seconds']:.1f}{before}"
 
 
 def _row(cells: list[str]) -> str:

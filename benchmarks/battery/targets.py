@@ -23,11 +23,14 @@ from coevo_ray.core.alignment.moments import moments_of
 from coevo_ray.core.alignment.projection import normalise, project, projection_matrix
 from coevo_ray.core.alignment.uniformity import uniformity
 from coevo_ray.core.rows.hashing import assign_participants, choose_rows, hash_rows
+from coevo_ray.pipelines.encode.job import shared_rows
 
 Vectors = npt.NDArray[np.float32]
 Halves = tuple[Vectors, Vectors]  # of the training rows and of the test rows
 
-DIM, SHARED = 128, 1000
+DIM = 128  # of the published form, and of the default in small pools
+# Dimension and share of the shared rows of the default form; with fewer than four shared rows a dimension it is DIM.
+WIDE_DIM, SHARED = 256, 0.1
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 # Dimensions and shared rows with --choose.
 SWEEP = ((64, 1000), (128, 1000), (256, 1000), (128, 4000), (256, 4000), (512, 4000))
@@ -105,8 +108,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
             "test_rows": len(pool.test),
             "classes": len(pool.classes),
             "priors": [f.prior for f in features],
-            "dim": DIM,
-            "shared": min(SHARED, len(pool.train)),
+            **dict(zip(("dim", "shared"), usual(len(pool.train)), strict=True)),
         }
         runs, curves = [], []
         for seed in range(options.seeds):
@@ -140,15 +142,29 @@ class Made:
     apart: tuple[tuple[Halves, float], ...] = ()
 
 
+def usual(rows: int) -> tuple[int, int]:
+    """Dimension and shared rows that the package would choose for a pool of so many training rows."""
+    wide = shared_rows(SHARED, WIDE_DIM, rows, rows)
+    return (WIDE_DIM, wide) if wide >= 4 * WIDE_DIM else (DIM, min(rows, max(round(SHARED * rows), 4 * DIM)))
+
+
 def data_of(
-    pool: Pool, features: list[Features], seed: int, shared_rows: int = SHARED, dim: int | None = None
+    pool: Pool, features: list[Features], seed: int, size: tuple[int, int] | None = None
 ) -> tuple[Data, Halves | None]:
-    """The priors that are meant to be good, and the weak one's features where there is one."""
-    shared = choose_rows(np.arange(len(pool.train)), min(shared_rows, len(pool.train)), seed)
+    """The priors that are meant to be good, and the weak one's features where there is one.
+
+    Args:
+        pool: the pool.
+        features: of its priors.
+        seed: of everything drawn.
+        size: dimension and shared rows; None for `usual` ones.
+    """
+    dim, count = size or usual(len(pool.train))
+    shared = choose_rows(np.arange(len(pool.train)), min(count, len(pool.train)), seed)
     halves = {f.prior: (f.train.astype(np.float32), f.test.astype(np.float32)) for f in features}
     weak = halves.pop(WEAK, None)
     labels = (pool.train.labels, pool.test.labels)
-    return Data([*halves.values()], [*halves], *labels, shared, seed, dim or DIM), weak
+    return Data([*halves.values()], [*halves], *labels, shared, seed, dim), weak
 
 
 def _methods(data: Data, weak: Halves | None) -> Iterator[tuple[str, Made]]:
@@ -269,7 +285,7 @@ def _sweep(pool: Pool, features: list[Features], options: Options) -> list[dict[
         note(f"targets: {pool.name}, n {dim}, {shared:,} shared rows")
         runs = []
         for seed in range(options.seeds):
-            data = data_of(pool, features, seed, shared, dim)[0]
+            data = data_of(pool, features, seed, (dim, shared))[0]
             runs.append(_all_judged(data, dict(_mixed_and_all(data))))
         rows.append({"dim": dim, "shared": shared, **_table(runs)})
     return rows
@@ -355,7 +371,13 @@ def _page(result: dict[str, Any]) -> Iterator[str]:
     yield f"the assignment of {BY_QUALITY} on: " + ", ".join(ASSIGNMENT_CHOSEN_ON) + "."
     for pool, table in result["table"].items():
         about = result["pools"][pool]
-        yield from ("", f"## {pool}", "", f"{about['rows']:,} rows, {about['classes']} classes, n {about['dim']}", "")
+        yield from (
+            "",
+            f"## {pool}",
+            "",
+            f"{about['rows']:,} rows, {about['classes']} classes, n {about['dim']}, {about['shared']:,} shared rows",
+            "",
+        )
         yield "| method | linear | kNN | passes | mixing cost | against the best prior alone |"
         yield "|---|---|---|---|---|---|"
         for method, row in table.items():

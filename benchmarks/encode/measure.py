@@ -1,6 +1,6 @@
 """Encode: rows per second of the whole stage against a bare PyTorch loop over the same pool.
 
-    python -m benchmarks.encode --json [--quick] [--rows N] [--source URI] [--form latent|random]
+    python -m benchmarks.encode --json [--quick] [--rows N] [--source URI] [--form latent|random] [--dim N]
 
 Both sides read the same Parquet files, decode with the same function and run the same network with as many threads as
 there are cores. They take turns (A B C, A B C, ...), each in a process of its own, and Ray runs only during its turn.
@@ -20,7 +20,6 @@ from benchmarks.common import Child, busiest, cores, finish, in_child, middle, n
 from benchmarks.encode.pool import PIXELS, make_pool
 from benchmarks.encode.sides import PRIOR, bare_loop, encode_pool
 
-DIM = 128
 SHARED = 0.1
 SEED = 0
 # Parts of the work that are neither the decoding nor the forward pass: in the actors, and one after another.
@@ -40,13 +39,14 @@ def main() -> None:
         rows = in_child(make_pool, folder, rows_of(arguments), arguments.source).result
         note(f"pool of {rows:,} images")
         repeats = [_repeat(folder, arguments, i) for i in range(arguments.repeats or (1 if arguments.quick else 3))]
-        difference = _difference(Path(folder), arguments.form)
+        difference = _difference(Path(folder), arguments.form, arguments.dim)
     result = {
         "rows": rows,
         "source": arguments.source or "generated digits",
         "prior": PRIOR,
         "pixels": PIXELS,
         "form": arguments.form,
+        "dim": arguments.dim,
         "repeats": len(repeats),
         **_ratios(repeats),
         **_where_time_goes(repeats, arguments),
@@ -63,6 +63,7 @@ def _arguments() -> Namespace:
     made = parser(__doc__.split("\n")[0], 20_000, 1_500)
     made.add_argument("--source", help="URI of your own images (folder or Parquet) instead of generated ones")
     made.add_argument("--form", choices=tuple(_AFTERWARDS), default="latent", help="of the targets; random: published")
+    made.add_argument("--dim", type=positive, default=256, help="n of the targets")
     made.add_argument("--repeats", type=positive, help="turns of each side; otherwise 3, with --quick 1")
     made.add_argument("--actors", type=positive, default=cores(), help="actors of our stage")
     made.add_argument("--cpus", type=float, default=0.5, help="CPUs that each actor reserves")
@@ -80,7 +81,7 @@ def _compute(arguments: Namespace) -> dict[str, Any]:
 def _repeat(folder: str, arguments: Namespace, index: int) -> Turns:
     config = {
         "priors": [{"name": PRIOR, "input_size": PIXELS}],
-        "dim": DIM,
+        "dim": arguments.dim,
         "projection": "random" if arguments.form == "random" else "components",
         "shared": SHARED,
         "seed": SEED,
@@ -140,7 +141,7 @@ def _overhead_share(ours: dict[str, Any], actors: int, afterwards: Sequence[str]
     return float(overhead / (ours["steady_seconds"] + ours["fit_seconds"]))
 
 
-def _difference(folder: Path, form: str) -> float:
+def _difference(folder: Path, form: str, dim: int) -> float:
     """Largest difference between the two sides' projected features: they must have done the same work."""
     from coevo_ray.core.alignment.components import to_components
     from coevo_ray.core.alignment.projection import project, projection_matrix, unit_features
@@ -151,7 +152,7 @@ def _difference(folder: Path, form: str) -> float:
     if len(ours) != len(loop):
         raise RuntimeError(f"our stage encoded {len(ours)} rows, the loop {len(loop)}")
     if form == "random":
-        theirs = project(loop, projection_matrix(loop.shape[1], DIM, SEED))
+        theirs = project(loop, projection_matrix(loop.shape[1], dim, SEED))
     else:
         components = read_components(Location.parse(folder / "ours-0" / "contributions" / "00"))
         assert components is not None

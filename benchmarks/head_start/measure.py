@@ -371,7 +371,7 @@ def _arguments() -> Namespace:
     made.add_argument("--freeze-epochs", type=int, default=0, help="of supervised trainings from a start")
     made.add_argument("--layer-decay", type=float, default=1.0, help="of supervised trainings from a start")
     made.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of all trainings")
-    made.add_argument("--dim", type=positive, help="n of the targets; otherwise 128, with --quick 16")
+    made.add_argument("--dim", type=positive, help="n of the targets; otherwise 256, with --quick 16")
     made.add_argument("--priors", type=names, default=LITE, help="public priors")
     made.add_argument("--gpus", type=int, default=0, help="GPUs of each actor and each training")
     made.add_argument("--work", help="working folder, kept; otherwise a temporary one")
@@ -393,7 +393,7 @@ def _filled(arguments: Namespace) -> Namespace:
         "epochs": 2 if quick else 15,
         "few_epochs": 2 if quick else _FEW_EPOCHS,
         "target_epochs": 1 if quick else 30,
-        "dim": 16 if quick else 128,
+        "dim": 16 if quick else 256,
     }
     return fill_in(arguments, standard)
 

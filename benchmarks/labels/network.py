@@ -133,6 +133,6 @@ def _labels(
     labels[now.rows] = now.labels
     if others == "pseudo_labels":
         gate.learn(now)
-        extra, classes, sure = readings.pseudo_labels(gate.gate.inner, LEAST)
+        extra, classes, sure, _ = readings.pseudo_labels(gate.gate.inner, LEAST)
         labels[extra], weights[extra] = classes, sure
     return labels, weights

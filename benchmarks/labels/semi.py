@@ -44,7 +44,7 @@ def semi_curve(pool: LabelPool, seed: int, counts: Sequence[int], decay_rows: fl
 
 def with_pseudo_labels(pool: LabelPool, gate: Gate, rows: Ids, least: float, decay_rows: float) -> dict[str, float]:
     """`accuracy` of the head on labels and pseudo-labels, `share` and `precision` of the latter."""
-    extra, classes, sure = readings.pseudo_labels(gate.gate.inner, least)
+    extra, classes, sure, _ = readings.pseudo_labels(gate.gate.inner, least)
     labels = np.concatenate([pool.labels[rows], classes])
     weights = np.concatenate([np.ones(len(rows), dtype=np.float32), sure])
     features = pool.features[np.concatenate([rows, extra])]

@@ -45,6 +45,7 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
             rounds[order] == 0,
             pool.classes,
             copies=(pool.features[copies], copied),
+            groups=readings.groups(gate.inner, rows[order]),
             l2=settings.l2,
             decay_rows=kept[0],
             calibrate=settings.calibrate,

@@ -94,7 +94,7 @@ def _measured(a: Namespace, place: Place) -> dict[str, Any]:
 def _material(a: Namespace, place: Place) -> Material:
     pool = place.load(Limits(a.rows, a.test_rows))
     features = encode_pool(pool, a.cache, available_priors("image")[0])
-    data, _ = battery.data_of(pool, features, 0, dim=a.dim)
+    data, _ = battery.data_of(pool, features, 0, (a.dim, battery.usual(len(pool.train))[1]))
     found = battery.coverage_all(data).targets[0]
     best = battery.by_quality(data).targets[0]
     mixed = battery.evenly_mixed(data).targets[0]
@@ -179,7 +179,7 @@ def _arguments() -> Namespace:
     made.add_argument("--seeds", type=positive, help="repeats of each training; otherwise 3, with --quick 1")
     made.add_argument("--model", default="benchmarks.networks:small_resnet", help="network, as for train")
     made.add_argument("--image-size", type=positive, help="pixels of its input; otherwise 32, with --quick 16")
-    made.add_argument("--dim", type=positive, help="n of the targets; otherwise 128, with --quick 16")
+    made.add_argument("--dim", type=positive, help="n of the targets; otherwise 256, with --quick 16")
     made.add_argument("--cache", type=Path, default=default_cache(), help="folder that keeps encoded pools")
     made.add_argument("--threads", type=positive, default=cores(), help="threads of the computation")
     arguments = made.parse_args()
@@ -190,7 +190,7 @@ def _arguments() -> Namespace:
         "epochs": 2 if quick else 16,
         "seeds": 1 if quick else 3,
         "image_size": 16 if quick else 32,
-        "dim": 16 if quick else 128,
+        "dim": 16 if quick else 256,
     }
     return fill_in(arguments, standard)
 

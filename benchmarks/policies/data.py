@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from coevo_ray.core.factors.scores import (
     representativeness,
     strongest_factor,
 )
+from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.graph import build_graph
-from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
-from coevo_ray.core.probes.label_doubt import label_doubt
+from coevo_ray.core.graph.near_duplicates import copies_of
+from coevo_ray.core.probes.irreducible import irreducible_loss
+from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, predict_folds
 
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -37,6 +40,7 @@ DIM = 256
 NOISE = 0.2
 IMBALANCE = 50
 LATENTS, ACTIVE, SAE_STEPS = 1024, 16, 1500
+FOLDS = 2  # of the probes that judge labels
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Setting:
         test_labels: int64[t], the true ones.
         factor: int64[n], strongest factor; representativeness and diversity: float32[n].
         doubt: float32[n]; copies, copy: int[n], see `SelectionContext`.
+        irreducible: float32[n], loss of each label under a probe that was not fitted on its row.
+        seconds: what making `factors`, `copies` and `doubt` (with irreducible losses) took.
     """
 
     rows: Labels
@@ -63,6 +69,8 @@ class Setting:
     doubt: Vectors
     copies: Labels
     copy: Labels
+    irreducible: Vectors
+    seconds: dict[str, float]
 
 
 def encode_images(data: str | None, folder: Path, rows: int) -> Path:
@@ -184,7 +192,9 @@ def _long_tailed(labels: Labels, random: np.random.Generator) -> Labels:
 def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test_labels: Labels) -> Setting:
     """Principal components of the features, factors, scores and neighbours: what policies and heads look at."""
     features, test = components(features, test)
-    return with_evidence(rows, features, labels, test, test_labels, factors(features))
+    begun = time.perf_counter()
+    codes = factors(features)
+    return with_evidence(rows, features, labels, test, test_labels, codes, time.perf_counter() - begun)
 
 
 def components(features: Vectors, test: Vectors) -> tuple[Vectors, Vectors]:
@@ -198,7 +208,13 @@ def components(features: Vectors, test: Vectors) -> tuple[Vectors, Vectors]:
 
 
 def with_evidence(
-    rows: Labels, features: Vectors, labels: Labels, test: Vectors, test_labels: Labels, codes: Codes
+    rows: Labels,
+    features: Vectors,
+    labels: Labels,
+    test: Vectors,
+    test_labels: Labels,
+    codes: Codes,
+    factor_seconds: float,
 ) -> Setting:
     """A setting with factors, scores, doubt and copies.
 
@@ -207,9 +223,18 @@ def with_evidence(
         features, labels: float32[n, d] and int64[n], as a trainer sees them.
         test, test_labels: float32[t, d] and int64[t].
         codes: of the rows, see `factors`.
+        factor_seconds: what making them took.
     """
+    begun = time.perf_counter()
     graph, evidence = build_graph(features, 16, "exact"), EvidenceConfig()
-    copies, copy = copies_of(near_duplicates(graph, evidence.similarity, evidence.margin, evidence.same))
+    copies, copy = copies_of(copy_groups(graph, evidence.similarity, evidence.margin, evidence.same))
+    seconds = {"factors": factor_seconds, "copies": time.perf_counter() - begun}
+    begun = time.perf_counter()
+    fold = fold_of(np.arange(len(labels), dtype=np.int64), FOLDS)
+    found = find_mistakes(features, labels, fold, folds=FOLDS, classes=int(labels.max()) + 1)
+    probabilities = predict_folds(found.probes, features, fold)
+    doubt, irreducible = found.doubt(probabilities, labels), irreducible_loss(probabilities, labels)
+    seconds["doubt"] = time.perf_counter() - begun
     indices, values = codes
     p = factor_frequencies(count_factors(indices, values, LATENTS), len(features))
     return Setting(
@@ -221,9 +246,11 @@ def with_evidence(
         factor=strongest_factor(indices, values).astype(np.int64),
         representativeness=rank_normalise(representativeness(indices, values, p)).astype(np.float32),
         diversity=rank_normalise(diversity(indices, values, p, 0.5)).astype(np.float32),
-        doubt=label_doubt(features, labels),
+        doubt=doubt,
         copies=copies.astype(np.int64),
         copy=copy.astype(np.int64),
+        irreducible=irreducible,
+        seconds=seconds,
     )
 
 

@@ -16,8 +16,15 @@ from torch import nn
 from benchmarks.policies.data import Setting
 from coevo_ray.core.arrays import BoolArray
 from coevo_ray.core.selection.ledger import SelectionLedger
-from coevo_ray.core.selection.policies import KeptShares, make_policy
+from coevo_ray.core.selection.planned import planned_visits
+from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 
+# Part of `Setting.seconds` that each input of a policy costs.
+_SOURCES = {
+    **dict.fromkeys(("factor", "representativeness", "diversity"), "factors"),
+    **dict.fromkeys(("doubt", "irreducible"), "doubt"),
+    **dict.fromkeys(("copies", "copy"), "copies"),
+}
 BATCH = 256
 WARM_UP = 0.1
 
@@ -60,19 +67,18 @@ def train_heads(
 
     Returns:
         `accuracy`: of each seed, mean over classes of the share of test rows that is classified rightly; `seconds` for
-        all seeds, `selection_seconds` of them; `visits` of a seed.
+        all seeds, `selection_seconds` of them, and `preparation_seconds`, once for all seeds, of making what the policy
+        looks at; `visits` of a seed, counted.
     """
     started = time.perf_counter()
     ledgers = [make_ledger(setting, policy, options, keep, head, seed, held_out) for seed in seeds]
     rule = ledgers[0].policy
-    epochs = rule.epochs_to_run(head.epochs, keep)
-    total = sum(1.0 if policy.startswith("full") else keep.at(e, head.epochs) for e in range(epochs))
     network = _Heads(setting, head, seeds)
     x, y = torch.from_numpy(setting.features), torch.from_numpy(setting.labels)
-    in_epoch = len(x) if held_out is None else int((~held_out).sum())
+    planned = planned_visits(rule, keep, head.epochs, len(x) if held_out is None else int((~held_out).sum()))
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
     visits, selecting = 0, 0.0
-    for epoch in range(epochs):
+    for epoch in range(len(planned)):
         begun = time.perf_counter()
         subsets = [ledger.select(epoch) for ledger in ledgers]
         selecting += time.perf_counter() - begun
@@ -86,7 +92,7 @@ def train_heads(
         losses, entropies = torch.empty(rows.shape), torch.empty(rows.shape)
         for first in range(0, rows.shape[1], BATCH):
             part = slice(first, first + BATCH)
-            progress = (visits + first) / (total * in_epoch)
+            progress = (visits + first) / sum(planned)
             inside = rows[:, part]
             losses[:, part], entropies[:, part] = network.step(x[inside], y[inside], weight[:, part], progress)
         visits += rows.shape[1]
@@ -100,8 +106,15 @@ def train_heads(
         "accuracy": network.accuracy(setting, held_out),
         "seconds": time.perf_counter() - started,
         "selection_seconds": selecting,
+        "preparation_seconds": preparation_seconds(setting, rule),
         "visits": visits,
     }
+
+
+def preparation_seconds(setting: Setting, rule: Policy) -> float:
+    """Seconds spent before the training on the inputs of a policy: factors, copies, probes."""
+    sources = {_SOURCES[name] for name in rule.needs | rule.uses if name in _SOURCES}
+    return sum(setting.seconds[source] for source in sources)
 
 
 def make_ledger(
@@ -125,7 +138,7 @@ def make_ledger(
     )
     ledger.set_scores(setting.representativeness, setting.diversity, setting.factor)
     ledger.set_labels(setting.labels)
-    ledger.set_doubt(setting.doubt)
+    ledger.set_doubt(setting.doubt, setting.irreducible)
     ledger.set_copies(setting.copies, setting.copy)
     return ledger
 

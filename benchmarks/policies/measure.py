@@ -33,6 +33,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "rotation_equal_classes": ("rotation", {"class_power": 0.0}),
     "scored": ("scored", {}),
     "infobatch": ("infobatch", {}),
+    "rho_loss": ("rho_loss", {}),
+    "order_dp": ("order_dp", {}),
+    "repb": ("repb", {}),
+    "rcap": ("rcap", {}),
+    "seta": ("seta", {}),
     "loss": ("loss", {}),
     "entropy": ("entropy", {}),
     "factors": ("factors", {}),
@@ -89,7 +94,8 @@ def measure(file: Path, name: str, kept: tuple[float, ...], head: Head, seeds: i
     """One pool's part of the table; runs in a child process.
 
     Returns:
-        Kept share -> row -> mean, spread (standard deviation over seeds) and seconds of all seeds together.
+        Kept share -> row -> mean, spread (standard deviation over seeds), seconds of all seeds together, seconds of
+        preparing what the policy looks at, and visits of a seed.
     """
     setting = make_setting(file, name, seed=0)
     note(f"{name}: {len(setting.labels):,} rows, {(setting.doubt > 0.25).mean():.1%} doubted")
@@ -102,7 +108,8 @@ def measure(file: Path, name: str, kept: tuple[float, ...], head: Head, seeds: i
                 part[str(keep)][row] = once
                 continue
             trained = train_heads(setting, policy, options, KeptShares(keep), head, list(range(seeds)))
-            part[str(keep)][row] = _cell(trained["accuracy"], trained["seconds"], trained["visits"])
+            cell = _cell(trained["accuracy"], trained["seconds"], trained["visits"])
+            part[str(keep)][row] = {**cell, "preparation_seconds": round(trained["preparation_seconds"], 2)}
             once = part[str(keep)][row] if row == _ONCE else once
             note(f"{name} {keep} {row}: {part[str(keep)][row]}")
     return part

@@ -16,6 +16,7 @@ from benchmarks.networks import ResNet
 from benchmarks.policies.data import Setting
 from benchmarks.policies.heads import BATCH, Head, cosine_rate, make_ledger, per_class
 from coevo_ray.core.rows.hashing import hash_rows
+from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.core.selection.policies import KeptShares
 from coevo_ray.training.feed.images import shift
 
@@ -68,15 +69,14 @@ def train_network(
     started = time.perf_counter()
     ledger = make_ledger(setting, policy, options, keep, head, seed)
     rule, rows = ledger.policy, len(setting.labels)
-    epochs = rule.epochs_to_run(head.epochs, keep)
-    total = sum(1.0 if policy.startswith("full") else keep.at(e, head.epochs) for e in range(epochs)) * rows
+    planned = planned_visits(rule, keep, head.epochs, rows)
     torch.manual_seed(seed)
     network = ResNet(int(setting.test_labels.max()) + 1, _WIDTHS).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=head.learning_rate, momentum=0.9, nesterov=True, weight_decay=head.weight_decay
     )
     order, visits = np.random.default_rng([seed, 1]), 0
-    for epoch in range(epochs):
+    for epoch in range(len(planned)):
         subset = ledger.select(epoch)
         mixed = order.permutation(len(subset.row_ids))
         ids = subset.row_ids[mixed]
@@ -84,7 +84,7 @@ def train_network(
         losses, entropies = np.empty(len(ids), np.float32), np.empty(len(ids), np.float32)
         for first in range(0, len(ids), BATCH):
             part = slice(first, first + BATCH)
-            optimizer.param_groups[0]["lr"] = cosine_rate(head.learning_rate, (visits + first) / total)
+            optimizer.param_groups[0]["lr"] = cosine_rate(head.learning_rate, (visits + first) / sum(planned))
             x = _augmented(pictures.train[ids[part]], hash_rows(ids[part], seed * 1009 + epoch))
             losses[part], entropies[part] = _step(network, optimizer, x, setting.labels[ids[part]], weights[part])
         visits += len(ids)

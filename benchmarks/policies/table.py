@@ -16,7 +16,10 @@ from typing import Any
 
 OURS = "factors"
 # What `factors` is compared with: as many visits, and no knowledge of the settings.
-BASELINES = ("full_budget", "rotation", "random", "static_random", "scored", "infobatch", "loss", "entropy")
+BASELINES = (
+    *("full_budget", "rotation", "random", "static_random", "scored"),
+    *("infobatch", "rho_loss", "order_dp", "repb", "rcap", "seta", "loss", "entropy"),
+)
 
 Cell = dict[str, Any]
 
@@ -34,7 +37,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"Accuracy in percent, mean over classes, +- standard deviation over {result['repeats']} seeds; a head of "
         f"{result['head']['hidden']} hidden units on frozen features of {result['rows']:,} images, "
-        f"{result['head']['epochs']} epochs. Seconds are of all seeds together. `python -m benchmarks.policies.table`."
+        f"{result['head']['epochs']} epochs. In brackets visits, counted, of one training, and seconds of all "
+        "seeds together, + those of preparing what the policy looks at. `python -m benchmarks.policies.table`."
     )
     for setting, by_keep in result["table"].items():
         yield from _table(setting, by_keep)
@@ -69,8 +73,10 @@ def _networks(networks: dict[str, Any]) -> Iterator[str]:
 
 
 def shown(cell: Cell) -> str:
-    """A cell's accuracy, spread and seconds."""
-    return f"{100 * cell['mean']:.1f} +- {100 * cell['spread']:.1f} ({cell['seconds']:.0f} s)"
+    """A cell's accuracy, spread, visits and seconds."""
+    before = f" + {cell['preparation_seconds']:.0f}" if cell.get("preparation_seconds") else ""
+    spent = f"{cell['visits']:,} x, {cell['seconds']:.0f}{before} s"
+    return f"{100 * cell['mean']:.1f} +- {100 * cell['spread']:.1f} ({spent})"
 
 
 def verdict(cells: dict[str, Cell]) -> str:

@@ -258,7 +258,8 @@ class GateService:
 
         Arrays `row_id`, `label`, `round` (-1 where it was not requested), `time` and `annotator` of the first who says
         so, `votes` and `annotators` (how many of how many say so); the annotators' `names`; and `copy_id` and
-        `copy_label`, rows without a label that are near-duplicates of labelled ones.
+        `copy_label`, rows without a label that are near-duplicates of labelled ones; `group`, equal for labelled
+        near-duplicates.
         """
         rows, labels, rounds = self.gate.labels()
         copies, copied = readings.copied_labels(self.gate.inner)
@@ -277,6 +278,7 @@ class GateService:
             "annotators": resolved.annotators[place],
             "copy_id": self._arrivals.names(copies),
             "copy_label": copied,
+            "group": readings.groups(self.gate.inner, rows),
             "names": list(self._answered.names),
         }
 
@@ -307,16 +309,18 @@ class GateService:
             least: smallest probability of the class, as model and neighbours have it together.
 
         Returns:
-            `row_id` int64[n], `label` int64[n], `confidence` float32[n], by row; `answers`: how many there were.
+            `row_id` int64[n], `label` int64[n], `confidence` float32[n], `shared` bool[n] (by a near-duplicate, see
+            `readings.PseudoLabelled`), by row; `answers`: how many there were.
 
         Raises:
             InputError: there are no predictions yet, or `least` is no probability.
         """
-        rows, labels, confidence = readings.pseudo_labels(self.gate.inner, least)
+        rows, labels, confidence, shared = readings.pseudo_labels(self.gate.inner, least)
         return {
             "row_id": self._arrivals.names(rows),
             "label": labels,
             "confidence": confidence,
+            "shared": shared,
             "answers": len(self._answered),
         }
 

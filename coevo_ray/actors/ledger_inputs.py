@@ -9,9 +9,10 @@ import numpy as np
 
 from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.config import TrainConfig
-from coevo_ray.core.arrays import Arrays, BoolArray, Int64Array
+from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Int64Array
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.policies import RULES
 from coevo_ray.errors import InputError
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -50,9 +51,22 @@ def set_known(
         ledger.set_scores(**columns)
     if evidence is not None:
         columns = {"doubt": np.zeros(rows, np.float16), "group": np.arange(rows, dtype=np.int64)}
-        _fill(columns, RowTable(evidence, "evidence"))
-        ledger.set_doubt(columns["doubt"])
+        table = RowTable(evidence, "evidence")
+        asked = "irreducible" in ledger.policy.needs | ledger.policy.uses
+        if asked and "irreducible" in table.schema().names:
+            columns["irreducible"] = np.full(rows, np.nan, np.float16)
+        _fill(columns, table)
+        ledger.set_doubt(columns["doubt"], _with_mean(columns.get("irreducible")))
         ledger.set_copies(*copies_of(columns["group"], among=candidates))
+
+
+def _with_mean(losses: AnyArray | None) -> AnyArray | None:
+    """Losses float16[N] with the mean of the known ones in place of NaN: no evidence speaks for or against a row."""
+    if losses is None:
+        return None
+    unknown = np.isnan(losses)
+    mean = losses[~unknown].mean(dtype=np.float64) if not unknown.all() else 0.0
+    return np.where(unknown, np.float16(mean), losses)
 
 
 def _fill(columns: Arrays, table: RowTable) -> None:
@@ -81,6 +95,7 @@ class LedgerInputs:
         scores: score table, or None for policies that need none.
         journal: folder of the journal.
         evidence: evidence on labels and copies, or None.
+        rules: version of the rules that draw subsets.
     """
 
     policy: str
@@ -90,6 +105,7 @@ class LedgerInputs:
     scores: Location | None
     journal: Location
     evidence: Location | None = None
+    rules: int = RULES
 
     def make(self) -> Services:
         """Builds the ledger's service; runs inside the actor."""
@@ -106,6 +122,7 @@ class LedgerInputs:
             keep=self.config.shares,
             epochs=self.config.epochs,
             seed=self.config.seed,
+            rules=self.rules,
         )
         set_known(ledger, self.candidates, self.labels, self.scores, self.evidence)
         return ledger

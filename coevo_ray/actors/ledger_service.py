@@ -12,7 +12,7 @@ from coevo_ray.actors.event_log import EventLog
 from coevo_ray.core.arrays import Arrays, FloatArray, Int64Array, IntArray
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.row_set import Subset
-from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.ledger import SelectionLedger, rules_of
 from coevo_ray.core.selection.losses import LossReport
 from coevo_ray.core.selection.subset import arrays_of, part_of, subset_of
 from coevo_ray.errors import InputError
@@ -64,7 +64,7 @@ class LedgerService:
             started = time.perf_counter()
             subset = self.ledger.draw(epoch)
             # The rows themselves: a restart must give the same, also on another processor or with other scores.
-            self._log.append("select", {"epoch": epoch}, arrays_of(subset))
+            self._log.append("select", {"epoch": epoch, "rules": self.ledger.rules}, arrays_of(subset))
             self.ledger.begin(subset)
             self._selection_seconds = time.perf_counter() - started
             self._changed()
@@ -182,6 +182,7 @@ class LedgerService:
                 f"{self._log.location}: the subset of epoch {epoch} is not of this run's candidates",
                 "use the former settings, or delete the journal to start over",
             )
+        self.ledger.rules = rules_of(record.fields)  # a run goes on by the rules that it was begun with
         self.ledger.begin(subset)
 
     def _replay_commit(self, record: Record) -> None:

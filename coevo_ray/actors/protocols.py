@@ -61,21 +61,25 @@ class LabelColumns(AnswerColumns):
     """Labels in the order in which their rows got one; time and annotator are those of the first who says so.
 
     `votes` int64[n] of `annotators` int64[n] say so; `copy_id` int64[m] and `copy_label` int64[m] are unlabelled rows
-    that are near-duplicates of labelled ones.
+    that are near-duplicates of labelled ones; `group` int64[n] is equal for labelled near-duplicates.
     """
 
     votes: Int64Array
     annotators: Int64Array
     copy_id: Int64Array
     copy_label: Int64Array
+    group: Int64Array
 
 
 class PseudoLabels(TypedDict):
-    """`row_id` int64[n], `label` int64[n], `confidence` float32[n], by row; `answers`: how many there were."""
+    """`row_id` int64[n], `label` int64[n], `confidence` float32[n], `shared` bool[n] (by a near-duplicate that has it,
+    not by the model), by row; `answers`: how many there were.
+    """
 
     row_id: Int64Array
     label: Int64Array
     confidence: Float32Array
+    shared: BoolArray
     answers: int
 
 

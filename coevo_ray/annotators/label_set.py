@@ -52,13 +52,17 @@ class LabelSet:
     def read(self, texts: pa.Array) -> Int64Array:
         """Parses texts: a class name, or an index where no class name is a number.
 
+        A name in other letters (`Dog` for `dog`) counts where only one class can be meant.
+
         Args:
             texts: string[n], without spaces round them.
 
         Returns:
             int64[n], -1 where the text names no class.
         """
-        named = pc.index_in(texts, value_set=pa.array(self.all_shown(), pa.string())).cast(pa.int64())
+        shown = pa.array(self.all_shown(), pa.string())
+        named = pc.index_in(texts, value_set=shown).cast(pa.int64())
+        named = pc.coalesce(named, _index_in_any_case(texts, shown))
         if self.by_index:
             number = pc.if_else(pc.is_null(named), whole_numbers(texts), None)
             named = pc.coalesce(named, pc.if_else(pc.less(number, self.classes), number, None))
@@ -70,6 +74,15 @@ class LabelSet:
             return f"0..{self.classes - 1}"
         more = f" and {self.classes - _SHOWN} more" if self.classes > _SHOWN else ""
         return ", ".join(self.all_shown()[:_SHOWN]) + more
+
+
+def _index_in_any_case(texts: pa.Array, names: pa.Array) -> pa.Array:
+    """Texts -> int64 index of the only name that differs in case alone; null where there is none, or several are."""
+    lowered = pc.utf8_lower(names)
+    counts = pc.value_counts(lowered)
+    alone = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
+    place = pc.index_in(alone, value_set=lowered).cast(pa.int64())
+    return pc.take(place, pc.index_in(pc.utf8_lower(texts), value_set=alone))
 
 
 def whole_numbers(texts: pa.Array) -> pa.Array:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.gate.steps import gate_open as gate_open
     from coevo_ray.pipelines.gate.steps import gate_status as gate_status
     from coevo_ray.pipelines.gate.steps import gate_submit as gate_submit
+    from coevo_ray.pipelines.gate.terms import gate_set as gate_set
     from coevo_ray.pipelines.ingest.ingest import ingest as ingest
     from coevo_ray.pipelines.make_targets import encode as encode
     from coevo_ray.pipelines.merge.merge import merge as merge
@@ -49,6 +50,7 @@ _MODULES = {
     "gate_export": "coevo_ray.pipelines.gate.steps",
     "gate_next": "coevo_ray.pipelines.gate.steps",
     "gate_open": "coevo_ray.pipelines.gate.steps",
+    "gate_set": "coevo_ray.pipelines.gate.terms",
     "gate_status": "coevo_ray.pipelines.gate.steps",
     "gate_submit": "coevo_ray.pipelines.gate.steps",
     "ingest": "coevo_ray.pipelines.ingest.ingest",
@@ -80,6 +82,7 @@ __all__ = [
     "gate_export",
     "gate_next",
     "gate_open",
+    "gate_set",
     "gate_status",
     "gate_submit",
     "ingest",

@@ -1,4 +1,4 @@
-"""`coevo-ray plan`: which rows a policy would use over a run, without training."""
+"""`coevo-ray plan`: which rows a policy would use over a run, or at least how many, without training."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ import numpy as np
 from coevo_ray.actors.ledger_inputs import set_known
 from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.selection.coverage import random_coverage
 from coevo_ray.core.selection.ledger import SelectionLedger
+from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
+from coevo_ray.core.selection.policies.base import LOSSES
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 
-# What a policy may need, and what to give for it. Losses there are none without training.
+# Inputs that a policy may need, and the option that gives each. Without training there are no losses: of a policy that
+# needs them only the numbers of rows are planned.
 _SOURCES = {
     "representativeness": "scores",
     "diversity": "scores",
     "factor": "scores",
     "label": "pool",
     "doubt": "evidence",
+    "irreducible": "evidence",
     "copies": "evidence",
     "copy": "evidence",
 }
@@ -73,23 +78,29 @@ def plan(
         `rows` (candidates), `epochs` (that are run), `samples`, `never_used_share`, `usage` (count -> rows), and by
         epoch: `kept` (rows), `never_used_by_epoch` (share of the candidates that neither it nor an earlier epoch
         used); with scores `factors_covered` and `factors_covered_so_far` (share of the candidates' factors with a
-        selected row in this epoch, or in any up to it); where rows are weighed `largest_weight`.
+        selected row in this epoch, or in any up to it) and `factors_covered_at_random` (the former's mean for as many
+        random rows); where rows are weighed `largest_weight`. Of a policy that goes by losses, which only a training
+        knows, `rows`, `epochs`, `samples` and `kept` alone.
 
     Raises:
-        UsageError: the policy is unknown, needs losses or something that was not given, or a number is out of bounds.
+        UsageError: the policy is unknown, needs something that was not given, or a number is out of bounds.
         InputError: an input is not there, or they do not fit together.
     """
     places = {"pool": pool, "scores": scores, "evidence": evidence}
     _check(rows, epochs, keep, places)
     shares = KeptShares(keep, keep_last, full_tail)
     rule = make_policy(policy, class_power=class_power, unbiased=unbiased, **(policy_options or {}))
-    _check_needs(rule, places)
+    by_losses = bool(LOSSES & rule.needs)
+    if not by_losses:
+        _check_needs(rule, places)
     known = _open(rows, places)
+    if by_losses:
+        return _numbers(policy, rule, shares, epochs, int(known.candidates.sum()))
     ledger = SelectionLedger(
         rows=len(known.candidates), candidates=known.candidates, policy=rule, keep=shares, epochs=epochs, seed=seed
     )
     set_known(ledger, known.candidates, known.labels, known.place("scores"), known.place("evidence"))
-    by_epoch = _simulate(ledger, known, rule.epochs_to_run(epochs, shares))
+    by_epoch = _simulate(ledger, known, rule.epochs_to_run(epochs, shares, int(known.candidates.sum())))
     return {
         "policy": policy,
         "rows": int(known.candidates.sum()),
@@ -133,12 +144,6 @@ def _check(rows: int | None, epochs: int, keep: float, places: dict[str, Artifac
 
 
 def _check_needs(rule: Policy, places: dict[str, ArtifactLike | None]) -> None:
-    losses = sorted({"loss", "entropy"} & rule.needs)
-    if losses:
-        raise UsageError(
-            f"policy {rule.name} goes by each row's {' and '.join(losses)}, which only a training knows",
-            "take another policy here; the summary of a training has its usage",
-        )
     for name in sorted(rule.needs & _SOURCES.keys()):
         source = _SOURCES[name]
         if places[source] is None:
@@ -183,16 +188,23 @@ def _factors(scores: RowTable, candidates: BoolArray) -> Int32Array:
     return factor
 
 
+def _numbers(policy: str, rule: Policy, shares: KeptShares, epochs: int, candidates: int) -> JsonObject:
+    """Numbers of rows of every epoch, which need no losses."""
+    kept = planned_visits(rule, shares, epochs, candidates)
+    return {"policy": policy, "rows": candidates, "epochs": len(kept), "samples": sum(kept), "kept": kept}
+
+
 def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, list[Any]]:
     """Selects and commits every epoch; figures of each, empty where there is nothing to say."""
     by_epoch: dict[str, list[Any]] = {
         "kept": [],
         "never_used_by_epoch": [],
         "factors_covered": [],
+        "factors_covered_at_random": [],
         "factors_covered_so_far": [],
         "largest_weight": [],
     }
-    covered = None if known.factor is None else _Covered(known.factor)
+    covered = None if known.factor is None else _Covered(known.factor, int(known.candidates.sum()))
     for epoch in range(epochs):
         subset = ledger.select(epoch)
         ledger.commit(epoch)
@@ -201,6 +213,7 @@ def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, 
         if covered is not None:
             now, so_far = covered.add(subset.row_ids)
             by_epoch["factors_covered"].append(round(now, 4))
+            by_epoch["factors_covered_at_random"].append(round(covered.at_random(len(subset)), 4))
             by_epoch["factors_covered_so_far"].append(round(so_far, 4))
         if subset.weights is not None:
             by_epoch["largest_weight"].append(round(float(subset.weights.max()), 4))
@@ -210,8 +223,9 @@ def _simulate(ledger: SelectionLedger, known: _Known, epochs: int) -> dict[str, 
 class _Covered:
     """Counts the factors that selected rows have, out of those that candidates have."""
 
-    def __init__(self, factor: Int32Array) -> None:
-        self._factor = factor
+    def __init__(self, factor: Int32Array, candidates: int) -> None:
+        self._factor, self._candidates = factor, candidates
+        self._sizes = np.unique(factor[factor >= 0], return_counts=True)[1]
         self._seen = np.zeros(int(factor.max(initial=0)) + 1, dtype=bool)
         self._all = max(1, int(self._flags(factor).sum()))
 
@@ -220,6 +234,10 @@ class _Covered:
         now = self._flags(self._factor[row_ids])
         self._seen |= now
         return float(now.sum() / self._all), float(self._seen.sum() / self._all)
+
+    def at_random(self, rows: int) -> float:
+        """Mean share of the factors that so many random candidates have."""
+        return random_coverage(self._sizes, self._candidates, rows)
 
     def _flags(self, factor: Int32Array) -> BoolArray:
         flags = np.zeros_like(self._seen)

@@ -123,8 +123,9 @@ def check(config: RunConfig) -> None:
         UsageError: a prior, a model or a sample is unknown, or the output cannot be written.
         InputError: a source is not there, a prior's weights are not, or the network to start training from is not.
     """
-    for source in config.pool.sources:
-        check_source(source)
+    if not RunLayout.of(Location.parse(config.out)).pool.child(MANIFEST).is_file():  # else they are read no more
+        for source in config.pool.sources:
+            check_source(source)
     for prior in config.encode.priors:
         check_prior(prior.name, prior.input_size, _offered(config.pool))
     if config.train:

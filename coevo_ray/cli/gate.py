@@ -11,6 +11,7 @@ from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath, given_on
 from coevo_ray.cli.show import show
 from coevo_ray.config import GateSettings, read_settings
 from coevo_ray.config.annotators import annotator_kinds, settings_of_kind
+from coevo_ray.config.gate import TERMS
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
@@ -41,16 +42,20 @@ AnnotatorKind = Annotated[
 ]
 GatePath = Annotated[str, typer.Option("--gate", help="Folder of a gate, as gate open made it, or of a run.")]
 
-_of_settings = takes(
-    parameter("classes", Classes),
-    *options(GateSettings, _SHOWN),
-    parameter("settings_file", SettingsFile),
+_of_annotator = (
     parameter("annotator", AnnotatorKind),
     *(
         option(name, annotator_kinds()[kinds[0]].model_fields[name], prefix=f"{', '.join(kinds)}: ", required=False)
         for name, kinds in _OF_ANNOTATORS.items()
     ),
 )
+_of_settings = takes(
+    parameter("classes", Classes),
+    *options(GateSettings, _SHOWN),
+    parameter("settings_file", SettingsFile),
+    *_of_annotator,
+)
+_TERMS = tuple(name for name in TERMS if name != "annotator")
 
 
 @gate_app.callback(invoke_without_command=True)
@@ -150,6 +155,15 @@ def gate_status(gate: GatePath, as_json: JsonFlag = False) -> None:
     from coevo_ray.app import api
 
     show(api.gate_status(gate), as_json)
+
+
+@gate_app.command("set")
+@takes(*(option(name, GateSettings.model_fields[name], default="") for name in _TERMS), *_of_annotator)
+def gate_set(gate: GatePath, *, as_json: JsonFlag = False, given: JsonObject) -> None:
+    """Change limits, the size of rounds, the stop or the annotator of an open gate; what was not given stays."""
+    from coevo_ray.app import api
+
+    show(api.gate_set(gate, {**settings(GateSettings, _TERMS, given), **_annotator(given)}), as_json)
 
 
 @gate_app.command("export")

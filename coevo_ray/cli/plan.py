@@ -23,6 +23,7 @@ _COLUMNS = {
     "kept": "rows kept",
     "never_used_by_epoch": "never used",
     "factors_covered": "factors covered",
+    "factors_covered_at_random": "by random rows",
     "factors_covered_so_far": "so far",
     "largest_weight": "largest weight",
 }
@@ -31,7 +32,11 @@ _COLUMNS = {
 @takes(*options(TrainConfig, _SETTINGS))
 def plan(
     policy: Annotated[
-        str, typer.Option(help="full, full_budget, static_random, random, rotation, factors, scored or your own.")
+        str,
+        typer.Option(
+            help="full, full_budget, static_random, random, rotation, factors, scored or your own; of one that goes by "
+            "losses only the numbers of rows."
+        ),
     ],
     rows: Annotated[int | None, typer.Option(help="Rows of the training split, where no folder says so.")] = None,
     policy_option: PolicyOptions = None,
@@ -62,12 +67,14 @@ def _show_plan(result: JsonObject) -> None:
     console = Console(highlight=False)
     rows, samples = result["rows"], result["samples"]
     console.print(f"{result['policy']}: {rows:,} rows, {result['epochs']} epochs", markup=False)
-    unused = _share(result["never_used_share"])
-    console.print(
-        f"{samples:,} samples, {samples / rows:.3g} for each row; never used: {unused} of the rows", markup=False
-    )
-    console.print()
-    console.print(_histogram(result["usage"], rows))
+    visits = f"{samples:,} samples, {samples / rows:.3g} for each row"
+    if "usage" in result:
+        unused = _share(result["never_used_share"])
+        console.print(f"{visits}; never used: {unused} of the rows", markup=False)
+        console.print()
+        console.print(_histogram(result["usage"], rows))
+    else:
+        console.print(f"{visits}; which rows depends on losses, which only a training knows", markup=False)
     console.print()
     console.print(_by_epoch(result))
     if result["epochs"] > _MOST_LINES:

@@ -12,6 +12,12 @@ from coevo_ray.config.base import Compute, Model, Share
 from coevo_ray.core.gate.config import GateConfig, GateRule
 
 _RULE_FIELDS = fields(GateRule)
+# What `gate set` changes on an open gate: how much is asked for, when it stops, who answers; not what a label is worth.
+TERMS = (
+    *("max_label_fraction", "max_rounds", "round_fraction", "relative_gain", "loss_tolerance", "loss_rounds"),
+    "annotator",
+)
+LATER_SETTINGS = ("copy_similarity", "copy_margin")  # which version 0.1.0 did not have
 
 if TYPE_CHECKING:
 
@@ -64,15 +70,16 @@ class GateSettings(_RuleSettings):
         """A number of classes stands for the names 0, 1, ..."""
         return tuple(str(i) for i in range(value)) if isinstance(value, int) else value
 
-    def rule_for(self, rows: int, classes: int) -> GateConfig:
+    def rule_for(self, rows: int, classes: int, **settled: Any) -> GateConfig:
         """The gate's rule for a pool: shares become numbers of rows.
 
         Args:
             rows: of the gate's graph.
             classes: C.
+            settled: settings of the rule that were settled when the gate was opened, in place of these.
         """
         return GateConfig(
-            **{each.name: getattr(self, each.name) for each in _RULE_FIELDS},
+            **{**{each.name: getattr(self, each.name) for each in _RULE_FIELDS}, **settled},
             classes=classes,
             round_size=max(1, round(self.round_fraction * rows)),
             max_labels=max(1, round(self.max_label_fraction * rows)),
@@ -84,8 +91,12 @@ class GateSettings(_RuleSettings):
         return min(rows, max(2 * classes, min(self.max_seed_rows, round(self.seed_fraction * rows))))
 
     def content(self) -> dict[str, Any]:
-        """The settings that shape the result; who answers may change from one round to the next."""
-        return self.model_dump(mode="json", exclude={"compute", "annotator"})
+        """The settings that shape the result; who answers may change from one round to the next.
+
+        Settings that version 0.1.0 did not have are in it only where they are given: its gates go on.
+        """
+        later = {name for name in LATER_SETTINGS if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude={"compute", "annotator"} | later)
 
     @model_validator(mode="after")
     def _check(self) -> GateSettings:

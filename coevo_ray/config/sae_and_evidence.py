@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -43,13 +44,21 @@ class EvidenceConfig(Model):
 
     doubt: bool = Field(True, description="Look for labels that are likely wrong.")
     copies: bool = Field(True, description="Look for near-duplicates; builds a neighbour graph of the training rows.")
-    similarity: float = Field(
-        0.7, gt=0, le=1, description="Cosine similarity of centred targets from which rows may be near-duplicates,"
+    similarity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Cosine similarity of centred targets from which rows may be near-duplicates; null: the pool's own "
+        "measure, or 0.7 with a margin,",
     )
-    margin: float = Field(
-        0.2, ge=0, le=2, description="if it exceeds that of the last neighbour of either row by this much,"
+    margin: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="if it exceeds that of the last neighbour of either row by this much; null: the pool's own "
+        "measure, or 0.2 with a similarity,",
     )
-    same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this.")
+    same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this; only with numbers.")
     neighbours: int = Field(16, ge=1, le=127, description="Neighbours of a row in the graph.")
     probe_rows: int = Field(100_000, ge=2, description="Most labelled rows that the light classifiers are fitted on.")
     l2: float | None = Field(
@@ -58,12 +67,17 @@ class EvidenceConfig(Model):
     seed: int = Field(0, ge=0, description="Seed of the sample and of its folds.")
     compute: Compute = Compute(cpus=1)
 
-    def as_begun(self, begun: dict[str, Any] | None) -> EvidenceConfig:
-        """The settings for evidence that is there: where version 0.1.0 began it, its `l2`, unless one is given.
+    def settled(self, begun: Mapping[str, Any] | None) -> EvidenceConfig:
+        """The settings with the numbers that an artifact was begun with, where these give none.
+
+        Version 0.1.0 had numbers for near-duplicates and an `l2` where nothing was said; what it began goes on with
+        them.
 
         Args:
-            begun: the settings that it was begun with; None where nothing is there.
+            begun: settings of the artifact; None where there is none.
         """
-        if begun is None or "l2" in self.model_fields_set or begun.get("l2") != _FORMER_L2:
-            return self
-        return self.model_copy(update={"l2": _FORMER_L2})
+        there = begun or {}
+        numbers = {n: there[n] for n in ("similarity", "margin") if getattr(self, n) is None and n in there}
+        if self.l2 is None and there.get("l2") == _FORMER_L2:
+            numbers["l2"] = _FORMER_L2
+        return self.model_copy(update=numbers)

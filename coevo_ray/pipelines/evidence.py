@@ -18,9 +18,11 @@ import torch
 
 from coevo_ray.config import EvidenceConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
-from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
+from coevo_ray.core.graph.copies import copy_groups
+from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
+from coevo_ray.core.probes.irreducible import irreducible_loss
 from coevo_ray.core.probes.label_doubt import (
     Mistakes,
     find_mistakes,
@@ -59,10 +61,18 @@ class Judges:
     mistakes: Mistakes
     seed: int
 
-    def doubt(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> tuple[Float32Array, Int64Array]:
-        """The probability that each label is wrong, float32[n], and the likeliest class, int64[n]."""
+    def judge(
+        self, row_ids: Int64Array, features: Float32Array, labels: Int64Array
+    ) -> tuple[Float32Array, Int64Array, Float32Array | None]:
+        """Judges labels by the probes that were not fitted on their rows.
+
+        Returns:
+            The probability that each label is wrong, float32[n]; the likeliest class, int64[n]; the label's loss,
+            float32[n] in nats.
+        """
         probabilities = predict_folds(self.mistakes.probes, features, fold_of(row_ids, _FOLDS, self.seed))
-        return self.mistakes.doubt(probabilities, labels), probabilities.argmax(axis=1)
+        doubt = self.mistakes.doubt(probabilities, labels)
+        return doubt, probabilities.argmax(axis=1), irreducible_loss(probabilities, labels)
 
     def figures(self, rows: int) -> JsonObject:
         """`mistake_rates`, `level` (share of wrong labels) and `mistakes`, their expected number in so many rows."""
@@ -85,10 +95,12 @@ class FormerJudges:
     rates: Float64Array
     seed: int
 
-    def doubt(self, row_ids: Int64Array, features: Float32Array, labels: Int64Array) -> tuple[Float32Array, Int64Array]:
-        """The probability that each label is wrong, float32[n], and the likeliest class, int64[n]."""
+    def judge(
+        self, row_ids: Int64Array, features: Float32Array, labels: Int64Array
+    ) -> tuple[Float32Array, Int64Array, Float32Array | None]:
+        """As `Judges.judge`, without the label's loss, which version 0.1.0 did not keep."""
         probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
-        return former_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1)
+        return former_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1), None
 
     def figures(self, rows: int) -> JsonObject:
         """`mistake_rates`, as version 0.1.0 had it; of `rows` it said nothing."""
@@ -109,7 +121,9 @@ def gather_evidence(
 
     Returns:
         The table `row_id`, `label` (int64, as given), `doubt` (float16 in [0, 1]), `likely` (int64, likeliest class
-        under probes that were not fitted on the row), `group` (int64, row_id of its near-duplicates' leader).
+        under probes that were not fitted on the row), `group` (int64, row_id of its near-duplicates' leader) and, where
+        doubt is looked for, `irreducible` (float16, nats, the label's loss under those probes; not in evidence that
+        version 0.1.0 began).
 
     Raises:
         InputError: no labelled row has a target, or targets are not finite.
@@ -118,7 +132,7 @@ def gather_evidence(
     """
     location = Location.parse(out)
     given = as_settings(EvidenceConfig, config, "evidence")
-    config = given.as_begun(begun_config(location))
+    config = given.settled(begun_config(location))
     former = given.l2 is None and config.l2 is not None  # evidence of version 0.1.0 goes on by its rule
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
     if begin(location, KIND, config.content(), inputs) is None:
@@ -207,7 +221,7 @@ def group_rows(graph: Location, config: EvidenceConfig, row_ids: Int64Array) -> 
         row_id of each row's leader, int64[n]; numbers of `copied_rows` in groups of two or more, and of `copy_groups`.
     """
     neighbours, of = load_graph(graph)
-    leader = near_duplicates(neighbours, config.similarity, config.margin, config.same)
+    leader = copy_groups(neighbours, config.similarity, config.margin, config.same)
     place = np.searchsorted(of, row_ids)  # the graph includes training rows without a label
     copies, copy = copies_of(leader[place])
     figures = {"copied_rows": int((copies > 1).sum()), "copy_groups": int(((copies > 1) & (copy == 0)).sum())}
@@ -260,9 +274,11 @@ class _Files:
         place = np.searchsorted(parts["rows"], row_ids)
         labels = parts["labels"][place]
         doubt, likely = np.zeros(len(row_ids), np.float16), labels
-        if "judges" in parts and len(row_ids):
+        losses = {}
+        if "judges" in parts:
             features = vectors(table.column("target"))[inside]
-            doubt, likely = parts["judges"].doubt(row_ids, features, labels)
+            doubt, likely, loss = parts["judges"].judge(row_ids, features, labels)
+            losses = {} if loss is None else {"irreducible": loss.astype(np.float16)}
         group = parts["groups"][place] if "groups" in parts else row_ids
         columns = {"row_id": row_ids, "label": labels, "doubt": doubt.astype(np.float16), "likely": likely}
-        return pa.table({**columns, "group": group})
+        return pa.table({**columns, "group": group, **losses})

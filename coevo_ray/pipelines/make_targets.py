@@ -6,7 +6,7 @@ from coevo_ray.config import EncodeConfig, SettingsLike, as_settings
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode.encode import make_contributions
 from coevo_ray.pipelines.encode.job import like_targets, prepared, settle_form
-from coevo_ray.pipelines.merge.merge import merge
+from coevo_ray.pipelines.merge.merge import merge_fitted
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 
@@ -41,5 +41,5 @@ def encode(
     places = [location.child("contributions", f"{index:02d}") for index in range(len(settings.priors))]
     settings = settle_form(settings, places[0], pool)
     with prepared(settings, pool) as job:
-        make_contributions(job, places)
-        return merge(places, location.child("targets"), settings.merging())
+        fitted = make_contributions(job, places)
+        return merge_fitted(places, location.child("targets"), settings.merging(), fitted)

@@ -110,7 +110,7 @@ def _content(config: RunConfig, out: Location) -> JsonObject:
     content["encode"] = config.encode.content()
     if config.evidence is not None:
         begun = begun_config(RunLayout.of(out).evidence) or (begun_config(out) or {}).get("evidence")
-        content["evidence"] = config.evidence.as_begun(begun).content()
+        content["evidence"] = config.evidence.settled(begun).content()
     if config.train is not None:
         # By its path: which network that was is in the manifests of the trainings.
         init = {} if config.train.init is None else {"init": config.train.init}

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from coevo_ray._version import __version__
 from coevo_ray.core.arrays import AnyArray
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import InputError
+from coevo_ray.store.changes import refuse_change
 from coevo_ray.store.location import Location
 
 SCHEMA_VERSION = 1
@@ -237,15 +238,31 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
     wanted = {"kind": kind, "config": config, "inputs": inputs}
     if location.child(MANIFEST).is_file():
         manifest = load_manifest(location)
-        _refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
+        refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
         return manifest
     location.check_writable()
     started = location.child(_STARTED)
     if started.is_file() and _has_data(location):
-        _refuse_change(location, wanted, started.read_json())
+        refuse_change(location, wanted, started.read_json())
     else:  # an attempt that failed before its first file binds nobody
         started.write_json(wanted)
     return None
+
+
+def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
+    """Gives an artifact other settings: what it holds stays, and it is unfinished from now on.
+
+    Args:
+        location: its folder.
+        kind, config, inputs: as in `Manifest`.
+
+    Raises:
+        StoppedError: the store refused; call it again.
+    """
+    # The manifest goes last: until then whoever comes finds the former settings and refuses, or these.
+    location.child(_STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
+    if location.child(MANIFEST).is_file():
+        location.child(MANIFEST).delete_file()
 
 
 def begin_more(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
@@ -296,28 +313,6 @@ def _has_data(location: Location) -> bool:
     return any(not name.startswith(SCRATCH) for name in names)
 
 
-def _refuse_change(location: Location, wanted: dict[str, Any], there: dict[str, Any]) -> None:
-    changes = [
-        f"{name}: there {have!r}, asked for {want!r}" for name, have, want in _differences(_flat(there), _flat(wanted))
-    ]
-    if changes:
-        raise UsageError(
-            f"{location} was made with other settings: " + "; ".join(changes[:8]),
-            "use the former settings, choose another output, or delete that folder to make it again",
-        )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    keys = sorted(set(there) | set(wanted))
-    return [(k, there.get(k, "(nothing)"), wanted.get(k, "(nothing)")) for k in keys if there.get(k) != wanted.get(k)]
-
-
 def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 65_536) -> FileEntry:
     """Writes a Parquet file atomically, and reads its footer back first.
 
@@ -342,7 +337,18 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
     sink = pa.BufferOutputStream()
     # Dictionaries are for repeated strings; tried on vectors and images they only take time.
     repeated = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    pq.write_table(table, sink, row_group_size=max(1, group_rows), compression="zstd", use_dictionary=repeated or False)
+    # Nobody looks for the smallest value of a vector or an image; to find it takes half the time of writing it.
+    plain = [
+        field.name for field in table.schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))
+    ]
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=max(1, group_rows),
+        compression="zstd",
+        use_dictionary=repeated or False,
+        write_statistics=plain or False,
+    )
     buffer = sink.getvalue()
     written = pq.ParquetFile(pa.BufferReader(buffer)).metadata.num_rows
     if written != table.num_rows:

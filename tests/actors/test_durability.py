@@ -99,7 +99,9 @@ def do(service: LedgerService, step: str, number: int) -> None:
         service.snapshot()
 
 
-@pytest.mark.parametrize(("policy", "options"), [("scored", {}), ("entropy", {}), ("infobatch", {"least": 0.5})])
+@pytest.mark.parametrize(
+    ("policy", "options"), [("scored", {}), ("entropy", {}), ("infobatch", {"least": 0.5}), ("repb", {})]
+)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=25))
 @example(steps=["scores", "snapshot", "crash", "snapshot"])

@@ -48,6 +48,7 @@ def read(pool: Pool, folder: Path, content: str | bytes, names: tuple[str, ...] 
         "key,label\na,1\nc,2.0\nb,\nü,  \n,\n\n   \n",
         "row_id,key,label\n0,a,1\n,c,2\n",
         "row_id,label\n0.0,dog\n2,2\n0,1\n",
+        "row_id,label\n0,Dog\n2,BIG Bird\n",
         "row_id,label\n0,dog\n2,big bird\n".encode("utf-16"),
     ],
 )
@@ -55,6 +56,13 @@ def test_all_usual_ways_to_write_the_same(pool: Pool, tmp_path: Path, content: s
     collected = read(pool, tmp_path, content)
     assert collected.problems == ()
     assert as_dicts(collected) == {"anna": {0: 1, 2: 2}}
+
+
+def test_other_letters_count_where_one_class_can_be_meant(pool: Pool, tmp_path: Path) -> None:
+    collected = read(pool, tmp_path, "row_id,label\n0,us\n1,US\n2,Us\n3,UM\n4,ÄRA\n", ("us", "US", "um", "Ära"), 4)
+    assert as_dicts(collected) == {"anna": {0: 0, 1: 1, 3: 2, 4: 3}}
+    (problem,) = collected.problems
+    assert "line 4" in problem and "'Us'" in problem
 
 
 def test_lines_that_cannot_be_taken_are_told_as_an_editor_counts_them(pool: Pool, tmp_path: Path) -> None:

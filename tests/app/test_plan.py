@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import coevo_ray as package
 from coevo_ray.core.rows.row_set import Rows, ids_of
+from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, Policy, Rotation, SelectionContext, make_policy
 from coevo_ray.errors import CoevoError, InputError, UsageError
 from coevo_ray.store.artifact import finish, write_table
@@ -88,7 +90,7 @@ def slow(
         known["doubt"] = np.array([DOUBT[row] if row in SEEN else 0 for row in range(ROWS)], np.float16)
         known["copies"] = np.array([len(members.get(row, [row])) for row in range(ROWS)])
         known["copy"] = np.array([members.get(row, [row]).index(row) for row in range(ROWS)])
-    for epoch in range(rule.epochs_to_run(EPOCHS, shares)):
+    for epoch in range(rule.epochs_to_run(EPOCHS, shares, len(candidates))):
         context = SelectionContext(
             epoch=epoch,
             epochs=EPOCHS,
@@ -96,6 +98,7 @@ def slow(
             seed=5,
             candidates=np.array(candidates),
             usage=usage.copy(),
+            shares=shares,
             **known,
         )
         epochs.append(ids_of(rule.select(context)).tolist())
@@ -109,14 +112,17 @@ def figures(epochs: list[list[int]], candidates: list[int], scores: bool) -> dic
     usage = Counter(row for rows in epochs for row in rows)
     times = Counter(usage[row] for row in candidates)
     seen: set[int] = set()
-    factors = {int(FACTOR[row]) for row in candidates if row in SCORED}
-    found: dict[str, list[float]] = {name: [] for name in ("never", "covered", "so_far")}
+    sizes = Counter(int(FACTOR[row]) for row in candidates if row in SCORED)
+    factors, n = set(sizes), len(candidates)
+    found: dict[str, list[float]] = {name: [] for name in ("never", "covered", "at_random", "so_far")}
     for index, rows in enumerate(epochs):
         earlier = {row for part in epochs[: index + 1] for row in part}
         found["never"].append(round(1 - len(earlier) / len(candidates), 6))
         now = {int(FACTOR[row]) for row in rows if row in SCORED}
         seen |= now
         found["covered"].append(round(len(now) / len(factors), 4))
+        missed = [math.comb(n - size, len(rows)) / math.comb(n, len(rows)) for size in sizes.values()]
+        found["at_random"].append(round(1 - sum(missed) / len(missed), 4) if missed else 0.0)
         found["so_far"].append(round(len(seen) / len(factors), 4))
     expected = {
         "rows": len(candidates),
@@ -127,7 +133,11 @@ def figures(epochs: list[list[int]], candidates: list[int], scores: bool) -> dic
         "never_used_by_epoch": pytest.approx(found["never"], abs=1e-6),
         "never_used_share": pytest.approx(found["never"][-1], abs=1e-6),
     }
-    covered = {"factors_covered": found["covered"], "factors_covered_so_far": found["so_far"]}
+    covered = {
+        "factors_covered": found["covered"],
+        "factors_covered_at_random": pytest.approx(found["at_random"], abs=2e-4),
+        "factors_covered_so_far": found["so_far"],
+    }
     return {**expected, **(covered if scores else {})}
 
 
@@ -181,6 +191,40 @@ def test_weights_are_named(folder: Path) -> None:
     assert len(found["largest_weight"]) == EPOCHS and largest > 1.2
 
 
+@pytest.mark.parametrize("policy", ["loss", "rho_loss", "order_dp", "repb", "rcap", "seta"])
+def test_of_a_policy_that_goes_by_losses_the_numbers_of_rows_are_planned(folder: Path, policy: str) -> None:
+    shares = KeptShares(0.6, 0.2, 0.25)
+    options: dict[str, Any] = {"keep": 0.6, "keep_last": 0.2, "full_tail": 0.25, "epochs": EPOCHS}
+    options["unbiased"] = policy == "order_dp"
+    found = package.plan(policy, pool=folder / "pool", **options)
+    kept = [round(shares.at(epoch, EPOCHS) * len(TRAIN)) for epoch in range(EPOCHS)]
+    assert found == {
+        "policy": policy,
+        "rows": len(TRAIN),
+        "epochs": EPOCHS,
+        "samples": sum(kept),
+        "kept": kept,
+    }
+    # As many as a training takes, whatever its losses.
+    ledger = SelectionLedger(
+        rows=len(TRAIN),
+        candidates=np.ones(len(TRAIN), dtype=bool),
+        policy=make_policy(policy, unbiased=policy == "order_dp"),
+        keep=shares,
+        epochs=EPOCHS,
+        seed=0,
+    )
+    ledger.set_labels(LABELS[TRAIN])
+    ledger.set_doubt(np.zeros(len(TRAIN)), np.zeros(len(TRAIN)))
+    taken = []
+    for epoch in range(EPOCHS):
+        rows = ledger.select(epoch).row_ids
+        ledger.report_losses(epoch, rows, np.random.default_rng(epoch).random(len(rows)))
+        ledger.commit(epoch)
+        taken.append(len(rows))
+    assert taken == kept
+
+
 @pytest.mark.parametrize(
     ("rows", "policy", "options", "error", "message"),
     [
@@ -190,9 +234,6 @@ def test_weights_are_named(folder: Path) -> None:
         (10, "rotation", {"keep_last": 1.5}, UsageError, "0.5 to 1.5"),
         (10, "rotation", {"full_tail": -1}, UsageError, "full tail -1"),
         (10, "rotation", {"policy_options": {"speed": 1}}, UsageError, "options given: speed"),
-        (10, "infobatch", {}, UsageError, "each row's loss, which only a training knows"),
-        (10, "loss", {}, UsageError, "each row's loss,"),
-        (10, "entropy", {"unbiased": True}, UsageError, "each row's entropy,"),
         (None, "scored", {"pool": "pool"}, UsageError, "needs diversity, and there is no scores"),
         (10, "rotation", {"class_power": 0.5}, UsageError, "needs label, and there is no pool"),
         (None, "rotation", {"pool": "none"}, InputError, "none"),
@@ -228,11 +269,12 @@ def test_people_get_a_histogram_and_a_table(folder: Path, coevo_ray: Command) ->
     }
     table = lines[lines.index(next(line for line in lines if line[:1] == ["epoch"])) + 1 : -1]
     assert len(table) == 20 and (table[0][0], table[-1][0]) == ("0", "49")
-    for epoch, kept, never, covered, so_far in table:
+    for epoch, kept, never, covered, at_random, so_far in table:
         assert int(kept) == plan["kept"][int(epoch)]
         for name, cell in (
             ("never_used_by_epoch", never),
             ("factors_covered", covered),
+            ("factors_covered_at_random", at_random),
             ("factors_covered_so_far", so_far),
         ):
             assert float(cell.strip("<%")) / 100 == pytest.approx(plan[name][int(epoch)], abs=1e-3)

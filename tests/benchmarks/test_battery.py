@@ -98,7 +98,14 @@ def test_policies_give_a_verdict_for_each_setting(
     assert result["constants"]["colours"]["constant"] == "factors", "the default, for there is no other pool"
     assert set(result["table"]["colours"]["noise"]["factors"]["weight_decays"]) <= set(policies.DECAYS)
     assert result["verdicts"]["colours"]["copies"]["factors"]["against"] in policies.SIMPLE
+    noise = result["table"]["colours"]["noise"]
+    kept, epochs = round(policies.KEEP * ROWS), result["head"]["epochs"]
+    for policy in policies.POLICIES:
+        assert noise[policy]["visits"] == kept * epochs, policy
+    spent = {policy: cell["preparation_seconds"] for policy, cell in noise.items()}
+    assert spent["rotation"] == spent["seta"] == spent["order_dp"] == 0 < spent["rho_loss"] < spent["factors"]
     page = "\n".join(lines({**result, "part": "policies", "repeats": 2}))
+    assert f"| rotation | {100 * noise['rotation']['mean']:.1f} +- " in page and f" | {kept * epochs:,} | " in page
     assert "| factors | " in page and "- factors: " in page and "chosen on no other pool" in page
 
 
@@ -128,7 +135,7 @@ def test_a_share_that_a_seed_lacks_is_left_out() -> None:
 
 
 def test_a_part_that_is_not_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert PARTS == ("targets", "labels", "policies", "doubt")
+    assert PARTS == ("targets", "labels", "policies", "doubt", "duplicates")
     assert find_part("labels") is labels.measure
     with pytest.raises(UsageError, match=r"no benchmarks\.battery\.absent"):
         find_part("absent")

@@ -96,6 +96,14 @@ def test_each_array_is_judged_once(data: Data) -> None:
     assert times[0] == len(arrays) < sum(1 + len(m.apart) for m in found.values())
 
 
+@pytest.mark.parametrize(
+    ("rows", "size"),
+    [(40, (128, 40)), (1438, (128, 512)), (2559, (128, 512)), (2560, (256, 1024)), (15_000, (256, 1500))],
+)
+def test_a_pool_has_the_dimension_and_the_shared_rows_of_the_package(rows: int, size: tuple[int, int]) -> None:
+    assert targets.usual(rows) == size
+
+
 def test_the_part_gives_its_keys_and_its_page(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     place = find_places()[0]
     names = ["a", "b", WEAK]
@@ -111,7 +119,7 @@ def test_the_part_gives_its_keys_and_its_page(tmp_path: Any, monkeypatch: pytest
     monkeypatch.setattr(targets, "loaded", lambda places, limits: iter([made]))
     monkeypatch.setattr(targets, "available_priors", lambda modality: ([], {}))
     monkeypatch.setattr(targets, "encode_pool", lambda pool, cache, priors: pool.features)
-    for name, value in (("DIM", DIM), ("SHARED", 80), ("SWEEP", ((4, 80), (6, 80), (6, 10_000)))):
+    for name, value in (("DIM", DIM), ("SHARED", 0.5), ("SWEEP", ((4, 80), (6, 80), (6, 10_000)))):
         monkeypatch.setattr(targets, name, value)
     options = Options(tmp_path, Limits(ROWS, TEST), seeds=2, choose=True)
     with torch_threads(1):

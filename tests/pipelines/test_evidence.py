@@ -14,11 +14,12 @@ import pytest
 from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.config import EvidenceConfig, TrainConfig, make_config
 from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
+from coevo_ray.core.probes.irreducible import irreducible_loss
 from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, fold_probes, most_doubted, predict_folds
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import MANIFEST, begin, digest_array, finish, write_table
+from coevo_ray.store.artifact import MANIFEST, begin, digest_array, finish, load_manifest, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 from coevo_ray.training.supervised.train import looks_at_evidence
@@ -66,7 +67,7 @@ def gather(folder: Path, labels: npt.NDArray[np.int64] | None = None, shards: in
     known = pool.labels() if labels is None else labels
     config = {"similarity": 0.99, "margin": 0.0, "neighbours": 4, **config}
     return gather_evidence(config, pool, targets, known, str(folder / "out")).scan(
-        ["row_id", "label", "doubt", "likely", "group"]
+        ["row_id", "label", "doubt", "likely", "group", *(["irreducible"] if config.get("doubt", True) else [])]
     )
 
 
@@ -84,6 +85,9 @@ def test_evidence_is_that_of_the_whole_pool_at_once(tmp_path: Path) -> None:
     assert table.column("label").to_numpy().tolist() == labels[rows].tolist()
     assert np.allclose(doubt, found.doubt(probabilities, labels[rows]), atol=2e-3)
     assert table.column("likely").to_numpy().tolist() == probabilities.argmax(axis=1).tolist()
+    losses = table.column("irreducible").to_numpy()
+    assert np.allclose(losses, irreducible_loss(probabilities, labels[rows]), rtol=2e-2, atol=2e-2)
+    assert losses[wrong[rows]].mean() > 5 * losses[~wrong[rows]].mean()
     assert (doubt[wrong[rows]] > 0.5).mean() > 0.9
     assert (doubt[~wrong[rows]] > 0.5).mean() < 0.02
     # Copies: the later one's leader is the earlier one, if both are there.
@@ -247,3 +251,22 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"inputs\.labels"):
         gather(tmp_path, np.zeros(ROWS, np.int64))
     assert EvidenceConfig().content().keys().isdisjoint({"compute"})
+
+
+def test_copies_are_told_by_the_pools_own_measure(tmp_path: Path) -> None:
+    own = gather(tmp_path / "own", doubt=False, similarity=None, margin=None, neighbours=16)
+    rows, group = (own.column(name).to_numpy() for name in ("row_id", "group"))
+    copies = rows[group != rows]
+    pairs = [row for row in range(COPIES) if row in set(rows.tolist()) and row + ROWS - COPIES in set(rows.tolist())]
+    assert set(copies.tolist()) >= {row + ROWS - COPIES for row in pairs}
+    assert len(copies) <= 1.05 * len(pairs)
+
+
+def test_a_folder_that_was_begun_with_numbers_goes_on_with_them(tmp_path: Path) -> None:
+    """Version 0.1.0 had 0.7 and 0.2 where nothing was said; present settings say nothing, and mean the pool's own."""
+    begun = gather(tmp_path, doubt=False, similarity=0.7, margin=0.2)
+    manifest = load_manifest(Location.parse(str(tmp_path / "out")))
+    assert (manifest.config["similarity"], manifest.config["margin"]) == (0.7, 0.2)
+    assert gather(tmp_path, doubt=False, similarity=None, margin=None).equals(begun)
+    with pytest.raises(UsageError, match=r"similarity: there 0\.7, asked for 0\.8"):
+        gather(tmp_path, doubt=False, similarity=0.8, margin=None)

@@ -17,13 +17,12 @@ from coevo_ray.core.gate.rules import (
     neighbours_distribution,
     published_gain,
 )
-from coevo_ray.core.graph.near_duplicates import near_duplicates
+from coevo_ray.core.gate.sharing import Agreement
+from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.errors import InputError
 
 _BLOCK_VALUES = 1 << 22  # (row, class) cells worked on at a time
-# Near-duplicates: as for evidence on copies, measured there on CIFAR-10 with and without real near-copies.
-_COPY, _COPY_MARGIN, _COPY_SURE = 0.7, 0.2, 0.95
 _TORN, _ALONE = -1, -2
 _SURE = 0.9  # chance-corrected confidence from which a row counts as known
 
@@ -42,7 +41,7 @@ class Beliefs:
         confidence: float32[N], of that class, chance-corrected; 1 for labelled rows.
         gain: float32[N], expected gain of a label; 0 for labelled rows.
         labelled: bool[N].
-        group: int32[n], groups of near-duplicates among the first n rows (`near_duplicates`); None where they share
+        group: int32[n], groups of near-duplicates among the first n rows (`copy_groups`); None where they share
             nothing.
     """
 
@@ -54,7 +53,7 @@ class Beliefs:
         self.labelled: BoolArray = np.zeros(graph.rows, dtype=np.bool_)
         with_copies = config.rule == "margin" and config.copies
         if with_copies and group is None:
-            group = near_duplicates(graph, _COPY, _COPY_MARGIN, _COPY_SURE)
+            group = copy_groups(graph, config.copy_similarity, config.copy_margin)
         self.group = group if with_copies else None
         self._copied: Int64Array | None = None  # until labels change
 
@@ -144,12 +143,13 @@ class Beliefs:
     def copied_labels(self) -> Int64Array:
         """What their labelled near-duplicates say of rows without a label, int64[N].
 
-        -1 where they differ, -2 for rows that have none or are labelled themselves.
+        -1 where they differ, -2 for rows that have none or are labelled themselves. Groups by the pool's own measure
+        share nothing while their labels disagree too often.
         """
         if self._copied is not None:
             return self._copied
         copied = np.full(len(self.labelled), _ALONE, dtype=np.int64)
-        if self.group is not None:
+        if self.group is not None and (self._config.copies_by_numbers or self.agreement().trusted):
             group, rows = self.group, np.flatnonzero(self.labelled[: len(self.group)])
             low = np.full(len(group), np.iinfo(np.int64).max)
             high = np.full(len(group), _ALONE, dtype=np.int64)
@@ -161,6 +161,13 @@ class Beliefs:
             copied[self.labelled] = _ALONE
         self._copied = copied
         return copied
+
+    def agreement(self) -> Agreement:
+        """Agreement of labels within groups of near-duplicates."""
+        if self.group is None:
+            return Agreement(0, 0.0)
+        rows = np.flatnonzero(self.labelled[: len(self.group)])
+        return Agreement.of(self.group[rows], self.best[rows])
 
     def _fused(self, rows: Int64Array, probabilities: Float32Array) -> Float64Array:
         """Class distributions of the model and the neighbours together, float64[n, C]."""

@@ -61,6 +61,21 @@ class GateRule:
         ),
     )
     copies: bool = field(default=True, metadata=about("margin: a near-duplicate of a labelled row is worth no label."))
+    # See `core.graph.copies`.
+    copy_similarity: float | None = field(
+        default=None,
+        metadata=about(
+            "Similarity of near-duplicates; null: the pool's own measure, or 0.7 with a margin.", ge=0, le=1
+        ),
+    )
+    copy_margin: float | None = field(
+        default=None,
+        metadata=about(
+            "Excess of that over the similarity to the last neighbour; null: the pool's own, or 0.2 with a similarity.",
+            ge=0,
+            le=2,
+        ),
+    )
     vote: Voting = field(
         default="none",
         metadata=about(
@@ -121,6 +136,11 @@ class GateRule:
     )
     seed: int = field(default=0, metadata=about("Seed of the random first rows and of every draw.", ge=0))
 
+    @property
+    def copies_by_numbers(self) -> bool:
+        """True if given numbers define near-duplicates, false if the pool's own measure does."""
+        return self.copy_similarity is not None or self.copy_margin is not None
+
     def __post_init__(self) -> None:
         hints = get_type_hints(GateRule)
         for each in fields(GateRule):
@@ -142,6 +162,8 @@ class GateConfig(GateRule):
         round_size: labels asked for in a round, at most.
         max_labels: never ask for more labels; None for no limit.
         max_rounds: never ask more often, the random first round included; None for no limit.
+        shared_confidence: least confidence of a label that a row has from its near-duplicate, as gates of version 0.1.0
+            go on; None takes what agreement within groups shows.
 
     Raises:
         UsageError: a value is out of bounds.
@@ -151,6 +173,7 @@ class GateConfig(GateRule):
     round_size: int
     max_labels: int | None = None
     max_rounds: int | None = None
+    shared_confidence: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,7 +18,7 @@ from coevo_ray.core.gate.beliefs import refuse
 from coevo_ray.core.gate.config import GateConfig, Requests
 from coevo_ray.core.gate.rounds import RoundDraw
 from coevo_ray.core.gate.state import UNASKED, GateState
-from coevo_ray.core.gate.stop import StopReason, stop_reason
+from coevo_ray.core.gate.stop import StopReason, stop_reason, stop_terms
 from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
@@ -242,9 +242,7 @@ class AnnotationGate:
         state = self.inner
         state.beliefs.take_predictions(probabilities)
         state.predicted, state.seen = True, len(state.labelled)
-        gains = state.beliefs.gain[state.unlabelled()]
-        count = self.config.round_size
-        state.level = float(np.partition(gains, -count)[-count]) if len(gains) >= count else 0.0
+        state.set_level()
 
     def note_loss(self, round_: int, loss: float) -> None:
         """Takes the loss that was measured after a round; a repeat for the same round replaces it.
@@ -281,6 +279,20 @@ class AnnotationGate:
         if self.config.rule == "margin" and self.config.typical > 0 and graph.rows == self.rows:
             self._draw.groups(1)  # of the graph as it was built: the lists of its rows change as others arrive
         self.inner.use_graph(graph)
+
+    def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
+        """Takes in rows that were appended to the graph, as candidates; a gate that has ended stays so.
+
+        More rows change what the rules of the stop see, but not why it ended: only other terms open it again.
+
+        Args:
+            best: int64[b], their classes.
+            confidence: float32[b], chance-corrected.
+            gain: float32[b].
+        """
+        if len(best) and (reason := self.stopped_by) is not None:
+            self.inner.ended = (reason, stop_terms(self.config))
+        self.inner.grow(best, confidence, gain)
 
     def open_more(self, positions: Int64Array, gains: Float32Array) -> None:
         """Adds rows to the open requests; where no round is open, they are the next one.
@@ -343,6 +355,8 @@ class AnnotationGate:
     def stopped_by(self) -> StopReason | None:
         """Why no new round will be requested, or None while one will."""
         state = self.inner
+        if state.ended is not None and state.ended[1] == stop_terms(self.config):
+            return state.ended[0]
         return stop_reason(
             self.config,
             candidates=int(state.candidates.sum()) - self.aside_rows,

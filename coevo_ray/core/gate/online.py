@@ -27,7 +27,7 @@ class Decisions:
 
     Attributes:
         action: int8[b], place in `ACTIONS`: ask for a label, take the sure class as one, or neither.
-        reason: int8[b], place in `REASONS`: `gain` (a label is worth as much as those of the next round), `sure`,
+        reason: int8[b], place in `REASONS`: `gain` (above 0, and as much as that of a full round's rows), `sure`,
             `near` (a copy of a row that is labelled or requested, or near one that no predictions have seen yet),
             `low_gain`, `stopped` (the gate has, or its budget is spent), `unusable` (zero or not finite).
         gain: float32[b], expected gain of a label; 0 for unusable rows.
@@ -111,7 +111,7 @@ class OnlineGate:
         level, left = self.gate.inner.level, 0 if self.gate.stopped_by is not None else self.gate.labels_left
         picked: list[int] = []
         for i, place in enumerate(places):
-            worth = decisions.gain[place] >= level
+            worth = decisions.gain[place] >= level and decisions.gain[place] > 0
             if worth and left > 0 and not near[i] and not self._near_picked(unit, place, picked):
                 action, reason, left = _ANNOTATE, _GAIN, left - 1
                 picked.append(place)
@@ -136,7 +136,7 @@ class OnlineGate:
         found = looked[2] if looked is not None and same else self.index.search(unit[usable])
         self.index.append(unit[usable], *found)
         confidence = chance_corrected(decisions.confidence[usable], self.gate.config.classes).astype(np.float32)
-        self.gate.inner.grow(decisions.label[usable], confidence, decisions.gain[usable])
+        self.gate.grow(decisions.label[usable], confidence, decisions.gain[usable])
         asked = np.flatnonzero(decisions.action[usable] == _ANNOTATE)
         if len(asked):
             self.gate.open_more(first + asked, decisions.gain[usable][asked])

@@ -5,14 +5,13 @@ Functions of a `GateState`; rows are positions in the graph.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from coevo_ray.core.arrays import Float32Array, Int64Array
+from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
 from coevo_ray.core.gate.state import GateState
 from coevo_ray.errors import InputError
-
-# Of labels that near-duplicates give: all were right among 38 000 real ones, nine of ten among CIFAR-10's 500.
-_COPIED = 0.95
 
 
 def predictions(state: GateState, positions: Int64Array) -> tuple[Int64Array, Float32Array]:
@@ -46,15 +45,47 @@ def copied_labels(state: GateState) -> tuple[Int64Array, Int64Array]:
     return positions, labels[positions]
 
 
-def pseudo_labels(state: GateState, least: float) -> tuple[Int64Array, Int64Array, Float32Array]:
+def groups(state: GateState, positions: Int64Array) -> Int64Array:
+    """A number for each row, int64[n], equal for near-duplicates; rows that arrived later are alone.
+
+    Args:
+        state: the gate's.
+        positions: int64[n].
+    """
+    group = np.arange(len(state.candidates))
+    if (known := state.beliefs.group) is not None:
+        group[: len(known)] = known
+    return group[positions]
+
+
+class PseudoLabelled(NamedTuple):
+    """Rows without a label whose class is sure.
+
+    Attributes:
+        positions: int64[n], increasing.
+        labels: int64[n].
+        confidence: float32[n], the probability of the class.
+        shared: bool[n], rows that have the label of a near-duplicate which somebody labelled.
+    """
+
+    positions: Int64Array
+    labels: Int64Array
+    confidence: Float32Array
+    shared: BoolArray
+
+
+def pseudo_labels(state: GateState, least: float) -> PseudoLabelled:
     """Unlabelled candidates whose class is sure; near-duplicates of labelled rows have that label.
+
+    The confidence of a shared label is what agreement within groups shows of such labels (`sharing.Agreement`), and no
+    more than the model leaves to it where the model believes in another class.
 
     Args:
         state: the gate's.
         least: smallest probability of the class, fused from model and neighbours.
 
     Returns:
-        Positions int64[n], increasing; classes int64[n]; probabilities float32[n].
+        The rows.
 
     Raises:
         InputError: there are no predictions yet, or `least` is no probability.
@@ -67,9 +98,16 @@ def pseudo_labels(state: GateState, least: float) -> tuple[Int64Array, Int64Arra
     positions, labels, probability = state.beliefs.believed()
     copies, copied = copied_labels(state)
     place = np.searchsorted(positions, copies)
-    labels[place], probability[place] = copied, np.maximum(probability[place], _COPIED)
-    free = state.candidates[positions] & (probability >= least)
-    return positions[free], labels[free], probability[free]
+    if (least_shared := state.config.shared_confidence) is not None:
+        probability[place] = np.maximum(probability[place], least_shared)
+    else:
+        left = np.where(labels[place] == copied, np.float32(1.0), 1.0 - probability[place])
+        probability[place] = np.minimum(np.float32(state.beliefs.agreement().precision), left)
+    labels[place] = copied
+    shared = np.zeros(len(positions), dtype=np.bool_)
+    shared[place] = True
+    free = state.candidates[positions] & (probability >= np.float32(least))
+    return PseudoLabelled(positions[free], labels[free], probability[free], shared[free])
 
 
 def gains(state: GateState) -> tuple[Int64Array, Float32Array]:

@@ -13,6 +13,7 @@ import numpy as np
 from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.gate.beliefs import Beliefs
 from coevo_ray.core.gate.config import GateConfig, Requests
+from coevo_ray.core.gate.stop import StopReason
 from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
@@ -42,7 +43,8 @@ class GateState:
         rounds: closed rounds.
         predicted: whether there are predictions.
         first_gain: mean gain when rows were first requested by gain, or None.
-        level: the gain that the last row of a round had when the latest predictions came.
+        level: the gain that the last row of a full round had when the latest predictions came (`set_level`).
+        ended: why the gate had stopped when rows arrived, and the `stop_terms` of then; None where it had not.
         seen: labels that there were when the latest predictions came.
         measured: round -> labels and cross-entropy.
 
@@ -66,6 +68,7 @@ class GateState:
         self.rounds, self.predicted, self.level, self.seen = 0, False, 0.0, 0
         self.first_gain: float | None = None
         self.measured: dict[int, tuple[int, float]] = {}
+        self.ended: tuple[StopReason, list[float | None]] | None = None
 
     def requests(self) -> Requests:
         """Requests of the open round without an answer."""
@@ -91,6 +94,19 @@ class GateState:
         """How many more labels the budget allows, open requests not counted; None without a budget."""
         limit = self.config.max_labels
         return None if limit is None else limit - len(self.labelled)
+
+    def set_level(self) -> None:
+        """Notes the gain of the last row that a full round would take now.
+
+        Where too few rows are worth a label for one, what the last full round asked for stays the measure; before there
+        was one, the least gain of those few, all of which the next round asks for.
+        """
+        count, gains = self.config.round_size, self.beliefs.gain[self.unlabelled()]
+        worth = gains[gains > 0]
+        if len(worth) >= count:
+            self.level = float(np.partition(worth, -count)[-count])
+        elif self.level == 0.0 and len(worth):
+            self.level = float(worth.min())
 
     def mean_gain(self) -> float | None:
         """Mean gain of the unlabelled candidates, 0 if there are none; None before the first predictions."""
@@ -132,6 +148,7 @@ class GateState:
             "first_gain": self.first_gain,
             "level": self.level,
             "seen": self.seen,
+            "ended": None if self.ended is None else list(self.ended),
             "measured": [[r, *self.measured[r]] for r in sorted(self.measured)],
         }
         arrays: Arrays = {
@@ -168,6 +185,8 @@ class GateState:
         self.rounds, self.seen = int(fields["rounds"]), int(fields["seen"])
         self.predicted, self.level = bool(fields["predicted"]), float(fields["level"])
         self.first_gain = None if fields["first_gain"] is None else float(fields["first_gain"])
+        ended = fields.get("ended")  # early states have none
+        self.ended = None if ended is None else (ended[0], list(ended[1]))
         self.measured = {int(r): (int(n), float(loss)) for r, n, loss in fields["measured"]}
 
     def _check_fit(self, classes: int, candidates: BoolArray) -> None:

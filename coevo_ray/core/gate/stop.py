@@ -14,6 +14,11 @@ _BACK = 3  # the slope is taken since there were so many times fewer labels
 StopReason = Literal["gain", "validation", "max_labels", "max_rounds", "exhausted"]
 
 
+def stop_terms(config: GateConfig) -> list[float | None]:
+    """The settings that a stop follows from: one that was noted under others does not count."""
+    return [config.max_labels, config.max_rounds, config.relative_gain, config.loss_tolerance, config.loss_rounds]
+
+
 def stop_reason(
     config: GateConfig,
     *,

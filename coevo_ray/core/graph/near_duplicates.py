@@ -12,15 +12,16 @@ _UNDECIDED, _PICKED, _PASSED = 0, 1, 2
 
 
 def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
-    """Groups near-duplicates around leaders; the similarity of each member to its leader is at least `threshold`.
+    """Groups near-duplicates around leaders by fixed numbers; those of the pool itself are in `core.graph.copies`.
 
-    See docs/design.md#near-duplicates. Similarity alone does not tell copies: in a dense region unrelated rows are as
-    similar as copies elsewhere. So two rows must also stand out from the neighbourhood of one of them, by `margin`
-    above its similarity to its last neighbour in the graph. From similarity `same` on, rows are copies in any region,
+    See docs/design.md#near-duplicates. The similarity of each member to its leader is at least `threshold`. Similarity
+    alone does not tell copies: in a dense region unrelated rows are as similar as copies elsewhere. So two rows must
+    also stand out from the neighbourhood of one of them, by `margin` above its similarity to its last neighbour in the
+    graph. From similarity `same` on, rows are copies in any region,
     even in one that consists of copies.
 
-    Rows are processed in order: a row near an earlier leader joins the first such leader, any other row becomes a
-    leader. (Single linkage instead would chain rows into groups whose ends have nothing in common.)
+    Groups are those of `around_leaders`. (Single linkage instead would chain rows into groups whose ends have nothing
+    in common.)
 
     Args:
         graph: neighbours of N rows.
@@ -43,10 +44,26 @@ def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, sa
     near = (graph.similarities >= threshold) & (graph.indices >= 0)
     near &= (graph.similarities >= same) | (graph.similarities - crowd >= margin)
     rows, column = np.nonzero(near)
-    others = graph.indices[rows, column]
+    return around_leaders(graph.rows, rows, graph.indices[rows, column])
+
+
+def around_leaders(count: int, rows: IntArray, others: IntArray) -> Int32Array:
+    """Groups rows around leaders, in order: a row near an earlier leader joins the first such one, any other leads.
+
+    Args:
+        count: N.
+        rows, others: int[p] each, pairs of near rows; each pair counts, in whichever order it is given.
+
+    Returns:
+        int32[N], the row of each row's leader; a leader's is its own.
+
+    Examples:
+        >>> around_leaders(4, np.array([1, 2]), np.array([0, 1])).tolist()  # 2 is near 1, which follows 0
+        [0, 0, 2, 3]
+    """
     # Similarity is symmetric, the graph need not be: each pair counts, its earlier row first.
     earlier, later = np.minimum(rows, others), np.maximum(rows, others)
-    leads, undecided = np.zeros(graph.rows, dtype=bool), np.ones(graph.rows, dtype=bool)
+    leads, undecided = np.zeros(count, dtype=bool), np.ones(count, dtype=bool)
     while undecided.any():
         # A row without a near undecided row before it is a leader: rows near a leader are decided already.
         new = undecided.copy()
@@ -54,7 +71,7 @@ def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, sa
         leads |= new
         undecided &= ~new
         undecided[later[new[earlier]]] = False
-    leader: Int32Array = np.where(leads, np.arange(graph.rows), graph.rows).astype(np.int32)
+    leader: Int32Array = np.where(leads, np.arange(count), count).astype(np.int32)
     joining = leads[earlier] & ~leads[later]
     np.minimum.at(leader, later[joining], earlier[joining].astype(np.int32))
     return leader

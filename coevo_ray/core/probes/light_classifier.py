@@ -58,6 +58,7 @@ def fit_light_classifier(
     classes: int,
     *,
     copies: tuple[Float32Array, Int64Array] | None = None,
+    groups: Int64Array | None = None,
     l2: float | None = None,
     decay_rows: float | None = None,
     calibrate: bool = True,
@@ -73,6 +74,7 @@ def fit_light_classifier(
         classes: C.
         copies: features float32[m, d] and labels int64[m] of near-duplicates, for the final fit only: in validation, a
             copy of a row would reveal the row's label.
+        groups: int64[n], equal for near-duplicates among the labelled rows, which validation keeps on one side.
         l2: weight decay; None for `decay_rows` / labels.
         decay_rows: weight decay times labels; None chooses the strongest that is as good as the best on the first rows.
         calibrate: fit a temperature.
@@ -88,7 +90,8 @@ def fit_light_classifier(
     if first.sum() >= _LEAST_CALIBRATED:
         tried = (chosen,) if decay_rows is not None or l2 is not None else _DECAY_ROWS[scaling]
         found = [
-            _validated(features, labels, first, classes, l2 or rows / len(labels), seed, scaling) for rows in tried
+            _validated(features, labels, first, classes, l2 or rows / len(labels), seed, groups, scaling)
+            for rows in tried
         ]
         index = _strongest_of_the_best([losses for losses, _ in found])
         chosen, (losses, predicted) = tried[index], found[index]
@@ -103,10 +106,17 @@ def fit_light_classifier(
 
 
 def _validated(
-    features: Float32Array, labels: Int64Array, first: BoolArray, classes: int, l2: float, seed: int, scaling: Scaling
+    features: Float32Array,
+    labels: Int64Array,
+    first: BoolArray,
+    classes: int,
+    l2: float,
+    seed: int,
+    groups: Int64Array | None,
+    scaling: Scaling,
 ) -> tuple[Float64Array, Float32Array]:
     """Returns the first rows' cross-entropies and predictions, each by a fit without the row's fold."""
-    predicted = cross_fitted_predictions(features, labels, classes, _FOLDS, first, l2, seed, scaling)
+    predicted = cross_fitted_predictions(features, labels, classes, _FOLDS, first, l2, seed, groups, scaling)
     right = predicted[np.arange(len(predicted)), labels[first]].astype(np.float64)
     return -np.log(np.maximum(right, 1e-12)), predicted
 

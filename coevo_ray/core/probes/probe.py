@@ -147,6 +147,7 @@ def cross_fitted_predictions(
     evaluate: BoolArray,
     l2: float = 1e-3,
     seed: int = 0,
+    groups: IntArray | None = None,
     scaling: Scaling = "one",
 ) -> Float32Array:
     """Predicts some labelled rows, each by a probe that was fitted without the row's fold.
@@ -163,6 +164,8 @@ def cross_fitted_predictions(
         evaluate: bool[n], rows to predict.
         l2, scaling: as in `LinearProbe.fit`.
         seed: seed of the folds.
+        groups: int[n], equal for rows of which one reveals another's label: a row is predicted without any of its
+            group, evaluated or not. None for none; they do not count where all evaluated rows are of one.
 
     Returns:
         float32[e, C], class probabilities of the evaluated rows in their order.
@@ -180,12 +183,16 @@ def cross_fitted_predictions(
         raise InputError(
             f"{len(measured)} rows to evaluate of {len(features)}; 1 and 2 are the least", "label more random rows"
         )
+    group = np.arange(len(features)) if groups is None or len(np.unique(groups[measured])) == 1 else groups
+    # Groups in the order of their first rows, row after row where each is a group of its own.
+    _, leads, member = np.unique(group[measured], return_index=True, return_inverse=True)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(measured))
+    place = np.argsort(order)
+    fold_of = np.argsort(np.argsort(place[leads]))[member] % folds
     predicted = np.empty((len(measured), classes), dtype=np.float32)
-    for fold in range(min(folds, len(measured))):
-        part = order[fold::folds]
-        fitted = np.ones(len(features), dtype=np.bool_)
-        fitted[measured[part]] = False
+    for fold in range(min(folds, len(leads))):
+        part = order[fold_of[order] == fold]
+        fitted = ~np.isin(group, group[measured[part]])
         probe = LinearProbe.fit(features[fitted], labels[fitted], classes, l2, scaling=scaling)
         predicted[part] = probe.predict_proba(features[measured[part]])
     return predicted

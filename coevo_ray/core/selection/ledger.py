@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, FloatArray, Int64Array, IntArray
-from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.core.rows.row_set import RowSet, Subset
 from coevo_ray.core.selection.losses import LossReport, LossTable
-from coevo_ray.core.selection.policies import KeptShares, Policy, SelectionContext, check_schedule
+from coevo_ray.core.selection.policies import RULES, KeptShares, Policy, SelectionContext, check_schedule
 from coevo_ray.core.selection.row_attributes import RowAttributes
 from coevo_ray.core.selection.subset import arrays_of, draw_subset, part_of, set_of, subset_of
+from coevo_ray.core.selection.usage import UsageCounts
 from coevo_ray.errors import InputError
 
-_MOST_USES = np.iinfo(np.uint16).max
 _SETTINGS = ("policy", "keep", "epochs", "seed")
 
 
@@ -31,7 +30,8 @@ class SelectionLedger:
     Bytes per row: 1 of usage (2 once a row was used 255 times) and 3 bits, and of the rest what is set and the policy
     names: 2 for each of the two scores, doubt, loss (and a bit) and entropy; for factor, label, copies and copy 1 up to
     127 and 2 up to 32 767. That is 3.4 for `factors` with factors alone, up to 9.4 with everything it uses, and 5.4 for
-    `scored`. A policy's weights cost 4 bytes for each row of the last two subsets.
+    `scored`. A policy's weights cost 4 bytes for each row of the last two subsets, and 4 for every row if they are
+    estimated from the epochs between uses.
 
     Args:
         rows: N.
@@ -40,6 +40,7 @@ class SelectionLedger:
         keep: kept share in (0, 1], or the schedule of one.
         epochs: number of epochs of the full schedule.
         seed: seed of the run.
+        rules: version of the rules that draw, see `policies.RULES`; a state that is taken over brings its own.
 
     Raises:
         InputError: there are no candidates, or shapes do not fit.
@@ -55,6 +56,7 @@ class SelectionLedger:
         keep: float | KeptShares,
         epochs: int,
         seed: int,
+        rules: int = RULES,
     ) -> None:
         self.keep = keep if isinstance(keep, KeptShares) else KeptShares(keep)
         check_schedule(self.keep.first, epochs)
@@ -62,14 +64,15 @@ class SelectionLedger:
         if self._candidates.size != rows or len(self._candidates) == 0:
             have = f"{len(self._candidates)} candidates of {self._candidates.size} rows, for {rows} rows"
             raise InputError(have, "give one flag for each row, and at least one candidate")
-        self.policy, self.epochs, self.seed = policy, epochs, seed
+        self.policy, self.epochs, self.seed, self.rules = policy, epochs, seed, rules
         self.committed = 0
-        self._usage: npt.NDArray[np.uint8 | np.uint16] = np.zeros(rows, dtype=np.uint8)
         self._last: Subset | None = None
         self._open: Subset | None = None
         names = policy.needs | policy.uses
+        self._usage = UsageCounts(rows, last="last_used" in names and rules > 1)
         self._attributes = RowAttributes(rows, names)
-        self._losses = LossTable.unknown(rows, entropy="entropy" in names) if policy.needs_losses else None
+        kinds = {"entropy": "entropy" in names, "relative": "relative_loss" in names}
+        self._losses = LossTable.unknown(rows, **kinds) if policy.needs_losses else None
 
     def set_scores(
         self, representativeness: FloatArray, diversity: FloatArray, factor: IntArray, row_ids: Int64Array | None = None
@@ -105,15 +108,15 @@ class SelectionLedger:
         """
         self._attributes.set({"label": labels})
 
-    def set_doubt(self, doubt: FloatArray) -> None:
-        """Sets the probability that each row's label is wrong, float[N] in [0, 1].
+    def set_doubt(self, doubt: FloatArray, irreducible: FloatArray | None = None) -> None:
+        """Sets the probability that each row's label is wrong, float[N] in [0, 1], and, if known, its irreducible loss.
 
         Raises:
-            InputError: the length differs from N, or a value is outside.
+            InputError: the length differs from N, or a value is outside or not finite.
         """
         if (wrong := ~((doubt >= 0) & (doubt <= 1))).any():
             raise InputError(f"doubts of {int(wrong.sum())} rows are not in [0, 1]", "compute them again")
-        self._attributes.set({"doubt": doubt})
+        self._attributes.set({"doubt": doubt} | ({} if irreducible is None else {"irreducible": irreducible}))
 
     def set_copies(self, copies: IntArray, copy: IntArray) -> None:
         """Sets the members int[N] of each row's group of near-duplicates and the row's number int[N] among them.
@@ -132,7 +135,7 @@ class SelectionLedger:
         Raises:
             InputError: a row is outside the pool.
         """
-        if len(row_ids) and not 0 <= row_ids.min() <= row_ids.max() < len(self._usage):
+        if len(row_ids) and not 0 <= row_ids.min() <= row_ids.max() < self.rows:
             raise InputError(f"rows {row_ids.min()} to {row_ids.max()} of {self.rows}", "check the row_ids")
         return {name: array[row_ids] for name, array in self._attribute_arrays().items()}
 
@@ -176,7 +179,7 @@ class SelectionLedger:
     @property
     def rows(self) -> int:
         """Number of rows N."""
-        return len(self._usage)
+        return len(self._usage.counts)
 
     def may_select(self, subset: Subset) -> bool:
         """Tests whether all rows of a subset, int64[n], are candidates of this ledger."""
@@ -197,8 +200,7 @@ class SelectionLedger:
         if epoch != self.committed or self._open is None:
             have = f"epoch {epoch} cannot be committed: {self._next_epoch()}"
             raise InputError(have, "select an epoch, then commit it, in order")
-        if int(self._usage.max()) == _MOST_USES:
-            raise InputError(f"a row was used {_MOST_USES} times", "start a new run: usage is counted in 16 bits")
+        self._usage.check_room()
         return True
 
     def commit(self, epoch: int) -> bool:
@@ -212,15 +214,8 @@ class SelectionLedger:
         """
         if not self.check_commit(epoch):
             return False
-        if self._usage.dtype == np.uint8 and int(self._usage.max()) == np.iinfo(np.uint8).max:
-            self._usage = self._usage.astype(np.uint16)
         assert self._open is not None
-        used, usage = set_of(self._open), self._usage
-
-        def count(chunk: Chunk) -> None:
-            usage[chunk.slice] += used.flags(chunk)
-
-        each_chunk(len(usage), count)
+        self._usage.add(set_of(self._open), epoch)
         self._last, self._open = self._open, None
         if self._losses is not None:
             self._losses.close()
@@ -277,17 +272,11 @@ class SelectionLedger:
 
     def usage(self) -> npt.NDArray[np.uint8 | np.uint16]:
         """Copies the usage counts, uint8[N] or uint16[N]: committed epochs that used each row."""
-        return self._usage.copy()
+        return self._usage.counts.copy()
 
     def usage_histogram(self) -> dict[int, int]:
         """Returns usage count -> number of candidates with it."""
-
-        def count(chunk: Chunk) -> Int64Array:
-            return np.bincount(self._usage[chunk.slice][self._candidates.flags(chunk)], minlength=most + 1)
-
-        most = int(self._usage.max())
-        counts = sum(map_chunks(len(self._usage), count), np.zeros(most + 1, dtype=np.int64))
-        return {int(c): int(counts[c]) for c in np.flatnonzero(counts)}
+        return self._usage.histogram(self._candidates)
 
     def never_used_share(self) -> float:
         """Returns the share of candidates that no committed epoch used."""
@@ -313,8 +302,8 @@ class SelectionLedger:
             scores: include scores, labels, doubt and copies. A run can read those from tables, and leaves them out.
         """
         fields: dict[str, Any] = {name: getattr(self, name) for name in ("committed", "epochs", "seed")}
-        fields |= {"keep": asdict(self.keep), "policy": self.policy.name, "rows": len(self._usage)}
-        arrays: Arrays = {"usage": self._usage, "candidates": self._candidates.bits}
+        fields |= {"keep": asdict(self.keep), "policy": self.policy.name, "rows": self.rows, "rules": self.rules}
+        arrays: Arrays = {**self._usage.arrays(), "candidates": self._candidates.bits}
         for name, subset in (("last", self._last), ("open", self._open)):
             if subset is not None:
                 arrays |= {f"{name}.{key}": array for key, array in arrays_of(subset).items()}
@@ -339,6 +328,7 @@ class SelectionLedger:
             keep=KeptShares(**fields["keep"]),
             epochs=fields["epochs"],
             seed=fields["seed"],
+            rules=rules_of(fields),
         )
         ledger.restore(fields, arrays)
         return ledger
@@ -357,15 +347,13 @@ class SelectionLedger:
                 raise InputError(have, "use the former setting, or another output folder")
         if not np.array_equal(arrays["candidates"], self._candidates.bits):
             raise InputError("the journal has other candidates than this run", "use another output folder")
-        if len(arrays["usage"]) != len(self._usage):
-            raise InputError(f"{len(arrays['usage'])} usage counts for {self.rows} rows", "use another output folder")
+        self.rules = rules_of(fields)
+        self._usage.restore(arrays)
         self.committed = int(fields["committed"])
-        self._usage = arrays["usage"].copy()
-        rows = len(self._usage)
-        self._last = subset_of(self.committed - 1, part_of(arrays, "last"), rows)
-        self._open = subset_of(self.committed, part_of(arrays, "open"), rows)
+        self._last = subset_of(self.committed - 1, part_of(arrays, "last"), self.rows)
+        self._open = subset_of(self.committed, part_of(arrays, "open"), self.rows)
         if self._losses is not None:
-            self._losses = LossTable.restore(part_of(arrays, "losses"))
+            self._losses = LossTable.restore(part_of(arrays, "losses"), relative=self._losses.relative)
         self._attributes.set(part_of(arrays, "columns"))
 
     def _next_epoch(self) -> str:
@@ -373,8 +361,8 @@ class SelectionLedger:
 
     def _attribute_arrays(self) -> Arrays:
         """Returns the arrays of N that a policy may use, by name."""
-        losses = {} if self._losses is None else self._losses.arrays()
-        return {"usage": self._usage, **self._attributes.arrays} | {k: v for k, v in losses.items() if k != "reported"}
+        losses = {} if self._losses is None else self._losses.columns()
+        return {**self._usage.arrays(), **self._attributes.arrays, **losses}
 
     def _context(self, epoch: int) -> SelectionContext:
         columns: dict[str, Any] = {name: _read_only(array) for name, array in self._attribute_arrays().items()}
@@ -384,8 +372,16 @@ class SelectionLedger:
             keep=self.keep.at(epoch, self.epochs),
             seed=self.seed,
             candidates=self._candidates,
+            last=None if self._last is None else set_of(self._last),
+            shares=None if self.rules == 1 else self.keep,
+            rules=self.rules,
             **columns,
         )
+
+
+def rules_of(fields: dict[str, Any]) -> int:
+    """Returns the rules with which a state or a subset was made: version 0.1.0 names none and has the first."""
+    return int(fields.get("rules", 1))
 
 
 def _read_only(array: AnyArray) -> AnyArray:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coevo_ray.core.arrays import AnyArray, Arrays, Float16Array, FloatArray, Int64Array
+from coevo_ray.core.arrays import AnyArray, Arrays, Float16Array, Float64Array, FloatArray, Int64Array
 from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.errors import InputError
 
+# Rows next to each other in a worker's report, which are of one batch or a few: the losses of a window were computed by
+# nearly the same network.
+WINDOW = 256
 _MOST = float(np.finfo(np.float16).max)
 
 
@@ -40,16 +43,24 @@ class LossTable:
         loss: float16[N], NaN where unknown.
         entropy: float16[N], NaN where unknown; or None.
         reported: rows reported in the open epoch.
+        relative: whether losses are kept less the mean of their window, see `relative_losses`.
     """
 
-    def __init__(self, loss: Float16Array, entropy: Float16Array | None, reported: RowSet) -> None:
-        self.loss, self.entropy, self.reported = loss, entropy, reported
+    def __init__(
+        self, loss: Float16Array, entropy: Float16Array | None, reported: RowSet, relative: bool = False
+    ) -> None:
+        self.loss, self.entropy, self.reported, self.relative = loss, entropy, reported, relative
 
     @classmethod
-    def unknown(cls, rows: int, *, entropy: bool) -> LossTable:
+    def unknown(cls, rows: int, *, entropy: bool, relative: bool = False) -> LossTable:
         """Makes a table of N rows without reports: losses float16[N] of NaN."""
         unknown = np.full(rows, np.nan, dtype=np.float16)
-        return cls(unknown, unknown.copy() if entropy else None, RowSet.empty(rows))
+        return cls(unknown, unknown.copy() if entropy else None, RowSet.empty(rows), relative)
+
+    def columns(self) -> Arrays:
+        """Returns what a policy may look at, by its name in `SelectionContext`: float16[N] each."""
+        loss = {"relative_loss" if self.relative else "loss": self.loss}
+        return loss if self.entropy is None else {**loss, "entropy": self.entropy}
 
     def new(self, row_ids: Int64Array, losses: FloatArray, entropies: FloatArray | None) -> LossReport:
         """Filters a report: rows not reported in this epoch, each at its first occurrence, with a loss that is not NaN.
@@ -75,6 +86,8 @@ class LossTable:
             raise InputError(
                 f"losses of rows {row_ids.min()} to {row_ids.max()}, the pool has {rows}", "report row_ids of this pool"
             )
+        if self.relative:
+            losses = relative_losses(losses)
         new = np.flatnonzero(~np.isnan(losses) & ~self.reported.contains(row_ids))
         ids, first = np.unique(row_ids[new], return_index=True)
         chosen = new[first]
@@ -100,7 +113,7 @@ class LossTable:
         return {"loss": self.loss, "reported": self.reported.bits, **entropy}
 
     @classmethod
-    def restore(cls, arrays: Arrays) -> LossTable:
+    def restore(cls, arrays: Arrays, *, relative: bool = False) -> LossTable:
         """Makes a table from copies of the arrays of `arrays`, loss float16[N] among them.
 
         Raises:
@@ -110,7 +123,28 @@ class LossTable:
             raise InputError("the journal has no losses, and the policy needs them", "use another output folder")
         entropy = arrays.get("entropy")
         reported = RowSet(arrays["reported"].copy(), len(arrays["loss"]))
-        return cls(arrays["loss"].copy(), None if entropy is None else entropy.copy(), reported)
+        return cls(arrays["loss"].copy(), None if entropy is None else entropy.copy(), reported, relative)
+
+
+def relative_losses(losses: FloatArray, window: int = WINDOW) -> Float64Array:
+    """Subtracts from each loss the mean of its window: of `window` consecutive losses, the last window shorter.
+
+    Losses in the order in which a worker computed them are comparable within a window, where the network has hardly
+    changed, and not over a whole epoch ("score context drift", RePB, ICLR 2026).
+
+    Args:
+        losses: float[n], NaN for none.
+        window: rows of a window, 1 or more.
+
+    Returns:
+        float64[n], NaN for none.
+    """
+    known = ~np.isnan(losses)
+    of = np.arange(len(losses)) // window
+    sums = np.bincount(of[known], weights=losses[known].astype(np.float64), minlength=len(losses) // window + 1)
+    counts = np.bincount(of[known], minlength=len(sums))
+    relative: Float64Array = losses - (sums / np.maximum(counts, 1))[of]
+    return relative
 
 
 def _half(values: FloatArray) -> Float16Array:

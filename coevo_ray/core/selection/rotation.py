@@ -22,13 +22,26 @@ from coevo_ray.core.selection.smallest_keys import Members, MembersOf, sortable,
 _MOST_EMPTY = 1 << 16
 
 
-def take_turns(rows: Rows, usage: IntArray, count: int, seed: int, strata: IntArray | None = None) -> Rows:
+# Numbers of strata int64[s], cycle -> offsets float64[s] of their phases.
+OffsetsOf = Callable[[Int64Array, int], Float64Array]
+
+
+def take_turns(
+    rows: Rows,
+    usage: IntArray,
+    count: int,
+    seed: int,
+    strata: IntArray | None = None,
+    *,
+    offsets: OffsetsOf | None = None,
+    turns: IntArray | None = None,
+) -> Rows:
     """Takes the next `count` rows of a rotation: least used first, ties by stratified phases (docs/design.md#rotation).
 
     Usage counts that differ by at most 1 keep doing so: rows used c times are all taken before any row used c + 1
     times, and no row is taken twice at once, so {c, c + 1} becomes {c, c + 1} or {c + 1, c + 2}.
 
-    In a cycle, the n rows of a stratum have the phases (k + offset) / n, k = 0..n-1, with one random offset in (0, 1).
+    In a cycle, the n rows of a stratum have the phases (k + offset) / n, k = 0..n-1, with an offset in (0, 1).
     An epoch takes the rows in the next window along the phases: if `done` rows of the stratum have been used in this
     cycle, the phases with k >= done below the window's end, which is chosen to give `count` rows in all. A window of
     width w thus takes floor(w n) or ceil(w n) rows of each stratum. Rows are matched to phases by a hash that changes
@@ -40,6 +53,9 @@ def take_turns(rows: Rows, usage: IntArray, count: int, seed: int, strata: IntAr
         count: number of rows, from 1 to that of the candidates.
         seed: seed of the phases and the hash.
         strata: int[N]; rows of a stratum are spread evenly over a cycle. None for a single stratum.
+        offsets: (strata int64[s], cycle) -> the offsets of their phases, float64[s] in (0, 1); None for random ones.
+        turns: int[N], turns that a visit of the row takes, so that a row that takes m comes in every m-th cycle, and n
+            counts the rows of the cycle alone; None for 1.
 
     Returns:
         `count` rows in the form of `rows`, increasing.
@@ -54,7 +70,13 @@ def take_turns(rows: Rows, usage: IntArray, count: int, seed: int, strata: IntAr
     cycle = int(np.searchsorted(at_most, count))
     left = count - (int(at_most[cycle - 1]) if cycle else 0)
     groups = None if strata is None else _Groups(rows, strata)
-    quotas = np.array([left], dtype=np.int64) if groups is None else _quotas(rows, usage, cycle, left, seed, groups)
+    quotas = (
+        np.array([left], dtype=np.int64)
+        if groups is None
+        else _quotas(
+            rows, usage, cycle, left, groups, offsets or (lambda names, of: noise(names, seed, -1 - of)), turns
+        )
+    )
     tie_seed = stream_seed(seed, cycle + 1)
 
     def members(chunk: Chunk) -> Members:
@@ -68,19 +90,31 @@ def take_turns(rows: Rows, usage: IntArray, count: int, seed: int, strata: IntAr
     return _taken(rows, members, quotas, tie_seed, behind)
 
 
-def _quotas(rows: Rows, usage: IntArray, cycle: int, count: int, seed: int, groups: _Groups) -> Int64Array:
+def _quotas(
+    rows: Rows,
+    usage: IntArray,
+    cycle: int,
+    count: int,
+    groups: _Groups,
+    offsets: OffsetsOf,
+    turns: IntArray | None,
+) -> Int64Array:
     """Returns the number of rows to take of each stratum, among those used `cycle` times: int64[s]."""
 
     def progress(part: _Part) -> Int64Array:
-        used, key = usage[part.pick], groups.of(part) * 3
+        used, key = usage[part.pick], groups.of(part) * 4
         key += used >= cycle
         key += used > cycle
+        if turns is not None:
+            # Of another cycle: its next turn lies beyond this one and the one before it did not; see `turns`.
+            step = turns[part.pick].astype(np.int64)
+            key[(used > cycle) & (used < cycle + step)] += 1
+            key[(used < cycle) & (used + step > cycle)] += 3
         return key
 
-    # Strata x (used less than `cycle` times, `cycle` times, more often).
-    counts = _count(rows, progress, 3 * len(groups.names)).reshape(-1, 3)
-    offset = noise(groups.names, seed, -1 - cycle)
-    return window(counts.sum(axis=1), counts[:, 2], counts[:, 1], count, offset)
+    # Strata x (used less than `cycle` times, `cycle` times, more often, not in this cycle).
+    counts = _count(rows, progress, 4 * len(groups.names)).reshape(-1, 4)
+    return window(counts[:, :3].sum(axis=1), counts[:, 2], counts[:, 1], count, offsets(groups.names, cycle))
 
 
 def window(total: Int64Array, done: Int64Array, open_: Int64Array, count: int, offset: Float64Array) -> Int64Array:

@@ -17,6 +17,7 @@ _KINDS: dict[str, tuple[bool, int]] = {
     "factor": (False, -1),
     "label": (False, -1),
     "doubt": (True, 0),
+    "irreducible": (True, 0),
     "copies": (False, 1),
     "copy": (False, 0),
 }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coevo_ray.core.alignment.consensus import fit_consensus, quality_shares
+from coevo_ray.core.alignment.consensus import quality_shares
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import Plan
-from coevo_ray.pipelines.encode.joined import join_shared
+from coevo_ray.pipelines.encode.joined import SharedFit, fit_shared
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
 from coevo_ray.progress import say
 from coevo_ray.store.location import Location
@@ -17,7 +17,7 @@ _WEIGHTS = "weights.json"
 
 def settle_weights(
     plan: Plan, locations: Sequence[Location], labels: Sequence[str], dim: int, seed: int
-) -> tuple[float, ...]:
+) -> tuple[tuple[float, ...], SharedFit | None]:
     """The participants' weights times their shares by quality; written down, so that a resumed job has the same.
 
     Args:
@@ -28,7 +28,8 @@ def settle_weights(
         seed: of the rows held out to measure.
 
     Returns:
-        Weights, 0 for a prior that gets no rows but the shared ones.
+        Weights, 0 for a prior that gets no rows but the shared ones; and the consensus that they follow from, or None
+        where an earlier attempt settled them.
 
     Raises:
         InputError: the shared set is too small for n dimensions.
@@ -41,14 +42,14 @@ def settle_weights(
             raise InputError(
                 f"{file} has weights of {len(there)} priors, the job {len(plan.weights)}", "encode elsewhere"
             )
-        return tuple(float(weight) for weight in there)
-    joined = join_shared([SharedFiles(at) for at in locations], seed)
-    consensus = fit_consensus(joined.fit, joined.held, joined.widths, dim)
-    shares = quality_shares([prior.weight for prior in consensus.priors], plan.coverage)
+        return tuple(float(weight) for weight in there), None
+    fitted = fit_shared([SharedFiles(at) for at in locations], dim, seed)
+    priors = fitted.consensus.priors
+    shares = quality_shares([prior.weight for prior in priors], plan.coverage)
     settled = tuple(weight * share for weight, share in zip(plan.weights, shares, strict=True))
-    for label, prior, weight in zip(labels, consensus.priors, settled, strict=True):
+    for label, prior, weight in zip(labels, priors, settled, strict=True):
         share = f"{weight / sum(settled):.0%} of the rows" if plan.coverage == 1 else "rows"
         part = share if weight else "no rows but the shared ones, for another says more"
         say(f"{label}: reaches the consensus with R^2 {prior.r2:.2f}, gets {part}")
     file.write_json(list(settled))
-    return settled
+    return settled, fitted

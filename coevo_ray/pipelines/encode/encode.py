@@ -24,6 +24,7 @@ from coevo_ray.pipelines.encode.contribution import Contribution, Plan
 from coevo_ray.pipelines.encode.finish import finish_contribution
 from coevo_ray.pipelines.encode.forward import Participant, device_of
 from coevo_ray.pipelines.encode.job import Job, like_targets, prepared, settle_form
+from coevo_ray.pipelines.encode.joined import SharedFit
 from coevo_ray.pipelines.encode.like import Like
 from coevo_ray.pipelines.encode.resources import settle, waves
 from coevo_ray.pipelines.encode.shared import encode_shared, mark_owners, write_components
@@ -76,12 +77,15 @@ def contribute(
     return Contribution(location)
 
 
-def make_contributions(job: Job, locations: list[Location]) -> None:
+def make_contributions(job: Job, locations: list[Location]) -> SharedFit | None:
     """Makes the contributions that are not finished, side by side as far as there is room.
 
     Args:
         job: priors, pool and shared set.
         locations: folder of each prior's contribution.
+
+    Returns:
+        The consensus of these contributions, if rows were assigned by it in this call: a merge need not fit it again.
 
     Raises:
         InputError: a prior fails, or too many rows were rejected.
@@ -96,31 +100,34 @@ def make_contributions(job: Job, locations: list[Location]) -> None:
         if begin(at, "contribution", content, inputs) is None
     ]
     if not todo:
-        return
+        return None
     participants = _participants(job, locations)
     plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
+    fitted = None
     if job.config.form == "random":
         results = _passes(plan, range(plan.shards), [participants[index] for index in todo])
     else:
-        plan, results = _encode_by_components(job, plan, participants, todo)
+        plan, results, fitted = _encode_by_components(job, plan, participants, todo)
     for index in todo:
         who = participants[index]
         finish_contribution(job, plan, who, results[who.place], contents[index], inputs)
+    return fitted
 
 
 def _encode_by_components(
     job: Job, plan: Plan, participants: list[Participant], todo: list[int]
-) -> tuple[Plan, dict[int, Made]]:
+) -> tuple[Plan, dict[int, Made], SharedFit | None]:
     """Encodes the shared set by all priors, then the pool by the unfinished ones, with what the shared set taught."""
-    config = job.config
+    config, fitted = job.config, None
     if job.like is not None:
-        return _encode_like(job, job.like, plan, participants, todo)
+        return *_encode_like(job, job.like, plan, participants, todo), None
     shared: dict[int, tuple[Made, Components]] = {}
     for wave in waves(participants, lambda who: who.compute):
         shared |= encode_shared(plan, wave, config.kept)
     if config.assignment == "quality" and len(participants) > 1:
         labels, places = [who.prior.label for who in participants], [who.location for who in participants]
-        plan = replace(plan, weights=settle_weights(plan, places, labels, config.dim, config.seed))
+        weights, fitted = settle_weights(plan, places, labels, config.dim, config.seed)
+        plan = replace(plan, weights=weights)
         for i in todo:
             mark_owners(plan, participants[i], shared[participants[i].place][0])
     waiting = {participants[i].place for i in todo}
@@ -130,7 +137,7 @@ def _encode_by_components(
     results = {place: shared[place][0] for place in waiting}
     for place, made in _passes(plan, range(plan.own_shards), ready).items():
         results[place].add(made)
-    return plan, results
+    return plan, results, fitted
 
 
 def _encode_like(

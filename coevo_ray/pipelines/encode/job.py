@@ -59,14 +59,24 @@ def _usual_dim(config: EncodeConfig, form: Projection, pool: Pool) -> int:
     """
     if form == "random":
         return _SMALL_DIM
-    wanted = _SHARED_ROWS * config.dim
     if isinstance(config.shared, str):
         have = len(Pool.open(config.shared))
-    elif config.shared >= 1:
-        have = int(config.shared)
     else:
-        have = max(round(config.shared * len(pool)), min(wanted, int(_RAISED * len(pool.train_ids()))))
-    return config.dim if have >= wanted else _SMALL_DIM
+        have = shared_rows(config.shared, config.dim, len(pool), len(pool.train_ids()))
+    return config.dim if have >= _SHARED_ROWS * config.dim else _SMALL_DIM
+
+
+def shared_rows(shared: float, dim: int, rows: int, train_rows: int) -> int:
+    """Shared rows that a default dimension may count on.
+
+    Args:
+        shared: a share of the pool below 1, which is raised for the dimension, or a number of rows.
+        dim: the dimension.
+        rows, train_rows: of the pool.
+    """
+    if shared >= 1:
+        return int(shared)
+    return max(round(shared * rows), min(_SHARED_ROWS * dim, int(_RAISED * train_rows)))
 
 
 def like_targets(config: EncodeConfig, like: ArtifactLike | None) -> EncodeConfig:

@@ -1,4 +1,4 @@
-"""Sums over the shared set of several contributions, made where their features are."""
+"""Sums over the shared set of several contributions, made where their features are, and the consensus by them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import ray
 
 from coevo_ray.core.alignment.alignment import held_out
+from coevo_ray.core.alignment.consensus import Consensus, fit_consensus
 from coevo_ray.core.alignment.moments import Moments, add_moments, moments_of
 from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.core.rows.hashing import hash_rows
@@ -80,3 +81,35 @@ def join_shared(contributions: Sequence[SharedFiles], seed: int) -> JoinedShared
     widths = tuple(c.width() for c in contributions)
     fit, out = sums
     return JoinedShared(common, held, fit, out, widths, every - len(common))
+
+
+@dataclass(frozen=True, eq=False)
+class SharedFit:
+    """The consensus of some contributions.
+
+    Attributes:
+        consensus: the latent, and a map for each contribution.
+        rows: shared rows that all of them encoded.
+        lacking: shared rows that some contribution lacks.
+    """
+
+    consensus: Consensus
+    rows: int
+    lacking: int
+
+
+def fit_shared(contributions: Sequence[SharedFiles], dim: int, seed: int) -> SharedFit:
+    """Fits the consensus to the shared rows that all contributions have.
+
+    Args:
+        contributions: their shared sets, of the same rows.
+        dim: n of the latent.
+        seed: of the held-out rows.
+
+    Raises:
+        InputError: there are too few shared rows or components, or a file cannot be read.
+        StoppedError: the cluster failed.
+    """
+    joined = join_shared(contributions, seed)
+    consensus = fit_consensus(joined.fit, joined.held, joined.widths, dim)
+    return SharedFit(consensus, len(joined.row_ids), joined.lacking)

@@ -6,12 +6,12 @@ Files of whole features are temporary: when the components are known, they are w
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
-import ray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
@@ -29,7 +29,7 @@ from coevo_ray.pipelines.encode.contribution import (
 from coevo_ray.pipelines.encode.forward import Participant
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
 from coevo_ray.runtime.shards import Row, run_tasks
-from coevo_ray.store.artifact import describe_all, read_table, write_table
+from coevo_ray.store.artifact import describe, describe_all, read_table, write_table
 from coevo_ray.store.consensus_files import components_of, components_to_arrays
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vector_column, vectors
@@ -57,14 +57,17 @@ def encode_shared(plan: Plan, wave: list[Participant], count: int) -> dict[int, 
     raw = [replace(who, keep="features") for who in todo]
     passes = encode_wave(whole, plan.shared_shards, raw, title) if todo else {}
     for who in todo:
-        started = time.monotonic()
-        components = _components(who, passes[who.place], count)
-        _write_components(plan, who.location, components)
-        passes[who.place].times.update({"components": time.monotonic() - started})
+        if not any(f.rows for f in passes[who.place].files):
+            raise InputError(
+                f"{who.prior.label} encoded no row of the shared set", "see the rejects; enlarge the shared set"
+            )
+    for row in _keep_components(plan, todo, count):
+        who, raw_pass = row["who"], passes[row["place"]]
+        raw_pass.times.update({"components": row["seconds"]})
         made = _finished(plan, who.location)
         if made is None:
             raise InputError(f"{who.location} lacks files of the shared set", "run the same command again")
-        made[0].add(_without_files(passes[who.place]))
+        made[0].add(_without_files(raw_pass))
         results[who.place] = made
     for who in wave:
         for name in who.location.files():
@@ -134,49 +137,52 @@ def _without_files(made: Made) -> Made:
     return replace(made, files=[], rejects=[], resumed=-encoded)
 
 
-def _components(who: Participant, made: Made, count: int) -> Components:
+def _keep_components(plan: Plan, wave: list[Participant], count: int) -> Iterator[Row]:
+    """Writes the shared set's components in place of its whole features, in one task for each prior.
+
+    One task reads the features of a file at a time, twice: several would have to hand their sums, a matrix of d x d
+    each, to one that adds them up, which takes longer than the sums do.
+
+    Yields:
+        `place` and `who` of a participant, `seconds` of its task.
+    """
+    by_place = {who.place: who for who in wave}
+
+    def keep(row: Row) -> Row:
+        started = time.monotonic()
+        who = by_place[row["place"]]
+        components = _components(plan, who, count)
+        rows = sum(_write_components(plan, who.location, shard, components) for shard in plan.shared_shards)
+        return {"place": who.place, "rows": rows, "seconds": time.monotonic() - started}
+
+    title = f"components {', '.join(who.prior.label for who in wave)}"
+    for row in run_tasks(title, [{"place": place} for place in by_place], keep):
+        yield {**row, "who": by_place[row["place"]]}
+
+
+def _components(plan: Plan, who: Participant, count: int) -> Components:
     """Those of an earlier attempt, or of the features on all shared rows."""
     there = read_components(who.location)
     if there is not None:
         return there
-    location = who.location
-    files = sorted(f.path for f in made.files if f.rows)
-
-    def moments(row: Row) -> Row:
-        features = vectors(read_table(location, row["file"]).column("feature"))
-        return {"rows": len(features), "moments": moments_of(features)}
-
-    title = f"components {who.prior.label}"
-    if not files:
-        raise InputError(
-            f"{who.prior.label} encoded no row of the shared set", "see the rejects; enlarge the shared set"
-        )
+    whole = replace(plan, shared_files=FULL)
+    tables = (read_table(who.location, f"{whole.name(shard)}.parquet") for shard in plan.shared_shards)
+    parts = (moments_of(vectors(table.column("feature"))) for table in tables if table.num_rows)
     try:
-        # In the order of the files: sums in another order differ in their last bits.
-        rows = run_tasks(title, [{"file": file} for file in files], moments, in_order=True)
-        components = fit_components(add_moments(row["moments"] for row in rows), count)
+        components = fit_components(add_moments(parts), count)
     except InputError as error:
         raise InputError(f"{who.prior.label}: {error.cause}", error.remedy) from error
-    write_components(location, components)
+    write_components(who.location, components)
     return components
 
 
-def _write_components(plan: Plan, location: Location, components: Components) -> None:
-    """Writes the shared set's components from its whole features."""
-    whole = replace(plan, shared_files=FULL)
-    map_of = ray.put(components)
-
-    def write(row: Row) -> Row:
-        shard = int(row["shard"])
-        table = read_table(location, f"{whole.name(shard)}.parquet")
-        kept = to_components(vectors(table.column("feature")), ray.get(map_of))
-        place = table.column_names.index("feature")
-        table = table.set_column(place, "feature", vector_column(kept))
-        write_shard_rejects(location, plan.name(shard), read_shard_rejects(location, whole.name(shard)))
-        entry = write_table(location, f"{plan.name(shard)}.parquet", pa.table(table), group_rows=4096)
-        return {"rows": entry.rows}
-
-    there = set(location.files())
-    missing = [{"shard": s} for s in plan.shared_shards if f"{plan.name(s)}.parquet" not in there]
-    for _ in run_tasks("shared set", missing, write):
-        pass
+def _write_components(plan: Plan, location: Location, shard: int, components: Components) -> int:
+    """Writes a file of the shared set's components from its whole features, unless it is there; returns its rows."""
+    name, whole = plan.name(shard), replace(plan, shared_files=FULL).name(shard)
+    if location.child(f"{name}.parquet").is_file():
+        return describe(location, f"{name}.parquet").rows
+    table = read_table(location, f"{whole}.parquet")
+    kept = vector_column(to_components(vectors(table.column("feature")), components))
+    table = table.set_column(table.column_names.index("feature"), "feature", kept)
+    write_shard_rejects(location, name, read_shard_rejects(location, whole))
+    return write_table(location, f"{name}.parquet", table, group_rows=4096).rows

@@ -53,16 +53,23 @@ def write_labels(
 
 
 def write_pseudo_labels(place: Location, pseudo: PseudoLabels, config: JsonObject, inputs: dict[str, str]) -> Manifest:
-    """Writes pseudo-labels: kind `pseudo_labels`, `row_id int64, label int64, confidence float32`, by row.
+    """Writes pseudo-labels by row: `row_id int64, label int64, confidence float32, source string`.
+
+    `source` is `shared` for the label of a near-duplicate that somebody labelled, with the measured precision of such
+    labels as its confidence, and `pseudo` for one that model and neighbours predict.
 
     Raises:
         UsageError: the folder holds something else.
         StoppedError: the store refused.
     """
     before = _earlier(place, "pseudo_labels", config, inputs)
-    table = pa.table({name: pseudo[name] for name in ("row_id", "label", "confidence")})
+    columns = {"row_id": pseudo["row_id"], "label": pseudo["label"], "confidence": pseudo["confidence"]}
+    source = pa.array(np.where(pseudo["shared"], "shared", "pseudo").tolist(), pa.string())
+    table = pa.table({**columns, "source": source})
     entry = write_table(place, f"pseudo-{pseudo['answers']:010d}.parquet", table)
-    made = finish(place, "pseudo_labels", config, inputs, [entry], {"rows": len(table)})
+    made = finish(
+        place, "pseudo_labels", config, inputs, [entry], {"rows": len(table), "shared": int(pseudo["shared"].sum())}
+    )
     _drop(place, before, made)
     return made
 

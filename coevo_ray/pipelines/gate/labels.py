@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from coevo_ray.pipelines.gate.opened import find_gate
 from coevo_ray.pipelines.gate.opening import open_gate
-from coevo_ray.pipelines.gate.session import GateSession, find_gate
+from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.store.artifact import MANIFEST, Manifest, digest_array
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import locate, open_table

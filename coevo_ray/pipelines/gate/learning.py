@@ -57,6 +57,7 @@ class Learning:
         seed: of folds and comparisons.
         cpus: of each task.
         scaling: see `LinearProbe.fit`.
+        by_group: whether validation keeps near-duplicates on one side; gates of version 0.1.0 go on without.
     """
 
     targets: RowTable
@@ -67,6 +68,7 @@ class Learning:
     seed: int
     cpus: float
     scaling: Scaling = "one"
+    by_group: bool = True
 
     def fit(
         self, labelled: LabelColumns, offered: ray.ObjectRef[Arrays], decay_rows: float | None = None
@@ -119,6 +121,7 @@ class Learning:
             labelled["round"][order] == 0,
             self.classes,
             copies=(self._features(labelled["copy_id"], offered), labelled["copy_label"]),
+            groups=labelled["group"][order] if self.by_group else None,
             l2=self.l2,
             decay_rows=decay_rows,
             calibrate=self.calibrate,

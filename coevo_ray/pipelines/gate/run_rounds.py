@@ -10,7 +10,8 @@ from coevo_ray.config import GateSettings, SettingsLike, as_settings
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.pipelines.gate.export import write_labels
-from coevo_ray.pipelines.gate.session import GateSession, Submitted, class_names, inputs_of
+from coevo_ray.pipelines.gate.opened import class_names, inputs_of
+from coevo_ray.pipelines.gate.session import GateSession, Submitted
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import Ticker, say

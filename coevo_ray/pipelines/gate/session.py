@@ -22,12 +22,13 @@ from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
+from coevo_ray.core.graph.copies import MARGIN, SIMILARITY
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.gate.opened import OPENED, class_names, find_gate, inputs_of, is_former, write_opened
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin, digest, load_manifest
 from coevo_ray.store.graph_files import load_graph, read_half
-from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
 
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.gate.learning import Learning
     from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 
-_FILE, _CLASSIFIER = "gate.json", "classifier.safetensors"
+_CLASSIFIER = "classifier.safetensors"
+# What gates of version 0.1.0 go on with.
+_FORMER = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN, "shared_confidence": 0.95}
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -111,15 +114,15 @@ class GateSession:
         if found is None:
             raise InputError(f"no gate was opened at {location}", "open one: coevo-ray gate open")
         location = found
-        opened = location.child(_FILE).read_json()
+        opened = location.child(OPENED).read_json()
         self.location = location
-        self.settings = make_config(GateSettings, opened["settings"], str(location.child(_FILE)))
+        self.settings = make_config(GateSettings, opened["settings"], str(location.child(OPENED)))
         self.pool = Pool(Location.parse(opened["pool"]))
         self.targets = RowTable(Location.parse(opened["targets"]), "targets")
         self.inputs = inputs_of(self.pool, self.targets)
         graph = load_manifest(location.child("graph"), "graph")
         self.manifest = graph
-        for have, what in ((opened["inputs"], location.child(_FILE)), (graph.inputs, location.child("graph"))):
+        for have, what in ((opened["inputs"], location.child(OPENED)), (graph.inputs, location.child("graph"))):
             if have != self.inputs:
                 raise InputError(
                     f"{what} is of other data: it has {have}, the pool and targets are {self.inputs}",
@@ -127,8 +130,9 @@ class GateSession:
                 )
         self.classes: tuple[str, ...] = tuple(opened["classes"])
         self.rows = int(graph.summary["rows"])
-        self.rule = self.settings.rule_for(self.rows, len(self.classes))
-        self.scaling: Scaling = opened.get("scaling", "each")  # version 0.1.0 did not say, and had no other
+        self._former = is_former(opened["settings"])
+        self.scaling: Scaling = "each" if self._former else "one"
+        self.rule = self.settings.rule_for(self.rows, len(self.classes), **(_FORMER if self._former else {}))
         self._handle: SelectionHandle | None = None
         self._plain: GateService | None = None
 
@@ -148,8 +152,6 @@ class GateSession:
         check_annotator(config.annotator)
         inputs = inputs_of(pool, targets)
         begin(location, "labels", config.content(), inputs)
-        file = location.child(_FILE)
-        scaling = file.read_json().get("scaling", "each") if file.is_file() else "one"
         from coevo_ray.pipelines.graph import build_graph_artifact
         from coevo_ray.runtime.session import ray_session
         from coevo_ray.runtime.shards import ray_errors
@@ -164,17 +166,16 @@ class GateSession:
                 cpus=config.compute.cpus,
                 centre=True,
             )
-        file.write_json(
-            {
-                "settings": config.model_dump(mode="json"),
-                "scaling": scaling,
-                "classes": list(classes),
-                "pool": str(pool.location),
-                "targets": str(targets.location),
-                "inputs": inputs,
-            }
-        )
+        write_opened(location, config, classes, pool, targets)
         return cls(location)
+
+    def write_settings(self, settings: GateSettings) -> None:
+        """Keeps other settings for the processes that open this gate next.
+
+        Raises:
+            StoppedError: the store refused.
+        """
+        write_opened(self.location, settings, self.classes, self.pool, self.targets)
 
     # -- where the gate lives ------------------------------------------------------------------------------------
 
@@ -294,6 +295,7 @@ class GateSession:
             settings.seed,
             settings.compute.cpus,
             self.scaling,
+            by_group=not self._former,
         )
 
     def annotator(self) -> Annotator | Desk:
@@ -409,36 +411,3 @@ class GateSession:
             "max_labels": self.rule.max_labels,
             **{name: history[-1][name] if history else None for name in _MEASURED},
         }
-
-
-def find_gate(location: Location) -> Location | None:
-    """Returns the folder of the gate that is at a folder, or in that of a run; None without one."""
-    places = (location, RunLayout.of(location).gate)
-    return next((place for place in places if place.child(_FILE).is_file()), None)
-
-
-def class_names(config: GateSettings, pool: Pool) -> tuple[str, ...]:
-    """The names of the classes: the settings' own, the pool's, or numbers.
-
-    Raises:
-        InputError: there are fewer than two, or the pool has labels of another number of classes.
-    """
-    names = tuple(pool.manifest.summary.get("class_names") or ())
-    if config.classes is not None:
-        if pool.classes > len(config.classes):
-            raise InputError(
-                f"{len(config.classes)} classes {list(config.classes)[:8]} for a pool with labels of {pool.classes}",
-                "name all of them",
-            )
-        return config.classes
-    if pool.classes < 2:
-        raise InputError(
-            f"the pool has {pool.classes} classes; the gate needs two or more",
-            "name them: gate.classes, or coevo-ray gate open --classes cat,dog",
-        )
-    return names if len(names) == pool.classes else tuple(str(i) for i in range(pool.classes))
-
-
-def inputs_of(pool: Pool, targets: RowTable) -> dict[str, str]:
-    """Identities of what a gate is opened on."""
-    return {"pool": pool.manifest.identity, "targets": targets.manifest.identity}

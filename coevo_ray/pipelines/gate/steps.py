@@ -30,6 +30,7 @@ from coevo_ray.store.opening import open_artifact, open_table
 from coevo_ray.store.row_table import RowTable
 
 _BATCH_ROWS = 1 << 17
+_NAMED = 20  # rows that block a round
 
 
 def gate_open(config: SettingsLike[GateSettings], pool: ArtifactLike, targets: ArtifactLike, out: Place) -> GateSession:
@@ -79,7 +80,8 @@ def gate_next(
         set_aside: close the open round first, without the rows that nobody could label.
 
     Returns:
-        `round`, `requested`, `sent` (new to the annotator), `where` it answers, the `file`, `stopped_by`.
+        `round`, `requested`, `sent` (new to the annotator), `where` it answers, the `file`, `stopped_by`, and
+        `blocking`: keys of rows (20 at most) for which a round waits whose other rows have labels.
 
     Raises:
         InputError: there is no such gate, predictions do not fit, or no row of the round to close has a label.
@@ -105,7 +107,24 @@ def gate_next(
         "where": where,
         "file": None if place is None else str(place),
         "stopped_by": gate.status()["stopped_by"],
+        "blocking": _blocking(gate, questions),
     }
+
+
+def _blocking(gate: GateSession, questions: Questions) -> list[str]:
+    """Keys of the rows that an answered round still waits for; says how it ends without them."""
+    waiting, asked = len(questions.row_ids), len(questions.asked)
+    if not 0 < waiting < asked:
+        return []
+    of_pool = questions.row_ids[questions.row_ids < len(gate.pool)]
+    keys: list[str] = gate.pool.read(of_pool[:_NAMED], ["key"]).column("key").to_pylist()
+    keys += [f"row_id {row}" for row in questions.row_ids[len(of_pool) :][: _NAMED - len(keys)].tolist()]  # arrived
+    more = f" and {waiting - 3} more" if waiting > 3 else ""
+    say(
+        f"gate: round {questions.round} waits for {waiting} of its {asked} rows: {', '.join(keys[:3])}{more}; label "
+        f"them, or close it without them: coevo-ray gate next --set-aside --gate {gate.location}"
+    )
+    return keys
 
 
 def _ask(gate: GateSession, predictions: list[Predictions] | None) -> Questions:

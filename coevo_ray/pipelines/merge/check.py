@@ -13,6 +13,9 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution, projection_of
 from coevo_ray.store.artifact import digest
 
+GROUP_ROWS = 4096  # of a row group of targets
+_LEAST_FILES, _MOST_FILE_ROWS = 8, 65_536
+
 
 @dataclass(frozen=True)
 class Group:
@@ -30,11 +33,17 @@ class Group:
     rows: int
     first_row_id: int
 
-    def names(self, tables: Sequence[Contribution], maps: Sequence[str], file_rows: int) -> list[str]:
+    @property
+    def file_rows(self) -> int:
+        """Row_ids of one of its target files: whole row groups, and some files for the cores to share."""
+        rows = -(-self.rows // _LEAST_FILES // GROUP_ROWS) * GROUP_ROWS
+        return max(GROUP_ROWS, min(_MOST_FILE_ROWS, rows))
+
+    def names(self, tables: Sequence[Contribution], maps: Sequence[str]) -> list[str]:
         """Names of its target files: a hash of all their inputs (of `maps` the hashes), and a number."""
         made_of = [[k, tables[k].manifest.identity, maps[k]] for k in self.contributions]
-        name = digest([made_of, self.first_row_id])[:12]
-        return [f"targets-{self.first_row_id:012d}-{name}-{i:06d}.parquet" for i in range(-(-self.rows // file_rows))]
+        name, files = digest([made_of, self.first_row_id, self.file_rows])[:12], -(-self.rows // self.file_rows)
+        return [f"targets-{self.first_row_id:012d}-{name}-{i:06d}.parquet" for i in range(files)]
 
 
 def prior_label(table: Contribution) -> str:

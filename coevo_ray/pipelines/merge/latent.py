@@ -11,13 +11,13 @@ import ray
 from coevo_ray.core.alignment.agreement import neighbour_agreement, prior_recognition
 from coevo_ray.core.alignment.alignment import held_out
 from coevo_ray.core.alignment.components import Components
-from coevo_ray.core.alignment.consensus import Consensus, PriorMap, fit_consensus, fit_late_prior, to_latent
+from coevo_ray.core.alignment.consensus import Consensus, PriorMap, fit_late_prior, to_latent
 from coevo_ray.core.alignment.projection import normalise
 from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import Contribution
-from coevo_ray.pipelines.encode.joined import join_shared
+from coevo_ray.pipelines.encode.joined import SharedFit, fit_shared, join_shared
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
 from coevo_ray.runtime.shards import ray_errors
@@ -44,7 +44,12 @@ class Quality:
 
 
 def find_consensus(
-    tables: Sequence[Contribution], location: Location, dim: int, seed: int, refit: bool
+    tables: Sequence[Contribution],
+    location: Location,
+    dim: int,
+    seed: int,
+    refit: bool,
+    known: SharedFit | None = None,
 ) -> StoredConsensus:
     """The consensus of some contributions.
 
@@ -56,6 +61,7 @@ def find_consensus(
         dim: n of the latent.
         seed: of the held-out rows.
         refit: fit a latent of all of them, whatever is there.
+        known: the consensus of all of them, if it was fitted before.
 
     Raises:
         InputError: there are too few shared rows or components.
@@ -67,10 +73,9 @@ def find_consensus(
     places = [SharedFiles(t.location) for t in tables]
     components = tuple(_components(t) for t in tables)
     if there is None:
-        joined = join_shared(places, seed)
-        fitted = fit_consensus(joined.fit, joined.held, joined.widths, dim)
+        fitted = fit_shared(places, dim, seed) if known is None else known
         identities = tuple(t.manifest.identity for t in tables)
-        return StoredConsensus(fitted, components, identities, len(joined.row_ids), joined.lacking)
+        return StoredConsensus(fitted.consensus, components, identities, fitted.rows, fitted.lacking)
     maps = list(there.consensus.priors)
     rows, lacking = there.shared_rows, there.lacking
     for place in places[len(maps) :]:

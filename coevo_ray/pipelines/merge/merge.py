@@ -22,8 +22,9 @@ from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution, projection_of
+from coevo_ray.pipelines.encode.joined import SharedFit
 from coevo_ray.pipelines.merge.card import describe_consensus, describe_targets, write_card
-from coevo_ray.pipelines.merge.check import Group, check_together, find_reference, group_by_pool
+from coevo_ray.pipelines.merge.check import GROUP_ROWS, Group, check_together, find_reference, group_by_pool
 from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, hash_map, measure_quality
 from coevo_ray.pipelines.merge.reference import PREFIX as ALIGNMENT
 from coevo_ray.pipelines.merge.reference import align_to_reference
@@ -46,9 +47,6 @@ from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
-
-_FILE_ROWS = 65_536
-_GROUP_ROWS = 4096
 
 
 def merge(
@@ -77,7 +75,23 @@ def merge(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(MergeConfig, {} if config is None else config, "merge")
-    location = Location.parse(out)
+    return merge_fitted(contributions, Location.parse(out), settings, None)
+
+
+def merge_fitted(
+    contributions: Sequence[ArtifactLike], location: Location, settings: MergeConfig, fitted: SharedFit | None
+) -> RowTable:
+    """Merges contributions, see `merge`, whose consensus may be known already.
+
+    Args:
+        contributions: as for `merge`.
+        location: folder of the targets.
+        settings: reference and alignment.
+        fitted: the consensus of these very contributions with the settings' seed; None to fit it.
+
+    Raises:
+        InputError, UsageError, StoppedError: as `merge`.
+    """
     tables = [Contribution(place) for c in contributions for place in _places(Location.parse(c))]
     check_together(tables)
     form = _form(tables, settings)
@@ -86,7 +100,7 @@ def merge(
     inputs = {f"contribution.{i:03d}": t.manifest.identity for i, t in enumerate(tables)}
     if begin_more(location, "targets", content, inputs) or _unfinished(location, content, inputs, settings.refit):
         with ray_session():
-            _merge(tables, groups, location, settings, content, inputs)
+            _merge(tables, groups, location, settings, content, inputs, fitted)
     targets = RowTable(location, "targets")
     write_card(location, targets.manifest)
     return targets
@@ -143,10 +157,11 @@ def _merge(
     config: MergeConfig,
     content: JsonObject,
     inputs: dict[str, str],
+    known: SharedFit | None,
 ) -> None:
     started = time.monotonic()
     space = (
-        _latent(tables, groups, location, config)
+        _latent(tables, groups, location, config, known)
         if "consensus" in content
         else _reference(tables, groups, location, config)
     )
@@ -170,9 +185,11 @@ def _merge(
             location.child(name).delete_file()
 
 
-def _latent(tables: list[Contribution], groups: list[Group], location: Location, config: MergeConfig) -> _Space:
+def _latent(
+    tables: list[Contribution], groups: list[Group], location: Location, config: MergeConfig, known: SharedFit | None
+) -> _Space:
     started = time.monotonic()
-    fitted = find_consensus(tables, location, _dim(tables, config), config.seed, config.refit)
+    fitted = find_consensus(tables, location, _dim(tables, config), config.seed, config.refit, known)
     ended = time.monotonic()
     maps = list(fitted.consensus.priors)
     quality = None if "like" in tables[0].manifest.inputs else measure_quality(tables, maps, config.seed)
@@ -232,7 +249,7 @@ def _write_targets(
 ) -> list[FileEntry]:
     there = set(location.files())
     hashed = [m.tobytes().hex() if isinstance(m, np.ndarray) else hash_map(m) for m in maps]
-    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, hashed, _FILE_ROWS))}
+    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, hashed))}
     files = list(describe_all(location, [name for name in names if name in there]).values())
     todo = [{"name": name} for name in names if name not in there]
     places = [t.location for t in tables]
@@ -245,10 +262,10 @@ def _write_targets(
             (k, Contribution(places[k]), m) for k in group.contributions if isinstance(m := maps[k], np.ndarray)
         ]
         latent = [(k, Contribution(places[k]), m) for k in group.contributions if isinstance(m := maps[k], PriorMap)]
-        first = index * _FILE_ROWS
-        span = (first, first + _FILE_ROWS, group.first_row_id)
+        first = index * group.file_rows
+        span = (first, first + group.file_rows, group.first_row_id)
         table = _combined(latent, *span) if latent else _targets(matrices, *span)
-        entry = write_table(location, row["name"], table, group_rows=_GROUP_ROWS)
+        entry = write_table(location, row["name"], table, group_rows=GROUP_ROWS)
         return {"rows": entry.rows, "result": entry}
 
     return [*files, *(row["result"] for row in run_tasks("align targets", todo, write))]

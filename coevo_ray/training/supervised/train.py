@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import ray
 from torch import nn
 
@@ -17,10 +16,12 @@ from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.selection.policies import SelectionContext
+from coevo_ray.core.selection.ledger import rules_of
+from coevo_ray.core.selection.planned import planned_visits
+from coevo_ray.core.selection.policies import RULES
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import Artifact, FileEntry, digest, digest_array, load_manifest
+from coevo_ray.store.artifact import Artifact, FileEntry, begun_config, digest, digest_array, load_manifest
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
@@ -31,7 +32,7 @@ from coevo_ray.training.start import Start, starting_from
 from coevo_ray.training.supervised.loop import SupervisedArguments, train_loop
 
 # Entries of a policy's `uses` that come from the evidence table.
-EVIDENCE = frozenset({"doubt", "copies", "copy"})
+EVIDENCE = frozenset({"doubt", "irreducible", "copies", "copy"})
 
 
 def train_policy(
@@ -87,6 +88,8 @@ class _PolicyRun:
         config = self.config
         content = {k: v for k, v in config.content().items() if k not in ("policies", "policy_options")}
         content |= {"policy": self.policy, "policy_options": config.policy_options.get(self.policy, {})}
+        if self._rules > 1:
+            content["rules"] = self._rules
         inputs = {"pool": self.pool.manifest.identity, "labels": digest_array(self.labels)}
         if self.scores is not None:
             inputs["scores"] = self.scores.manifest.identity
@@ -95,6 +98,12 @@ class _PolicyRun:
         if self.start is not None:
             inputs |= self.start.inputs
         return ModelArtifact(self.folder, content, inputs)
+
+    @functools.cached_property
+    def _rules(self) -> int:
+        """The rules that draw subsets: those that the folder was begun with, which version 0.1.0 does not name."""
+        begun = begun_config(self.folder)
+        return RULES if begun is None else rules_of(begun)
 
     @property
     def _evidence(self) -> RowTable | None:
@@ -105,7 +114,7 @@ class _PolicyRun:
         candidates = (self.pool.splits() == 0) & (self.labels >= 0)
         if not candidates.any():
             raise InputError("no training row has a label", "ingest a source with labels, or run the gate first")
-        planned = planned_rows(self.config, self.policy, int(candidates.sum()))
+        planned = planned_rows(self.config, self.policy, int(candidates.sum()), self._rules)
         return Training(
             title=f"train {self.policy}",
             epochs=len(planned),
@@ -147,6 +156,7 @@ class _PolicyRun:
             None if self.scores is None else self.scores.location,
             self.folder.child("journal"),
             None if self._evidence is None else self._evidence.location,
+            self._rules,
         )
 
     def _write_files(self, trained: Trained[SupervisedArguments]) -> list[FileEntry]:
@@ -204,28 +214,16 @@ def load_classifier(location: ArtifactLike, *, average: bool = False) -> nn.Modu
     return network.eval()
 
 
-def planned_rows(config: TrainConfig, policy: str, candidates: int) -> list[int]:
+def planned_rows(config: TrainConfig, policy: str, candidates: int, rules: int = RULES) -> list[int]:
     """Rows of each epoch that will be run, as far as the policy knows them beforehand.
 
     Args:
         config: kept shares and epochs.
         policy: name of the policy.
         candidates: rows that may be selected.
+        rules: version of the rules that draw subsets.
 
     Raises:
         UsageError: the policy is unknown.
     """
-    rule, nothing = config.make_policy(policy), np.broadcast_to(np.int64(0), (candidates,))  # takes no memory
-    return [
-        rule.rows_planned(
-            SelectionContext(
-                epoch=epoch,
-                epochs=config.epochs,
-                keep=config.shares.at(epoch, config.epochs),
-                seed=config.seed,
-                candidates=nothing,
-                usage=nothing,
-            )
-        )
-        for epoch in range(rule.epochs_to_run(config.epochs, config.shares))
-    ]
+    return planned_visits(config.make_policy(policy), config.shares, config.epochs, candidates, rules)

@@ -90,13 +90,14 @@ def test_sums_and_gradients_equal_the_dense_product(rows: int, k: int, seed: int
 
 
 def test_rows_in_parts_give_what_they_give_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the last bits: a product of fewer rows may add up in another order, on some processors."""
     inputs, among = [random(10, DIM, seed=5), *weights()], torch.tensor([2, 3])
     whole = top_activations(*inputs, k=4, among=among, k_among=1, memory=GradientMemory())
     monkeypatch.setattr(sparse_codes, "_CPU_ROWS", 3)
     for one, other in zip(
         whole, top_activations(*inputs, k=4, among=among, k_among=1, memory=GradientMemory()), strict=True
     ):
-        assert torch.equal(one, other)
+        assert one.dtype == other.dtype and torch.allclose(one.double(), other.double(), rtol=1e-12, atol=1e-12)
 
 
 def test_only_what_is_asked_for_is_computed() -> None:

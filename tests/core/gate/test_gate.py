@@ -257,7 +257,7 @@ def test_pseudo_labels_are_sure_unlabelled_candidates() -> None:
         asked = gate.request_seed(10).positions
         gate.submit(asked, truth(asked))
         gate.update_predictions(guess(80, 4, 4.0))
-        rows, labels, probability = readings.pseudo_labels(gate.inner, 0.6)
+        rows, labels, probability, _ = readings.pseudo_labels(gate.inner, 0.6)
         assert 0 < len(rows) < 70 and (probability >= 0.6).all() and not set(rows) & set(asked)
         everything = readings.pseudo_labels(gate.inner, 0.0)
         assert len(everything[0]) == 70
@@ -307,8 +307,10 @@ def test_a_copy_of_a_labelled_row_is_worth_no_label_and_has_it() -> None:
     rows, labels = readings.copied_labels(copying.inner)
     assert rows.tolist() == copies.tolist() and labels.tolist() == (np.arange(5) % CLASSES).tolist()
     assert len(readings.copied_labels(plain.inner)[0]) == 0
-    sure = dict(zip(*(a.tolist() for a in readings.pseudo_labels(copying.inner, 0.95)[:2]), strict=True))
+    found = readings.pseudo_labels(copying.inner, 0.0)
+    sure = dict(zip(found.positions.tolist(), found.labels.tolist(), strict=True))
     assert {row: sure[row] for row in copies.tolist()} == {50 + i: i % CLASSES for i in range(5)}
+    assert found.positions[found.shared].tolist() == copies.tolist()
     copying.relabel(np.array([0]), np.array([3]))
     assert readings.copied_labels(copying.inner)[1][0] == 3
 
@@ -894,3 +896,18 @@ def test_published_gain_without_neighbours_is_the_models_doubt() -> None:
     vote = neighbour_vote(crowd(), np.zeros(80), np.zeros(80, dtype=np.int64), CLASSES)
     assert not vote.distribution.any() and not vote.share.any()
     assert published_gain(np.full(80, 0.6), np.ones(80, dtype=np.int64), vote) == pytest.approx(np.full(80, 0.4))
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_skew_is_told_by_the_random_first_labels_alone(skewed: bool) -> None:
+    """Later labels are chosen, by the gate or by whoever gives them unasked: they say nothing of the classes."""
+    drawn = []
+    for share in (0.9, 0.0):
+        gate = make(round_size=5, typical=share, copies=False, apart=1.0)
+        asked = gate.request_seed(20).positions
+        gate.submit(asked, np.array([0] * 20 if skewed else [0, 1, 2, 3] * 5))
+        more = gate.inner.unlabelled()[:24]
+        gate.volunteer(more, np.array([1, 2, 3] * 8 if skewed else [0] * 24))
+        gate.update_predictions(guess(80, 3))
+        drawn.append(gate.request().positions.tolist())
+    assert (drawn[0] != drawn[1]) != skewed

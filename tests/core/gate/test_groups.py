@@ -105,3 +105,10 @@ def test_typicality_is_the_mean_similarity() -> None:
     graph = cloud(50, 1, 8)
     expected = [np.mean([float(s) for s in row]) for row in graph.similarities]
     np.testing.assert_allclose(typicality(graph), expected, rtol=1e-6)
+
+
+def test_levels_are_compared_by_how_many_groups_they_have() -> None:
+    """Nine groups, or three: for five, three are nearer by ratio (0.51 to 0.59); by their last numbers nine are."""
+    nine, three = np.arange(9, dtype=np.int32), (np.arange(9) // 3).astype(np.int32)
+    assert NeighbourGroups(nine, (three,)).about(5).tolist() == three.tolist()
+    assert NeighbourGroups(nine, (three,)).about(6).tolist() == nine.tolist()

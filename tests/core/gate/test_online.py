@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -186,3 +187,115 @@ def test_offers_that_do_not_fit_are_refused() -> None:
         OnlineGate(fresh, subject.index, None, OfferConfig()).offer(features, p)
     with pytest.raises(UsageError, match=r"offer\.sure"):
         OfferConfig(sure=2)
+
+
+def nearly_done(left: int, **settings: Any) -> OnlineGate:
+    """A gate with labels of all rows but a few, which is fewer than a round asks for."""
+    subject = online(**settings)
+    rest = np.flatnonzero(~subject.gate.is_labelled(np.arange(ROWS)))[left:]
+    subject.gate.volunteer(rest, rest % CLASSES)
+    subject.gate.update_predictions(cloud(ROWS, 0)[1])
+    return subject
+
+
+def certain(rows: int) -> npt.NDArray[np.float32]:
+    p: npt.NDArray[np.float32] = np.eye(CLASSES, dtype=np.float32)[np.arange(rows) % CLASSES]
+    return p
+
+
+@pytest.mark.parametrize("left", [0, 4])
+@RULES
+def test_rows_that_teach_nothing_are_not_asked_about_when_few_are_left(rule: Any, left: int) -> None:
+    """Fewer rows than a round's: what the last full round asked for stays the measure."""
+    subject = nearly_done(left, rule=rule, round_size=20)
+    level = online(rule, round_size=20).gate.inner.level
+    assert subject.gate.inner.level == level > 0, "the level of the last full round"
+    features, p = cloud(40, 7)[0], certain(40)
+    decisions = subject.decide(features, p)
+    annotated = decisions.action == ACTIONS.index("annotate")
+    assert (decisions.gain[annotated] >= level).all()
+    if rule == "margin":
+        assert decisions.gain.max() == 0 and not annotated.any()
+
+
+def test_before_a_full_round_the_few_rows_that_are_left_are_the_measure() -> None:
+    subject = online(round_size=ROWS)
+    gains = subject.gate.inner.beliefs.gain
+    assert subject.gate.inner.level == gains[gains > 0].min()
+
+
+def test_covered_rows_make_no_level() -> None:
+    """Many rows without a label, but hardly any of them is worth one."""
+    subject = online(round_size=20)
+    p = certain(ROWS)
+    p[:5] = 1 / CLASSES
+    level = subject.gate.inner.level
+    subject.gate.update_predictions(p)
+    assert subject.gate.inner.level == level > 0
+
+
+@pytest.mark.parametrize("why", ["exhausted", "gain", "validation"])
+def test_a_gate_that_has_ended_stays_so_when_rows_arrive(why: str) -> None:
+    """More rows would change what each of these rules sees."""
+    terms: dict[str, dict[str, Any]] = {
+        "exhausted": {},
+        "gain": {"relative_gain": 0.9},
+        "validation": {"relative_gain": 0.0, "loss_tolerance": 0.5},
+    }
+    subject = nearly_done(0) if why == "exhausted" else online(loss_rounds=1, **terms[why])
+    gate = subject.gate
+    if why != "exhausted":
+        asked = gate.request().positions
+        gate.submit(asked, asked % CLASSES)
+        gate.update_predictions(certain(ROWS))
+    if why == "validation":
+        gate.inner.measured = {-1: (10, 1.0), 0: (40, 0.66)}  # a slope that leaves 0.4 nats in 200 rows, 0.9 in 1 800
+    assert gate.stopped_by == why
+    for seed in range(40):
+        features = cloud(40, 100 + seed)[0]
+        decisions = subject.offer(features, np.full((40, CLASSES), 1 / CLASSES, np.float32))
+        assert ACTIONS.index("annotate") not in decisions.action, seed
+        assert gate.stopped_by == why and gate.outstanding == 0
+    again = AnnotationGate.from_state(gate.config, subject.index, *gate.state())
+    assert again.stopped_by == why and len(again.request().positions) == 0
+
+
+def test_an_ended_gate_opens_when_its_terms_change() -> None:
+    subject = online(max_rounds=1)
+    subject.offer(*cloud(10, 1))
+    assert subject.gate.stopped_by == "max_rounds"
+    raised = AnnotationGate.from_state(replace(subject.gate.config, max_rounds=2), subject.index, *subject.gate.state())
+    assert raised.stopped_by is None
+
+
+@pytest.mark.parametrize(("same", "apart"), [(0.9, 1.0), (1.0, 0.9)])
+def test_rows_of_a_batch_are_near_by_either_limit(same: float, apart: float) -> None:
+    """Two strangers of similarity 0.95, both of most gain: the first is asked about."""
+    subject = online(offer=OfferConfig(sure=1.0, same=same), apart=apart)
+    assert subject._mean is not None
+    first, other = np.zeros(DIM), np.zeros(DIM)
+    first[-1] = other[-1] = 4.0
+    other[-2] = 4.0 * np.tan(np.arccos(0.95))
+    rows = (np.stack([first, other]) + subject._mean).astype(np.float16)
+    level = np.full((2, CLASSES), 1 / CLASSES, np.float32)
+    assert named(subject.decide(rows, level)) == [("annotate", "gain"), ("skip", "near")]
+
+
+def test_confidence_is_the_fused_probability_to_the_digit() -> None:
+    """What a neighbour leaves to the other classes is shared among C - 1 of them."""
+    subject = online()
+    features, p = cloud(20, 5)
+    decisions = subject.decide(features, p)
+    known = subject.index.unit.astype(np.float64)
+    for i in range(len(features)):
+        raw = features[i].astype(np.float64) - subject._mean
+        similar = known @ (raw / np.linalg.norm(raw))
+        votes, mass = np.zeros(CLASSES), 0.0
+        for j in np.argsort(-similar)[:K]:
+            (best,), (sure,) = subject.gate.predictions(np.array([j]))
+            weight = max(similar[j], 0.0) ** 4
+            mass += weight
+            votes += weight * np.where(np.arange(CLASSES) == best, sure, (1 - sure) / (CLASSES - 1))
+        fused = 0.5 * p[i] + 0.5 * votes / mass
+        assert decisions.confidence[i] == pytest.approx(fused.max(), abs=1e-4)
+        assert decisions.label[i] == fused.argmax()

@@ -80,3 +80,28 @@ def test_rows_that_are_not_finite_get_no_opinion() -> None:
     assert fitted(asked)[[0, 2]] == pytest.approx(fitted(features[[0, 2]]))
     with pytest.raises(InputError, match="0 labels"):
         fit_light_classifier(features[:0], labels[:0], first[:0], 3)
+
+
+def test_a_copy_never_sits_in_the_other_fold() -> None:
+    """Every row twice, with labels that no feature tells: only a copy in the fit could reveal them."""
+    random = np.random.default_rng(0)
+    features = np.repeat(random.standard_normal((150, 60)), 2, axis=0).astype(np.float32)
+    labels = np.repeat(random.integers(0, 3, 150), 2).astype(np.int64)
+    first, groups = np.arange(300) % 2 == 0, np.repeat(np.arange(150) + 1000, 2)
+    some = np.ones(300, dtype=bool)
+    for asked in (some, first | (np.arange(300) >= 100)):
+        alone, kept = (
+            fit_light_classifier(features, labels, asked, 3, decay_rows=3.0, groups=g) for g in (None, groups)
+        )
+        assert alone.validation_accuracy is not None and kept.validation_accuracy is not None
+        assert alone.validation_accuracy > 0.5, "the copy gives the label away"
+        assert kept.validation_accuracy < 0.4
+
+
+def test_groups_of_one_row_change_nothing() -> None:
+    features, labels, first = problem()
+    alone = fit_light_classifier(features, labels, first, 3)
+    own = fit_light_classifier(features, labels, first, 3, groups=np.random.default_rng(1).permutation(300))
+    one = fit_light_classifier(features, labels, first, 3, groups=np.zeros(300, dtype=np.int64))
+    for other in (own, one):
+        assert (other.validation_loss, other.temperature) == (alone.validation_loss, alone.temperature)

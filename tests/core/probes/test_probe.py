@@ -271,3 +271,22 @@ def test_knn_with_few_rows_and_bad_input() -> None:
         knn_accuracy(x[:0], y[:0], x, y)
     with pytest.raises(UsageError, match="k = 0"):
         knn_accuracy(x, y, x, y, k=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_keep_groups_together(seed: int) -> None:
+    """Against a loop: groups, in the order of their first rows in the shuffle, take the folds in turn."""
+    random = np.random.default_rng(seed)
+    x, y = random.standard_normal((40, 4)).astype(np.float32), random.integers(0, 2, 40)
+    y[:2] = 0, 1
+    evaluate, groups = random.random(40) < 0.7, random.integers(0, 12, 40)
+    measured = np.flatnonzero(evaluate).tolist()
+    order = [measured[i] for i in np.random.Generator(np.random.PCG64(seed)).permutation(len(measured))]
+    first = {g: min(row for row in measured if groups[row] == g) for g in groups[measured].tolist()}
+    ranked = sorted(first, key=lambda g: order.index(first[g]))
+    predicted = cross_fitted_predictions(x, y, 2, 3, evaluate, 1e-2, seed, groups)
+    for place, row in enumerate(measured):
+        fold = ranked.index(groups[row]) % 3
+        fitted = [i for i in range(40) if groups[i] not in [g for n, g in enumerate(ranked) if n % 3 == fold]]
+        expected = LinearProbe.fit(x[fitted], y[fitted], 2, 1e-2).predict_proba(x[row : row + 1])[0]
+        assert predicted[place] == pytest.approx(expected, abs=1e-4)

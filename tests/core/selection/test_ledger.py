@@ -35,6 +35,8 @@ def ledger(policy: Policy | str = "factors", rows: int = ROWS, keep: float = 0.3
     made = SelectionLedger(rows=rows, candidates=np.arange(rows) % 4 != 0, policy=rule, keep=keep, epochs=10, seed=seed)
     made.set_scores(**columns(rows))
     made.set_labels(np.arange(rows) % 3)
+    if "irreducible" in rule.needs:
+        made.set_doubt(np.zeros(rows), np.arange(rows) % 5.0)
     return made
 
 
@@ -318,6 +320,10 @@ def test_bad_arguments_are_refused() -> None:
     made = ledger()
     with pytest.raises(InputError, match="49 values of label for 50 rows"):
         made.set_labels(np.zeros(49, dtype=np.int64))
+    for copies, copy in (([2, 2], [0, 2]), ([2, 2], [-1, 0]), ([1, 1], [0, 1])):
+        with pytest.raises(InputError, match="1 rows are not among their group's copies"):
+            made.set_copies(np.resize(copies, 2), np.array(copy))
+    made.set_copies(np.full(ROWS, 2), np.arange(ROWS) % 2)  # the last of a group
     with pytest.raises(InputError, match="factor"):
         made.set_scores(**{**columns(), "factor": np.zeros(3, dtype=np.int32)})
     with pytest.raises(InputError, match="diversity of 50 rows is not finite"):

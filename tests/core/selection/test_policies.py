@@ -42,6 +42,8 @@ def pool(rows: int = POOL, seed: int = 0) -> dict[str, Any]:
         "label": random.choice(4, rows, p=[0.7, 0.2, 0.08, 0.02]).astype(np.int64),
         "loss": np.where(random.random(rows) < 0.2, np.nan, random.exponential(1.0, rows)).astype(np.float16),
         "entropy": np.where(random.random(rows) < 0.2, np.nan, random.random(rows)).astype(np.float16),
+        "irreducible": random.exponential(1.0, rows).astype(np.float16),
+        "relative_loss": np.where(random.random(rows) < 0.2, np.nan, random.normal(size=rows)).astype(np.float16),
     }
 
 

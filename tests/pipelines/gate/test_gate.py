@@ -22,9 +22,10 @@ from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.gate.steps import export_labels, gate_next, gate_submit, read_predictions
-from coevo_ray.store.artifact import load_manifest
+from coevo_ray.pipelines.gate.terms import gate_set
+from coevo_ray.store.artifact import finish, load_manifest, write_table
 from coevo_ray.store.location import Location
-from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command
 from tests.pipelines.gate.helpers import CLASSES, DIM, HELD, NAMES, REJECTED, ROWS, inputs, truth
 from tests.processes import Marked
@@ -89,6 +90,45 @@ def test_the_loop_equals_the_steps(tmp_path: Path) -> None:
     assert labels.manifest.summary["random_accuracy"] > 0.8 and len(labels.manifest.summary["curve"]) == 3
 
 
+def test_a_gate_that_a_limit_ended_goes_on_under_another(tmp_path: Path) -> None:
+    pool, targets = inputs(tmp_path)
+    out, few, more = str(tmp_path / "gate"), {**SETTINGS, "max_rounds": 2}, {**SETTINGS, "max_rounds": 3}
+    first = gate_rounds(few, pool, targets, out)
+    rows, labels = first.row_ids(), first.column("label").to_pylist()
+    with pytest.raises(UsageError, match="gate set"):
+        gate_rounds(more, pool, targets, out)
+    told = gate_set(out, {"max_rounds": 3})
+    assert (told["changed"], told["stopped_by"], told["labels"]) == ({"max_rounds": [2, 3]}, None, len(rows))
+    assert gate_set(out, {"max_rounds": 3})["changed"] == {}
+    with pytest.raises(UsageError, match="max_rounds"):  # the former terms are those of another gate now
+        gate_rounds(few, pool, targets, out)
+    second = gate_rounds(more, pool, targets, out)
+    again = dict(zip(second.row_ids().tolist(), second.column("label").to_pylist(), strict=True))
+    assert len(again) > len(rows) and [again[row] for row in rows.tolist()] == labels
+    # Rounds as a gate has them that had these terms from the beginning.
+    whole = gate_rounds(more, pool, targets, str(tmp_path / "whole"))
+    assert whole.scan(["row_id", "label", "round"]).equals(second.scan(["row_id", "label", "round"]))
+
+
+def test_an_open_gate_changes_its_terms_alone(tmp_path: Path) -> None:
+    gate = opened(tmp_path)
+    answer(gate, gate.next())
+    told = gate_set(gate, {"round_fraction": 0.05, "max_label_fraction": 0.12, "annotator": "label_column"})
+    assert set(told["changed"]) == {"round_fraction", "max_label_fraction"}
+    after = again(gate)
+    assert len(after.next().row_ids) == round(0.12 * gate.rows) - round(0.1 * gate.rows), "the limit, not the round"
+    before = (tmp_path / "gate" / "gate.json").read_bytes()
+    for terms, message in (
+        ({}, "of nothing"),
+        ({"rule": "compat"}, "gate set of rule"),
+        ({"max_label_fraction": 2}, "max_label_fraction"),
+        ({"annotator": {"kind": "file_drop"}}, "folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            gate_set(gate, terms)
+    assert (tmp_path / "gate" / "gate.json").read_bytes() == before
+
+
 class Slow:
     """A desk whose people answer a part of what lies there each time that somebody looks."""
 
@@ -130,6 +170,7 @@ def test_files_of_two_annotators(tmp_path: Path) -> None:
     gate = opened(tmp_path)
     requests = tmp_path / "requests.csv"
     told = gate_next(gate, out=str(requests))
+    assert told.pop("blocking") == []  # nobody has begun with the round
     assert told == {"round": 0, "requested": 54, "sent": 0, "where": None, "file": str(requests), "stopped_by": None}
     rows = [line["row_id"] for line in csv.DictReader(requests.open())]
     labels = {row: NAMES[truth()[int(row)]] for row in rows}
@@ -192,6 +233,53 @@ def test_an_export_is_replaced_by_a_later_one(tmp_path: Path) -> None:
     other = opened(tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="labels of another gate"):
         export_labels(other, out)
+
+
+def test_labels_of_copies_are_told_apart_with_their_own_confidence(tmp_path: Path) -> None:
+    """Every row twice, so that half of what is exported is somebody's label of the other one."""
+    random = np.random.default_rng(0)
+    pool, _ = inputs(tmp_path)
+    features = np.repeat(random.standard_normal((ROWS // 2, DIM)), 2, axis=0) + 0.002 * random.standard_normal(
+        (ROWS, DIM)
+    )
+    place = Location.parse(str(tmp_path / "twice"))
+    table = pa.table({"row_id": np.arange(ROWS), "target": vector_column(features.astype(np.float32))})
+    finish(place, "targets", {}, {}, [write_table(place, "0.parquet", table)], {})
+    gate = GateSession.open(
+        {**SETTINGS, "seed_fraction": 0.3}, pool, RowTable(place, "targets"), str(tmp_path / "gate")
+    )
+    asked = gate.next().row_ids
+    gate.submit(Answers(asked, (asked // 2) % CLASSES, "ann"))
+    gate.next()
+    out = str(tmp_path / "labels")
+    export_labels(gate, out, pseudo_labels=0.0)
+    place = Location.parse(out).child("pseudo_labels")
+    found = RowTable(place, "pseudo_labels").scan(["row_id", "label", "confidence", "source"]).to_pandas()
+    shared, other = found[found.source == "shared"], found[found.source == "pseudo"]
+    mine, there = set(asked.tolist()), set(found.row_id.tolist())
+    assert set(shared.row_id) == {row ^ 1 for row in mine} & there
+    assert (shared.label == (shared.row_id // 2) % CLASSES).all()
+    both = sum(row ^ 1 in mine for row in mine) // 2
+    assert both and shared.confidence.max() <= (9 + both) / (10 + both) + 1e-6
+    assert len(shared) + len(other) == len(found) and len(other)
+    assert load_manifest(place).summary["shared"] == len(shared)
+
+
+def test_a_gate_of_version_0_1_0_keeps_its_numbers_for_copies(tmp_path: Path) -> None:
+    new = opened(tmp_path)
+    assert new.rule.copy_similarity is None and not new.rule.copies_by_numbers and new.learning().by_group
+    file = tmp_path / "gate" / "gate.json"
+    content = json.loads(file.read_text())
+    for name in ("copy_similarity", "copy_margin"):
+        assert content["settings"].pop(name) is None
+    file.write_text(json.dumps(content))
+    for former in (again(new), opened(tmp_path)):  # opening it with its settings does not make it another
+        rule = former.rule
+        assert (rule.copy_similarity, rule.copy_margin, rule.shared_confidence) == (0.7, 0.2, 0.95)
+        assert not former.learning().by_group
+        assert former.settings.content() == new.settings.content()
+    with pytest.raises(UsageError, match="copy_similarity"):
+        opened(tmp_path, copy_similarity=0.9)
 
 
 def test_a_pool_without_labels_needs_only_the_names_of_its_classes(tmp_path: Path) -> None:
@@ -348,7 +436,10 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
     result = coevo_ray("gate", "submit", *gate, "--file", str(tmp_path / "ann.csv"))
     assert re.search(r"^problems +1 *$", result.stdout, re.MULTILINE), result.stdout
     assert "elephant" not in result.stdout and "elephant" in result.stderr
+    told = json.loads(coevo_ray("gate", "set", *gate, "--max-rounds", "5", "--json").stdout)
+    assert told["changed"]["max_rounds"][1] == 5 and told["stopped_by"] is None
     for arguments, message in (
+        (("gate", "set", *gate), "gate set of nothing"),
         (("gate", "open", *places, "--out", gate[1], "--classes", "a,b,c,d"), "classes"),
         (("gate", "--out", "x", "status", *gate), "put the options behind it"),
         (("gate", "--out", "x"), "without --pool, --targets"),
@@ -389,6 +480,9 @@ def test_people_answer_a_rounds_file_bit_by_bit(coevo_ray: Command, tmp_path: Pa
     save(len(asked) - 1)
     taken = json.loads(coevo_ray("gate", "submit", *gate, "--json").stdout)
     assert (taken["labels"], taken["outstanding"]) == (waiting - 1, 1)
+    told = coevo_ray("gate", "next", *gate, "--json")
+    assert json.loads(told.stdout)["blocking"] == [asked[-1]["key"]]
+    assert f"waits for 1 of its {len(asked)} rows: {asked[-1]['key']}; " in told.stderr and "--set-aside" in told.stderr
     result = coevo_ray(*all_rounds)
     assert result.returncode == 4 and "gate next --set-aside" in result.stderr
     # Nobody knows the last one: the gate does without it, and stops as it was told to.

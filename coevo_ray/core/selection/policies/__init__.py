@@ -10,17 +10,24 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from coevo_ray.core.selection.policies.base import KeptShares, Policy, SelectionContext, check_schedule, require
+from coevo_ray.core.selection.policies.base import RULES, KeptShares, Policy, SelectionContext, check_schedule, require
 from coevo_ray.core.selection.policies.baselines import Full, FullBudget, Random, Rotation, StaticRandom
 from coevo_ray.core.selection.policies.factors import Factors
+from coevo_ray.core.selection.policies.order_dp import OrderDP
 from coevo_ray.core.selection.policies.pruning import Entropy, InfoBatch, Loss
 from coevo_ray.core.selection.policies.quotas import ClassQuotas, class_quotas
+from coevo_ray.core.selection.policies.rcap import RCAP
+from coevo_ray.core.selection.policies.repb import RePB
+from coevo_ray.core.selection.policies.rho_loss import RhoLoss
 from coevo_ray.core.selection.policies.scored import Scored
+from coevo_ray.core.selection.policies.seta import SeTa
 from coevo_ray.core.selection.policies.unbiased import Unbiased
 from coevo_ray.errors import UsageError
 
 __all__ = [
     "POLICIES",
+    "RCAP",
+    "RULES",
     "ClassQuotas",
     "Entropy",
     "Factors",
@@ -29,10 +36,14 @@ __all__ = [
     "InfoBatch",
     "KeptShares",
     "Loss",
+    "OrderDP",
     "Policy",
     "Random",
+    "RePB",
+    "RhoLoss",
     "Rotation",
     "Scored",
+    "SeTa",
     "SelectionContext",
     "StaticRandom",
     "Unbiased",
@@ -42,10 +53,9 @@ __all__ = [
     "require",
 ]
 
-POLICIES: dict[str, Callable[..., Policy]] = {
-    policy.name: policy
-    for policy in (Full, FullBudget, StaticRandom, Random, Rotation, Scored, Factors, InfoBatch, Loss, Entropy)
-}
+_WITHOUT_LOSSES = (Full, FullBudget, StaticRandom, Random, Rotation, Scored, Factors)
+_BY_LOSSES = (InfoBatch, RhoLoss, OrderDP, RePB, RCAP, SeTa, Loss, Entropy)
+POLICIES: dict[str, Callable[..., Policy]] = {policy.name: policy for policy in (*_WITHOUT_LOSSES, *_BY_LOSSES)}
 
 
 def make_policy(name: str, /, *, class_power: float | None = None, unbiased: bool = False, **options: Any) -> Policy:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import numpy as np
 
 from coevo_ray.core.arrays import Float32Array, Float64Array, FloatArray, Int64Array, IntArray
-from coevo_ray.core.rows.row_set import Rows, ids_of
+from coevo_ray.core.rows.row_set import Rows, RowSet, ids_of
 from coevo_ray.errors import InputError, UsageError
+
+# Arrays that come from what training workers report.
+LOSSES = frozenset({"loss", "entropy", "relative_loss"})
+# Version of the rules that draw subsets; runs that were begun with former ones go on with them. 1: of version 0.1.0.
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,20 @@ class KeptShares:
         """Returns the number of epochs over all rows with as many row visits as the schedule, rounded, at least 1."""
         return max(1, round(sum(self.at(epoch, epochs) for epoch in range(epochs))))
 
+    def visits(self, epochs: int, rows: int) -> tuple[int, ...]:
+        """Returns the rows of each epoch of a schedule of `epochs` over n = `rows` candidates, each from 1 to n."""
+        return _visits(self, epochs, rows)
+
+
+@lru_cache(maxsize=64)  # policies ask in every epoch for those of all epochs
+def _visits(shares: KeptShares, epochs: int, rows: int) -> tuple[int, ...]:
+    return tuple(rows_kept(shares.at(epoch, epochs), rows) for epoch in range(epochs))
+
+
+def rows_kept(share: float, rows: int) -> int:
+    """Returns the number of rows that a kept share of n = `rows` candidates amounts to, from 1 to n."""
+    return min(max(1, round(share * rows)), rows)
+
 
 @dataclass(frozen=True)
 class SelectionContext:
@@ -72,9 +91,20 @@ class SelectionContext:
         loss, entropy: float[N], loss and entropy of the prediction, in nats, in the last committed epoch that used the
             row; NaN where none did.
         doubt: float[N] in [0, 1], probability that the row's label is wrong (docs/design.md#label-doubt), 0 if unknown.
+        irreducible: float[N], nats, loss of the row's label under probes that were not fitted on the row
+            (docs/design.md#irreducible-loss).
+        relative_loss: float[N], nats, the last loss less the mean of the losses that were reported next to it (see
+            `core.selection.losses.relative_losses`), NaN where there is none; a policy that names it gets no `loss`.
+        last: rows of the last committed epoch; None before it.
         copies, copy: int[N], members of a row's group of near-duplicates, and the row's number among them, from 0; 1
             and 0 for a row alone.
         quota: number of rows of this epoch, in place of `keep` x n; None for that.
+        last_used: int[N], the last committed epoch that used each row, -1 for none.
+        shares: kept shares of all epochs; None for `keep` in all.
+        rules: version of the rules that draw; see `RULES`.
+        part: the class of the candidates, where they are the rows of one class; else None.
+        expected: mean over epochs of the number of rows of this epoch, where the rounding of class quotas moves it up
+            or down; None for that number itself.
 
     Raises:
         UsageError: the kept share is out of bounds.
@@ -94,9 +124,17 @@ class SelectionContext:
     loss: FloatArray | None = None
     entropy: FloatArray | None = None
     doubt: FloatArray | None = None
+    irreducible: FloatArray | None = None
+    relative_loss: FloatArray | None = None
+    last: RowSet | None = None
     copies: IntArray | None = None
     copy: IntArray | None = None
     quota: int | None = None
+    last_used: IntArray | None = None
+    shares: KeptShares | None = None
+    rules: int = RULES
+    part: int | None = None
+    expected: float | None = None
 
     def __post_init__(self) -> None:
         check_schedule(self.keep, self.epochs)
@@ -111,8 +149,18 @@ class SelectionContext:
     @property
     def budget(self) -> int:
         """Number of rows of the epoch: keep x n, at least 1, or the quota; at most the number of candidates."""
-        wanted = round(self.keep * len(self.candidates)) if self.quota is None else self.quota
-        return min(max(1, wanted), len(self.candidates))
+        n = len(self.candidates)
+        return rows_kept(self.keep, n) if self.quota is None else min(max(1, self.quota), n)
+
+    @property
+    def mean_budget(self) -> float:
+        """Mean over epochs of the budget, where the rounding of class quotas moves it up or down; at most n."""
+        return self.budget if self.expected is None else min(self.expected, len(self.candidates))
+
+    @property
+    def schedule(self) -> KeptShares:
+        """Kept shares of all epochs."""
+        return KeptShares(self.keep) if self.shares is None else self.shares
 
 
 def check_schedule(keep: float, epochs: int) -> None:
@@ -152,15 +200,24 @@ class Policy(ABC):
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
         """Returns inclusion probabilities float64[n] in (0, 1] of selected rows int64[n].
 
-        With equal visits it is budget / n. Other rules have none in closed form: it is estimated by the share of
-        epochs, this one included, that used the row.
+        With equal visits it is budget / n, with the mean budget over epochs. Other rules have none in closed form. It
+        is estimated by 1 / g, g epochs after the row's last use or after the run's begin: 1 / p is the mean of g for a
+        row that every epoch takes with probability p, and the g of a row's visits add up to the epochs until its last.
+        Without `last_used` it is the share of epochs, this one included, that used the row.
         """
         if self.equal_visits:
-            return np.full(len(rows), context.budget / len(context.candidates))
+            budget = context.budget if context.rules == 1 else context.mean_budget
+            return np.full(len(rows), budget / len(context.candidates))
+        if context.rules > 1 and context.last_used is not None:
+            return 1.0 / (context.epoch - context.last_used[rows].astype(np.float64))
         return (context.usage[rows].astype(np.float64) + 1.0) / (context.epoch + 1.0)
 
-    def epochs_to_run(self, epochs: int, shares: KeptShares) -> int:
-        """Returns the number of epochs to train; `epochs` for all policies but `full_budget`."""
+    def drawable(self, context: SelectionContext) -> int:
+        """Returns the number of candidates that may be drawn, in this epoch or another: those of the weighted mean."""
+        return len(context.candidates)
+
+    def epochs_to_run(self, epochs: int, shares: KeptShares, rows: int | None = None) -> int:
+        """Returns the number of epochs to train over n = `rows` candidates: `epochs` but for `full_budget`."""
         return epochs
 
     def rows_planned(self, context: SelectionContext) -> int:
@@ -170,7 +227,7 @@ class Policy(ABC):
     @property
     def needs_losses(self) -> bool:
         """True if workers have to report losses."""
-        return bool({"loss", "entropy"} & (self.needs | self.uses))
+        return bool(LOSSES & (self.needs | self.uses))
 
 
 def require(context: SelectionContext, policy: Policy) -> None:
@@ -193,7 +250,9 @@ _REMEDIES = {
     "label": "train on labelled rows, or leave class quotas out",
     "loss": "let the training loop report losses",
     "entropy": "let the training loop report losses",
+    "relative_loss": "let the training loop report losses",
     "doubt": "encode the pool first, or set max_doubt: 1",
+    "irreducible": "train with targets and evidence of doubt, in a new folder if a former version made it",
     "copies": "encode the pool first, or set share_copies: false",
     "copy": "encode the pool first, or set share_copies: false",
 }

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from coevo_ray.core.arrays import Int64Array, IntArray
+from coevo_ray.core.arrays import Float64Array, Int64Array, IntArray
 from coevo_ray.core.rows.chunks import each_chunk
 from coevo_ray.core.rows.row_set import Rows, RowSet
+from coevo_ray.core.selection.class_strata import ClassStrata, random_offsets
+from coevo_ray.core.selection.inclusion import shared_chances
 from coevo_ray.core.selection.policies.base import Policy, SelectionContext
-from coevo_ray.core.selection.policies.quotas import select_by_class
-from coevo_ray.core.selection.rotation import take_turns
+from coevo_ray.core.selection.policies.quotas import budgets_until, class_sizes, fair_shares, select_by_class
+from coevo_ray.core.selection.rotation import OffsetsOf, take_turns
 from coevo_ray.errors import UsageError
 
 
 class Factors(Policy):
-    """Rotation stratified by factors: every epoch covers every factor in proportion, and every row is used in turn.
+    """Rotation stratified by factors: every epoch takes rows of each factor in proportion, and every row in turn.
 
     After arXiv 2603.04981, with its usage penalty at the limit (docs/design.md#policy-factors). Rows of a factor get
-    evenly spaced phases in [0, 1), in an order and from an offset that are random per factor and cycle. An epoch takes
-    the next window along the phases, wide enough for the exact budget: of a factor with n rows, a window of width w
-    holds floor(w n) or ceil(w n). Usage counts differ by at most 1 (see `take_turns`). An epoch that ends one cycle and
-    begins the next has a window of each, without the rows of the first window in the second. Without factors it is
-    `Rotation`.
+    evenly spaced phases in [0, 1), in an order that is random per factor and cycle, from offsets that spread a factor's
+    rows over the cycle across classes (`core.selection.class_strata`). An epoch takes the next window along the phases,
+    wide enough for the exact budget: of a class's factor with n rows, a window of width w holds floor(w n) or
+    ceil(w n). Usage counts differ by at most 1 (see `take_turns`). An epoch that ends one cycle and begins the next has
+    a window of each, without the rows of the first window in the second. Without factors it is `Rotation`.
 
     Uniform visits are worth what a shorter schedule over all rows is worth. Three rules go beyond them:
 
@@ -59,16 +62,67 @@ class Factors(Policy):
     def select(self, context: SelectionContext) -> Rows:
         """Selects the epoch's rows, see the class: int64[n] or a set."""
         believed = self._believed(context)
-        if self.share_copies and context.copies is not None and context.copy is not None:
-            turns = turns_taken(believed.candidates, context.usage, context.copies, context.copy)
+        copies = self._copies(context)
+        if copies is not None and context.copy is not None:
+            turns = turns_taken(believed.candidates, context.usage, copies, context.copy)
             believed = dataclasses.replace(believed, usage=turns)
-        if self.quota_power == 1 or believed.label is None:
+        label, factor = believed.label, believed.factor
+        if self.quota_power == 1 or label is None:
             return self.take(believed)
-        return select_by_class(_Inside(self), believed, self.quota_power, in_threads=True)
+        strata = None
+        if factor is not None and context.part is None and context.rules > 1:
+            class_sizes(believed.candidates, label)  # refuses rows without a label
+            strata = ClassStrata(believed.candidates, label, factor, context.seed)
+        budgets = budgets_until(self, context) if context.rules > 1 else [believed.budget]
+        there = len(believed.candidates)
+        budgets = [min(budget, there) for budget in budgets]
+        return select_by_class(_Inside(self, strata), believed, self.quota_power, budgets, in_threads=True)
 
-    def take(self, context: SelectionContext) -> Rows:
-        """Takes the next rows of the rotation, ignoring doubt and classes: int64[n] or a set; `usage` counts turns."""
-        return take_turns(context.candidates, context.usage, context.budget, context.seed, context.factor)
+    def take(self, context: SelectionContext, strata: ClassStrata | None = None) -> Rows:
+        """Takes the next rows of the rotation, ignoring doubt and classes: int64[n] or a set; `usage` counts turns.
+
+        Args:
+            context: of all candidates, or of those of the class `part`.
+            strata: offsets of the classes' factors; None for random ones.
+        """
+        offsets: OffsetsOf | None = None
+        copies = self._copies(context)
+        if context.rules == 1:
+            copies = None
+        elif (part := context.part) is not None:
+            offsets = functools.partial(random_offsets, part, context.seed) if strata is None else strata.of_class(part)
+        return take_turns(
+            context.candidates,
+            context.usage,
+            context.budget,
+            context.seed,
+            context.factor,
+            offsets=offsets,
+            turns=copies,
+        )
+
+    def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
+        """Returns the share of a long run's epochs that use each of the rows: float64[n] of selected rows int64[n].
+
+        A row of a group of m near-duplicates is used min(1, level / m) times an epoch, with a level for each class at
+        which its rows get its quota together.
+        """
+        if context.rules == 1:
+            return super().inclusion(context, rows)
+        believed, copies = self._believed(context), self._copies(context)
+        label = None if self.quota_power == 1 else believed.label
+        if label is None:
+            quotas = np.array([believed.mean_budget])
+        else:
+            quotas = fair_shares(class_sizes(believed.candidates, label), believed.mean_budget, self.quota_power)
+        return shared_chances(believed.candidates, label, copies, quotas, rows)
+
+    def drawable(self, context: SelectionContext) -> int:
+        """Returns the number of candidates that are not set aside for doubt."""
+        return len(self._believed(context).candidates)
+
+    def _copies(self, context: SelectionContext) -> IntArray | None:
+        return context.copies if self.share_copies and context.copy is not None else None
 
     def _believed(self, context: SelectionContext) -> SelectionContext:
         doubt, candidates = context.doubt, context.candidates
@@ -88,12 +142,12 @@ class _Inside(Policy):
 
     name = "factors"
 
-    def __init__(self, factors: Factors) -> None:
-        self.factors = factors
+    def __init__(self, factors: Factors, strata: ClassStrata | None) -> None:
+        self.factors, self.strata = factors, strata
 
     def select(self, context: SelectionContext) -> Rows:
         """Selects rows of the class, see `Factors.take`: int64[n] or a set."""
-        return self.factors.take(context)
+        return self.factors.take(context, self.strata)
 
 
 def turns_taken(rows: Rows, usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
