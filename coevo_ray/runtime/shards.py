@@ -61,6 +61,7 @@ def run_tasks(
     total: int | None = None,
     num_cpus: float = 0.5,
     in_order: bool = False,
+    at_once: int | None = None,
 ) -> Iterator[Row]:
     """Runs a function on some items as plain Ray tasks, which start at once, and yields the results as they come.
 
@@ -73,6 +74,8 @@ def run_tasks(
         total: sum of the result rows' "rows", for progress.
         num_cpus: of a task.
         in_order: yield the results in the order of the items; few of them wait at a time, so they may be large.
+        at_once: most tasks at a time. Each takes a process, which imports for two seconds what the work needs unless an
+            earlier stage's is idle: a few tasks of less work than that are done sooner in one. None for many.
 
     Raises:
         CoevoError: an error of a task, as it was raised there.
@@ -82,10 +85,11 @@ def run_tasks(
         return
     task = ray.remote(num_cpus=num_cpus)(work)
     todo = list(reversed(items))
+    most = at_once or (_IN_ORDER if in_order else _IN_FLIGHT)
     running: list[ray.ObjectRef[Row]] = []
     with Ticker(title, total, "rows") as ticker, ray_errors(title):
         while todo or running:
-            while todo and len(running) < (_IN_ORDER if in_order else _IN_FLIGHT):
+            while todo and len(running) < most:
                 running.append(task.remote(todo.pop()))
             (done,), running = (running[:1], running[1:]) if in_order else ray.wait(running, num_returns=1)
             row = ray.get(done)

@@ -126,7 +126,8 @@ def test_a_gate_with_people_in_label_studio(
     assert (taken["answers"], taken["labels"], taken["problems"]) == (len(rows) - 2, len(rows) - 3, [])
     assert gate.told("submit")["answers"] == 0
     # The round stays open for the rest, the skipped one too.
-    assert gate.told("next") == {**first, "requested": 3, "sent": 0}
+    open_rows = [f"sample-{row}" for row in sorted((skipped, *late))]
+    assert gate.told("next") == {**first, "requested": 3, "sent": 0, "blocking": open_rows}
     status = gate.told("status")
     assert (status["outstanding"], status["disputed"], status["labels"]) == (3, 1, len(rows) - 3)
     assert status["annotators"] == sorted([server.anna.email, server.ben.email])

@@ -48,6 +48,9 @@ from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 
+# A row takes some 40 microseconds of one core: below so many, two processes are no sooner done, for each first imports.
+_ROWS_A_PROCESS = 100_000
+
 
 def merge(
     contributions: Sequence[ArtifactLike],
@@ -268,7 +271,9 @@ def _write_targets(
         entry = write_table(location, row["name"], table, group_rows=GROUP_ROWS)
         return {"rows": entry.rows, "result": entry}
 
-    return [*files, *(row["result"] for row in run_tasks("align targets", todo, write))]
+    passes = sum(t.manifest.rows for t in tables)
+    results = run_tasks("align targets", todo, write, at_once=1 + passes // _ROWS_A_PROCESS)
+    return [*files, *(row["result"] for row in results)]
 
 
 def _targets(parts: list[tuple[int, Contribution, Float32Array]], start: int, stop: int, offset: int) -> pa.Table:
