@@ -39,7 +39,7 @@ def test_it_takes_the_decay_of_the_least_loss_and_says_what_it_measured(scaling:
     fitted = fit_light_classifier(features, labels, first, 3, seed=7, scaling=scaling)
     losses = {}
     for rows in tried:
-        predicted = cross_fitted_predictions(features, labels, 3, 5, first, rows / 300, 7, scaling)
+        predicted = cross_fitted_predictions(features, labels, 3, 5, first, rows / 300, 7, scaling=scaling)
         losses[rows] = (cross_entropy(predicted, labels[first]), predicted)
     least = min(losses, key=lambda rows: losses[rows][0])
     equal = [rows for rows in tried if not worse(losses[rows][1], losses[least][1], labels[first])]
