@@ -28,7 +28,7 @@ from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.probes.irreducible import irreducible_loss
-from coevo_ray.core.probes.label_doubt import cross_fitted, label_doubt
+from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, predict_folds
 
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -40,6 +40,7 @@ DIM = 256
 NOISE = 0.2
 IMBALANCE = 50
 LATENTS, ACTIVE, SAE_STEPS = 1024, 16, 1500
+FOLDS = 2  # of the probes that judge labels
 
 
 @dataclass(frozen=True)
@@ -229,8 +230,10 @@ def with_evidence(
     copies, copy = copies_of(copy_groups(graph, evidence.similarity, evidence.margin, evidence.same))
     seconds = {"factors": factor_seconds, "copies": time.perf_counter() - begun}
     begun = time.perf_counter()
-    probabilities = cross_fitted(features, labels)
-    doubt, irreducible = label_doubt(probabilities, labels), irreducible_loss(probabilities, labels)
+    fold = fold_of(np.arange(len(labels), dtype=np.int64), FOLDS)
+    found = find_mistakes(features, labels, fold, folds=FOLDS, classes=int(labels.max()) + 1)
+    probabilities = predict_folds(found.probes, features, fold)
+    doubt, irreducible = found.doubt(probabilities, labels), irreducible_loss(probabilities, labels)
     seconds["doubt"] = time.perf_counter() - begun
     indices, values = codes
     p = factor_frequencies(count_factors(indices, values, LATENTS), len(features))

@@ -36,6 +36,9 @@ class SaeConfig(Model):
         return self
 
 
+_FORMER_L2 = 1e-3  # the default of version 0.1.0
+
+
 class EvidenceConfig(Model):
     """Evidence: labels that may be wrong and near-duplicates, as the targets show them."""
 
@@ -58,18 +61,23 @@ class EvidenceConfig(Model):
     same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this; only with numbers.")
     neighbours: int = Field(16, ge=1, le=127, description="Neighbours of a row in the graph.")
     probe_rows: int = Field(100_000, ge=2, description="Most labelled rows that the light classifiers are fitted on.")
-    l2: float = Field(1e-3, gt=0, description="Weight decay of the light classifiers.")
+    l2: float | None = Field(
+        None, gt=0, description="Weight decay of the light classifiers; null chooses it by cross-validation."
+    )
     seed: int = Field(0, ge=0, description="Seed of the sample and of its folds.")
     compute: Compute = Compute(cpus=1)
 
     def settled(self, begun: Mapping[str, Any] | None) -> EvidenceConfig:
-        """The settings with the numbers for near-duplicates that an artifact was begun with, where these give none.
+        """The settings with the numbers that an artifact was begun with, where these give none.
 
-        Version 0.1.0 had numbers where nothing was said; what it began goes on with them.
+        Version 0.1.0 had numbers for near-duplicates and an `l2` where nothing was said; what it began goes on with
+        them.
 
         Args:
             begun: settings of the artifact; None where there is none.
         """
         there = begun or {}
         numbers = {n: there[n] for n in ("similarity", "margin") if getattr(self, n) is None and n in there}
+        if self.l2 is None and there.get("l2") == _FORMER_L2:
+            numbers["l2"] = _FORMER_L2
         return self.model_copy(update=numbers)

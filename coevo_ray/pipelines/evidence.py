@@ -1,8 +1,8 @@
 """Evidence from targets on the training rows: the probability of wrong labels, and groups of near-duplicates.
 
 Labels are judged by probes that were not fitted on their rows (see `core.probes.label_doubt`: Liu and Tao 2016, arXiv
-1411.7718). Probes are fitted on a sample in one Ray task and applied to each target file in another, so that neither
-targets nor probabilities come to the driver.
+1411.7718; Patrini et al. 2017, arXiv 1609.03683). Probes are fitted on a sample in one Ray task and applied to each
+target file in another, so that neither targets nor probabilities come to the driver.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array
 from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
 from coevo_ray.core.probes.irreducible import irreducible_loss
-from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, mistake_rates, predict_folds
+from coevo_ray.core.probes.label_doubt import (
+    Mistakes,
+    find_mistakes,
+    fold_of,
+    fold_probes,
+    most_doubted,
+    predict_folds,
+)
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
@@ -38,16 +46,48 @@ from coevo_ray.store.row_table import RowTable, vectors
 KIND = "evidence"
 _FOLDS = 2
 _DOUBTED = 0.5  # above it, a label is more likely wrong than right; such rows are counted in the summary
-_SHOWN = 48  # rows with the largest doubt that the summary names
+_SHOWN = 48  # rows that the summary names: of ten times as many with the largest doubt, spread over the classes
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Probes that judge labels.
+    """Probes that judge labels, by the mistakes that were found on a sample of them.
+
+    Attributes:
+        mistakes: the mistakes, with a probe for each fold.
+        seed: seed of the folds.
+    """
+
+    mistakes: Mistakes
+    seed: int
+
+    def judge(
+        self, row_ids: Int64Array, features: Float32Array, labels: Int64Array
+    ) -> tuple[Float32Array, Int64Array, Float32Array | None]:
+        """Judges labels by the probes that were not fitted on their rows.
+
+        Returns:
+            The probability that each label is wrong, float32[n]; the likeliest class, int64[n]; the label's loss,
+            float32[n] in nats.
+        """
+        probabilities = predict_folds(self.mistakes.probes, features, fold_of(row_ids, _FOLDS, self.seed))
+        doubt = self.mistakes.doubt(probabilities, labels)
+        return doubt, probabilities.argmax(axis=1), irreducible_loss(probabilities, labels)
+
+    def figures(self, rows: int) -> JsonObject:
+        """`mistake_rates`, `level` (share of wrong labels) and `mistakes`, their expected number in so many rows."""
+        found = self.mistakes
+        rates = [round(float(rate), 6) for rate in found.rates]
+        return {"mistake_rates": rates, "level": round(found.level, 6), "mistakes": round(found.level * rows)}
+
+
+@dataclass(frozen=True)
+class FormerJudges:
+    """Probes that judge labels by the rule of version 0.1.0, for evidence that it began.
 
     Attributes:
         probes: one for each fold, fitted on the other folds.
-        rates: float64[classes], share of wrong labels in each class.
+        rates: float64[classes], see `core.probes.former_doubt`.
         seed: seed of the folds.
     """
 
@@ -57,16 +97,14 @@ class Judges:
 
     def judge(
         self, row_ids: Int64Array, features: Float32Array, labels: Int64Array
-    ) -> tuple[Float32Array, Int64Array, Float32Array]:
-        """Judges labels by the probes that were not fitted on their rows.
-
-        Returns:
-            The probability that each label is wrong, float32[n]; the likeliest class, int64[n]; the label's loss,
-            float32[n] in nats.
-        """
+    ) -> tuple[Float32Array, Int64Array, Float32Array | None]:
+        """As `Judges.judge`, without the label's loss, which version 0.1.0 did not keep."""
         probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
-        doubt = label_doubt(probabilities, labels, self.rates)
-        return doubt, probabilities.argmax(axis=1), irreducible_loss(probabilities, labels)
+        return former_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1), None
+
+    def figures(self, rows: int) -> JsonObject:
+        """`mistake_rates`, as version 0.1.0 had it; of `rows` it said nothing."""
+        return {"mistake_rates": [round(float(rate), 6) for rate in self.rates]}
 
 
 def gather_evidence(
@@ -84,7 +122,8 @@ def gather_evidence(
     Returns:
         The table `row_id`, `label` (int64, as given), `doubt` (float16 in [0, 1]), `likely` (int64, likeliest class
         under probes that were not fitted on the row), `group` (int64, row_id of its near-duplicates' leader) and, where
-        doubt is looked for, `irreducible` (float16, nats, the label's loss under those probes).
+        doubt is looked for, `irreducible` (float16, nats, the label's loss under those probes; not in evidence that
+        version 0.1.0 began).
 
     Raises:
         InputError: no labelled row has a target, or targets are not finite.
@@ -92,11 +131,13 @@ def gather_evidence(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     location = Location.parse(out)
-    config = as_settings(EvidenceConfig, config, "evidence").settled(begun_config(location))
+    given = as_settings(EvidenceConfig, config, "evidence")
+    config = given.settled(begun_config(location))
+    former = given.l2 is None and config.l2 is not None  # evidence of version 0.1.0 goes on by its rule
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
     if begin(location, KIND, config.content(), inputs) is None:
         with ray_session(), ray_errors(KIND):
-            _gather(config, pool, targets, labels, location, inputs)
+            _gather(config, pool, targets, labels, location, inputs, former)
     return RowTable(location, KIND)
 
 
@@ -107,6 +148,7 @@ def _gather(
     labels: Int64Array,
     location: Location,
     inputs: dict[str, str],
+    former: bool,
 ) -> None:
     started, cpus = time.monotonic(), config.compute.cpus
     rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
@@ -117,7 +159,8 @@ def _gather(
     parts: dict[str, Any] = {"rows": ray.put(rows), "labels": ray.put(labels[rows])}
     if config.doubt:
         sample = choose_rows(rows, min(len(rows), config.probe_rows), config.seed)
-        parts["judges"] = _task(fit_judges, cpus).remote(targets, sample, labels[sample], config.l2, config.seed, cpus)
+        fit = fit_former_judges if former else fit_judges
+        parts["judges"] = _task(fit, cpus).remote(targets, sample, labels[sample], config.l2, config.seed, cpus)
     if config.copies:
         folder = location.child("graph")
         graph = build_graph_artifact(
@@ -129,13 +172,11 @@ def _gather(
     shards = range(len(targets.files))
     made = list(run_shards(KIND, shards, lambda d: d.map(stage.make, num_cpus=cpus), total=len(rows)))
     if config.doubt:
-        found = (row for part in made for row in part["doubted"])
-        doubted = sorted(found, key=lambda row: (-row["doubt"], row["row_id"]))
-        judges: Judges = ray.get(parts["judges"])
+        judges: Judges | FormerJudges = ray.get(parts["judges"])
         summary |= {
-            "mistake_rates": [round(float(rate), 6) for rate in judges.rates],
+            **judges.figures(len(rows)),
             "doubted_rows": sum(part["doubted_rows"] for part in made),
-            "most_doubted": doubted[:_SHOWN],
+            "most_doubted": _spread([row for part in made for row in part["doubted"]]),
         }
     summary["seconds"] = round(time.monotonic() - started, 3)
     finish(location, KIND, config.content(), inputs, [part["entry"] for part in made if part["rows"]], summary)
@@ -145,13 +186,32 @@ def _task(function: Any, cpus: float, returns: int = 1) -> Any:
     return ray.remote(function).options(num_cpus=cpus, num_returns=returns)
 
 
-def fit_judges(targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float, seed: int, cpus: float) -> Judges:
-    """Ray task: fits a probe for each fold on a sample of labelled rows, and estimates the mistakes of each class."""
+def _spread(found: list[JsonObject]) -> list[JsonObject]:
+    """The rows to name: those with the largest doubt, spread over their labels, see `most_doubted`."""
+    most = sorted(found, key=lambda row: (-row["doubt"], row["row_id"]))[: 10 * _SHOWN]
+    rows, doubt, labels = (np.array([row[name] for row in most]) for name in ("row_id", "doubt", "label"))
+    return [most[place] for place in most_doubted(rows, doubt, labels, _SHOWN)]
+
+
+def fit_judges(
+    targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float | None, seed: int, cpus: float
+) -> Judges:
+    """Ray task: finds the mistakes in a sample of labels, with a probe for each fold."""
+    torch.set_num_threads(max(1, int(cpus)))
+    features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
+    found = find_mistakes(features, labels, fold, folds=_FOLDS, classes=int(labels.max()) + 1, l2=l2)
+    return Judges(found, seed)
+
+
+def fit_former_judges(
+    targets: RowTable, row_ids: Int64Array, labels: Int64Array, l2: float, seed: int, cpus: float
+) -> FormerJudges:
+    """Ray task: fits a probe for each fold on a sample of labelled rows, as version 0.1.0 did."""
     torch.set_num_threads(max(1, int(cpus)))
     features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
     classes = int(labels.max()) + 1
-    probes = fold_probes(features, labels, fold, folds=_FOLDS, classes=classes, l2=l2)
-    return Judges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
+    probes = fold_probes(features, labels, fold, folds=_FOLDS, classes=classes, l2=l2, scaling="each")
+    return FormerJudges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
 
 
 def group_rows(graph: Location, config: EvidenceConfig, row_ids: Int64Array) -> tuple[Int64Array, dict[str, int]]:
@@ -192,16 +252,16 @@ class _Files:
             table = self._judge(row["shard"])
             entry = write_table(self.location, name, table)
         doubt = table.column("doubt").to_numpy()
-        most = np.argsort(-doubt, kind="stable")[:_SHOWN]
+        most = np.argsort(-doubt, kind="stable")[: 10 * _SHOWN]
         most = most[doubt[most] > _DOUBTED]
-        columns = (table.column("row_id").to_numpy()[most], doubt[most], table.column("likely").to_numpy()[most])
+        names = ("row_id", "doubt", "label", "likely")
+        columns = [table.column(name).to_numpy()[most].tolist() for name in names]
         return {
             "rows": table.num_rows,
             "entry": entry,
             "doubted_rows": int((doubt > _DOUBTED).sum()),
             "doubted": [
-                {"row_id": int(r), "doubt": round(float(d), 4), "likely": int(c)}
-                for r, d, c in zip(*columns, strict=True)
+                {**dict(zip(names, row, strict=True)), "doubt": round(row[1], 4)} for row in zip(*columns, strict=True)
             ],
         }
 
@@ -214,11 +274,11 @@ class _Files:
         place = np.searchsorted(parts["rows"], row_ids)
         labels = parts["labels"][place]
         doubt, likely = np.zeros(len(row_ids), np.float16), labels
-        losses = {"irreducible": np.zeros(len(row_ids), np.float16)} if "judges" in parts else {}
-        if "judges" in parts and len(row_ids):
+        losses = {}
+        if "judges" in parts:
             features = vectors(table.column("target"))[inside]
             doubt, likely, loss = parts["judges"].judge(row_ids, features, labels)
-            losses["irreducible"] = loss.astype(np.float16)
+            losses = {} if loss is None else {"irreducible": loss.astype(np.float16)}
         group = parts["groups"][place] if "groups" in parts else row_ids
         columns = {"row_id": row_ids, "label": labels, "doubt": doubt.astype(np.float16), "likely": likely}
         return pa.table({**columns, "group": group, **losses})

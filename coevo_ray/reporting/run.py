@@ -101,7 +101,7 @@ def is_finished(config: RunConfig, out: Location) -> bool:
 
 
 def _content(config: RunConfig, out: Location) -> JsonObject:
-    """The settings that shape results."""
+    """The settings that shape results; of evidence, as it was begun."""
     exclude: Any = {
         "out": True,
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
@@ -109,7 +109,8 @@ def _content(config: RunConfig, out: Location) -> JsonObject:
     content: JsonObject = config.model_dump(mode="json", exclude=exclude)
     content["encode"] = config.encode.content()
     if config.evidence is not None:
-        content["evidence"] = config.evidence.settled((begun_config(out) or {}).get("evidence")).content()
+        begun = begun_config(RunLayout.of(out).evidence) or (begun_config(out) or {}).get("evidence")
+        content["evidence"] = config.evidence.settled(begun).content()
     if config.train is not None:
         # By its path: which network that was is in the manifests of the trainings.
         init = {} if config.train.init is None else {"init": config.train.init}
@@ -172,8 +173,9 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
         names = ("labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy")
         summary["gate"] = _pick(stages["gate"], *names, "seconds")
     if "evidence" in stages:
-        names = ("rows", "doubted_rows", "mistake_rates", "copied_rows", "copy_groups", "most_doubted", "seconds")
-        summary["evidence"] = {name: stages["evidence"].summary.get(name) for name in names}
+        found = ("rows", "doubted_rows", "mistake_rates", "level", "mistakes", "copied_rows", "copy_groups")
+        there = stages["evidence"].summary
+        summary["evidence"] = {name: there.get(name) for name in (*found, "most_doubted", "seconds")}
     if config.train:
         trained = {policy: stages[f"train.{policy}"] for policy in config.train.policies}
         figures = ("accuracy", "seconds", "samples", "epochs", "wall_seconds")

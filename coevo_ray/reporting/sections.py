@@ -202,6 +202,8 @@ def evidence(data: ReportData) -> Section | None:
     if doubted is not None:
         sentences.append(_doubt_sentence(doubted, rows))
         measures.append(("rows whose label is doubted", integer(doubted)))
+        if (wrong := number(data.summary, "evidence", "mistakes")) is not None:  # version 0.1.0 did not say
+            measures.append(("labels estimated to be wrong", integer(wrong)))
     if copied is not None:
         they = (
             f"{count(copied, 'row')} form {count(groups, 'group')} of near-duplicates; a group shares one row's visits."

@@ -116,6 +116,7 @@ def test_a_gate_opened_again_with_its_settings_is_the_same(former: Path, unpacke
     before = _times(former / "gate" / "graph")
     session = coevo_ray.gate_open(GATE, str(unpacked / "pool"), str(unpacked / "encode/targets"), str(former / "gate"))
     assert session.status()["labels"] == _expected(former)["status"]["labels"]
+    assert session.scaling == session.learning().scaling == "each", "its classifier goes on as it was begun"
     assert _times(former / "gate" / "graph") == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 
 from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.config import EvidenceConfig, TrainConfig, make_config
+from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
 from coevo_ray.core.probes.irreducible import irreducible_loss
-from coevo_ray.core.probes.label_doubt import fold_of, fold_probes, label_doubt, predict_folds
+from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, fold_probes, most_doubted, predict_folds
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import MANIFEST, finish, load_manifest, write_table
+from coevo_ray.store.artifact import MANIFEST, begin, digest_array, finish, load_manifest, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 from coevo_ray.training.supervised.train import looks_at_evidence
@@ -77,11 +79,11 @@ def test_evidence_is_that_of_the_whole_pool_at_once(tmp_path: Path) -> None:
     # By hand: the same probes on all of the rows, as targets are stored.
     _, targets = inputs(tmp_path / "again")
     features, fold = vectors(targets.read(rows, ["target"]).column("target")), fold_of(rows, 2)
-    probes = fold_probes(features, labels[rows], fold, folds=2, classes=CLASSES)
-    probabilities = predict_folds(probes, features, fold)
+    found = find_mistakes(features, labels[rows], fold, folds=2, classes=CLASSES)
+    probabilities = predict_folds(found.probes, features, fold)
     doubt = table.column("doubt").to_numpy()
     assert table.column("label").to_numpy().tolist() == labels[rows].tolist()
-    assert np.allclose(doubt, label_doubt(probabilities, labels[rows]), atol=2e-3)
+    assert np.allclose(doubt, found.doubt(probabilities, labels[rows]), atol=2e-3)
     assert table.column("likely").to_numpy().tolist() == probabilities.argmax(axis=1).tolist()
     losses = table.column("irreducible").to_numpy()
     assert np.allclose(losses, irreducible_loss(probabilities, labels[rows]), rtol=2e-2, atol=2e-2)
@@ -105,15 +107,22 @@ def test_the_summary_counts_what_the_table_has(tmp_path: Path) -> None:
     assert summary["doubted_rows"] == (doubt > 0.5).sum() > 500
     assert (summary["copied_rows"], summary["copy_groups"]) == (size[size > 1].sum(), (size > 1).sum())
     most = summary["most_doubted"]
-    assert [row["row_id"] for row in most] == table.column("row_id").to_numpy()[
-        np.argsort(-doubt.astype(np.float64), kind="stable")[: len(most)]
-    ].tolist()
+    # Of the 480 rows of the largest doubt 48, by hundredths of doubt, within which labels take turns.
+    rows, labels = table.column("row_id").to_numpy(), table.column("label").to_numpy()
+    first = np.argsort(-doubt.astype(np.float64), kind="stable")[:480]
+    place = first[most_doubted(rows[first], doubt[first].astype(np.float64).round(4), labels[first], 48)]
+    assert [row["row_id"] for row in most] == rows[place].tolist()
+    assert [row["doubt"] for row in most] == pytest.approx(doubt[place].astype(float), abs=1e-4)
+    assert all(a["doubt"] > b["doubt"] - 0.01 for a, b in pairwise(most))
+    assert np.bincount([row["label"] for row in most], minlength=CLASSES).min() >= 6
     likely = dict(zip(table.column("row_id").to_pylist(), table.column("likely").to_pylist(), strict=True))
     assert all(type(row["likely"]) is int and row["likely"] == likely[row["row_id"]] for row in most)
     _, _, wrong = content()
     # Of all labels a class gets by mistake, those of the three others: a fifth of theirs, a third of it each.
     assert summary["mistake_rates"] == pytest.approx([0.2 / 3] * CLASSES, abs=0.03)
     assert wrong[np.array([row["row_id"] for row in most], np.int64)].mean() > 0.9
+    assert summary["level"] == pytest.approx(wrong[rows].mean(), abs=0.03)
+    assert summary["mistakes"] == round(summary["level"] * len(rows))
 
 
 def test_files_of_targets_change_nothing_and_neither_does_a_stop(tmp_path: Path) -> None:
@@ -140,6 +149,49 @@ def test_a_sample_is_enough_and_unlabelled_rows_take_no_part(tmp_path: Path) -> 
     assert (doubt[~wrong[rows]] > 0.5).mean() < 0.02
     assert (table.column("group").to_numpy() == rows).all()
     assert not (tmp_path / "out" / "graph").exists()
+
+
+def test_evidence_that_version_0_1_0_began_goes_on_by_its_rule(tmp_path: Path) -> None:
+    pool, targets = inputs(tmp_path, shards=3)
+    settings: dict[str, Any] = {"copies": False, "similarity": 0.99, "margin": 0.0, "neighbours": 4}
+    config = EvidenceConfig(**settings).content() | {"l2": 1e-3}
+    labels, out = pool.labels(), Location.parse(str(tmp_path / "out"))
+    known = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
+    begin(out, "evidence", config, known)
+    first = pa.table(
+        {
+            "row_id": np.array([1]),
+            "label": np.array([0]),
+            "doubt": np.zeros(1, np.float16),
+            "likely": np.array([0]),
+            "group": np.array([1]),
+        }
+    )
+    write_table(out, "0.parquet", first)  # one of its files; that its content stays shows that it is not made again
+    table = gather_evidence(settings, pool, targets, labels, str(tmp_path / "out"))
+    assert table.manifest.config["l2"] == 1e-3
+    whole = table.scan(["row_id", "doubt"])
+    assert whole.column("row_id").to_pylist()[0] == 1 and whole.column("doubt").to_pylist()[0] == 0
+    # By hand: probes on features scaled one by one, and mistakes counted where a class is least probable.
+    rows = np.setdiff1d(np.arange(ROWS), [*HELD, *REJECTED])
+    features, fold = vectors(targets.read(rows, ["target"]).column("target")), fold_of(rows, 2)
+    probes = fold_probes(features, labels[rows], fold, folds=2, classes=CLASSES, scaling="each")
+    probabilities = predict_folds(probes, features, fold)
+    expected = former_doubt(probabilities, labels[rows], mistake_rates(probabilities, labels[rows]))
+    made = whole.column("row_id").to_numpy()[1:]
+    assert np.allclose(whole.column("doubt").to_numpy()[1:], expected[np.searchsorted(rows, made)], atol=2e-3)
+    # Finished, it is what the same settings give; a number that is asked for is another one.
+    assert gather_evidence(settings, pool, targets, labels, str(tmp_path / "out")).manifest == table.manifest
+    with pytest.raises(UsageError, match=r"l2: there 0\.001, asked for 0\.01"):
+        gather_evidence({**settings, "l2": 0.01}, pool, targets, labels, str(tmp_path / "out"))
+
+
+def test_a_number_for_the_penalty_is_kept(tmp_path: Path) -> None:
+    table = gather(tmp_path, copies=False, l2=0.003)
+    _, _, wrong = content()
+    assert RowTable(Location.parse(str(tmp_path / "out")), "evidence").manifest.config["l2"] == 0.003
+    doubted = table.column("doubt").to_numpy() > 0.5
+    assert doubted[wrong[table.column("row_id").to_numpy()]].mean() > 0.9
 
 
 def test_copies_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array
 from coevo_ray.core.probes.calibration import apply_temperature, fit_temperature
-from coevo_ray.core.probes.probe import LinearProbe, cross_fitted_predictions
+from coevo_ray.core.probes.probe import LinearProbe, Scaling, cross_fitted_predictions
 from coevo_ray.errors import InputError
 
 _FOLDS = 5
@@ -16,7 +16,11 @@ _LEAST_CALIBRATED = 50
 _LEAST_VALIDATED = 200  # the loss of fewer rows is too uncertain to stop by
 # The penalty is one of these / labels (as scikit-learn's C has it). No single one serves all pools: on frozen features
 # of CIFAR-10, 100 was best from 500 to 2 000 labels (3 points above 20), on handwritten digits 3 (2 points above 100).
-_DECAY_ROWS = (3.0, 10.0, 30.0, 100.0)
+# With one scale for all features stronger ones pay, too; gates of version 0.1.0 go on with theirs.
+_DECAY_ROWS: dict[Scaling, tuple[float, ...]] = {
+    "one": (3.0, 10.0, 30.0, 100.0, 300.0),
+    "each": (3.0, 10.0, 30.0, 100.0),
+}
 _USUAL_DECAY_ROWS = 30.0
 
 
@@ -59,6 +63,7 @@ def fit_light_classifier(
     decay_rows: float | None = None,
     calibrate: bool = True,
     seed: int = 0,
+    scaling: Scaling = "one",
 ) -> LightClassifier:
     """Fits the classifier on all labels so far, and chooses its penalty and temperature by cross-validation.
 
@@ -74,6 +79,7 @@ def fit_light_classifier(
         decay_rows: weight decay times labels; None chooses the strongest that is as good as the best on the first rows.
         calibrate: fit a temperature.
         seed: seed of the folds.
+        scaling: see `LinearProbe.fit`.
 
     Raises:
         InputError: there are no labels, or features and labels do not fit.
@@ -82,8 +88,11 @@ def fit_light_classifier(
         raise InputError(f"{len(labels)} labels and a mask of {first.shape}", "label some rows first")
     chosen, temperature, loss, accuracy = decay_rows or _USUAL_DECAY_ROWS, 1.0, None, None
     if first.sum() >= _LEAST_CALIBRATED:
-        tried = (chosen,) if decay_rows is not None or l2 is not None else _DECAY_ROWS
-        found = [_validated(features, labels, first, classes, l2 or rows / len(labels), seed, groups) for rows in tried]
+        tried = (chosen,) if decay_rows is not None or l2 is not None else _DECAY_ROWS[scaling]
+        found = [
+            _validated(features, labels, first, classes, l2 or rows / len(labels), seed, groups, scaling)
+            for rows in tried
+        ]
         index = _strongest_of_the_best([losses for losses, _ in found])
         chosen, (losses, predicted) = tried[index], found[index]
         temperature = fit_temperature(predicted, labels[first]) if calibrate else 1.0
@@ -91,7 +100,8 @@ def fit_light_classifier(
             loss, accuracy = float(losses.mean()), float((predicted.argmax(axis=1) == labels[first]).mean())
     if copies is not None and len(copies[1]):
         features, labels = np.concatenate([features, copies[0]]), np.concatenate([labels, copies[1]])
-    probe = LinearProbe.fit(features, labels, classes, l2 if l2 is not None else chosen / len(labels))
+    decay = l2 if l2 is not None else chosen / len(labels)
+    probe = LinearProbe.fit(features, labels, classes, decay, scaling=scaling)
     return LightClassifier(probe, temperature, chosen, loss, accuracy)
 
 
@@ -103,9 +113,10 @@ def _validated(
     l2: float,
     seed: int,
     groups: Int64Array | None,
+    scaling: Scaling,
 ) -> tuple[Float64Array, Float32Array]:
     """Returns the first rows' cross-entropies and predictions, each by a fit without the row's fold."""
-    predicted = cross_fitted_predictions(features, labels, classes, _FOLDS, first, l2, seed, groups)
+    predicted = cross_fitted_predictions(features, labels, classes, _FOLDS, first, l2, seed, groups, scaling)
     right = predicted[np.arange(len(predicted)), labels[first]].astype(np.float64)
     return -np.log(np.maximum(right, 1e-12)), predicted
 

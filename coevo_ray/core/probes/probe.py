@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +13,11 @@ from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Float32Array, Flo
 from coevo_ray.core.graph.unit_rows import unit_rows
 from coevo_ray.errors import InputError, UsageError
 
+# One scale for all features keeps the relative size of directions; `each` is the rule of version 0.1.0.
+Scaling: TypeAlias = Literal["one", "each"]
 _ITERATIONS = 500  # of L-BFGS; its tolerances stop it earlier
+_CHANGE = 1e-10  # of the loss, which ends the fit
+_LEAST_CHANCE = 1e-8  # of a label in a noise matrix, so that its logarithm is finite
 _BLOCK_ROWS = 65_536
 _TEMPERATURE = 0.07  # as in Wu et al. 2018
 _BLOCK_VALUES = 1 << 24  # similarities held at a time
@@ -20,7 +25,7 @@ _BLOCK_VALUES = 1 << 24  # similarities held at a time
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """Multinomial logistic regression on standardised features.
+    """Multinomial logistic regression on centred and scaled features.
 
     Probabilities are softmax(weight (x - mean) / scale + bias).
 
@@ -28,7 +33,7 @@ class LinearProbe:
         weight: float32[C, d].
         bias: float32[C].
         mean: float32[d], of the training features.
-        scale: float32[d], their standard deviation; 1 for a feature that does not vary.
+        scale: float32[d], what centred features are divided by, see `fit`.
     """
 
     weight: Float32Array
@@ -44,11 +49,17 @@ class LinearProbe:
         classes: int,
         l2: float = 1e-3,
         sample_weight: FloatArray | None = None,
+        *,
+        scaling: Scaling = "one",
+        noise: FloatArray | None = None,
+        start: LinearProbe | None = None,
+        change: float = _CHANGE,
     ) -> LinearProbe:
-        """Minimises weighted mean cross-entropy + l2/2 (||weight||^2 + ||bias||^2) with L-BFGS from zero.
+        """Minimises weighted mean cross-entropy + l2/2 (||weight||^2 + ||bias||^2) with L-BFGS.
 
         scikit-learn's C is 1 / (l2 * n). The bias is regularised like the weights (as in liblinear), so that the
         minimum is unique even if a class has no training row: such a class gets a small positive probability.
+        With `noise` the loss is that of forward correction, see `forward_losses`.
 
         Args:
             features: float[n, d].
@@ -56,9 +67,15 @@ class LinearProbe:
             classes: C.
             l2: strength of the regularisation, > 0.
             sample_weight: float[n], >= 0 and not all 0; None weighs rows equally.
+            scaling: `one` divides centred features by their root mean square over rows and features, `each` every
+                feature by its standard deviation; 1 in place of 0.
+            noise: float[C, C], P(given label | true class) in rows of sum 1; None takes labels as they are.
+            start: where to begin; None for zero. Fewer steps are needed from a fit of almost the same.
+            change: of the loss, which ends the fit.
 
         Raises:
-            InputError: there are no rows, features are not finite, labels are out of range, or weights do not fit.
+            InputError: there are no rows, features are not finite, labels are out of range, or weights or noise do not
+                fit.
             UsageError: there are fewer than two classes, or l2 is not above 0.
         """
         if classes < 2 or not l2 > 0:
@@ -67,10 +84,12 @@ class LinearProbe:
         y = _checked_labels(labels, len(x), classes)
         w = _checked_weights(sample_weight, len(x))
         mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-        scale = x.std(axis=0, dtype=np.float64).astype(np.float32)
-        scale[scale <= 1e-6 * np.abs(mean)] = 0  # rounding errors of a constant feature
-        scale[scale == 0] = 1.0
-        parameters = _minimise(torch.from_numpy((x - mean) / scale), torch.from_numpy(y), w, classes, l2)
+        scale = _scale(x, mean, scaling)
+        begin = torch.zeros(classes, x.shape[1] + 1)
+        if start is not None:
+            begin = torch.from_numpy(np.column_stack([start.weight, start.bias]))
+        chances = None if noise is None else _log_chances(noise, classes)
+        parameters = _minimise(torch.from_numpy((x - mean) / scale), torch.from_numpy(y), w, l2, begin, chances, change)
         return cls(parameters[:, :-1].numpy().copy(), parameters[:, -1].numpy().copy(), mean, scale)
 
     @property
@@ -129,6 +148,7 @@ def cross_fitted_predictions(
     l2: float = 1e-3,
     seed: int = 0,
     groups: IntArray | None = None,
+    scaling: Scaling = "one",
 ) -> Float32Array:
     """Predicts some labelled rows, each by a probe that was fitted without the row's fold.
 
@@ -142,7 +162,7 @@ def cross_fitted_predictions(
         classes: C.
         folds: number of folds; cut to the number of evaluated rows.
         evaluate: bool[n], rows to predict.
-        l2: as in `LinearProbe.fit`.
+        l2, scaling: as in `LinearProbe.fit`.
         seed: seed of the folds.
         groups: int[n], equal for rows of which one reveals another's label: a row is predicted without any of its
             group, evaluated or not. None for none; they do not count where all evaluated rows are of one.
@@ -173,7 +193,7 @@ def cross_fitted_predictions(
     for fold in range(min(folds, len(leads))):
         part = order[fold_of[order] == fold]
         fitted = ~np.isin(group, group[measured[part]])
-        probe = LinearProbe.fit(features[fitted], labels[fitted], classes, l2)
+        probe = LinearProbe.fit(features[fitted], labels[fitted], classes, l2, scaling=scaling)
         predicted[part] = probe.predict_proba(features[measured[part]])
     return predicted
 
@@ -220,29 +240,71 @@ def knn_accuracy(
     return right / len(test)
 
 
-def _minimise(x: torch.Tensor, y: torch.Tensor, row_weight: torch.Tensor, classes: int, l2: float) -> torch.Tensor:
+def forward_losses(logits: torch.Tensor, labels: torch.Tensor, log_noise: torch.Tensor | None) -> torch.Tensor:
+    """Computes -log P(given label) of each row, float[n]: cross-entropy, or forward-corrected cross-entropy.
+
+    P(given label j) = sum_t softmax(logits)_t noise[t, j] (Patrini et al. 2017, arXiv 1609.03683, theorem 2).
+
+    Args:
+        logits: float[n, C], of the true classes.
+        labels: int64[n], as given.
+        log_noise: float[C, C], logarithms of P(given label | true class); None for labels without mistakes.
+    """
+    if log_noise is None:
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    given = torch.logsumexp(logits + log_noise.T[labels], dim=1)
+    return torch.logsumexp(logits, dim=1) - given
+
+
+def _minimise(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    row_weight: torch.Tensor,
+    l2: float,
+    begin: torch.Tensor,
+    log_noise: torch.Tensor | None,
+    change: float,
+) -> torch.Tensor:
     """Returns parameters float32[C, d + 1], the bias last."""
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    parameters = torch.zeros(classes, x.shape[1], requires_grad=True)
+    parameters = begin.clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
         [parameters],
         max_iter=_ITERATIONS,
         history_size=20,
         tolerance_grad=1e-6,
-        tolerance_change=1e-10,
+        tolerance_change=change,
         line_search_fn="strong_wolfe",
     )
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        entropy = torch.nn.functional.cross_entropy(x @ parameters.T, y, reduction="none")
-        value = (entropy * row_weight).sum() + 0.5 * l2 * parameters.square().sum()
+        losses = forward_losses(x @ parameters.T, y, log_noise)
+        value = (losses * row_weight).sum() + 0.5 * l2 * parameters.square().sum()
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves this method untyped
         return value
 
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[no-untyped-call]  # and this one
     return parameters.detach()
+
+
+def _scale(x: Float32Array, mean: Float32Array, scaling: Scaling) -> Float32Array:
+    scale = x.std(axis=0, dtype=np.float64)
+    scale[scale <= 1e-6 * np.abs(mean)] = 0  # rounding errors of a constant feature
+    if scaling == "one":
+        scale[:] = np.sqrt(np.mean(scale**2))
+    scale[scale == 0] = 1.0
+    single: Float32Array = scale.astype(np.float32)
+    return single
+
+
+def _log_chances(noise: FloatArray, classes: int) -> torch.Tensor:
+    if noise.shape != (classes, classes) or (noise < 0).any() or not np.allclose(noise.sum(axis=1), 1.0, atol=1e-4):
+        raise InputError(
+            f"a noise matrix of shape {noise.shape} for {classes} classes", "give P(given | true), rows of sum 1"
+        )
+    return torch.from_numpy(np.log(np.maximum(noise, _LEAST_CHANCE)).astype(np.float32))
 
 
 def _checked(features: FloatArray, rows: int = 1) -> Float32Array:

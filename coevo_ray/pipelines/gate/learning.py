@@ -16,7 +16,7 @@ from coevo_ray.actors.protocols import LabelColumns
 from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
-from coevo_ray.core.probes.probe import LinearProbe
+from coevo_ray.core.probes.probe import LinearProbe, Scaling
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.graph_files import read_targets
@@ -56,6 +56,7 @@ class Learning:
         l2: weight decay; None chooses one by cross-entropy on the random first labels.
         seed: of folds and comparisons.
         cpus: of each task.
+        scaling: see `LinearProbe.fit`.
         by_group: whether validation keeps near-duplicates on one side; gates of version 0.1.0 go on without.
     """
 
@@ -66,6 +67,7 @@ class Learning:
     l2: float | None
     seed: int
     cpus: float
+    scaling: Scaling = "one"
     by_group: bool = True
 
     def fit(
@@ -124,6 +126,7 @@ class Learning:
             decay_rows=decay_rows,
             calibrate=self.calibrate,
             seed=self.seed,
+            scaling=self.scaling,
         )
         return classifier, _Held(self.targets, self.pool).accuracy(classifier.probe)
 
@@ -169,7 +172,8 @@ class Learning:
         def accuracy(rows: Int64Array, decay_rows: float) -> float | None:
             use = np.searchsorted(known, rows)
             decay = self.l2 if self.l2 is not None else decay_rows / len(rows)
-            return held.accuracy(LinearProbe.fit(features[use], labels[rows], self.classes, decay))
+            probe = LinearProbe.fit(features[use], labels[rows], self.classes, decay, scaling=self.scaling)
+            return held.accuracy(probe)
 
         random = [accuracy(choose_rows(known, min(n, len(known)), self.seed + 1), decay) for n, decay in points]
         return {"random": random, "full": accuracy(known, points[-1][1])}

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from coevo_ray.actors.actor import SelectionHandle, Services
     from coevo_ray.core.gate.online import OnlineGate
     from coevo_ray.core.probes.light_classifier import LightClassifier
+    from coevo_ray.core.probes.probe import Scaling
     from coevo_ray.pipelines.gate.learning import Learning
     from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 
@@ -130,6 +131,7 @@ class GateSession:
         self.classes: tuple[str, ...] = tuple(opened["classes"])
         self.rows = int(graph.summary["rows"])
         self._former = is_former(opened["settings"])
+        self.scaling: Scaling = "each" if self._former else "one"
         self.rule = self.settings.rule_for(self.rows, len(self.classes), **(_FORMER if self._former else {}))
         self._handle: SelectionHandle | None = None
         self._plain: GateService | None = None
@@ -292,6 +294,7 @@ class GateSession:
             settings.l2,
             settings.seed,
             settings.compute.cpus,
+            self.scaling,
             by_group=not self._former,
         )
 

@@ -73,7 +73,8 @@ class ProbeRows:
         Raises:
             InputError: features that are not finite.
         """
-        probe = LinearProbe.fit(train_features, self.train_labels, self.classes)
+        # Features are scaled one by one, so that a training's figures compare with those of version 0.1.0.
+        probe = LinearProbe.fit(train_features, self.train_labels, self.classes, scaling="each")
         right = probe.predict_proba(test_features).argmax(axis=1) == self.test_labels
         nearest = knn_accuracy(train_features, self.train_labels, test_features, self.test_labels, NEIGHBOURS)
         return {"linear_probe": float(right.mean()), "knn": nearest}

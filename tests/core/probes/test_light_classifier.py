@@ -9,7 +9,7 @@ import pytest
 
 from coevo_ray.core.probes.calibration import apply_temperature, fit_temperature
 from coevo_ray.core.probes.light_classifier import fit_light_classifier
-from coevo_ray.core.probes.probe import LinearProbe, cross_fitted_predictions
+from coevo_ray.core.probes.probe import LinearProbe, Scaling, cross_fitted_predictions
 from coevo_ray.errors import InputError
 
 
@@ -24,19 +24,31 @@ def cross_entropy(predicted: Any, labels: Any) -> float:
     return float(np.mean([-np.log(p[label]) for p, label in zip(predicted, labels, strict=True)]))
 
 
-def test_it_takes_the_decay_of_the_least_loss_and_says_what_it_measured() -> None:
+def worse(predicted: Any, best: Any, labels: Any) -> bool:
+    """Whether the mean loss is above the best one's by more than two standard errors of the difference, row by row."""
+    pairs = zip(predicted, best, labels, strict=True)
+    gaps = [np.log(float(b[label])) - np.log(float(p[label])) for p, b, label in pairs]
+    return bool(np.mean(gaps) > 2 * np.std(gaps) / np.sqrt(len(gaps)))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "tried"), [("one", (3.0, 10.0, 30.0, 100.0, 300.0)), ("each", (3.0, 10.0, 30.0, 100.0))]
+)
+def test_it_takes_the_decay_of_the_least_loss_and_says_what_it_measured(scaling: Scaling, tried: Any) -> None:
     features, labels, first = problem()
-    fitted = fit_light_classifier(features, labels, first, 3, seed=7)
+    fitted = fit_light_classifier(features, labels, first, 3, seed=7, scaling=scaling)
     losses = {}
-    for rows in (3.0, 10.0, 30.0, 100.0):
-        predicted = cross_fitted_predictions(features, labels, 3, 5, first, rows / 300, 7)
+    for rows in tried:
+        predicted = cross_fitted_predictions(features, labels, 3, 5, first, rows / 300, 7, scaling=scaling)
         losses[rows] = (cross_entropy(predicted, labels[first]), predicted)
-    assert fitted.decay_rows == min(losses, key=lambda rows: losses[rows][0])
+    least = min(losses, key=lambda rows: losses[rows][0])
+    equal = [rows for rows in tried if not worse(losses[rows][1], losses[least][1], labels[first])]
+    assert fitted.decay_rows == max(equal)
     loss, predicted = losses[fitted.decay_rows]
     assert fitted.validation_loss == pytest.approx(loss, abs=1e-5)
     assert fitted.validation_accuracy == (predicted.argmax(axis=1) == labels[first]).mean()
     assert fitted.temperature == pytest.approx(fit_temperature(predicted, labels[first]))
-    probe = LinearProbe.fit(features, labels, 3, fitted.decay_rows / 300)
+    probe = LinearProbe.fit(features, labels, 3, fitted.decay_rows / 300, scaling=scaling)
     assert fitted(features) == pytest.approx(apply_temperature(probe.predict_proba(features), fitted.temperature))
     given = fit_light_classifier(features, labels, first, 3, decay_rows=3.0, calibrate=False)
     assert (given.decay_rows, given.temperature) == (3.0, 1.0)

@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
-from coevo_ray.core.probes.probe import LinearProbe, cross_fitted_predictions, knn_accuracy
+from coevo_ray.core.probes.probe import (
+    LinearProbe,
+    Scaling,
+    cross_fitted_predictions,
+    forward_losses,
+    knn_accuracy,
+)
 from coevo_ray.errors import InputError, UsageError
 
 Floats = npt.NDArray[np.float32]
@@ -29,9 +36,12 @@ def cross_fitted_accuracy(x: Any, y: Any, classes: int, *, evaluate: Any, **opti
     return float((predicted.argmax(axis=1) == y[evaluate]).mean())
 
 
-def sklearn_probabilities(x: Floats, y: Ints, l2: float, weight: Floats | None = None) -> npt.NDArray[np.float64]:
-    """The same minimum: standardised features, the bias as one more weight, C = 1 / (l2 n)."""
-    z = (x - x.mean(axis=0)) / x.std(axis=0)
+def sklearn_probabilities(
+    x: Floats, y: Ints, l2: float, weight: Floats | None = None, scaling: Scaling = "one"
+) -> npt.NDArray[np.float64]:
+    """The same minimum: centred and scaled features, the bias as one more weight, C = 1 / (l2 n)."""
+    z = x - x.mean(axis=0)
+    z = z / z.std(axis=0) if scaling == "each" else z / np.sqrt((z.astype(np.float64) ** 2).mean())
     z = np.hstack([z, np.ones((len(z), 1))]).astype(np.float64)
     w = np.ones(len(x)) if weight is None else weight / weight.mean()
     model = LogisticRegression(C=1 / (l2 * len(x)), fit_intercept=False, tol=1e-8, max_iter=5000)
@@ -40,10 +50,74 @@ def sklearn_probabilities(x: Floats, y: Ints, l2: float, weight: Floats | None =
 
 
 @pytest.mark.parametrize("l2", [1e-1, 1e-3])
-def test_fit_is_sklearns(l2: float) -> None:
+@pytest.mark.parametrize("scaling", ["one", "each"])
+def test_fit_is_sklearns(l2: float, scaling: Scaling) -> None:
     x, y = problem()
-    probe = LinearProbe.fit(x, y, classes=3, l2=l2)
-    np.testing.assert_allclose(probe.predict_proba(x), sklearn_probabilities(x, y, l2), atol=2e-3)
+    probe = LinearProbe.fit(x, y, classes=3, l2=l2, scaling=scaling)
+    np.testing.assert_allclose(probe.predict_proba(x), sklearn_probabilities(x, y, l2, scaling=scaling), atol=2e-3)
+
+
+def test_all_features_are_divided_by_their_common_root_mean_square() -> None:
+    x, y = problem()
+    scale = LinearProbe.fit(x, y, classes=3).scale
+    squares = [(float(value) - float(x[:, j].mean())) ** 2 for row in x for j, value in enumerate(row)]
+    np.testing.assert_allclose(scale, [np.sqrt(np.mean(squares))] * x.shape[1], rtol=1e-4)
+
+
+def test_directions_keep_their_size_so_that_features_of_little_variance_do_not_mislead() -> None:
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, 4000)
+    # One feature tells the classes, two hundred small ones tell nothing.
+    x = np.column_stack([y + 0.3 * random.standard_normal(4000), 1e-2 * random.standard_normal((4000, 200))])
+    right = {}
+    for scaling in ("one", "each"):
+        probe = LinearProbe.fit(x[:200], y[:200], classes=2, scaling=scaling)
+        right[scaling] = (probe.predict_proba(x[200:]).argmax(axis=1) == y[200:]).mean()
+    assert right["one"] > 0.9 > 0.85 > right["each"]
+
+
+def test_forward_correction_by_hand_and_its_gradient_by_finite_differences() -> None:
+    random = np.random.default_rng(3)
+    logits = torch.from_numpy(random.standard_normal((5, 3))).requires_grad_()
+    labels = torch.from_numpy(random.integers(0, 3, 5))
+    noise = random.dirichlet(np.ones(3), 3)
+
+    def by_hand(values: npt.NDArray[np.float64]) -> float:
+        total = 0.0
+        for row, label in zip(values, labels.tolist(), strict=True):
+            true = np.exp(row) / np.exp(row).sum()
+            total -= np.log(sum(true[t] * noise[t, label] for t in range(3)))
+        return total
+
+    loss = forward_losses(logits, labels, torch.from_numpy(np.log(noise))).sum()
+    assert loss.item() == pytest.approx(by_hand(logits.detach().numpy()))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    for place in np.ndindex(5, 3):
+        step = np.zeros((5, 3))
+        step[place] = 1e-6
+        here = logits.detach().numpy()
+        slope = (by_hand(here + step) - by_hand(here - step)) / 2e-6
+        assert gradient[place].item() == pytest.approx(slope, abs=1e-6)
+
+
+def test_a_noise_matrix_of_no_mistakes_changes_nothing_and_the_true_one_recovers_the_true_classes() -> None:
+    x, y = problem(3000, noise=4.0)
+    plain, same = LinearProbe.fit(x, y, 3), LinearProbe.fit(x, y, 3, noise=np.eye(3))
+    np.testing.assert_allclose(plain.predict_proba(x), same.predict_proba(x), atol=1e-3)
+    # Two fifths of class 0 are labelled 1: without the matrix the probe learns just that.
+    noise = np.array([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    given = np.where((y == 0) & (np.random.default_rng(1).random(3000) < 0.4), 1, y)
+    misled = LinearProbe.fit(x, given, 3).predict_proba(x)
+    corrected = LinearProbe.fit(x, given, 3, noise=noise).predict_proba(x)
+    off = [np.abs(found - plain.predict_proba(x)).mean() for found in (misled, corrected)]
+    assert off[1] < 0.3 * off[0]
+
+
+def test_a_start_changes_the_way_and_not_the_end() -> None:
+    x, y = problem()
+    there = LinearProbe.fit(x, y, 3, l2=1e-2)
+    from_there = LinearProbe.fit(x, y, 3, l2=1e-1, start=there)
+    np.testing.assert_allclose(from_there.weight, LinearProbe.fit(x, y, 3, l2=1e-1).weight, atol=1e-3)
 
 
 def test_weighted_fit_is_sklearns() -> None:
@@ -88,7 +162,8 @@ def test_absent_classes_get_small_positive_probabilities() -> None:
 def test_one_row_and_constant_features_can_be_fitted() -> None:
     x, y = problem(5)
     x[:, 2] = 0.1  # its mean is not exactly 0.1 in float32
-    assert LinearProbe.fit(x, y, classes=3).scale[2] == 1
+    assert LinearProbe.fit(x, y, classes=3, scaling="each").scale[2] == 1
+    assert (LinearProbe.fit(np.full_like(x, 0.1), y, classes=3).scale == 1).all()
     probe = LinearProbe.fit(x[:1], y[:1], classes=3)
     assert probe.predict_proba(x[:1]).argmax() == y[0]
 
@@ -122,6 +197,9 @@ def test_bad_input_of_the_probe_is_refused() -> None:
         LinearProbe.fit(x[:0], y[:0], classes=3)
     with pytest.raises(InputError, match="weights"):
         LinearProbe.fit(x, y, classes=3, sample_weight=np.zeros(20, dtype=np.float32))
+    for noise in (np.eye(4), np.full((3, 3), 0.5), np.array([[2.0, -1, 0], [0, 1, 0], [0, 0, 1]])):
+        with pytest.raises(InputError, match="noise matrix"):
+            LinearProbe.fit(x, y, classes=3, noise=noise)
     with pytest.raises(UsageError, match="l2"):
         LinearProbe.fit(x, y, classes=3, l2=0)
     assert probe.predict_proba(x[:0]).shape == (0, 3)
