@@ -1,8 +1,9 @@
-"""Labels against accuracy on every pool and setting: the gate, random rows, and those of the smallest margin."""
+"""Labels against accuracy on every pool and setting: the gate, random rows, the smallest margin, published rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchmarks.battery.heads import TunedLinear, fit_tuned
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Ids, Place, Pool, loaded
 from benchmarks.battery.settings import COPIES, Setting, make_setting
-from benchmarks.battery.verdicts import cell, chosen_constants, verdicts
+from benchmarks.battery.verdicts import cell, chosen_constants, judge, verdicts
 from benchmarks.common import note
 from benchmarks.labels.data import LabelPool, principal_components
 from benchmarks.labels.method import Labelled
@@ -22,12 +23,14 @@ from coevo_ray.core.graph.graph import build_graph
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 _BETWEEN = (0.075, 0.15, 0.25, 0.4)  # rounds that are not reported
-FIRST = "first"
+FIRST, AREA = "first", "area"
 GATE = "gate"
 SIMPLE = ("random", "margin")
 METHODS = (GATE, *SIMPLE)
-# The gate with other constants, see `benchmarks.labels.methods.GATES`.
-VARIANTS = ("gate_not_typical", "gate_always_typical")
+# Published rules, see `benchmarks.labels.peers` and `benchmarks.labels.uherding`.
+PEERS = ("uherding", "activeml_typiclust", "activeml_badge", "activeml_drop_query")
+# The gate with other settings, see `benchmarks.labels.methods.GATES`.
+VARIANTS = ("gate_top", "gate_not_typical", "gate_always_typical")
 # The pools on which the package's defaults were chosen, before there was a battery.
 CHOSEN_ON = ("cifar10", "digits")
 _NEIGHBOURS = 16
@@ -46,8 +49,10 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
 
     Returns:
         `pools`: pool -> what it is; `table`: pool -> setting -> method -> share of labels (`first` for the random
-        first rows) -> `mean`, `spread` and `values` of the accuracy on test rows, `all_labels` among the methods with
-        the one share 1; `verdicts`: pool -> setting -> share -> the gate against the best of the simple methods;
+        first rows, `area` for the mean over the logarithm of the share) -> `mean`, `spread` and `values` of the
+        accuracy on test rows, `all_labels` among the methods with the one share 1; `verdicts`: pool -> setting -> share
+        -> the gate against the best of the simple methods; `below_random` and `below_peer`: cells in which the gate
+        lost, see `below`;
         `chosen_on`: the pools on which the gate's constants were chosen; `left_out`: priors that are not there, and
         why; if it chooses, `constants`: pool -> `Choice`.
     """
@@ -55,7 +60,31 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
     def prepare(pool: Pool, features: Features) -> Settings:
         return lambda name: _setting(pool, features, name, options)
 
-    return over_pools(places, options, CHOSEN_ON, (GATE, *VARIANTS), prepare)
+    result = over_pools(places, options, CHOSEN_ON, (GATE, *VARIANTS), prepare)
+    result["below_random"] = below(result["table"], ("random",))
+    result["below_peer"] = below(result["table"], ("margin", *PEERS))
+    return result
+
+
+def below(table: dict[str, Any], others: Sequence[str]) -> list[dict[str, Any]]:
+    """The cells in which the gate is below another method by more than two standard errors, seed by seed.
+
+    Args:
+        table: see `measure`.
+        others: methods that it is compared with, each by itself.
+
+    Returns:
+        `pool`, `setting`, `share`, `method`, and `points` with their `standard_error`.
+    """
+    lost = []
+    for pool, settings in table.items():
+        for setting, methods in settings.items():
+            for share, other in ((s, o) for s in methods[GATE] if s != FIRST for o in others if o in methods):
+                said = judge(methods[GATE][share]["values"], {other: methods[other][share]["values"]})
+                if said.verdict == "lost":
+                    about = {"pool": pool, "setting": setting, "share": share, "method": other}
+                    lost.append({**about, "points": said.points, "standard_error": said.standard_error})
+    return lost
 
 
 def over_pools(
@@ -115,7 +144,8 @@ def setting_of(pool: Pool, features: Features, name: str, seed: int) -> Setting:
 
 def _setting(pool: Pool, features: Features, name: str, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     """Method -> share -> cell, and share -> verdict on the gate."""
-    methods = (*METHODS, *(VARIANTS if options.choose else ()))
+    peers = PEERS if not options.quick and find_spec("skactiveml") is not None else ()
+    methods = (*METHODS, *peers, *(VARIANTS if options.choose else ()))
     found: dict[str, list[Curve]] = {method: [] for method in (*methods, "all_labels")}
     for seed in range(options.seeds):
         rows = label_pool(pool, features, setting_of(pool, features, name, seed))
@@ -169,7 +199,8 @@ def label_pool(pool: Pool, features: Features, setting: Setting) -> LabelPool:
 def curve(pool: LabelPool, name: str, seed: int, between: Sequence[float] = ()) -> Curve:
     """Accuracy of the tuned head at each share of labels, which one method chooses.
 
-    `FIRST` stands for the product's random first rows; shares that are no more are left out.
+    `FIRST` stands for the product's random first rows; shares that are no more are left out. `AREA` is the mean of the
+    accuracy over the logarithm of the number of labels, between those of the points.
 
     Args:
         pool: the rows.
@@ -183,7 +214,10 @@ def curve(pool: LabelPool, name: str, seed: int, between: Sequence[float] = ()) 
     reported |= {round(share * rows): str(share) for share in SHARES if round(share * rows) > first}
     counts = sorted({*reported, *(count for share in between if (count := round(share * rows)) > first)})
     heads = zip(counts, _rounds(pool, name, seed, counts), strict=True)
-    return {reported[count]: _accuracy(pool, head) for count, head in heads if count in reported}
+    points = {count: _accuracy(pool, head) for count, head in heads if count in reported}
+    x, y = np.log(list(points)), np.array(list(points.values()))
+    area = {AREA: float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))} if len(points) > 1 else {}
+    return {reported[count]: value for count, value in points.items()} | area
 
 
 def _rounds(pool: LabelPool, name: str, seed: int, counts: Sequence[int]) -> Iterator[TunedLinear]:

@@ -35,6 +35,13 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"- {pool}: {choice['constant']}, chosen on {', '.join(choice['chosen_on']) or 'no other pool'}: " + (
             f"{100 * choice['value']:.2f} here, where {choice['best_here']} is best"
         )
+    for other in ("random", "peer"):
+        if f"below_{other}" in result:
+            lost = result[f"below_{other}"]
+            yield from ("", f"## Cells below {'a peer' if other == 'peer' else other}: {len(lost)}", "")
+            for each in lost:
+                where = f"{each['pool']} {each['setting']} at {percent(each['share'])}"
+                yield f"- {where}: {each['points']:+.2f} +- {each['standard_error']:.2f} against {each['method']}"
     for name, cause in left_out(result).items():
         yield f"- prior {name} is left out: {cause}"
 

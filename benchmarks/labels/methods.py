@@ -12,6 +12,7 @@ import numpy.typing as npt
 from benchmarks.labels.data import Ids, LabelPool, Vectors
 from benchmarks.labels.greedy import Farthest
 from benchmarks.labels.method import Labelled, Method
+from benchmarks.labels.uherding import UHerding
 from coevo_ray.core.gate.config import GateConfig, Requests
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.probes.calibration import apply_temperature, fit_temperature
@@ -124,13 +125,15 @@ class Gate(Method):
 
 
 GATE, FROM_THE_TOP = "gate", "gate_not_typical"
+_TOP = {"draw": "top"}
 _ANNEALED = {"power": 2.0, "last_power": 20.0}
 # Name -> the gate's options. `gate` is the gate as it comes; of the others each shows one option.
 GATES: dict[str, dict[str, Any]] = {
     GATE: {},
     "gate_calibrated": {"calibrated": True},
     "gate_compat": {"rule": "compat"},
-    "gate_not_apart": {"apart": 1.0},
+    "gate_top": _TOP,
+    "gate_not_apart": {**_TOP, "apart": 1.0},
     "gate_copies_asked": {"copies": False},
     "gate_votes_distributions": {"vote": "distributions"},
     "gate_votes_classes": {"vote": "classes", "min_similarity": 0.5},
@@ -138,8 +141,8 @@ GATES: dict[str, dict[str, Any]] = {
     "gate_power_4": {"power": 4.0},
     "gate_power_2_to_20": _ANNEALED,
     "gate_distance": {"distance_weight": 0.1},
-    FROM_THE_TOP: {"typical": 0.0},
-    "gate_always_typical": {"typical": 1.0},
+    FROM_THE_TOP: {**_TOP, "typical": 0.0},
+    "gate_always_typical": {**_TOP, "typical": 1.0},
 }
 SIMPLE: dict[str, Callable[[LabelPool, int], Method]] = {
     "random": Random,
@@ -148,6 +151,7 @@ SIMPLE: dict[str, Callable[[LabelPool, int], Method]] = {
     "least_confidence": lambda pool, seed: Uncertain(pool, seed, unsureness),
     "k_center": KCenter,
 }
+UHERDING = "uherding"
 
 
 # Those whose work for each chosen row grows with the pool: by the second even on thousands of rows.
@@ -158,11 +162,15 @@ GREEDY = (
     "activeml_probcover",
     "activeml_falcun",
     "activeml_clue",
+    "activeml_drop_query",
+    UHERDING,
 )
 
 
 def make_method(name: str, pool: LabelPool, seed: int) -> Method:
     """A method by its name in the table."""
+    if name == UHERDING:
+        return UHerding(pool, seed)
     if name in SIMPLE:
         return SIMPLE[name](pool, seed)
     if name in GATES:

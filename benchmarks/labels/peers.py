@@ -44,6 +44,12 @@ class _Head(SkactivemlClassifier):  # type: ignore[misc]  # it has no types
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> _Head:
         return self
 
+    def predict(self, X: Any) -> npt.NDArray[np.int64]:
+        """Classes of rows that a query changed, as dropout does: the probe's own."""
+        assert self.probe is not None
+        likeliest: npt.NDArray[np.int64] = self.probe.predict_proba(np.asarray(X, dtype=np.float32)).argmax(axis=1)
+        return likeliest
+
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         assert self.predicted is not None and len(self.predicted) == len(X)
         return self.predicted.astype(np.float64)
@@ -101,6 +107,7 @@ def make_peer(name: str, pool: LabelPool, seed: int) -> Peer:
         "activeml_coreset": (queries.CoreSet(random_state=seed), few, None),
         "activeml_probcover": (queries.ProbCover(n_classes=pool.classes, random_state=seed), unit, None),
         "activeml_falcun": (queries.Falcun(random_state=seed), few, "clf"),
+        "activeml_drop_query": (queries.DropQuery(random_state=seed, cluster_algo_dict=_KMEANS), pool.features, "clf"),
         "activeml_clue": (queries.Clue(random_state=seed, cluster_algo_dict=_KMEANS), few, "estimator"),
     }
     return Peer(pool, seed, *made[name])

@@ -17,7 +17,8 @@ TERMS = (
     *("max_label_fraction", "max_rounds", "round_fraction", "relative_gain", "loss_tolerance", "loss_rounds"),
     "annotator",
 )
-LATER_SETTINGS = ("copy_similarity", "copy_margin")  # which version 0.1.0 did not have
+# Which version 0.1.0 did not have; null in each stands for its present default.
+LATER_SETTINGS = ("copy_similarity", "copy_margin", "draw")
 
 if TYPE_CHECKING:
 

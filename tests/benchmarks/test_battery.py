@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from benchmarks.battery.pools import Limits, Place, find_places
 from benchmarks.battery.table import lines, summary
 from benchmarks.policies import data as policies_data
 from benchmarks.policies.heads import Head, train_heads
+from coevo_ray.config import GateSettings
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.selection.policies import KeptShares
 from coevo_ray.errors import UsageError
@@ -74,15 +77,43 @@ def test_labels_give_a_verdict_for_each_share(place: Place, options: Options) ->
         result = labels.measure([place], replace(options, settings=settings))
     _check(result, {"gate", "random", "margin", "all_labels"}, settings)
     noise = result["table"]["colours"]["noise"]
-    assert list(noise["gate"]) == ["first", "0.1", "0.2", "0.3", "0.5"] and list(noise["all_labels"]) == ["1"]
+    assert list(noise["gate"]) == ["first", "0.1", "0.2", "0.3", "0.5", "area"] and list(noise["all_labels"]) == ["1"]
     assert noise["gate"]["first"] == noise["random"]["first"] == noise["margin"]["first"], "the same random rows"
     assert noise["gate"]["0.3"]["values"] != noise["random"]["0.3"]["values"]
     assert noise["all_labels"]["1"]["mean"] > 0.6
-    assert list(result["verdicts"]["colours"]["noise"]) == ["0.1", "0.2", "0.3", "0.5"]
+    assert list(result["verdicts"]["colours"]["noise"]) == ["0.1", "0.2", "0.3", "0.5", "area"]
     assert result["verdicts"]["colours"]["noise"]["0.5"]["gate"]["against"] in ("random", "margin")
     page = "\n".join(lines({**result, "part": "labels", "repeats": 2}))
     assert "## colours" in page and "- gate at 50 %: " in page and "not on this pool" in page
     assert summary(result)["colours"].total() == sum(len(said) for said in result["verdicts"]["colours"].values())
+
+
+def test_cells_below_others_are_listed() -> None:
+    def values(*each: float) -> dict[str, Any]:
+        return {"values": list(each)}
+
+    gate = {"first": values(0.1, 0.1), "0.1": values(0.5, 0.52), "area": values(0.6, 0.6)}
+    random = {"first": values(0.9, 0.9), "0.1": values(0.55, 0.56), "area": values(0.5, 0.7)}
+    peer = {"first": values(0.9, 0.9), "0.1": values(0.5, 0.52), "area": values(0.7, 0.7)}
+    table = {"pool": {"noise": {"gate": gate, "random": random, "uherding": peer}}}
+    (lost,) = labels.below(table, ("random", "absent"))
+    assert (lost["pool"], lost["setting"], lost["share"], lost["method"]) == ("pool", "noise", "0.1", "random")
+    assert (lost["points"], lost["standard_error"]) == (-4.5, 0.5)
+    assert [(each["share"], each["points"]) for each in labels.below(table, labels.PEERS)] == [("area", -10.0)]
+
+
+def test_the_area_is_the_mean_over_the_logarithm(place: Place, options: Options) -> None:
+    pool = place.load(options.limits)
+    features, _ = labels.standard_features(pool, options)
+    with torch_threads(1):
+        rows = labels.label_pool(pool, features, labels.setting_of(pool, features, "clean", 0))
+        found = labels.curve(rows, "random", 0)
+    first = GateSettings().seed_rows(len(rows.labels), rows.classes)
+    counts = [first, *(round(float(share) * len(rows.labels)) for share in list(found)[1:-1])]
+    values = [found[share] for share in list(found)[:-1]]
+    widths = [math.log(b / a) for a, b in pairwise(counts)]
+    mean = sum(w * (a + b) / 2 for w, (a, b) in zip(widths, pairwise(values), strict=True)) / sum(widths)
+    assert found["area"] == pytest.approx(mean)
 
 
 def test_policies_give_a_verdict_for_each_setting(

@@ -11,6 +11,7 @@ from coevo_ray.errors import UsageError
 
 Rule = Literal["margin", "compat"]
 Voting = Literal["none", "distributions", "classes"]
+Draw = Literal["herding", "top"]
 MAX_CLASSES = 65_536  # classes are kept as uint16
 
 
@@ -34,17 +35,25 @@ class GateRule:
         UsageError: a value is out of bounds.
     """
 
-    # margin: gain is 1 - the margin of the fused class distribution, rows are taken from the top, near rows apart.
+    # margin: gain is 1 - the margin of the class distribution, rows are drawn so that they cover it.
     # compat: gain is 1 - the fused confidence, rows are drawn in proportion, near rows are rechecked after answers.
     rule: Rule = field(
         default="margin", metadata=about("Gain and draw: margin (ours) or compat (as published, arXiv 2506.08070).")
     )
     neighbours: int = field(default=16, metadata=about("Nearest neighbours of a row that vote.", ge=1))
+    # See `herding.draw_herding`.
+    draw: Draw | None = field(
+        default=None,
+        metadata=about(
+            "margin: herding, rows that cover the most gain, also of their neighbours; or top, those of the largest "
+            "gain, as in version 0.1.0. null: herding."
+        ),
+    )
     # Typical rows are those of `groups.NeighbourGroups`, among the quarter of the largest gain.
     typical: float = field(
         default=0.15,
         metadata=about(
-            "margin: until this share of the rows has labels, ask for rows that are typical of the groups "
+            "draw top: until this share of the rows has labels, ask for rows that are typical of the groups "
             "with the fewest labels, among those of much gain; 0 never. Left out where the first labels show "
             "skewed classes, or with power.",
             ge=0,
@@ -54,8 +63,8 @@ class GateRule:
     apart: float = field(
         default=0.65,
         metadata=about(
-            "margin: no two rows of a batch are among each other's 8 nearest and more similar than this; 1 "
-            "for no limit.",
+            "draw top, and arriving rows: no two of a batch are among each other's 8 nearest and more similar than "
+            "this; 1 for no limit.",
             ge=0,
             le=1,
         ),
@@ -96,7 +105,9 @@ class GateRule:
     )
     power: float | None = field(
         default=None,
-        metadata=about("margin: rows are drawn in proportion to gain ** power; null takes them from the top.", ge=0),
+        metadata=about(
+            "margin: rows are drawn in proportion to gain ** power, whatever draw says; null: by draw.", ge=0
+        ),
     )
     last_power: float | None = field(
         default=None,
@@ -144,13 +155,20 @@ class GateRule:
     def __post_init__(self) -> None:
         hints = get_type_hints(GateRule)
         for each in fields(GateRule):
-            value, choices = getattr(self, each.name), get_args(hints[each.name])
-            if isinstance(each.default, str) and value not in choices:
+            value, choices = getattr(self, each.name), _named(hints[each.name])
+            if choices and value not in choices and not (value is None and each.default is None):
                 raise UsageError(f"gate {each.name} {value!r}", f"use {', '.join(choices[:-1])} or {choices[-1]}")
             if "ge" in each.metadata and not (value is None and each.default is None):
                 check_bounds(f"gate.{each.name}", value, each.metadata["ge"], each.metadata.get("le", math.inf))
         if self.last_power is not None and self.power is None:
             raise UsageError("gate.last_power without gate.power", "give both, or neither")
+
+
+def _named(hint: Any) -> tuple[str, ...]:
+    """The names that a setting may have: those of a literal, or of the literal in a union; none for other types."""
+    values = get_args(hint)
+    parts = (*values, *(inner for value in values for inner in get_args(value)))
+    return tuple(part for part in parts if isinstance(part, str))
 
 
 @dataclass(frozen=True, kw_only=True)

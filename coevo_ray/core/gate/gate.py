@@ -276,7 +276,7 @@ class AnnotationGate:
         Raises:
             InputError: it has another number of rows.
         """
-        if self.config.rule == "margin" and self.config.typical > 0 and graph.rows == self.rows:
+        if self.config.draw == "top" and self.config.typical > 0 and graph.rows == self.rows:
             self._draw.groups(1)  # of the graph as it was built: the lists of its rows change as others arrive
         self.inner.use_graph(graph)
 

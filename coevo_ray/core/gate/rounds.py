@@ -8,6 +8,7 @@ from coevo_ray.core.arrays import Float64Array, Int64Array
 from coevo_ray.core.gate.config import Requests
 from coevo_ray.core.gate.draw import by_gain, by_typicality, draw_apart, draw_in_proportion, draw_random, row_noise
 from coevo_ray.core.gate.groups import NeighbourGroups, typicality
+from coevo_ray.core.gate.herding import draw_herding
 from coevo_ray.core.gate.rules import effective_classes
 from coevo_ray.core.gate.state import GateState
 from coevo_ray.errors import InputError
@@ -63,6 +64,8 @@ class RoundDraw:
             return draw_in_proportion(
                 rows, gain ** np.float32(config.power + (last - config.power) * done), count, noise
             )
+        if config.draw != "top":
+            return draw_herding(rows, gain, count, self._state.graph, self._state.asked())
         order = by_gain(rows, gain, noise)
         if self._typical_next():
             group = self.groups(len(self._state.labelled) + count)

@@ -14,6 +14,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
 OPENED = "gate.json"
+_SINCE_FORMER = {"copy_similarity", "copy_margin"}  # settings that version 0.1.0 did not write
 
 
 def write_opened(
@@ -43,8 +44,8 @@ def write_opened(
 
 
 def is_former(settings: JsonObject) -> bool:
-    """Whether settings of a gate are of version 0.1.0: it goes on with that version's numbers for near-duplicates."""
-    return not set(LATER_SETTINGS) <= settings.keys()
+    """Whether settings of a gate are of version 0.1.0: it goes on by that version's rules."""
+    return not settings.keys() >= _SINCE_FORMER
 
 
 def find_gate(location: Location) -> Location | None:

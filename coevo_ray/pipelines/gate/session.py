@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _CLASSIFIER = "classifier.safetensors"
 # What gates of version 0.1.0 go on with.
-_FORMER = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN, "shared_confidence": 0.95}
+_FORMER = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN, "shared_confidence": 0.95, "draw": "top"}
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 
 

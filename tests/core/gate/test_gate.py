@@ -442,7 +442,7 @@ def test_a_long_chain_of_better_neighbours_is_followed() -> None:
 
 
 def test_margin_keeps_away_from_answers_that_predictions_have_not_seen() -> None:
-    gate, graph = make(round_size=6, apart=0.9, typical=0.0), crowd()
+    gate, graph = make(draw="top", round_size=6, apart=0.9, typical=0.0), crowd()
     p = guess(80, 5)
     gate.update_predictions(p)
     first = gate.request().positions
@@ -452,7 +452,7 @@ def test_margin_keeps_away_from_answers_that_predictions_have_not_seen() -> None
         greedy(np.setdiff1d(np.arange(80), first), gains(gate), 6, row_noise(80, 0, 1), graph, set(first.tolist()))
     )
     assert set(stale.tolist()) == own
-    fresh = make(round_size=6, apart=0.9, typical=0.0)
+    fresh = make(draw="top", round_size=6, apart=0.9, typical=0.0)
     fresh.update_predictions(p)
     fresh.submit(fresh.request().positions, truth(first))
     fresh.update_predictions(p)
@@ -495,7 +495,7 @@ def test_typical_rows_are_those_of_the_loop(seed: int, count: int, groups: int, 
 
 
 def test_the_gate_begins_with_typical_rows_and_goes_on_from_the_top() -> None:
-    config: dict[str, Any] = {"round_size": 5, "typical": 0.1, "copies": False, "apart": 1.0}
+    config: dict[str, Any] = {"draw": "top", "round_size": 5, "typical": 0.1, "copies": False, "apart": 1.0}
     gate, graph = make(**config), crowd()
     gate.submit(gate.request_seed(7).positions, truth(gate.open_positions))
     gate.update_predictions(guess(80, 3))
@@ -516,7 +516,7 @@ def test_the_gate_begins_with_typical_rows_and_goes_on_from_the_top() -> None:
 def test_where_classes_are_skewed_rows_come_from_the_top(labels: list[int], typical: bool) -> None:
     drawn = []
     for share in (0.9, 0.0):
-        gate = make(round_size=5, typical=share, copies=False, apart=1.0)
+        gate = make(draw="top", round_size=5, typical=share, copies=False, apart=1.0)
         gate.submit(gate.request_seed(20).positions, np.array(labels))
         gate.update_predictions(guess(80, 3))
         drawn.append(gate.request().positions.tolist())
@@ -537,7 +537,7 @@ def test_groups_stay_as_they_were_when_rows_arrive() -> None:
     rng = np.random.default_rng(3)
     x = unit_rows(rng.standard_normal((60, 6)).astype(np.float32))
     graph = build_graph(x, 8)
-    config = GateConfig(classes=CLASSES, round_size=6, relative_gain=0.0, typical=1.0, copies=False)
+    config = GateConfig(classes=CLASSES, round_size=6, relative_gain=0.0, draw="top", typical=1.0, copies=False)
     drawn = []
     for early in (True, False):
         gate = AnnotationGate(config, graph, np.ones(60, dtype=np.bool_))
@@ -903,7 +903,7 @@ def test_skew_is_told_by_the_random_first_labels_alone(skewed: bool) -> None:
     """Later labels are chosen, by the gate or by whoever gives them unasked: they say nothing of the classes."""
     drawn = []
     for share in (0.9, 0.0):
-        gate = make(round_size=5, typical=share, copies=False, apart=1.0)
+        gate = make(draw="top", round_size=5, typical=share, copies=False, apart=1.0)
         asked = gate.request_seed(20).positions
         gate.submit(asked, np.array([0] * 20 if skewed else [0, 1, 2, 3] * 5))
         more = gate.inner.unlabelled()[:24]
