@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.battery.encoding import Features
 from benchmarks.battery.heads import FOLDS, stratified_folds
-from benchmarks.battery.labels import CHOSEN_ON, Settings, over_pools, setting_of
+from benchmarks.battery.labels import Settings, over_pools, setting_of
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Place, Pool
 from benchmarks.battery.verdicts import cell, verdicts
@@ -30,6 +30,8 @@ PUBLISHED = ("infobatch", "rho_loss", "order_dp", "repb", "rcap", "seta")
 POLICIES = (OURS, *SIMPLE, *PUBLISHED)
 # `factors` with other constants, see `benchmarks.policies.measure.ROWS`.
 VARIANTS = ("factors_bare", "factors_half_doubt")
+# The pools on which the constants of `factors` were chosen, before there was a battery.
+CHOSEN_ON = ("cifar10", "digits")
 DECAYS = (1e-4, 1e-3, 5e-3, 2e-2)
 HEAD = Head(hidden=256, epochs=20)
 _SPENT = ("visits", "seconds", "preparation_seconds")

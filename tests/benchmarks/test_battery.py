@@ -68,7 +68,7 @@ def _check(result: dict[str, Any], methods: set[str], settings: tuple[str, ...])
     assert tuple(result["table"]["colours"]) == tuple(result["verdicts"]["colours"]) == settings
     for found in result["table"]["colours"].values():
         assert set(found) == methods
-    assert result["chosen_on"] == ["cifar10", "digits"]
+    assert {"cifar10", "digits"} <= set(result["chosen_on"])
 
 
 def test_labels_give_a_verdict_for_each_share(place: Place, options: Options) -> None:
