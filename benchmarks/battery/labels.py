@@ -30,7 +30,7 @@ METHODS = (GATE, *SIMPLE)
 # Published rules, see `benchmarks.labels.peers` and `benchmarks.labels.uherding`.
 PEERS = ("uherding", "activeml_typiclust", "activeml_badge", "activeml_drop_query")
 # The gate with other settings, see `benchmarks.labels.methods.GATES`.
-VARIANTS = ("gate_top", "gate_not_typical", "gate_always_typical")
+VARIANTS = ("gate_top",)
 # The pools on which the gate's defaults were chosen; any four of them chose the same width and power of the draw.
 CHOSEN_ON = ("digits", "cifar10", "tiny_imagenet", "banking77", "debian_sections")
 _NEIGHBOURS = 16
