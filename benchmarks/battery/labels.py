@@ -12,7 +12,7 @@ from benchmarks.battery.encoding import Features, available_priors, encode_pool
 from benchmarks.battery.heads import TunedLinear, fit_tuned
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Ids, Place, Pool, loaded
-from benchmarks.battery.settings import COPIES, Setting, make_setting
+from benchmarks.battery.settings import CLEAN, COPIES, Setting, make_setting
 from benchmarks.battery.verdicts import cell, chosen_constants, judge, verdicts
 from benchmarks.common import note
 from benchmarks.labels.data import LabelPool, principal_components
@@ -27,7 +27,8 @@ FIRST, AREA = "first", "area"
 GATE = "gate"
 SIMPLE = ("random", "margin")
 METHODS = (GATE, *SIMPLE)
-# Published rules, see `benchmarks.labels.peers` and `benchmarks.labels.uherding`.
+# Published rules, see `benchmarks.labels.peers` and `benchmarks.labels.uherding`; on rows as they are, for some take
+# minutes a curve.
 PEERS = ("uherding", "activeml_typiclust", "activeml_badge", "activeml_drop_query")
 # The gate with other settings, see `benchmarks.labels.methods.GATES`.
 VARIANTS = ("gate_top",)
@@ -144,7 +145,8 @@ def setting_of(pool: Pool, features: Features, name: str, seed: int) -> Setting:
 
 def _setting(pool: Pool, features: Features, name: str, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     """Method -> share -> cell, and share -> verdict on the gate."""
-    peers = PEERS if not options.quick and find_spec("skactiveml") is not None else ()
+    wanted = name == CLEAN and not options.quick and find_spec("skactiveml") is not None
+    peers = PEERS if wanted else ()
     methods = (*METHODS, *peers, *(VARIANTS if options.choose else ()))
     found: dict[str, list[Curve]] = {method: [] for method in (*methods, "all_labels")}
     for seed in range(options.seeds):

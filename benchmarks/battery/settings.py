@@ -11,7 +11,7 @@ import numpy.typing as npt
 from benchmarks.battery.pools import Ids
 
 SETTINGS = ("clean", "noise", "pair_noise", "long_tail", "copies")
-COPIES = "copies"
+CLEAN, COPIES = "clean", "copies"
 NOISE = 0.2
 IMBALANCE = 50
 _LEAST = 2  # rows of the rarest class
