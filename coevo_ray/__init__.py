@@ -1,9 +1,9 @@
 """coevo-ray: decide what data is worth, on Ray.
 
 The commands of the command line are functions: `ingest`, `encode`, `merge`, `probe`, `sae`, `plan`, `gate`, `train`
-(with `--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `run`, `report`,
-`demo` and `doctor`. Each takes objects that others returned, or their paths; settings are a dict, a model, or the path
-of a YAML file. Results have `.location`, `.manifest` and `.summary`.
+(with `--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `dedup`, `run`,
+`report`, `demo` and `doctor`. Each takes objects that others returned, or their paths; settings are a dict, a model, or
+the path of a YAML file. Results have `.location`, `.manifest` and `.summary`.
 
 They are imported when first used, so that `import coevo_ray` stays light.
 """
@@ -19,6 +19,7 @@ from coevo_ray.app.api import COMMANDS
 if TYPE_CHECKING:
     from coevo_ray.annotators.base import Answers as Answers
     from coevo_ray.app.api import contribute as contribute
+    from coevo_ray.app.api import dedup as dedup
     from coevo_ray.app.api import demo as demo
     from coevo_ray.app.api import doctor as doctor
     from coevo_ray.app.api import encode as encode

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.retrieve.retrieve import retrieve as retrieve
     from coevo_ray.pipelines.train import train_semi_supervised as train_semi_supervised
     from coevo_ray.pipelines.train import train_supervised as train_supervised
+    from coevo_ray.reporting.duplicates import dedup as dedup
     from coevo_ray.reporting.factor_sheet import sae_show as sae_show
     from coevo_ray.reporting.run import report as report
     from coevo_ray.store.sae_files import sae_export as sae_export
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "contribute": "coevo_ray.pipelines.encode.encode",
+    "dedup": "coevo_ray.reporting.duplicates",
     "demo": "coevo_ray.app.demo",
     "doctor": "coevo_ray.app.doctor",
     "encode": "coevo_ray.pipelines.make_targets",
@@ -75,6 +77,7 @@ COMMANDS = tuple(_MODULES)
 
 __all__ = [
     "contribute",
+    "dedup",
     "demo",
     "doctor",
     "encode",

@@ -26,6 +26,7 @@ COMMANDS = {
         "retrieve",
         "Find the rows of another pool that lie where the gate's gain remains: those to label next.",
     ),
+    "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to leave out, a page."),
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
     "doctor": ("run", "Check this machine, and optionally an artifact."),
     "sae": (

@@ -5,6 +5,7 @@ artifact's manifest, and changing them is refused) and `compute`, which only say
 """
 
 from coevo_ray.config.base import Compute, SettingsLike, as_settings, make_config, read_section, read_settings
+from coevo_ray.config.dedup import DedupConfig
 from coevo_ray.config.encode import (
     Alignment,
     Consensus,
@@ -33,6 +34,7 @@ __all__ = [
     "ClassifierConfig",
     "Compute",
     "Consensus",
+    "DedupConfig",
     "EncodeCompute",
     "EncodeConfig",
     "EvidenceConfig",

@@ -1,4 +1,4 @@
-"""The neighbour graph of a pool's training rows (Info-Coevolution, arXiv 2506.08070) as an artifact.
+"""The neighbour graph of a pool's rows (Info-Coevolution, arXiv 2506.08070) as an artifact.
 
 The gate and the evidence on labels and copies use it. One Ray task reads the targets as float16, sorts them into cells
 and puts them into the object store; then each task searches a range of rows and writes its part of the graph. Existing
@@ -46,6 +46,7 @@ def build_graph_artifact(
     method: Method = "auto",
     gpus: float = 0,
     part_rows: int = PART_ROWS,
+    held_out: bool = False,
 ) -> Manifest:
     """Builds the neighbour graph of the training rows' targets in Ray tasks; needs a Ray session.
 
@@ -62,6 +63,7 @@ def build_graph_artifact(
         method: see `build_graph`.
         gpus: of each task; with any, rows are compared on it.
         part_rows: rows that one task searches, rounded up to blocks.
+        held_out: whether held-out rows are in the graph, too.
 
     Raises:
         InputError: there are fewer than two rows, or targets are zero or not finite.
@@ -69,14 +71,15 @@ def build_graph_artifact(
         StoppedError: the store or the cluster failed; build it again to continue.
     """
     content: JsonObject = {"neighbours": neighbours, "seed": seed, "centre": centre}
-    content |= {} if method == "auto" else {"method": method}
+    content |= ({} if method == "auto" else {"method": method}) | ({"held_out": True} if held_out else {})
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
     done = begin(location, KIND, content, inputs)
     if done is not None:
         return done
     started = time.monotonic()
     resources: JsonObject = {"num_cpus": cpus, "num_gpus": gpus}
-    source = _Source(pool.location, targets, location, neighbours, seed, centre, method, max(1, int(cpus)))
+    threads = max(1, int(cpus))
+    source = _Source(pool.location, targets, location, neighbours, seed, centre, method, threads, held_out)
     with ray_errors(KIND):
         prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
         head, arrays = prepare.remote(source)
@@ -112,6 +115,7 @@ class _Source:
     centre: bool
     method: Method
     threads: int
+    held_out: bool
 
     def prepare(self) -> tuple[JsonObject, JsonObject]:
         """Ray task: reads, plans and sorts the rows.
@@ -119,7 +123,9 @@ class _Source:
         Returns:
             Small facts for the driver, and the inputs of the searches, which stay in the object store.
         """
-        ids = np.intersect1d(self.targets.row_ids(), Pool(self.pool).train_ids(), assume_unique=True)
+        ids = self.targets.row_ids()
+        if not self.held_out:
+            ids = np.intersect1d(ids, Pool(self.pool).train_ids(), assume_unique=True)
         rows = UnitRows.of(read_half(self.targets, ids), centre=self.centre, names=ids)
         entries = [write_blob(self.location, ROWS, save_safetensors({"row_ids": ids}))]
         plan = self._plan(rows)

@@ -45,6 +45,7 @@ _MAKERS = {
     "evidence": "coevo-ray train --objective supervised with --targets: evidence/ in its output",
     "model": "coevo-ray train",
     "retrieved": "coevo-ray retrieve",
+    "duplicates": "coevo-ray dedup",
     "run": "coevo-ray run",
 }
 
