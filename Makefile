@@ -62,6 +62,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.policies --json --quick
 	$(BIN)/python -m benchmarks.labels --json --quick
 	$(BIN)/python -m benchmarks.retrieval --json --quick
+	$(BIN)/python -m benchmarks.dedup --json --quick
 	$(BIN)/python -m benchmarks.consensus --json --quick
 	$(BIN)/python -m benchmarks.objectives --json --quick
 	$(BIN)/python -m benchmarks.head_start --json --quick

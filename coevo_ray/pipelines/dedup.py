@@ -125,12 +125,12 @@ def _sizes(pool: Pool, rows: Int64Array, cpus: float) -> Int64Array:
     def look(row: Row) -> Row:
         part = row["rows"]
         samples = pool.read(part, [pool.modality]).column(pool.modality)
-        return {"at": row["at"], "sizes": pc.binary_length(samples).to_numpy().astype(np.int64)}
+        return {"at": row["at"], "rows": len(part), "sizes": pc.binary_length(samples).to_numpy().astype(np.int64)}
 
     starts = range(0, len(rows), _SIZE_ROWS)
     items: list[Row] = [{"at": at, "rows": rows[at : at + _SIZE_ROWS]} for at in starts]
     sizes = np.zeros(len(rows), dtype=np.int64)
-    for row in run_tasks("sizes of samples", items, look, num_cpus=cpus):
+    for row in run_tasks("sizes of samples", items, look, total=len(rows), num_cpus=cpus):
         sizes[row["at"] : row["at"] + len(row["sizes"])] = row["sizes"]
     return sizes
 
