@@ -190,3 +190,11 @@ def test_a_child_reports_its_own_peak() -> None:
 def test_repeats_are_summed_up() -> None:
     assert middle([3.0, 1.0, 2.00004]) == 2.0
     assert spread([3.0, 1.0, 2.0]) == {"min": 1.0, "median": 2.0, "max": 3.0}
+
+
+@pytest.mark.slow  # tests/reporting/test_duplicates.py covers the command
+def test_dedup_gives_its_keys() -> None:
+    result = _run("dedup", "--rows", "3000")
+    assert result["rows"] == 3000 and result["recall"] > 0.95 and result["precision"] > 0.9
+    assert 0 < result["planted_leaks"] * 0.9 <= result["leaks"] <= result["planted_leaks"] * 1.1
+    assert 0 < result["graph_seconds"] < result["seconds"] and result["peak_bytes"] > 1e8
