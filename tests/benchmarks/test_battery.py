@@ -18,15 +18,17 @@ import pytest
 
 from benchmarks.battery import labels, policies
 from benchmarks.battery.__main__ import PARTS, find_part, main
+from benchmarks.battery.join import join
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Limits, Place, find_places
 from benchmarks.battery.table import lines, summary
+from benchmarks.battery.verdicts import cell
 from benchmarks.policies import data as policies_data
 from benchmarks.policies.heads import Head, train_heads
 from coevo_ray.config import GateSettings
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.selection.policies import KeptShares
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import InputError, UsageError
 
 _ROOT = Path(__file__).parents[2]
 ROWS, TEST = 240, 80
@@ -201,3 +203,28 @@ def test_the_command_takes_a_pool_of_the_users_own(place: Place, options: Option
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["benchmark"], result["part"], result["repeats"], result["quick"]) == ("battery", "labels", 2, True)
     assert result["table"].keys() == {"colours"} and "cores" in result["hardware"]
+
+
+def test_results_of_pools_are_joined() -> None:
+    def result(pool: str, gate: float, top: float) -> dict[str, Any]:
+        cells = {name: {"0.1": cell([value, value])} for name, value in (("gate", gate), ("gate_top", top))}
+        lost = [{"pool": pool, "setting": "clean", "share": "0.1", "method": "random", "points": -1.0}]
+        about = {
+            "benchmark": "battery",
+            "part": "labels",
+            "quick": False,
+            "repeats": 2,
+            "chosen_on": [],
+            "versions": {},
+        }
+        table = {pool: {"clean": cells}}
+        parts = {"pools": {pool: {}}, "table": table, "verdicts": {pool: {"clean": {}}}, "left_out": {"text": {}}}
+        return {**about, **parts, "below_random": lost, "below_peer": [], "constants": {}}
+
+    both = join([result("a", 0.5, 0.4), result("b", 0.3, 0.9)])
+    assert list(both["pools"]) == list(both["table"]) == list(both["verdicts"]) == ["a", "b"]
+    assert [entry["pool"] for entry in both["below_random"]] == ["a", "b"]
+    assert {pool: choice["constant"] for pool, choice in both["constants"].items()} == {"a": "gate_top", "b": "gate"}
+    for wrong in ([result("a", 0.5, 0.4)] * 2, [result("a", 0.5, 0.4), {**result("b", 0.1, 0.1), "repeats": 3}]):
+        with pytest.raises(InputError, match="join runs"):
+            join(wrong)
