@@ -60,7 +60,7 @@ def _accuracy_sentences(figures: GateFigures) -> list[str]:
     if accuracy is None:
         first = figures.measured("validation_accuracy")
         known = [] if first is None else [f"Accuracy on the random first labels, cross-fitted: {percent(first)}."]
-        return [*known, NO_HELD_OUT, NOT_COMPARED]
+        return [*known, _why_unmeasured(figures), NOT_COMPARED]
     now = f"Accuracy on {count(figures.held_out_rows, 'held-out row')}: {percent(accuracy)}"
     random, full = (compared.last, compared.full) if compared is not None else (None, None)
     others = ((random, "as many labels of random rows"), (full, "all labels of the pool"))
@@ -88,7 +88,7 @@ def _state_sentence(figures: GateFigures) -> str:
 def _notes(figures: GateFigures) -> list[str]:
     """What makes a figure less than it seems."""
     notes, learned = [], figures.measured("labels")
-    if learned is not None and learned != figures.status["labels"]:
+    if learned is not None and figures.status["learned_answers"] != figures.status["answers"]:
         notes.append(
             f"Accuracies are those with {count(learned, 'label')}, from which the gate learned last; "
             "coevo-ray gate next learns from those that came since."
@@ -141,7 +141,7 @@ def _curve_sentences(figures: GateFigures) -> list[str]:
     if accuracy is not None:
         sentences.append("Its accuracy is that on the held-out rows, which nobody is asked about.")
     else:
-        sentences.append(NO_HELD_OUT)
+        sentences.append(_why_unmeasured(figures))
     if random is not None:
         sentences.append("Random labels are one draw of rows from the pool, whose labels the gate never sees.")
     else:
