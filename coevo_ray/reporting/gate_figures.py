@@ -48,7 +48,7 @@ class Compared:
     """Accuracy of the same classifier on the pool's own labels; see `Learning.compare`.
 
     Attributes:
-        random: for each point of the gate's history, with as many labels of random rows; None where there are fewer.
+        random: for each point of the gate's history, with as many labels of random rows.
         full: with all labels of the pool.
     """
 
@@ -90,7 +90,7 @@ class GateFigures:
         status: see `GateService.gate_status`.
         history: what was measured after each round, see `GateSession.learn`.
         effort: what labels cost and save.
-        compared: None where the pool has no labels to compare with, or nothing was learned.
+        compared: None where the pool has too few labels to compare with, or nothing was learned.
         held_out: whether the pool has labels of held-out rows.
         confusions: of the classifier as it was fitted last; empty where it or held-out labels are missing.
         labels_by_class: int64[C].

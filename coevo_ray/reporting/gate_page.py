@@ -20,14 +20,16 @@ from coevo_ray.reporting.write import Headline, render_page
 _CLASSES_SHOWN = 50
 _NAMED = 12
 NOT_LEARNED = "The gate has not learned yet: label its first round, then call coevo-ray gate next."
-NO_HELD_OUT = (
-    "Nothing was measured on held-out rows: the pool has no labels of its test rows. Ingest the pool with a label "
-    "column that has them, and open a gate on that pool."
-)
-NOT_COMPARED = (
-    "Nothing here was compared with random rows: that takes a pool with labels of held-out rows and of as many "
-    "training rows as the gate has labels."
-)
+NO_HELD_OUT = "No accuracy on held-out rows: the pool has no labels of its test rows."
+NO_TARGETS = "No accuracy on held-out rows: those that have a label have no target."
+NOT_COMPARED = "Nothing here was compared with random rows."
+_REMEDIES = {
+    NO_HELD_OUT: "For accuracies ingest the samples with a label column that names the test rows' classes, encode "
+    "them and open a gate there; with the samples in the same order, gate export and gate submit carry labels over.",
+    NO_TARGETS: "For accuracies encode the whole pool, its test rows too, and open a gate there.",
+    NOT_COMPARED: "A comparison with random rows takes a pool with labels of test rows, and of as many training rows "
+    "as the gate has labels.",
+}
 
 
 def render_gate(figures: GateFigures, groups: tuple[TileGroup, ...], asked: str, created: str) -> str:
@@ -86,8 +88,9 @@ def _state_sentence(figures: GateFigures) -> str:
 
 
 def _notes(figures: GateFigures) -> list[str]:
-    """What makes a figure less than it seems."""
-    notes, learned = [], figures.measured("labels")
+    """What is missing and how to get it, and what makes a figure less than it seems."""
+    text, learned = lead(figures), figures.measured("labels")
+    notes = [remedy for what, remedy in _REMEDIES.items() if what in text]
     if learned is not None and figures.status["learned_answers"] != figures.status["answers"]:
         notes.append(
             f"Accuracies are those with {count(learned, 'label')}, from which the gate learned last; "
@@ -101,11 +104,11 @@ def _notes(figures: GateFigures) -> list[str]:
 def _strip(figures: GateFigures) -> list[Headline]:
     status, effort = figures.status, figures.effort.content()
     ended = status["stopped_by"] is not None
-    saved = "rows have no label" if ended else "rows have no label so far; the gate still asks for some of them"
+    saved = "against labelling all rows" + ("." if ended else ", so far; the gate still asks for some of them.")
     made = [
         Headline("Labels", integer(status["labels"]), f"of {count(status['rows'], 'row')} ({percent(figures.share)})."),
         Headline("Rounds", integer(status["rounds"]), "are closed."),
-        Headline("Labels saved", integer(effort["labels_saved"]), f"{saved}, against labelling all."),
+        Headline("Labels saved", integer(effort["labels_saved"]), saved),
     ]
     if (hours := effort["hours_saved"]) is not None:
         spent = f"saved at {figures.effort.seconds_per_label:g} s a label"
@@ -183,12 +186,10 @@ def _measured_cells(figures: ClassFigures) -> tuple[str, ...]:
 
 
 def _why_unmeasured(figures: GateFigures) -> str:
-    """Why nothing is known about held-out rows, and how to come to know it."""
+    """Why nothing is known about held-out rows; the notes say how to come to know it."""
     if not figures.held_out:
         return NO_HELD_OUT
-    if not figures.history:
-        return NOT_LEARNED
-    return "None of the held-out rows that have a label has a target: encode them too."
+    return NO_TARGETS if figures.history else NOT_LEARNED
 
 
 def _few_sentence(figures: GateFigures) -> str:

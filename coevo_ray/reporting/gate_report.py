@@ -95,15 +95,22 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
     )
 
 
-def _compared(gate: GateSession, history: list[JsonObject]) -> Compared:
-    """What a finished gate has written, or else measured now: fits on as many random labels, and on all."""
+def _compared(gate: GateSession, history: list[JsonObject]) -> Compared | None:
+    """What a finished gate has written, or else measured now: fits on as many random labels, and on all.
+
+    None where the pool has fewer labels than the gate: "all" of them are no yardstick then either.
+    """
     if gate.location.child(MANIFEST).is_file():
         done = load_manifest(gate.location, "labels").summary
         if done.get("curve") == history:
-            return Compared(tuple(accuracy for _, accuracy in done["random_curve"]), done["full_accuracy"])
+            return _unless_fewer([accuracy for _, accuracy in done["random_curve"]], done["full_accuracy"])
     points = [(point["labels"], point["decay_rows"]) for point in history]
     others = gate.learning().compare(points)
-    return Compared(tuple(others["random"]), others["full"])
+    return _unless_fewer(others["random"], others["full"])
+
+
+def _unless_fewer(random: list[float | None], full: float | None) -> Compared | None:
+    return None if random[-1] is None else Compared(tuple(random), full)
 
 
 def _rows_asked(gate: GateSession) -> tuple[tuple[TileGroup, ...], str]:

@@ -188,9 +188,24 @@ def test_a_gate_without_held_out_labels_says_how_to_get_them(tmp_path: Path) -> 
     assert figures["few_labels"] == ["dog"] and figures["classes"][3]["recall"] is None
     text = page_of(tmp_path / "page.html").text
     assert "1 class has fewer than 10 labels, so what is learned of it is uncertain: dog (0)." in text
-    assert "the pool has no labels of its test rows. Ingest the pool with a label column" in text
-    assert "Nothing here was compared with random rows" in text
+    assert "No accuracy on held-out rows: the pool has no labels of its test rows." in text
+    assert "Nothing here was compared with random rows." in text
+    assert "For accuracies ingest the samples with a label column" in text and "A comparison with random rows" in text
     assert "recall" not in text.lower() and text.count("Round ") == 2
+
+
+def test_fewer_labels_of_the_pool_than_of_the_gate_are_no_comparison(tmp_path: Path) -> None:
+    train = np.setdiff1d(np.arange(ROWS), HELD)
+    pool, targets = inputs(tmp_path, hidden=train[90:].tolist())
+    gate = GateSession.open(SETTINGS, pool, targets, str(tmp_path / "gate"))
+    answer(gate, 2)
+    gate.next()
+    figures = gate_report(gate, tmp_path / "page.html")
+    assert figures["held_out_rows"] == len(HELD) and figures["accuracy"] > 0.8
+    assert figures["labels"] > 90 and figures["random_accuracy"] is figures["full_accuracy"] is None
+    text = page_of(tmp_path / "page.html").text
+    assert "Nothing here was compared with random rows." in text and "all labels" not in text
+    assert "No accuracy on held-out rows" not in text
 
 
 def test_pictures_and_hostile_names(tmp_path: Path) -> None:
