@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 import coevo_ray
 from coevo_ray.annotators.base import Answers
+from coevo_ray.core.arrays import AnyArray
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate.learning import Confusions
 from coevo_ray.pipelines.gate.run_rounds import gate_rounds
@@ -55,10 +56,12 @@ def answer(gate: GateSession, rounds: int, names: int = len(NAMES)) -> None:
         gate.submit(Answers(rows, truth()[rows] % names, "ann"))
 
 
-def predicted(gate: Path, features: np.ndarray) -> np.ndarray:
+def predicted(gate: Path, features: AnyArray) -> AnyArray:
     """The class of each row by the classifier's file: a softmax is largest where its linear part is."""
     arrays = load_file(gate / "classifier.safetensors")
-    return np.asarray((features - arrays["mean"]) / arrays["scale"] @ arrays["weight"].T + arrays["bias"]).argmax(1)
+    linear: AnyArray = (features - arrays["mean"]) / arrays["scale"] @ arrays["weight"].T + arrays["bias"]
+    said: AnyArray = linear.argmax(axis=1)
+    return said
 
 
 @pytest.fixture(scope="module")
