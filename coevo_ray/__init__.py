@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.api import gate_export as gate_export
     from coevo_ray.app.api import gate_next as gate_next
     from coevo_ray.app.api import gate_open as gate_open
+    from coevo_ray.app.api import gate_report as gate_report
     from coevo_ray.app.api import gate_set as gate_set
     from coevo_ray.app.api import gate_status as gate_status
     from coevo_ray.app.api import gate_submit as gate_submit

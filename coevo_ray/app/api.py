@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from coevo_ray.pipelines.train import train_supervised as train_supervised
     from coevo_ray.reporting.duplicates import dedup as dedup
     from coevo_ray.reporting.factor_sheet import sae_show as sae_show
+    from coevo_ray.reporting.gate_report import gate_report as gate_report
     from coevo_ray.reporting.run import report as report
     from coevo_ray.store.sae_files import sae_export as sae_export
     from coevo_ray.store.sae_files import sae_import as sae_import
@@ -52,6 +53,7 @@ _MODULES = {
     "gate_export": "coevo_ray.pipelines.gate.steps",
     "gate_next": "coevo_ray.pipelines.gate.steps",
     "gate_open": "coevo_ray.pipelines.gate.steps",
+    "gate_report": "coevo_ray.reporting.gate_report",
     "gate_set": "coevo_ray.pipelines.gate.terms",
     "gate_status": "coevo_ray.pipelines.gate.steps",
     "gate_submit": "coevo_ray.pipelines.gate.steps",
@@ -85,6 +87,7 @@ __all__ = [
     "gate_export",
     "gate_next",
     "gate_open",
+    "gate_report",
     "gate_set",
     "gate_status",
     "gate_submit",

@@ -182,6 +182,24 @@ def gate_export(
     show(api.gate_export(gate, out, pseudo_labels).summary, as_json)
 
 
+@gate_app.command("report")
+def gate_report(
+    gate: GatePath,
+    out: Annotated[str | None, typer.Option(help="The page, an .html file. [report.html in the gate's folder]")] = None,
+    seconds_per_label: Annotated[
+        float | None, typer.Option(help="Seconds that one answer takes: shows hours spent and saved.")
+    ] = None,
+    cost_per_label: Annotated[
+        float | None, typer.Option(help="Price of one answer, in any currency: shows money spent and saved.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write an HTML page: learning curve, what labels saved, accuracy and confusions of classes, rows asked."""
+    from coevo_ray.app import api
+
+    show(api.gate_report(gate, out, seconds_per_label=seconds_per_label, cost_per_label=cost_per_label), as_json)
+
+
 def _settings(given: JsonObject) -> JsonObject:
     """The settings of the file, where there is one, with what the options say instead."""
     file = given.get("settings_file")

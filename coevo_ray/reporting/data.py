@@ -66,10 +66,12 @@ class GatePlots:
     Attributes:
         gate: (labels, accuracy) after each round of the gate.
         random: the same for random labels.
+        first: (labels, accuracy on the random first labels, each predicted by a fit without its fold).
         full_accuracy: accuracy with all labels.
         mean_gain: (round, mean gain of the rows without a label).
         stopped_by: the gate's word for why it stopped.
         stopped_at: labels at the stop; None takes the last point of `gate`.
+        ended: whether the gate has stopped; the stop of one that goes on is not marked.
     """
 
     gate: Curve
@@ -78,6 +80,8 @@ class GatePlots:
     mean_gain: Curve = ()
     stopped_by: str = ""
     stopped_at: float | None = None
+    first: Curve = ()
+    ended: bool = True
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,13 @@ def explained_variance(plots: SaePlots) -> Plot | None:
 
 def labels_curve(plots: GatePlots) -> Plot | None:
     """Accuracy against labels for the gate and for random labels, with all labels as a line and the stop marked."""
-    gate, chance = finite_points(plots.gate), finite_points(plots.random)
+    gate, chance, first = finite_points(plots.gate), finite_points(plots.random), finite_points(plots.first)
     full = finite(plots.full_accuracy)
-    if not gate and not chance:
+    if not gate and not chance and not first:
         return None
     stop = _stop(plots, gate)
-    series = [(name, slot, data) for name, slot, data in (("gate", 0, gate), ("random labels", 1, chance)) if data]
+    drawn = (("gate", 0, gate), ("random labels", 1, chance), ("gate, on its first labels", 2, first))
+    series = [(name, slot, data) for name, slot, data in drawn if data]
     svg = lines(
         "labels",
         "Line plot of accuracy against labels",
@@ -153,7 +154,7 @@ def mean_gain(plots: GatePlots) -> Plot | None:
     if not points:
         return None
     gate = finite_points(plots.gate)
-    ended = _stop(plots, gate) == (gate[-1] if gate else None)
+    ended = plots.ended and _stop(plots, gate) == (gate[-1] if gate else None)
     svg = lines(
         "gain",
         "Line plot of mean gain against rounds",
@@ -264,7 +265,9 @@ def _floor(curves: list[Points]) -> float:
 
 
 def _stop(plots: GatePlots, gate: Points) -> tuple[float, float] | None:
-    """The gate's stopping point: the last one that is not beyond `stopped_at`."""
+    """The gate's stopping point: the last one that is not beyond `stopped_at`; None while it goes on."""
+    if not plots.ended:
+        return None
     limit = finite(plots.stopped_at)
     before = [point for point in gate if limit is None or point[0] <= limit]
     return before[-1] if before else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.data import DoubtedRow, PriorPlot, ReportData
 from coevo_ray.reporting.policies import PolicyRow, headline_row, policy_rows
+from coevo_ray.reporting.tiles import Tile
 from coevo_ray.reporting.wording import (
     against,
     chance,
@@ -40,8 +41,36 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """Counts of labels (rows) against predictions (columns).
+
+    Attributes:
+        names: of the classes.
+        rows: for each label a cell for each prediction: its count, and its share of the label's rows.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[tuple[int, float], ...], ...]
+
+
+@dataclass(frozen=True)
+class TileGroup:
+    """Rows of a pool under a heading, each with its label.
+
+    Attributes:
+        title: the heading.
+        tiles: (tile, label) of each row.
+        as_grid: a grid of pictures, or a list of texts.
+    """
+
+    title: str
+    tiles: tuple[tuple[Tile, str], ...]
+    as_grid: bool
+
+
+@dataclass(frozen=True)
 class Section:
-    """One stage of the flow."""
+    """One part of a page: a stage of the flow, or a view of one."""
 
     anchor: str
     title: str
@@ -49,6 +78,8 @@ class Section:
     plots: tuple[plots.Plot, ...]
     table: Table | None
     doubted: tuple[DoubtedRow, ...] = ()
+    matrix: Matrix | None = None
+    groups: tuple[TileGroup, ...] = ()
 
 
 def sections(data: ReportData) -> list[Section]:

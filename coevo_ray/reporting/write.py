@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -11,8 +12,8 @@ from jinja2 import Environment, StrictUndefined
 from coevo_ray.reporting import style
 from coevo_ray.reporting.data import ReportData
 from coevo_ray.reporting.policies import headline_row, policy_rows
-from coevo_ray.reporting.sections import absent, sections
-from coevo_ray.reporting.wording import against, count, duration, integer, number, percent
+from coevo_ray.reporting.sections import Section, absent, sections
+from coevo_ray.reporting.wording import against, count, duration, integer, number, percent, shorten
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,38 @@ def render_report(data: ReportData) -> str:
     Returns:
         HTML with inline SVG, without references to anything outside.
     """
+    return render_page(data, headlines(data), sections(data), absent=absent(data))
+
+
+def render_page(
+    data: ReportData,
+    headlines: Sequence[Headline],
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    absent: str | None = None,
+    figures: str = "summary.json",
+) -> str:
+    """Lays headlines and sections out as a self-contained HTML page; all text is escaped.
+
+    Args:
+        data: title, version, notes, and the summary that stands in full at the end.
+        headlines: the strip at the top.
+        sections: in their order.
+        lead: the sentence before the strip.
+        absent: a sentence on what is missing.
+        figures: where else the summary is found.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["short"] = lambda name: shorten(name, 14)
     template = environment.from_string(files("coevo_ray.reporting").joinpath("report.html.j2").read_text("utf-8"))
     html = template.render(
         data=data,
-        headlines=headlines(data),
-        sections=sections(data),
-        absent=absent(data),
+        headlines=headlines,
+        sections=sections,
+        lead=lead,
+        absent=absent,
+        figures=figures,
         summary_json=json.dumps(data.summary, indent=2, ensure_ascii=False, default=str),
         css=style.page_css(),
     )

@@ -44,6 +44,27 @@ def load_classifier(file: Location) -> LightClassifier:
     return LightClassifier(LinearProbe.from_arrays(arrays), float(arrays["temperature"][0]), 0.0, None, None)
 
 
+@dataclass(frozen=True, eq=False)
+class Confusions:
+    """Held-out rows by their label and the class that the light classifier says; only pairs that occur.
+
+    Attributes:
+        label: int64[k].
+        predicted: int64[k].
+        rows: int64[k], how many have both.
+    """
+
+    label: Int64Array
+    predicted: Int64Array
+    rows: Int64Array
+
+    @classmethod
+    def count(cls, labels: Int64Array, predicted: Int64Array) -> Confusions:
+        """Counts the pairs of labels int64[n] and predictions int64[n], in increasing order of the two."""
+        pairs, rows = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
+        return cls(pairs[0].astype(np.int64), pairs[1].astype(np.int64), rows.astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Learning:
     """The gate's light classifier over a pool's targets: linear, refitted on all labels after each round.
@@ -92,10 +113,16 @@ class Learning:
             points: labels, and weight decay times labels, of each round.
 
         Returns:
-            `random`: a number for each point, and `full`; None where the pool has no labels to compare with.
+            `random`: a number for each point, and `full`; None where the pool has no labels to compare with, or fewer
+            than the point.
         """
         compared: JsonObject = ray.get(self._task(Learning._compare, points))
         return compared
+
+    def confusions(self, classifier: LightClassifier) -> Confusions:
+        """Labels of the held-out rows against the classes that a classifier says; empty where none has a label."""
+        found: Confusions = ray.get(self._task(Learning._confusions, classifier))
+        return found
 
     def _task(self, method: Any, *arguments: Any) -> Any:
         return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
@@ -158,6 +185,13 @@ class Learning:
             return offered["row_id"], np.zeros((0, self.classes), dtype=np.float32)
         return offered["row_id"], classifier(offered["features"])
 
+    def _confusions(self, classifier: LightClassifier) -> Confusions:
+        """Ray task: the predictions stay in it."""
+        held = _Held(self.targets, self.pool)
+        if held.features is None:
+            return Confusions.count(held.labels, held.labels)
+        return Confusions.count(held.labels, classifier.probe.predict_proba(held.features).argmax(axis=1))
+
     def _compare(self, points: list[tuple[int, float]]) -> JsonObject:
         """Ray task, for comparison only: it reads labels that the gate never sees."""
         torch.set_num_threads(max(1, int(self.cpus)))
@@ -175,7 +209,9 @@ class Learning:
             probe = LinearProbe.fit(features[use], labels[rows], self.classes, decay, scaling=self.scaling)
             return held.accuracy(probe)
 
-        random = [accuracy(choose_rows(known, min(n, len(known)), self.seed + 1), decay) for n, decay in points]
+        random = [
+            accuracy(choose_rows(known, n, self.seed + 1), decay) if n <= len(known) else None for n, decay in points
+        ]
         return {"random": random, "full": accuracy(known, points[-1][1])}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,21 @@ NAMES = ("ant", "bee", "cat", "dog")
 HELD, REJECTED = np.arange(0, ROWS, 10), np.arange(7, ROWS, 200)
 
 
-def inputs(folder: Path, *, labelled: bool = True, seed: int = 0, noise: float = 0.35) -> tuple[Pool, RowTable]:
-    """Pool and targets; `labelled` says whether the pool knows labels. Rejected rows have no target."""
+def inputs(
+    folder: Path, *, labelled: bool = True, seed: int = 0, noise: float = 0.35, hidden: Sequence[int] = ()
+) -> tuple[Pool, RowTable]:
+    """Pool and targets; `labelled` says whether the pool knows labels, but those of `hidden` rows. Rejected rows have
+    no target.
+    """
     random = np.random.default_rng(seed)
     true = random.integers(0, CLASSES, ROWS)
     features = np.eye(DIM)[true] + noise * random.standard_normal((ROWS, DIM)) + 1.0
     split = np.zeros(ROWS, np.int8)
     split[HELD] = 1
     place = Location.parse(str(folder / "pool"))
-    labels = pa.array(true, pa.int64()) if labelled else pa.nulls(ROWS, pa.int64())
+    labels = (
+        pa.array(true, pa.int64(), mask=np.isin(np.arange(ROWS), hidden)) if labelled else pa.nulls(ROWS, pa.int64())
+    )
     keys = [f"sample-{row}" for row in range(ROWS)]
     texts = [f"text {row}" for row in range(ROWS)]
     columns = {"row_id": np.arange(ROWS), "key": keys, "text": texts, "label": labels, "split": split}
