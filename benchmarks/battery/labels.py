@@ -32,7 +32,7 @@ METHODS = (GATE, *SIMPLE)
 PEERS = ("uherding", "activeml_typiclust", "activeml_badge", "activeml_drop_query")
 # The gate with other settings, see `benchmarks.labels.methods.GATES`.
 VARIANTS = ("gate_top",)
-# The pools on which the gate's defaults were chosen; any four of them chose the same width and power of the draw.
+# The pools on which the gate's defaults were chosen; the draw's width and power on each four of the five.
 CHOSEN_ON = ("digits", "cifar10", "tiny_imagenet", "banking77", "debian_sections")
 _NEIGHBOURS = 16
 

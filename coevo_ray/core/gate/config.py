@@ -35,7 +35,7 @@ class GateRule:
         UsageError: a value is out of bounds.
     """
 
-    # margin: gain is 1 - the margin of the class distribution, rows are drawn so that they cover it.
+    # margin: gain is 1 - the margin of the class distribution; rows cover it at first, then are taken from the top.
     # compat: gain is 1 - the fused confidence, rows are drawn in proportion, near rows are rechecked after answers.
     rule: Rule = field(
         default="margin", metadata=about("Gain and draw: margin (ours) or compat (as published, arXiv 2506.08070).")
@@ -45,17 +45,17 @@ class GateRule:
     draw: Draw | None = field(
         default=None,
         metadata=about(
-            "margin: herding, rows that cover the most gain, also of their neighbours; or top, those of the largest "
-            "gain, as in version 0.1.0. null: herding."
+            "margin: the first rows after the random ones: herding, those that cover the most gain, their neighbours' "
+            "too; or top, as in version 0.1.0, those of much gain that are typical of groups. null: herding."
         ),
     )
     # Typical rows are those of `groups.NeighbourGroups`, among the quarter of the largest gain.
     typical: float = field(
         default=0.15,
         metadata=about(
-            "draw top: until this share of the rows has labels, ask for rows that are typical of the groups "
-            "with the fewest labels, among those of much gain; 0 never. Left out where the first labels show "
-            "skewed classes, or with power.",
+            "margin: until this share of the rows has labels, ask for rows that stand for others, as draw says, then "
+            "for those of the largest gain; 0 never. Left out where the first labels show skewed classes, or with "
+            "power.",
             ge=0,
             le=1,
         ),
@@ -63,8 +63,8 @@ class GateRule:
     apart: float = field(
         default=0.65,
         metadata=about(
-            "draw top, and arriving rows: no two of a batch are among each other's 8 nearest and more similar than "
-            "this; 1 for no limit.",
+            "margin: no two rows of a batch from the top are among each other's 8 nearest and more similar than this; "
+            "1 for no limit.",
             ge=0,
             le=1,
         ),

@@ -29,7 +29,7 @@ def kernels(graph: NeighbourGraph) -> Floats:
     for row in range(graph.rows):
         for j, s in zip(graph.indices[row], graph.similarities[row], strict=True):
             if j >= 0:
-                matrix[row, j] = np.exp((min(1.0, float(s)) - 1) / (0.125 * max(float(distance), 1e-3)))
+                matrix[row, j] = np.exp((min(1.0, float(s)) - 1) / (0.5 * max(float(distance), 1e-3)))
     return matrix
 
 
@@ -103,3 +103,24 @@ def test_a_gate_draws_so_unless_told_otherwise(draw: str | None) -> None:
     expected = draw_herding(np.setdiff1d(np.arange(90), first), gain, 7, graph, first)
     assert gate.request().positions.tolist() == expected.tolist()
     assert np.array_equal(gate.open_requests().gains, gain[expected])
+
+
+@pytest.mark.parametrize(("labels", "share"), [([0] * 20 + [1] * 4 + [2] * 3, 0.9), (list(range(3)) * 9, 0.2)])
+def test_later_and_where_classes_are_skewed_rows_come_from_the_top(labels: list[int], share: float) -> None:
+    """27 of 90 rows have labels: more than a fifth, and in the first case of few classes."""
+    graph, random, drawn = graph_of(90, 16, 2), np.random.default_rng(5), []
+    predicted = random.dirichlet(np.ones(3), 90).astype(np.float32)
+    for draw, typical in (("herding", share), ("top", 0.0)):
+        config = GateConfig(
+            classes=3,
+            round_size=7,
+            relative_gain=0.0,
+            draw=draw,  # type: ignore[arg-type]
+            typical=typical,
+            copies=False,
+        )
+        gate = AnnotationGate(config, graph, np.ones(90, dtype=np.bool_))
+        gate.submit(gate.request_seed(27).positions, np.array(labels))
+        gate.update_predictions(predicted)
+        drawn.append(gate.request().positions.tolist())
+    assert drawn[0] == drawn[1]
