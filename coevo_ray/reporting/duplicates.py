@@ -186,7 +186,7 @@ def _headlines(found: RowTable) -> list[Headline]:
             integer(figures["leaks"]),
             f"training rows are copies of {integer(figures['held_out_with_leaks'])} held-out ones.",
         ),
-        Headline("Labels", integer(figures["groups_with_several_labels"]), "groups have more than one label."),
+        Headline("Labels", integer(figures["groups_with_several_labels"]), "groups with more than one label."),
     ]
 
 

@@ -106,7 +106,8 @@ class GateRule:
     power: float | None = field(
         default=None,
         metadata=about(
-            "margin: rows are drawn in proportion to gain ** power, whatever draw says; null: by draw.", ge=0
+            "margin: rows are drawn in proportion to gain ** power, in place of draw and of the top; null: by these.",
+            ge=0,
         ),
     )
     last_power: float | None = field(
