@@ -153,7 +153,8 @@ def test_a_killed_training_ends_as_the_undisturbed_one(former: Path, coevo_ray: 
         assert resumed[figure] == undisturbed[figure], figure
     for name in ("loss", "accuracy", "samples", "kept_share"):
         told = [[epoch[name] for epoch in figures["history"]] for figures in (resumed, undisturbed)]
-        assert told[0] == told[1], name
+        # The killed part was trained on another processor, whose float32 sums may differ in their last bits.
+        assert told[0] == (pytest.approx(told[1], rel=1e-6) if name == "loss" else told[1]), name
 
 
 def test_a_finished_run_is_reported_and_its_factors_shown(former: Path, coevo_ray: Command) -> None:
