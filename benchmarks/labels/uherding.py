@@ -20,8 +20,8 @@ _LEAST_WIDTH = 1e-3  # of near-copies with labels
 class UHerding(Method):
     """Rows that cover the most uncertainty (1 - margin at the fitted temperature) by a Gaussian kernel, greedily.
 
-    Its width is the smallest distance between labelled rows of length 1, as the paper adapts it: with many labels rows
-    cover themselves alone. It holds N x N numbers.
+    The paper shrinks its kernel as labels come; here the width is the smallest distance between labelled rows of length
+    1, so that with many labels rows cover themselves alone. It holds N x N numbers.
 
     Args:
         pool, seed: see `Method`.

@@ -84,8 +84,7 @@ def _find(config: DedupConfig, pool: Pool, targets: RowTable, location: Location
     found: dict[str, Any] = ray.get(task.remote(folder, config))
     rows: Int64Array = found["row_id"]
     split, label = pool.splits()[rows], pool.labels()[rows]
-    sizes = _sizes(pool, rows, cpus) if config.keep == "best" else np.zeros(len(rows), dtype=np.int64)
-    worth = ((label >= 0).astype(np.int64), sizes) if config.keep == "best" else ()
+    worth = ((label >= 0).astype(np.int64), _sizes(pool, rows, cpus)) if config.keep == "best" else ()
     kept = keep_one(found["group"], split != 0, *worth, drop_leaks=config.leaks == "drop")
     table = _table(pool, found, split, label, kept)
     entries = [write_table(location, "duplicates-000000.parquet", table)] if len(rows) else []

@@ -41,7 +41,7 @@ class Member:
 
     @property
     def fate(self) -> str:
-        """What becomes of it, in words."""
+        """Held out, kept or dropped, in words."""
         if self.held_out:
             return "held out"
         return ("kept" if self.kept else "dropped") + (", a leak" if self.leak else "")

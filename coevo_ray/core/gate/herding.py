@@ -45,7 +45,6 @@ def draw_herding(rows: Int64Array, gain: FloatArray, count: int, graph: Neighbou
     worth = herd.worth(rows)
     heap: list[tuple[float, int]] = []
     taken, left = 0, -np.inf  # rows on the heap so far, the best by their first worth, and the best of the others
-    order: Int64Array = np.zeros(0, dtype=np.int64)
     drawn: list[int] = []
     while len(drawn) < count:
         if not heap or -heap[0][0] < left:

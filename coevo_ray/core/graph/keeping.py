@@ -12,7 +12,7 @@ from coevo_ray.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What becomes of rows.
+    """Rows that stay, and for each of the others the row that stands for it.
 
     Attributes:
         kept: bool[n], rows that stay. Held-out rows all do.

@@ -61,7 +61,7 @@ class Mistakes:
 
     @property
     def rates(self) -> Float64Array:
-        """How often a row of another class gets each class as its label, float64[C] in [0, 1]."""
+        """Share of the other classes' rows that get each class as their label, float64[C] in [0, 1]."""
         own = self.prior * np.diagonal(self.noise)
         rates: Float64Array = (self.prior @ self.noise - own) / np.maximum(1.0 - self.prior, 1e-12)
         return rates

@@ -44,7 +44,7 @@ def write_opened(
 
 
 def is_former(settings: JsonObject) -> bool:
-    """Whether settings of a gate are of version 0.1.0: it goes on by that version's rules."""
+    """True for settings of a gate that version 0.1.0 opened, which goes on by that version's rules."""
     return not settings.keys() >= _SINCE_FORMER
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.core.gate.config import GateConfig
+from coevo_ray.core.gate.config import Draw, GateConfig
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.herding import draw_herding
 from coevo_ray.core.graph.graph import build_graph
@@ -92,9 +92,9 @@ def test_rows_without_neighbours_are_drawn_by_their_gain() -> None:
 
 
 @pytest.mark.parametrize("draw", [None, "herding"])
-def test_a_gate_draws_so_unless_told_otherwise(draw: str | None) -> None:
+def test_a_gate_draws_so_unless_told_otherwise(draw: Draw | None) -> None:
     graph, random = graph_of(90, 16, 2), np.random.default_rng(5)
-    config = GateConfig(classes=3, round_size=7, relative_gain=0.0, draw=draw, copies=False)  # type: ignore[arg-type]
+    config = GateConfig(classes=3, round_size=7, relative_gain=0.0, draw=draw, copies=False)
     gate = AnnotationGate(config, graph, np.ones(90, dtype=np.bool_))
     first = gate.request_seed(9).positions
     gate.submit(first, first % 3)
@@ -110,12 +110,13 @@ def test_later_and_where_classes_are_skewed_rows_come_from_the_top(labels: list[
     """27 of 90 rows have labels: more than a fifth, and in the first case of few classes."""
     graph, random, drawn = graph_of(90, 16, 2), np.random.default_rng(5), []
     predicted = random.dirichlet(np.ones(3), 90).astype(np.float32)
-    for draw, typical in (("herding", share), ("top", 0.0)):
+    cases: tuple[tuple[Draw, float], ...] = (("herding", share), ("top", 0.0))
+    for draw, typical in cases:
         config = GateConfig(
             classes=3,
             round_size=7,
             relative_gain=0.0,
-            draw=draw,  # type: ignore[arg-type]
+            draw=draw,
             typical=typical,
             copies=False,
         )

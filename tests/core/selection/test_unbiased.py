@@ -23,6 +23,7 @@ from coevo_ray.core.selection.policies import (
     make_policy,
 )
 from coevo_ray.core.selection.policies.quotas import fair_shares, quotas_in_turn
+from coevo_ray.core.selection.policies.unbiased import Unbiased
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -95,11 +96,12 @@ def test_copies_weigh_as_rows_and_doubted_rows_are_outside_the_mean() -> None:
 def expected_visits(made: SelectionLedger, epochs: int) -> tuple[Float64Array, Float64Array]:
     """Visits of each row, and the sum of its inclusion probabilities, by asking for every row in every epoch."""
     chances, visits, policy = np.zeros(made.rows), np.zeros(made.rows), made.policy
+    assert isinstance(policy, Unbiased)
     for epoch in range(epochs):
         context = made._context(epoch)
         assert context.doubt is not None
         believes = context.doubt <= 0.25
-        if isinstance(policy.policy, ClassQuotas):  # type: ignore[attr-defined]  # it draws in every class
+        if isinstance(policy.policy, ClassQuotas):  # it draws in every class
             assert context.label is not None
             for c in np.unique(context.label):
                 believes |= (context.label == c) & ~believes[context.label == c].any()
