@@ -24,6 +24,7 @@ from coevo_ray.actors.protocols import (
     Predictions,
     PseudoLabels,
     Taken,
+    Validated,
 )
 from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
 from coevo_ray.core.gate import readings
@@ -259,7 +260,7 @@ class GateService:
         Arrays `row_id`, `label`, `round` (-1 where it was not requested), `time` and `annotator` of the first who says
         so, `votes` and `annotators` (how many of how many say so); the annotators' `names`; and `copy_id` and
         `copy_label`, rows without a label that are near-duplicates of labelled ones; `group`, equal for labelled
-        near-duplicates.
+        near-duplicates; `validation`, labels that the gate's model must not learn from.
         """
         rows, labels, rounds = self.gate.labels()
         copies, copied = readings.copied_labels(self.gate.inner)
@@ -279,6 +280,7 @@ class GateService:
             "copy_id": self._arrivals.names(copies),
             "copy_label": copied,
             "group": readings.groups(self.gate.inner, rows),
+            "validation": self.gate.is_validating(rows),
             "names": list(self._answered.names),
         }
 
@@ -335,6 +337,15 @@ class GateService:
         order = np.argsort(row_ids)
         return {"row_id": row_ids[order], "gain": gains[order]}
 
+    def forecast_curve(self) -> JsonObject | None:
+        """What further labels would bring, with the learning curve to come: see `readings.forecast`."""
+        return readings.forecast(self.gate.inner, curve=True)
+
+    def validated(self) -> Validated:
+        """Validation rows as they are and as the latest predictions have them: `label` and `predicted`, int64[v]."""
+        labels, predicted = readings.validated(self.gate.inner)
+        return {"label": labels, "predicted": predicted}
+
     def gate_status(self) -> GateStatus:
         """Rounds, labels, open requests, mean gain of the unlabelled rows, and why the gate stopped (or None)."""
         gate = self.gate
@@ -352,6 +363,7 @@ class GateService:
             "learned_answers": self._history[-1]["answers"] if self._history else None,
             "mean_gain": gate.mean_gain,
             "stopped_by": gate.stopped_by,
+            "forecast": readings.forecast(gate.inner),
             "offered": len(self._arrivals),
             "offer_ms": self._arrivals.times(),
         }

@@ -61,7 +61,8 @@ class LabelColumns(AnswerColumns):
     """Labels in the order in which their rows got one; time and annotator are those of the first who says so.
 
     `votes` int64[n] of `annotators` int64[n] say so; `copy_id` int64[m] and `copy_label` int64[m] are unlabelled rows
-    that are near-duplicates of labelled ones; `group` int64[n] is equal for labelled near-duplicates.
+    that are near-duplicates of labelled ones; `group` int64[n] is equal for labelled near-duplicates; `validation`
+    bool[n], labels that the gate's model must not learn from.
     """
 
     votes: Int64Array
@@ -69,6 +70,7 @@ class LabelColumns(AnswerColumns):
     copy_id: Int64Array
     copy_label: Int64Array
     group: Int64Array
+    validation: BoolArray
 
 
 class PseudoLabels(TypedDict):
@@ -90,8 +92,18 @@ class Gains(TypedDict):
     gain: Float32Array
 
 
+class Validated(TypedDict):
+    """Validation rows: `label` and `predicted`, int64[v]."""
+
+    label: Int64Array
+    predicted: Int64Array
+
+
 class GateStatus(TypedDict):
-    """Counts of rows, rounds, labels, open requests and answers; the stop; the latency of offers in milliseconds."""
+    """Counts of rows, rounds, labels, open requests and answers; the stop; the latency of offers in milliseconds.
+
+    `forecast`: see `core.gate.readings.forecast`.
+    """
 
     rows: int
     rounds: int
@@ -105,6 +117,7 @@ class GateStatus(TypedDict):
     learned_answers: int | None
     mean_gain: float | None
     stopped_by: str | None
+    forecast: JsonObject | None
     offered: int
     offer_ms: dict[str, float] | None
 
@@ -206,6 +219,14 @@ class GateCalls(Protocol):
 
     def gains(self) -> Gains:
         """See `GateService.gains`."""
+        ...
+
+    def forecast_curve(self) -> JsonObject | None:
+        """See `GateService.forecast_curve`."""
+        ...
+
+    def validated(self) -> Validated:
+        """See `GateService.validated`."""
         ...
 
     def gate_status(self) -> GateStatus:

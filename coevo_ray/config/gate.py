@@ -15,10 +15,17 @@ _RULE_FIELDS = fields(GateRule)
 # What `gate set` changes on an open gate: how much is asked for, when it stops, who answers; not what a label is worth.
 TERMS = (
     *("max_label_fraction", "max_rounds", "round_fraction", "relative_gain", "loss_tolerance", "loss_rounds"),
+    *("tolerance", "cost_per_label", "worth_per_point"),
     "annotator",
 )
-# Which version 0.1.0 did not have; null in each stands for its present default.
-LATER_SETTINGS = ("copy_similarity", "copy_margin", "draw")
+# Which version 0.1.0 did not have, with their defaults: what is given otherwise shapes the result.
+LATER_SETTINGS = {
+    name: GateRule.__dataclass_fields__[name].default
+    for name in (
+        *("copy_similarity", "copy_margin", "draw"),
+        *("validation_share", "tolerance", "cost_per_label", "worth_per_point"),
+    )
+}
 
 if TYPE_CHECKING:
 
@@ -96,7 +103,7 @@ class GateSettings(_RuleSettings):
 
         Settings that version 0.1.0 did not have are in it only where they are given: its gates go on.
         """
-        later = {name for name in LATER_SETTINGS if getattr(self, name) is None}
+        later = {name for name, default in LATER_SETTINGS.items() if getattr(self, name) == default}
         return self.model_dump(mode="json", exclude={"compute", "annotator"} | later)
 
     @model_validator(mode="after")
@@ -105,4 +112,8 @@ class GateSettings(_RuleSettings):
             raise ValueError(f"classes are named twice: {list(self.classes)}")
         if self.last_power is not None and self.power is None:
             raise ValueError("last_power without power: give both, or neither")
+        if (self.cost_per_label is None) != (self.worth_per_point is None):
+            raise ValueError("one of cost_per_label and worth_per_point: give both, or neither")
+        if self.rule == "compat" and self.validation_share:
+            raise ValueError("validation_share with rule compat, whose votes hear every label: leave it out")
         return self

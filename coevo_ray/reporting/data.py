@@ -66,7 +66,10 @@ class GatePlots:
     Attributes:
         gate: (labels, accuracy) after each round of the gate.
         random: the same for random labels.
-        first: (labels, accuracy on the random first labels, each predicted by a fit without its fold).
+        first: (labels, accuracy on the labels for validation), or without such rows on the random first labels, each
+            predicted by a fit without its fold.
+        first_name: which of the two.
+        forecast: (labels, 5 %, 50 % and 95 % quantiles of the accuracy), from now to all labels.
         full_accuracy: accuracy with all labels.
         mean_gain: (round, mean gain of the rows without a label).
         stopped_by: the gate's word for why it stopped.
@@ -81,6 +84,8 @@ class GatePlots:
     stopped_by: str = ""
     stopped_at: float | None = None
     first: Curve = ()
+    first_name: str = "gate, on its first labels"
+    forecast: tuple[tuple[float, float, float, float], ...] = ()
     ended: bool = True
 
 

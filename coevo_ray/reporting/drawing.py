@@ -48,12 +48,19 @@ def lines(
     *,
     level: tuple[str, float | None] = ("", None),
     stop: tuple[float, float] | None = None,
+    band: tuple[str, Sequence[tuple[float, float, float, float]]] = ("", ()),
     scale: float = 100.0,
     floor: float = LOWEST_SHARE,
 ) -> Markup:
-    """Lines of (x, y * scale) with an optional horizontal level and a ring around the stopping point."""
+    """Lines of (x, y * scale); optionally a horizontal level, a ring at the stop, a band (x, low, middle, high)."""
     with style.styled():
         figure, axes = style.new_axes()
+        if band[1]:
+            x, low, middle, high = zip(*band[1], strict=True)
+            colour = style.SERIES[0][0]
+            edges = ([y * scale for y in low], [y * scale for y in high])
+            axes.fill_between(x, *edges, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(x, [y * scale for y in middle], color=colour, linewidth=1.4, linestyle=(0, (1, 2)))
         for _, slot, points in series:
             axes.plot([x for x, _ in points], [y * scale for _, y in points], **style.line_style(slot, len(points)))
         text = f"{what}: {_described(series, scale)}"
@@ -69,6 +76,10 @@ def lines(
             }
             axes.plot([stop[0]], [stop[1] * scale], marker="o", markeredgecolor=style.INK[0], **ring)
             text += f"; stop at {integer(stop[0])}"
+        if band[1]:
+            last = band[1][-1]
+            between = f"{percent(last[2])} ({percent(last[1])} to {percent(last[3])})"
+            text += f"; {band[0]} {between} at {integer(last[0])}"
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(compact))
         axes.set_xlabel(labels[0])

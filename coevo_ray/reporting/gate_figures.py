@@ -8,6 +8,7 @@ import numpy as np
 
 from coevo_ray.actors.protocols import GateStatus
 from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.gate.forecast import Interval
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.gate.learning import Confusions
 
@@ -68,9 +69,9 @@ class ClassFigures:
     Attributes:
         name: of the class.
         labels: rows that have its label.
-        held_out: held-out rows that have its label.
+        held_out: rows that judge the classifier (held-out ones, or else validation rows) and have its label.
         recall: share of those that are classified so; None without any.
-        precision: share that is right of the held-out rows classified so; None without any.
+        precision: share that is right of the judging rows that are classified so; None without any.
     """
 
     name: str
@@ -92,8 +93,10 @@ class GateFigures:
         effort: what labels cost and save.
         compared: None where the pool has too few labels to compare with, or nothing was learned.
         held_out: whether the pool has labels of held-out rows.
-        confusions: of the classifier as it was fitted last; empty where it or held-out labels are missing.
+        confusions: of the classifier as it was fitted last, on the held-out rows, or where the pool has no labels of
+            such, on the validation rows; empty where both are missing.
         labels_by_class: int64[C].
+        forecast: see `core.gate.readings.forecast`, with its curve; None where there is none.
     """
 
     gate: str
@@ -105,6 +108,17 @@ class GateFigures:
     held_out: bool
     confusions: Confusions
     labels_by_class: Int64Array
+    forecast: JsonObject | None = None
+
+    def foretold(self, name: str) -> Interval | None:
+        """An interval of the forecast; None where there is none."""
+        found = None if self.forecast is None else self.forecast[name]
+        return None if found is None else Interval(*found)
+
+    @property
+    def judge(self) -> str:
+        """What a row is called that the classifier is judged by."""
+        return "held-out row" if self.held_out else "validation row"
 
     @property
     def share(self) -> float:
@@ -112,9 +126,14 @@ class GateFigures:
         return self.status["labels"] / self.status["rows"]
 
     @property
+    def judged_rows(self) -> int:
+        """Held-out rows with a label and a target, or validation rows in their place."""
+        return int(self.confusions.rows.sum())
+
+    @property
     def held_out_rows(self) -> int:
         """Held-out rows with a label and a target."""
-        return int(self.confusions.rows.sum())
+        return self.judged_rows if self.held_out else 0
 
     def measured(self, name: str) -> float | None:
         """Returns a figure of the last round that the gate learned from; None before the first."""
@@ -141,13 +160,13 @@ class GateFigures:
         return [self.names[i] for i in order.tolist() if self.labels_by_class[i] < FEW_LABELS]
 
     def matrix(self) -> Int64Array:
-        """Held-out rows by label and prediction, int64[C, C]; for few classes."""
+        """Judging rows by label and prediction, int64[C, C]; for few classes."""
         counts = np.zeros((len(self.names), len(self.names)), dtype=np.int64)
         counts[self.confusions.label, self.confusions.predicted] = self.confusions.rows
         return counts
 
     def largest(self) -> list[tuple[str, str, int]]:
-        """Label, wrong prediction and held-out rows of the largest confusions, largest first."""
+        """Label, wrong prediction and judging rows of the largest confusions, largest first."""
         wrong = np.flatnonzero(self.confusions.label != self.confusions.predicted)
         order = wrong[np.argsort(-self.confusions.rows[wrong], kind="stable")][:CONFUSIONS_SHOWN].tolist()
         label, predicted, rows = (
@@ -175,6 +194,7 @@ class GateFigures:
             "random_accuracy": compared.last if compared is not None else None,
             "full_accuracy": compared.full if compared is not None else None,
             "held_out_rows": self.held_out_rows,
+            "forecast": self.forecast,
             **self.effort.content(),
             "few_labels": self.few(),
             "classes": [vars(each) for each in self.classes()],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coevo_ray._version import __version__
+from coevo_ray.core.gate.forecast import Interval
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.data import GatePlots, ReportData
 from coevo_ray.reporting.gate_figures import (
@@ -52,7 +53,7 @@ def lead(figures: GateFigures) -> str:
     status = figures.status
     far = "" if status["stopped_by"] is not None else " so far"
     labels = f"{count(status['labels'], 'label')}{far}, {percent(figures.share)} of {count(status['rows'], 'row')}."
-    return " ".join([labels, *_accuracy_sentences(figures), _state_sentence(figures)])
+    return " ".join([labels, *_accuracy_sentences(figures), *_forecast_sentences(figures), _state_sentence(figures)])
 
 
 def _accuracy_sentences(figures: GateFigures) -> list[str]:
@@ -60,9 +61,7 @@ def _accuracy_sentences(figures: GateFigures) -> list[str]:
     if not figures.history:
         return [NOT_LEARNED]
     if accuracy is None:
-        first = figures.measured("validation_accuracy")
-        known = [] if first is None else [f"Accuracy on the random first labels, cross-fitted: {percent(first)}."]
-        return [*known, _why_unmeasured(figures), NOT_COMPARED]
+        return [*_validated_sentences(figures), _why_unmeasured(figures), NOT_COMPARED]
     now = f"Accuracy on {count(figures.held_out_rows, 'held-out row')}: {percent(accuracy)}"
     random, full = (compared.last, compared.full) if compared is not None else (None, None)
     others = ((random, "as many labels of random rows"), (full, "all labels of the pool"))
@@ -74,6 +73,40 @@ def _accuracy_sentences(figures: GateFigures) -> list[str]:
         return [sentence, NOT_COMPARED]
     # Beside the comparison, so that nobody takes a difference within it for a win.
     return [sentence, chance(figures.held_out_rows, accuracy) or ""]
+
+
+def _validated_sentences(figures: GateFigures) -> list[str]:
+    """What the labels for validation say, or without such rows the random first ones."""
+    if (now := figures.foretold("accuracy")) is not None and figures.forecast is not None:
+        rows = count(figures.forecast["validation_rows"], "validation row")
+        return [f"Accuracy by {rows}: {percent(now.middle)}, with nine chances in ten {_between(now)}."]
+    first = figures.measured("validation_accuracy")
+    if first is None or figures.forecast is not None:
+        return []
+    return [f"Accuracy on the random first labels, cross-fitted: {percent(first)}."]
+
+
+def _between(interval: Interval) -> str:
+    return f"between {percent(interval.low)} and {percent(interval.high)}"
+
+
+def _points(share: float) -> str:
+    return decimal(100 * share, 1)
+
+
+def _forecast_sentences(figures: GateFigures) -> list[str]:
+    """What all further labels would bring, and where the gate will find that too little."""
+    gain = figures.foretold("gain")
+    if gain is None or figures.forecast is None:
+        return []
+    sentences = [
+        f"By the gate's forecast all further labels would add {_points(gain.middle)} points of accuracy (90 % interval "
+        f"{_points(gain.low)} to {_points(gain.high)})."
+    ]
+    enough = figures.forecast["tolerance_labels"]
+    if figures.status["stopped_by"] is None and enough is not None and enough > figures.forecast["labels"]:
+        sentences.append(f"It will find that too little at about {count(enough, 'label')}.")
+    return sentences
 
 
 def _state_sentence(figures: GateFigures) -> str:
@@ -128,12 +161,20 @@ def _curve(figures: GateFigures) -> Section:
         gate=[(n, point.get("accuracy")) for n, point in zip(labels, history, strict=True)],
         random=list(zip(labels, random, strict=False)),
         first=[(n, point.get("validation_accuracy")) for n, point in zip(labels, history, strict=True)],
+        first_name="gate, on its first labels" if figures.forecast is None else "gate, on its validation rows",
+        forecast=_band(figures),
         full_accuracy=compared.full if compared is not None else None,
         mean_gain=[(point["round"], point["mean_gain"]) for point in history],
         ended=figures.status["stopped_by"] is not None,
     )
     shown = tuple(plot for plot in (plots.labels_curve(drawn), plots.mean_gain(drawn)) if plot is not None)
     return Section("curve", "Learning curve", tuple(_curve_sentences(figures)), shown, None)
+
+
+def _band(figures: GateFigures) -> tuple[tuple[float, float, float, float], ...]:
+    if figures.forecast is None or figures.forecast["accuracy"] is None:
+        return ()
+    return tuple((float(n), low, middle, high) for n, low, middle, high in figures.forecast["curve"])
 
 
 def _curve_sentences(figures: GateFigures) -> list[str]:
@@ -149,7 +190,13 @@ def _curve_sentences(figures: GateFigures) -> list[str]:
         sentences.append("Random labels are one draw of rows from the pool, whose labels the gate never sees.")
     else:
         sentences.append(NOT_COMPARED)
-    if any(point.get("validation_accuracy") is not None for point in figures.history):
+    if figures.forecast is not None:
+        rows = count(figures.forecast["validation_rows"], "row")
+        sentences.append(
+            f"Validation rows are {rows} that were drawn at random in all rounds; the classifier never learns from "
+            "them. The forecast is by what they and the gain that is left say of further labels."
+        )
+    elif any(point.get("validation_accuracy") is not None for point in figures.history):
         sentences.append("First labels are the random first round's; each is predicted by a fit without it.")
     return sentences
 
@@ -158,10 +205,10 @@ def _classes(figures: GateFigures) -> Section:
     """Labels and accuracy of each class; of many classes those with the lowest recall."""
     found = figures.classes()
     sentences = [_few_sentence(figures)]
-    if figures.held_out_rows:
+    if figures.judged_rows:
         sentences.append(
-            "Recall is the share of a class's held-out rows that the classifier finds; precision is the share that is "
-            "right of those that it calls so."
+            f"Recall is the share of a class's {figures.judge}s that the classifier finds; precision is the share that "
+            "is right of those that it calls so."
         )
     else:
         sentences.append(_why_unmeasured(figures))
@@ -170,8 +217,8 @@ def _classes(figures: GateFigures) -> Section:
         sentences.append(f"The {_CLASSES_SHOWN} of lowest recall, of {len(figures.names)}; --json has all.")
     head: tuple[str, ...] = ("class", "labels")
     rows: tuple[tuple[str, ...], ...] = tuple((each.name, integer(each.labels)) for each in found)
-    if figures.held_out_rows:
-        head = (*head, "held-out rows", "recall", "precision")
+    if figures.judged_rows:
+        head = (*head, f"{figures.judge}s", "recall", "precision")
         rows = tuple((*row, *_measured_cells(each)) for row, each in zip(rows, found, strict=True))
     return Section("classes", "Classes", tuple(sentences), (), Table(head, rows))
 
@@ -209,9 +256,9 @@ def _few_sentence(figures: GateFigures) -> str:
 def _confusions(figures: GateFigures) -> Section:
     """The matrix of few classes, else the largest confusions."""
     anchor, title = "confusions", "Confusions"
-    if not figures.held_out_rows:
+    if not figures.judged_rows:
         return Section(anchor, title, (_why_unmeasured(figures),), (), None)
-    of = f"of {count(figures.held_out_rows, 'held-out row')}"
+    of = f"of {count(figures.judged_rows, figures.judge)}"
     if len(figures.names) <= MATRIX_CLASSES:
         counts = figures.matrix()
         shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)

@@ -43,7 +43,7 @@ def gate_report(
         gate: the gate, its folder, or that of a run.
         out: the page, an .html file; None writes `report.html` into the gate's folder.
         seconds_per_label: time that one answer takes; gives hours spent and saved.
-        cost_per_label: price of one answer, in any currency; gives money spent and saved.
+        cost_per_label: price of one answer, in any currency; gives money spent and saved. None takes the gate's own.
 
     Returns:
         `report` (where the page is), and the figures on it, see `GateFigures.content`.
@@ -59,7 +59,8 @@ def gate_report(
         raise UsageError(f"the report {page} is not an .html file", "name the page, for instance report.html")
     gate = open_gate(gate)
     page = page or gate.location.child("report.html")
-    figures = _figures(gate, seconds_per_label, cost_per_label)
+    cost = gate.settings.cost_per_label if cost_per_label is None else cost_per_label
+    figures = _figures(gate, seconds_per_label, cost or None)
     groups, asked = _rows_asked(gate)
     html = render_gate(figures, groups, asked, datetime.now(timezone.utc).isoformat(timespec="seconds"))
     page.write_bytes(html.encode())
@@ -82,6 +83,9 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
         with ray_session(), ray_errors("gate report"):
             confusions = gate.learning().confusions(gate.classifier())
             compared = _compared(gate, history)
+    elif history:
+        validated = gate.service.validated()
+        confusions = Confusions.count(validated["label"], validated["predicted"])
     return GateFigures(
         gate=str(gate.location),
         names=gate.classes,
@@ -92,6 +96,7 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
         held_out=held_out,
         confusions=confusions,
         labels_by_class=np.bincount(labels, minlength=len(gate.classes)).astype(np.int64),
+        forecast=gate.service.forecast_curve(),
     )
 
 

@@ -125,7 +125,7 @@ def labels_curve(plots: GatePlots) -> Plot | None:
     if not gate and not chance and not first:
         return None
     stop = _stop(plots, gate)
-    drawn = (("gate", 0, gate), ("random labels", 1, chance), ("gate, on its first labels", 2, first))
+    drawn = (("gate", 0, gate), ("random labels", 1, chance), (plots.first_name, 2, first))
     series = [(name, slot, data) for name, slot, data in drawn if data]
     svg = lines(
         "labels",
@@ -134,12 +134,15 @@ def labels_curve(plots: GatePlots) -> Plot | None:
         ("labels", "accuracy (%)"),
         level=("all labels", full),
         stop=stop,
+        band=("forecast", plots.forecast),
     )
     entries = [(style.line_swatch(slot), name) for name, slot, _ in series]
     if full is not None:
         entries.append((style.dashed_swatch(), "all labels"))
     if stop is not None:
         entries.append((style.ring_swatch(), f"stop, {count(stop[0], 'label')}"))
+    if plots.forecast:
+        entries.append((style.band_swatch(), "forecast, and its 90 % interval"))
     return Plot(
         "Labels against accuracy",
         svg,

@@ -25,6 +25,8 @@ from coevo_ray.reporting.wording import (
 # The words of `core.gate.Gate.stopped_by`.
 STOPS = {
     "gain": "the gain that it still expected per unlabelled row fell below its threshold",
+    "tolerance": "all further labels together would hardly add to its accuracy, by its forecast",
+    "cost": "the next round's labels would cost more than they bring, by its forecast",
     "validation": "all further labels together would hardly have improved its predictions of random rows",
     "max_labels": "its label budget was spent",
     "max_rounds": "it reached the highest number of rounds allowed",

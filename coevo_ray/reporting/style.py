@@ -130,6 +130,15 @@ def dashed_swatch() -> Markup:
     )
 
 
+def band_swatch() -> Markup:
+    """The legend's picture of a dotted line in its band."""
+    return Markup(
+        '<svg class="swatch" viewBox="0 0 28 12" aria-hidden="true">'
+        '<path d="M0 6H28" stroke="var(--series-0)" stroke-width="10" opacity="0.15"/>'
+        '<path d="M0 6H28" stroke="var(--series-0)" stroke-width="2" stroke-dasharray="2 3"/></svg>'
+    )
+
+
 def ring_swatch() -> Markup:
     """The legend's picture of a marked point."""
     return Markup(

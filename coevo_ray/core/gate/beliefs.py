@@ -41,6 +41,7 @@ class Beliefs:
         confidence: float32[N], of that class, chance-corrected; 1 for labelled rows.
         gain: float32[N], expected gain of a label; 0 for labelled rows.
         labelled: bool[N].
+        untold: bool[N], labelled rows whose labels tell others nothing: validation rows.
         group: int32[n], groups of near-duplicates among the first n rows (`copy_groups`); None where they share
             nothing.
     """
@@ -51,6 +52,7 @@ class Beliefs:
         self.confidence: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         self.gain: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         self.labelled: BoolArray = np.zeros(graph.rows, dtype=np.bool_)
+        self.untold: BoolArray = np.zeros(graph.rows, dtype=np.bool_)
         with_copies = config.rule == "margin" and config.copies
         if with_copies and group is None:
             group = copy_groups(graph, config.copy_similarity, config.copy_margin)
@@ -99,9 +101,23 @@ class Beliefs:
         _, first, same = np.unique(positions, return_index=True, return_inverse=True)
         refuse(labels != labels[first][same], names, "have two labels in one submission")
 
-    def take_labels(self, rows: Int64Array, labels: IntArray) -> None:
-        """Rows become labelled; the gains of others stay."""
+    @property
+    def told(self) -> BoolArray:
+        """bool[N], labelled rows that tell others of their labels."""
+        return self.labelled & ~self.untold
+
+    def take_labels(self, rows: Int64Array, labels: IntArray, untold: BoolArray | None = None) -> None:
+        """Rows become labelled; the gains of others stay.
+
+        Args:
+            rows: int64[n].
+            labels: int[n].
+            untold: bool[n], those whose labels tell others nothing; None for none of them, and no change of rows that
+                are labelled already.
+        """
         self.labelled[rows] = True
+        if untold is not None:
+            self.untold[rows] = untold
         self._copied = None
         self.best[rows] = labels
         self.confidence[rows] = 1.0
@@ -150,7 +166,7 @@ class Beliefs:
             return self._copied
         copied = np.full(len(self.labelled), _ALONE, dtype=np.int64)
         if self.group is not None and (self._config.copies_by_numbers or self.agreement().trusted):
-            group, rows = self.group, np.flatnonzero(self.labelled[: len(self.group)])
+            group, rows = self.group, np.flatnonzero(self.told[: len(self.group)])
             low = np.full(len(group), np.iinfo(np.int64).max)
             high = np.full(len(group), _ALONE, dtype=np.int64)
             labels = self.best[rows].astype(np.int64)
@@ -166,14 +182,14 @@ class Beliefs:
         """Agreement of labels within groups of near-duplicates."""
         if self.group is None:
             return Agreement(0, 0.0)
-        rows = np.flatnonzero(self.labelled[: len(self.group)])
+        rows = np.flatnonzero(self.told[: len(self.group)])
         return Agreement.of(self.group[rows], self.best[rows])
 
     def _fused(self, rows: Int64Array, probabilities: Float32Array) -> Float64Array:
         """Class distributions of the model and the neighbours together, float64[n, C]."""
         config, own = self._config, probabilities[rows].astype(np.float64)
         said, mass = neighbours_distribution(
-            self._graph, probabilities, self.labelled, self.best, neighbours=config.neighbours, rows=rows
+            self._graph, probabilities, self.told, self.best, neighbours=config.neighbours, rows=rows
         )
         weight = np.where(mass > 0, config.vote_weight, 0.0)[:, None]
         fused: Float64Array = (1.0 - weight) * own + weight * said
@@ -195,11 +211,11 @@ class Beliefs:
     def _weigh(self) -> None:
         """What the options add to the margin: balance of classes, distance to what is known."""
         config = self._config
-        if config.balance > 0 and self.labelled.any():
-            counts = np.bincount(self.best[self.labelled], minlength=config.classes)
+        if config.balance > 0 and self.told.any():
+            counts = np.bincount(self.best[self.told], minlength=config.classes)
             self.gain *= ((counts.mean() / np.maximum(counts, 1.0)) ** config.balance)[self.best].astype(np.float32)
         if config.distance_weight > 0:
-            sure = self.labelled | (self.confidence >= _SURE)
+            sure = ~self.untold & (self.labelled | (self.confidence >= _SURE))
             distance = nearest_known(self._graph, sure, np.arange(self._graph.rows))
             self.gain += (config.distance_weight * distance).astype(np.float32)
 
@@ -213,6 +229,7 @@ class Beliefs:
         self.confidence = np.concatenate([self.confidence, confidence.astype(np.float32)])
         self.gain = np.concatenate([self.gain, gain.astype(np.float32)])
         self.labelled = np.concatenate([self.labelled, np.zeros(len(best), dtype=np.bool_)])
+        self.untold = np.concatenate([self.untold, np.zeros(len(best), dtype=np.bool_)])
         self._copied = None
 
     def recheck(self, answered: Int64Array) -> None:
@@ -248,7 +265,7 @@ class Beliefs:
     def _vote(self, rows: Int64Array) -> Vote:
         return neighbour_vote(
             self._graph,
-            self.confidence,
+            np.where(self.untold, np.float32(0.0), self.confidence),
             self.best,
             self._config.classes,
             neighbours=self._config.neighbours,

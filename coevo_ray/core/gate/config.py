@@ -12,6 +12,7 @@ from coevo_ray.errors import UsageError
 Rule = Literal["margin", "compat"]
 Voting = Literal["none", "distributions", "classes"]
 Draw = Literal["herding", "top"]
+_VALIDATION_SHARE = 0.1
 MAX_CLASSES = 65_536  # classes are kept as uint16
 
 
@@ -128,6 +129,37 @@ class GateRule:
     recheck_similarity: float = field(
         default=0.9, metadata=about("compat: of those, only the more similar ones.", ge=0, le=1)
     )
+    # See `GateState.reserved` and `forecast`.
+    validation_share: float | None = field(
+        default=None,
+        metadata=about(
+            "margin: share of each round's labels that go to random rows which the gate's model never learns from: they "
+            "show its accuracy, and what further labels will bring; 0 for none. null: 0.1, and 0 with compat.",
+            ge=0,
+            le=0.5,
+        ),
+    )
+    tolerance: float = field(
+        default=0.01,
+        metadata=about(
+            "Stop when the forecast of what all further labels add to the accuracy is below this, 0.01 for a point; 0 "
+            "never. Without validation rows there is no forecast, and loss_tolerance decides.",
+            ge=0,
+            le=1,
+        ),
+    )
+    cost_per_label: float | None = field(
+        default=None,
+        metadata=about(
+            "Price of a label, in any currency: with worth_per_point, stop when the next round would cost more than "
+            "it brings by the forecast.",
+            ge=0,
+        ),
+    )
+    worth_per_point: float | None = field(
+        default=None,
+        metadata=about("What a point of accuracy (0.01) is worth, in the same currency.", ge=0),
+    )
     relative_gain: float = field(
         default=0.05,
         metadata=about(
@@ -138,8 +170,8 @@ class GateRule:
     loss_tolerance: float = field(
         default=0.04,
         metadata=about(
-            "Stop when all further labels would take less than so many nats off the validation loss; 0 never, "
-            "but where the loss rises.",
+            "Without validation rows: stop when all further labels would take less than so many nats off the loss on "
+            "the random first labels; 0 never, but where the loss rises.",
             ge=0,
         ),
     )
@@ -153,6 +185,13 @@ class GateRule:
         """True if given numbers define near-duplicates, false if the pool's own measure does."""
         return self.copy_similarity is not None or self.copy_margin is not None
 
+    @property
+    def validated_share(self) -> float:
+        """`validation_share`, or what null stands for."""
+        if self.validation_share is None:
+            return 0.0 if self.rule == "compat" else _VALIDATION_SHARE
+        return self.validation_share
+
     def __post_init__(self) -> None:
         hints = get_type_hints(GateRule)
         for each in fields(GateRule):
@@ -163,6 +202,13 @@ class GateRule:
                 check_bounds(f"gate.{each.name}", value, each.metadata["ge"], each.metadata.get("le", math.inf))
         if self.last_power is not None and self.power is None:
             raise UsageError("gate.last_power without gate.power", "give both, or neither")
+        if self.rule == "compat" and self.validated_share > 0:
+            raise UsageError(
+                f"gate.validation_share {self.validation_share} with rule compat, whose votes hear every label",
+                "leave it out, or use rule margin",
+            )
+        if (self.cost_per_label is None) != (self.worth_per_point is None):
+            raise UsageError("one of gate.cost_per_label and gate.worth_per_point", "give both, or neither")
 
 
 def _named(hint: Any) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array,
 from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.beliefs import refuse
 from coevo_ray.core.gate.config import GateConfig, Requests
+from coevo_ray.core.gate.forecast import Forecast
 from coevo_ray.core.gate.rounds import RoundDraw
 from coevo_ray.core.gate.state import UNASKED, GateState
 from coevo_ray.core.gate.stop import StopReason, stop_reason, stop_terms
@@ -187,7 +188,9 @@ class AnnotationGate:
         state.labelled = np.concatenate([state.labelled, positions])
         requested = np.full(len(positions), round_, dtype=np.int32)
         state.label_rounds = np.concatenate([state.label_rounds, requested])
-        state.beliefs.take_labels(positions, labels)
+        # A label that came unasked is of no random row: the model learns from it like from others.
+        untold = np.isin(positions, state.reserved) & (round_ != UNASKED)
+        state.beliefs.take_labels(positions, labels, untold)
         if len(state.open) > 0 and self.outstanding == 0:
             self._close()
 
@@ -243,6 +246,7 @@ class AnnotationGate:
         state.beliefs.take_predictions(probabilities)
         state.predicted, state.seen = True, len(state.labelled)
         state.set_level()
+        state.note_said(probabilities)
 
     def note_loss(self, round_: int, loss: float) -> None:
         """Takes the loss that was measured after a round; a repeat for the same round replaces it.
@@ -366,7 +370,17 @@ class AnnotationGate:
             mean_gain=self.mean_gain,
             first_gain=state.first_gain,
             measured=[state.measured[r] for r in sorted(state.measured)],
+            forecast=self.forecast,
         )
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What further labels would bring; None before the first predictions, or without rows for validation."""
+        return self.inner.forecast()
+
+    def is_validating(self, positions: Int64Array) -> BoolArray:
+        """Which rows have labels that the model must not learn from, bool[n]."""
+        return self.inner.beliefs.untold[positions]
 
     def open_requests(self) -> Requests:
         """Requests of the open round without an answer."""

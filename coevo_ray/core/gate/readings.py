@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
+from coevo_ray.core.gate.forecast import Interval
 from coevo_ray.core.gate.state import GateState
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 
 
@@ -120,3 +122,59 @@ def gains(state: GateState) -> tuple[Int64Array, Float32Array]:
         raise InputError("the gate has no gains before its first predictions", "label its first round, then next")
     positions = state.unlabelled()
     return positions, state.beliefs.gain[positions]
+
+
+def validated(state: GateState) -> tuple[Int64Array, Int64Array]:
+    """Labels of the validation rows, and the classes that the latest predictions say, int64[v]; empty before any."""
+    rows = state.reserved[state.validating]
+    if not state.said:
+        return rows[:0], rows[:0]
+    said = state.said[max(state.said)][state.validating]
+    return state.beliefs.best[rows].astype(np.int64), said.astype(np.int64)
+
+
+_CURVE_POINTS = 24
+
+
+def forecast(state: GateState, *, curve: bool = False) -> JsonObject | None:
+    """What further labels would bring, for people; None before the first predictions, or without validation rows.
+
+    Args:
+        state: the gate's.
+        curve: also give points of the learning curve to come.
+
+    Returns:
+        `validation_rows`; `labels` so far; `accuracy` of now, and with `all_labels` (null where no validation row has a
+        label); `gain`, what all further labels add, and `next_gain`, what the next round adds; each as 5 %, 50 % and
+        95 % quantiles, shares of rows. `tolerance_labels`: how many labels there will be when all others add less than
+        the tolerance; null where it is 0. With `curve`: `curve`, [labels, 5 %, 50 %, 95 %] from now to all.
+    """
+    found = state.forecast()
+    if found is None:
+        return None
+
+    def total(told: int) -> int:
+        """All labels when the model has learned from so many: those for validation come with them."""
+        share = state.config.validated_share
+        more = min(round((told - found.labels) * share / (1.0 - share)), len(state.reserved_left()))
+        return len(state.labelled) + told - found.labels + more
+
+    def listed(interval: Interval | None) -> list[float] | None:
+        return None if interval is None else [round(value, 6) for value in interval]
+
+    following = min(found.labels + round((1.0 - state.config.validated_share) * state.config.round_size), found.total)
+    tolerance = state.config.tolerance
+    content: JsonObject = {
+        "validation_rows": found.validation_rows,
+        "labels": len(state.labelled),
+        "accuracy": listed(found.accuracy_at(found.labels)),
+        "all_labels": listed(found.accuracy_at(found.total)),
+        "gain": listed(found.gain(found.total)),
+        "next_gain": listed(found.gain(following)),
+        "tolerance_labels": total(found.labels_until(tolerance)) if tolerance > 0 else None,
+    }
+    if curve:
+        points = np.unique(np.geomspace(found.labels, found.total, _CURVE_POINTS).round().astype(np.int64))
+        points = np.clip(points, found.labels, found.total)
+        content["curve"] = [[total(int(n)), *(listed(found.accuracy_at(int(n))) or [])] for n in points]
+    return content

@@ -39,20 +39,38 @@ class RoundDraw:
         """
         rows, left = self._state.unlabelled(), self._state.labels_left()
         count = count if left is None else min(count, left)
+        validating = self._validating(count)
         if not 1 <= count <= len(rows):
             raise InputError(
                 f"{count} random first rows are wanted of {len(rows)} candidates", f"ask for 1 to {len(rows)}"
             )
-        return Requests(0, draw_random(rows, count, self._noise()), np.zeros(count, dtype=np.float32))
+        others = rows[~np.isin(rows, self._state.reserved)]
+        first = draw_random(others, count - len(validating), self._noise())
+        return Requests(0, np.concatenate([first, validating]), np.zeros(count, dtype=np.float32))
 
     def draw_next(self) -> Requests:
         """Rows of the next round by the configured rule (arXiv 2506.08070 with `compat`)."""
         state = self._state
         rows, gain, left = state.unlabelled(), state.beliefs.gain, state.labels_left()
+        count = min(state.config.round_size, len(rows) if left is None else left)
+        validating = self._validating(count)
+        rows = rows[~np.isin(rows, state.reserved)]
         worth = rows[gain[rows] > 0]  # others only where nothing else is left
         rows = worth if len(worth) else rows
-        drawn = self._draw(rows, min(state.config.round_size, len(rows) if left is None else left, len(rows)))
+        drawn = self._draw(rows, min(count - len(validating), len(rows)))
+        drawn = np.concatenate([drawn, validating])
         return Requests(state.rounds, drawn, gain[drawn])
+
+    def _validating(self, count: int) -> Int64Array:
+        """Rows for validation among the next so many: as many as keep their share of all labels.
+
+        All that are left where nothing else is.
+        """
+        state = self._state
+        left = state.reserved_left()
+        others = len(state.unlabelled()) - len(left)
+        share = round(state.config.validated_share * (len(state.labelled) + count)) - int(state.validating.sum())
+        return left[: min(max(share, count - others, 0), count)]
 
     def _draw(self, rows: Int64Array, count: int) -> Int64Array:
         gain, noise, config = self._state.beliefs.gain, self._noise(), self._state.config
@@ -66,19 +84,24 @@ class RoundDraw:
             )
         early = self._early()
         if early and config.draw != "top":
-            return draw_herding(rows, gain, count, self._state.graph, self._state.asked())
+            return draw_herding(rows, gain, count, self._state.graph, self._state.told)
         order = by_gain(rows, gain, noise)
         if early:
             group = self.groups(len(self._state.labelled) + count)
-            order = by_typicality(order, count, group, self._state.beliefs.labelled, typicality(self._state.graph))
+            order = by_typicality(order, count, group, self._state.beliefs.told, typicality(self._state.graph))
         return draw_apart(
             order,
             count,
             self._state.graph,
             neighbours=_APART_NEIGHBOURS,
             similarity=config.apart,
-            taken=self._state.labelled[self._state.seen :],  # what was answered there has not reached the gains yet
+            taken=self._unseen(),
         )
+
+    def _unseen(self) -> Int64Array:
+        """Labelled rows whose answers have not reached the gains yet."""
+        rows = self._state.labelled[self._state.seen :]
+        return rows[~self._state.beliefs.untold[rows]]
 
     def _early(self) -> bool:
         """True while rows are drawn that stand for others, by herding or as the typical ones of groups.

@@ -13,12 +13,15 @@ import numpy as np
 from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.gate.beliefs import Beliefs
 from coevo_ray.core.gate.config import GateConfig, Requests
+from coevo_ray.core.gate.forecast import Forecast, Measured, potential
 from coevo_ray.core.gate.stop import StopReason
 from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 
 UNASKED = -1  # the round of labels that were not requested
+_MOST_RESERVED = 5000  # the accuracy on so many is known to a point and a half
+_OF_RESERVED = 0xFFFFFFFF  # stands for a round in the seed
 
 _FIELDS = ("classes", "rounds", "predicted", "first_gain", "level", "seen", "measured")
 _ARRAYS = ("candidates", "confidence", "best", "gain", "rows", "row_rounds", "open", "open_gains")
@@ -47,6 +50,10 @@ class GateState:
         ended: why the gate had stopped when rows arrived, and the `stop_terms` of then; None where it had not.
         seen: labels that there were when the latest predictions came.
         measured: round -> labels and cross-entropy.
+        reserved: int64[h], rows that are asked about for validation alone, in their order: a random part of the
+            candidates, so that what is right of those with labels is right of all.
+        learned: round -> labels that the model had learned from, and the potential that there was then (`forecast`).
+        said: round -> int32[h], the class that the model said of each reserved row.
 
     Raises:
         InputError: the candidates do not fit the graph, or there are none.
@@ -69,6 +76,9 @@ class GateState:
         self.first_gain: float | None = None
         self.measured: dict[int, tuple[int, float]] = {}
         self.ended: tuple[StopReason, list[float | None]] | None = None
+        self.reserved = _reserved(candidates, config)
+        self.learned: dict[int, tuple[int, float]] = {}
+        self.said: dict[int, Int32Array] = {}
 
     def requests(self) -> Requests:
         """Requests of the open round without an answer."""
@@ -76,10 +86,54 @@ class GateState:
         return Requests(self.rounds, self.open[waiting], self.open_gains[waiting])
 
     def unlabelled(self) -> Int64Array:
-        """Candidates without a label that were not set aside, int64[n], increasing."""
+        """Candidates without a label that were not set aside, int64[n], increasing; reserved ones too."""
         free = self.candidates & ~self.beliefs.labelled
         free[self.aside] = False
         return np.flatnonzero(free)
+
+    def reserved_left(self) -> Int64Array:
+        """Reserved rows without a label that were neither requested nor set aside, in their order."""
+        free = self.candidates & ~self.beliefs.labelled
+        free[self.aside] = False
+        free[self.open] = False
+        return self.reserved[free[self.reserved]]
+
+    @property
+    def validating(self) -> BoolArray:
+        """bool[h], reserved rows with a label that was asked for."""
+        return self.beliefs.untold[self.reserved]
+
+    @property
+    def told(self) -> Int64Array:
+        """Labelled positions that the model may learn from, in the order of their answers."""
+        return self.labelled[~self.beliefs.untold[self.labelled]]
+
+    @property
+    def learnable(self) -> int:
+        """Rows that the model may learn from, those with labels included."""
+        free = self.candidates & ~self.beliefs.untold
+        free[self.aside[~self.beliefs.labelled[self.aside]]] = False
+        free[self.reserved_left()] = False
+        return int(free.sum())
+
+    def note_said(self, probabilities: Float32Array) -> None:
+        """Notes what new predictions float32[N, C] say of reserved rows, and the potential that they leave."""
+        told, gain = len(self.told), self.mean_gain()
+        if len(self.reserved) and told and gain is not None:
+            self.learned[self.rounds - 1] = (told, potential(told / self.learnable, gain))
+            self.said[self.rounds - 1] = probabilities[self.reserved].argmax(axis=1).astype(np.int32)
+
+    def forecast(self) -> Forecast | None:
+        """What further labels would bring; None before the first predictions, or where no row is reserved."""
+        if not self.learned:
+            return None
+        rows, there = self.reserved[self.validating], self.validating
+        label = self.beliefs.best[rows]
+        measured = [
+            Measured(labels, left, self.said[round_][there] == label)
+            for round_, (labels, left) in sorted(self.learned.items())
+        ]
+        return Forecast.of(measured, max(self.learnable, measured[-1].labels))
 
     def asked(self, *, unseen: bool = False) -> Int64Array:
         """Positions that are labelled or requested; `unseen`: of these, those whose labels no predictions have seen."""
@@ -150,6 +204,7 @@ class GateState:
             "seen": self.seen,
             "ended": None if self.ended is None else list(self.ended),
             "measured": [[r, *self.measured[r]] for r in sorted(self.measured)],
+            "learned": [[r, *self.learned[r]] for r in sorted(self.learned)],
         }
         arrays: Arrays = {
             "candidates": self.candidates,
@@ -161,6 +216,9 @@ class GateState:
             "row_rounds": self.label_rounds,
             "open": self.open,
             "open_gains": self.open_gains,
+            "reserved": self.reserved,
+            "untold": np.flatnonzero(self.beliefs.untold),
+            "said": np.stack([self.said[r] for r in sorted(self.said)]) if self.said else _no_rounds(self.reserved),
         }
         return fields, {name: array.copy() for name, array in arrays.items()}
 
@@ -178,6 +236,9 @@ class GateState:
         beliefs.confidence = arrays["confidence"].astype(np.float32)
         beliefs.best, beliefs.gain = arrays["best"].astype(np.uint16), arrays["gain"].astype(np.float32)
         beliefs.labelled[arrays["rows"]] = True
+        # States of version 0.1.0 have none of these: nothing was reserved.
+        self.reserved = arrays.get("reserved", self.reserved[:0]).astype(np.int64)
+        beliefs.untold[arrays.get("untold", self.reserved[:0])] = True
         self.beliefs, self.candidates = beliefs, arrays["candidates"].astype(np.bool_)
         self.aside = arrays.get("aside", self.aside[:0]).astype(np.int64)  # early states have none
         self.labelled, self.label_rounds = arrays["rows"].astype(np.int64), arrays["row_rounds"].astype(np.int32)
@@ -188,6 +249,9 @@ class GateState:
         ended = fields.get("ended")  # early states have none
         self.ended = None if ended is None else (ended[0], list(ended[1]))
         self.measured = {int(r): (int(n), float(loss)) for r, n, loss in fields["measured"]}
+        self.learned = {int(r): (int(n), float(left)) for r, n, left in fields.get("learned", [])}
+        said = arrays.get("said", _no_rounds(self.reserved)).astype(np.int32)
+        self.said = dict(zip(sorted(self.learned), said, strict=True))
 
     def _check_fit(self, classes: int, candidates: BoolArray) -> None:
         own = self.candidates
@@ -198,3 +262,16 @@ class GateState:
                 f"{self.config.classes} classes and the candidates of {self.graph.rows} rows",
                 "use the graph, candidates and classes that it was saved with",
             )
+
+
+def _reserved(candidates: BoolArray, config: GateConfig) -> Int64Array:
+    """Rows for validation, in random order: a function of the candidates and the seed."""
+    rows = np.flatnonzero(candidates)
+    count = min(round(config.validated_share * len(rows)), _MOST_RESERVED)
+    random = np.random.Generator(np.random.PCG64([config.seed, _OF_RESERVED]))
+    chosen: Int64Array = random.permutation(rows)[:count]
+    return chosen
+
+
+def _no_rounds(reserved: Int64Array) -> Int32Array:
+    return np.zeros((0, len(reserved)), dtype=np.int32)

@@ -8,15 +8,19 @@ from typing import Literal
 import numpy as np
 
 from coevo_ray.core.gate.config import GateConfig
+from coevo_ray.core.gate.forecast import Forecast
 
 _BACK = 3  # the slope is taken since there were so many times fewer labels
 
-StopReason = Literal["gain", "validation", "max_labels", "max_rounds", "exhausted"]
+StopReason = Literal["gain", "tolerance", "cost", "validation", "max_labels", "max_rounds", "exhausted"]
 
 
 def stop_terms(config: GateConfig) -> list[float | None]:
     """The settings that a stop follows from: one that was noted under others does not count."""
-    return [config.max_labels, config.max_rounds, config.relative_gain, config.loss_tolerance, config.loss_rounds]
+    terms = [config.max_labels, config.max_rounds, config.relative_gain, config.loss_tolerance, config.loss_rounds]
+    if config.validated_share > 0:  # states of version 0.1.0 have the former ones alone
+        terms += [config.tolerance, config.cost_per_label, config.worth_per_point]
+    return terms
 
 
 def stop_reason(
@@ -29,6 +33,7 @@ def stop_reason(
     mean_gain: float | None,
     first_gain: float | None,
     measured: Sequence[tuple[float, float]],
+    forecast: Forecast | None,
 ) -> StopReason | None:
     """The first rule that says stop, or None.
 
@@ -41,6 +46,7 @@ def stop_reason(
         mean_gain: mean gain of the unlabelled candidates now; None before the first predictions.
         first_gain: the same when rows were first requested by gain; None before that.
         measured: labels and the cross-entropy measured with them, in the order of rounds.
+        forecast: of further labels; None where no rows are kept for validation.
     """
     if labelled >= candidates:
         return "exhausted"
@@ -52,8 +58,22 @@ def stop_reason(
         return None
     if mean_gain < config.relative_gain * first_gain or (mean_gain == 0 and config.relative_gain > 0):
         return "gain"
+    if config.validated_share > 0:
+        return None if forecast is None else _by_forecast(config, forecast)
     left = loss_left(measured, worthwhile, config.loss_rounds)
     return "validation" if left is not None and left < config.loss_tolerance else None
+
+
+def _by_forecast(config: GateConfig, forecast: Forecast) -> StopReason | None:
+    """By what further labels are worth: all of them, and those of the next round."""
+    if forecast.gain(forecast.total).middle < config.tolerance:
+        return "tolerance"
+    if config.cost_per_label is None or config.worth_per_point is None:
+        return None
+    taught = min(round((1.0 - config.validated_share) * config.round_size), forecast.total - forecast.labels)
+    points = 100.0 * forecast.gain(forecast.labels + taught).middle
+    # Labels are worth less and less: where the next round does not pay, none after it does.
+    return "cost" if points * config.worth_per_point < config.cost_per_label * config.round_size else None
 
 
 def loss_left(measured: Sequence[tuple[float, float]], candidates: int, rounds: int) -> float | None:

@@ -38,7 +38,7 @@ def apply_temperature(probabilities: FloatArray, temperature: float) -> Float32A
     return scaled
 
 
-def fit_temperature(probabilities: FloatArray, labels: IntArray) -> float:
+def fit_temperature(probabilities: FloatArray, labels: IntArray, spread: float | None = None) -> float:
     """Finds the temperature T in [0.05, 20] with the smallest mean cross-entropy.
 
     Guo et al. 2017 (arXiv 1706.04599, section 4.2). Cross-entropy is convex in 1/T, so it has a single minimum in log T
@@ -47,6 +47,8 @@ def fit_temperature(probabilities: FloatArray, labels: IntArray) -> float:
     Args:
         probabilities: float[n, C], of rows that the model was not fitted on.
         labels: int[n] in 0..C-1.
+        spread: standard deviation of log T about 0 that is expected before any row is seen (the largest posterior is
+            taken then, in place of the smallest loss); None for no expectation.
 
     Raises:
         InputError: there are no rows, or not one label per row.
@@ -55,12 +57,14 @@ def fit_temperature(probabilities: FloatArray, labels: IntArray) -> float:
         raise InputError(f"{len(probabilities)} predictions and labels of shape {labels.shape}", "give some of both")
     logits = np.log(np.maximum(probabilities.astype(np.float64), _TINY))
     right = logits[np.arange(len(labels)), labels]
+    stiffness = 0.0 if spread is None else 0.5 / (spread**2 * len(labels))
 
     def loss(log_temperature: float) -> float:
         beta = np.exp(-log_temperature)
         scaled = logits * beta
         top = scaled.max(axis=1, keepdims=True)
-        return float(np.mean(np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0] - right * beta))
+        entropy = np.mean(np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0] - right * beta)
+        return float(entropy + stiffness * log_temperature**2)
 
     low, high = np.log(_LOWEST), np.log(_HIGHEST)
     a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)

@@ -79,6 +79,7 @@ class Learning:
         cpus: of each task.
         scaling: see `LinearProbe.fit`.
         by_group: whether validation keeps near-duplicates on one side; gates of version 0.1.0 go on without.
+        validates: whether the gate keeps rows for validation.
     """
 
     targets: RowTable
@@ -90,6 +91,7 @@ class Learning:
     cpus: float
     scaling: Scaling = "one"
     by_group: bool = True
+    validates: bool = False
 
     def fit(
         self, labelled: LabelColumns, offered: ray.ObjectRef[Arrays], decay_rows: float | None = None
@@ -142,6 +144,8 @@ class Learning:
         """
         torch.set_num_threads(max(1, int(self.cpus)))
         order = np.argsort(labelled["row_id"])
+        untold = labelled["validation"][order]
+        validation, order = order[untold], order[~untold]
         classifier = fit_light_classifier(
             self._features(labelled["row_id"][order], offered),
             labelled["label"][order],
@@ -154,6 +158,9 @@ class Learning:
             calibrate=self.calibrate,
             seed=self.seed,
             scaling=self.scaling,
+            validation=(self._features(labelled["row_id"][validation], offered), labelled["label"][validation])
+            if self.validates
+            else None,
         )
         return classifier, _Held(self.targets, self.pool).accuracy(classifier.probe)
 

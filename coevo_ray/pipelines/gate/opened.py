@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coevo_ray.config import GateSettings
-from coevo_ray.config.gate import LATER_SETTINGS
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
@@ -34,7 +33,7 @@ def write_opened(
     file = location.child(OPENED)
     former = file.is_file() and is_former(file.read_json()["settings"])
     opened = {
-        "settings": settings.model_dump(mode="json", exclude=set(LATER_SETTINGS) if former else None),
+        "settings": settings.model_dump(mode="json", exclude=_SINCE_FORMER if former else None),
         "classes": list(classes),
         "pool": str(pool.location),
         "targets": str(targets.location),

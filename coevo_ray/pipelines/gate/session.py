@@ -43,7 +43,13 @@ if TYPE_CHECKING:
 
 _CLASSIFIER = "classifier.safetensors"
 # What gates of version 0.1.0 go on with.
-_FORMER = {"copy_similarity": SIMILARITY, "copy_margin": MARGIN, "shared_confidence": 0.95, "draw": "top"}
+_FORMER = {
+    "copy_similarity": SIMILARITY,
+    "copy_margin": MARGIN,
+    "shared_confidence": 0.95,
+    "draw": "top",
+    "validation_share": 0.0,
+}
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -245,7 +251,7 @@ class GateSession:
 
         Returns:
             `labels`, `mean_gain`, `accuracy` on held-out rows, `validation_loss` and `validation_accuracy` on the
-            random first labels (None where there are too few).
+            labels for validation (None where there are too few), see `LightClassifier`.
 
         Raises:
             InputError: there are no labels.
@@ -258,7 +264,7 @@ class GateSession:
             if len(labelled["row_id"]) == 0:
                 raise InputError("the gate has no labels to learn from", "submit some first")
             learning = self.learning()
-            now, settled = len(labelled["row_id"]), self._settled_decay()
+            now, settled = int((~labelled["validation"]).sum()), self._settled_decay()
             assert self._handle is not None
             offered = self._handle.offered_reference()
             classifier, accuracy = learning.fit(labelled, offered, settled[0] if now < 2 * settled[1] else None)
@@ -296,6 +302,7 @@ class GateSession:
             settings.compute.cpus,
             self.scaling,
             by_group=not self._former,
+            validates=self.rule.validated_share > 0,
         )
 
     def annotator(self) -> Annotator | Desk:
@@ -400,7 +407,10 @@ class GateSession:
         return self.status()
 
     def status(self) -> JsonObject:
-        """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, and `stopped_by` (or None)."""
+        """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, `forecast`, `stopped_by` (or None).
+
+        `forecast` is that of `core.gate.readings.forecast`.
+        """
         status = self.service.gate_status()
         history = self.service.history()
         return {

@@ -20,6 +20,8 @@ from coevo_ray.progress import say
 from coevo_ray.store.artifact import begin_with
 from coevo_ray.store.location import ArtifactLike
 
+_BY_FORECAST = {"tolerance", "cost_per_label", "worth_per_point"}
+
 
 def gate_set(gate: GateSession | ArtifactLike, terms: Mapping[str, Any]) -> JsonObject:
     """Changes terms of an open gate; one that had stopped by a former limit goes on with its next round.
@@ -45,6 +47,12 @@ def gate_set(gate: GateSession | ArtifactLike, terms: Mapping[str, Any]) -> Json
             f"gate set of {', '.join(fixed) or 'nothing'}",
             f"an open gate changes {', '.join(TERMS)}; for other settings open a new gate and submit this one's labels "
             "to it (gate export, gate submit)",
+        )
+    forecast = sorted(_BY_FORECAST & set(terms))
+    if forecast and gate.rule.validated_share == 0:
+        raise UsageError(
+            f"gate set of {', '.join(forecast)} for a gate without validation rows, which makes no forecast",
+            "set loss_tolerance, or open a new gate with validation_share and submit this one's labels to it",
         )
     former = gate.settings
     settings = make_config(GateSettings, {**former.model_dump(), **terms}, "gate set")
