@@ -1,6 +1,6 @@
 """The battery: what the methods are worth on real pools that differ in kind, and on your own.
 
-    python -m benchmarks.battery targets|labels|policies|doubt|duplicates --json [--data FOLDER] [--pool FOLDER]...
+    python -m benchmarks.battery targets|labels|policies|stop|doubt|duplicates --json [--data FOLDER] [--pool FOLDER]...
         [--pools NAME,...] [--settings NAME,...] [--seeds K] [--rows N] [--cache FOLDER] [--threads N] [--choose]
     python -m benchmarks.battery labels --json --quick
 
@@ -26,7 +26,7 @@ from benchmarks.common import cores, finish, parser, positive, rows_of
 from coevo_ray.errors import CoevoError, UsageError
 
 # Each is a module of this package with measure(places, options) -> result.
-PARTS = ("targets", "labels", "policies", "doubt", "duplicates")
+PARTS = ("targets", "labels", "policies", "stop", "doubt", "duplicates")
 _TRAIN_ROWS, _QUICK_ROWS = 15_000, 2_000
 _SEEDS, _QUICK_SEEDS = 3, 2
 

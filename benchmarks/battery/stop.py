@@ -24,20 +24,24 @@ from benchmarks.battery.verdicts import cell
 from benchmarks.common import note
 from benchmarks.labels.data import Vectors, principal_components
 from coevo_ray.config import GateSettings
-from coevo_ray.core.gate.forecast import Interval
+from coevo_ray.core.gate.forecast import Forecast, Measured, Usual
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
+from coevo_ray.core.probes.probe import LinearProbe
 
 # Shares of the labels at which a forecast is judged: at the first round with as many.
 SHARES = (0.1, 0.2, 0.3, 0.5)
+_TITLES = {"forecasts": "as the product makes them", "left_out_pool": "with what is usual taken from the other pools"}
 _KEPT = 0.2
 _ENDLESS: dict[str, Any] = {"tolerance": 0.0, "relative_gain": 0.0, "loss_tolerance": 0.0}
 _NEIGHBOURS = 16
 _UNTIL = 0.6
+_USUAL_SHARES, _LEAST_KAPPA = (0.1, 0.2, 0.3), 0.01
 _LAST_TUNED = 1000  # rows by which the penalty with all labels is chosen, at random
 # Without rows for validation the gate stops by the loss on its first labels, as version 0.1.0 did.
-WAYS = {"gate": {}, "without_validation": {"validation_share": 0.0}}
+GATE = "gate"
+WAYS: dict[str, dict[str, Any]] = {GATE: {}, "without_validation": {"validation_share": 0.0}}
 CHOSEN_ON = ("digits", "cifar10", "tiny_imagenet", "banking77", "debian_sections")
 
 
@@ -67,21 +71,22 @@ class Round(NamedTuple):
         labels: so far, those for validation included.
         told: labels that the model has learned from.
         accuracy: of the model on the judged rows.
+        everything: accuracy of a model that learned from all labels so far, those for validation too.
         stopped_by: the reason for which the gate would end here.
-        further: forecast of what all further labels add.
-        level: forecast of the accuracy with all labels.
-        mean_gain: of the unlabelled rows.
-        validated: accuracy on the validation rows, and their number.
+        measured: what the forecast follows from.
+        total: rows that the model may learn from.
     """
 
     labels: int
     told: int
     accuracy: float
+    everything: float
     stopped_by: str | None
-    further: Interval | None
-    level: Interval | None
-    mean_gain: float
-    validated: tuple[float, int]
+    measured: list[Measured]
+    total: int
+
+
+Ways = dict[str, list[list[Round]]]  # way -> seed -> rounds
 
 
 def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
@@ -92,21 +97,62 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         options: of the run.
 
     Returns:
-        `pools`: pool -> what it is; `table`: pool -> setting -> way -> `share` of all labels at the stop, `lost` points
-        of accuracy there against all labels, `accuracy` there, each with mean, spread and values, and `stopped_by`;
-        `forecasts`: pool -> setting -> share -> whether the 90 % intervals held, seed by seed: `further` labels' gain,
-        and the `level` that they lead to; their `width` in points, and what came (`truth`);
-        `held`: share of all runs in which they held; `page`: for people.
+        `pools`: pool -> what it is; `table`: pool -> setting -> way -> `share` of all labels at the stop, `lost`, the
+        accuracy with all labels less that there, `accuracy` there, and by share of labels (`at_0.1`) the accuracy of
+        a model that learned from all of them: each with mean, spread and values; `stopped_by`, seed by seed;
+        `forecasts`: pool -> setting -> share -> seed by seed `came` (what all further labels added), `middle`, `low`
+        and `high` of its forecast, `held` (it was within), and `level_held` (the accuracy with all labels was within
+        its interval); `left_out_pool`: the same with what is usual taken from the other pools alone; `usual`: what that is,
+        for each pool; `held`: share of all runs in which intervals held; `page`: for people.
     """
-    result: dict[str, Any] = {"pools": {}, "table": {}, "forecasts": {}, "left_out": {}, "chosen_on": list(CHOSEN_ON)}
+    result: dict[str, Any] = {"pools": {}, "table": {}, "left_out": {}, "chosen_on": list(CHOSEN_ON)}
+    runs: dict[str, dict[str, Ways]] = {}
     for pool in loaded(places, options.limits):
         features, result["left_out"][pool.modality] = standard_features(pool, options)
         result["pools"][pool.name] = describe(pool, features)
-        found = {name: _setting(pool, features, name, options) for name in options.settings}
-        result["table"][pool.name] = {name: each[0] for name, each in found.items()}
-        result["forecasts"][pool.name] = {name: each[1] for name, each in found.items()}
-    result["held"] = held(result["forecasts"])
+        runs[pool.name] = {name: _setting(pool, features, name, options) for name in options.settings}
+        result["table"][pool.name] = {
+            name: {way: _ends(of_seeds) for way, of_seeds in ways.items()} for name, ways in runs[pool.name].items()
+        }
+    others = {
+        pool: usual_of(
+            [each for other in runs if other != pool for ways in runs[other].values() for each in ways[GATE]]
+        )
+        for pool in runs
+        if len(runs) > 1
+    }
+    result["usual"] = {pool: usual._asdict() for pool, usual in others.items()}
+    result["forecasts"] = _forecasts(runs, dict.fromkeys(runs, Usual()))
+    result["left_out_pool"] = _forecasts({pool: runs[pool] for pool in others}, others)
+    result["held"] = {name: held(result[name]) for name in ("forecasts", "left_out_pool")}
     return {**result, "page": list(_page(result, options.seeds))}
+
+
+def usual_of(runs: Sequence[Sequence[Round]]) -> Usual:
+    """What is usual in some runs: kappa, its spread, and by how much later kappas are larger."""
+    kappas, ratios = [], []
+    for rounds in runs:
+        for share in _USUAL_SHARES:
+            before = rounds[: next(i for i, each in enumerate(rounds) if each.labels >= share * rounds[-1].labels) + 1]
+            potentials = np.array([each.measured[-1].potential for each in before])
+            kappa = (rounds[-1].accuracy - before[-1].accuracy) / potentials[-1]
+            slope = np.polyfit(-potentials, [each.accuracy for each in before], 1)[0]
+            kappas.append(max(kappa, _LEAST_KAPPA))
+            ratios.append(kappa / max(slope, _LEAST_KAPPA))
+    logs = np.log(kappas)
+    return Usual()._replace(
+        kappa=float(np.exp(np.median(logs))), spread=float(logs.std()), later=float(np.median(ratios))
+    )
+
+
+def _forecasts(runs: dict[str, dict[str, Ways]], usual: dict[str, Usual]) -> dict[str, Any]:
+    return {
+        pool: {
+            name: {str(share): _judged(ways[GATE], share, usual[pool]) for share in SHARES}
+            for name, ways in settings.items()
+        }
+        for pool, settings in runs.items()
+    }
 
 
 def held(forecasts: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -114,23 +160,23 @@ def held(forecasts: dict[str, Any]) -> dict[str, dict[str, float]]:
     cells = [each for settings in forecasts.values() for shares in settings.values() for each in shares.items()]
     return {
         what: {
-            share: float(np.mean([value for s, each in cells if s == share for value in each[what]]))
-            for share in sorted({s for s, _ in cells})
+            str(share): float(np.mean([value for s, each in cells if s == str(share) for value in each[what]]))
+            for share in SHARES
+            if cells
         }
-        for what in ("further", "level")
+        for what in ("held", "level_held")
     }
 
 
-def _setting(pool: Pool, features: Features, name: str, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
-    runs: dict[str, list[list[Round]]] = {way: [] for way in WAYS}
+def _setting(pool: Pool, features: Features, name: str, options: Options) -> Ways:
+    runs: Ways = {way: [] for way in WAYS}
     for seed in range(options.seeds):
         rows = rows_of_setting(pool, features, name, seed)
         for way, settings in WAYS.items():
             runs[way].append(run(rows, seed, **settings))
             end = stopped(runs[way][-1])
             note(f"{pool.name} {name} {way} seed {seed}: {end.labels / len(rows.labels):.3f} {end.stopped_by}")
-    table = {way: _ends(of_seeds) for way, of_seeds in runs.items()}
-    return table, {str(share): _judged(runs["gate"], share) for share in SHARES}
+    return runs
 
 
 def rows_of_setting(pool: Pool, features: Features, name: str, seed: int) -> Rows:
@@ -188,7 +234,7 @@ def _last(gate: AnnotationGate, rows: Rows, config: GateSettings) -> Round:
         seed=config.seed,
     )
     accuracy = float((head(rows.judged).argmax(axis=1) == rows.truth).mean())
-    return Round(len(rows.labels), len(told), accuracy, "exhausted", None, None, 0.0, (0.0, 0))
+    return Round(len(rows.labels), len(told), accuracy, accuracy, "exhausted", [], len(told))
 
 
 def _fitted(
@@ -213,25 +259,23 @@ def _fitted(
 
 
 def _round(gate: AnnotationGate, rows: Rows, head: LightClassifier, stops: str | None) -> Round:
-    forecast = gate.forecast
-    mean = (head(rows.judged).argmax(axis=1) == rows.truth).mean()
-    checked = gate.inner.reserved[gate.inner.validating]
-    right = head(rows.features[checked]).argmax(axis=1) == rows.labels[checked]
-    return Round(
-        gate.labelled_rows,
-        len(gate.inner.told),
-        float(mean),
-        stops,
-        None if forecast is None else forecast.gain(forecast.total),
-        None if forecast is None else forecast.accuracy_at(forecast.total),
-        float(gate.mean_gain or 0.0),
-        (float(right.mean()) if len(right) else 0.0, len(right)),
+    positions, labels, _ = gate.labels()
+    every = LinearProbe.fit(rows.features[positions], labels, rows.classes, head.decay_rows / len(labels))
+    accuracy, everything = (
+        float((predicted.argmax(axis=1) == rows.truth).mean())
+        for predicted in (head(rows.judged), every.predict_proba(rows.judged))
     )
+    measured, told = gate.inner.measured_rounds(), len(gate.inner.told)
+    return Round(len(labels), told, accuracy, everything, stops, measured, max(gate.inner.learnable, told))
 
 
 def stopped(rounds: Sequence[Round]) -> Round:
     """The round in which the gate would have ended."""
     return next(each for each in rounds if each.stopped_by is not None)
+
+
+def _at(rounds: Sequence[Round], share: float) -> Round:
+    return next(each for each in rounds if each.labels >= share * rounds[-1].labels)
 
 
 def _ends(runs: Sequence[Sequence[Round]]) -> dict[str, Any]:
@@ -240,56 +284,60 @@ def _ends(runs: Sequence[Sequence[Round]]) -> dict[str, Any]:
         "share": cell([end.labels / rounds[-1].labels for end, rounds in zip(ends, runs, strict=True)]),
         "lost": cell([rounds[-1].accuracy - end.accuracy for end, rounds in zip(ends, runs, strict=True)]),
         "accuracy": cell([end.accuracy for end in ends]),
+        **{f"at_{share}": cell([_at(rounds, share).everything for rounds in runs]) for share in SHARES},
         "stopped_by": [end.stopped_by for end in ends],
     }
 
 
-def _judged(runs: Sequence[Sequence[Round]], share: float) -> dict[str, Any]:
-    """Forecasts at a share of the labels, for all labels."""
-    found: dict[str, Any] = {"further": [], "level": [], "width": [], "truth": [], "middle": []}
+def _judged(runs: Sequence[Sequence[Round]], share: float, usual: Usual) -> dict[str, Any]:
+    """Forecasts at a share of the labels, for all labels, seed by seed."""
+    found: dict[str, Any] = {name: [] for name in ("came", "low", "middle", "high", "held", "level_held")}
     for rounds in runs:
-        at = next(each for each in rounds if each.labels >= share * rounds[-1].labels)
-        assert at.further is not None and at.level is not None
-        came, end = rounds[-1].accuracy - at.accuracy, rounds[-1].accuracy
-        found["further"].append(at.further.low <= came <= at.further.high)
-        found["level"].append(at.level.low <= end <= at.level.high)
-        found["width"].append([at.further.high - at.further.low, at.level.high - at.level.low])
-        found["truth"].append(came)
-        found["middle"].append(at.further.middle)
+        at, end = _at(rounds, share), rounds[-1].accuracy
+        forecast = Forecast.of(at.measured, at.total, usual)
+        gain, level = forecast.gain(at.total), forecast.accuracy_at(at.total)
+        came = end - at.accuracy
+        found["came"].append(came)
+        for name, value in gain._asdict().items():
+            found[name].append(value)
+        found["held"].append(gain.low <= came <= gain.high)
+        found["level_held"].append(level is not None and level.low <= end <= level.high)
     return found
 
 
 def _page(result: dict[str, Any], seeds: int) -> Iterator[str]:
     yield from ("# The gate's stop and its forecasts", "")
-    yield f"Means over {seeds} seeds +- standard deviation. Lost: points of accuracy at the stop against all labels."
-    yield from (
-        "",
-        "| pool | setting | stop | labels | lost | accuracy | stopped by |",
-        "|---|---|---|---|---|---|---|",
-    )
+    yield f"Percent, means over {seeds} seeds +- standard deviation. Lost: accuracy with all labels less that at the"
+    yield "stop. Columns of shares: accuracy of a model that learned from all labels so far, those for validation too."
+    heads = [f"{100 * share:g} %" for share in SHARES]
+    yield from ("", f"| pool | setting | stop | labels | lost | stopped by | {' | '.join(heads)} |", "|---" * 10 + "|")
     for pool, settings in result["table"].items():
         for setting, ways in settings.items():
             for way, end in ways.items():
                 reasons = ", ".join(dict.fromkeys(end["stopped_by"]))
-                figures = (_points(end[name]) for name in ("share", "lost", "accuracy"))
-                yield f"| {pool} | {setting} | {way} | {' | '.join(figures)} | {reasons} |"
-    yield from ("", "Forecasts of what all further labels add, in points: middle and width of the 90 % interval, what")
-    yield from ("came, and how often the interval held; then for the accuracy with all labels.", "")
-    yield "| pool | setting | labels | forecast | width | came | held | width of level | held |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for pool, settings in result["forecasts"].items():
-        for setting, shares in settings.items():
-            for share, each in shares.items():
-                width = 100 * np.mean(each["width"], axis=0)
-                yield (
-                    f"| {pool} | {setting} | {100 * float(share):g} % | {100 * np.mean(each['middle']):.1f} | "
-                    f"{width[0]:.1f} | {100 * np.mean(each['truth']):.1f} | {sum(each['further'])} of {seeds} | "
-                    f"{width[1]:.1f} | {sum(each['level'])} of {seeds} |"
-                )
-    yield ""
-    for what, shares in result["held"].items():
-        said = ", ".join(f"{100 * value:.0f} % at {100 * float(share):g} %" for share, value in shares.items())
-        yield f"- intervals of {what} held in: {said}"
+                shares = " | ".join(_points(end[f"at_{share}"]) for share in SHARES)
+                stop = f"{_points(end['share'])} | {_points(end['lost'])} | {reasons}"
+                yield f"| {pool} | {setting} | {way} | {stop} | {shares} |"
+    for name, title in _TITLES.items():
+        if not result[name]:  # there is no other pool
+            continue
+        yield from ("", f"Forecasts of what all further labels add, in points, {title}.", "")
+        yield "| pool | setting | labels | forecast | 90 % interval | came | held | level held |"
+        yield "|---|---|---|---|---|---|---|---|"
+        for pool, settings in result[name].items():
+            for setting, shares in settings.items():
+                for share, each in shares.items():
+                    low, middle, high, came = (
+                        f"{100 * np.mean(each[column]):.1f}" for column in ("low", "middle", "high", "came")
+                    )
+                    kept = f"{sum(each['held'])} of {seeds} | {sum(each['level_held'])} of {seeds}"
+                    labels = f"{100 * float(share):g} %"
+                    yield f"| {pool} | {setting} | {labels} | {middle} | {low} to {high} | {came} | {kept} |"
+        yield ""
+        for what, values in result["held"][name].items():
+            of = "gains" if what == "held" else "levels"
+            said = ", ".join(f"{100 * value:.0f} % at {100 * float(share):g} %" for share, value in values.items())
+            yield f"- intervals of {of} held in {said} of the labels"
 
 
 def _points(found: dict[str, Any]) -> str:

@@ -97,7 +97,10 @@ class Gate(Method):
     def __init__(self, pool: LabelPool, seed: int, *, calibrated: bool = False, **options: Any) -> None:
         super().__init__(pool, seed)
         # It is asked for as many labels as other methods: what would stop it is judged elsewhere.
-        config = GateConfig(classes=pool.classes, round_size=1, seed=seed, relative_gain=0.0, **options)
+        # Nor does it keep rows for validation: the head that it is given learns from every label.
+        config = GateConfig(
+            classes=pool.classes, round_size=1, seed=seed, relative_gain=0.0, validation_share=0.0, **options
+        )
         self.gate = AnnotationGate(config, pool.graph, np.ones(len(pool.features), dtype=bool))
         self._calibrated = calibrated
 

@@ -46,7 +46,7 @@ class Make:
         )
         features = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
         graph = build_graph(features, k=4)
-        config = GateConfig(classes=CLASSES, round_size=7, seed=2, max_labels=20)
+        config = GateConfig(classes=CLASSES, round_size=7, seed=2, max_labels=20, validation_share=0.0)
 
         def online(gate: AnnotationGate) -> OnlineGate:
             return OnlineGate(gate, GrowingIndex(unit_rows(features), graph), None, OfferConfig(sure=0.6))

@@ -133,7 +133,7 @@ class GateRule:
     validation_share: float | None = field(
         default=None,
         metadata=about(
-            "margin: share of each round's labels that go to random rows which the gate's model never learns from: they "
+            "margin: share of each round's labels for random rows which the gate's model never learns from: they "
             "show its accuracy, and what further labels will bring; 0 for none. null: 0.1, and 0 with compat.",
             ge=0,
             le=0.5,

@@ -22,11 +22,6 @@ import numpy as np
 from coevo_ray.core.arrays import BoolArray, Float64Array
 from coevo_ray.errors import UsageError
 
-# What the battery's pools say of kappa before anything was measured: the logarithm of the middle, and its spread.
-# Chosen on all of them; with each pool left out the intervals hold on it, see benchmarks/results/battery-stop.md.
-_USUAL, _USUAL_SPREAD = math.log(0.14), 0.55
-# How far kappa M is off, as a factor (in logarithms) and in points of accuracy.
-_FACTOR_SPREAD, _POINTS_SPREAD = 0.3, 0.004
 _KAPPAS = np.exp(np.linspace(math.log(0.005), math.log(3.0), 81))
 _NODES, _FACTOR_NODES = 21, 9  # of a normal distribution, each as likely
 _LOW, _HIGH = 0.05, 0.95
@@ -38,6 +33,27 @@ class Interval(NamedTuple):
     low: float
     middle: float
     high: float
+
+
+class Usual(NamedTuple):
+    """What is right of most pools; the defaults were chosen on all of the battery's.
+
+    Attributes:
+        kappa: its middle before anything was measured.
+        spread: standard deviation of its logarithm.
+        later: kappa of what is to come over that of what was: late gains fall less than in proportion to rows left.
+        factor: standard deviation of the logarithm of what came over kappa M.
+        points: standard deviation, as a share of rows, of what came beside that.
+    """
+
+    kappa: float = 0.18
+    spread: float = 0.55
+    later: float = 1.4
+    factor: float = 0.3
+    points: float = 0.005
+
+
+_USUAL = Usual()
 
 
 class Measured(NamedTuple):
@@ -80,6 +96,7 @@ class Forecast:
         validation_rows: from how many rows that is.
         kappa: float64[k], values.
         weight: float64[k], their probabilities.
+        usual: what is right of most pools.
     """
 
     labels: int
@@ -89,9 +106,10 @@ class Forecast:
     validation_rows: int
     kappa: Float64Array
     weight: Float64Array
+    usual: Usual
 
     @classmethod
-    def of(cls, measured: Sequence[Measured], total: int) -> Forecast:
+    def of(cls, measured: Sequence[Measured], total: int, usual: Usual = _USUAL) -> Forecast:
         """Forecast from what was measured after each round.
 
         Kappa is the slope of the accuracy on validation rows against the potential, with the error of a sample of rows;
@@ -100,6 +118,7 @@ class Forecast:
         Args:
             measured: in the order of rounds, one or more; the last is the present.
             total: rows that may be learned from, those with labels included.
+            usual: what is right of most pools.
 
         Raises:
             UsageError: nothing was measured.
@@ -109,14 +128,14 @@ class Forecast:
         now = measured[-1]
         share = now.labels / total
         scale = 0.0 if share >= 1.0 else now.potential / _left(share)
-        spread = np.log(_KAPPAS)
-        log_weight = -0.5 * ((spread - _USUAL) / _USUAL_SPREAD) ** 2
+        log_weight = -0.5 * (np.log(_KAPPAS / usual.kappa) / usual.spread) ** 2
         if (slope := _slope(measured)) is not None:
-            worth, error = slope
-            log_weight -= 0.5 * (_KAPPAS - worth) ** 2 / (error**2 + (_FACTOR_SPREAD * _KAPPAS) ** 2)
-            log_weight -= 0.5 * np.log(error**2 + (_FACTOR_SPREAD * _KAPPAS) ** 2)
+            kappa, error = usual.later * slope[0], usual.later * slope[1]
+            variance = error**2 + (usual.factor * _KAPPAS) ** 2
+            log_weight -= 0.5 * (_KAPPAS - kappa) ** 2 / variance + 0.5 * np.log(variance)
         weight = np.exp(log_weight - log_weight.max())
-        return cls(now.labels, total, scale, _level(now.right), len(now.right), _KAPPAS, weight / weight.sum())
+        level = _level(now.right)
+        return cls(now.labels, total, scale, level, len(now.right), _KAPPAS, weight / weight.sum(), usual)
 
     def gain(self, labels: float) -> Interval:
         """What labels up to so many add to the present accuracy, as a share of rows.
@@ -155,10 +174,10 @@ class Forecast:
         left = self.scale * _left(self.labels / self.total)
         gone = left - self.scale * _left(labels / self.total)
         nodes = _standard_normal(_NODES)
-        factor = np.exp(_FACTOR_SPREAD * _standard_normal(_FACTOR_NODES))
+        factor = np.exp(self.usual.factor * _standard_normal(_FACTOR_NODES))
         middle = level + gone * self.kappa[:, None] * factor
         # For the present labels nothing is foretold; what is off by a few points grows with what is.
-        off = math.sqrt(spread**2 + (_POINTS_SPREAD**2 * gone / left if gone > 0 else 0.0))
+        off = math.sqrt(spread**2 + (self.usual.points**2 * gone / left if gone > 0 else 0.0))
         points = middle[:, :, None] + off * nodes
         weight = np.broadcast_to(self.weight[:, None, None], points.shape)
         return _quantiles(points.ravel(), weight.ravel())

@@ -123,17 +123,19 @@ class GateState:
             self.learned[self.rounds - 1] = (told, potential(told / self.learnable, gain))
             self.said[self.rounds - 1] = probabilities[self.reserved].argmax(axis=1).astype(np.int32)
 
-    def forecast(self) -> Forecast | None:
-        """What further labels would bring; None before the first predictions, or where no row is reserved."""
-        if not self.learned:
-            return None
-        rows, there = self.reserved[self.validating], self.validating
-        label = self.beliefs.best[rows]
-        measured = [
+    def measured_rounds(self) -> list[Measured]:
+        """What each round's predictions say of the validation rows, in the order of rounds."""
+        there = self.validating
+        label = self.beliefs.best[self.reserved[there]]
+        return [
             Measured(labels, left, self.said[round_][there] == label)
             for round_, (labels, left) in sorted(self.learned.items())
         ]
-        return Forecast.of(measured, max(self.learnable, measured[-1].labels))
+
+    def forecast(self) -> Forecast | None:
+        """What further labels would bring; None before the first predictions, or where no row is reserved."""
+        measured = self.measured_rounds()
+        return Forecast.of(measured, max(self.learnable, measured[-1].labels)) if measured else None
 
     def asked(self, *, unseen: bool = False) -> Int64Array:
         """Positions that are labelled or requested; `unseen`: of these, those whose labels no predictions have seen."""

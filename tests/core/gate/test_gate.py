@@ -57,6 +57,7 @@ def guess(rows: int, seed: int, sharpness: float = 2.0) -> Floats:
 
 def make(rule: Any = "margin", rows: int = 80, seed: int = 0, **settings_: Any) -> AnnotationGate:
     values: dict[str, Any] = {"classes": CLASSES, "round_size": 10, "rule": rule, "seed": seed, "relative_gain": 0.0}
+    values["validation_share"] = 0.0  # validation has tests of its own: test_validation.py
     config = GateConfig(**{**values, **settings_})
     return AnnotationGate(config, crowd(rows, seed), np.ones(rows, dtype=np.bool_))
 
@@ -242,7 +243,7 @@ def test_beliefs_are_the_loop_over_whole_distributions(labelled: int, vote: Any)
 
 def test_without_similar_neighbours_the_model_speaks_alone() -> None:
     alone = NeighbourGraph(np.full((4, 2), -1, np.int32), np.full((4, 2), -1.0, np.float32), "exact", 1.0)
-    gate = AnnotationGate(GateConfig(classes=2, round_size=1), alone, np.ones(4, bool))
+    gate = AnnotationGate(GateConfig(classes=2, round_size=1, validation_share=0.0), alone, np.ones(4, bool))
     p = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [1.0, 0.0]], np.float32)
     gate.update_predictions(p)
     assert gains(gate) == pytest.approx([0.2, 1.0, 0.4, 0.0], abs=1e-6)
@@ -293,7 +294,7 @@ def test_a_copy_of_a_labelled_row_is_worth_no_label_and_has_it() -> None:
     x[50:] = x[:10] + 0.01 * rng.standard_normal((10, 32))  # row 50 + i is a near-duplicate of row i
     graph, p = build_graph(x.astype(np.float32), k=8), guess(60, 1)
     copying, plain = (
-        AnnotationGate(GateConfig(classes=CLASSES, round_size=60, copies=on), graph, np.ones(60, bool))
+        AnnotationGate(GateConfig(classes=CLASSES, round_size=60, copies=on, validation_share=0.0), graph, np.ones(60, bool))
         for on in (True, False)
     )
     for gate in (copying, plain):
@@ -367,7 +368,7 @@ def test_gains_move_with_the_rows(rule: Any, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(rows)
     place = np.argsort(order).astype(np.int32)
     permuted = NeighbourGraph(place[graph.indices[order]], graph.similarities[order], "exact", 1.0)
-    config = GateConfig(classes=CLASSES, round_size=5, rule=rule)
+    config = GateConfig(classes=CLASSES, round_size=5, rule=rule, validation_share=0.0)
     found = []
     for g, q in ((graph, p), (permuted, p[order])):
         gate = AnnotationGate(config, g, np.ones(rows, dtype=np.bool_))
@@ -537,7 +538,15 @@ def test_groups_stay_as_they_were_when_rows_arrive() -> None:
     rng = np.random.default_rng(3)
     x = unit_rows(rng.standard_normal((60, 6)).astype(np.float32))
     graph = build_graph(x, 8)
-    config = GateConfig(classes=CLASSES, round_size=6, relative_gain=0.0, draw="top", typical=1.0, copies=False)
+    config = GateConfig(
+        classes=CLASSES,
+        round_size=6,
+        relative_gain=0.0,
+        draw="top",
+        typical=1.0,
+        copies=False,
+        validation_share=0.0,
+    )
     drawn = []
     for early in (True, False):
         gate = AnnotationGate(config, graph, np.ones(60, dtype=np.bool_))
@@ -705,7 +714,7 @@ def sure(share: float) -> Floats:
 
 def lonely(**settings_: Any) -> AnnotationGate:
     graph = NeighbourGraph(np.full((80, 1), -1, np.int32), np.full((80, 1), -1, np.float32), "exact", 1.0)
-    config = GateConfig(classes=CLASSES, round_size=5, **settings_)
+    config = GateConfig(**{"classes": CLASSES, "round_size": 5, "validation_share": 0.0, **settings_})
     return AnnotationGate(config, graph, np.ones(80, dtype=np.bool_))
 
 

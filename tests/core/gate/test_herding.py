@@ -94,7 +94,7 @@ def test_rows_without_neighbours_are_drawn_by_their_gain() -> None:
 @pytest.mark.parametrize("draw", [None, "herding"])
 def test_a_gate_draws_so_unless_told_otherwise(draw: Draw | None) -> None:
     graph, random = graph_of(90, 16, 2), np.random.default_rng(5)
-    config = GateConfig(classes=3, round_size=7, relative_gain=0.0, draw=draw, copies=False)
+    config = GateConfig(classes=3, round_size=7, relative_gain=0.0, draw=draw, copies=False, validation_share=0.0)
     gate = AnnotationGate(config, graph, np.ones(90, dtype=np.bool_))
     first = gate.request_seed(9).positions
     gate.submit(first, first % 3)
@@ -119,6 +119,7 @@ def test_later_and_where_classes_are_skewed_rows_come_from_the_top(labels: list[
             draw=draw,
             typical=typical,
             copies=False,
+            validation_share=0.0,
         )
         gate = AnnotationGate(config, graph, np.ones(90, dtype=np.bool_))
         gate.submit(gate.request_seed(27).positions, np.array(labels))

@@ -35,7 +35,7 @@ def online(rule: Any = "margin", *, offer: OfferConfig | None = None, **settings
     features, p = cloud(ROWS, 0)
     rows = UnitRows.of(features, centre=True)
     index = GrowingIndex(rows.read(slice(None)), build_graph(features, K, centre=True))
-    config = GateConfig(**{"classes": CLASSES, "round_size": 20, "rule": rule, **settings})
+    config = GateConfig(**{"classes": CLASSES, "round_size": 20, "rule": rule, "validation_share": 0.0, **settings})
     gate = AnnotationGate(config, index, np.ones(ROWS, bool))
     asked = gate.request_seed(30).positions
     gate.submit(asked, asked % CLASSES)
@@ -182,7 +182,7 @@ def test_offers_that_do_not_fit_are_refused() -> None:
         with pytest.raises(InputError, match=message):
             subject.offer(*wrong)
     assert subject.index.rows == ROWS
-    fresh = AnnotationGate(GateConfig(classes=CLASSES, round_size=5), subject.index, np.ones(ROWS, bool))
+    fresh = AnnotationGate(GateConfig(classes=CLASSES, round_size=5, validation_share=0.0), subject.index, np.ones(ROWS, bool))
     with pytest.raises(InputError, match="has no predictions"):
         OnlineGate(fresh, subject.index, None, OfferConfig()).offer(features, p)
     with pytest.raises(UsageError, match=r"offer\.sure"):
