@@ -102,8 +102,8 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         a model that learned from all of them: each with mean, spread and values; `stopped_by`, seed by seed;
         `forecasts`: pool -> setting -> share -> seed by seed `came` (what all further labels added), `middle`, `low`
         and `high` of its forecast, `held` (it was within), and `level_held` (the accuracy with all labels was within
-        its interval); `left_out_pool`: the same with what is usual taken from the other pools alone; `usual`: what that is,
-        for each pool; `held`: share of all runs in which intervals held; `page`: for people.
+        its interval); `left_out_pool`: the same with what is usual taken from the other pools; `usual`: what that
+        is for each pool; `held`: share of all runs in which intervals held; `page`: for people.
     """
     result: dict[str, Any] = {"pools": {}, "table": {}, "left_out": {}, "chosen_on": list(CHOSEN_ON)}
     runs: dict[str, dict[str, Ways]] = {}

@@ -294,7 +294,9 @@ def test_a_copy_of_a_labelled_row_is_worth_no_label_and_has_it() -> None:
     x[50:] = x[:10] + 0.01 * rng.standard_normal((10, 32))  # row 50 + i is a near-duplicate of row i
     graph, p = build_graph(x.astype(np.float32), k=8), guess(60, 1)
     copying, plain = (
-        AnnotationGate(GateConfig(classes=CLASSES, round_size=60, copies=on, validation_share=0.0), graph, np.ones(60, bool))
+        AnnotationGate(
+            GateConfig(classes=CLASSES, round_size=60, copies=on, validation_share=0.0), graph, np.ones(60, bool)
+        )
         for on in (True, False)
     )
     for gate in (copying, plain):

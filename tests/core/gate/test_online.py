@@ -182,7 +182,9 @@ def test_offers_that_do_not_fit_are_refused() -> None:
         with pytest.raises(InputError, match=message):
             subject.offer(*wrong)
     assert subject.index.rows == ROWS
-    fresh = AnnotationGate(GateConfig(classes=CLASSES, round_size=5, validation_share=0.0), subject.index, np.ones(ROWS, bool))
+    fresh = AnnotationGate(
+        GateConfig(classes=CLASSES, round_size=5, validation_share=0.0), subject.index, np.ones(ROWS, bool)
+    )
     with pytest.raises(InputError, match="has no predictions"):
         OnlineGate(fresh, subject.index, None, OfferConfig()).offer(features, p)
     with pytest.raises(UsageError, match=r"offer\.sure"):

@@ -50,7 +50,9 @@ def twins() -> NeighbourGraph:
 def gate_of(agree: int, differ: int, **settings: Any) -> AnnotationGate:
     """Twins labelled both, alike and otherwise; and of ten more pairs the first one."""
     gate = AnnotationGate(
-        GateConfig(classes=CLASSES, round_size=30, validation_share=0.0, **settings), twins(), np.ones(ROWS + TWICE, dtype=np.bool_)
+        GateConfig(classes=CLASSES, round_size=30, validation_share=0.0, **settings),
+        twins(),
+        np.ones(ROWS + TWICE, dtype=np.bool_),
     )
     both, one = np.arange(agree + differ), np.arange(agree + differ, agree + differ + 10)
     gate.volunteer(np.concatenate([both, one]), np.zeros(len(both) + 10, dtype=np.int64))
@@ -121,7 +123,9 @@ def test_no_digit_is_taken_for_another_ones_copy() -> None:
     graph, rows = build_graph(digits.data, 16, "exact", centre=True), np.arange(len(digits.data))
     numbers: dict[str, Any] = {"copy_similarity": 0.7, "copy_margin": 0.2}
     own, given = (
-        AnnotationGate(GateConfig(classes=10, round_size=50, validation_share=0.0, **settings), graph, np.ones(len(rows), bool))
+        AnnotationGate(
+            GateConfig(classes=10, round_size=50, validation_share=0.0, **settings), graph, np.ones(len(rows), bool)
+        )
         for settings in (dict[str, Any](), numbers)
     )
     for gate in (own, given):
@@ -148,7 +152,9 @@ def test_torn_groups_are_covered_and_give_no_label() -> None:
     x = np.random.default_rng(0).standard_normal((ROWS, 12))
     near = x[np.repeat(np.arange(TWICE), 2)] + 0.01 * np.random.default_rng(1).standard_normal((2 * TWICE, 12))
     graph = build_graph(np.concatenate([x, near]), 16, "exact")
-    gate = AnnotationGate(GateConfig(classes=CLASSES, round_size=30, validation_share=0.0), graph, np.ones(ROWS + 2 * TWICE, bool))
+    gate = AnnotationGate(
+        GateConfig(classes=CLASSES, round_size=30, validation_share=0.0), graph, np.ones(ROWS + 2 * TWICE, bool)
+    )
     gate.volunteer(np.array([0, ROWS, 1, ROWS + 2]), np.array([0, 1, 2, 2]))
     alike = np.arange(2, 12)  # pairs that agree, so that groups are trusted
     gate.volunteer(np.concatenate([alike, ROWS + 2 * alike, ROWS + 2 * alike + 1]), np.zeros(30, np.int64))
