@@ -26,6 +26,7 @@ from coevo_ray.reporting.gate_figures import Compared, Effort, GateFigures
 from coevo_ray.reporting.gate_page import render_gate
 from coevo_ray.reporting.gate_report import gate_report
 from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.graph_files import read_targets
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command
@@ -188,13 +189,25 @@ def test_a_gate_without_held_out_labels_says_how_to_get_them(tmp_path: Path) -> 
     assert [c["labels"] for c in figures["classes"]] == np.bincount(
         gate.service.labelled()["label"], minlength=4
     ).tolist()
+    labelled = gate.service.labelled()
+    rows, given = (labelled[name][labelled["validation"]] for name in ("row_id", "label"))
+    rows, given = rows[np.argsort(rows)], given[np.argsort(rows)]
+    said = predicted(tmp_path / "gate", read_targets(targets, rows))
+    assert len(rows) == 11 and figures["forecast"]["validation_rows"] == 11
+    for i, each in enumerate(figures["classes"]):
+        of = given == i
+        assert each["held_out"] == of.sum()
+        assert each["recall"] == (pytest.approx((said[of] == i).mean()) if of.any() else None)
     assert figures["few_labels"] == ["dog"] and figures["classes"][3]["recall"] is None
     text = page_of(tmp_path / "page.html").text
     assert "1 class has fewer than 10 labels, so what is learned of it is uncertain: dog (0)." in text
     assert "No accuracy on held-out rows: the pool has no labels of its test rows." in text
     assert "Nothing here was compared with random rows." in text
     assert "For accuracies ingest the samples with a label column" in text and "A comparison with random rows" in text
-    assert "recall" not in text.lower() and text.count("Round ") == 2
+    assert "share of a class's validation rows" in text and text.count("Round ") == 2
+    low, middle, high = (round(100 * value, 1) for value in figures["forecast"]["gain"])
+    assert f"would add {middle} points of accuracy (90 % interval {low} to {high})" in text
+    assert "Accuracy by 11 validation rows" in text
 
 
 def test_fewer_labels_of_the_pool_than_of_the_gate_are_no_comparison(tmp_path: Path) -> None:

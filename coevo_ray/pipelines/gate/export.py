@@ -25,7 +25,8 @@ def write_labels(
 
     Args:
         service: the gate's.
-        place: folder of kind `labels`: `row_id, label, annotator, round, time, votes, annotators`, by row; beside it
+        place: folder of kind `labels`: `row_id, label, annotator, round, time, votes, annotators, validation`, by
+            row (`validation`: a label that the gate's model did not learn from, so that it can measure models); beside it
             `answers-*.parquet` with `row_id, label, annotator, round, time`, in the order in which they came.
         config, inputs: of the gate.
         summary: figures for the manifest.
@@ -40,6 +41,7 @@ def write_labels(
     table = _table(labelled, order)
     for column in ("votes", "annotators"):
         table = table.append_column(column, pa.array(labelled[column][order].astype(np.int32)))
+    table = table.append_column("validation", pa.array(labelled["validation"][order]))
     sink = pa.BufferOutputStream()
     pq.write_table(_table(said, slice(None)), sink)
     number = f"{len(said['row_id']):010d}"  # more answers have other names: the earlier export stays till the manifest

@@ -38,7 +38,7 @@ def gate(
         annotator: answers the requests; None takes the one that the settings name.
 
     Returns:
-        The label table: `row_id, label, annotator, round, time, votes, annotators`.
+        The label table: `row_id, label, annotator, round, time, votes, annotators, validation`.
 
     Raises:
         InputError: an input is missing or unfit, or the annotator cannot answer.
@@ -68,7 +68,7 @@ def gate_rounds(
         annotator: who answers; None takes the one that the settings name.
 
     Returns:
-        The label table: `row_id, label, annotator, round, time, votes, annotators`.
+        The label table: `row_id, label, annotator, round, time, votes, annotators, validation`.
 
     Raises:
         InputError: no rows, no labels, or features that cannot be used.

@@ -40,7 +40,7 @@ def gate_set(gate: GateSession | ArtifactLike, terms: Mapping[str, Any]) -> Json
         UsageError: a value is wrong, a setting is none of the terms, or the annotator lacks a token or package.
         StoppedError: the store refused; set them again.
     """
-    gate = open_gate(gate)
+    gate = GateSession(open_gate(gate).location)  # one that is held may have terms of before an earlier change
     fixed = sorted(set(terms) - set(TERMS))
     if fixed or not terms:
         raise UsageError(

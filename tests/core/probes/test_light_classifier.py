@@ -105,3 +105,30 @@ def test_groups_of_one_row_change_nothing() -> None:
     one = fit_light_classifier(features, labels, first, 3, groups=np.zeros(300, dtype=np.int64))
     for other in (own, one):
         assert (other.validation_loss, other.temperature) == (alone.validation_loss, alone.temperature)
+
+
+@pytest.mark.parametrize("rows", [0, 20, 120])
+def test_validation_rows_calibrate_and_measure_but_teach_nothing(rows: int) -> None:
+    features, labels, first = problem()
+    others, truth, _ = problem(rows, seed=1)
+    fitted = fit_light_classifier(features, labels, first, 3, validation=(others, truth))
+    plain = fit_light_classifier(features, labels, first, 3)
+    assert np.array_equal(fitted.probe.weight, plain.probe.weight) and fitted.decay_rows == plain.decay_rows
+    if rows == 0:
+        assert (fitted.temperature, fitted.validation_loss, fitted.validation_accuracy) == (1.0, None, None)
+        return
+    predicted = plain.probe.predict_proba(others)
+
+    def posterior(temperature: float) -> float:
+        """Loss of all rows, and that of a temperature away from 1."""
+        scaled = apply_temperature(predicted, temperature)
+        return rows * cross_entropy(scaled, truth) + 0.5 * (np.log(temperature) / 0.25) ** 2
+
+    grid = np.exp(np.linspace(-1.5, 1.5, 1201))
+    best = grid[int(np.argmin([posterior(t) for t in grid]))]
+    assert fitted.temperature == pytest.approx(best, rel=0.01) and fitted.temperature != 1.0
+    if rows < 50:
+        assert fitted.validation_loss is None and fitted.validation_accuracy is None
+        return
+    assert fitted.validation_loss == pytest.approx(cross_entropy(fitted(others), truth), abs=1e-5)
+    assert fitted.validation_accuracy == (predicted.argmax(axis=1) == truth).mean()

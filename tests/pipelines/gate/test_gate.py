@@ -129,6 +129,57 @@ def test_an_open_gate_changes_its_terms_alone(tmp_path: Path) -> None:
     assert (tmp_path / "gate" / "gate.json").read_bytes() == before
 
 
+def test_a_tenth_of_the_labels_measures_and_teaches_nothing(tmp_path: Path) -> None:
+    """Two gates that hear other labels of these rows fit the same classifier, and ask for the same rows.
+
+    Not calibrated: the temperature is what these rows are for.
+    """
+    gates = [opened(tmp_path, calibrate=False), opened(tmp_path / "other", calibrate=False)]
+    for round_ in range(3):
+        asked = [gate.next().row_ids for gate in gates]
+        assert np.array_equal(*asked)
+        for gate, shift in zip(gates, (0, 1), strict=True):
+            answer(gate, Questions(**gate.service.questions()))
+            own = gate.service.labelled()
+            rows = own["row_id"][own["validation"]]
+            assert len(rows) == round(0.1 * 54 * (round_ + 1))
+            gate.submit(Answers(rows, (truth()[rows] + shift) % CLASSES, "ann"))
+    for gate in gates:
+        gate.next()
+    probes = [gate.classifier().probe for gate in gates]
+    assert np.array_equal(probes[0].weight, probes[1].weight)
+    right, wrong = (gate.status()["forecast"] for gate in gates)
+    assert right["validation_rows"] == wrong["validation_rows"] == 16
+    assert right["accuracy"][1] > 0.8 and wrong["accuracy"][1] < 0.2
+    out = str(tmp_path / "labels")
+    export_labels(gates[0], out)
+    table = RowTable(Location.parse(out), "labels").scan(["row_id", "validation"])
+    labelled = gates[0].service.labelled()
+    assert set(table.column("row_id").to_numpy()[table.column("validation").to_numpy()]) == set(
+        labelled["row_id"][labelled["validation"]]
+    )
+
+
+def test_the_tolerance_of_an_open_gate_ends_it_and_opens_it_again(tmp_path: Path) -> None:
+    gate = opened(tmp_path, tolerance=0.0)
+    for _ in range(2):
+        answer(gate, gate.next())
+    gate.next()
+    answer(gate, Questions(**gate.service.questions()))
+    gate.learn()
+    assert gate.status()["stopped_by"] is None
+    gain = gate.status()["forecast"]["gain"][1]
+    told = gate_set(gate, {"tolerance": min(1.0, gain + 0.01)})
+    assert told["stopped_by"] == "tolerance" and len(again(gate).next().row_ids) == 0
+    told = gate_set(gate, {"tolerance": max(0.0, gain - 0.001), "cost_per_label": 1, "worth_per_point": 1e9})
+    assert told["stopped_by"] is None and len(again(gate).next().row_ids) == 54
+    with pytest.raises(UsageError, match="both"):
+        gate_set(gate, {"cost_per_label": None})
+    without = opened(tmp_path / "without", validation_share=0.0)
+    with pytest.raises(UsageError, match="without validation rows"):
+        gate_set(without, {"tolerance": 0.1})
+
+
 class Slow:
     """A desk whose people answer a part of what lies there each time that somebody looks."""
 
@@ -246,7 +297,10 @@ def test_labels_of_copies_are_told_apart_with_their_own_confidence(tmp_path: Pat
     table = pa.table({"row_id": np.arange(ROWS), "target": vector_column(features.astype(np.float32))})
     finish(place, "targets", {}, {}, [write_table(place, "0.parquet", table)], {})
     gate = GateSession.open(
-        {**SETTINGS, "seed_fraction": 0.3}, pool, RowTable(place, "targets"), str(tmp_path / "gate")
+        {**SETTINGS, "seed_fraction": 0.3, "validation_share": 0.0},
+        pool,
+        RowTable(place, "targets"),
+        str(tmp_path / "gate"),
     )
     asked = gate.next().row_ids
     gate.submit(Answers(asked, (asked // 2) % CLASSES, "ann"))
@@ -578,7 +632,7 @@ def test_killed_commands_go_on(tmp_path: Path) -> None:
             killed = command(name, *gate)
             time.sleep(next(delays, 0.0))
             killed.kill()
-            killed.assert_gone()
+            killed.assert_gone(killed=True)
             again = command(name, *gate, "--json")
             assert again.wait() == 0, again.err.read_text()
     with_kills = GateSession(Location.parse(gate[1]))
