@@ -14,8 +14,9 @@ import numpy as np
 
 from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.gate import readings
-from coevo_ray.core.gate.beliefs import refuse
+from coevo_ray.core.gate.class_blocks import ClassBlocks
 from coevo_ray.core.gate.config import GateConfig, Requests
+from coevo_ray.core.gate.refusal import refuse
 from coevo_ray.core.gate.rounds import RoundDraw
 from coevo_ray.core.gate.state import UNASKED, GateState
 from coevo_ray.core.gate.stop import StopReason, stop_reason, stop_terms
@@ -230,14 +231,14 @@ class AnnotationGate:
                 "label some, or wait for them",
             )
 
-    def update_predictions(self, probabilities: Float32Array) -> None:
+    def update_predictions(self, probabilities: Float32Array | ClassBlocks) -> None:
         """Takes the model's new predictions and computes all gains from them.
 
         Args:
-            probabilities: float32[N, C], class probabilities of all rows.
+            probabilities: float32[N, C], class probabilities of all rows; or a block of classes at a time.
 
         Raises:
-            InputError: they do not fit the graph and the classes, or are no distributions.
+            InputError: they do not fit the graph and the classes, or are no distributions; nothing changes.
         """
         state = self.inner
         state.beliefs.take_predictions(probabilities)
