@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ NEIGHBOURS, DIMENSION, COPIES = 16, 10, 0.1
 CLASSES, DRAWN_CLASSES = 1000, 10
 LABELLED, ROUND = 0.01, 0.03
 _CHUNK = 1 << 17
+_PART = 1 << 16
 
 
 def main() -> None:
@@ -51,6 +52,7 @@ def main() -> None:
         "whole": arguments.whole,
         "neighbours": NEIGHBOURS,
         "drawn": round(ROUND * rows),
+        "repeats": 1,
         "parts": parts,
         "busy_before": busiest(children),
     }
@@ -87,7 +89,7 @@ def made_up(rows: int) -> NeighbourGraph:
     for start in range(0, rows, _CHUNK):
         part = slice(start, min(rows, start + _CHUNK))
         own = np.arange(part.start, part.stop)
-        indices[part] = random.integers(0, rows, (len(own), NEIGHBOURS))
+        indices[part] = (own[:, None] + random.integers(1, rows, (len(own), NEIGHBOURS))) % rows
         # Volumes of the balls out to each neighbour are the arrivals of a Poisson process.
         volume = np.cumsum(random.exponential(size=(len(own), NEIGHBOURS)), axis=1) / NEIGHBOURS
         distance = (0.6 + 0.1 * random.random((len(own), 1))) * volume ** (1 / DIMENSION)
@@ -100,36 +102,49 @@ def made_up(rows: int) -> NeighbourGraph:
 
 @dataclasses.dataclass(frozen=True)
 class Guesses:
-    """Predictions of all rows, made when they are asked for: a first and a second class, the rest alike.
+    """Predictions of some rows, made when they are asked for: a first and a second class, the rest alike.
 
     Attributes:
-        rows, classes: N and C.
+        start, stop: the rows.
+        classes: C, 3 or more.
         ranges: first class and end of each block.
     """
 
-    rows: int
+    start: int
+    stop: int
     classes: int
     ranges: tuple[tuple[int, int], ...]
 
     def row_ids(self) -> npt.NDArray[np.int64]:
-        """All rows, int64[N]."""
-        return np.arange(self.rows)
+        """The rows, int64[n]."""
+        return np.arange(self.start, self.stop)
 
     def block(self, number: int) -> npt.NDArray[np.float32]:
-        """Probabilities of one range of classes, float32[N, w]."""
+        """Probabilities of one range of classes, float32[n, w]."""
         first, end = self.ranges[number]
-        made = np.empty((self.rows, end - first), dtype=np.float32)
-        for start in range(0, self.rows, _CHUNK):
-            part = made[start : start + _CHUNK]
-            random = np.random.default_rng([1, start])
-            best = random.integers(0, self.classes, len(part))
-            other = (best + random.integers(1, self.classes, len(part))) % self.classes
-            sure = random.uniform(0.3, 0.9, len(part)).astype(np.float32)
-            part[:] = (0.4 * (1 - sure) / self.classes)[:, None]
-            for place, share in ((other, 0.6 * (1 - sure)), (best, sure)):
-                here = np.flatnonzero((place >= first) & (place < end))
-                part[here, place[here] - first] = share[here]
+        count, random = self.stop - self.start, np.random.default_rng([1, self.start])
+        best = random.integers(0, self.classes, count)
+        other = (best + random.integers(1, self.classes, count)) % self.classes
+        sure = random.uniform(0.3, 0.9, count).astype(np.float32)
+        made = np.empty((count, end - first), dtype=np.float32)
+        made[:] = (0.4 * (1 - sure) / (self.classes - 2))[:, None]
+        for place, share in ((other, 0.6 * (1 - sure)), (best, sure)):
+            here = np.flatnonzero((place >= first) & (place < end))
+            made[here, place[here] - first] = share[here]
         return made
+
+
+def guesses(rows: int, classes: int, ranges: Sequence[tuple[int, int]]) -> list[Guesses]:
+    """Parts of rows, as many in each as the gate's tasks predict at a time."""
+    return [Guesses(start, min(rows, start + _PART), classes, tuple(ranges)) for start in range(0, rows, _PART)]
+
+
+def all_guesses(rows: int, classes: int) -> npt.NDArray[np.float32]:
+    """The same predictions in one array, float32[N, C]."""
+    made = np.empty((rows, classes), dtype=np.float32)
+    for part in guesses(rows, classes, [(0, classes)]):
+        made[part.start : part.stop] = part.block(0)
+    return made
 
 
 def gate_of(rows: int, classes: int, **settings: Any) -> AnnotationGate:
@@ -154,12 +169,11 @@ def predictions(rows: int, classes: int, whole: bool) -> dict[str, Any]:
         service = GateService(Location.parse(Path(folder) / "journal"), gate, np.arange(rows))
         parts: Any = ()
         if whole:
-            everything = Guesses(rows, classes, ((0, classes),))
-            parts = [(everything.row_ids(), everything.block(0))]
+            parts = [(np.arange(rows), all_guesses(rows, classes))]
         else:
             from coevo_ray.core.gate.class_blocks import class_ranges
 
-            parts = [Guesses(rows, classes, tuple(class_ranges(rows, classes)))]
+            parts = guesses(rows, classes, class_ranges(rows, classes))
         found = measured(rows, lambda: service.update_predictions(*parts))
     if gate.mean_gain is None:
         raise RuntimeError("the gate took no predictions")
@@ -192,7 +206,7 @@ def groups(rows: int, classes: int, whole: bool) -> dict[str, Any]:
 
 def _draw(rows: int, **settings: Any) -> dict[str, Any]:
     gate = gate_of(rows, DRAWN_CLASSES, **settings)
-    gate.update_predictions(Guesses(rows, DRAWN_CLASSES, ((0, DRAWN_CLASSES),)).block(0))
+    gate.update_predictions(all_guesses(rows, DRAWN_CLASSES))
     if settings.get("draw") == "top" and settings.get("typical") != 0:
         gate.draw()  # makes the groups, once for all rounds
     return measured(rows, gate.draw)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from coevo_ray.core.arrays import Float64Array, Int64Array
+from coevo_ray.core.arrays import Float64Array, Int32Array, Int64Array
 from coevo_ray.core.gate.config import Requests
-from coevo_ray.core.gate.draw import by_gain, by_typicality, draw_apart, draw_in_proportion, draw_random, row_noise
+from coevo_ray.core.gate.draw import GainOrder, by_typicality, draw_apart, draw_in_proportion, draw_random, row_noise
 from coevo_ray.core.gate.groups import NeighbourGroups, typicality
 from coevo_ray.core.gate.herding import draw_herding
 from coevo_ray.core.gate.rules import effective_classes
@@ -55,19 +55,19 @@ class RoundDraw:
         return Requests(state.rounds, drawn, gain[drawn])
 
     def _draw(self, rows: Int64Array, count: int) -> Int64Array:
-        gain, noise, config = self._state.beliefs.gain, self._noise(), self._state.config
+        gain, config = self._state.beliefs.gain, self._state.config
         if config.rule == "compat":
-            return draw_in_proportion(rows, gain, count, noise)
+            return draw_in_proportion(rows, gain, count, self._noise())
         if config.power is not None:
             done = self._state.labelled_share
             last = config.power if config.last_power is None else config.last_power
             return draw_in_proportion(
-                rows, gain ** np.float32(config.power + (last - config.power) * done), count, noise
+                rows, gain ** np.float32(config.power + (last - config.power) * done), count, self._noise()
             )
         early = self._early()
         if early and config.draw != "top":
             return draw_herding(rows, gain, count, self._state.graph, self._state.asked())
-        order = by_gain(rows, gain, noise)
+        order: Int64Array | GainOrder = GainOrder(rows, gain, self._noise())
         if early:
             group = self.groups(len(self._state.labelled) + count)
             order = by_typicality(order, count, group, self._state.beliefs.labelled, typicality(self._state.graph))
@@ -92,12 +92,12 @@ class RoundDraw:
         labels = state.beliefs.best[state.labelled[state.label_rounds == 0]]
         return effective_classes(np.bincount(labels, minlength=config.classes)) >= _EVEN * config.classes
 
-    def groups(self, count: int) -> Int64Array:
-        """The group of each row, int64[N], about `count` of them; rows that arrived are groups of their own."""
+    def groups(self, count: int) -> Int32Array:
+        """The group of each row, int32[N], about `count` of them; rows that arrived are groups of their own."""
         if self._levels is None:
             self._levels = NeighbourGroups.of(self._state.graph)
         built = self._levels.about(count)
-        group: Int64Array = len(built) + np.arange(len(self._state.candidates))
+        group: Int32Array = np.arange(len(built), len(built) + len(self._state.candidates), dtype=np.int32)
         group[: len(built)] = built
         return group
 
