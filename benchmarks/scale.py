@@ -71,8 +71,8 @@ def measured(rows: int, work: Callable[[], object]) -> dict[str, Any]:
     work()
     seconds, cpu, peak = time.perf_counter() - started, time.process_time() - cpu, peak_bytes()
     return {
-        "seconds": round(seconds, 3),
-        "cpu_seconds": round(cpu, 3),
+        "seconds": round(seconds, 6),
+        "cpu_seconds": round(cpu, 6),
         "kept_bytes": kept,
         "peak_bytes": peak,
         "transient_bytes_per_row": round((peak - kept) / rows, 1),
