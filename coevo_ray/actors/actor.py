@@ -12,6 +12,7 @@ from ray.util.metrics import Gauge
 from coevo_ray.actors.gate_service import GateService
 from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.actors.protocols import GateCalls, LedgerCalls
+from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.errors import InputError
 
 ServiceName = Literal["ledger", "gate"]
@@ -115,6 +116,31 @@ class RemoteCalls:
         return (type(self), (self._actor, self._service, self._protocol))
 
 
+@dataclass(frozen=True)
+class StoredPart:
+    """Predictions of some rows in Ray's object store, a `PredictedPart`; they are fetched where it is used.
+
+    Attributes:
+        ranges: first class and end of each block.
+        ids: of the rows, int64[n].
+        blocks: of their probabilities, float32[n, w] for each range of classes.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    ids: ray.ObjectRef[Int64Array]
+    blocks: tuple[ray.ObjectRef[Float32Array], ...]
+
+    def row_ids(self) -> Int64Array:
+        """The rows, int64[n]."""
+        row_ids: Int64Array = ray.get(self.ids)
+        return row_ids
+
+    def block(self, number: int) -> Float32Array:
+        """The probabilities of one range of classes, float32[n, w]."""
+        values: Float32Array = ray.get(self.blocks[number])
+        return values
+
+
 class SelectionHandle:
     """A running selection actor; pickles.
 
@@ -140,8 +166,8 @@ class SelectionHandle:
         reference: ray.ObjectRef[Any] = self.actor.call.remote("gate", "offered")
         return reference
 
-    def update_predictions(self, parts: list[ray.ObjectRef[Any]]) -> None:
-        """`gate.update_predictions` with references to its parts, which the actor reads itself.
+    def update_predictions(self, parts: list[StoredPart]) -> None:
+        """`gate.update_predictions` with parts in Ray's object store, which the actor reads itself, block by block.
 
         Raises:
             InputError: as `GateService.update_predictions`.

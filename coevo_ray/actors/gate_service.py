@@ -15,6 +15,7 @@ import numpy as np
 from coevo_ray.actors.answered import Answered
 from coevo_ray.actors.arrivals import Arrivals, MakeOnline
 from coevo_ray.actors.event_log import EventLog
+from coevo_ray.actors.predicted import GatheredPredictions, PredictedPart
 from coevo_ray.actors.protocols import (
     AnswerColumns,
     Gains,
@@ -32,7 +33,7 @@ from coevo_ray.core.gate.config import Requests
 from coevo_ray.core.gate.votes import resolve
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.subset import part_of
-from coevo_ray.errors import InputError
+from coevo_ray.errors import StoppedError
 from coevo_ray.store.journal import Record
 from coevo_ray.store.location import Location
 
@@ -169,31 +170,23 @@ class GateService:
     def _put_aside(self, record: Record) -> int:
         return self.gate.set_aside()
 
-    def update_predictions(self, *parts: Predictions) -> None:
-        """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]).
+    def update_predictions(self, *parts: Predictions | PredictedPart) -> None:
+        """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]) or `PredictedPart`.
+
+        Beside the parts that are given whole, so many classes of all rows are in memory at a time that they take 2 GiB.
 
         Raises:
-            InputError: they are no distributions, a row is not the gate's, or a row is missing.
-            StoppedError: the journal cannot be written; send them again.
+            InputError: they are no distributions, a row is not the gate's, or a row is missing; nothing changes.
+            StoppedError: the journal cannot be written; nothing changes: send them again.
         """
-        gate = self.gate
-        everything = self._arrivals.names(np.arange(gate.rows))
-        probabilities = np.full((gate.rows, gate.config.classes), np.nan, dtype=np.float32)
-        for row_ids, values in parts:
-            if values.shape != (len(row_ids), gate.config.classes):
-                raise InputError(
-                    f"predictions {list(values.shape)} for {len(row_ids)} rows and {gate.config.classes} classes",
-                    "give one distribution over the classes for each row",
-                )
-            probabilities[self._arrivals.positions(row_ids)] = values
-        missing = everything[np.isnan(probabilities[:, 0])]
-        if len(missing):
-            raise InputError(
-                f"{len(missing)} of {gate.rows} rows have no prediction, first {missing[:3].tolist()}",
-                "predict every row that the gate was opened for",
-            )
-        gate.update_predictions(probabilities)
-        self.snapshot()
+        gate, before = self.gate, self.gate.state()
+        names = self._arrivals.names(np.arange(gate.rows))
+        gate.update_predictions(GatheredPredictions(parts, names, self._arrivals.positions, gate.config.classes))
+        try:
+            self.snapshot()
+        except StoppedError:
+            gate.restore(*before)  # else later records, of rows drawn by gains that no journal has, would follow
+            raise
 
     def note_learned(self, figures: Mapping[str, float | None]) -> JsonObject:
         """Takes what was measured of the model whose predictions came last; for the stop rule and the report.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from coevo_ray.core.arrays import Int8Array, Int64Array
+from coevo_ray.core.arrays import BoolArray, Int8Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.modality import Modality, find_modality
 from coevo_ray.store.location import ArtifactLike
@@ -81,6 +81,21 @@ class Pool(RowTable):
     def train_ids(self) -> Int64Array:
         """Returns the row_ids of the training split: int64[n], increasing."""
         return np.flatnonzero(self.splits() == TRAIN).astype(np.int64)
+
+    def in_training(self, row_ids: Int64Array) -> BoolArray:
+        """Tells which rows are of the training split, and reads the splits of their range alone.
+
+        Args:
+            row_ids: int64[n], distinct.
+
+        Returns:
+            bool[n].
+        """
+        if len(row_ids) == 0:
+            return np.zeros(0, dtype=np.bool_)
+        table = self.read_range(int(row_ids.min()), int(row_ids.max()) + 1, ["row_id", "split"])
+        train = table.column("row_id").to_numpy()[table.column("split").to_numpy() == TRAIN]
+        return np.isin(row_ids, train, assume_unique=True)
 
     def test_ids(self) -> Int64Array:
         """Returns the row_ids of the held-out split: int64[n], increasing."""

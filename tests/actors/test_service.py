@@ -14,7 +14,7 @@ import ray
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coevo_ray.actors.actor import SelectionHandle, Services, start_selection
+from coevo_ray.actors.actor import SelectionHandle, Services, StoredPart, start_selection
 from coevo_ray.actors.gate_service import GateService
 from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.actors.protocols import GateCalls, LedgerCalls
@@ -302,6 +302,47 @@ def test_arriving_rows_are_decided_once_and_asked_about(subject: Subject, crash:
     with pytest.raises(InputError, match="have no prediction"):
         subject.service.gate.update_predictions((ROW_IDS, predictions(0)))  # those of the new rows are missing
     assert subject.service.gate.fresh_ids(2).tolist() == [max(row_ids) + 1, max(row_ids) + 2]
+
+
+def test_predictions_are_taken_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    make = Make(str(tmp_path / "journal"))
+    service: Any = make()
+    first = service.gate.request(5)
+    service.gate.submit(first, np.arange(5) % CLASSES, "ann")
+    service.gate.update_predictions((ROW_IDS, predictions(0)))
+    before, bad = service.gate.gate.state(), predictions(1)
+    bad[7, 2] += 0.5
+    with pytest.raises(InputError, match="no distribution"):
+        service.gate.update_predictions((ROW_IDS, bad))
+    np.testing.assert_equal(service.gate.gate.state(), before)
+    other: Any = make()
+    other.gate.submit(np.setdiff1d(ROW_IDS, first)[:1], np.array([0]), "bob")  # a process that went ahead
+    with pytest.raises(StoppedError):
+        service.gate.update_predictions((ROW_IDS, predictions(1)))
+    np.testing.assert_equal(service.gate.gate.state(), before)
+    again: Any = make()
+    np.testing.assert_equal(again.gate.gate.state(), other.gate.gate.state())
+
+
+def test_predictions_in_the_object_store_are_those_that_are_sent(
+    subject: Subject, tmp_path: Path, ray_local: None
+) -> None:
+    twin: Any = Make(str(tmp_path / "twin"))()
+    first, p = twin.gate.request(5), predictions(3)
+    for service in (subject.service, twin):
+        service.gate.request(5)
+        service.gate.submit(first, np.arange(5) % CLASSES, "ann")
+    twin.gate.update_predictions((ROW_IDS, p))
+    parts = [
+        StoredPart(((0, CLASSES),), ray.put(ROW_IDS[some]), (ray.put(p[some]),))
+        for some in (slice(0, 40), slice(40, ROWS))
+    ]
+    if isinstance(subject.service, SelectionHandle):
+        subject.service.update_predictions(parts)
+    else:
+        subject.service.gate.update_predictions(*parts)
+    assert np.array_equal(subject.service.gate.request(), twin.gate.request())
+    np.testing.assert_equal(subject.service.gate.gains(), twin.gate.gains())
 
 
 def test_labels_that_nobody_asked_for_count_and_are_no_sample(subject: Subject, crash: Callable[[], None]) -> None:

@@ -54,6 +54,19 @@ def test_selection_gives_its_keys() -> None:
         assert result[key] == result["by_policy"]["factors"][key]
 
 
+def test_scale_gives_its_keys() -> None:
+    result = _run("scale", "--rows", "3000", "--classes", "40")
+    assert (result["rows"], result["classes"], result["drawn"]) == (3000, 40, 90)
+    draws = {"draw_herding", "draw_typical", "draw_top", "draw_first"}
+    assert result["parts"].keys() == {"predictions", "near_duplicates", "own_copies", "groups"} | draws
+    for part in result["parts"].values():
+        assert part["seconds"] > 0 and part["cpu_seconds"] > 0
+        assert part["peak_bytes"] >= part["kept_bytes"] > 3000 * 16 * 8  # the graph is among it
+        assert part["transient_bytes_per_row"] >= 0
+    whole = _run("scale", "--rows", "3000", "--classes", "40", "--whole", "--parts", "predictions")
+    assert whole["whole"] and whole["parts"].keys() == {"predictions"}
+
+
 def test_ingest_gives_its_keys() -> None:
     result = _run("ingest", "--rows", "20000")
     assert result["rows"] == 20_000

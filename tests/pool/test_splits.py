@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool import splits
-from coevo_ray.pool.pool import TEST, TRAIN
+from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.pool.splits import assign_splits
+from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.location import Location
 
 
 @given(
@@ -35,3 +40,19 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits, "_CHUNK", 64)
     assert assign_splits(forced, 5, 0.3, 1).tolist() == whole.tolist()
     assert (whole == TEST).sum() == round(0.3 * (forced < 0).sum())
+
+
+def test_training_rows_are_told_from_the_splits_of_their_range_alone(tmp_path: Path) -> None:
+    split = np.random.default_rng(0).integers(0, 2, 50).astype(np.int8)
+    place = Location.parse(str(tmp_path))
+    entries = [
+        write_table(place, f"{i}.parquet", pa.table({"row_id": rows, "split": split[rows]}), 5)
+        for i, rows in enumerate(np.array_split(np.arange(50), 2))
+    ]
+    finish(place, "pool", {}, {}, entries, {})
+    pool = Pool(place)
+    for rows in (np.arange(50), np.array([31, 12, 13]), np.array([44]), np.zeros(0, dtype=np.int64)):
+        pool.groups_read = 0
+        assert pool.in_training(rows).tolist() == np.isin(rows, pool.train_ids()).tolist()
+        spanned = len(np.unique(np.arange(rows.min(), rows.max() + 1) // 5)) if len(rows) else 0
+        assert pool.groups_read == spanned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array
+from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array, IntArray
 from coevo_ray.core.graph.near_duplicates import pick_apart
 from coevo_ray.core.graph.types import Neighbours
 
@@ -18,7 +18,7 @@ def row_noise(rows: int, seed: int, round_: int) -> Float64Array:
         round_: the round.
     """
     uniform: Float64Array = np.random.Generator(np.random.PCG64([seed, round_])).random(rows)
-    return np.maximum(uniform, np.finfo(np.float64).tiny)
+    return np.maximum(uniform, np.finfo(np.float64).tiny, out=uniform)
 
 
 def draw_random(rows: Int64Array, count: int, noise: Float64Array) -> Int64Array:
@@ -32,7 +32,11 @@ def draw_random(rows: Int64Array, count: int, noise: Float64Array) -> Int64Array
     Returns:
         int64[count], in random order.
     """
-    drawn: Int64Array = rows[np.lexsort((rows, noise[rows]))[:count]]
+    keys = noise[rows]
+    if count < len(rows):
+        small = keys <= np.partition(keys, count)[count]  # so that only these are sorted
+        rows, keys = rows[small], keys[small]
+    drawn: Int64Array = rows[np.lexsort((rows, keys))[:count]]
     return drawn
 
 
@@ -69,10 +73,34 @@ def by_gain(rows: Int64Array, gain: Float32Array, noise: Float64Array) -> Int64A
     return order
 
 
+class GainOrder:
+    """`by_gain`, of which only the beginnings that are asked for are sorted.
+
+    Args:
+        rows: int64[n].
+        gain: float32[N].
+        noise: float64[N], as `row_noise` gives it.
+    """
+
+    def __init__(self, rows: Int64Array, gain: Float32Array, noise: Float64Array) -> None:
+        self._rows, self._gain, self._noise = rows, gain, noise
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, head: slice) -> Int64Array:
+        """The first rows of the order, int64[m]; `head` is `[:m]`."""
+        rows, count = self._rows, head.indices(len(self))[1]
+        if 0 < count < len(rows):
+            gain = self._gain[rows]
+            rows = rows[gain >= np.partition(gain, -count)[-count]]
+        return by_gain(rows, self._gain, self._noise)[:count]
+
+
 def by_typicality(
-    order: Int64Array,
+    order: Int64Array | GainOrder,
     count: int,
-    group: Int64Array,
+    group: IntArray,
     labelled: BoolArray,
     typicality: FloatArray,
     *,
@@ -90,7 +118,7 @@ def by_typicality(
     Args:
         order: int64[n], rows that may be drawn, by decreasing gain.
         count: how many will be drawn; at least three times as many are looked at.
-        group: int64[N], the group of each row, labelled ones too.
+        group: int[N], the group of each row from 0, labelled ones too.
         labelled: bool[N].
         typicality: float[N], how much a row is like the others.
         share: of the order that is looked at.
@@ -99,7 +127,9 @@ def by_typicality(
         int64[m], m of at least min(n, 3 count), in another order.
     """
     rows = order[: max(3 * count, round(share * len(order)))]
-    _, group = np.unique(group, return_inverse=True)
+    there = np.zeros(int(group.max()) + 1, dtype=np.int32)
+    there[group] = 1
+    group = (np.cumsum(there, dtype=np.int32) - 1)[group]  # numbered without gaps, in their order
     size, known = np.bincount(group), np.bincount(group[labelled], minlength=int(group.max()) + 1)
     ranked = rows[np.lexsort((rows, -typicality[rows], group[rows]))]
     own = group[ranked]
@@ -110,7 +140,7 @@ def by_typicality(
 
 
 def draw_apart(
-    order: Int64Array,
+    order: Int64Array | GainOrder,
     count: int,
     graph: Neighbours,
     *,
@@ -137,12 +167,16 @@ def draw_apart(
     taken = np.zeros(0, dtype=np.int64) if taken is None else taken
     head = min(len(order), 4 * count)  # whether a row is picked depends on better ones only, so the top may do
     while True:
-        index = graph.indices[order[:head], :neighbours]
-        near = np.where(graph.similarities[order[:head], :neighbours] > similarity, index, -1)
-        picked = pick_apart(order[:head], near, graph.rows, taken)
+        first = order[:head]
+
+        def near(places: IntArray, first: Int64Array = first) -> IntArray:
+            rows = first[places]
+            return np.where(graph.similarities[rows, :neighbours] > similarity, graph.indices[rows, :neighbours], -1)
+
+        picked = pick_apart(first, near, graph.rows, taken)
         if picked.sum() >= count or head == len(order):
             break
         head = min(len(order), 2 * head)
-    picks = order[:head][picked][:count]
-    rest = order[~np.isin(order, picks)][: count - len(picks)]
+    picks = first[picked][:count]
+    rest = first[~np.isin(first, picks)][: count - len(picks)]  # where some are missing, `first` is the whole order
     return np.concatenate([picks, rest])

@@ -14,9 +14,10 @@ import numpy as np
 
 from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.gate import readings
-from coevo_ray.core.gate.beliefs import refuse
+from coevo_ray.core.gate.class_blocks import ClassBlocks
 from coevo_ray.core.gate.config import GateConfig, Requests
 from coevo_ray.core.gate.forecast import Forecast
+from coevo_ray.core.gate.refusal import refuse
 from coevo_ray.core.gate.rounds import RoundDraw
 from coevo_ray.core.gate.state import UNASKED, GateState
 from coevo_ray.core.gate.stop import StopReason, stop_reason, stop_terms
@@ -233,20 +234,20 @@ class AnnotationGate:
                 "label some, or wait for them",
             )
 
-    def update_predictions(self, probabilities: Float32Array) -> None:
+    def update_predictions(self, probabilities: Float32Array | ClassBlocks) -> None:
         """Takes the model's new predictions and computes all gains from them.
 
         Args:
-            probabilities: float32[N, C], class probabilities of all rows.
+            probabilities: float32[N, C], class probabilities of all rows; or a block of classes at a time.
 
         Raises:
-            InputError: they do not fit the graph and the classes, or are no distributions.
+            InputError: they do not fit the graph and the classes, or are no distributions; nothing changes.
         """
         state = self.inner
-        state.beliefs.take_predictions(probabilities)
+        said = state.beliefs.take_predictions(probabilities)
         state.predicted, state.seen = True, len(state.labelled)
         state.set_level()
-        state.note_said(probabilities)
+        state.note_said(said)
 
     def note_loss(self, round_: int, loss: float) -> None:
         """Takes the loss that was measured after a round; a repeat for the same round replaces it.

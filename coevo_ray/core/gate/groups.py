@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, IntArray
+from coevo_ray.core.arrays import Float32Array, Int32Array, IntArray
 from coevo_ray.core.graph.near_duplicates import pick_apart
 from coevo_ray.core.graph.types import Neighbours
 
 _WIDTH = 16  # neighbours of a row that may be its centre
 _JOINED = 8  # neighbours of a centre through which it joins another
 _FEW = 16  # groups that are not put together any more
+_BLOCK_ROWS = 1 << 16  # worked on at a time
 
 
 def typicality(graph: Neighbours) -> Float32Array:
@@ -44,23 +46,22 @@ class NeighbourGroups:
     @classmethod
     def of(cls, graph: Neighbours) -> NeighbourGroups:
         """The groups of a graph's rows."""
-        order = np.argsort(-typicality(graph), kind="stable")
-        near = graph.indices[:, :_WIDTH]
-        leads = pick_apart(order, near[order], graph.rows)
+        order = np.argsort(-typicality(graph), kind="stable").astype(np.int32)
+        leads = pick_apart(order, lambda places: graph.indices[order[places], :_WIDTH], graph.rows)
         centres = order[leads]
-        number: AnyArray = np.full(graph.rows, -1)
-        number[centres] = np.arange(len(centres))
-        first = _join(number, np.where(near >= 0, number[near], -1))
+        number: Int32Array = np.full(graph.rows, -1, dtype=np.int32)
+        number[centres] = np.arange(len(centres), dtype=np.int32)
+        first = _join(number, lambda part: graph.indices[part, :_WIDTH])
         group, parents = first, []
         while len(centres) > _FEW:
             through = graph.indices[centres, :_JOINED]
-            others = np.where(through >= 0, group[through], -1)
+            others = np.where(through >= 0, group[through], np.int32(-1))
             others[others == np.arange(len(centres))[:, None]] = -1
             leads = pick_apart(np.arange(len(centres)), others, len(centres))
             if leads.all():
                 break
-            number = np.where(leads, np.cumsum(leads) - 1, -1)
-            parent = _join(number, np.where(others >= 0, number[others], -1))
+            number = np.where(leads, np.cumsum(leads) - 1, -1).astype(np.int32)
+            parent = _join(number, others.__getitem__)
             parents.append(parent)
             group, centres = parent[group], centres[leads]
         return cls(first, tuple(parents))
@@ -76,8 +77,18 @@ class NeighbourGroups:
         return best
 
 
-def _join(own: IntArray, near: IntArray) -> Int32Array:
-    """The own number where there is one, else the first one near: int32[n]; -1 stands for none."""
-    nearest = near[np.arange(len(near)), (near >= 0).argmax(axis=1)]
-    joined: Int32Array = np.where(own >= 0, own, nearest).astype(np.int32)
+def _join(number: Int32Array, near_of: Callable[[slice], IntArray]) -> Int32Array:
+    """The own number where there is one, else the first one of the rows near: int32[n]; -1 stands for none.
+
+    Args:
+        number: int32[n].
+        near_of: rows -> those near them, int[m, k], -1 for none.
+    """
+    joined = np.empty_like(number)
+    for start in range(0, len(number), _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
+        own, near = number[part], near_of(part)
+        numbers = np.where(near >= 0, number[near], np.int32(-1))
+        nearest = numbers[np.arange(len(near)), (numbers >= 0).argmax(axis=1)]
+        joined[part] = np.where(own >= 0, own, nearest)
     return joined

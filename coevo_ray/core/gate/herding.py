@@ -125,8 +125,12 @@ class _Herd:
 
 def _median_distance(graph: Neighbours) -> float:
     """Median over the rows of 1 - similarity to the last neighbour that is there; 0 where no row has one."""
-    there = graph.indices >= 0
-    has = there.any(axis=1)
-    last = graph.k - 1 - there[:, ::-1].argmax(axis=1)
-    similarity = graph.similarities[np.flatnonzero(has), last[has]].astype(np.float64)
-    return float(np.median(1.0 - similarity)) if has.any() else 0.0
+    found = []
+    for start in range(0, graph.rows, _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
+        there = graph.indices[part] >= 0
+        has = np.flatnonzero(there.any(axis=1))
+        last = graph.k - 1 - there[:, ::-1].argmax(axis=1)
+        found.append(1.0 - graph.similarities[start + has, last[has]].astype(np.float64))
+    distances = np.concatenate(found)
+    return float(np.median(distances, overwrite_input=True)) if len(distances) else 0.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from coevo_ray.core.arrays import Float64Array, Int64Array
+from coevo_ray.core.arrays import Float64Array, Int32Array, Int64Array
 from coevo_ray.core.gate.config import Requests
-from coevo_ray.core.gate.draw import by_gain, by_typicality, draw_apart, draw_in_proportion, draw_random, row_noise
+from coevo_ray.core.gate.draw import GainOrder, by_typicality, draw_apart, draw_in_proportion, draw_random, row_noise
 from coevo_ray.core.gate.groups import NeighbourGroups, typicality
 from coevo_ray.core.gate.herding import draw_herding
 from coevo_ray.core.gate.rules import effective_classes
@@ -44,8 +44,7 @@ class RoundDraw:
             raise InputError(
                 f"{count} random first rows are wanted of {len(rows)} candidates", f"ask for 1 to {len(rows)}"
             )
-        others = rows[~np.isin(rows, self._state.reserved)]
-        first = draw_random(others, count - len(validating), self._noise())
+        first = draw_random(self._not_reserved(rows), count - len(validating), self._noise())
         return Requests(0, np.concatenate([first, validating]), np.zeros(count, dtype=np.float32))
 
     def draw_next(self) -> Requests:
@@ -54,12 +53,17 @@ class RoundDraw:
         rows, gain, left = state.unlabelled(), state.beliefs.gain, state.labels_left()
         count = min(state.config.round_size, len(rows) if left is None else left)
         validating = self._validating(count)
-        rows = rows[~np.isin(rows, state.reserved)]
+        rows = self._not_reserved(rows)
         worth = rows[gain[rows] > 0]  # others only where nothing else is left
         rows = worth if len(worth) else rows
         drawn = self._draw(rows, min(count - len(validating), len(rows)))
         drawn = np.concatenate([drawn, validating])
         return Requests(state.rounds, drawn, gain[drawn])
+
+    def _not_reserved(self, rows: Int64Array) -> Int64Array:
+        reserved = np.zeros(len(self._state.candidates), dtype=np.bool_)
+        reserved[self._state.reserved] = True
+        return rows[~reserved[rows]]
 
     def _validating(self, count: int) -> Int64Array:
         """Rows for validation among the next so many: as many as keep their share of all labels.
@@ -73,19 +77,19 @@ class RoundDraw:
         return left[: min(max(share, count - others, 0), count)]
 
     def _draw(self, rows: Int64Array, count: int) -> Int64Array:
-        gain, noise, config = self._state.beliefs.gain, self._noise(), self._state.config
+        gain, config = self._state.beliefs.gain, self._state.config
         if config.rule == "compat":
-            return draw_in_proportion(rows, gain, count, noise)
+            return draw_in_proportion(rows, gain, count, self._noise())
         if config.power is not None:
             done = self._state.labelled_share
             last = config.power if config.last_power is None else config.last_power
             return draw_in_proportion(
-                rows, gain ** np.float32(config.power + (last - config.power) * done), count, noise
+                rows, gain ** np.float32(config.power + (last - config.power) * done), count, self._noise()
             )
         early = self._early()
         if early and config.draw != "top":
             return draw_herding(rows, gain, count, self._state.graph, self._state.told)
-        order = by_gain(rows, gain, noise)
+        order: Int64Array | GainOrder = GainOrder(rows, gain, self._noise())
         if early:
             group = self.groups(len(self._state.labelled) + count)
             order = by_typicality(order, count, group, self._state.beliefs.told, typicality(self._state.graph))
@@ -115,12 +119,12 @@ class RoundDraw:
         labels = state.beliefs.best[state.labelled[state.label_rounds == 0]]
         return effective_classes(np.bincount(labels, minlength=config.classes)) >= _EVEN * config.classes
 
-    def groups(self, count: int) -> Int64Array:
-        """The group of each row, int64[N], about `count` of them; rows that arrived are groups of their own."""
+    def groups(self, count: int) -> Int32Array:
+        """The group of each row, int32[N], about `count` of them; rows that arrived are groups of their own."""
         if self._levels is None:
             self._levels = NeighbourGroups.of(self._state.graph)
         built = self._levels.about(count)
-        group: Int64Array = len(built) + np.arange(len(self._state.candidates))
+        group: Int32Array = np.arange(len(built), len(built) + len(self._state.candidates), dtype=np.int32)
         group[: len(built)] = built
         return group
 

@@ -65,7 +65,7 @@ def neighbour_vote(
     *,
     neighbours: int = 16,
     min_similarity: float = 0.85,
-    rows: Int64Array | None = None,
+    rows: Int64Array | slice | None = None,
 ) -> Vote:
     """Neighbour vote: per class the sum of confidence x similarity, normalised to shares.
 
@@ -76,7 +76,7 @@ def neighbour_vote(
         classes: C.
         neighbours: how many of the nearest vote.
         min_similarity: those less similar do not vote.
-        rows: int64[n], rows to look at; None takes all.
+        rows: int64[n] or a slice, rows to look at; None takes all.
     """
     width = min(neighbours, graph.k)
     index, similarity = graph.indices[:, :width], graph.similarities[:, :width]
@@ -186,8 +186,13 @@ def margin_gain(distribution: FloatArray) -> Float64Array:
     Returns:
         float64[n] in [0, 1].
     """
-    top = np.partition(distribution.astype(np.float64, copy=False), -2, axis=1)
-    return np.clip(1.0 - (top[:, -1] - top[:, -2]), 0.0, 1.0)
+    top = np.partition(distribution, -2, axis=1)
+    return margin_between(top[:, -1], top[:, -2])
+
+
+def margin_between(first: FloatArray, second: FloatArray) -> Float64Array:
+    """`margin_gain` of the largest and the second largest probability, float[n] each: float64[n]."""
+    return np.clip(1.0 - (first.astype(np.float64) - second.astype(np.float64)), 0.0, 1.0)
 
 
 def neighbours_distribution(
@@ -197,7 +202,8 @@ def neighbours_distribution(
     labels: IntArray,
     *,
     neighbours: int = 16,
-    rows: Int64Array,
+    rows: Int64Array | slice,
+    first_class: int = 0,
 ) -> tuple[Float64Array, Float64Array]:
     """Mean class distribution of rows' neighbours, weighted by similarity ** 4; a labelled neighbour's is its label.
 
@@ -207,14 +213,16 @@ def neighbours_distribution(
 
     Args:
         graph: neighbours of N rows.
-        probabilities: float[N, C] of the model.
+        probabilities: float[N, w] of the model; all classes, or some that follow one another.
         known: bool[N], labelled rows.
         labels: int[N], their labels.
         neighbours: how many of the nearest vote.
-        rows: int64[n], rows to look at.
+        rows: int64[n] or a slice, rows to look at.
+        first_class: the class of the first column.
 
     Returns:
-        float64[n, C], rows of sum 1, or 0 without a similar neighbour; and the sum of weights, float64[n].
+        float64[n, w], over all classes rows of sum 1, or 0 without a similar neighbour; and the sum of weights,
+        float64[n].
     """
     width = min(neighbours, graph.k)
     index = graph.indices[rows, :width]
@@ -224,14 +232,16 @@ def neighbours_distribution(
     labelled = known[index]
     said[labelled] = 0.0
     row, place = np.nonzero(labelled)
-    said[row, place, labels[index[labelled]]] = 1.0
+    column = labels[index[row, place]].astype(np.int64) - first_class
+    here = (column >= 0) & (column < said.shape[2])
+    said[row[here], place[here], column[here]] = 1.0
     mass = weight.sum(axis=1)
     share = np.divide(weight, mass[:, None], out=np.zeros_like(weight), where=mass[:, None] > 0)
     distribution: Float64Array = np.einsum("nk,nkc->nc", share, said, dtype=np.float64)
     return distribution, mass
 
 
-def nearest_known(graph: Neighbours, known: BoolArray, rows: Int64Array) -> Float64Array:
+def nearest_known(graph: Neighbours, known: BoolArray, rows: Int64Array | slice) -> Float64Array:
     """Cosine distance of rows to the nearest known row among their neighbours, float64[n] in [0, 2].
 
     Where none of the neighbours is known it is at least that of the farthest, which is given; 1 without neighbours.
@@ -239,7 +249,7 @@ def nearest_known(graph: Neighbours, known: BoolArray, rows: Int64Array) -> Floa
     Args:
         graph: neighbours of N rows.
         known: bool[N], rows with a label or a sure prediction.
-        rows: int64[n], rows to look at.
+        rows: int64[n] or a slice, rows to look at.
     """
     index, similarity = graph.indices[rows], graph.similarities[rows].astype(np.float64)
     there = index >= 0

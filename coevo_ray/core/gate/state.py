@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array, Int32Array, Int64Array
+from coevo_ray.core.arrays import ArrayMapping, Arrays, BoolArray, Float32Array, Int32Array, Int64Array, UInt16Array
 from coevo_ray.core.gate.beliefs import Beliefs
 from coevo_ray.core.gate.config import GateConfig, Requests
 from coevo_ray.core.gate.forecast import Forecast, Measured, potential
@@ -116,12 +116,12 @@ class GateState:
         free[self.reserved_left()] = False
         return int(free.sum())
 
-    def note_said(self, probabilities: Float32Array) -> None:
-        """Notes what new predictions float32[N, C] say of reserved rows, and the potential that they leave."""
+    def note_said(self, said: UInt16Array) -> None:
+        """Notes what new predictions, of class uint16[N], say of reserved rows, and the potential that they leave."""
         told, gain = len(self.told), self.mean_gain()
         if len(self.reserved) and told and gain is not None:
             self.learned[self.rounds - 1] = (told, potential(told / self.learnable, gain))
-            self.said[self.rounds - 1] = probabilities[self.reserved].argmax(axis=1).astype(np.int32)
+            self.said[self.rounds - 1] = said[self.reserved].astype(np.int32)
 
     def measured_rounds(self) -> list[Measured]:
         """What each round's predictions say of the validation rows, in the order of rounds."""

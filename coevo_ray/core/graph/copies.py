@@ -6,13 +6,13 @@ Which distances are too small for chance follows from the distances between neig
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int32Array
-from coevo_ray.core.graph.near_duplicates import around_leaders, near_duplicates
+from coevo_ray.core.graph.near_duplicates import around_leaders, near_duplicates, near_pairs
 from coevo_ray.core.graph.types import Neighbours
 
 # Chosen on the digits, CIFAR-10 and banking77, with and without near-copies. `python -m benchmarks.battery duplicates`
@@ -24,7 +24,6 @@ _EXACT = 2.8e-3  # distance of the same row encoded twice, rounded to float16
 _TOLD = 5e-4  # smaller distances are rounding of cosines
 _DISAGREE = 2.0  # times a dimension: beyond, most rows have so many copies that they hide it
 _FEWEST = 4  # neighbours from which a local distance can be told from the nearest one
-_BLOCK = 1 << 16
 
 # The numbers where only one is given, those of version 0.1.0; and the similarity from which the margin is not needed.
 SIMILARITY, MARGIN, SAME = 0.7, 0.2, 0.95
@@ -84,15 +83,14 @@ def own_copies(graph: Neighbours) -> Int32Array:
         int32[N], the row of each row's leader, as `around_leaders` says.
     """
     spacing = spacing_of(graph)
-    rows, others = [], []
-    for start in range(0, graph.rows, _BLOCK):
-        index = graph.indices[start : start + _BLOCK]
-        far = _distance(graph.similarities[start : start + _BLOCK])
-        local = np.minimum(spacing.local[start : start + _BLOCK, None], spacing.local[index])
-        row, column = np.nonzero((index >= 0) & ((far <= spacing.nearest * local) | (far <= spacing.exact)))
-        rows.append(row + start)
-        others.append(index[row, column])
-    return around_leaders(graph.rows, np.concatenate(rows), np.concatenate(others))
+
+    def near(part: slice) -> BoolArray:
+        index, far = graph.indices[part], _distance(graph.similarities[part])
+        local = np.minimum(spacing.local[part, None], spacing.local[index])
+        found: BoolArray = (index >= 0) & ((far <= spacing.nearest * local) | (far <= spacing.exact))
+        return found
+
+    return around_leaders(graph.rows, *near_pairs(graph, near))
 
 
 def spacing_of(graph: Neighbours) -> Spacing:
@@ -113,13 +111,15 @@ def spacing_of(graph: Neighbours) -> Spacing:
     if k < _FEWEST or usual <= _EXACT:
         return Spacing(np.zeros(graph.rows, np.float32), usual, 0.0, _EXACT)
     local = np.where(whole, np.maximum(last, np.float32(_CROWD * usual)), np.float32(0.0)).astype(np.float32)
-    nearer = [(j, _distance(graph.similarities[whole, j - 1])) for j in (k // 2, 3 * k // 4)]
+    nearer = ((j, _distance(graph.similarities[whole, j - 1])) for j in (k // 2, 3 * k // 4))
+    dimension = _dimension(nearer, last[whole], k)
     share = nearest[whole] / np.maximum(local[whole], np.finfo(np.float32).tiny)
-    by_chance = _by_chance(share.astype(np.float64), _dimension(nearer, last[whole], k), k)
-    return Spacing(local, usual, _largest_share(share, by_chance))
+    # The rule takes no larger share, and chance is worth computing for few rows only.
+    small = share[share <= _FARTHEST]
+    return Spacing(local, usual, _largest_share(small, _by_chance(small.astype(np.float64), dimension, k), len(share)))
 
 
-def _dimension(nearer: Sequence[tuple[int, Float32Array]], last: Float32Array, k: int) -> float:
+def _dimension(nearer: Iterable[tuple[int, Float32Array]], last: Float32Array, k: int) -> float:
     """The pool's local dimension m, from the j-th and the k-th distance of each row.
 
     (d_j / d_k)^m is Beta(j, k - j) distributed. Copies do not move its median as long as most rows have fewer than j of
@@ -146,11 +146,17 @@ def _by_chance(share: Float64Array, dimension: float, k: int) -> Float64Array:
     return chance
 
 
-def _largest_share(share: Float32Array, by_chance: Float64Array) -> float:
-    """The step-up rule: the largest share up to which chance explains a small enough part of the rows found."""
+def _largest_share(share: Float32Array, by_chance: Float64Array, rows: int) -> float:
+    """The step-up rule: the largest share up to which chance explains a small enough part of the rows found.
+
+    Args:
+        share: float32[n], of the rows whose share is small enough to be taken.
+        by_chance: float64[n], probability of each.
+        rows: all rows.
+    """
     order = np.argsort(share, kind="stable")
     found = np.arange(1, len(share) + 1)
-    fits = (by_chance[order] * len(share) <= _BY_CHANCE * found) & (share[order] <= _FARTHEST)
+    fits = by_chance[order] * rows <= _BY_CHANCE * found
     return float(share[order][np.flatnonzero(fits)[-1]]) if fits.any() else 0.0
 
 

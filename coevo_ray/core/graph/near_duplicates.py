@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array, IntArray
@@ -9,6 +11,7 @@ from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.errors import UsageError
 
 _UNDECIDED, _PICKED, _PASSED = 0, 1, 2
+_BLOCK_ROWS = 1 << 16  # worked on at a time
 
 
 def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, same: float = 1.0) -> Int32Array:
@@ -39,12 +42,36 @@ def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, sa
         raise UsageError(
             f"near-duplicates from a similarity of {threshold}, margin {margin}", "need -1 to 1, and a margin of 0 to 2"
         )
-    last = graph.similarities[:, -1]
-    crowd = np.minimum(last[:, None], last[graph.indices])  # index -1, a missing neighbour, is masked out below
-    near = (graph.similarities >= threshold) & (graph.indices >= 0)
-    near &= (graph.similarities >= same) | (graph.similarities - crowd >= margin)
-    rows, column = np.nonzero(near)
-    return around_leaders(graph.rows, rows, graph.indices[rows, column])
+    last = np.ascontiguousarray(graph.similarities[:, -1])
+
+    def near(part: slice) -> BoolArray:
+        similarity, index = graph.similarities[part], graph.indices[part]
+        crowd = np.minimum(last[part, None], last[index])  # index -1, a missing neighbour, is masked out below
+        found = (similarity >= threshold) & (index >= 0)
+        found &= (similarity >= same) | (similarity - crowd >= margin)
+        return found
+
+    return around_leaders(graph.rows, *near_pairs(graph, near))
+
+
+def near_pairs(graph: Neighbours, near: Callable[[slice], BoolArray]) -> tuple[Int32Array, Int32Array]:
+    """Pairs of a row and a near neighbour, found in blocks of rows.
+
+    Args:
+        graph: neighbours of N rows.
+        near: n rows -> which of their neighbours are near, bool[n, k].
+
+    Returns:
+        int32[p] and int32[p], by increasing row.
+    """
+    rows, others = [], []
+    for start in range(0, graph.rows, _BLOCK_ROWS):
+        part = slice(start, min(start + _BLOCK_ROWS, graph.rows))
+        row, column = np.nonzero(near(part))
+        row += start
+        rows.append(row.astype(np.int32))
+        others.append(graph.indices[row, column])
+    return np.concatenate(rows), np.concatenate(others)
 
 
 def around_leaders(count: int, rows: IntArray, others: IntArray) -> Int32Array:
@@ -64,14 +91,17 @@ def around_leaders(count: int, rows: IntArray, others: IntArray) -> Int32Array:
     # Similarity is symmetric, the graph need not be: each pair counts, its earlier row first.
     earlier, later = np.minimum(rows, others), np.maximum(rows, others)
     leads, undecided = np.zeros(count, dtype=bool), np.ones(count, dtype=bool)
+    before, after = earlier, later  # of which both rows are undecided
     while undecided.any():
         # A row without a near undecided row before it is a leader: rows near a leader are decided already.
         new = undecided.copy()
-        new[later[undecided[earlier] & undecided[later]]] = False
+        new[after] = False
         leads |= new
         undecided &= ~new
-        undecided[later[new[earlier]]] = False
-    leader: Int32Array = np.where(leads, np.arange(count), count).astype(np.int32)
+        undecided[after[new[before]]] = False
+        open_ = undecided[before] & undecided[after]
+        before, after = before[open_], after[open_]
+    leader: Int32Array = np.where(leads, np.arange(count, dtype=np.int32), np.int32(count))
     joining = leads[earlier] & ~leads[later]
     np.minimum.at(leader, later[joining], earlier[joining].astype(np.int32))
     return leader
@@ -101,15 +131,18 @@ def copies_of(group: IntArray, among: BoolArray | None = None) -> tuple[Int32Arr
     return copies, copy
 
 
-def pick_apart(order: Int64Array, near: IntArray, rows: int, taken: Int64Array | None = None) -> BoolArray:
+def pick_apart(
+    order: IntArray, near: IntArray | Callable[[IntArray], IntArray], rows: int, taken: Int64Array | None = None
+) -> BoolArray:
     """Picks rows greedily, best first; a pick rules out the rows near it.
 
     Equals a loop over the rows (a greedy maximal independent set), in a few sweeps: each sweep decides all rows whose
     better near rows are decided, at least the best open one. Chains of ever better near rows are short.
 
     Args:
-        order: int64[n], distinct rows, best first.
-        near: int[n, k], for each row of the order the rows whose pick rules it out; -1 for none.
+        order: int[n], distinct rows, best first.
+        near: int[n, k], for each row of the order the rows whose pick rules it out, -1 for none; or a function of
+            places in the order int[m] that gives those of their rows, int[m, k].
         rows: N; rows are in 0..N-1.
         taken: int64[t], rows that count as picked from the start.
 
@@ -121,18 +154,24 @@ def pick_apart(order: Int64Array, near: IntArray, rows: int, taken: Int64Array |
         >>> pick_apart(np.array([0, 1, 2]), near, rows=3).tolist()
         [True, False, True]
     """
-    rank = np.full(rows, len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    near_of = near.__getitem__ if isinstance(near, np.ndarray) else near
+    rank = np.full(rows, len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
     state = np.full(rows, _UNDECIDED, dtype=np.uint8)
     if taken is not None:
         rank[taken], state[taken] = -1, _PICKED
-    better = (near >= 0) & (rank[near] < np.arange(len(order))[:, None])
-    active = np.arange(len(order))
+    active = np.arange(len(order), dtype=np.int32)
     while len(active):
-        states = state[near[active]]
-        passed = (better[active] & (states == _PICKED)).any(axis=1)
-        waits = ~passed & (better[active] & (states == _UNDECIDED)).any(axis=1)
-        state[order[active]] = np.where(passed, _PASSED, np.where(waits, _UNDECIDED, _PICKED))
-        active = active[waits]
+        waiting = []
+        for start in range(0, len(active), _BLOCK_ROWS):
+            # What earlier blocks of the sweep decided counts already: a row's fate is the same whenever it is decided.
+            part = active[start : start + _BLOCK_ROWS]
+            others = near_of(part)
+            states = np.where((others >= 0) & (rank[others] < part[:, None]), state[others], np.uint8(_PASSED))
+            passed = (states == _PICKED).any(axis=1)
+            waits = ~passed & (states == _UNDECIDED).any(axis=1)
+            state[order[part]] = np.where(passed, _PASSED, np.where(waits, _UNDECIDED, _PICKED))
+            waiting.append(part[waits])
+        active = np.concatenate(waiting)
     picked: BoolArray = state[order] == _PICKED
     return picked

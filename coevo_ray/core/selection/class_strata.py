@@ -63,8 +63,12 @@ class ClassStrata:
         there = np.zeros(classes * self._width, dtype=bool)
 
         def mark(chunk: Chunk) -> None:
-            ids = candidates.ids(chunk) if isinstance(candidates, RowSet) else candidates[chunk.slice]
-            there[label[ids].astype(np.int64) * self._width + (factor[ids].astype(np.int64) - self._first)] = True
+            if isinstance(candidates, RowSet):
+                flags = candidates.flags(chunk)
+                of, with_factor = label[chunk.slice][flags], factor[chunk.slice][flags]
+            else:
+                of, with_factor = label[candidates[chunk.slice]], factor[candidates[chunk.slice]]
+            there[of.astype(np.int64) * self._width + (with_factor.astype(np.int64) - self._first)] = True
 
         each_chunk(candidates.size if isinstance(candidates, RowSet) else len(candidates), mark)
         pairs = np.flatnonzero(there)

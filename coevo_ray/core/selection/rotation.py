@@ -83,7 +83,7 @@ def take_turns(
         part = _part(rows, chunk)
         here = np.flatnonzero(usage[part.pick] == cycle)
         ids = part.ids.take(here)
-        group = None if groups is None else groups.of(part).take(here)
+        group = None if groups is None else groups.of(ids)
         return Members(part.at.take(here), ids, group, hash_rows(ids, tie_seed))
 
     behind = None if left == count else (lambda part: usage[part.pick] < cycle)
@@ -102,14 +102,14 @@ def _quotas(
     """Returns the number of rows to take of each stratum, among those used `cycle` times: int64[s]."""
 
     def progress(part: _Part) -> Int64Array:
-        used, key = usage[part.pick], groups.of(part) * 4
+        used, key = usage[part.pick], groups.of(part.pick) * 4
         key += used >= cycle
         key += used > cycle
         if turns is not None:
             # Of another cycle: its next turn lies beyond this one and the one before it did not; see `turns`.
             step = turns[part.pick].astype(np.int64)
-            key[(used > cycle) & (used < cycle + step)] += 1
-            key[(used < cycle) & (used + step > cycle)] += 3
+            key += (used > cycle) & (used < cycle + step)
+            key += 3 * ((used < cycle) & (used + step > cycle))
         return key
 
     # Strata x (used less than `cycle` times, `cycle` times, more often, not in this cycle).
@@ -260,9 +260,9 @@ class _Groups:
         else:
             self.names = np.arange(self._first, self._first + width, dtype=np.int64)
 
-    def of(self, part: _Part) -> Int64Array:
-        """Returns the group of each row: int64[n]."""
-        values = self._strata[part.pick].astype(np.int64)
+    def of(self, pick: Int64Array | slice) -> Int64Array:
+        """Returns the group of each row, int64[n] or a slice of all rows: int64[n]."""
+        values = self._strata[pick].astype(np.int64)
         if self._sparse:
             return np.searchsorted(self.names, values)
         values -= self._first

@@ -26,8 +26,8 @@ def write_labels(
     Args:
         service: the gate's.
         place: folder of kind `labels`: `row_id, label, annotator, round, time, votes, annotators, validation`, by
-            row (`validation`: a label that the gate's model did not learn from, so that it can measure models); beside it
-            `answers-*.parquet` with `row_id, label, annotator, round, time`, in the order in which they came.
+            row (`validation`: a label that the gate's model did not learn from, so that it can measure models); beside
+            it `answers-*.parquet` with `row_id, label, annotator, round, time`, in the order in which they came.
         config, inputs: of the gate.
         summary: figures for the manifest.
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
 import torch
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from coevo_ray.actors.actor import StoredPart
+from coevo_ray.actors.predicted import Ranges
 from coevo_ray.actors.protocols import LabelColumns
-from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
+from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
+from coevo_ray.core.gate.class_blocks import class_ranges
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
 from coevo_ray.core.probes.probe import LinearProbe, Scaling
@@ -22,6 +25,9 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.graph_files import read_targets
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
+
+# Rows that are predicted at a time: a block of the probe's.
+_PREDICTED_ROWS = 1 << 16
 
 
 def save_classifier(classifier: LightClassifier, file: Location) -> None:
@@ -100,13 +106,23 @@ class Learning:
         fitted: tuple[LightClassifier, float | None] = ray.get(self._task(Learning._fit, labelled, offered, decay_rows))
         return fitted
 
-    def predict(self, classifier: LightClassifier, offered: Any) -> list[Any]:
-        """Object references of the predictions of all training rows, file by file, and of those that arrived.
+    def predict(self, classifier: LightClassifier, offered: Any, rows: int) -> list[StoredPart]:
+        """Predicts all training rows, and those that arrived, in Ray tasks.
 
-        Each is (row_ids, float32[n, C]).
+        Args:
+            classifier: the classifier.
+            offered: see `GateService.offered`, or a reference to it.
+            rows: of the gate, by which predictions are cut into blocks of classes.
+
+        Returns:
+            References to the predictions, which stay in Ray's object store; Ray moves to the disk what is too much.
         """
-        parts = [self._task(Learning._predict_file, index, classifier) for index in range(len(self.targets.files))]
-        return [*parts, self._task(Learning._predict_offered, offered, classifier)]
+        ranges = tuple(class_ranges(rows, self.classes))
+        streams = [
+            self._stream(Learning._predict_file, index, classifier, ranges) for index in range(len(self.targets.files))
+        ]
+        streams.append(self._stream(Learning._predict_offered, offered, classifier, ranges))
+        return [part for stream in streams for part in _parts(list(stream), ranges)]
 
     def compare(self, points: list[tuple[int, float]]) -> JsonObject:
         """Held-out accuracy of the same classifier on as many random labels, and on all labels of the pool.
@@ -128,6 +144,9 @@ class Learning:
 
     def _task(self, method: Any, *arguments: Any) -> Any:
         return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
+
+    def _stream(self, method: Any, *arguments: Any) -> Any:
+        return ray.remote(method).options(num_cpus=self.cpus, num_returns="streaming").remote(self, *arguments)
 
     def _fit(
         self, labelled: LabelColumns, offered: Arrays, decay_rows: float | None
@@ -179,18 +198,22 @@ class Learning:
         dim = offered["features"].shape[1]
         return int(dim or self.targets.schema().field("target").type.list_size)
 
-    def _predict_file(self, index: int, classifier: LightClassifier) -> tuple[Int64Array, Float32Array]:
-        """Ray task: class probabilities of one target file's training rows."""
-        table = pa.concat_tables(self.targets.iter_file(index, ["target"]))
-        row_ids = table.column("row_id").to_numpy()
-        train = np.isin(row_ids, Pool(self.pool).train_ids(), assume_unique=True)
-        return row_ids[train], classifier(vectors(table.column("target"))[train])
+    def _predict_file(self, index: int, classifier: LightClassifier, ranges: Ranges) -> Iterator[AnyArray]:
+        """Ray task: predictions of one target file's training rows, see `_cut`."""
+        for row_ids, features in _in_blocks(self._training_rows(index), _PREDICTED_ROWS):
+            yield from _cut(row_ids, classifier(features), ranges)
 
-    def _predict_offered(self, offered: Arrays, classifier: LightClassifier) -> tuple[Int64Array, Float32Array]:
-        """Ray task: class probabilities of the rows that arrived."""
-        if len(offered["row_id"]) == 0:
-            return offered["row_id"], np.zeros((0, self.classes), dtype=np.float32)
-        return offered["row_id"], classifier(offered["features"])
+    def _training_rows(self, index: int) -> Iterator[tuple[Int64Array, Float32Array]]:
+        pool = Pool(self.pool)
+        for table in self.targets.iter_file(index, ["target"]):
+            row_ids = table.column("row_id").to_numpy()
+            train = pool.in_training(row_ids)
+            yield row_ids[train], vectors(table.column("target"))[train]
+
+    def _predict_offered(self, offered: Arrays, classifier: LightClassifier, ranges: Ranges) -> Iterator[AnyArray]:
+        """Ray task: predictions of the rows that arrived, see `_cut`."""
+        if len(offered["row_id"]):
+            yield from _cut(offered["row_id"], classifier(offered["features"]), ranges)
 
     def _confusions(self, classifier: LightClassifier) -> Confusions:
         """Ray task: the predictions stay in it."""
@@ -220,6 +243,48 @@ class Learning:
             accuracy(choose_rows(known, n, self.seed + 1), decay) if n <= len(known) else None for n, decay in points
         ]
         return {"random": random, "full": accuracy(known, points[-1][1])}
+
+
+def _cut(row_ids: Int64Array, probabilities: Float32Array, ranges: Ranges) -> Iterator[AnyArray]:
+    """Yields row_ids int64[n], then their probabilities float32[n, w] of each range of classes."""
+    yield row_ids
+    for first, end in ranges:
+        yield np.ascontiguousarray(probabilities[:, first:end])
+
+
+def _parts(references: list[Any], ranges: tuple[tuple[int, int], ...]) -> list[StoredPart]:
+    """Parts of what `_cut` yielded in a task.
+
+    Raises:
+        RayError: the task failed; it is in the place of what would have come next.
+    """
+    each = 1 + len(ranges)
+    if len(references) % each:
+        ray.get(references[-1])
+    groups = [references[start : start + each] for start in range(0, len(references), each)]
+    return [StoredPart(ranges, ids, tuple(blocks)) for ids, *blocks in groups]
+
+
+def _in_blocks(
+    parts: Iterable[tuple[Int64Array, Float32Array]], rows: int
+) -> Iterator[tuple[Int64Array, Float32Array]]:
+    """Joins and cuts row_ids int64[n] and features float32[n, d], so that all parts but the last have `rows` rows."""
+    held: list[tuple[Int64Array, Float32Array]] = []
+    for part in parts:
+        held.append(part)
+        if sum(len(row_ids) for row_ids, _ in held) < rows:
+            continue
+        row_ids, features = _joined(held)
+        whole = len(row_ids) - len(row_ids) % rows
+        for start in range(0, whole, rows):
+            yield row_ids[start : start + rows], features[start : start + rows]
+        held = [(row_ids[whole:], features[whole:])]
+    if any(len(row_ids) for row_ids, _ in held):
+        yield _joined(held)
+
+
+def _joined(parts: list[tuple[Int64Array, Float32Array]]) -> tuple[Int64Array, Float32Array]:
+    return np.concatenate([row_ids for row_ids, _ in parts]), np.concatenate([features for _, features in parts])
 
 
 class _Held:

@@ -268,7 +268,8 @@ class GateSession:
             assert self._handle is not None
             offered = self._handle.offered_reference()
             classifier, accuracy = learning.fit(labelled, offered, settled[0] if now < 2 * settled[1] else None)
-            parts = learning.predict(classifier, offered)  # references: the actor reads them itself
+            rows = self.service.gate_status()["rows"]
+            parts = learning.predict(classifier, offered, rows)  # references: the actor reads them itself
             save_classifier(classifier, self.location.child(_CLASSIFIER))
             self._handle.update_predictions(parts)
             result: JsonObject = self.service.note_learned(

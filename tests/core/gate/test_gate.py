@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.config import GateConfig
-from coevo_ray.core.gate.draw import by_gain, by_typicality, draw_apart, draw_in_proportion, row_noise
+from coevo_ray.core.gate.draw import (
+    GainOrder,
+    by_gain,
+    by_typicality,
+    draw_apart,
+    draw_in_proportion,
+    draw_random,
+    row_noise,
+)
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.groups import NeighbourGroups
 from coevo_ray.core.gate.rules import (
@@ -383,7 +391,7 @@ def test_gains_move_with_the_rows(rule: Any, seed: int) -> None:
 def test_blocks_do_not_change_gains(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = make(rule), make(rule)
     whole.update_predictions(guess(80, 1))
-    monkeypatch.setattr("coevo_ray.core.gate.beliefs._BLOCK_VALUES", 7 * CLASSES)
+    monkeypatch.setattr("coevo_ray.core.gate.class_blocks._WORKED_ON", 7 * CLASSES)
     parts.update_predictions(guess(80, 1))
     np.testing.assert_array_equal(gains(whole), gains(parts))
 
@@ -430,8 +438,22 @@ def test_diverse_draw_is_the_greedy_loop(seed: int, count: int, levels: int) -> 
     rows, taken = np.sort(rng.permutation(60)[:45]), rng.permutation(60)[: seed % 4]
     rows = np.setdiff1d(rows, taken)
     count, noise = min(count, len(rows)), row_noise(60, seed, 1)
-    found = draw_apart(by_gain(rows, gain, noise), count, graph, taken=taken)
-    assert found.tolist() == greedy(rows, gain, count, noise, graph, set(taken.tolist()))
+    expected = greedy(rows, gain, count, noise, graph, set(taken.tolist()))
+    for order in (by_gain(rows, gain, noise), GainOrder(rows, gain, noise)):
+        assert draw_apart(order, count, graph, taken=taken).tolist() == expected
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(0, 40), count=st.integers(0, 45), levels=st.integers(1, 30))
+def test_beginnings_of_an_order_are_those_of_the_sorted_rows(seed: int, n: int, count: int, levels: int) -> None:
+    random = np.random.default_rng(seed)
+    gain = (random.integers(levels, size=60) / levels).astype(np.float32)
+    rows, noise = np.sort(random.permutation(60)[:n]), random.integers(1, levels + 1, 60) / levels  # ties in both
+    order = GainOrder(rows, gain, noise)
+    assert len(order) == n
+    assert order[:count].tolist() == by_gain(rows, gain, noise)[:count].tolist()
+    assert order[:count].tolist() == sorted(rows.tolist(), key=lambda row: (-gain[row], noise[row], row))[:count]
+    drawn = draw_random(rows, min(count, n), noise)
+    assert drawn.tolist() == sorted(rows.tolist(), key=lambda row: (noise[row], row))[:count]
 
 
 def test_a_long_chain_of_better_neighbours_is_followed() -> None:

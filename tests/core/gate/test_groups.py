@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,3 +113,12 @@ def test_levels_are_compared_by_how_many_groups_they_have() -> None:
     nine, three = np.arange(9, dtype=np.int32), (np.arange(9) // 3).astype(np.int32)
     assert NeighbourGroups(nine, (three,)).about(5).tolist() == three.tolist()
     assert NeighbourGroups(nine, (three,)).about(6).tolist() == nine.tolist()
+
+
+def test_blocks_of_rows_change_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = cloud(400, 3, 4)
+    whole = [level.tolist() for level in levels_of(NeighbourGroups.of(graph))]
+    for module in ("core.gate.groups", "core.graph.near_duplicates"):
+        monkeypatch.setattr(f"coevo_ray.{module}._BLOCK_ROWS", 7)
+    assert [level.tolist() for level in levels_of(NeighbourGroups.of(graph))] == whole
+    assert len(whole) > 1

@@ -126,3 +126,12 @@ def test_later_and_where_classes_are_skewed_rows_come_from_the_top(labels: list[
         gate.update_predictions(predicted)
         drawn.append(gate.request().positions.tolist())
     assert drawn[0] == drawn[1]
+
+
+def test_blocks_of_rows_change_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    graph, gain = build_graph(random.standard_normal((90, 5)), 6), random.random(90).astype(np.float32)
+    rows, known = np.arange(10, 90), np.arange(10)
+    whole = draw_herding(rows, gain, 30, graph, known).tolist()
+    monkeypatch.setattr("coevo_ray.core.gate.herding._BLOCK_ROWS", 7)
+    assert draw_herding(rows, gain, 30, graph, known).tolist() == whole

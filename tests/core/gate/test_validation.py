@@ -92,7 +92,7 @@ def test_labels_for_validation_tell_the_gate_nothing(settings_: dict[str, Any]) 
     gates = [make(graph=graph, validation_share=0.3, copy_similarity=0.9, copy_margin=0.1, **settings_) for _ in "ab"]
     for round_ in range(5):
         asked = [(gate.request_seed(20) if round_ == 0 else gate.request()).positions for gate in gates]
-        assert np.array_equal(*asked)
+        assert np.array_equal(asked[0], asked[1])
         for gate, other in zip(gates, (False, True), strict=True):
             gate.submit(asked[0], told_apart(gate, asked[0], other))
             gate.update_predictions(guess(ROWS, round_))
@@ -249,9 +249,10 @@ def test_with_validation_rows_the_loss_on_first_labels_stops_nothing() -> None:
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError, match="hear every label"):
         GateConfig(classes=2, round_size=1, rule="compat", validation_share=0.1)
-    for name in ("cost_per_label", "worth_per_point"):
+    alone: tuple[dict[str, Any], ...] = ({"cost_per_label": 1.0}, {"worth_per_point": 1.0})
+    for one in alone:
         with pytest.raises(UsageError, match="give both"):
-            GateConfig(classes=2, round_size=1, **{name: 1.0})
+            make(**one)
     assert GateConfig(classes=2, round_size=1, rule="compat").validated_share == 0.0
     assert GateConfig(classes=2, round_size=1).validated_share == 0.1
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coevo_ray.core.graph.copies import own_copies
 from coevo_ray.core.graph.graph import build_graph
-from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates
+from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates, pick_apart
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.errors import UsageError
 
@@ -81,3 +82,21 @@ def test_what_does_not_fit_is_refused() -> None:
         near_duplicates(graph, 1.5)
     with pytest.raises(UsageError, match=r"margin -0\.1"):
         near_duplicates(graph, 0.5, -0.1)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_blocks_of_rows_change_no_group(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((150, 4))
+    graph = build_graph(np.concatenate([x, x[:50] + 0.001 * random.standard_normal((50, 4))]), 8, "exact")
+    order = random.permutation(200)[:170]
+    near = np.where(graph.similarities > 0.9, graph.indices, -1)[order]
+
+    def found() -> list[list[int]]:
+        picked = [pick_apart(order, near, 200, order[:3]), pick_apart(order, near.__getitem__, 200, order[:3])]
+        return [each.tolist() for each in (near_duplicates(graph, 0.9, 0.01), own_copies(graph), *picked)]
+
+    whole = found()
+    assert whole[2] == whole[3] and len(set(whole[1])) == 150 and len(set(whole[0])) < 150
+    monkeypatch.setattr("coevo_ray.core.graph.near_duplicates._BLOCK_ROWS", block)
+    assert found() == whole

@@ -122,7 +122,7 @@ def test_validation_rows_calibrate_and_measure_but_teach_nothing(rows: int) -> N
     def posterior(temperature: float) -> float:
         """Loss of all rows, and that of a temperature away from 1."""
         scaled = apply_temperature(predicted, temperature)
-        return rows * cross_entropy(scaled, truth) + 0.5 * (np.log(temperature) / 0.25) ** 2
+        return float(rows * cross_entropy(scaled, truth) + 0.5 * (np.log(temperature) / 0.25) ** 2)
 
     grid = np.exp(np.linspace(-1.5, 1.5, 1201))
     best = grid[int(np.argmin([posterior(t) for t in grid]))]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from coevo_ray.core.arrays import Float32Array, Float64Array, Int64Array, IntArray
+from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, Int64Array, IntArray
 from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_ahead, map_chunks
 from coevo_ray.core.rows.row_set import Rows, RowSet
 from coevo_ray.core.selection.policies.base import KeptShares, Policy, SelectionContext, require
@@ -174,7 +174,12 @@ def class_sizes(candidates: Rows, labels: IntArray) -> Int64Array:
     counts = np.zeros(int(labels.max(initial=0)) + 2, dtype=np.int64)
 
     def count(chunk: Chunk) -> Int64Array:
-        return np.bincount(_labels_of(candidates, labels, chunk)[1].astype(np.int64) + 1, minlength=len(counts))
+        of = (
+            labels[chunk.slice][candidates.flags(chunk)]
+            if isinstance(candidates, RowSet)
+            else labels[candidates[chunk.slice]]
+        )
+        return np.bincount(of.astype(np.int64) + 1, minlength=len(counts))
 
     for part in map_chunks(_positions(candidates), count):
         counts += part
@@ -200,36 +205,35 @@ def _batches(sizes: Int64Array) -> Iterator[range]:
 def _members(candidates: Rows, labels: IntArray, batch: range, sizes: Int64Array) -> Iterator[tuple[int, Rows]]:
     """Yields the candidates of each class of a batch, found in one pass."""
 
-    def find(chunk: Chunk) -> tuple[Int64Array, IntArray]:
-        ids, of = _labels_of(candidates, labels, chunk)
-        inside = (of >= batch.start) & (of < batch.stop)
-        return ids[inside], of[inside]
+    def inside(chunk: Chunk) -> BoolArray:
+        of = labels[chunk.slice] if isinstance(candidates, RowSet) else labels[candidates[chunk.slice]]
+        here: BoolArray = (of >= batch.start) & (of < batch.stop)
+        return here & candidates.flags(chunk) if isinstance(candidates, RowSet) else here
 
     def mark(chunk: Chunk) -> None:
-        flags = np.zeros(chunk.stop - chunk.start, dtype=bool)
-        flags[find(chunk)[0] - chunk.start] = True
-        large.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(flags)
+        large.bits[chunk.start // 8 : -(-chunk.stop // 8)] = np.packbits(inside(chunk))
+
+    def find(chunk: Chunk) -> tuple[Int64Array, Int64Array]:
+        """Rows of a chunk by class, and where each class begins and the last one ends."""
+        ids = np.flatnonzero(inside(chunk)) + chunk.start
+        ids = ids if isinstance(candidates, RowSet) else candidates[ids]
+        of = labels[ids]
+        order = np.argsort(of, kind="stable")
+        return ids[order], np.searchsorted(of[order], np.arange(batch.start, batch.stop + 1))
 
     if len(batch) == 1 and sizes[batch.start] > BATCH_ROWS and isinstance(candidates, RowSet):
         large = RowSet.empty(candidates.size)
         each_chunk(candidates.size, mark)
         yield batch.start, large
         return
-    ids, of = (np.concatenate(part) for part in zip(*map_chunks(_positions(candidates), find), strict=True))
-    ids = ids[np.argsort(of, kind="stable")]
-    ends = np.cumsum(sizes[batch.start : batch.stop])
-    for label, end in zip(batch, ends.tolist(), strict=True):
+    found = list(map_chunks(_positions(candidates), find))
+    for place, label in enumerate(batch):
         if sizes[label]:
-            yield label, ids[end - int(sizes[label]) : end]
+            yield label, np.concatenate([ids[ends[place] : ends[place + 1]] for ids, ends in found])
 
 
 def _positions(candidates: Rows) -> int:
     return candidates.size if isinstance(candidates, RowSet) else len(candidates)
-
-
-def _labels_of(candidates: Rows, labels: IntArray, chunk: Chunk) -> tuple[Int64Array, IntArray]:
-    ids = candidates.ids(chunk) if isinstance(candidates, RowSet) else candidates[chunk.slice]
-    return ids, labels[ids]
 
 
 def class_quotas(labels: IntArray, budget: int, power: float = 0.0, epoch: int = 0) -> dict[int, int]:
