@@ -122,7 +122,7 @@ def labels_curve(plots: GatePlots) -> Plot | None:
     """Accuracy against labels for the gate and for random labels, with all labels as a line and the stop marked."""
     gate, chance, first = finite_points(plots.gate), finite_points(plots.random), finite_points(plots.first)
     full = finite(plots.full_accuracy)
-    if not gate and not chance and not first:
+    if not gate and not chance and not first and not plots.forecast:
         return None
     stop = _stop(plots, gate)
     drawn = (("gate", 0, gate), ("random labels", 1, chance), (plots.first_name, 2, first))
