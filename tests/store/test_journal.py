@@ -94,6 +94,12 @@ def test_a_snapshot_is_due_when_records_outweigh_it_or_are_many(
     list(again.replay())
     for opened in (journal, again):
         assert opened.snapshot_due()
+    again.snapshot({}, {"x": np.zeros(5000, dtype=np.uint8)})
+    for _ in range(2):
+        again.append("add", {}, {"x": np.zeros(2000, dtype=np.uint8)})
+    again = Journal(place)
+    list(again.replay())  # what is read counts as what was written: 4 000 bytes of records, 5 000 of a snapshot
+    assert not again.snapshot_due()
     again.snapshot({}, {})
     monkeypatch.setattr("coevo_ray.store.journal._MOST_RECORDS", 2)
     again.append("add", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.config import GateConfig
-from coevo_ray.core.gate.draw import by_gain, by_typicality, draw_apart, draw_in_proportion, row_noise
+from coevo_ray.core.gate.draw import by_gain, by_typicality, draw_apart, draw_in_proportion, draw_random, row_noise
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.groups import NeighbourGroups
 from coevo_ray.core.gate.rules import (
@@ -27,6 +28,7 @@ from coevo_ray.core.gate.rules import (
     neighbour_vote,
     published_gain,
 )
+from coevo_ray.core.gate.sharing import Agreement
 from coevo_ray.core.gate.stop import loss_left
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.growing import GrowingIndex
@@ -441,6 +443,17 @@ def test_a_long_chain_of_better_neighbours_is_followed() -> None:
     assert found.tolist() == list(range(0, rows, 2))
 
 
+def test_a_crowd_at_the_top_is_followed_to_its_end() -> None:
+    """Of the first 20 rows only one is far from the others: the other picks come from below them, and none fills up."""
+    rows = 24
+    indices = np.zeros((rows, 2), dtype=np.int32)
+    indices[0], indices[20:] = [1, 2], -1
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.95, -1.0).astype(np.float32), "exact", 1.0)
+    assert draw_apart(np.arange(rows), 2, graph).tolist() == [0, 20]
+    assert draw_apart(np.arange(rows), 4, graph).tolist() == [0, 20, 21, 22]
+    assert draw_apart(np.arange(rows), 7, graph).tolist() == [0, 20, 21, 22, 23, 1, 2]
+
+
 def test_margin_keeps_away_from_answers_that_predictions_have_not_seen() -> None:
     gate, graph = make(draw="top", round_size=6, apart=0.9, typical=0.0), crowd()
     p = guess(80, 5)
@@ -693,6 +706,17 @@ def test_seed_rows_are_random_and_repeat() -> None:
     assert (np.abs(counts / 400 - 0.25) < 4.5 * np.sqrt(0.25 * 0.75 / 400)).all()
 
 
+def test_seed_rows_that_are_drawn_again_are_the_open_ones() -> None:
+    gate = make()
+    asked = gate.request_seed(6).positions
+    gate.submit(asked[:2], truth(asked[:2]))
+    for again in (gate.draw_seed(3), gate.request_seed(3), gate.draw()):
+        assert again.round == 0 and again.positions.tolist() == asked[2:].tolist()
+    stopped = make(max_labels=2)
+    stopped.volunteer(np.array([0, 1]), np.array([0, 1]))
+    assert stopped.stopped_by == "max_labels" and len(stopped.draw_seed(3).positions) == 0
+
+
 # -- stop -----------------------------------------------------------------------------------------------------------
 
 
@@ -911,3 +935,97 @@ def test_skew_is_told_by_the_random_first_labels_alone(skewed: bool) -> None:
         gate.update_predictions(guess(80, 3))
         drawn.append(gate.request().positions.tolist())
     assert (drawn[0] != drawn[1]) != skewed
+
+
+# The least and the largest value of each number among the settings; None for no limit.
+BOUNDS: dict[str, tuple[float, float | None]] = {
+    "classes": (2, 65_536),
+    "round_size": (1, None),
+    "max_labels": (1, None),
+    "max_rounds": (1, None),
+    "neighbours": (1, None),
+    "typical": (0, 1),
+    "apart": (0, 1),
+    "copy_similarity": (0, 1),
+    "copy_margin": (0, 2),
+    "vote_weight": (0, 1),
+    "balance": (0, None),
+    "power": (0, None),
+    "last_power": (0, None),
+    "distance_weight": (0, None),
+    "min_similarity": (0, 1),
+    "recheck_neighbours": (1, None),
+    "recheck_similarity": (0, 1),
+    "relative_gain": (0, 1),
+    "loss_tolerance": (0, None),
+    "loss_rounds": (1, None),
+    "seed": (0, None),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_settings_reach_to_their_bounds_and_no_further(name: str) -> None:
+    given_: dict[str, Any] = {"classes": CLASSES, "round_size": 10} | ({"power": 1.0} if name == "last_power" else {})
+    low, high = BOUNDS[name]
+    for taken in (low, low + 1e9 if high is None else high):
+        assert getattr(GateConfig(**{**given_, name: taken}), name) == taken
+    for refused in (low - 1e-3, -math.inf if high is None else high + 1e-3):
+        with pytest.raises(UsageError, match=f"{name} is "):
+            GateConfig(**{**given_, name: refused})
+
+
+def test_a_gate_without_copies_has_no_agreement_to_tell() -> None:
+    gate = make(copies=False)
+    gate.volunteer(np.arange(20), np.zeros(20, dtype=np.int64))
+    assert gate.inner.beliefs.agreement() == Agreement(0, 0.0)
+
+
+def test_compat_believes_what_model_and_neighbours_say_together() -> None:
+    """Pseudo-labels are of the published fusion: class and confidence, row by row."""
+    gate, graph, p = make("compat"), crowd(), guess(80, 4, 4.0)
+    gate.submit(gate.request_seed(10).positions, truth(gate.open_positions))
+    gate.update_predictions(p)
+    rows, labels, _ = gate.labels()
+    oracle = Published(graph, p, dict(zip(rows.tolist(), labels.tolist(), strict=True)))
+    found, swayed = readings.pseudo_labels(gate.inner, 0.0), 0
+    assert found.positions.tolist() == np.setdiff1d(np.arange(80), rows).tolist()
+    for row, label, sure in zip(*(column.tolist() for column in found[:3]), strict=True):
+        vote, own = oracle.vote(row), (oracle.predicted[row], oracle.confidence[row])
+        assert sure == pytest.approx(Published.fused(vote, own) * (1 - 1 / CLASSES) + 1 / CLASSES, abs=1e-5)
+        assert label == (vote[0] if vote[1] >= own[1] else own[0])
+        swayed += label != own[0]
+    assert swayed > 0
+
+
+def test_a_labelled_row_among_labels_of_another_class_has_no_gain_after_all() -> None:
+    """Row 1 has label 1, all around it have 0: the published fusion of two certainties would be a gain of a half."""
+    indices = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]], dtype=np.int32)
+    graph = NeighbourGraph(indices, np.full((4, 3), 0.95, dtype=np.float32), "exact", 1.0)
+    gate = AnnotationGate(GateConfig(classes=2, round_size=1, rule="compat", relative_gain=0.0), graph, np.ones(4, bool))
+    gate.volunteer(np.array([1, 2, 3]), np.array([1, 0, 0]))
+    gate.update_predictions(np.array([[0.6, 0.4]] * 4, dtype=np.float32))
+    gate.submit(gate.request().positions, np.array([0]))
+    assert gains(gate).tolist() == [0.0] * 4
+
+
+def test_groups_of_typical_rows_are_as_many_as_there_are_labels_after_the_round() -> None:
+    gate = make(rows=600, draw="top", round_size=6, typical=1.0, copies=False, apart=1.0)
+    graph = gate.inner.graph
+    gate.submit(gate.request_seed(6).positions, np.arange(6) % CLASSES)
+    gate.update_predictions(guess(600, 3))
+    levels = NeighbourGroups.of(graph)
+    few, many = levels.about(6 + 6), levels.about(6 * 6)
+    assert few.max() < many.max()
+    labelled = gate.labels()[0]
+    order = by_gain(np.setdiff1d(np.arange(600), labelled), gains(gate), row_noise(600, 0, 1)).tolist()
+    expected = typical_first(order, 6, few.tolist(), set(labelled.tolist()), graph.similarities.mean(axis=1), 0.25)
+    assert gate.request().positions.tolist() == expected[:6]
+
+
+def test_noise_of_rows_stays_as_it_is() -> None:
+    """A gate that is opened by another version draws the rows that it would have drawn."""
+    expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 2]))).random(4)
+    assert np.array_equal(row_noise(4, 3, 2), expected)
+    assert row_noise(4, 3, 2) == pytest.approx([0.025540150666, 0.743307414364, 0.813441403034, 0.126236184758], abs=1e-12)
+    assert np.array_equal(row_noise(9, 3, 2)[:4], expected), "more rows change nothing for the first"
+    assert draw_random(np.array([2, 0, 3]), 2, np.array([0.5, 0.0, 0.1, 0.3])).tolist() == [2, 3]

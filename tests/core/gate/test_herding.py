@@ -25,7 +25,8 @@ def graph_of(rows: int, k: int, seed: int) -> NeighbourGraph:
 def kernels(graph: NeighbourGraph) -> Floats:
     """k(x, j) of every pair: 1 for the row itself, 0 for rows that are no neighbours of x."""
     matrix = np.eye(graph.rows)
-    distance = np.median([1 - float(s[i >= 0][-1]) for i, s in zip(graph.indices, graph.similarities, strict=True)])
+    last = [s[i >= 0][-1:] for i, s in zip(graph.indices, graph.similarities, strict=True)]
+    distance = np.median(1 - np.concatenate(last).astype(np.float64))
     for row in range(graph.rows):
         for j, s in zip(graph.indices[row], graph.similarities[row], strict=True):
             if j >= 0:
@@ -125,3 +126,27 @@ def test_later_and_where_classes_are_skewed_rows_come_from_the_top(labels: list[
         gate.update_predictions(predicted)
         drawn.append(gate.request().positions.tolist())
     assert drawn[0] == drawn[1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=st.integers(3, 30), seed=st.integers(0, 10_000))
+def test_missing_neighbours_stand_for_nothing(rows: int, seed: int) -> None:
+    """Rows of different numbers of neighbours, some of none: places without one do not count for the last row."""
+    random, whole = np.random.default_rng(seed), graph_of(rows, min(6, rows - 1), seed)
+    there = np.arange(whole.k) < random.integers(0, whole.k + 1, rows)[:, None]
+    there[0] = True
+    graph = NeighbourGraph(
+        np.where(there, whole.indices, -1).astype(np.int32),
+        np.where(there, whole.similarities, -1).astype(np.float32),
+        "exact",
+        None,
+    )
+    gain = random.random(rows)
+    known, free = np.array([1]), np.setdiff1d(np.arange(rows), [1])
+    drawn = draw_herding(free, gain.astype(np.float32), len(free), graph, known).tolist()
+    matrix, before, left = kernels(graph), [1], free.tolist()
+    for row in drawn:
+        worth = worths(matrix, gain, before, left)
+        assert worth[left.index(row)] >= worth.max() - 1e-5
+        before.append(row)
+        left.remove(row)

@@ -282,6 +282,12 @@ def test_figures_are_those_of_the_usage() -> None:
     assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 1.0, "usage_spread": 0.0}
     made.commit(0)
     assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 22 / 37, "usage_spread": 1.0}
+    assert made.never_used_share() == 22 / 37
+    for epoch in (1, 2):
+        made.select(epoch)
+        made.commit(epoch)
+    assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 0.0, "usage_spread": 1.0}
+    assert made.never_used_share() == 0.0
 
 
 class Broken(Policy):

@@ -398,3 +398,19 @@ def test_inverse_chances_undo_class_quotas() -> None:
         estimates.append(float((weights * values[rows]).mean()))
     assert np.mean(estimates) == pytest.approx(values[columns["candidates"]].mean(), abs=0.01)
     assert make_policy("rotation", unbiased=True).weights(context, rows) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("batch", [1, 30, 90, 10**6])
+def test_each_class_is_passed_on_once(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """However many classes are looked at together; a class without rows in this epoch only when it is asked for."""
+    monkeypatch.setattr(quotas, "BATCH_ROWS", batch)
+    columns = {**pool(200), "label": np.repeat([0, 1, 3, 4], [150, 40, 9, 1])}
+    context = SelectionContext(0, 8, 3 / 160, 0, **columns)
+    for idle in (False, True):
+        parts = list(quotas.class_parts(context, 1.0, [context.budget], idle=idle))
+        assert [label for label, _ in parts] == ([0, 1, 3, 4] if idle else [0, 1])
+        for label, part in parts:
+            of_class = columns["candidates"][columns["label"][columns["candidates"]] == label]
+            assert np.array_equal(ids_of(part.candidates), of_class) and part.part == label
+    policy = make_policy("rotation", class_power=1.0)
+    assert policy.drawable(context) == len(columns["candidates"])
