@@ -443,6 +443,21 @@ def test_a_long_chain_of_better_neighbours_is_followed() -> None:
     assert found.tolist() == list(range(0, rows, 2))
 
 
+def test_rows_of_a_round_are_apart_from_the_eight_nearest() -> None:
+    """Row 0 is the eighth neighbour of row 1 and the ninth of row 2; the others have none."""
+    indices = np.full((20, 9), -1, dtype=np.int32)
+    indices[1, :8], indices[2] = [*range(10, 17), 0], [*range(10, 18), 0]
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.8, -1.0).astype(np.float32), "exact", 1.0)
+    config = GateConfig(classes=2, round_size=2, draw="top", typical=0.0, copies=False, relative_gain=0.0)
+    gate = AnnotationGate(config, graph, np.ones(20, dtype=np.bool_))
+    first = np.linspace(0.5, 0.9, 20)
+    gate.update_predictions(np.stack([first, 1 - first], axis=1).astype(np.float32))
+    assert gate.draw().positions.tolist() == [0, 2]
+    wide = AnnotationGate(replace(config, apart=0.8), graph, np.ones(20, dtype=np.bool_))
+    wide.update_predictions(np.stack([first, 1 - first], axis=1).astype(np.float32))
+    assert wide.draw().positions.tolist() == [0, 1], "as similar as the limit is no nearer than it"
+
+
 def test_a_crowd_at_the_top_is_followed_to_its_end() -> None:
     """Of the first 20 rows only one is far from the others: the other picks come from below them, and none fills up."""
     rows = 24

@@ -359,3 +359,22 @@ def test_a_row_near_one_that_no_predictions_have_seen_waits_for_them() -> None:
     assert named(subject.decide(two, level)) == [("skip", "near")]
     subject.gate.update_predictions(np.concatenate([cloud(ROWS, 0)[1], level]))
     assert named(subject.decide(two, level)) == [("annotate", "gain")]
+
+
+@RULES
+def test_restarted_it_goes_on_as_if_it_had_not_stopped(rule: Any) -> None:
+    """The graph has the rows that came, the gate's state what is known of them: see `actors.arrivals`."""
+    going, again = online(rule, apart=0.9), online(rule, apart=0.9)
+    came = []
+    for seed in (1, 2):
+        features, p = cloud(20, seed)
+        came.append(features[going.offer(features, p).usable])
+    going.gate.submit(going.gate.open_positions[:1], np.array([0]))
+    again.rejoin(np.concatenate(came))
+    again.gate.restore(*going.gate.state())
+    assert np.array_equal(again.index.indices, going.index.indices)
+    features, p = cloud(40, 3)
+    for a, b in zip(going.offer(features, p).arrays().values(), again.offer(features, p).arrays().values(), strict=True):
+        assert np.array_equal(a, b)
+    assert set(going.decide(features, p).arrays()) == {"action", "reason", "gain", "label", "confidence"}
+    np.testing.assert_equal(again.gate.state(), going.gate.state())

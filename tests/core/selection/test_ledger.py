@@ -16,6 +16,7 @@ from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.rows.row_set import Rows
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import POLICIES, Policy, SelectionContext, make_policy
+from coevo_ray.core.selection.row_attributes import RowAttributes
 from coevo_ray.errors import InputError, UsageError
 
 ROWS = 50
@@ -334,3 +335,18 @@ def test_bad_arguments_are_refused() -> None:
         made.set_scores(**{**columns(), "factor": np.zeros(3, dtype=np.int32)})
     with pytest.raises(InputError, match="diversity of 50 rows is not finite"):
         made.set_scores(**{**columns(), "diversity": np.full(ROWS, np.nan)})
+
+def test_rows_without_a_value_are_of_no_factor_and_no_class_alone_and_undoubted() -> None:
+    names = ("representativeness", "diversity", "factor", "label", "doubt", "irreducible", "copies", "copy")
+    attributes = RowAttributes(3, frozenset(names))
+    attributes.set({name: np.array([2]) for name in names}, np.array([1]))
+    assert {name: (array[0], array[1], array[2]) for name, array in attributes.arrays.items()} == {
+        "representativeness": (0, 2, 0),
+        "diversity": (0, 2, 0),
+        "factor": (-1, 2, -1),
+        "label": (-1, 2, -1),
+        "doubt": (0, 2, 0),
+        "irreducible": (0, 2, 0),
+        "copies": (1, 2, 1),
+        "copy": (0, 2, 0),
+    }

@@ -414,3 +414,52 @@ def test_each_class_is_passed_on_once(monkeypatch: pytest.MonkeyPatch, batch: in
             assert np.array_equal(ids_of(part.candidates), of_class) and part.part == label
     policy = make_policy("rotation", class_power=1.0)
     assert policy.drawable(context) == len(columns["candidates"])
+
+# Of each option values that are just taken, and values that are just refused.
+OPTIONS: list[tuple[str, str, tuple[float, ...], tuple[float, ...]]] = [
+    ("factors", "max_doubt", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+    ("factors", "quota_power", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+    ("rotation", "class_power", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+    ("scored", "penalty", (1e-9, 99), (0, -1e-9)),
+    ("scored", "temperature", (0, 99), (-1e-9,)),
+    ("infobatch", "tail", (0, 1 - 1e-9), (-1e-9, 1, math.nan)),
+    ("infobatch", "least", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("rho_loss", "large_batch", (1, 99), (0,)),
+    ("order_dp", "exploitation", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("repb", "least", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("rcap", "beta", (1e-9, 99), (0, -1e-9, math.nan)),
+    ("seta", "clusters", (1, 99), (0,)),
+    ("seta", "window", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("seta", "annealing", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+]
+
+
+@pytest.mark.parametrize(("policy", "option", "taken", "refused"), OPTIONS)
+def test_options_reach_to_their_bounds_and_no_further(
+    policy: str, option: str, taken: tuple[float, ...], refused: tuple[float, ...]
+) -> None:
+    def make(value: Any) -> Policy:
+        return make_policy(policy, **{option: value})
+
+    assert all(make(value).name == policy for value in taken)
+    for value in refused:
+        with pytest.raises(UsageError, match="need"):
+            make(value)
+
+
+@pytest.mark.parametrize("field", ["first", "last", "full_tail"])
+def test_kept_shares_reach_to_their_bounds_and_no_further(field: str) -> None:
+    for value in ((0.0, 1.0) if field == "full_tail" else (1e-9, 1.0)):
+        assert getattr(KeptShares(**{"first": 0.5, field: value}), field) == value
+    for value in (-1e-9, 1 + 1e-9, math.nan, *((0.0,) if field != "full_tail" else ())):
+        with pytest.raises(UsageError, match="kept shares in"):
+            KeptShares(**{"first": 0.5, field: value})
+    assert SelectionContext(0, 1, 1.0, 0, **pool()).budget == len(pool()["candidates"])
+
+
+def test_classes_of_one_size_take_turns_from_the_first_on() -> None:
+    labels = np.array([0, 1, 1, 0, 2, 2])
+    assert [class_quotas(labels, 1, epoch=epoch) for epoch in range(4)] == [{0: 1}, {1: 1}, {2: 1}, {0: 1}]
+    assert class_quotas(labels, 1) == {0: 1}
+    # In equal parts unless told otherwise.
+    assert class_quotas(np.repeat([0, 1], [90, 10]), 40) == {0: 30, 1: 10}

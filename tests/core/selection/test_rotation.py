@@ -90,6 +90,10 @@ def test_windows_hold_the_count_and_each_stratum_in_proportion(
 def test_equal_phases_go_to_the_first_strata() -> None:
     four = np.full(3, 4, dtype=np.int64)
     assert window(four, 0 * four, four, 5, np.full(3, 0.5)).tolist() == [2, 2, 1]
+    # The first of those at the edge: the next phase of the first stratum is a later one, the second has no rows left.
+    total, open_, offsets = np.full(4, 4), np.array([4, 1, 4, 4]), np.array([0.9, 0.5, 0.5, 0.5])
+    for count, expected in ((2, [0, 1, 1, 0]), (4, [1, 1, 1, 1]), (5, [1, 1, 2, 1]), (8, [2, 1, 3, 2])):
+        assert window(total, 0 * total, open_, count, offsets).tolist() == expected
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
