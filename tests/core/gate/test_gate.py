@@ -1044,3 +1044,93 @@ def test_noise_of_rows_stays_as_it_is() -> None:
     assert row_noise(4, 3, 2) == pytest.approx([0.025540150666, 0.743307414364, 0.813441403034, 0.126236184758], abs=1e-12)
     assert np.array_equal(row_noise(9, 3, 2)[:4], expected), "more rows change nothing for the first"
     assert draw_random(np.array([2, 0, 3]), 2, np.array([0.5, 0.0, 0.1, 0.3])).tolist() == [2, 3]
+
+def far_neighbours(**settings_: Any) -> AnnotationGate:
+    """Row 0 has one neighbour of similarity 0.8, weight 0.41; the others have none."""
+    indices = np.array([[1], [-1], [-1]], dtype=np.int32)
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.8, -1.0).astype(np.float32), "exact", 1.0)
+    config = GateConfig(**{"classes": 2, "round_size": 1, "copies": False, "relative_gain": 0.0, **settings_})
+    return AnnotationGate(config, graph, np.ones(3, dtype=np.bool_))
+
+
+def test_a_single_far_neighbour_is_heard_as_much_as_many() -> None:
+    gate = far_neighbours()
+    gate.update_predictions(np.array([[0.6, 0.4], [0.1, 0.9], [0.5, 0.5]], np.float32))
+    best, sure = gate.predictions(np.arange(3))
+    assert best[:2].tolist() == [1, 1] and sure == pytest.approx([0.65, 0.9, 0.5], abs=1e-6)
+
+
+def test_balance_waits_for_labels() -> None:
+    p = np.array([[0.6, 0.4], [0.1, 0.9], [0.5, 0.5]], np.float32)
+    plain, balanced = far_neighbours(), far_neighbours(balance=1.0)
+    for gate in (plain, balanced):
+        gate.update_predictions(p)
+    assert gains(plain).min() > 0 and np.array_equal(gains(balanced), gains(plain))
+
+
+def test_sure_rows_count_as_known_for_the_distance() -> None:
+    """Row 0 is 0.2 off row 1 and 0.7 off row 2: where neither is sure, it is as far from what is known as from both."""
+    indices = np.array([[1, 2], [-1, -1], [-1, -1]], dtype=np.int32)
+    graph = NeighbourGraph(indices, np.array([[0.8, 0.3], [-1, -1], [-1, -1]], np.float32), "exact", 1.0)
+    config = GateConfig(classes=2, round_size=1, copies=False, vote_weight=0.0, distance_weight=0.5)
+    for probability, distance in ((0.99, 0.2), (0.6, 0.7)):
+        gate = AnnotationGate(config, graph, np.ones(3, dtype=np.bool_))
+        gate.update_predictions(np.array([[0.6, 0.4], [1 - probability, probability], [0.5, 0.5]], np.float32))
+        assert gains(gate)[0] == pytest.approx(0.8 + 0.5 * distance, abs=1e-5)
+
+
+def test_predictions_below_nothing_are_refused_though_they_sum_to_one() -> None:
+    gate = far_neighbours()
+    with pytest.raises(InputError, match="no distribution"):
+        gate.update_predictions(np.array([[0.6, 0.4], [-0.1, 1.1], [0.5, 0.5]], np.float32))
+
+
+def test_answers_are_checked_before_they_are_requested() -> None:
+    gate = AnnotationGate(make().config, crowd(), np.arange(80) != 7)
+    gate.check_answers(np.array([3, 5]), np.array([0, 1]))
+    with pytest.raises(InputError, match=r"1 of 2 .*\[7\]"):
+        gate.check_answers(np.array([3, 7]), np.array([0, 1]))
+    with pytest.raises(InputError, match=r"1 of 2 .*\[107\]"):
+        gate.check_answers(np.array([3, 7]), np.array([0, 1]), np.array([103, 107]))
+    with pytest.raises(InputError, match="outside"):
+        gate.check_answers(np.array([3, 5]), np.array([0, CLASSES]))
+
+
+def test_answers_change_no_other_gain_by_the_margin_rule() -> None:
+    gate = make(copies=False)
+    gate.update_predictions(guess(80, 2))
+    before, asked = gains(gate), gate.request().positions
+    gate.submit(asked, truth(asked))
+    assert gate.rounds == 1
+    expected = before.copy()
+    expected[asked] = 0
+    assert np.array_equal(gains(gate), expected)
+
+
+def test_nothing_is_told_of_rows_before_there_are_predictions() -> None:
+    gate = make()
+    gate.volunteer(np.array([4]), np.array([2]))
+    best, sure = gate.predictions(np.array([4, 5]))
+    assert best.tolist() == [2, -1] and sure[0] == 1 and np.isnan(sure[1])
+    with pytest.raises(InputError, match="no gains before"):
+        readings.gains(gate.inner)
+    gate.update_predictions(guess(80, 1))
+    rows, gain = readings.gains(gate.inner)
+    assert rows.tolist() == np.setdiff1d(np.arange(80), [4]).tolist() and np.array_equal(gain, gains(gate)[rows])
+    assert len(readings.pseudo_labels(gate.inner, 0.0).positions) == 79
+    assert len(readings.pseudo_labels(gate.inner, 1.0).positions) == 0
+    for least in (-1e-6, 1 + 1e-6):
+        with pytest.raises(InputError, match="0 to 1"):
+            readings.pseudo_labels(gate.inner, least)
+
+
+@pytest.mark.parametrize("rows", [79, 81])
+def test_a_graph_of_other_rows_is_refused(rows: int) -> None:
+    with pytest.raises(InputError, match=f"a graph of {rows} rows for a gate of 80"):
+        make().use_graph(crowd(rows))
+
+
+def test_a_loss_that_stands_still_stops_no_gate_without_a_tolerance() -> None:
+    gate = lonely(relative_gain=0.0, loss_tolerance=0.0, loss_rounds=1)
+    gate.update_predictions(sure(0.0))
+    assert [play(gate, 0.4, loss) for loss in (1.0, 1.0, 1.0)] == [None] * 3

@@ -150,3 +150,16 @@ def test_missing_neighbours_stand_for_nothing(rows: int, seed: int) -> None:
         assert worth[left.index(row)] >= worth.max() - 1e-5
         before.append(row)
         left.remove(row)
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.integers(20, 90), seed=st.integers(0, 10_000), count=st.integers(1, 6), levels=st.integers(1, 3))
+def test_of_rows_of_equal_worth_none_is_lost(rows: int, seed: int, count: int, levels: int) -> None:
+    """Few values of gain, lone rows and pairs: more of equal worth than are looked at first."""
+    random = np.random.default_rng(seed)
+    indices = np.where(np.arange(rows) < rows // 2, np.arange(rows) ^ 1, -1)[:, None].astype(np.int32)
+    indices[indices >= rows] = -1
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.9, -1.0).astype(np.float32), "exact", None)
+    gain = (random.integers(1, levels + 1, rows) / levels).astype(np.float32)
+    whole = draw_herding(np.arange(rows), gain, rows, graph, np.zeros(0, np.int64))
+    assert sorted(whole.tolist()) == list(range(rows))
+    assert draw_herding(np.arange(rows), gain, count, graph, np.zeros(0, np.int64)).tolist() == whole[:count].tolist()

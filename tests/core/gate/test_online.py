@@ -178,6 +178,7 @@ def test_offers_that_do_not_fit_are_refused() -> None:
         ((features, p[:3]), "for 4 offered rows"),
         ((features, p[:, :-1]), "3 classes"),
         ((features, 2 * p), "no distribution"),
+        ((features, p + np.array([-1, 1, 0], np.float32)), "no distribution"),
     ):
         with pytest.raises(InputError, match=message):
             subject.offer(*wrong)

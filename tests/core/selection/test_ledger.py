@@ -324,7 +324,12 @@ def test_bad_arguments_are_refused() -> None:
             SelectionLedger(rows=3, candidates=candidates, policy=full, keep=0.5, epochs=1, seed=0)
     with pytest.raises(UsageError, match="kept share"):
         SelectionLedger(rows=3, candidates=np.ones(3, dtype=bool), policy=full, keep=0.0, epochs=1, seed=0)
+    with pytest.raises(UsageError, match="at least 1 epoch"):
+        SelectionLedger(rows=3, candidates=np.ones(3, dtype=bool), policy=full, keep=0.5, epochs=0, seed=0)
     made = ledger()
+    for doubt in (-0.5, 1.5, np.nan):
+        with pytest.raises(InputError, match="doubts of 1 rows"):
+            made.set_doubt(np.where(np.arange(ROWS) == 4, doubt, 0.5))
     with pytest.raises(InputError, match="49 values of label for 50 rows"):
         made.set_labels(np.zeros(49, dtype=np.int64))
     for copies, copy in (([2, 2], [0, 2]), ([2, 2], [-1, 0]), ([1, 1], [0, 1])):
@@ -350,3 +355,5 @@ def test_rows_without_a_value_are_of_no_factor_and_no_class_alone_and_undoubted(
         "copies": (1, 2, 1),
         "copy": (0, 2, 0),
     }
+    whole = ("factor", "label", "copies", "copy")
+    assert all((attributes.arrays[name].dtype == np.int8) == (name in whole) for name in names)

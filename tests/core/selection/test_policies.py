@@ -463,3 +463,33 @@ def test_classes_of_one_size_take_turns_from_the_first_on() -> None:
     assert class_quotas(labels, 1) == {0: 1}
     # In equal parts unless told otherwise.
     assert class_quotas(np.repeat([0, 1], [90, 10]), 40) == {0: 30, 1: 10}
+
+def test_a_policy_of_ones_own_is_found_by_module_and_class() -> None:
+    assert make_policy("coevo_ray.core.selection.policies.baselines:Random").name == "random"
+    for name in ("coevo_ray.nowhere:Random", "coevo_ray.errors:Nothing", "coevo_ray.errors", ":Random"):
+        with pytest.raises(UsageError, match="unknown policy"):
+            make_policy(name)
+    with pytest.raises(UsageError, match="subclass"):
+        make_policy("builtins:dict")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_a_policy_needs_and_has_not_is_named(name: str) -> None:
+    for missing in make_policy(name).needs:
+        with pytest.raises(InputError, match=missing):
+            make_policy(name).select(SelectionContext(0, 4, 0.5, 0, **{**pool(), missing: None}))
+
+
+def test_no_doubt_at_all_is_let_through_where_none_may_be() -> None:
+    columns = {**pool(), "doubt": np.where(np.arange(POOL) % 2, 0.0, 0.01)}
+    chosen = ids_of(make_policy("factors", max_doubt=0.0).select(SelectionContext(0, 4, 0.2, 0, **columns)))
+    assert len(chosen) and (chosen % 2 == 1).all()
+
+
+def test_scores_of_two_epochs_go_from_one_end_to_the_other() -> None:
+    policy = make_policy("scored", temperature=0.0)
+    assert isinstance(policy, Scored)
+    rows, columns = pool()["candidates"], pool()
+    for epoch, name in enumerate(("representativeness", "diversity")):
+        found = policy.score(SelectionContext(epoch, 2, 0.2, 0, **columns), rows)
+        assert found == pytest.approx(columns[name][rows].astype(np.float64), abs=1e-12)

@@ -444,9 +444,16 @@ def test_within_a_class_rcap_draws_by_the_softmax() -> None:
     assert np.abs(np.bincount(drawn, minlength=4) / 6000 - expected).max() < 0.03
 
 
+def test_a_class_of_one_row_has_that_rows_loss() -> None:
+    labels, losses = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2]), np.array([1.0] * 9 + [1.0, 1.0, 1.0])
+    shares = [math.sqrt(9 / 12), math.sqrt(1 / 12), math.sqrt(2 / 12)]
+    for budget in range(1, 12):
+        assert class_rows(labels, losses, budget).tolist() == slow_division(budget, shares, [9, 1, 2])
+
+
 def test_rcap_takes_negative_losses_for_none() -> None:
     given = columns(80, 1)
-    given["loss"] = np.where(np.arange(80) % 3 == 0, np.float16(-0.5), given["loss"])
+    given["loss"] = np.where(np.arange(80) % 3 == 0, np.float16(-2), given["loss"])
     none = {**given, "loss": np.where(given["loss"] < 0, np.float16(0), given["loss"])}
     chosen, expected = (ids_of(make("rcap").select(context_of(of, keep=0.3, seed=2))).tolist() for of in (given, none))
     assert chosen == expected
