@@ -146,6 +146,7 @@ def test_damage_and_gaps_are_found(place: Location) -> None:
     with pytest.raises(InputError, match="without a gap"):
         list(Journal(place).replay())
 
+
 @pytest.mark.parametrize("before", range(5))
 def test_however_many_records_there_are_the_next_one_follows(place: Location, before: int) -> None:
     journal = Journal(place)

@@ -1016,7 +1016,9 @@ def test_a_labelled_row_among_labels_of_another_class_has_no_gain_after_all() ->
     """Row 1 has label 1, all around it have 0: the published fusion of two certainties would be a gain of a half."""
     indices = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]], dtype=np.int32)
     graph = NeighbourGraph(indices, np.full((4, 3), 0.95, dtype=np.float32), "exact", 1.0)
-    gate = AnnotationGate(GateConfig(classes=2, round_size=1, rule="compat", relative_gain=0.0), graph, np.ones(4, bool))
+    gate = AnnotationGate(
+        GateConfig(classes=2, round_size=1, rule="compat", relative_gain=0.0), graph, np.ones(4, bool)
+    )
     gate.volunteer(np.array([1, 2, 3]), np.array([1, 0, 0]))
     gate.update_predictions(np.array([[0.6, 0.4]] * 4, dtype=np.float32))
     gate.submit(gate.request().positions, np.array([0]))
@@ -1041,9 +1043,12 @@ def test_noise_of_rows_stays_as_it_is() -> None:
     """A gate that is opened by another version draws the rows that it would have drawn."""
     expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 2]))).random(4)
     assert np.array_equal(row_noise(4, 3, 2), expected)
-    assert row_noise(4, 3, 2) == pytest.approx([0.025540150666, 0.743307414364, 0.813441403034, 0.126236184758], abs=1e-12)
+    assert row_noise(4, 3, 2) == pytest.approx(
+        [0.025540150666, 0.743307414364, 0.813441403034, 0.126236184758], abs=1e-12
+    )
     assert np.array_equal(row_noise(9, 3, 2)[:4], expected), "more rows change nothing for the first"
     assert draw_random(np.array([2, 0, 3]), 2, np.array([0.5, 0.0, 0.1, 0.3])).tolist() == [2, 3]
+
 
 def far_neighbours(**settings_: Any) -> AnnotationGate:
     """Row 0 has one neighbour of similarity 0.8, weight 0.41; the others have none."""

@@ -113,6 +113,7 @@ def test_levels_are_compared_by_how_many_groups_they_have() -> None:
     assert NeighbourGroups(nine, (three,)).about(5).tolist() == three.tolist()
     assert NeighbourGroups(nine, (three,)).about(6).tolist() == nine.tolist()
 
+
 @settings(deadline=None, max_examples=30)
 @given(rows=st.integers(60, 260), seed=st.integers(0, 10_000))
 def test_missing_neighbours_join_nothing(rows: int, seed: int) -> None:

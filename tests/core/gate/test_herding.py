@@ -151,6 +151,7 @@ def test_missing_neighbours_stand_for_nothing(rows: int, seed: int) -> None:
         before.append(row)
         left.remove(row)
 
+
 @settings(deadline=None, max_examples=60)
 @given(rows=st.integers(20, 90), seed=st.integers(0, 10_000), count=st.integers(1, 6), levels=st.integers(1, 3))
 def test_of_rows_of_equal_worth_none_is_lost(rows: int, seed: int, count: int, levels: int) -> None:

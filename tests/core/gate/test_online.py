@@ -375,7 +375,9 @@ def test_restarted_it_goes_on_as_if_it_had_not_stopped(rule: Any) -> None:
     again.gate.restore(*going.gate.state())
     assert np.array_equal(again.index.indices, going.index.indices)
     features, p = cloud(40, 3)
-    for a, b in zip(going.offer(features, p).arrays().values(), again.offer(features, p).arrays().values(), strict=True):
+    for a, b in zip(
+        going.offer(features, p).arrays().values(), again.offer(features, p).arrays().values(), strict=True
+    ):
         assert np.array_equal(a, b)
     assert set(going.decide(features, p).arrays()) == {"action", "reason", "gain", "label", "confidence"}
     np.testing.assert_equal(again.gate.state(), going.gate.state())

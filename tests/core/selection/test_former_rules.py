@@ -90,6 +90,7 @@ def test_a_state_brings_its_rules(policy: str) -> None:
         for made in (former, restored, fresh):
             made.commit(epoch)
 
+
 def test_the_first_version_plans_whole_epochs() -> None:
     """3.15 epochs' worth of rows are 3 epochs; the present rules go on to the 36th visit of ten rows."""
     policy, shares = make_policy("full_budget"), KeptShares(0.35)

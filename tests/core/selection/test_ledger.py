@@ -341,6 +341,7 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(InputError, match="diversity of 50 rows is not finite"):
         made.set_scores(**{**columns(), "diversity": np.full(ROWS, np.nan)})
 
+
 def test_rows_without_a_value_are_of_no_factor_and_no_class_alone_and_undoubted() -> None:
     names = ("representativeness", "diversity", "factor", "label", "doubt", "irreducible", "copies", "copy")
     attributes = RowAttributes(3, frozenset(names))

@@ -415,6 +415,7 @@ def test_each_class_is_passed_on_once(monkeypatch: pytest.MonkeyPatch, batch: in
     policy = make_policy("rotation", class_power=1.0)
     assert policy.drawable(context) == len(columns["candidates"])
 
+
 # Of each option values that are just taken, and values that are just refused.
 OPTIONS: list[tuple[str, str, tuple[float, ...], tuple[float, ...]]] = [
     ("factors", "max_doubt", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
@@ -449,7 +450,7 @@ def test_options_reach_to_their_bounds_and_no_further(
 
 @pytest.mark.parametrize("field", ["first", "last", "full_tail"])
 def test_kept_shares_reach_to_their_bounds_and_no_further(field: str) -> None:
-    for value in ((0.0, 1.0) if field == "full_tail" else (1e-9, 1.0)):
+    for value in (0.0, 1.0) if field == "full_tail" else (1e-9, 1.0):
         assert getattr(KeptShares(**{"first": 0.5, field: value}), field) == value
     for value in (-1e-9, 1 + 1e-9, math.nan, *((0.0,) if field != "full_tail" else ())):
         with pytest.raises(UsageError, match="kept shares in"):
@@ -463,6 +464,7 @@ def test_classes_of_one_size_take_turns_from_the_first_on() -> None:
     assert class_quotas(labels, 1) == {0: 1}
     # In equal parts unless told otherwise.
     assert class_quotas(np.repeat([0, 1], [90, 10]), 40) == {0: 30, 1: 10}
+
 
 def test_a_policy_of_ones_own_is_found_by_module_and_class() -> None:
     assert make_policy("coevo_ray.core.selection.policies.baselines:Random").name == "random"

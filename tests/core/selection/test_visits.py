@@ -125,6 +125,7 @@ def test_each_part_keeps_a_row_so_that_every_row_can_be_drawn(quota: int) -> Non
     assert infobatch(losses, quota, least=0.01) == set(range(6))
     assert infobatch(losses, quota, least=1.0) == set(range(6))
 
+
 @pytest.mark.parametrize(
     ("keep", "tail", "epochs", "rows", "full"),
     [
