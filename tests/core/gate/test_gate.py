@@ -817,6 +817,7 @@ def test_limits_stop_and_cut_the_last_round() -> None:
     gate.update_predictions(sure(0.1))
     assert [play(gate, 0.1), play(gate, 0.1)] == [None, "max_rounds"]
     assert len(lonely(max_labels=3).request_seed(10).positions) == 3
+    assert len(lonely(max_labels=1).request_seed(10).positions) == 1
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------

@@ -164,3 +164,14 @@ def test_of_rows_of_equal_worth_none_is_lost(rows: int, seed: int, count: int, l
     whole = draw_herding(np.arange(rows), gain, rows, graph, np.zeros(0, np.int64))
     assert sorted(whole.tolist()) == list(range(rows))
     assert draw_herding(np.arange(rows), gain, count, graph, np.zeros(0, np.int64)).tolist() == whole[:count].tolist()
+
+
+def test_equal_rows_beyond_the_first_look_come_before_covered_ones() -> None:
+    """Ten clusters of six, all of the same worth: the first look sees two of them, the third row is of a third one."""
+    rows = np.arange(60)
+    own = rows[:, None] // 6 * 6 + (rows[:, None] + np.arange(1, 6)) % 6
+    indices = np.concatenate([own, (rows[:, None] + 6) % 60], axis=1).astype(np.int32)
+    graph = NeighbourGraph(indices, np.array([[0.999] * 5 + [0.5]] * 60, np.float32), "exact", 1.0)
+    gain, none = np.ones(60, dtype=np.float32), np.zeros(0, np.int64)
+    drawn = [draw_herding(rows, gain, count, graph, none).tolist() for count in (3, 60)]
+    assert drawn[0] == drawn[1][:3] and len({row // 6 for row in drawn[0]}) == 3

@@ -115,3 +115,21 @@ def test_the_first_version_draws_a_single_row_among_the_hard_ones() -> None:
             )
             rows.update(ids_of(make_policy("infobatch").select(context)).tolist())
     assert taken == {1: {2, 3}, 2: {0, 1, 2, 3}}
+
+
+def test_the_first_version_divides_the_epochs_own_budget_among_classes() -> None:
+    """Also for `full`, which then takes every row of a class that has a quota."""
+    label = np.repeat(np.arange(5), [8, 6, 4, 2, 1])
+    context = SelectionContext(
+        epoch=0,
+        epochs=4,
+        keep=0.1,
+        seed=0,
+        candidates=np.arange(21),
+        usage=np.zeros(21, np.uint8),
+        label=label,
+        rules=1,
+    )
+    assert context.budget == 2
+    chosen = ids_of(make_policy("full", class_power=1.0).select(context))
+    assert np.unique(label[chosen]).tolist() == [0, 1] and len(chosen) == 14
