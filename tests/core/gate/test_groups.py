@@ -112,6 +112,11 @@ def test_levels_are_compared_by_how_many_groups_they_have() -> None:
     nine, three = np.arange(9, dtype=np.int32), (np.arange(9) // 3).astype(np.int32)
     assert NeighbourGroups(nine, (three,)).about(5).tolist() == three.tolist()
     assert NeighbourGroups(nine, (three,)).about(6).tolist() == nine.tolist()
+    # Groups are counted, not numbered: 4 or 2 for three, 8 or 5 for six.
+    four, eight = np.arange(4, dtype=np.int32), np.arange(8, dtype=np.int32)
+    assert NeighbourGroups(four, (four // 2,)).about(3).tolist() == four.tolist()
+    five = np.minimum(eight, 4)
+    assert NeighbourGroups(eight, (five,)).about(6).tolist() == five.tolist()
 
 
 @settings(deadline=None, max_examples=30)
