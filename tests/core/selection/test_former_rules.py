@@ -96,6 +96,8 @@ def test_the_first_version_plans_whole_epochs() -> None:
     policy, shares = make_policy("full_budget"), KeptShares(0.35)
     assert planned_visits(policy, shares, 9, 10, rules=1) == [10, 10, 10]
     assert planned_visits(policy, shares, 9, 10) == [10, 10, 10, 6]
+    assert planned_visits(policy, KeptShares(0.28), 9, 10, rules=1) == [10, 10, 10]
+    assert planned_visits(policy, KeptShares(0.28), 9, 10) == [10, 10, 7]
 
 
 def test_the_first_version_draws_a_single_row_among_the_hard_ones() -> None:

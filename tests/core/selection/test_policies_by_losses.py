@@ -445,10 +445,9 @@ def test_within_a_class_rcap_draws_by_the_softmax() -> None:
 
 
 def test_a_class_of_one_row_has_that_rows_loss() -> None:
-    labels, losses = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2]), np.array([1.0] * 9 + [1.0, 1.0, 1.0])
-    shares = [math.sqrt(9 / 12), math.sqrt(1 / 12), math.sqrt(2 / 12)]
-    for budget in range(1, 12):
-        assert class_rows(labels, losses, budget).tolist() == slow_division(budget, shares, [9, 1, 2])
+    # Of two rows sqrt(1 / 10) / (sqrt(1 / 10) + sqrt(0.6 x 9 / 10)), 0.6, are of class 1.
+    assert class_rows(np.repeat([0, 1], [9, 1]), np.array([0.6] * 9 + [1.0]), 2).tolist() == [1, 1]
+    assert slow_division(2, [math.sqrt(0.54), math.sqrt(0.1)], [9, 1]) == [1, 1]
 
 
 def test_rcap_takes_negative_losses_for_none() -> None:

@@ -143,3 +143,8 @@ def test_without_a_tail_visits_are_those_of_the_schedule() -> None:
     policy = make_policy("infobatch", tail=0.0)
     assert planned_visits(policy, KeptShares(0.1, 0.2), 2, 10) == [1, 2]
     assert planned_visits(policy, KeptShares(0.1, 0.5), 5, 10) == [1, 2, 3, 4, 5]
+
+
+def test_visits_before_a_tail_are_rounded_from_the_first_epoch_on() -> None:
+    # 10 of 20 visits are left to four epochs: a row each, then 1.5 more in every one.
+    assert planned_visits(make_policy("infobatch", tail=0.2), KeptShares(0.4), 5, 10) == [2, 3, 2, 3, 10]
