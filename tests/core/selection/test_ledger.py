@@ -59,6 +59,7 @@ def test_repeats_and_restarts_at_any_point_change_nothing(name: str) -> None:
         assert [worn.commit(epoch) for _ in range(3)] == [True, False, False]
         worn = SelectionLedger.from_state(*through_json(worn), make_policy(name))
         assert np.array_equal(worn.select(epoch).row_ids, rows)  # also after its commit
+        assert worn.select(epoch).epoch == epoch
         assert np.array_equal(worn.usage(), plain.usage())
 
 

@@ -414,6 +414,8 @@ def test_each_class_is_passed_on_once(monkeypatch: pytest.MonkeyPatch, batch: in
             assert np.array_equal(ids_of(part.candidates), of_class) and part.part == label
     policy = make_policy("rotation", class_power=1.0)
     assert policy.drawable(context) == len(columns["candidates"])
+    # Rows of classes that have none in this epoch have their chance in others.
+    assert policy.inclusion(context, columns["candidates"]) == pytest.approx(np.full(160, 3 / 160))
 
 
 # Of each option values that are just taken, and values that are just refused.
