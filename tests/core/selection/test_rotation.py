@@ -167,6 +167,23 @@ def test_highest_sorts_by_score_then_hash(
     assert ids_of(highest(RowSet.from_ids(ids, len(scores)), score, count, seed)).tolist() == best
 
 
+@pytest.mark.parametrize("buckets", [4, 8, 32])
+@pytest.mark.parametrize("score", [-1.5, 0.0, 0.1])
+def test_of_many_equal_scores_the_hash_decides(monkeypatch: pytest.MonkeyPatch, buckets: int, score: float) -> None:
+    """More of them than are sorted: all 64 bits are looked at, in steps that divide 64 and in others."""
+    monkeypatch.setattr(smallest_module, "_BUCKETS", buckets)
+    monkeypatch.setattr(smallest_module, "_MOST_SORTED", 3)
+    values = np.where(np.arange(60) % 20 == 0, 9.0, np.where(np.arange(60) % 3 == 0, -9.0, score))
+    expected = largest_of(values, 10, 5)
+    assert ids_of(highest(np.arange(60), lambda rows: values[rows], 10, 5)).tolist() == expected
+    assert ids_of(highest(RowSet.full(60), lambda rows: values[rows], 10, 5)).tolist() == expected
+
+
+def largest_of(values: npt.NDArray[np.float64], count: int, seed: int) -> list[int]:
+    ties = hashes(seed)
+    return sorted(sorted(range(len(values)), key=lambda row: (-values[row], ties[row]))[:count])
+
+
 @pytest.mark.parametrize(("buckets", "sorted_rows"), [(4, 0), (64, 3)])
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(usage=st.lists(st.integers(0, 2), min_size=1, max_size=70), seed=st.integers(0, 9), data=st.data())
