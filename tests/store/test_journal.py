@@ -94,6 +94,12 @@ def test_a_snapshot_is_due_when_records_outweigh_it_or_are_many(
     list(again.replay())
     for opened in (journal, again):
         assert opened.snapshot_due()
+    again.snapshot({}, {"x": np.zeros(5000, dtype=np.uint8)})
+    for _ in range(2):
+        again.append("add", {}, {"x": np.zeros(2000, dtype=np.uint8)})
+    again = Journal(place)
+    list(again.replay())  # what is read counts as what was written: 4 000 bytes of records, 5 000 of a snapshot
+    assert not again.snapshot_due()
     again.snapshot({}, {})
     monkeypatch.setattr("coevo_ray.store.journal._MOST_RECORDS", 2)
     again.append("add", {})
@@ -139,3 +145,31 @@ def test_damage_and_gaps_are_found(place: Location) -> None:
     Path(place.child("0000000001.record").path).unlink()
     with pytest.raises(InputError, match="without a gap"):
         list(Journal(place).replay())
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_however_many_records_there_are_the_next_one_follows(place: Location, before: int) -> None:
+    journal = Journal(place)
+    for i in range(before):
+        journal.append("add", {"i": i})
+    Journal(place).append("add", {"i": before})
+    assert [record.number for record in Journal(place).replay()] == list(range(before + 1))
+
+
+def test_nothing_is_left_of_what_a_snapshot_replaces(place: Location) -> None:
+    journal = Journal(place)
+    for i in range(3):
+        journal.append("add", {"i": i})
+        journal.snapshot({"n": i}, {})
+    assert place.files() == ["0000000003.snapshot"]
+    journal.snapshot({"n": 9}, {})
+    assert [record.fields for record in Journal(place).replay()] == [{"n": 9}]
+
+
+def test_a_record_that_is_refused_is_not_left_behind(place: Location) -> None:
+    behind, ahead = Journal(place), Journal(place)
+    ahead.append("a", {})
+    ahead.snapshot({"n": 1}, {})
+    with pytest.raises(StoppedError, match="another process"):
+        behind.append("b", {})
+    assert place.files() == ["0000000001.snapshot"]

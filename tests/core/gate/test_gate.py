@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,7 @@ from coevo_ray.core.gate.rules import (
     neighbour_vote,
     published_gain,
 )
+from coevo_ray.core.gate.sharing import Agreement
 from coevo_ray.core.gate.stop import loss_left
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.growing import GrowingIndex
@@ -466,6 +468,32 @@ def test_a_long_chain_of_better_neighbours_is_followed() -> None:
     assert found.tolist() == list(range(0, rows, 2))
 
 
+def test_rows_of_a_round_are_apart_from_the_eight_nearest() -> None:
+    """Row 0 is the eighth neighbour of row 1 and the ninth of row 2; the others have none."""
+    indices = np.full((20, 9), -1, dtype=np.int32)
+    indices[1, :8], indices[2] = [*range(10, 17), 0], [*range(10, 18), 0]
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.8, -1.0).astype(np.float32), "exact", 1.0)
+    config = GateConfig(classes=2, round_size=2, draw="top", typical=0.0, copies=False, relative_gain=0.0)
+    gate = AnnotationGate(config, graph, np.ones(20, dtype=np.bool_))
+    first = np.linspace(0.5, 0.9, 20)
+    gate.update_predictions(np.stack([first, 1 - first], axis=1).astype(np.float32))
+    assert gate.draw().positions.tolist() == [0, 2]
+    wide = AnnotationGate(replace(config, apart=0.8), graph, np.ones(20, dtype=np.bool_))
+    wide.update_predictions(np.stack([first, 1 - first], axis=1).astype(np.float32))
+    assert wide.draw().positions.tolist() == [0, 1], "as similar as the limit is no nearer than it"
+
+
+def test_a_crowd_at_the_top_is_followed_to_its_end() -> None:
+    """Of the first 20 rows only one is far from the others: the other picks come from below them, and none fills up."""
+    rows = 24
+    indices = np.zeros((rows, 2), dtype=np.int32)
+    indices[0], indices[20:] = [1, 2], -1
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.95, -1.0).astype(np.float32), "exact", 1.0)
+    assert draw_apart(np.arange(rows), 2, graph).tolist() == [0, 20]
+    assert draw_apart(np.arange(rows), 4, graph).tolist() == [0, 20, 21, 22]
+    assert draw_apart(np.arange(rows), 7, graph).tolist() == [0, 20, 21, 22, 23, 1, 2]
+
+
 def test_margin_keeps_away_from_answers_that_predictions_have_not_seen() -> None:
     gate, graph = make(draw="top", round_size=6, apart=0.9, typical=0.0), crowd()
     p = guess(80, 5)
@@ -726,6 +754,17 @@ def test_seed_rows_are_random_and_repeat() -> None:
     assert (np.abs(counts / 400 - 0.25) < 4.5 * np.sqrt(0.25 * 0.75 / 400)).all()
 
 
+def test_seed_rows_that_are_drawn_again_are_the_open_ones() -> None:
+    gate = make()
+    asked = gate.request_seed(6).positions
+    gate.submit(asked[:2], truth(asked[:2]))
+    for again in (gate.draw_seed(3), gate.request_seed(3), gate.draw()):
+        assert again.round == 0 and again.positions.tolist() == asked[2:].tolist()
+    stopped = make(max_labels=2)
+    stopped.volunteer(np.array([0, 1]), np.array([0, 1]))
+    assert stopped.stopped_by == "max_labels" and len(stopped.draw_seed(3).positions) == 0
+
+
 # -- stop -----------------------------------------------------------------------------------------------------------
 
 
@@ -811,6 +850,7 @@ def test_limits_stop_and_cut_the_last_round() -> None:
     gate.update_predictions(sure(0.1))
     assert [play(gate, 0.1), play(gate, 0.1)] == [None, "max_rounds"]
     assert len(lonely(max_labels=3).request_seed(10).positions) == 3
+    assert len(lonely(max_labels=1).request_seed(10).positions) == 1
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------
@@ -944,3 +984,192 @@ def test_skew_is_told_by_the_random_first_labels_alone(skewed: bool) -> None:
         gate.update_predictions(guess(80, 3))
         drawn.append(gate.request().positions.tolist())
     assert (drawn[0] != drawn[1]) != skewed
+
+
+# The least and the largest value of each number among the settings; None for no limit.
+BOUNDS: dict[str, tuple[float, float | None]] = {
+    "classes": (2, 65_536),
+    "round_size": (1, None),
+    "max_labels": (1, None),
+    "max_rounds": (1, None),
+    "neighbours": (1, None),
+    "typical": (0, 1),
+    "apart": (0, 1),
+    "copy_similarity": (0, 1),
+    "copy_margin": (0, 2),
+    "vote_weight": (0, 1),
+    "balance": (0, None),
+    "power": (0, None),
+    "last_power": (0, None),
+    "distance_weight": (0, None),
+    "min_similarity": (0, 1),
+    "recheck_neighbours": (1, None),
+    "recheck_similarity": (0, 1),
+    "relative_gain": (0, 1),
+    "loss_tolerance": (0, None),
+    "loss_rounds": (1, None),
+    "seed": (0, None),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_settings_reach_to_their_bounds_and_no_further(name: str) -> None:
+    given_: dict[str, Any] = {"classes": CLASSES, "round_size": 10} | ({"power": 1.0} if name == "last_power" else {})
+    low, high = BOUNDS[name]
+    for taken in (low, low + 1e9 if high is None else high):
+        assert getattr(GateConfig(**{**given_, name: taken}), name) == taken
+    for refused in (low - 1e-3, -math.inf if high is None else high + 1e-3):
+        with pytest.raises(UsageError, match=f"{name} is "):
+            GateConfig(**{**given_, name: refused})
+
+
+def test_a_gate_without_copies_has_no_agreement_to_tell() -> None:
+    gate = make(copies=False)
+    gate.volunteer(np.arange(20), np.zeros(20, dtype=np.int64))
+    assert gate.inner.beliefs.agreement() == Agreement(0, 0.0)
+
+
+def test_compat_believes_what_model_and_neighbours_say_together() -> None:
+    """Pseudo-labels are of the published fusion: class and confidence, row by row."""
+    gate, graph, p = make("compat"), crowd(), guess(80, 4, 4.0)
+    gate.submit(gate.request_seed(10).positions, truth(gate.open_positions))
+    gate.update_predictions(p)
+    rows, labels, _ = gate.labels()
+    oracle = Published(graph, p, dict(zip(rows.tolist(), labels.tolist(), strict=True)))
+    found, swayed = readings.pseudo_labels(gate.inner, 0.0), 0
+    assert found.positions.tolist() == np.setdiff1d(np.arange(80), rows).tolist()
+    for row, label, sure in zip(*(column.tolist() for column in found[:3]), strict=True):
+        vote, own = oracle.vote(row), (oracle.predicted[row], oracle.confidence[row])
+        assert sure == pytest.approx(Published.fused(vote, own) * (1 - 1 / CLASSES) + 1 / CLASSES, abs=1e-5)
+        assert label == (vote[0] if vote[1] >= own[1] else own[0])
+        swayed += label != own[0]
+    assert swayed > 0
+
+
+def test_a_labelled_row_among_labels_of_another_class_has_no_gain_after_all() -> None:
+    """Row 1 has label 1, all around it have 0: the published fusion of two certainties would be a gain of a half."""
+    indices = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]], dtype=np.int32)
+    graph = NeighbourGraph(indices, np.full((4, 3), 0.95, dtype=np.float32), "exact", 1.0)
+    gate = AnnotationGate(
+        GateConfig(classes=2, round_size=1, rule="compat", relative_gain=0.0), graph, np.ones(4, bool)
+    )
+    gate.volunteer(np.array([1, 2, 3]), np.array([1, 0, 0]))
+    gate.update_predictions(np.array([[0.6, 0.4]] * 4, dtype=np.float32))
+    gate.submit(gate.request().positions, np.array([0]))
+    assert gains(gate).tolist() == [0.0] * 4
+
+
+def test_groups_of_typical_rows_are_as_many_as_there_are_labels_after_the_round() -> None:
+    gate = make(rows=600, draw="top", round_size=6, typical=1.0, copies=False, apart=1.0)
+    graph = gate.inner.graph
+    gate.submit(gate.request_seed(6).positions, np.arange(6) % CLASSES)
+    gate.update_predictions(guess(600, 3))
+    levels = NeighbourGroups.of(graph)
+    few, many = levels.about(6 + 6), levels.about(6 * 6)
+    assert few.max() < many.max()
+    labelled = gate.labels()[0]
+    order = by_gain(np.setdiff1d(np.arange(600), labelled), gains(gate), row_noise(600, 0, 1)).tolist()
+    expected = typical_first(order, 6, few.tolist(), set(labelled.tolist()), graph.similarities.mean(axis=1), 0.25)
+    assert gate.request().positions.tolist() == expected[:6]
+
+
+def test_noise_of_rows_stays_as_it_is() -> None:
+    """A gate that is opened by another version draws the rows that it would have drawn."""
+    expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 2]))).random(4)
+    assert np.array_equal(row_noise(4, 3, 2), expected)
+    assert row_noise(4, 3, 2) == pytest.approx(
+        [0.025540150666, 0.743307414364, 0.813441403034, 0.126236184758], abs=1e-12
+    )
+    assert np.array_equal(row_noise(9, 3, 2)[:4], expected), "more rows change nothing for the first"
+    assert draw_random(np.array([2, 0, 3]), 2, np.array([0.5, 0.0, 0.1, 0.3])).tolist() == [2, 3]
+
+
+def far_neighbours(**settings_: Any) -> AnnotationGate:
+    """Row 0 has one neighbour of similarity 0.8, weight 0.41; the others have none."""
+    indices = np.array([[1], [-1], [-1]], dtype=np.int32)
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.8, -1.0).astype(np.float32), "exact", 1.0)
+    config = GateConfig(**{"classes": 2, "round_size": 1, "copies": False, "relative_gain": 0.0, **settings_})
+    return AnnotationGate(config, graph, np.ones(3, dtype=np.bool_))
+
+
+def test_a_single_far_neighbour_is_heard_as_much_as_many() -> None:
+    gate = far_neighbours()
+    gate.update_predictions(np.array([[0.6, 0.4], [0.1, 0.9], [0.5, 0.5]], np.float32))
+    best, sure = gate.predictions(np.arange(3))
+    assert best[:2].tolist() == [1, 1] and sure == pytest.approx([0.65, 0.9, 0.5], abs=1e-6)
+
+
+def test_balance_waits_for_labels() -> None:
+    p = np.array([[0.6, 0.4], [0.1, 0.9], [0.5, 0.5]], np.float32)
+    plain, balanced = far_neighbours(), far_neighbours(balance=1.0)
+    for gate in (plain, balanced):
+        gate.update_predictions(p)
+    assert gains(plain).min() > 0 and np.array_equal(gains(balanced), gains(plain))
+
+
+def test_sure_rows_count_as_known_for_the_distance() -> None:
+    """Row 0 is 0.2 off row 1 and 0.7 off row 2: where neither is sure, it is as far from what is known as from both."""
+    indices = np.array([[1, 2], [-1, -1], [-1, -1]], dtype=np.int32)
+    graph = NeighbourGraph(indices, np.array([[0.8, 0.3], [-1, -1], [-1, -1]], np.float32), "exact", 1.0)
+    config = GateConfig(classes=2, round_size=1, copies=False, vote_weight=0.0, distance_weight=0.5)
+    for probability, distance in ((0.99, 0.2), (0.6, 0.7)):
+        gate = AnnotationGate(config, graph, np.ones(3, dtype=np.bool_))
+        gate.update_predictions(np.array([[0.6, 0.4], [1 - probability, probability], [0.5, 0.5]], np.float32))
+        assert gains(gate)[0] == pytest.approx(0.8 + 0.5 * distance, abs=1e-5)
+
+
+def test_predictions_below_nothing_are_refused_though_they_sum_to_one() -> None:
+    gate = far_neighbours()
+    with pytest.raises(InputError, match="no distribution"):
+        gate.update_predictions(np.array([[0.6, 0.4], [-0.1, 1.1], [0.5, 0.5]], np.float32))
+
+
+def test_answers_are_checked_before_they_are_requested() -> None:
+    gate = AnnotationGate(make().config, crowd(), np.arange(80) != 7)
+    gate.check_answers(np.array([3, 5]), np.array([0, 1]))
+    with pytest.raises(InputError, match=r"1 of 2 .*\[7\]"):
+        gate.check_answers(np.array([3, 7]), np.array([0, 1]))
+    with pytest.raises(InputError, match=r"1 of 2 .*\[107\]"):
+        gate.check_answers(np.array([3, 7]), np.array([0, 1]), np.array([103, 107]))
+    with pytest.raises(InputError, match="outside"):
+        gate.check_answers(np.array([3, 5]), np.array([0, CLASSES]))
+
+
+def test_answers_change_no_other_gain_by_the_margin_rule() -> None:
+    gate = make(copies=False)
+    gate.update_predictions(guess(80, 2))
+    before, asked = gains(gate), gate.request().positions
+    gate.submit(asked, truth(asked))
+    assert gate.rounds == 1
+    expected = before.copy()
+    expected[asked] = 0
+    assert np.array_equal(gains(gate), expected)
+
+
+def test_nothing_is_told_of_rows_before_there_are_predictions() -> None:
+    gate = make()
+    gate.volunteer(np.array([4]), np.array([2]))
+    best, sure = gate.predictions(np.array([4, 5]))
+    assert best.tolist() == [2, -1] and sure[0] == 1 and np.isnan(sure[1])
+    with pytest.raises(InputError, match="no gains before"):
+        readings.gains(gate.inner)
+    gate.update_predictions(guess(80, 1))
+    rows, gain = readings.gains(gate.inner)
+    assert rows.tolist() == np.setdiff1d(np.arange(80), [4]).tolist() and np.array_equal(gain, gains(gate)[rows])
+    assert len(readings.pseudo_labels(gate.inner, 0.0).positions) == 79
+    assert len(readings.pseudo_labels(gate.inner, 1.0).positions) == 0
+    for least in (-1e-6, 1 + 1e-6):
+        with pytest.raises(InputError, match="0 to 1"):
+            readings.pseudo_labels(gate.inner, least)
+
+
+@pytest.mark.parametrize("rows", [79, 81])
+def test_a_graph_of_other_rows_is_refused(rows: int) -> None:
+    with pytest.raises(InputError, match=f"a graph of {rows} rows for a gate of 80"):
+        make().use_graph(crowd(rows))
+
+
+def test_a_loss_that_stands_still_stops_no_gate_without_a_tolerance() -> None:
+    gate = lonely(relative_gain=0.0, loss_tolerance=0.0, loss_rounds=1)
+    gate.update_predictions(sure(0.0))
+    assert [play(gate, 0.4, loss) for loss in (1.0, 1.0, 1.0)] == [None] * 3

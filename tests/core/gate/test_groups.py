@@ -113,6 +113,11 @@ def test_levels_are_compared_by_how_many_groups_they_have() -> None:
     nine, three = np.arange(9, dtype=np.int32), (np.arange(9) // 3).astype(np.int32)
     assert NeighbourGroups(nine, (three,)).about(5).tolist() == three.tolist()
     assert NeighbourGroups(nine, (three,)).about(6).tolist() == nine.tolist()
+    # Groups are counted, not numbered: 4 or 2 for three, 8 or 5 for six.
+    four, eight = np.arange(4, dtype=np.int32), np.arange(8, dtype=np.int32)
+    assert NeighbourGroups(four, (four // 2,)).about(3).tolist() == four.tolist()
+    five = np.minimum(eight, 4)
+    assert NeighbourGroups(eight, (five,)).about(6).tolist() == five.tolist()
 
 
 def test_blocks_of_rows_change_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,3 +127,24 @@ def test_blocks_of_rows_change_no_group(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(f"coevo_ray.{module}._BLOCK_ROWS", 7)
     assert [level.tolist() for level in levels_of(NeighbourGroups.of(graph))] == whole
     assert len(whole) > 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(60, 260), seed=st.integers(0, 10_000))
+def test_missing_neighbours_join_nothing(rows: int, seed: int) -> None:
+    whole = cloud(rows, seed, 4)
+    there = np.arange(4) < np.random.default_rng(seed).integers(0, 5, rows)[:, None]
+    indices, similarities = np.where(there, whole.indices, -1), np.where(there, whole.similarities, -1)
+    graph = NeighbourGraph(indices.astype(np.int32), similarities.astype(np.float32), "exact", None)
+    found, expected = levels_of(NeighbourGroups.of(graph)), one_by_one(graph)
+    assert len(found) == len(expected)
+    assert all(same_groups(level, np.array(slow)) for level, slow in zip(found, expected, strict=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(2, 400), seed=st.integers(0, 1000), count=st.integers(1, 500))
+def test_the_level_is_the_one_nearest_by_ratio(rows: int, seed: int, count: int) -> None:
+    groups = NeighbourGroups.of(cloud(rows, seed, min(6, rows - 1)))
+    levels = levels_of(groups)
+    best = min(levels, key=lambda level: abs(np.log(len(set(level.tolist())) / count)))
+    assert np.array_equal(groups.about(count), best)

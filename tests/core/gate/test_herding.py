@@ -25,7 +25,8 @@ def graph_of(rows: int, k: int, seed: int) -> NeighbourGraph:
 def kernels(graph: NeighbourGraph) -> Floats:
     """k(x, j) of every pair: 1 for the row itself, 0 for rows that are no neighbours of x."""
     matrix = np.eye(graph.rows)
-    distance = np.median([1 - float(s[i >= 0][-1]) for i, s in zip(graph.indices, graph.similarities, strict=True)])
+    last = [s[i >= 0][-1:] for i, s in zip(graph.indices, graph.similarities, strict=True)]
+    distance = np.median(1 - np.concatenate(last).astype(np.float64))
     for row in range(graph.rows):
         for j, s in zip(graph.indices[row], graph.similarities[row], strict=True):
             if j >= 0:
@@ -135,3 +136,52 @@ def test_blocks_of_rows_change_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = draw_herding(rows, gain, 30, graph, known).tolist()
     monkeypatch.setattr("coevo_ray.core.gate.herding._BLOCK_ROWS", 7)
     assert draw_herding(rows, gain, 30, graph, known).tolist() == whole
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=st.integers(3, 30), seed=st.integers(0, 10_000))
+def test_missing_neighbours_stand_for_nothing(rows: int, seed: int) -> None:
+    """Rows of different numbers of neighbours, some of none: places without one do not count for the last row."""
+    random, whole = np.random.default_rng(seed), graph_of(rows, min(6, rows - 1), seed)
+    there = np.arange(whole.k) < random.integers(0, whole.k + 1, rows)[:, None]
+    there[0] = True
+    graph = NeighbourGraph(
+        np.where(there, whole.indices, -1).astype(np.int32),
+        np.where(there, whole.similarities, -1).astype(np.float32),
+        "exact",
+        None,
+    )
+    gain = random.random(rows)
+    known, free = np.array([1]), np.setdiff1d(np.arange(rows), [1])
+    drawn = draw_herding(free, gain.astype(np.float32), len(free), graph, known).tolist()
+    matrix, before, left = kernels(graph), [1], free.tolist()
+    for row in drawn:
+        worth = worths(matrix, gain, before, left)
+        assert worth[left.index(row)] >= worth.max() - 1e-5
+        before.append(row)
+        left.remove(row)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.integers(20, 90), seed=st.integers(0, 10_000), count=st.integers(1, 6), levels=st.integers(1, 3))
+def test_of_rows_of_equal_worth_none_is_lost(rows: int, seed: int, count: int, levels: int) -> None:
+    """Few values of gain, lone rows and pairs: more of equal worth than are looked at first."""
+    random = np.random.default_rng(seed)
+    indices = np.where(np.arange(rows) < rows // 2, np.arange(rows) ^ 1, -1)[:, None].astype(np.int32)
+    indices[indices >= rows] = -1
+    graph = NeighbourGraph(indices, np.where(indices >= 0, 0.9, -1.0).astype(np.float32), "exact", None)
+    gain = (random.integers(1, levels + 1, rows) / levels).astype(np.float32)
+    whole = draw_herding(np.arange(rows), gain, rows, graph, np.zeros(0, np.int64))
+    assert sorted(whole.tolist()) == list(range(rows))
+    assert draw_herding(np.arange(rows), gain, count, graph, np.zeros(0, np.int64)).tolist() == whole[:count].tolist()
+
+
+def test_equal_rows_beyond_the_first_look_come_before_covered_ones() -> None:
+    """Ten clusters of six, all of the same worth: the first look sees two of them, the third row is of a third one."""
+    rows = np.arange(60)
+    own = rows[:, None] // 6 * 6 + (rows[:, None] + np.arange(1, 6)) % 6
+    indices = np.concatenate([own, (rows[:, None] + 6) % 60], axis=1).astype(np.int32)
+    graph = NeighbourGraph(indices, np.array([[0.999] * 5 + [0.5]] * 60, np.float32), "exact", 1.0)
+    gain, none = np.ones(60, dtype=np.float32), np.zeros(0, np.int64)
+    drawn = [draw_herding(rows, gain, count, graph, none).tolist() for count in (3, 60)]
+    assert drawn[0] == drawn[1][:3] and len({row // 6 for row in drawn[0]}) == 3

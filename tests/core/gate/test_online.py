@@ -178,6 +178,7 @@ def test_offers_that_do_not_fit_are_refused() -> None:
         ((features, p[:3]), "for 4 offered rows"),
         ((features, p[:, :-1]), "3 classes"),
         ((features, 2 * p), "no distribution"),
+        ((features, p + np.array([-1, 1, 0], np.float32)), "no distribution"),
     ):
         with pytest.raises(InputError, match=message):
             subject.offer(*wrong)
@@ -301,3 +302,84 @@ def test_confidence_is_the_fused_probability_to_the_digit() -> None:
         fused = 0.5 * p[i] + 0.5 * votes / mass
         assert decisions.confidence[i] == pytest.approx(fused.max(), abs=1e-4)
         assert decisions.label[i] == fused.argmax()
+
+
+def strangers(**settings: Any) -> OnlineGate:
+    """Twelve rows in one corner, with labels on half of them; what arrives opposite has no similar neighbour."""
+    corner = np.abs(np.random.default_rng(0).standard_normal((12, 4))).astype(np.float32)
+    unit = corner / np.linalg.norm(corner, axis=1, keepdims=True)
+    graph = build_graph(unit, 3)
+    gate = AnnotationGate(GateConfig(classes=CLASSES, round_size=3, **settings), graph, np.ones(12, bool))
+    gate.submit(gate.request_seed(6).positions, gate.open_positions % CLASSES)
+    gate.update_predictions(np.random.default_rng(1).dirichlet(np.ones(CLASSES), 12).astype(np.float32))
+    return OnlineGate(gate, GrowingIndex(unit, graph), None, OfferConfig())
+
+
+def test_a_row_without_similar_neighbours_is_believed_as_the_model_says() -> None:
+    subject = strangers()
+    p = np.array([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]], np.float32)
+    decisions = subject.decide(-np.eye(4, dtype=np.float16)[:2], p)
+    assert decisions.label.tolist() == [1, 0]
+    assert decisions.confidence == pytest.approx([0.7, 0.5], abs=1e-6)
+
+
+@pytest.mark.parametrize("vote", ["none", "classes", "distributions"])
+def test_gain_is_the_margin_of_the_model_or_of_both_as_the_vote_says(vote: Any) -> None:
+    subject = strangers(vote=vote, vote_weight=0.4)
+    feature, p = np.array([[0.6, 0.5, 0.4, 0.3]], np.float16), np.array([[0.2, 0.7, 0.1]], np.float32)
+    similar = subject.index.unit.astype(np.float64) @ (feature[0] / np.linalg.norm(feature[0].astype(np.float64)))
+    said, mass = np.zeros(CLASSES), 0.0
+    for j in np.argsort(-similar)[:3]:
+        (best,), (sure,) = subject.gate.predictions(np.array([j]))
+        mass += similar[j] ** 4
+        said += similar[j] ** 4 * np.where(np.arange(CLASSES) == best, sure, (1 - sure) / (CLASSES - 1))
+    fused = 0.6 * p[0] + 0.4 * said / mass
+    second, first = np.sort(fused if vote == "distributions" else p[0])[-2:]
+    decisions = subject.decide(feature, p)
+    assert decisions.gain[0] == pytest.approx(1 - (first - second), abs=1e-3)
+    assert decisions.confidence[0] == pytest.approx(fused.max(), abs=1e-3)
+
+
+def test_a_gate_goes_on_with_the_index_that_grows() -> None:
+    subject = strangers()
+    subject.offer(-np.eye(4, dtype=np.float16)[:2], np.full((2, CLASSES), 1 / CLASSES, np.float32))
+    assert subject.gate.inner.graph is subject.index and subject.gate.rows == subject.gate.inner.graph.rows == 14
+    subject.gate.update_predictions(np.full((14, CLASSES), 1 / CLASSES, np.float32))
+
+
+def test_a_row_near_one_that_no_predictions_have_seen_waits_for_them() -> None:
+    """Similarity 0.8 is no copy, but above `apart`: asked about only once predictions know the other's label."""
+    subject = online(offer=OfferConfig(sure=1.0), apart=0.65)
+    assert subject._mean is not None
+    first, other = np.zeros(DIM), np.zeros(DIM)
+    first[-1] = other[-1] = 4.0
+    other[-2] = 4.0 * np.tan(np.arccos(0.8))
+    one, two = ((row + subject._mean).astype(np.float16)[None] for row in (first, other))
+    level = np.full((1, CLASSES), 1 / CLASSES, np.float32)
+    assert named(subject.offer(one, level)) == [("annotate", "gain")]
+    assert named(subject.decide(two, level)) == [("skip", "near")]
+    subject.gate.submit(np.array([ROWS]), np.array([0]))
+    assert named(subject.decide(two, level)) == [("skip", "near")]
+    subject.gate.update_predictions(np.concatenate([cloud(ROWS, 0)[1], level]))
+    assert named(subject.decide(two, level)) == [("annotate", "gain")]
+
+
+@RULES
+def test_restarted_it_goes_on_as_if_it_had_not_stopped(rule: Any) -> None:
+    """The graph has the rows that came, the gate's state what is known of them: see `actors.arrivals`."""
+    going, again = online(rule, apart=0.9), online(rule, apart=0.9)
+    came = []
+    for seed in (1, 2):
+        features, p = cloud(20, seed)
+        came.append(features[going.offer(features, p).usable])
+    going.gate.submit(going.gate.open_positions[:1], np.array([0]))
+    again.rejoin(np.concatenate(came))
+    again.gate.restore(*going.gate.state())
+    assert np.array_equal(again.index.indices, going.index.indices)
+    features, p = cloud(40, 3)
+    for a, b in zip(
+        going.offer(features, p).arrays().values(), again.offer(features, p).arrays().values(), strict=True
+    ):
+        assert np.array_equal(a, b)
+    assert set(going.decide(features, p).arrays()) == {"action", "reason", "gain", "label", "confidence"}
+    np.testing.assert_equal(again.gate.state(), going.gate.state())

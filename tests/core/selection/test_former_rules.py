@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coevo_ray.core.rows.row_set import ids_of
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.planned import planned_visits
-from coevo_ray.core.selection.policies import RULES, KeptShares, make_policy
+from coevo_ray.core.selection.policies import RULES, KeptShares, SelectionContext, make_policy
 
 SHARES, EPOCHS, ROWS = KeptShares(0.23, 0.41, 0.15), 9, 210
 
@@ -88,3 +89,49 @@ def test_a_state_brings_its_rules(policy: str) -> None:
         assert policy == "scored" or not np.array_equal(weights[2], weights[0])
         for made in (former, restored, fresh):
             made.commit(epoch)
+
+
+def test_the_first_version_plans_whole_epochs() -> None:
+    """3.15 epochs' worth of rows are 3 epochs; the present rules go on to the 36th visit of ten rows."""
+    policy, shares = make_policy("full_budget"), KeptShares(0.35)
+    assert planned_visits(policy, shares, 9, 10, rules=1) == [10, 10, 10]
+    assert planned_visits(policy, shares, 9, 10) == [10, 10, 10, 6]
+    assert planned_visits(policy, KeptShares(0.28), 9, 10, rules=1) == [10, 10, 10]
+    assert planned_visits(policy, KeptShares(0.28), 9, 10) == [10, 10, 7]
+
+
+def test_the_first_version_draws_a_single_row_among_the_hard_ones() -> None:
+    taken: dict[int, set[int]] = {1: set(), 2: set()}
+    for rules, rows in taken.items():
+        for seed in range(60):
+            context = SelectionContext(
+                epoch=0,
+                epochs=4,
+                keep=0.5,
+                seed=seed,
+                candidates=np.arange(4),
+                usage=np.zeros(4, np.uint8),
+                loss=np.array([0.1, 0.1, 5.0, 5.0]),
+                quota=1,
+                rules=rules,
+            )
+            rows.update(ids_of(make_policy("infobatch").select(context)).tolist())
+    assert taken == {1: {2, 3}, 2: {0, 1, 2, 3}}
+
+
+def test_the_first_version_divides_the_epochs_own_budget_among_classes() -> None:
+    """Also for `full`, which then takes every row of a class that has a quota."""
+    label = np.repeat(np.arange(5), [8, 6, 4, 2, 1])
+    context = SelectionContext(
+        epoch=0,
+        epochs=4,
+        keep=0.1,
+        seed=0,
+        candidates=np.arange(21),
+        usage=np.zeros(21, np.uint8),
+        label=label,
+        rules=1,
+    )
+    assert context.budget == 2
+    chosen = ids_of(make_policy("full", class_power=1.0).select(context))
+    assert np.unique(label[chosen]).tolist() == [0, 1] and len(chosen) == 14

@@ -16,6 +16,7 @@ from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.rows.row_set import Rows
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import POLICIES, Policy, SelectionContext, make_policy
+from coevo_ray.core.selection.row_attributes import RowAttributes
 from coevo_ray.errors import InputError, UsageError
 
 ROWS = 50
@@ -58,6 +59,7 @@ def test_repeats_and_restarts_at_any_point_change_nothing(name: str) -> None:
         assert [worn.commit(epoch) for _ in range(3)] == [True, False, False]
         worn = SelectionLedger.from_state(*through_json(worn), make_policy(name))
         assert np.array_equal(worn.select(epoch).row_ids, rows)  # also after its commit
+        assert worn.select(epoch).epoch == epoch
         assert np.array_equal(worn.usage(), plain.usage())
 
 
@@ -282,6 +284,12 @@ def test_figures_are_those_of_the_usage() -> None:
     assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 1.0, "usage_spread": 0.0}
     made.commit(0)
     assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 22 / 37, "usage_spread": 1.0}
+    assert made.never_used_share() == 22 / 37
+    for epoch in (1, 2):
+        made.select(epoch)
+        made.commit(epoch)
+    assert made.figures() == {"kept_share": 15 / 37, "never_used_share": 0.0, "usage_spread": 1.0}
+    assert made.never_used_share() == 0.0
 
 
 class Broken(Policy):
@@ -317,7 +325,12 @@ def test_bad_arguments_are_refused() -> None:
             SelectionLedger(rows=3, candidates=candidates, policy=full, keep=0.5, epochs=1, seed=0)
     with pytest.raises(UsageError, match="kept share"):
         SelectionLedger(rows=3, candidates=np.ones(3, dtype=bool), policy=full, keep=0.0, epochs=1, seed=0)
+    with pytest.raises(UsageError, match="at least 1 epoch"):
+        SelectionLedger(rows=3, candidates=np.ones(3, dtype=bool), policy=full, keep=0.5, epochs=0, seed=0)
     made = ledger()
+    for doubt in (-0.5, 1.5, np.nan):
+        with pytest.raises(InputError, match="doubts of 1 rows"):
+            made.set_doubt(np.where(np.arange(ROWS) == 4, doubt, 0.5))
     with pytest.raises(InputError, match="49 values of label for 50 rows"):
         made.set_labels(np.zeros(49, dtype=np.int64))
     for copies, copy in (([2, 2], [0, 2]), ([2, 2], [-1, 0]), ([1, 1], [0, 1])):
@@ -328,3 +341,21 @@ def test_bad_arguments_are_refused() -> None:
         made.set_scores(**{**columns(), "factor": np.zeros(3, dtype=np.int32)})
     with pytest.raises(InputError, match="diversity of 50 rows is not finite"):
         made.set_scores(**{**columns(), "diversity": np.full(ROWS, np.nan)})
+
+
+def test_rows_without_a_value_are_of_no_factor_and_no_class_alone_and_undoubted() -> None:
+    names = ("representativeness", "diversity", "factor", "label", "doubt", "irreducible", "copies", "copy")
+    attributes = RowAttributes(3, frozenset(names))
+    attributes.set({name: np.array([2]) for name in names}, np.array([1]))
+    assert {name: (array[0], array[1], array[2]) for name, array in attributes.arrays.items()} == {
+        "representativeness": (0, 2, 0),
+        "diversity": (0, 2, 0),
+        "factor": (-1, 2, -1),
+        "label": (-1, 2, -1),
+        "doubt": (0, 2, 0),
+        "irreducible": (0, 2, 0),
+        "copies": (1, 2, 1),
+        "copy": (0, 2, 0),
+    }
+    whole = ("factor", "label", "copies", "copy")
+    assert all((attributes.arrays[name].dtype == np.int8) == (name in whole) for name in names)

@@ -398,3 +398,102 @@ def test_inverse_chances_undo_class_quotas() -> None:
         estimates.append(float((weights * values[rows]).mean()))
     assert np.mean(estimates) == pytest.approx(values[columns["candidates"]].mean(), abs=0.01)
     assert make_policy("rotation", unbiased=True).weights(context, rows) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("batch", [1, 30, 90, 10**6])
+def test_each_class_is_passed_on_once(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """However many classes are looked at together; a class without rows in this epoch only when it is asked for."""
+    monkeypatch.setattr(quotas, "BATCH_ROWS", batch)
+    columns = {**pool(200), "label": np.repeat([0, 1, 3, 4], [150, 40, 9, 1])}
+    context = SelectionContext(0, 8, 3 / 160, 0, **columns)
+    for idle in (False, True):
+        parts = list(quotas.class_parts(context, 1.0, [context.budget], idle=idle))
+        assert [label for label, _ in parts] == ([0, 1, 3, 4] if idle else [0, 1])
+        for label, part in parts:
+            of_class = columns["candidates"][columns["label"][columns["candidates"]] == label]
+            assert np.array_equal(ids_of(part.candidates), of_class) and part.part == label
+    policy = make_policy("rotation", class_power=1.0)
+    assert policy.drawable(context) == len(columns["candidates"])
+    # Rows of classes that have none in this epoch have their chance in others.
+    assert policy.inclusion(context, columns["candidates"]) == pytest.approx(np.full(160, 3 / 160))
+
+
+# Of each option values that are just taken, and values that are just refused.
+OPTIONS: list[tuple[str, str, tuple[float, ...], tuple[float, ...]]] = [
+    ("factors", "max_doubt", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+    ("factors", "quota_power", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+    ("rotation", "class_power", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+    ("scored", "penalty", (1e-9, 99), (0, -1e-9)),
+    ("scored", "temperature", (0, 99), (-1e-9,)),
+    ("infobatch", "tail", (0, 1 - 1e-9), (-1e-9, 1, math.nan)),
+    ("infobatch", "least", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("rho_loss", "large_batch", (1, 99), (0,)),
+    ("order_dp", "exploitation", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("repb", "least", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("rcap", "beta", (1e-9, 99), (0, -1e-9, math.nan)),
+    ("seta", "clusters", (1, 99), (0,)),
+    ("seta", "window", (1e-9, 1), (0, -1e-9, 1 + 1e-9, math.nan)),
+    ("seta", "annealing", (0, 1), (-1e-9, 1 + 1e-9, math.nan)),
+]
+
+
+@pytest.mark.parametrize(("policy", "option", "taken", "refused"), OPTIONS)
+def test_options_reach_to_their_bounds_and_no_further(
+    policy: str, option: str, taken: tuple[float, ...], refused: tuple[float, ...]
+) -> None:
+    def make(value: Any) -> Policy:
+        return make_policy(policy, **{option: value})
+
+    assert all(make(value).name == policy for value in taken)
+    for value in refused:
+        with pytest.raises(UsageError, match="need"):
+            make(value)
+
+
+@pytest.mark.parametrize("field", ["first", "last", "full_tail"])
+def test_kept_shares_reach_to_their_bounds_and_no_further(field: str) -> None:
+    for value in (0.0, 1.0) if field == "full_tail" else (1e-9, 1.0):
+        assert getattr(KeptShares(**{"first": 0.5, field: value}), field) == value
+    for value in (-1e-9, 1 + 1e-9, math.nan, *((0.0,) if field != "full_tail" else ())):
+        with pytest.raises(UsageError, match="kept shares in"):
+            KeptShares(**{"first": 0.5, field: value})
+    assert SelectionContext(0, 1, 1.0, 0, **pool()).budget == len(pool()["candidates"])
+
+
+def test_classes_of_one_size_take_turns_from_the_first_on() -> None:
+    labels = np.array([0, 1, 1, 0, 2, 2])
+    assert [class_quotas(labels, 1, epoch=epoch) for epoch in range(4)] == [{0: 1}, {1: 1}, {2: 1}, {0: 1}]
+    assert class_quotas(labels, 1) == {0: 1}
+    # In equal parts unless told otherwise.
+    assert class_quotas(np.repeat([0, 1], [90, 10]), 40) == {0: 30, 1: 10}
+
+
+def test_a_policy_of_ones_own_is_found_by_module_and_class() -> None:
+    assert make_policy("coevo_ray.core.selection.policies.baselines:Random").name == "random"
+    for name in ("coevo_ray.nowhere:Random", "coevo_ray.errors:Nothing", "coevo_ray.errors", ":Random"):
+        with pytest.raises(UsageError, match="unknown policy"):
+            make_policy(name)
+    with pytest.raises(UsageError, match="subclass"):
+        make_policy("builtins:dict")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_a_policy_needs_and_has_not_is_named(name: str) -> None:
+    for missing in make_policy(name).needs:
+        with pytest.raises(InputError, match=missing):
+            make_policy(name).select(SelectionContext(0, 4, 0.5, 0, **{**pool(), missing: None}))
+
+
+def test_no_doubt_at_all_is_let_through_where_none_may_be() -> None:
+    columns = {**pool(), "doubt": np.where(np.arange(POOL) % 2, 0.0, 0.01)}
+    chosen = ids_of(make_policy("factors", max_doubt=0.0).select(SelectionContext(0, 4, 0.2, 0, **columns)))
+    assert len(chosen) and (chosen % 2 == 1).all()
+
+
+def test_scores_of_two_epochs_go_from_one_end_to_the_other() -> None:
+    policy = make_policy("scored", temperature=0.0)
+    assert isinstance(policy, Scored)
+    rows, columns = pool()["candidates"], pool()
+    for epoch, name in enumerate(("representativeness", "diversity")):
+        found = policy.score(SelectionContext(epoch, 2, 0.2, 0, **columns), rows)
+        assert found == pytest.approx(columns[name][rows].astype(np.float64), abs=1e-12)

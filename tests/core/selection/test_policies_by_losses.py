@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.core.arrays import Float64Array, Int64Array
@@ -312,6 +312,7 @@ def test_order_dp_with_inverse_chances_is_unbiased() -> None:
 
 
 @given(st.lists(st.floats(0, 9) | st.just(math.nan), max_size=40), st.integers(1, 12))
+@example([1.0, 2.0, math.nan], 2)
 def test_losses_are_relative_to_the_mean_of_their_window(losses: list[float], window: int) -> None:
     expected = []
     for i, loss in enumerate(losses):
@@ -441,6 +442,20 @@ def test_within_a_class_rcap_draws_by_the_softmax() -> None:
     drawn = [ids_of(RCAP(0.5).select(context_of(given, keep=0.25, seed=seed)))[0] for seed in range(6000)]
     expected = np.exp(losses / 0.5) / np.exp(losses / 0.5).sum()
     assert np.abs(np.bincount(drawn, minlength=4) / 6000 - expected).max() < 0.03
+
+
+def test_a_class_of_one_row_has_that_rows_loss() -> None:
+    # Of two rows sqrt(1 / 10) / (sqrt(1 / 10) + sqrt(0.6 x 9 / 10)), 0.6, are of class 1.
+    assert class_rows(np.repeat([0, 1], [9, 1]), np.array([0.6] * 9 + [1.0]), 2).tolist() == [1, 1]
+    assert slow_division(2, [math.sqrt(0.54), math.sqrt(0.1)], [9, 1]) == [1, 1]
+
+
+def test_rcap_takes_negative_losses_for_none() -> None:
+    given = columns(80, 1)
+    given["loss"] = np.where(np.arange(80) % 3 == 0, np.float16(-2), given["loss"])
+    none = {**given, "loss": np.where(given["loss"] < 0, np.float16(0), given["loss"])}
+    chosen, expected = (ids_of(make("rcap").select(context_of(of, keep=0.3, seed=2))).tolist() for of in (given, none))
+    assert chosen == expected
 
 
 def test_rcap_refuses_candidates_without_a_label() -> None:

@@ -90,6 +90,10 @@ def test_windows_hold_the_count_and_each_stratum_in_proportion(
 def test_equal_phases_go_to_the_first_strata() -> None:
     four = np.full(3, 4, dtype=np.int64)
     assert window(four, 0 * four, four, 5, np.full(3, 0.5)).tolist() == [2, 2, 1]
+    # The first of those at the edge: the next phase of the first stratum is a later one, the second has no rows left.
+    total, open_, offsets = np.full(4, 4), np.array([4, 1, 4, 4]), np.array([0.9, 0.5, 0.5, 0.5])
+    for count, expected in ((2, [0, 1, 1, 0]), (4, [1, 1, 1, 1]), (5, [1, 1, 2, 1]), (8, [2, 1, 3, 2])):
+        assert window(total, 0 * total, open_, count, offsets).tolist() == expected
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -161,6 +165,23 @@ def test_highest_sorts_by_score_then_hash(
 
     assert ids_of(highest(ids, score, count, seed)).tolist() == best
     assert ids_of(highest(RowSet.from_ids(ids, len(scores)), score, count, seed)).tolist() == best
+
+
+@pytest.mark.parametrize("buckets", [4, 8, 32])
+@pytest.mark.parametrize("score", [-1.5, 0.0, 0.1])
+def test_of_many_equal_scores_the_hash_decides(monkeypatch: pytest.MonkeyPatch, buckets: int, score: float) -> None:
+    """More of them than are sorted: all 64 bits are looked at, in steps that divide 64 and in others."""
+    monkeypatch.setattr(smallest_module, "_BUCKETS", buckets)
+    monkeypatch.setattr(smallest_module, "_MOST_SORTED", 3)
+    values = np.where(np.arange(60) % 20 == 0, 9.0, np.where(np.arange(60) % 3 == 0, -9.0, score))
+    expected = largest_of(values, 10, 5)
+    assert ids_of(highest(np.arange(60), lambda rows: values[rows], 10, 5)).tolist() == expected
+    assert ids_of(highest(RowSet.full(60), lambda rows: values[rows], 10, 5)).tolist() == expected
+
+
+def largest_of(values: npt.NDArray[np.float64], count: int, seed: int) -> list[int]:
+    ties = hashes(seed)
+    return sorted(sorted(range(len(values)), key=lambda row: (-values[row], ties[row]))[:count])
 
 
 @pytest.mark.parametrize(("buckets", "sorted_rows"), [(4, 0), (64, 3)])

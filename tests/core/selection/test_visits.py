@@ -124,3 +124,27 @@ def test_each_part_keeps_a_row_so_that_every_row_can_be_drawn(quota: int) -> Non
     losses = [0.1, 0.1, 0.1, 5.0, 5.0, 5.0]
     assert infobatch(losses, quota, least=0.01) == set(range(6))
     assert infobatch(losses, quota, least=1.0) == set(range(6))
+
+
+@pytest.mark.parametrize(
+    ("keep", "tail", "epochs", "rows", "full"),
+    [
+        (0.5, 0.5, 16, 100, 4),  # 8 epochs would be all visits, 4 are half of them
+        (0.25, 0.125, 8, 8, 1),  # 16 visits: 8 for the tail, and more than one for each of 7 epochs
+        (0.13, 0.5, 8, 8, 0),  # 8 visits, one for each epoch
+    ],
+)
+def test_a_full_tail_is_as_long_as_it_may_be(keep: float, tail: float, epochs: int, rows: int, full: int) -> None:
+    planned = planned_visits(make_policy("infobatch", tail=tail), KeptShares(keep), epochs, rows)
+    assert planned.count(rows) == full and sum(planned) == round(keep * rows) * epochs
+
+
+def test_without_a_tail_visits_are_those_of_the_schedule() -> None:
+    policy = make_policy("infobatch", tail=0.0)
+    assert planned_visits(policy, KeptShares(0.1, 0.2), 2, 10) == [1, 2]
+    assert planned_visits(policy, KeptShares(0.1, 0.5), 5, 10) == [1, 2, 3, 4, 5]
+
+
+def test_visits_before_a_tail_are_rounded_from_the_first_epoch_on() -> None:
+    # 10 of 20 visits are left to four epochs: a row each, then 1.5 more in every one.
+    assert planned_visits(make_policy("infobatch", tail=0.2), KeptShares(0.4), 5, 10) == [2, 3, 2, 3, 10]
