@@ -174,6 +174,7 @@ def test_offers_that_do_not_fit_are_refused() -> None:
     features, p = cloud(4, 1)
     for wrong, message in (
         ((features[:, :-1], p), "have 8 dimensions"),
+        ((features[:, :, None], p), "give float16"),
         ((features.astype(np.float32), p), "give float16"),
         ((features, p[:3]), "for 4 offered rows"),
         ((features, p[:, :-1]), "3 classes"),
