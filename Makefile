@@ -70,6 +70,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.battery targets --json --quick
 	$(BIN)/python -m benchmarks.battery labels --json --quick
 	$(BIN)/python -m benchmarks.battery policies --json --quick
+	$(BIN)/python -m benchmarks.battery stop --json --quick
 
 clean:
 	rm -rf $(VENV) $(SERVER) coevo-demo runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
