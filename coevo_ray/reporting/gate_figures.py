@@ -10,7 +10,7 @@ from coevo_ray.actors.protocols import GateStatus
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.gate.forecast import Interval
 from coevo_ray.core.json import JsonObject
-from coevo_ray.pipelines.gate.learning import Confusions
+from coevo_ray.pipelines.gate.learning import Confusions, Doubted
 
 FEW_LABELS = 10  # a class of fewer labels is named
 MATRIX_CLASSES = 20  # of more classes only the largest confusions are shown
@@ -97,6 +97,8 @@ class GateFigures:
             such, on the validation rows; empty where both are missing.
         labels_by_class: int64[C].
         forecast: see `core.gate.readings.forecast`, with its curve; None where there is none.
+        doubted_labels: labels that are more likely wrong than right; None where there are too few labels to tell.
+        most_doubted: the rows of those that are doubted most.
     """
 
     gate: str
@@ -109,6 +111,8 @@ class GateFigures:
     confusions: Confusions
     labels_by_class: Int64Array
     forecast: JsonObject | None = None
+    doubted_labels: int | None = None
+    most_doubted: Doubted | None = None
 
     def foretold(self, name: str) -> Interval | None:
         """An interval of the forecast; None where there is none."""
@@ -195,6 +199,8 @@ class GateFigures:
             "full_accuracy": compared.full if compared is not None else None,
             "held_out_rows": self.held_out_rows,
             "forecast": self.forecast,
+            "doubted_labels": self.doubted_labels,
+            "most_doubted": [] if self.most_doubted is None else self._most_doubted(self.most_doubted),
             **self.effort.content(),
             "few_labels": self.few(),
             "classes": [vars(each) for each in self.classes()],
@@ -204,6 +210,12 @@ class GateFigures:
                 for point, accuracy in zip(self.history, random, strict=True)
             ],
         }
+
+    def _most_doubted(self, found: Doubted) -> list[JsonObject]:
+        return [
+            {"row_id": row, "label": self.names[label], "likely": self.names[likely], "doubt": round(doubt, 4)}
+            for row, label, likely, doubt in zip(*(column.tolist() for column in found), strict=True)
+        ]
 
 
 def _times(count: int, each: float | None) -> float | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from coevo_ray._version import __version__
 from coevo_ray.core.gate.forecast import Interval
+from coevo_ray.core.probes.noise_matrix import FEWEST_ROWS
 from coevo_ray.reporting import plots
-from coevo_ray.reporting.data import GatePlots, ReportData
+from coevo_ray.reporting.data import DoubtedRow, GatePlots, ReportData
 from coevo_ray.reporting.gate_figures import (
     CONFUSIONS_SHOWN,
     FEW_LABELS,
@@ -33,18 +34,22 @@ _REMEDIES = {
 }
 
 
-def render_gate(figures: GateFigures, groups: tuple[TileGroup, ...], asked: str, created: str) -> str:
+def render_gate(
+    figures: GateFigures, groups: tuple[TileGroup, ...], asked: str, doubted: tuple[DoubtedRow, ...], created: str
+) -> str:
     """The page as the text of a self-contained HTML file.
 
     Args:
         figures: of the gate.
         groups: rows asked, by round.
         asked: says which rows those are.
+        doubted: rows whose labels are doubted, most first.
         created: ISO 8601 text.
     """
     data = ReportData("Annotation gate", created, __version__, figures.content(), notes=_notes(figures))
     rows = Section("rows", "Rows asked, by round", (asked,), (), None, groups=groups)
-    sections = (_curve(figures), _classes(figures), _confusions(figures), rows)
+    again = Section("doubted", "Labels to look at again", (_doubt_sentence(figures, doubted),), (), None, doubted)
+    sections = (_curve(figures), _classes(figures), _confusions(figures), again, rows)
     return render_page(data, _strip(figures), sections, lead=lead(figures), figures="gate report --json")
 
 
@@ -230,6 +235,19 @@ def _worst_first(figures: ClassFigures) -> tuple[float, int]:
 def _measured_cells(figures: ClassFigures) -> tuple[str, ...]:
     shares = (figures.recall, figures.precision)
     return (integer(figures.held_out), *(value_text(None) if x is None else percent(x) for x in shares))
+
+
+def _doubt_sentence(figures: GateFigures, shown: tuple[DoubtedRow, ...]) -> str:
+    doubted = figures.doubted_labels
+    if doubted is None:
+        return f"With fewer than {integer(FEWEST_ROWS)} labels mistakes cannot be told from hard rows."
+    if doubted == 0:
+        return "No label is more likely wrong than right."
+    of = "1 label is" if doubted == 1 else f"{integer(doubted)} labels are"
+    found = f"{of} more likely wrong than right, by the targets of the rows and what mistakes the others show."
+    if not shown:
+        return found
+    return f"{found} The label that they have is struck out below, and the likeliest stands beside it."
 
 
 def _why_unmeasured(figures: GateFigures) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.probes.noise_matrix import FEWEST_ROWS
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import UsageError
-from coevo_ray.pipelines.gate.learning import Confusions
+from coevo_ray.pipelines.gate.learning import Confusions, Doubted
 from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.session import GateSession
+from coevo_ray.reporting.data import DoubtedRow
 from coevo_ray.reporting.gate_figures import Compared, Effort, GateFigures
 from coevo_ray.reporting.gate_page import render_gate
 from coevo_ray.reporting.sections import TileGroup
@@ -26,6 +29,7 @@ from coevo_ray.store.location import ArtifactLike, Location, Place
 
 _ROUNDS_SHOWN = 8
 _ROWS_SHOWN = 8  # of a round
+_DOUBTED_SHOWN = 24
 
 
 def gate_report(
@@ -62,7 +66,13 @@ def gate_report(
     cost = gate.settings.cost_per_label if cost_per_label is None else cost_per_label
     figures = _figures(gate, seconds_per_label, cost or None)
     groups, asked = _rows_asked(gate)
-    html = render_gate(figures, groups, asked, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    html = render_gate(
+        figures,
+        groups,
+        asked,
+        _doubted_rows(gate, figures.most_doubted),
+        datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
     page.write_bytes(html.encode())
     return {"report": str(page), **figures.content()}
 
@@ -97,7 +107,17 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
         confusions=confusions,
         labels_by_class=np.bincount(labels, minlength=len(gate.classes)).astype(np.int64),
         forecast=gate.service.forecast_curve(),
+        **_doubted(gate),
     )
+
+
+def _doubted(gate: GateSession) -> dict[str, Any]:
+    labelled = gate.service.labelled()
+    if len(labelled["row_id"]) < FEWEST_ROWS:
+        return {}
+    with ray_session(), ray_errors("gate report"):
+        labels, most = gate.learning().doubted(labelled, gate.service.offered(), _DOUBTED_SHOWN)
+    return {"doubted_labels": labels, "most_doubted": most}
 
 
 def _compared(gate: GateSession, history: list[JsonObject]) -> Compared | None:
@@ -140,6 +160,18 @@ def _rows_asked(gate: GateSession) -> tuple[tuple[TileGroup, ...], str]:
         for round_, some in chosen.items()
     )
     return groups, _asked_sentence(len(there), len(spread), int((~in_pool).sum()), int((rounds < 0).sum()))
+
+
+def _doubted_rows(gate: GateSession, most: Doubted | None) -> tuple[DoubtedRow, ...]:
+    """Rows of doubted labels with their pictures or texts; those that arrived have none in the pool."""
+    if most is None:
+        return ()
+    there = most.row_ids < len(gate.pool)
+    tiles = dict(tiles_of(gate.pool, np.sort(most.row_ids[there])))
+    return tuple(
+        DoubtedRow(tiles[row], gate.classes[label], gate.classes[likely])
+        for row, label, likely in zip(*(column[there].tolist() for column in most[:3]), strict=True)
+    )
 
 
 def _some(rows: Int64Array, seed: int) -> Int64Array:

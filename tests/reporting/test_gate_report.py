@@ -208,6 +208,8 @@ def test_a_gate_without_held_out_labels_says_how_to_get_them(tmp_path: Path) -> 
     low, middle, high = (round(100 * value, 1) for value in figures["forecast"]["gain"])
     assert f"would add {middle} points of accuracy (90 % interval {low} to {high})" in text
     assert "Accuracy by 11 validation rows" in text
+    assert "With fewer than 1,000 labels mistakes cannot be told from hard rows." in text
+    assert figures["doubted_labels"] is None and figures["most_doubted"] == []
 
 
 def test_fewer_labels_of_the_pool_than_of_the_gate_are_no_comparison(tmp_path: Path) -> None:
@@ -250,6 +252,35 @@ def test_pictures_and_hostile_names(tmp_path: Path) -> None:
     assert page.text.count("not readable") == sum(int(title.removeprefix(HOSTILE)) % 3 == 0 for title in titles)
 
 
+def test_labels_that_are_likely_wrong_are_shown_with_the_likely_one(tmp_path: Path) -> None:
+    random, rows = np.random.default_rng(0), 1500
+    true = np.arange(rows) % 3
+    features = np.eye(DIM)[true] + 0.2 * random.standard_normal((rows, DIM))
+    place, at = Location.parse(str(tmp_path / "pool")), Location.parse(str(tmp_path / "targets"))
+    columns = {"row_id": np.arange(rows), "key": [f"k{i}" for i in range(rows)], "split": np.zeros(rows, np.int8)}
+    table = pa.table({**columns, "text": [f"text {i}" for i in range(rows)], "label": pa.nulls(rows, pa.int64())})
+    finish(place, "pool", {}, {}, [write_table(place, "a.parquet", table)], {"classes": 0, "modality": "text"})
+    vectors = pa.table({"row_id": np.arange(rows), "target": vector_column(features.astype(np.float32))})
+    finish(at, "targets", {}, {}, [write_table(at, "a.parquet", vectors, 64)], {})
+    settings = {"classes": ("ant", "bee", "cat"), "seed_fraction": 0.8, "max_seed_rows": 1200}
+    gate = GateSession.open(settings, Pool(place), RowTable(at, "targets"), str(tmp_path / "gate"))
+    asked = gate.next().row_ids
+    wrong = random.random(len(asked)) < 0.08
+    gate.submit(Answers(asked, np.where(wrong, (true[asked] + 1) % 3, true[asked]), "ann"))
+    figures = gate_report(gate, tmp_path / "page.html")
+    swapped = set(asked[wrong].tolist())
+    assert len(asked) == 1200 and 0.8 * len(swapped) < figures["doubted_labels"] < 1.2 * len(swapped)
+    named = figures["most_doubted"]
+    assert len(named) == 24 and len({each["row_id"] for each in named} & swapped) >= 22
+    for each in named:
+        if each["row_id"] in swapped:
+            right = true[each["row_id"]]
+            assert (each["label"], each["likely"]) == (gate.classes[(right + 1) % 3], gate.classes[right])
+    page = page_of(tmp_path / "page.html")
+    assert f"{figures['doubted_labels']} labels are more likely wrong than right" in page.text
+    assert f"text {named[0]['row_id']}" in page.text
+
+
 def test_of_many_classes_the_largest_confusions_are_listed() -> None:
     names = tuple(f"class {i}" for i in range(60))
     random = np.random.default_rng(0)
@@ -271,7 +302,7 @@ def test_of_many_classes_the_largest_confusions_are_listed() -> None:
     assert figures.classes()[59].recall is None and math.isclose(
         figures.classes()[5].recall or 0, ((label == 5) & (said == 5)).sum() / (label == 5).sum()
     )
-    text = Page(render_gate(figures, (), "", "")).text
+    text = Page(render_gate(figures, (), "", (), "")).text
     assert "The 50 of lowest recall, of 60" in text and f"{found[0][0]} classified as {found[0][1]}" in text
     assert "10 classes have fewer than 10 labels" in text and "class 0 (0)" in text
     assert "Annotators disagree about 3 rows." in text

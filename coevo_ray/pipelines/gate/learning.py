@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -18,6 +18,7 @@ from coevo_ray.actors.protocols import LabelColumns
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
 from coevo_ray.core.gate.class_blocks import class_ranges
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, most_doubted, predict_folds
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
 from coevo_ray.core.probes.probe import LinearProbe, Scaling
 from coevo_ray.core.rows.hashing import choose_rows
@@ -28,6 +29,8 @@ from coevo_ray.store.row_table import RowTable, vectors
 
 # Rows that are predicted at a time: a block of the probe's.
 _PREDICTED_ROWS = 1 << 16
+
+_DOUBT_FOLDS, _DOUBTED = 2, 0.5
 
 
 def save_classifier(classifier: LightClassifier, file: Location) -> None:
@@ -69,6 +72,22 @@ class Confusions:
         """Counts the pairs of labels int64[n] and predictions int64[n], in increasing order of the two."""
         pairs, rows = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
         return cls(pairs[0].astype(np.int64), pairs[1].astype(np.int64), rows.astype(np.int64))
+
+
+class Doubted(NamedTuple):
+    """Rows whose labels are doubted, most first.
+
+    Attributes:
+        row_ids: int64[n].
+        labels: int64[n], that they have.
+        likely: int64[n], classes that are likeliest by the features.
+        doubt: float32[n], probabilities that the labels are wrong.
+    """
+
+    row_ids: Int64Array
+    labels: Int64Array
+    likely: Int64Array
+    doubt: Float32Array
 
 
 @dataclass(frozen=True)
@@ -140,6 +159,17 @@ class Learning:
     def confusions(self, classifier: LightClassifier) -> Confusions:
         """Labels of the held-out rows against the classes that a classifier says; empty where none has a label."""
         found: Confusions = ray.get(self._task(Learning._confusions, classifier))
+        return found
+
+    def doubted(self, labelled: LabelColumns, offered: Arrays, count: int) -> tuple[int, Doubted]:
+        """How many labels are more likely wrong than right (`core.probes.label_doubt`), and those doubted most.
+
+        Args:
+            labelled: see `GateService.labelled`; `FEWEST_ROWS` labels or more, of fewer none is doubted.
+            offered: see `GateService.offered`.
+            count: of rows to name, at most.
+        """
+        found: tuple[int, Doubted] = ray.get(self._task(Learning._doubted, labelled, offered, count))
         return found
 
     def _task(self, method: Any, *arguments: Any) -> Any:
@@ -221,6 +251,20 @@ class Learning:
         if held.features is None:
             return Confusions.count(held.labels, held.labels)
         return Confusions.count(held.labels, classifier.probe.predict_proba(held.features).argmax(axis=1))
+
+    def _doubted(self, labelled: LabelColumns, offered: Arrays, count: int) -> tuple[int, Doubted]:
+        """Ray task: the features stay in it."""
+        torch.set_num_threads(max(1, int(self.cpus)))
+        order = np.argsort(labelled["row_id"])
+        rows, labels = labelled["row_id"][order], labelled["label"][order]
+        features, fold = self._features(rows, offered), fold_of(rows, _DOUBT_FOLDS, self.seed)
+        found = find_mistakes(features, labels, fold, folds=_DOUBT_FOLDS, classes=self.classes)
+        predicted = predict_folds(found.probes, features, fold)
+        doubt = found.doubt(predicted, labels)
+        named = most_doubted(rows, doubt, labels, count)
+        named = named[doubt[named] > _DOUBTED]
+        likely = predicted.argmax(axis=1).astype(np.int64)
+        return int((doubt > _DOUBTED).sum()), Doubted(rows[named], labels[named], likely[named], doubt[named])
 
     def _compare(self, points: list[tuple[int, float]]) -> JsonObject:
         """Ray task, for comparison only: it reads labels that the gate never sees."""
