@@ -87,6 +87,9 @@ def test_the_summary_has_what_was_promised(whole: tuple[Path, Path, dict[str, An
     assert names <= gate.keys()
     assert (gate["stopped_by"], gate["rounds"]) == ("max_rounds", 6)
     assert gate["full_accuracy"] > 0.5
+    low, middle, high = gate["forecast"]["accuracy"]
+    assert gate["forecast"]["validation_rows"] == round(0.1 * gate["labels"]) and 0 <= low < middle < high <= 1
+    assert f"would add {100 * gate['forecast']['gain'][1]:.1f} points" in Path(summary["report"]).read_text()
     factors = summary["train"]["factors"]
     assert factors["samples"] == 4 * round(0.5 * gate["labels"])
     assert {"accuracy", "seconds", "samples"} <= factors.keys()

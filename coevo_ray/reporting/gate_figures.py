@@ -8,7 +8,6 @@ import numpy as np
 
 from coevo_ray.actors.protocols import GateStatus
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.core.gate.forecast import Interval
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.gate.learning import Confusions, Doubted
 
@@ -113,11 +112,6 @@ class GateFigures:
     forecast: JsonObject | None = None
     doubted_labels: int | None = None
     most_doubted: Doubted | None = None
-
-    def foretold(self, name: str) -> Interval | None:
-        """An interval of the forecast; None where there is none."""
-        found = None if self.forecast is None else self.forecast[name]
-        return None if found is None else Interval(*found)
 
     @property
     def judge(self) -> str:

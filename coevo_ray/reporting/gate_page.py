@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from coevo_ray._version import __version__
-from coevo_ray.core.gate.forecast import Interval
 from coevo_ray.core.probes.noise_matrix import FEWEST_ROWS
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.data import DoubtedRow, GatePlots, ReportData
+from coevo_ray.reporting.forecasts import accuracy_now, gain_to_come
 from coevo_ray.reporting.gate_figures import (
     CONFUSIONS_SHOWN,
     FEW_LABELS,
@@ -82,36 +82,15 @@ def _accuracy_sentences(figures: GateFigures) -> list[str]:
 
 def _validated_sentences(figures: GateFigures) -> list[str]:
     """What the labels for validation say, or without such rows the random first ones."""
-    if (now := figures.foretold("accuracy")) is not None and figures.forecast is not None:
-        rows = count(figures.forecast["validation_rows"], "validation row")
-        return [f"Accuracy by {rows}: {percent(now.middle)}, with nine chances in ten {_between(now)}."]
+    if figures.forecast is not None:
+        return accuracy_now(figures.forecast)
     first = figures.measured("validation_accuracy")
-    if first is None or figures.forecast is not None:
-        return []
-    return [f"Accuracy on the random first labels, cross-fitted: {percent(first)}."]
-
-
-def _between(interval: Interval) -> str:
-    return f"between {percent(interval.low)} and {percent(interval.high)}"
-
-
-def _points(share: float) -> str:
-    return decimal(100 * share, 1)
+    return [] if first is None else [f"Accuracy on the random first labels, cross-fitted: {percent(first)}."]
 
 
 def _forecast_sentences(figures: GateFigures) -> list[str]:
-    """What all further labels would bring, and where the gate will find that too little."""
-    gain = figures.foretold("gain")
-    if gain is None or figures.forecast is None:
-        return []
-    sentences = [
-        f"By the gate's forecast all further labels would add {_points(gain.middle)} points of accuracy (90 % interval "
-        f"{_points(gain.low)} to {_points(gain.high)})."
-    ]
-    enough = figures.forecast["tolerance_labels"]
-    if figures.status["stopped_by"] is None and enough is not None and enough > figures.forecast["labels"]:
-        sentences.append(f"It will find that too little at about {count(enough, 'label')}.")
-    return sentences
+    ended = figures.status["stopped_by"] is not None
+    return [] if figures.forecast is None else gain_to_come(figures.forecast, ended)
 
 
 def _state_sentence(figures: GateFigures) -> str:

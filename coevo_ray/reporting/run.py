@@ -171,7 +171,9 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
     }
     if config.gate:
         names = ("labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy")
-        summary["gate"] = _pick(stages["gate"], *names, "seconds")
+        there = stages["gate"].summary
+        # Gates of version 0.1.0 made no forecast.
+        summary["gate"] = {**_pick(stages["gate"], *names, "seconds"), "forecast": there.get("forecast")}
     if "evidence" in stages:
         found = ("rows", "doubted_rows", "mistake_rates", "level", "mistakes", "copied_rows", "copy_groups")
         there = stages["evidence"].summary

@@ -130,6 +130,13 @@ def test_a_pool_without_labels_has_no_accuracies() -> None:
     page = Page(render_report(ReportData("t", "", "0", figures)))
     assert "It came without labels, so no accuracy can be measured." in page.text
     assert "Accuracies are measured" not in page.text and "linear classifier" not in page.text
+    assert "forecast" not in page.text  # version 0.1.0 made none
+    foretold = {"validation_rows": 46, "labels": 459, "accuracy": [0.8, 0.9, 1.0], "tolerance_labels": 900}
+    figures["gate"]["forecast"] = {**foretold, "gain": [-0.001, 0.012, 0.034]}
+    text = Page(render_report(ReportData("t", "", "0", figures))).text
+    assert "Accuracy by 46 validation rows: 90.0 %, with nine chances in ten between 80.0 % and 100.0 %." in text
+    assert "would add 1.2 points of accuracy (90 % interval −0.1 to 3.4)." in text
+    assert "too little at about" not in text  # it has ended
 
 
 def test_hostile_strings_are_text() -> None:

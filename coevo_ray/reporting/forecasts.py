@@ -1,0 +1,30 @@
+"""Sentences about a gate's forecast, as `core.gate.readings.forecast` gives it."""
+
+from __future__ import annotations
+
+from coevo_ray.core.json import JsonObject
+from coevo_ray.reporting.wording import count, decimal, percent
+
+
+def accuracy_now(forecast: JsonObject) -> list[str]:
+    """What the validation rows say of the present accuracy; nothing before one has a label."""
+    if forecast["accuracy"] is None:
+        return []
+    low, middle, high = forecast["accuracy"]
+    rows = count(forecast["validation_rows"], "validation row")
+    return [
+        f"Accuracy by {rows}: {percent(middle)}, with nine chances in ten between {percent(low)} and {percent(high)}."
+    ]
+
+
+def gain_to_come(forecast: JsonObject, ended: bool) -> list[str]:
+    """What all further labels would add, and where a gate that goes on will find that too little."""
+    low, middle, high = (decimal(100 * share, 1) for share in forecast["gain"])
+    sentences = [
+        f"By the gate's forecast all further labels would add {middle} points of accuracy (90 % interval {low} to "
+        f"{high})."
+    ]
+    enough = forecast["tolerance_labels"]
+    if not ended and enough is not None and enough > forecast["labels"]:
+        sentences.append(f"It will find that too little at about {count(enough, 'label')}.")
+    return sentences
