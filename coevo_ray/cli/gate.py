@@ -112,7 +112,10 @@ def gate_next(
     out: Annotated[str | None, typer.Option(help="Write the requests to this .csv or .parquet file.")] = None,
     predictions: Annotated[
         str | None,
-        typer.Option(help="Parquet of your own model: row_id and probabilities, a list of one number for each class."),
+        typer.Option(
+            help="Parquet of your own model: row_id and probabilities, a list of one number for each class. It must not "
+            "learn from labels for validation, which gate export names."
+        ),
     ] = None,
     set_aside: Annotated[
         bool, typer.Option("--set-aside", help="Close the round first: what nobody labelled is not asked about again.")

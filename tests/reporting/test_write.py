@@ -135,7 +135,7 @@ def test_a_pool_without_labels_has_no_accuracies() -> None:
     figures["gate"]["forecast"] = {**foretold, "gain": [-0.001, 0.012, 0.034]}
     text = Page(render_report(ReportData("t", "", "0", figures))).text
     assert "Accuracy by 46 validation rows: 90.0 %, with nine chances in ten between 80.0 % and 100.0 %." in text
-    assert "would add 1.2 points of accuracy (90 % interval −0.1 to 3.4)." in text
+    assert "would add 1.2 points of accuracy (90 % interval \u22120.1 to 3.4)." in text
     assert "too little at about" not in text  # it has ended
 
 
