@@ -37,7 +37,9 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
         gate.submit(asked.positions, pool.labels[asked.positions])
         rows, labels, rounds = gate.labels()
         order = np.argsort(rows)
-        kept = settled if len(rows) < 2 * settled[1] else (None, len(rows))  # as GateSession.learn
+        untold = gate.is_validating(rows[order])
+        validation, order = order[untold], order[~untold]
+        kept = settled if len(order) < 2 * settled[1] else (None, len(order))  # as GateSession.learn
         copies, copied = readings.copied_labels(gate.inner)
         fitted = fit_light_classifier(
             pool.features[rows[order]],
@@ -50,6 +52,7 @@ def run_to_stop(pool: LabelPool, seed: int) -> dict[str, Any]:
             decay_rows=kept[0],
             calibrate=settings.calibrate,
             seed=settings.seed,
+            validation=(pool.features[rows[validation]], labels[validation]) if len(gate.inner.reserved) else None,
         )
         settled = (fitted.decay_rows, kept[1])
         gate.update_predictions(fitted(pool.features))

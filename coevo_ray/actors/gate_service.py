@@ -15,13 +15,14 @@ import numpy as np
 from coevo_ray.actors.answered import Answered
 from coevo_ray.actors.arrivals import Arrivals, MakeOnline
 from coevo_ray.actors.event_log import EventLog
-from coevo_ray.actors.predicted import GatheredPredictions, PredictedPart
+from coevo_ray.actors.predicted import GatheredPredictions
 from coevo_ray.actors.protocols import (
     AnswerColumns,
     Gains,
     GateStatus,
     LabelColumns,
     OpenQuestions,
+    PredictedPart,
     Predictions,
     PseudoLabels,
     Taken,

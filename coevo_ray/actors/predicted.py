@@ -4,30 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from coevo_ray.actors.protocols import Predictions
+from coevo_ray.actors.protocols import PredictedPart, Predictions, Ranges
 from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.gate.class_blocks import class_ranges
 from coevo_ray.errors import InputError
-
-Ranges = Sequence[tuple[int, int]]
-
-
-class PredictedPart(Protocol):
-    """Predictions of n rows that lie elsewhere, cut into blocks of classes."""
-
-    @property
-    def ranges(self) -> Ranges:
-        """First class and end of each block, as `class_ranges` makes them; the same for all parts."""
-
-    def row_ids(self) -> Int64Array:
-        """Fetches the rows, int64[n]."""
-
-    def block(self, number: int) -> Float32Array:
-        """Fetches the probabilities of one range of classes, float32[n, w]."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypedDict
 
 from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, FloatArray, Int64Array, IntArray
@@ -11,6 +11,24 @@ from coevo_ray.core.rows.row_set import Subset
 
 # Class probabilities of some rows: row_ids int64[n] and float32[n, C].
 Predictions = tuple[Int64Array, Float32Array]
+Ranges = Sequence[tuple[int, int]]
+
+
+class PredictedPart(Protocol):
+    """Predictions of n rows that lie elsewhere, cut into blocks of classes."""
+
+    @property
+    def ranges(self) -> Ranges:
+        """First class and end of each block, as `class_ranges` makes them; the same for all parts."""
+        ...
+
+    def row_ids(self) -> Int64Array:
+        """Fetches the rows, int64[n]."""
+        ...
+
+    def block(self, number: int) -> Float32Array:
+        """Fetches the probabilities of one range of classes, float32[n, w]."""
+        ...
 
 
 class Taken(NamedTuple):
@@ -189,7 +207,7 @@ class GateCalls(Protocol):
         """See `GateService.set_aside`."""
         ...
 
-    def update_predictions(self, *parts: Predictions) -> None:
+    def update_predictions(self, *parts: Predictions | PredictedPart) -> None:
         """See `GateService.update_predictions`."""
         ...
 

@@ -113,8 +113,8 @@ def gate_next(
     predictions: Annotated[
         str | None,
         typer.Option(
-            help="Parquet of your own model: row_id and probabilities, a list of one number for each class. It must not "
-            "learn from labels for validation, which gate export names."
+            help="Parquet of your own model: row_id and probabilities, a list of one number for each class. It must "
+            "not learn from labels for validation, which gate export names."
         ),
     ] = None,
     set_aside: Annotated[

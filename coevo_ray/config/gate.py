@@ -18,14 +18,11 @@ TERMS = (
     *("tolerance", "cost_per_label", "worth_per_point"),
     "annotator",
 )
-# Which version 0.1.0 did not have, with their defaults: what is given otherwise shapes the result.
-LATER_SETTINGS = {
-    name: GateRule.__dataclass_fields__[name].default
-    for name in (
-        *("copy_similarity", "copy_margin", "draw"),
-        *("validation_share", "tolerance", "cost_per_label", "worth_per_point"),
-    )
-}
+# Which version 0.1.0 did not have; null in each stands for its present default.
+LATER_SETTINGS = (
+    *("copy_similarity", "copy_margin", "draw"),
+    *("validation_share", "tolerance", "cost_per_label", "worth_per_point"),
+)
 
 if TYPE_CHECKING:
 
@@ -103,7 +100,7 @@ class GateSettings(_RuleSettings):
 
         Settings that version 0.1.0 did not have are in it only where they are given: its gates go on.
         """
-        later = {name for name, default in LATER_SETTINGS.items() if getattr(self, name) == default}
+        later = {name for name in LATER_SETTINGS if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude={"compute", "annotator"} | later)
 
     @model_validator(mode="after")

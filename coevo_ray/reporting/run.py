@@ -171,9 +171,9 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
     }
     if config.gate:
         names = ("labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy")
-        there = stages["gate"].summary
         # Gates of version 0.1.0 made no forecast.
-        summary["gate"] = {**_pick(stages["gate"], *names, "seconds"), "forecast": there.get("forecast")}
+        forecast = [name for name in ("forecast",) if stages["gate"].summary.get(name) is not None]
+        summary["gate"] = _pick(stages["gate"], *names, *forecast, "seconds")
     if "evidence" in stages:
         found = ("rows", "doubted_rows", "mistake_rates", "level", "mistakes", "copied_rows", "copy_groups")
         there = stages["evidence"].summary

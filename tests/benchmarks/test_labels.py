@@ -139,7 +139,7 @@ def test_the_gate_is_asked_once_a_round_and_knows_the_labels(pool: LabelPool) ->
 
 def test_the_gate_runs_to_its_own_stop(pool: LabelPool) -> None:
     found = run_to_stop(pool, seed=0)
-    assert found["stopped_by"] in ("gain", "exhausted")
+    assert found["stopped_by"] in ("gain", "tolerance")
     settings = GateSettings()
     labelled = round(found["share"] * ROWS)
     assert (labelled - round(settings.seed_fraction * ROWS)) % round(settings.round_fraction * ROWS) == 0
@@ -150,7 +150,10 @@ def test_the_gate_runs_to_its_own_stop(pool: LabelPool) -> None:
 
 def test_the_stop_rule_hears_the_loss_on_the_first_rows(pool: LabelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without the stop by gain, which may come first: only what the rule hears can end it before the last row.
-    monkeypatch.setattr("benchmarks.labels.stop.GateSettings", partial(GateSettings, relative_gain=0.0))
+    endless = partial(GateSettings, relative_gain=0.0)
+    monkeypatch.setattr("benchmarks.labels.stop.GateSettings", endless)
+    assert run_to_stop(pool, seed=0)["stopped_by"] == "tolerance"
+    monkeypatch.setattr("benchmarks.labels.stop.GateSettings", partial(endless, validation_share=0.0))
     assert run_to_stop(pool, seed=0)["stopped_by"] == "exhausted"  # 50 rows are too few to measure on
     monkeypatch.setattr("coevo_ray.core.probes.light_classifier._LEAST_VALIDATED", 20)
     assert run_to_stop(pool, seed=0)["stopped_by"] == "validation"

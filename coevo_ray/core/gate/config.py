@@ -12,7 +12,7 @@ from coevo_ray.errors import UsageError
 Rule = Literal["margin", "compat"]
 Voting = Literal["none", "distributions", "classes"]
 Draw = Literal["herding", "top"]
-_VALIDATION_SHARE = 0.1
+_VALIDATION_SHARE, _TOLERANCE = 0.1, 0.01
 MAX_CLASSES = 65_536  # classes are kept as uint16
 
 
@@ -139,11 +139,11 @@ class GateRule:
             le=0.5,
         ),
     )
-    tolerance: float = field(
-        default=0.01,
+    tolerance: float | None = field(
+        default=None,
         metadata=about(
-            "Stop when the forecast of what all further labels add to the accuracy is below this, 0.01 for a point; 0 "
-            "never. Without validation rows there is no forecast, and loss_tolerance decides.",
+            "Stop when the forecast of what all further labels add to the accuracy is below this; 0 never; null: "
+            "0.01, a point. Without validation rows there is no forecast, and loss_tolerance decides.",
             ge=0,
             le=1,
         ),
@@ -184,6 +184,11 @@ class GateRule:
     def copies_by_numbers(self) -> bool:
         """True if given numbers define near-duplicates, false if the pool's own measure does."""
         return self.copy_similarity is not None or self.copy_margin is not None
+
+    @property
+    def accuracy_tolerance(self) -> float:
+        """`tolerance`, or what null stands for."""
+        return _TOLERANCE if self.tolerance is None else self.tolerance
 
     @property
     def validated_share(self) -> float:

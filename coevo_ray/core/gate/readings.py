@@ -163,7 +163,7 @@ def forecast(state: GateState, *, curve: bool = False) -> JsonObject | None:
         return None if interval is None else [round(value, 6) for value in interval]
 
     following = min(found.labels + round((1.0 - state.config.validated_share) * state.config.round_size), found.total)
-    tolerance = state.config.tolerance
+    tolerance = state.config.accuracy_tolerance
     content: JsonObject = {
         "validation_rows": found.validation_rows,
         "labels": len(state.labelled),

@@ -19,7 +19,7 @@ def stop_terms(config: GateConfig) -> list[float | None]:
     """The settings that a stop follows from: one that was noted under others does not count."""
     terms = [config.max_labels, config.max_rounds, config.relative_gain, config.loss_tolerance, config.loss_rounds]
     if config.validated_share > 0:  # states of version 0.1.0 have the former ones alone
-        terms += [config.tolerance, config.cost_per_label, config.worth_per_point]
+        terms += [config.accuracy_tolerance, config.cost_per_label, config.worth_per_point]
     return terms
 
 
@@ -66,7 +66,7 @@ def stop_reason(
 
 def _by_forecast(config: GateConfig, forecast: Forecast) -> StopReason | None:
     """By what further labels are worth: all of them, and those of the next round."""
-    if forecast.gain(forecast.total).middle < config.tolerance:
+    if forecast.gain(forecast.total).middle < config.accuracy_tolerance:
         return "tolerance"
     if config.cost_per_label is None or config.worth_per_point is None:
         return None

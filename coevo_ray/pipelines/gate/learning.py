@@ -13,8 +13,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from coevo_ray.actors.actor import StoredPart
-from coevo_ray.actors.predicted import Ranges
-from coevo_ray.actors.protocols import LabelColumns
+from coevo_ray.actors.protocols import LabelColumns, Ranges
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
 from coevo_ray.core.gate.class_blocks import class_ranges
 from coevo_ray.core.json import JsonObject
