@@ -38,7 +38,7 @@ encode:
   shared: 0.1
   shard_rows: 256
 sae: {{latents: 64, k: 8, epochs: 12}}
-gate: {{seed_fraction: 0.1, round_fraction: 0.1, relative_gain: 0.0, max_rounds: 6}}
+gate: {{seed_fraction: 0.1, round_fraction: 0.1, relative_gain: 0.0, tolerance: 0, max_rounds: 6}}
 train: {{image_size: 8, labels: gate, policies: [factors], epochs: 4}}
 """
 
