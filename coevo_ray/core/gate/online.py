@@ -168,7 +168,8 @@ class OnlineGate:
         config, classes = self.gate.config, self.gate.config.classes
         width = min(config.neighbours, self.index.k)
         index = indices[:, :width]
-        weight = np.where(index >= 0, np.maximum(similarities[:, :width].astype(np.float64), 0.0) ** 4, 0.0)
+        heard = (index >= 0) & ~self.gate.inner.beliefs.untold[index]  # labels for validation tell nothing
+        weight = np.where(heard, np.maximum(similarities[:, :width].astype(np.float64), 0.0) ** 4, 0.0)
         best, probability = self.gate.predictions(index.ravel())
         best, probability = best.reshape(index.shape), probability.reshape(index.shape).astype(np.float64)
         mass = weight.sum(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ from coevo_ray.core.gate.draw import GainOrder, by_typicality, draw_apart, draw_
 from coevo_ray.core.gate.groups import NeighbourGroups, typicality
 from coevo_ray.core.gate.herding import draw_herding
 from coevo_ray.core.gate.rules import effective_classes
-from coevo_ray.core.gate.state import GateState
+from coevo_ray.core.gate.state import UNASKED, GateState
 from coevo_ray.errors import InputError
 
 _APART_NEIGHBOURS = 8
@@ -66,14 +66,14 @@ class RoundDraw:
         return rows[~reserved[rows]]
 
     def _validating(self, count: int) -> Int64Array:
-        """Rows for validation among the next so many: as many as keep their share of all labels.
+        """Rows for validation among the next so many: as many as keep their share of all labels that were asked for.
 
         All that are left where nothing else is.
         """
         state = self._state
-        left = state.reserved_left()
+        left, asked = state.reserved_left(), int((state.label_rounds != UNASKED).sum())
         others = len(state.unlabelled()) - len(left)
-        share = round(state.config.validated_share * (len(state.labelled) + count)) - int(state.validating.sum())
+        share = round(state.config.validated_share * (asked + count)) - int(state.validating.sum())
         return left[: min(max(share, count - others, 0), count)]
 
     def _draw(self, rows: Int64Array, count: int) -> Int64Array:

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.gate import readings
-from coevo_ray.core.gate.config import GateConfig
+from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.forecast import Forecast, Measured, potential
 from coevo_ray.core.gate.gate import AnnotationGate
+from coevo_ray.core.gate.online import OnlineGate
 from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.growing import GrowingIndex
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import unit_rows
 from coevo_ray.errors import UsageError
@@ -116,6 +118,37 @@ def test_a_label_that_came_unasked_teaches_also_of_a_reserved_row() -> None:
     assert row[0] not in asked
     gate.submit(asked, truth()[asked])
     assert gate.is_validating(asked).sum() == 6
+
+
+def test_labels_that_came_unasked_take_no_place_of_rounds() -> None:
+    gate = make(validation_share=0.2)
+    free = np.setdiff1d(np.arange(ROWS), gate.inner.reserved)[:60]
+    gate.volunteer(free, truth()[free])
+    for labels in (20, 30, 40):
+        asked = (gate.request_seed(20) if labels == 20 else gate.request()).positions
+        gate.submit(asked, truth()[asked])
+        gate.update_predictions(guess(ROWS, labels))
+        assert gate.inner.validating.sum() == round(0.2 * labels)
+
+
+def test_labels_for_validation_tell_nothing_of_rows_that_arrive() -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((ROWS, 8)).astype(np.float16)
+    unit = unit_rows(x.astype(np.float32))
+    graph, found = build_graph(unit, 8), list[tuple[Any, Any]]()
+    for other in (False, True):
+        gate = make(graph=graph, validation_share=0.5)
+        asked = gate.request_seed(60).positions
+        gate.submit(asked, told_apart(gate, asked, other))
+        gate.update_predictions(guess(ROWS, 0))
+        own = gate.inner.reserved[gate.inner.validating]
+        near = (x[own].astype(np.float32) + 0.2 * random.standard_normal((len(own), 8))).astype(np.float16)
+        arrived = near if not found else found[0][0]
+        online = OnlineGate(gate, GrowingIndex(unit, graph), None, OfferConfig())
+        found.append((arrived, online.decide(arrived, guess(len(own), 1)).arrays()))
+    assert len(found[0][0]) == 30
+    for name, values in found[0][1].items():
+        assert np.array_equal(values, found[1][1][name]), name
 
 
 def learned(gate: AnnotationGate, rounds: int, first: int = 30, loss: float | None = None) -> AnnotationGate:
