@@ -129,7 +129,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
 
 
 def usual_of(runs: Sequence[Sequence[Round]]) -> Usual:
-    """What is usual in some runs: kappa, its spread, and by how much later kappas are larger."""
+    """Kappa in some runs, its spread, and the factor by which it is larger later."""
     kappas, ratios = [], []
     for rounds in runs:
         for share in _USUAL_SHARES:

@@ -331,9 +331,9 @@ class GateService:
         order = np.argsort(row_ids)
         return {"row_id": row_ids[order], "gain": gains[order]}
 
-    def forecast_curve(self) -> JsonObject | None:
-        """What further labels would bring, with the learning curve to come: see `readings.forecast`."""
-        return readings.forecast(self.gate.inner, curve=True)
+    def forecast(self, curve: bool = False) -> JsonObject | None:
+        """Accuracy with further labels; with `curve` also the learning curve to come: see `readings.forecast`."""
+        return readings.forecast(self.gate.inner, curve=curve)
 
     def validated(self) -> Validated:
         """Validation rows as they are and as the latest predictions have them: `label` and `predicted`, int64[v]."""
@@ -357,7 +357,6 @@ class GateService:
             "learned_answers": self._history[-1]["answers"] if self._history else None,
             "mean_gain": gate.mean_gain,
             "stopped_by": gate.stopped_by,
-            "forecast": readings.forecast(gate.inner),
             "offered": len(self._arrivals),
             "offer_ms": self._arrivals.times(),
         }

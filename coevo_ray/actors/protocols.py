@@ -118,10 +118,7 @@ class Validated(TypedDict):
 
 
 class GateStatus(TypedDict):
-    """Counts of rows, rounds, labels, open requests and answers; the stop; the latency of offers in milliseconds.
-
-    `forecast`: see `core.gate.readings.forecast`.
-    """
+    """Counts of rows, rounds, labels, open requests and answers; the stop; the latency of offers in milliseconds."""
 
     rows: int
     rounds: int
@@ -135,7 +132,6 @@ class GateStatus(TypedDict):
     learned_answers: int | None
     mean_gain: float | None
     stopped_by: str | None
-    forecast: JsonObject | None
     offered: int
     offer_ms: dict[str, float] | None
 
@@ -239,8 +235,8 @@ class GateCalls(Protocol):
         """See `GateService.gains`."""
         ...
 
-    def forecast_curve(self) -> JsonObject | None:
-        """See `GateService.forecast_curve`."""
+    def forecast(self, curve: bool = False) -> JsonObject | None:
+        """See `GateService.forecast`."""
         ...
 
     def validated(self) -> Validated:

@@ -24,6 +24,8 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
 from coevo_ray.core.probes.irreducible import irreducible_loss
 from coevo_ray.core.probes.label_doubt import (
+    DOUBTED,
+    FOLDS,
     Mistakes,
     find_mistakes,
     fold_of,
@@ -44,8 +46,6 @@ from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors
 
 KIND = "evidence"
-_FOLDS = 2
-_DOUBTED = 0.5  # above it, a label is more likely wrong than right; such rows are counted in the summary
 _SHOWN = 48  # rows that the summary names: of ten times as many with the largest doubt, spread over the classes
 
 
@@ -70,7 +70,7 @@ class Judges:
             The probability that each label is wrong, float32[n]; the likeliest class, int64[n]; the label's loss,
             float32[n] in nats.
         """
-        probabilities = predict_folds(self.mistakes.probes, features, fold_of(row_ids, _FOLDS, self.seed))
+        probabilities = predict_folds(self.mistakes.probes, features, fold_of(row_ids, FOLDS, self.seed))
         doubt = self.mistakes.doubt(probabilities, labels)
         return doubt, probabilities.argmax(axis=1), irreducible_loss(probabilities, labels)
 
@@ -99,7 +99,7 @@ class FormerJudges:
         self, row_ids: Int64Array, features: Float32Array, labels: Int64Array
     ) -> tuple[Float32Array, Int64Array, Float32Array | None]:
         """As `Judges.judge`, without the label's loss, which version 0.1.0 did not keep."""
-        probabilities = predict_folds(self.probes, features, fold_of(row_ids, _FOLDS, self.seed))
+        probabilities = predict_folds(self.probes, features, fold_of(row_ids, FOLDS, self.seed))
         return former_doubt(probabilities, labels, self.rates), probabilities.argmax(axis=1), None
 
     def figures(self, rows: int) -> JsonObject:
@@ -198,8 +198,8 @@ def fit_judges(
 ) -> Judges:
     """Ray task: finds the mistakes in a sample of labels, with a probe for each fold."""
     torch.set_num_threads(max(1, int(cpus)))
-    features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
-    found = find_mistakes(features, labels, fold, folds=_FOLDS, classes=int(labels.max()) + 1, l2=l2)
+    features, fold = read_targets(targets, row_ids), fold_of(row_ids, FOLDS, seed)
+    found = find_mistakes(features, labels, fold, folds=FOLDS, classes=int(labels.max()) + 1, l2=l2)
     return Judges(found, seed)
 
 
@@ -208,9 +208,9 @@ def fit_former_judges(
 ) -> FormerJudges:
     """Ray task: fits a probe for each fold on a sample of labelled rows, as version 0.1.0 did."""
     torch.set_num_threads(max(1, int(cpus)))
-    features, fold = read_targets(targets, row_ids), fold_of(row_ids, _FOLDS, seed)
+    features, fold = read_targets(targets, row_ids), fold_of(row_ids, FOLDS, seed)
     classes = int(labels.max()) + 1
-    probes = fold_probes(features, labels, fold, folds=_FOLDS, classes=classes, l2=l2, scaling="each")
+    probes = fold_probes(features, labels, fold, folds=FOLDS, classes=classes, l2=l2, scaling="each")
     return FormerJudges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
 
 
@@ -253,13 +253,13 @@ class _Files:
             entry = write_table(self.location, name, table)
         doubt = table.column("doubt").to_numpy()
         most = np.argsort(-doubt, kind="stable")[: 10 * _SHOWN]
-        most = most[doubt[most] > _DOUBTED]
+        most = most[doubt[most] > DOUBTED]
         names = ("row_id", "doubt", "label", "likely")
         columns = [table.column(name).to_numpy()[most].tolist() for name in names]
         return {
             "rows": table.num_rows,
             "entry": entry,
-            "doubted_rows": int((doubt > _DOUBTED).sum()),
+            "doubted_rows": int((doubt > DOUBTED).sum()),
             "doubted": [
                 {**dict(zip(names, row, strict=True)), "doubt": round(row[1], 4)} for row in zip(*columns, strict=True)
             ],

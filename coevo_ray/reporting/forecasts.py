@@ -7,7 +7,7 @@ from coevo_ray.reporting.wording import count, decimal, percent
 
 
 def accuracy_now(forecast: JsonObject) -> list[str]:
-    """What the validation rows say of the present accuracy; nothing before one has a label."""
+    """The present accuracy by the validation rows; nothing before one has a label."""
     if forecast["accuracy"] is None:
         return []
     low, middle, high = forecast["accuracy"]
@@ -18,7 +18,7 @@ def accuracy_now(forecast: JsonObject) -> list[str]:
 
 
 def gain_to_come(forecast: JsonObject, ended: bool) -> list[str]:
-    """What all further labels would add, and where a gate that goes on will find that too little."""
+    """Accuracy that all further labels would add, and the labels at which an open gate will find that too little."""
     low, middle, high = (decimal(100 * share, 1) for share in forecast["gain"])
     sentences = [
         f"By the gate's forecast all further labels would add {middle} points of accuracy (90 % interval {low} to "

@@ -115,7 +115,7 @@ class GateFigures:
 
     @property
     def judge(self) -> str:
-        """What a row is called that the classifier is judged by."""
+        """Name of the rows that judge the classifier, in the singular."""
         return "held-out row" if self.held_out else "validation row"
 
     @property

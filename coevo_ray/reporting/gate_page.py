@@ -81,7 +81,7 @@ def _accuracy_sentences(figures: GateFigures) -> list[str]:
 
 
 def _validated_sentences(figures: GateFigures) -> list[str]:
-    """What the labels for validation say, or without such rows the random first ones."""
+    """Accuracy by the validation rows, or without such rows by the random first labels."""
     if figures.forecast is not None:
         return accuracy_now(figures.forecast)
     first = figures.measured("validation_accuracy")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timezone
-from typing import Any
 
 import numpy as np
 
@@ -96,6 +95,7 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
     elif history:
         validated = gate.service.validated()
         confusions = Confusions.count(validated["label"], validated["predicted"])
+    doubted, most = _doubted(gate)
     return GateFigures(
         gate=str(gate.location),
         names=gate.classes,
@@ -106,18 +106,19 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
         held_out=held_out,
         confusions=confusions,
         labels_by_class=np.bincount(labels, minlength=len(gate.classes)).astype(np.int64),
-        forecast=gate.service.forecast_curve(),
-        **_doubted(gate),
+        forecast=gate.service.forecast(curve=True),
+        doubted_labels=doubted,
+        most_doubted=most,
     )
 
 
-def _doubted(gate: GateSession) -> dict[str, Any]:
+def _doubted(gate: GateSession) -> tuple[int | None, Doubted | None]:
+    """Number of labels that are likely wrong, and the most doubted; None where labels are too few to tell."""
     labelled = gate.service.labelled()
     if len(labelled["row_id"]) < FEWEST_ROWS:
-        return {}
+        return None, None
     with ray_session(), ray_errors("gate report"):
-        labels, most = gate.learning().doubted(labelled, gate.service.offered(), _DOUBTED_SHOWN)
-    return {"doubted_labels": labels, "most_doubted": most}
+        return gate.learning().doubted(labelled, gate.service.offered(), _DOUBTED_SHOWN)
 
 
 def _compared(gate: GateSession, history: list[JsonObject]) -> Compared | None:

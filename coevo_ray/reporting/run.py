@@ -170,10 +170,13 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
         },
     }
     if config.gate:
-        names = ("labels", "label_fraction", "rounds", "stopped_by", "accuracy", "random_accuracy", "full_accuracy")
-        # Gates of version 0.1.0 made no forecast.
-        forecast = [name for name in ("forecast",) if stages["gate"].summary.get(name) is not None]
-        summary["gate"] = _pick(stages["gate"], *names, *forecast, "seconds")
+        names: tuple[str, ...] = (
+            *("labels", "label_fraction", "rounds", "stopped_by"),
+            *("accuracy", "random_accuracy", "full_accuracy"),
+        )
+        if stages["gate"].summary.get("forecast") is not None:  # gates of version 0.1.0 made none
+            names = (*names, "forecast")
+        summary["gate"] = _pick(stages["gate"], *names, "seconds")
     if "evidence" in stages:
         found = ("rows", "doubted_rows", "mistake_rates", "level", "mistakes", "copied_rows", "copy_groups")
         there = stages["evidence"].summary

@@ -180,7 +180,7 @@ class Beliefs:
         return _Predicted(best, confidence, gain, own.best)
 
     def _margin_from(self, blocks: ClassBlocks) -> _Predicted:
-        """What the model says is what neighbours are heard by, so what is believed takes its place only afterwards."""
+        """Neighbours are heard by what the model says of them, so beliefs take its place only afterwards."""
         config, rows, told = self._config, self._graph.rows, self.told
         own = Leaders(rows, np.float32, second=config.vote == "none")
         fused = Leaders(rows, np.float64, second=config.vote == "distributions")
@@ -191,8 +191,8 @@ class Beliefs:
                 fused.look(part, first, self._fused(part, values, first, told))
 
             each_part(rows, values.shape[1] * config.neighbours, look)
-        # What neighbours know the model does not: a label helps it there too. On CIFAR-10 the model's own margin was
-        # better than that of the fused distribution by 0.2 points of the area under the curve.
+        # The model's own margin: a label helps the model also where its neighbours know the class. On CIFAR-10 that was
+        # better than the margin of the fused distribution by 0.2 points of the area under the curve.
         leaders = own if config.vote == "none" else fused
         if config.vote == "classes":
             leaders = self._with_votes(blocks, *self._with_labels(own.best, own.first))

@@ -1,4 +1,4 @@
-"""What further labels would bring (docs/design.md#gate-forecast).
+"""Forecast of the accuracy that further labels bring (docs/design.md#gate-forecast).
 
 Of a gate that has labelled the share s of its rows, and whose other rows have the mean gain m, the potential is
 
@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 
 class Usual(NamedTuple):
-    """What is right of most pools; the defaults were chosen on all of the battery's.
+    """Numbers that are right of most pools; the defaults were chosen on all of the battery's.
 
     Attributes:
         kappa: its middle before anything was measured.
@@ -57,7 +57,7 @@ _USUAL = Usual()
 
 
 class Measured(NamedTuple):
-    """What was measured after a round.
+    """Measurements after a round.
 
     Attributes:
         labels: that the model had learned from.
@@ -96,7 +96,7 @@ class Forecast:
         validation_rows: from how many rows that is.
         kappa: float64[k], values.
         weight: float64[k], their probabilities.
-        usual: what is right of most pools.
+        usual: numbers that are right of most pools.
     """
 
     labels: int
@@ -118,7 +118,7 @@ class Forecast:
         Args:
             measured: in the order of rounds, one or more; the last is the present.
             total: rows that may be learned from, those with labels included.
-            usual: what is right of most pools.
+            usual: numbers that are right of most pools.
 
         Raises:
             UsageError: nothing was measured.
@@ -138,7 +138,7 @@ class Forecast:
         return cls(now.labels, total, scale, level, len(now.right), _KAPPAS, weight / weight.sum(), usual)
 
     def gain(self, labels: float) -> Interval:
-        """What labels up to so many add to the present accuracy, as a share of rows.
+        """Accuracy that labels up to so many add to the present one, as a share of rows.
 
         Args:
             labels: that the model will have learned from, from the present number to `total`.

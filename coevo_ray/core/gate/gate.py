@@ -376,7 +376,7 @@ class AnnotationGate:
 
     @property
     def forecast(self) -> Forecast | None:
-        """What further labels would bring; None before the first predictions, or without rows for validation."""
+        """Accuracy with further labels; None before the first predictions, or without rows for validation."""
         return self.inner.forecast()
 
     def is_validating(self, positions: Int64Array) -> BoolArray:

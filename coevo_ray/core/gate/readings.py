@@ -137,7 +137,7 @@ _CURVE_POINTS = 24
 
 
 def forecast(state: GateState, *, curve: bool = False) -> JsonObject | None:
-    """What further labels would bring, for people; None before the first predictions, or without validation rows.
+    """The forecast of further labels, for people; None before the first predictions, or without validation rows.
 
     Args:
         state: the gate's.

@@ -124,7 +124,7 @@ class GateState:
             self.said[self.rounds - 1] = said[self.reserved].astype(np.int32)
 
     def measured_rounds(self) -> list[Measured]:
-        """What each round's predictions say of the validation rows, in the order of rounds."""
+        """Measurements of all rounds on the validation rows, in the order of rounds."""
         there = self.validating
         label = self.beliefs.best[self.reserved[there]]
         return [
@@ -133,7 +133,7 @@ class GateState:
         ]
 
     def forecast(self) -> Forecast | None:
-        """What further labels would bring; None before the first predictions, or where no row is reserved."""
+        """Accuracy with further labels; None before the first predictions, or where no row is reserved."""
         measured = self.measured_rounds()
         return Forecast.of(measured, max(self.learnable, measured[-1].labels)) if measured else None
 

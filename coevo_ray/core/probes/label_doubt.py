@@ -30,6 +30,8 @@ from coevo_ray.core.probes.probe import LinearProbe, Scaling
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
 
+FOLDS = 2  # each is judged by a probe of the others
+DOUBTED = 0.5  # above it, a label is more likely wrong than right
 _PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # strongest first; the search ends two below the best
 _WEAKER = (10.0**0.5, 10.0)  # with mistakes accounted for, a penalty need not stand in for doubt
 _TUNED_ROWS = 30_000  # penalty and level are chosen on so many rows at most
@@ -113,7 +115,7 @@ def find_mistakes(
 
 
 def label_doubt(
-    features: FloatArray, labels: IntArray, *, folds: int = 2, seed: int = 0, l2: float | None = None
+    features: FloatArray, labels: IntArray, *, folds: int = FOLDS, seed: int = 0, l2: float | None = None
 ) -> Float32Array:
     """Computes the probability that each label is wrong, from mistakes that are estimated on the same rows.
 
@@ -137,7 +139,7 @@ def label_doubt(
 
 
 def cross_fitted(
-    features: FloatArray, labels: IntArray, *, folds: int = 2, seed: int = 0, l2: float | None = None
+    features: FloatArray, labels: IntArray, *, folds: int = FOLDS, seed: int = 0, l2: float | None = None
 ) -> Float32Array:
     """Predicts each row by a linear probe that was fitted without it (cross-fitting), on labels as they are.
 

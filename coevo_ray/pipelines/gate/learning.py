@@ -17,7 +17,7 @@ from coevo_ray.actors.protocols import LabelColumns, Ranges
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
 from coevo_ray.core.gate.class_blocks import class_ranges
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, most_doubted, predict_folds
+from coevo_ray.core.probes.label_doubt import DOUBTED, FOLDS, find_mistakes, fold_of, most_doubted, predict_folds
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
 from coevo_ray.core.probes.probe import LinearProbe, Scaling
 from coevo_ray.core.rows.hashing import choose_rows
@@ -28,8 +28,6 @@ from coevo_ray.store.row_table import RowTable, vectors
 
 # Rows that are predicted at a time: a block of the probe's.
 _PREDICTED_ROWS = 1 << 16
-
-_DOUBT_FOLDS, _DOUBTED = 2, 0.5
 
 
 def save_classifier(classifier: LightClassifier, file: Location) -> None:
@@ -161,7 +159,7 @@ class Learning:
         return found
 
     def doubted(self, labelled: LabelColumns, offered: Arrays, count: int) -> tuple[int, Doubted]:
-        """How many labels are more likely wrong than right (`core.probes.label_doubt`), and those doubted most.
+        """Counts labels that are more likely wrong than right (`core.probes.label_doubt`), and names the most doubted.
 
         Args:
             labelled: see `GateService.labelled`; `FEWEST_ROWS` labels or more, of fewer none is doubted.
@@ -256,14 +254,14 @@ class Learning:
         torch.set_num_threads(max(1, int(self.cpus)))
         order = np.argsort(labelled["row_id"])
         rows, labels = labelled["row_id"][order], labelled["label"][order]
-        features, fold = self._features(rows, offered), fold_of(rows, _DOUBT_FOLDS, self.seed)
-        found = find_mistakes(features, labels, fold, folds=_DOUBT_FOLDS, classes=self.classes)
+        features, fold = self._features(rows, offered), fold_of(rows, FOLDS, self.seed)
+        found = find_mistakes(features, labels, fold, folds=FOLDS, classes=self.classes)
         predicted = predict_folds(found.probes, features, fold)
         doubt = found.doubt(predicted, labels)
         named = most_doubted(rows, doubt, labels, count)
-        named = named[doubt[named] > _DOUBTED]
+        named = named[doubt[named] > DOUBTED]
         likely = predicted.argmax(axis=1).astype(np.int64)
-        return int((doubt > _DOUBTED).sum()), Doubted(rows[named], labels[named], likely[named], doubt[named])
+        return int((doubt > DOUBTED).sum()), Doubted(rows[named], labels[named], likely[named], doubt[named])
 
     def _compare(self, points: list[tuple[int, float]]) -> JsonObject:
         """Ray task, for comparison only: it reads labels that the gate never sees."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coevo_ray.config import GateSettings
+from coevo_ray.core.graph.copies import MARGIN, SIMILARITY
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
@@ -13,6 +14,14 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
 OPENED = "gate.json"
+# Settings that gates of version 0.1.0 go on with.
+FORMER_RULE = {
+    "copy_similarity": SIMILARITY,
+    "copy_margin": MARGIN,
+    "shared_confidence": 0.95,
+    "draw": "top",
+    "validation_share": 0.0,
+}
 _SINCE_FORMER = {"copy_similarity", "copy_margin"}  # settings that version 0.1.0 did not write
 
 

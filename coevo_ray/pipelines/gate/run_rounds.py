@@ -151,7 +151,7 @@ def _finish(gate: GateSession, started: float) -> Manifest:
         label_fraction=round(status["labels"] / gate.rows, 6),
         rounds=status["rounds"],
         stopped_by=status["stopped_by"],
-        forecast=status["forecast"],
+        forecast=gate.service.forecast(),
         accuracy=curve[-1]["accuracy"],
         random_accuracy=others["random"][-1],
         full_accuracy=others["full"],

@@ -20,36 +20,33 @@ from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
 from coevo_ray.annotators.opening import check_annotator, open_annotator
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
-from coevo_ray.core.gate.config import GateConfig, OfferConfig
-from coevo_ray.core.gate.gate import AnnotationGate
-from coevo_ray.core.graph.copies import MARGIN, SIMILARITY
+from coevo_ray.core.gate.config import OfferConfig
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.gate.opened import OPENED, class_names, find_gate, inputs_of, is_former, write_opened
+from coevo_ray.pipelines.gate.gate_maker import GateMaker
+from coevo_ray.pipelines.gate.opened import (
+    FORMER_RULE,
+    OPENED,
+    class_names,
+    find_gate,
+    inputs_of,
+    is_former,
+    write_opened,
+)
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin, digest, load_manifest
-from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
 
 if TYPE_CHECKING:
     # At run time where they are used: what only looks at a gate loads neither Ray nor torch.
-    from coevo_ray.actors.actor import SelectionHandle, Services
-    from coevo_ray.core.gate.online import OnlineGate
+    from coevo_ray.actors.actor import SelectionHandle
     from coevo_ray.core.probes.light_classifier import LightClassifier
     from coevo_ray.core.probes.probe import Scaling
     from coevo_ray.pipelines.gate.learning import Learning
     from coevo_ray.pipelines.gate.offers import Offer, OfferStage
 
 _CLASSIFIER = "classifier.safetensors"
-# What gates of version 0.1.0 go on with.
-_FORMER = {
-    "copy_similarity": SIMILARITY,
-    "copy_margin": MARGIN,
-    "shared_confidence": 0.95,
-    "draw": "top",
-    "validation_share": 0.0,
-}
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -64,38 +61,6 @@ class Submitted:
 
     taken: Taken
     problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Make:
-    """What the selection actor builds its gate from."""
-
-    config: GateConfig
-    location: Location
-    targets: RowTable
-    offers: OfferConfig
-
-    def __call__(self) -> Services:
-        """Builds the gate's service inside the actor."""
-        from coevo_ray.actors.actor import Services
-
-        return Services(gate=self.service())
-
-    def service(self) -> GateService:
-        """Builds the gate's service."""
-        graph, row_ids = load_graph(self.location.child("graph"), self.targets)
-
-        def online(gate: AnnotationGate) -> OnlineGate:
-            """Reads the features only when rows arrive: until then the graph is enough."""
-            from coevo_ray.core.gate.online import OnlineGate
-            from coevo_ray.core.graph.growing import GrowingIndex
-            from coevo_ray.core.graph.unit_rows import UnitRows
-
-            rows = UnitRows.of(read_half(self.targets, row_ids), centre=True)
-            return OnlineGate(gate, GrowingIndex(rows.read(slice(None)), graph), rows.mean, self.offers)
-
-        gate = AnnotationGate(self.config, graph, np.ones(len(row_ids), dtype=bool))
-        return GateService(self.location.child("journal"), gate, row_ids, online)
 
 
 class GateSession:
@@ -138,7 +103,7 @@ class GateSession:
         self.rows = int(graph.summary["rows"])
         self._former = is_former(opened["settings"])
         self.scaling: Scaling = "each" if self._former else "one"
-        self.rule = self.settings.rule_for(self.rows, len(self.classes), **(_FORMER if self._former else {}))
+        self.rule = self.settings.rule_for(self.rows, len(self.classes), **(FORMER_RULE if self._former else {}))
         self._handle: SelectionHandle | None = None
         self._plain: GateService | None = None
 
@@ -214,9 +179,9 @@ class GateSession:
             self._plain = self._make().service()
         return self._plain
 
-    def _make(self) -> _Make:
+    def _make(self) -> GateMaker:
         offers = OfferConfig(sure=self.settings.pseudo_label, same=self.settings.same)
-        return _Make(self.rule, self.location, self.targets, offers)
+        return GateMaker(self.rule, self.location, self.targets, offers)
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
@@ -421,4 +386,5 @@ class GateSession:
             "label_fraction": round(status["labels"] / self.rows, 6),
             "max_labels": self.rule.max_labels,
             **{name: history[-1][name] if history else None for name in _MEASURED},
+            "forecast": self.service.forecast(),
         }
