@@ -1,7 +1,8 @@
 """The battery: what the methods are worth on real pools that differ in kind, and on your own.
 
     python -m benchmarks.battery targets|labels|policies|stop|doubt|duplicates --json [--data FOLDER] [--pool FOLDER]...
-        [--pools NAME,...] [--settings NAME,...] [--seeds K] [--rows N] [--cache FOLDER] [--threads N] [--choose]
+        [--pools NAME,...] [--settings NAME,...] [--kept SHARE,...] [--seeds K] [--rows N] [--cache FOLDER]
+        [--threads N] [--choose]
     python -m benchmarks.battery labels --json --quick
 
 Without --data it runs on scikit-learn's digits, and on any pool that --pool names.
@@ -29,6 +30,7 @@ from coevo_ray.errors import CoevoError, UsageError
 PARTS = ("targets", "labels", "policies", "stop", "doubt", "duplicates")
 _TRAIN_ROWS, _QUICK_ROWS = 15_000, 2_000
 _SEEDS, _QUICK_SEEDS = 3, 2
+_KEPT, _QUICK_KEPT = (0.1, 0.3, 0.5), (0.3,)
 
 Measure = Callable[[Sequence[Place], Options], dict[str, Any]]
 
@@ -74,6 +76,7 @@ def options_of(arguments: Namespace) -> Options:
         cache=arguments.cache,
         limits=Limits(rows, -(-rows // (2 if arguments.quick else 3))),
         settings=arguments.settings,
+        kept=arguments.kept or (_QUICK_KEPT if arguments.quick else _KEPT),
         seeds=arguments.seeds or (_QUICK_SEEDS if arguments.quick else _SEEDS),
         quick=arguments.quick,
         threads=arguments.threads,
@@ -92,6 +95,8 @@ def _arguments() -> Namespace:
     )
     made.add_argument("--pools", type=_names, default=(), help="some of the pools, by name; otherwise all")
     made.add_argument("--settings", type=_settings, default=SETTINGS, help=f"some of {','.join(SETTINGS)}")
+    shares = ",".join(map(str, _KEPT))
+    made.add_argument("--kept", type=_shares, help=f"shares of the rows that an epoch keeps (policies): {shares}")
     made.add_argument("--seeds", type=_several, help=f"repeats, otherwise {_SEEDS}, with --quick {_QUICK_SEEDS}")
     made.add_argument("--cache", type=Path, default=default_cache(), help="folder that keeps encoded pools")
     made.add_argument("--threads", type=positive, default=cores(), help="threads of the computation")
@@ -110,6 +115,13 @@ def _settings(text: str) -> tuple[str, ...]:
     if unknown := sorted(set(names) - set(SETTINGS)):
         raise ArgumentTypeError(f"{', '.join(unknown)} not among {', '.join(SETTINGS)}")
     return usable(names)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    shares = tuple(float(each) for each in _names(text))
+    if wrong := [share for share in shares if not 0 < share <= 1]:
+        raise ArgumentTypeError(f"{wrong[0]:g} is no share above 0, up to 1")
+    return shares
 
 
 def _several(text: str) -> int:

@@ -1,15 +1,17 @@
-"""python -m benchmarks.battery.join RESULT.json... [--page]: results of one part on different pools, as one.
+"""python -m benchmarks.battery.join RESULT.json... [--page]: results of one part, as one.
 
-Long runs are made a pool at a time. Prints the joined JSON, or with `--page` its tables. Constants are chosen anew,
-each pool's on the others.
+Long runs are made in pieces: other pools, other settings or other shares of one pool. Prints the joined JSON, or with
+`--page` its tables. Constants are chosen anew, each pool's on the others, and lost cells are found anew.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,22 @@ from benchmarks.battery.table import lines
 from benchmarks.battery.verdicts import chosen_constants
 from coevo_ray.errors import InputError
 
-_SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "versions")
-_OURS = {"labels": (labels.GATE, *labels.VARIANTS), "policies": (policies.OURS, *policies.VARIANTS)}
+# What all runs of a whole share; `head`, where there is one.
+_SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "versions", "head")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is found anew: our methods, among which constants are chosen, and lists of the table's cells."""
+
+    ours: tuple[str, ...]
+    lists: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+_PARTS = {
+    "labels": _Part((labels.GATE, *labels.VARIANTS), labels.find_below),
+    "policies": _Part((policies.OURS, *policies.VARIANTS), policies.find_lost),
+}
 
 
 def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -29,25 +45,49 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         results: of the parts `labels` or `policies`, as the battery printed them.
 
     Raises:
-        InputError: they differ in what is the same for a whole run, or have a pool twice.
+        InputError: they differ in what is the same for a whole run, or two of them have the same cell.
     """
     first = results[0]
     differ = [name for name in _SAME if any(each.get(name) != first.get(name) for each in results)]
-    pools = [pool for each in results for pool in each["pools"]]
-    if differ or len(set(pools)) < len(pools) or first["part"] not in _OURS:
-        raise InputError(
-            f"results that differ in {differ}, of pools {pools}", "join runs of one part of the battery on other pools"
-        )
+    if differ or first["part"] not in _PARTS:
+        raise _not_one(f"results that differ in {differ}")
     joined = dict(first)
-    for name in ("pools", "table", "verdicts", "left_out"):
+    for name in ("pools", "left_out"):
         joined[name] = {key: value for each in results for key, value in each[name].items()}
-    for name in ("below_random", "below_peer"):
-        if name in first:
-            joined[name] = [entry for each in results for entry in each[name]]
+        if any(joined[name][key] != value for each in results for key, value in each[name].items()):
+            raise _not_one(f"results of pools that differ in {name}")
+    for name in ("table", "verdicts"):
+        joined[name] = {}
+        for each in results:
+            _add(joined[name], each[name])
+    part = _PARTS[first["part"]]
+    joined |= part.lists(joined["table"])
+    if "kept" in first:
+        joined["kept"] = sorted({share for each in results for share in each["kept"]})
     if all("constants" in each for each in results):
-        joined["constants"] = chosen_constants(joined["table"], _OURS[first["part"]])
+        joined["constants"] = chosen_constants(joined["table"], part.ours)
     joined["busy_before"] = max(float(each.get("busy_before") or 0.0) for each in results)
     return joined
+
+
+def _add(whole: dict[str, Any], part: dict[str, Any], place: str = "") -> None:
+    """Adds cells, or verdicts, to a nested table.
+
+    Raises:
+        InputError: a cell is there.
+    """
+    for name, value in part.items():
+        at = f"{place} {name}".strip()
+        if name not in whole:
+            whole[name] = copy.deepcopy(value)
+        elif "mean" in value or "verdict" in value or not value:
+            raise _not_one(f"two results with {at}")
+        else:
+            _add(whole[name], value, at)
+
+
+def _not_one(what: str) -> InputError:
+    return InputError(f"{what}", "join runs of one part of the battery, each with cells of its own")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from benchmarks.battery.heads import TunedLinear, fit_tuned
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Ids, Place, Pool, loaded
 from benchmarks.battery.settings import CLEAN, COPIES, Setting, make_setting
-from benchmarks.battery.verdicts import cell, chosen_constants, judge, verdicts
+from benchmarks.battery.verdicts import cell, chosen_constants, losses, verdicts
 from benchmarks.common import note
 from benchmarks.labels.data import LabelPool, principal_components
 from benchmarks.labels.method import Labelled
@@ -62,9 +62,12 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         return lambda name: _setting(pool, features, name, options)
 
     result = over_pools(places, options, CHOSEN_ON, (GATE, *VARIANTS), prepare)
-    result["below_random"] = below(result["table"], ("random",))
-    result["below_peer"] = below(result["table"], ("margin", *PEERS))
-    return result
+    return {**result, **find_below(result["table"])}
+
+
+def find_below(table: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """`below_random` and `below_peer`: cells in which the gate lost, see `below`."""
+    return {"below_random": below(table, ("random",)), "below_peer": below(table, ("margin", *PEERS))}
 
 
 def below(table: dict[str, Any], others: Sequence[str]) -> list[dict[str, Any]]:
@@ -80,11 +83,10 @@ def below(table: dict[str, Any], others: Sequence[str]) -> list[dict[str, Any]]:
     lost = []
     for pool, settings in table.items():
         for setting, methods in settings.items():
-            for share, other in ((s, o) for s in methods[GATE] if s != FIRST for o in others if o in methods):
-                said = judge(methods[GATE][share]["values"], {other: methods[other][share]["values"]})
-                if said.verdict == "lost":
-                    about = {"pool": pool, "setting": setting, "share": share, "method": other}
-                    lost.append({**about, "points": said.points, "standard_error": said.standard_error})
+            for share in (share for share in methods[GATE] if share != FIRST):
+                values = {name: found[share]["values"] for name, found in methods.items() if share in found}
+                for said in losses(values, GATE, others):
+                    lost.append({"pool": pool, "setting": setting, "share": share, **said})
     return lost
 
 

@@ -17,6 +17,7 @@ class Options:
         cache: folder of encoded pools.
         limits: the most rows of a pool.
         settings: of `SETTINGS`, in their order.
+        kept: shares of the rows that an epoch keeps, for policies.
         seeds: repeats of every method, from seed 0; two or more, as verdicts need.
         quick: a small run that shows the form.
         threads: of the computation.
@@ -26,6 +27,7 @@ class Options:
     cache: Path
     limits: Limits = field(default_factory=Limits)
     settings: tuple[str, ...] = SETTINGS
+    kept: tuple[float, ...] = (0.1, 0.3, 0.5)
     seeds: int = 3
     quick: bool = False
     threads: int = 1

@@ -8,13 +8,21 @@ from typing import Any
 
 _WORDS = {"won": "won against", "even": "even with", "lost": "lost to"}
 
+# Lists of cells in a result, and what they are.
+_LISTS = {
+    "below_random": "Cells below random",
+    "below_peer": "Cells below a peer",
+    "lost": "Cells that were lost, to each policy by itself",
+}
+
 Cell = dict[str, Any]
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """The page: for each pool and setting every method, and a verdict a cell.
 
-    A part whose table is not pool -> setting -> method -> cell, or share -> cell, gives `page`, lines of its own.
+    A part whose table is not pool -> setting -> method -> cell or share -> cell, or setting -> share -> method -> cell,
+    gives `page`, lines of its own.
     """
     if "page" in result:
         yield from result["page"]
@@ -25,9 +33,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield "standard error of the difference, seed by seed; won or lost beyond two of them."
     for pool, settings in result["table"].items():
         yield from ("", f"## {pool}", "", _facts(result, pool), "")
-        for setting, methods in settings.items():
-            yield from _table(setting, methods)
-            yield from ("", *_said(result["verdicts"][pool][setting]), "")
+        for setting, found in settings.items():
+            yield from _setting(setting, found, result["verdicts"][pool][setting])
     yield from ("## Verdicts", "")
     for pool, count in summary(result).items():
         yield f"- {pool}: " + ", ".join(f"{word} {count[word]}" for word in _WORDS)
@@ -35,15 +42,27 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"- {pool}: {choice['constant']}, chosen on {', '.join(choice['chosen_on']) or 'no other pool'}: " + (
             f"{100 * choice['value']:.2f} here, where {choice['best_here']} is best"
         )
-    for other in ("random", "peer"):
-        if f"below_{other}" in result:
-            lost = result[f"below_{other}"]
-            yield from ("", f"## Cells below {'a peer' if other == 'peer' else other}: {len(lost)}", "")
-            for each in lost:
-                where = f"{each['pool']} {each['setting']} at {percent(each['share'])}"
-                yield f"- {where}: {each['points']:+.2f} +- {each['standard_error']:.2f} against {each['method']}"
+    for name, title in _LISTS.items():
+        if name in result:
+            yield from ("", f"## {title}: {len(result[name])}", "")
+            yield from (f"- {_where(each)}" for each in result[name])
     for name, cause in left_out(result).items():
         yield f"- prior {name} is left out: {cause}"
+
+
+def _setting(name: str, found: dict[str, Any], said: dict[str, Any]) -> Iterator[str]:
+    """The table of a setting with its verdicts; one for each share if shares, which begin with a digit, come first."""
+    if all(key[:1].isdigit() for key in found):
+        for share, methods in found.items():
+            yield from _setting(f"{name}, {percent(share)} kept", methods, said[share])
+    else:
+        yield from (*_table(name, found), "", *_said(said), "")
+
+
+def _where(each: dict[str, Any]) -> str:
+    """One cell of a list, with how far it is below what."""
+    place = f"{each['pool']} {each['setting']} at {percent(each['share'])}"
+    return f"{place}: {each['points']:+.2f} +- {each['standard_error']:.2f} against {each['method']}"
 
 
 def _facts(result: dict[str, Any], pool: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -103,11 +103,36 @@ def verdicts(
     return {name: judge(table[name], alternatives).to_json() for name in ours if name in table}
 
 
+def losses(table: Mapping[str, Sequence[float]], ours: str, others: Sequence[str]) -> Iterator[dict[str, str | float]]:
+    """The methods of one cell that one method lost to, each by itself.
+
+    Args:
+        table: method -> result of each seed.
+        ours: the method.
+        others: methods that it is compared with; those that the table lacks are passed over.
+
+    Returns:
+        Of each: `method`, `points` (negative) and their `standard_error`.
+    """
+    for other in others:
+        if other in table:
+            said = judge(table[ours], {other: table[other]})
+            if said.verdict == "lost":
+                yield {"method": other, "points": said.points, "standard_error": said.standard_error}
+
+
+def cells_of(found: Mapping[str, Any], method: str) -> list[Mapping[str, Any]]:
+    """All cells of one method in a setting: method -> cell, method -> share -> cell, or share -> method -> cell."""
+    if method not in found:
+        return [cell for methods in found.values() for cell in cells_of(methods, method)]
+    return [found[method]] if "mean" in found[method] else list(found[method].values())
+
+
 def chosen_constants(table: Mapping[str, Mapping[str, Mapping[str, Any]]], ours: Sequence[str]) -> dict[str, Any]:
     """Chooses one of our methods for each pool by their means on the other pools, over all settings.
 
     Args:
-        table: pool -> setting -> method -> cell, or share -> cell.
+        table: pool -> setting -> see `cells_of`.
         ours: one method with different constants; the first has the defaults.
 
     Returns:
@@ -115,8 +140,7 @@ def chosen_constants(table: Mapping[str, Mapping[str, Mapping[str, Any]]], ours:
     """
 
     def mean(pool: str, method: str) -> float:
-        found = [methods[method] for methods in table[pool].values()]
-        cells = [each for f in found for each in ([f] if "mean" in f else f.values())]
+        cells = [each for found in table[pool].values() for each in cells_of(found, method)]
         return statistics.fmean(each["mean"] for each in cells)
 
     results = {method: {pool: round(mean(pool, method), 5) for pool in table} for method in ours}

@@ -126,7 +126,6 @@ def _near_copy(image: Any, random: np.random.Generator) -> Any:
 
 
 def encode_rows(images: list[Any]) -> Vectors:
-    """Features of images by the prior of all these pools, float32[n, d]."""
     """Features of images of the prior that all pools are encoded by, float32[n, d]."""
     from coevo_ray.pool.images import resized
     from coevo_ray.priors.encoder import Encoder

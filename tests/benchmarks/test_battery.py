@@ -69,7 +69,8 @@ def _check(result: dict[str, Any], methods: set[str], settings: tuple[str, ...])
     }
     assert tuple(result["table"]["colours"]) == tuple(result["verdicts"]["colours"]) == settings
     for found in result["table"]["colours"].values():
-        assert set(found) == methods
+        for methods_found in found.values() if list(found) == ["0.2", "0.5"] else [found]:
+            assert set(methods_found) == methods
     assert {"cifar10", "digits"} <= set(result["chosen_on"])
 
 
@@ -124,22 +125,51 @@ def test_policies_give_a_verdict_for_each_setting(
     for name, value in (("LATENTS", 32), ("ACTIVE", 4)):
         monkeypatch.setattr(policies_data, name, value)
     monkeypatch.setattr(policies, "DECAYS", (1e-3, 1e-2))
-    chosen = replace(options, settings=("noise", "copies"), choose=True)
+    chosen = replace(options, settings=("noise", "copies"), kept=(0.2, 0.5), choose=True)
     with torch_threads(1):
         result = policies.measure([place], chosen)
-    _check(result, {*policies.POLICIES, *policies.VARIANTS}, ("noise", "copies"))
+    names = {*policies.POLICIES, *policies.VARIANTS, policies.SAME_SECONDS}
+    _check(result, names, ("noise", "copies"))
+    assert result["kept"] == [0.2, 0.5]
     assert result["constants"]["colours"]["constant"] == "factors", "the default, for there is no other pool"
-    assert set(result["table"]["colours"]["noise"]["factors"]["weight_decays"]) <= set(policies.DECAYS)
-    assert result["verdicts"]["colours"]["copies"]["factors"]["against"] in policies.SIMPLE
-    noise = result["table"]["colours"]["noise"]
-    kept, epochs = round(policies.KEEP * ROWS), result["head"]["epochs"]
-    for policy in policies.POLICIES:
-        assert noise[policy]["visits"] == kept * epochs, policy
-    spent = {policy: cell["preparation_seconds"] for policy, cell in noise.items()}
-    assert spent["rotation"] == spent["seta"] == spent["order_dp"] == 0 < spent["rho_loss"] < spent["factors"]
+    assert result["verdicts"]["colours"]["copies"]["0.2"]["factors"]["against"] in policies.SIMPLE
+    epochs = result["head"]["epochs"]
+    for keep, cells in result["table"]["colours"]["noise"].items():
+        assert set(cells["factors"]["weight_decays"]) <= set(policies.DECAYS)
+        visits = round(float(keep) * ROWS) * epochs
+        for policy in policies.POLICIES:
+            assert cells[policy]["visits"] == visits, (keep, policy)
+        # Making factors takes longer here than all epochs of a head on all rows.
+        assert cells[policies.SAME_SECONDS]["visits"] == ROWS * epochs
+        spent = {policy: cell["preparation_seconds"] for policy, cell in cells.items()}
+        assert spent["rotation"] == spent["seta"] == spent["order_dp"] == 0 < spent["rho_loss"] < spent["factors"]
     page = "\n".join(lines({**result, "part": "policies", "repeats": 2}))
-    assert f"| rotation | {100 * noise['rotation']['mean']:.1f} +- " in page and f" | {kept * epochs:,} | " in page
-    assert "| factors | " in page and "- factors: " in page and "chosen on no other pool" in page
+    rotation = result["table"]["colours"]["noise"]["0.2"]["rotation"]
+    assert f"| rotation | {100 * rotation['mean']:.1f} +- " in page and f" | {rotation['visits']:,} | " in page
+    assert "| noise, 20 % kept | " in page and "- factors: " in page and "chosen on no other pool" in page
+    assert f"by itself: {len(result['lost'])}" in page
+    assert summary(result)["colours"].total() == 2 * 2 * 3, "settings, shares, and ours with its variants"
+
+
+def test_full_budget_gets_the_seconds_of_factors() -> None:
+    ours = {"seconds": 2.0, "preparation_seconds": 4.0}
+    assert policies.same_seconds(ours, {"seconds": 3.0}, 0.3) == pytest.approx(0.6), "twice as long"
+    assert policies.same_seconds(ours, {"seconds": 3.0}, 0.7) == 1.0, "no more than the full schedule"
+
+
+def test_policies_that_factors_lost_to_are_listed() -> None:
+    def values(*each: float) -> dict[str, Any]:
+        return {"values": list(each)}
+
+    cells = {"factors": values(0.5, 0.52), "random": values(0.5, 0.53), policies.SAME_SECONDS: values(0.56, 0.57)}
+    table = {"pool": {"clean": {"0.1": cells, "0.3": {**cells, "seta": values(0.9, 0.9), "absent": values(1, 1)}}}}
+    lost = policies.find_lost(table)["lost"]
+    assert [(each["share"], each["method"]) for each in lost] == [
+        ("0.1", policies.SAME_SECONDS),
+        ("0.3", "seta"),
+        ("0.3", policies.SAME_SECONDS),
+    ]
+    assert (lost[0]["points"], lost[0]["standard_error"]) == (-5.5, 0.5)
 
 
 def test_held_out_rows_are_in_no_subset(place: Place, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +211,8 @@ def test_a_part_that_is_not_built_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         (["--settings", "absent"], 2, "absent not among clean"),
         (["--data", "no"], 3, "no folder no"),
         (["--pools", "absent"], 2, "no pool absent"),
+        (["--kept", "0.3,1.5"], 2, "1.5 is no share"),
+        (["--kept", "a"], 2, "argument --kept"),
     ],
 )
 def test_wrong_options_are_refused(
@@ -205,26 +237,42 @@ def test_the_command_takes_a_pool_of_the_users_own(place: Place, options: Option
     assert result["table"].keys() == {"colours"} and "cores" in result["hardware"]
 
 
-def test_results_of_pools_are_joined() -> None:
-    def result(pool: str, gate: float, top: float) -> dict[str, Any]:
-        cells = {name: {"0.1": cell([value, value])} for name, value in (("gate", gate), ("gate_top", top))}
-        lost = [{"pool": pool, "setting": "clean", "share": "0.1", "method": "random", "points": -1.0}]
-        about = {
-            "benchmark": "battery",
-            "part": "labels",
-            "quick": False,
-            "repeats": 2,
-            "chosen_on": [],
-            "versions": {},
-        }
-        table = {pool: {"clean": cells}}
-        parts = {"pools": {pool: {}}, "table": table, "verdicts": {pool: {"clean": {}}}, "left_out": {"text": {}}}
-        return {**about, **parts, "below_random": lost, "below_peer": [], "constants": {}}
+def _result(pool: str, gate: float, top: float, setting: str = "clean") -> dict[str, Any]:
+    cells = {name: {"0.1": cell([v, v])} for name, v in (("gate", gate), ("gate_top", top), ("random", 0.45))}
+    about = {"benchmark": "battery", "part": "labels", "quick": False, "repeats": 2, "chosen_on": [], "versions": {}}
+    said = {setting: {"0.1": {"gate": {"verdict": "even"}}}}
+    parts = {"pools": {pool: {"rows": 9}}, "table": {pool: {setting: cells}}, "verdicts": {pool: said}}
+    return {**about, **parts, "left_out": {"text": {}}, "below_random": [], "below_peer": [], "constants": {}}
 
-    both = join([result("a", 0.5, 0.4), result("b", 0.3, 0.9)])
+
+def test_results_are_joined() -> None:
+    both = join([_result("a", 0.5, 0.4), _result("b", 0.3, 0.9)])
     assert list(both["pools"]) == list(both["table"]) == list(both["verdicts"]) == ["a", "b"]
-    assert [entry["pool"] for entry in both["below_random"]] == ["a", "b"]
+    assert [(entry["pool"], entry["points"]) for entry in both["below_random"]] == [("b", -15.0)], "found anew"
     assert {pool: choice["constant"] for pool, choice in both["constants"].items()} == {"a": "gate_top", "b": "gate"}
-    for wrong in ([result("a", 0.5, 0.4)] * 2, [result("a", 0.5, 0.4), {**result("b", 0.1, 0.1), "repeats": 3}]):
-        with pytest.raises(InputError, match="join runs"):
+    noise = _result("a", 0.5, 0.4, "noise")
+    settings = join([_result("a", 0.5, 0.4), noise])
+    assert list(settings["table"]["a"]) == list(settings["verdicts"]["a"]) == ["clean", "noise"]
+    assert list(noise["table"]["a"]) == ["noise"], "what is joined stays as it is"
+    other = {**noise, "pools": {"a": {"rows": 8}}}
+    for wrong, said in (
+        ([_result("a", 0.5, 0.4)] * 2, "two results with a clean gate 0.1"),
+        ([_result("a", 0.5, 0.4), {**noise, "repeats": 3}], "differ in \\['repeats'\\]"),
+        ([_result("a", 0.5, 0.4), other], "differ in pools"),
+        ([{**noise, "part": "stop"}], "differ in"),
+    ):
+        with pytest.raises(InputError, match=said):
             join(wrong)
+
+
+def test_shares_of_a_pool_are_joined() -> None:
+    def result(keep: str, ours: float) -> dict[str, Any]:
+        cells = {"factors": cell([ours, ours]), "random": cell([0.5, 0.5])}
+        whole = {**_result("a", 0.5, 0.5), "part": "policies", "kept": [float(keep)], "lost": []}
+        return {**whole, "table": {"a": {"clean": {keep: cells}}}, "verdicts": {"a": {"clean": {keep: {}}}}}
+
+    first, second = result("0.3", 0.6), result("0.1", 0.4)
+    del first["constants"]
+    joined = join([first, second])
+    assert joined["kept"] == [0.1, 0.3] and list(joined["table"]["a"]["clean"]) == ["0.3", "0.1"]
+    assert [(each["share"], each["method"]) for each in joined["lost"]] == [("0.1", "random")]
