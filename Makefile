@@ -70,6 +70,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.battery targets --json --quick
 	$(BIN)/python -m benchmarks.battery labels --json --quick
 	$(BIN)/python -m benchmarks.battery policies --json --quick
+	$(BIN)/python -m benchmarks.battery networks --json --quick
 	$(BIN)/python -m benchmarks.battery stop --json --quick
 
 clean:

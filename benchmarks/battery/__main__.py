@@ -1,8 +1,8 @@
 """The battery: what the methods are worth on real pools that differ in kind, and on your own.
 
-    python -m benchmarks.battery targets|labels|policies|stop|doubt|duplicates --json [--data FOLDER] [--pool FOLDER]...
-        [--pools NAME,...] [--settings NAME,...] [--kept SHARE,...] [--seeds K] [--rows N] [--cache FOLDER]
-        [--threads N] [--choose]
+    python -m benchmarks.battery targets|labels|policies|networks|stop|doubt|duplicates --json [--data FOLDER]
+        [--pool FOLDER]... [--pools NAME,...] [--settings NAME,...] [--kept SHARE,...] [--seeds K] [--rows N]
+        [--cache FOLDER] [--threads N] [--choose] [--model NAME] [--image-size PIXELS] [--device NAME]
     python -m benchmarks.battery labels --json --quick
 
 Without --data it runs on scikit-learn's digits, and on any pool that --pool names.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.battery.encoding import default_cache
+from benchmarks.battery.network_training import Network
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Limits, Place, find_places
 from benchmarks.battery.settings import SETTINGS, usable
@@ -27,7 +28,7 @@ from benchmarks.common import cores, finish, parser, positive, rows_of
 from coevo_ray.errors import CoevoError, UsageError
 
 # Each is a module of this package with measure(places, options) -> result.
-PARTS = ("targets", "labels", "policies", "stop", "doubt", "duplicates")
+PARTS = ("targets", "labels", "policies", "networks", "stop", "doubt", "duplicates")
 _TRAIN_ROWS, _QUICK_ROWS = 15_000, 2_000
 _SEEDS, _QUICK_SEEDS = 3, 2
 _KEPT, _QUICK_KEPT = (0.1, 0.3, 0.5), (0.3,)
@@ -80,6 +81,8 @@ def options_of(arguments: Namespace) -> Options:
         seeds=arguments.seeds or (_QUICK_SEEDS if arguments.quick else _SEEDS),
         quick=arguments.quick,
         threads=arguments.threads,
+        network=Network(arguments.model, arguments.device),
+        image_size=arguments.image_size or (16 if arguments.quick else 32),
         choose=arguments.choose,
     )
 
@@ -100,6 +103,9 @@ def _arguments() -> Namespace:
     made.add_argument("--seeds", type=_several, help=f"repeats, otherwise {_SEEDS}, with --quick {_QUICK_SEEDS}")
     made.add_argument("--cache", type=Path, default=default_cache(), help="folder that keeps encoded pools")
     made.add_argument("--threads", type=positive, default=cores(), help="threads of the computation")
+    made.add_argument("--model", default=Network.model, help="what `networks` trains, named as for train")
+    made.add_argument("--image-size", type=positive, help="pixels of its input; otherwise 32, with --quick 16")
+    made.add_argument("--device", default=Network.device, help="of torch, where it is trained")
     made.add_argument(
         "--choose", action="store_true", help="also other constants of ours, chosen for each pool on the other pools"
     )

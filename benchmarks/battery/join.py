@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.battery import labels, policies
+from benchmarks.battery import labels, networks, policies
 from benchmarks.battery.table import lines
 from benchmarks.battery.verdicts import chosen_constants
 from coevo_ray.errors import InputError
 
 # What all runs of a whole share; `head`, where there is one.
-_SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "versions", "head")
+_SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "versions", "head", "model")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class _Part:
 
 _PARTS = {
     "labels": _Part((labels.GATE, *labels.VARIANTS), labels.find_below),
+    "networks": _Part((networks.OURS,), networks.find_lost),
     "policies": _Part((policies.OURS, *policies.VARIANTS), policies.find_lost),
 }
 
@@ -42,7 +43,7 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One result of several.
 
     Args:
-        results: of the parts `labels` or `policies`, as the battery printed them.
+        results: of the parts `labels`, `policies` or `networks`, as the battery printed them.
 
     Raises:
         InputError: they differ in what is the same for a whole run, or two of them have the same cell.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.battery.network_training import Network
 from benchmarks.battery.pools import Limits
 from benchmarks.battery.settings import SETTINGS
 
@@ -21,6 +22,8 @@ class Options:
         seeds: repeats of every method, from seed 0; two or more, as verdicts need.
         quick: a small run that shows the form.
         threads: of the computation.
+        network: what `networks` trains.
+        image_size: pixels of its input.
         choose: also run our methods with other constants, and choose among them for each pool on the others.
     """
 
@@ -31,4 +34,6 @@ class Options:
     seeds: int = 3
     quick: bool = False
     threads: int = 1
+    network: Network = field(default_factory=Network)
+    image_size: int = 32
     choose: bool = False

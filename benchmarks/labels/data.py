@@ -50,7 +50,7 @@ def make_pools(file: Path, folder: Path, parts: dict[str, int], threads: int) ->
     """Makes pools and writes each to `folder`, for `load_pool`.
 
     Args:
-        file: of `_policies_data.encode_images`.
+        file: of `benchmarks.policies.data.encode_images`.
         folder: gets `NAME.npz`.
         parts: further pools beside `POOLS`: how many rows each has, at random. Of `POOLS`, `clean` has all images;
             `copies` as many rows, half of them near-copies of others; of `long_tail` the smallest class is 50 times

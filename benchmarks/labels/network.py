@@ -89,7 +89,7 @@ def train_row(
 
     Args:
         pool: rows that are training images.
-        file: of `_policies_data.encode_images`.
+        file: of `benchmarks.policies.data.encode_images`.
         row: which way.
         seed: of the choice of labels, and of the training.
         counts: labels after each of the gate's rounds; the last is what the network gets.

@@ -101,7 +101,6 @@ def encode_images(data: str | None, folder: Path, rows: int) -> Path:
             random = np.random.default_rng(0)
             copies = [_near_copy(images[row], random) for row in of]
             arrays["copy_of"] = of
-            arrays["copy_images"] = np.stack([np.asarray(image) for image in copies])
             note(f"encoding {len(copies):,} near-copies ...")
             arrays["copy_features"] = encode_rows(copies)
     np.savez(done, **arrays)  # type: ignore[arg-type]  # its stub takes allow_pickle for one of them
@@ -141,7 +140,7 @@ def encode_rows(images: list[Any]) -> Vectors:
     return np.concatenate(parts)
 
 
-def make_setting(file: Path, name: str, seed: int, rows: int | None = None) -> Setting:
+def make_setting(file: Path, name: str, seed: int) -> Setting:
     """A pool of one of `SETTINGS`.
 
     Args:
@@ -150,7 +149,6 @@ def make_setting(file: Path, name: str, seed: int, rows: int | None = None) -> S
             rarer than the largest; `copies`, a tenth of the images with 8 near-copies each, as many rows in all as in
             the clean pool.
         seed: of the noise and of which rows are left out.
-        rows: a random part of the rows; None takes all.
     """
     with np.load(file) as arrays:
         features, labels = arrays["train_features"], arrays["train_labels"].astype(np.int64)
@@ -167,7 +165,7 @@ def make_setting(file: Path, name: str, seed: int, rows: int | None = None) -> S
     elif name == "noise":
         labels = _noisy(labels, random)
     features, labels = np.concatenate([features, extra]), np.concatenate([labels, labels[of]])
-    kept = random.permutation(kept)[:rows]
+    kept = random.permutation(kept)
     return _judged(kept, features[kept], labels[kept], test, test_labels)
 
 

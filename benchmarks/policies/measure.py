@@ -1,12 +1,11 @@
 """Policies: accuracy of heads on frozen features, under every policy, at equal visits.
 
-    python -m benchmarks.policies --json --data URI [--rows N] [--seeds K] [--network N] [--work DIR]
+    python -m benchmarks.policies --json --data URI [--rows N] [--seeds K] [--work DIR]
     python -m benchmarks.policies --json --quick
 
 Four pools are made of one data set: clean, a fifth of the labels wrong, the smallest class 50 times rarer than the
 largest, and nine tenths near-copies. Accuracy is the mean over classes on the same clean test split; all seeds of a row
-are trained side by side, each with a ledger of its own. With --network a small ResNet is trained, too, from scratch on
-so many of the images, clean and with wrong labels, under the policies that matter most.
+are trained side by side, each with a ledger of its own. Networks are trained by `benchmarks.battery networks`.
 """
 
 from __future__ import annotations
@@ -49,10 +48,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # What `full` does is the same for every kept share: trained once for each pool.
 _ONCE = "full"
-NETWORK_ROWS = ("full_budget", "rotation", "factors")
-NETWORK_SEEDS = 3  # a training takes minutes
-NETWORK_SETTINGS = ("clean", "noise")
-NETWORK_KEPT = 0.3
 
 
 def main() -> None:
@@ -62,7 +57,6 @@ def main() -> None:
     made.add_argument("--seeds", type=positive, default=5, help="trainings of each row")
     made.add_argument("--epochs", type=positive, default=20, help="epochs of the full schedule")
     made.add_argument("--hidden", type=int, default=256, help="units of the head's hidden layer, 0 for a linear head")
-    made.add_argument("--network", type=positive, help="images that a small ResNet is trained on; otherwise none is")
     made.add_argument("--work", help="folder that keeps the encoded images for the next run")
     arguments = made.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -75,16 +69,11 @@ def main() -> None:
             head = Head(hidden=arguments.hidden, epochs=4 if arguments.quick else arguments.epochs)
             children.append(in_child(measure, children[0].result, setting, kept, head, seeds))
             table[setting] = children[-1].result
-        networks: dict[str, Any] = {}
-        for setting in NETWORK_SETTINGS if arguments.network else ():
-            children.append(in_child(measure_networks, children[0].result, setting, arguments.network, head, seeds))
-            networks[setting] = children[-1].result
     result = {
         "rows": rows_of(arguments),
         "head": {"hidden": head.hidden, "epochs": head.epochs},
         "repeats": seeds,
         "table": table,
-        "networks": {"images": arguments.network, "kept": NETWORK_KEPT, "table": networks} if networks else None,
         "busy_before": busiest(children),
     }
     finish("policies", result, arguments.json)
@@ -112,29 +101,6 @@ def measure(file: Path, name: str, kept: tuple[float, ...], head: Head, seeds: i
             part[str(keep)][row] = {**cell, "preparation_seconds": round(trained["preparation_seconds"], 2)}
             once = part[str(keep)][row] if row == _ONCE else once
             note(f"{name} {keep} {row}: {part[str(keep)][row]}")
-    return part
-
-
-def measure_networks(file: Path, name: str, images: int, head: Head, seeds: int) -> dict[str, Any]:
-    """One pool's trainings of a small ResNet; runs in a child process.
-
-    Returns:
-        Row -> as in `measure`.
-    """
-    from benchmarks.policies.networks import pictures_of, train_network
-
-    setting = make_setting(file, name, seed=0, rows=images)
-    pictures, part = pictures_of(file, setting), {}
-    for row in NETWORK_ROWS:
-        policy, options = ROWS[row]
-        keep = KeptShares(NETWORK_KEPT)
-        trained = [
-            train_network(setting, pictures, policy, options, keep, head, seed)
-            for seed in range(min(seeds, NETWORK_SEEDS))
-        ]
-        seconds = sum(one["seconds"] for one in trained)
-        part[row] = _cell([one["accuracy"] for one in trained], seconds, trained[0]["visits"])
-        note(f"network {name} {row}: {part[row]}")
     return part
 
 

@@ -42,9 +42,6 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     )
     for setting, by_keep in result["table"].items():
         yield from _table(setting, by_keep)
-    networks = result.get("networks")
-    if networks:
-        yield from _networks(networks)
 
 
 def _table(setting: str, by_keep: dict[str, dict[str, Cell]]) -> Iterator[str]:
@@ -61,15 +58,6 @@ def _table(setting: str, by_keep: dict[str, dict[str, Cell]]) -> Iterator[str]:
     yield ""
     for share in shares:
         yield f"- {share}: {verdict(by_keep[share])}"
-
-
-def _networks(networks: dict[str, Any]) -> Iterator[str]:
-    settings = networks["table"]
-    yield from ("", "## A small ResNet from scratch", "")
-    yield f"{networks['images']:,} images, kept share {networks['kept']}."
-    yield from ("", "| pool | " + " | ".join(settings) + " |", "|---" * (len(settings) + 1) + "|")
-    for row in next(iter(settings.values())):
-        yield f"| {row} | " + " | ".join(shown(cells[row]) for cells in settings.values()) + " |"
 
 
 def shown(cell: Cell) -> str:

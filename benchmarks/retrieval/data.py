@@ -39,7 +39,7 @@ class Case:
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Training images that `_policies_data.encode_images` wrote, and their height in pixels."""
+    """Training images that `benchmarks.policies.data.encode_images` wrote, and their height in pixels."""
     with np.load(file) as arrays:
         images = arrays["train_images"]
     return len(images), int(images.shape[1])
@@ -102,7 +102,7 @@ def make_case(file: Path, foreign: Path, setting: str, seed: int) -> Case:
     """Own and open pool of a setting, with a fifth and two fifths as many rows as there are training images.
 
     Args:
-        file: of `_policies_data.encode_images`.
+        file: of `benchmarks.policies.data.encode_images`.
         foreign: of `encode_foreign`, at least a tenth as many.
         setting: `same`, both pools drawn at random; `skewed`, of three random classes the own pool lacks one and has a
             twentieth of the usual rows of the others; `noisy`, half of the open pool are rows like the own ones, a

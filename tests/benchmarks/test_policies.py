@@ -12,10 +12,8 @@ import pytest
 from benchmarks.policies import data as data
 from benchmarks.policies.data import IMBALANCE, NOISE, Setting, make_setting
 from benchmarks.policies.heads import Head, cosine_rate, train_heads
-from benchmarks.policies.measure import KEPT, NETWORK_ROWS, ROWS
-from benchmarks.policies.networks import pictures_of, train_network
+from benchmarks.policies.measure import KEPT, ROWS
 from benchmarks.policies.table import lines, verdict
-from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.selection.policies import POLICIES, KeptShares
 
 ROWS_THERE, CLASSES, TEST = 1000, 4, 200
@@ -36,7 +34,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shades = (30 + 60 * labels).astype(np.uint8)
         arrays[f"{split}_images"] = np.broadcast_to(shades[:, None, None, None], (rows, 8, 8, 3)).copy()
     arrays["copy_of"] = of
-    arrays["copy_images"] = arrays["train_images"][of]
     noise = 0.02 * random.standard_normal((len(of), 24)).astype(np.float32)
     arrays["copy_features"] = arrays["train_features"][of] + noise
     place = tmp_path_factory.mktemp("policies") / "features.npz"
@@ -93,19 +90,8 @@ def test_seeds_side_by_side_are_seeds_alone(settings: dict[str, Setting]) -> Non
     assert train_heads(settings["clean"], "rotation", {}, KeptShares(0.4), longer, [0])["accuracy"][0] > 0.9
 
 
-def test_a_network_learns_from_the_images_of_a_setting(settings: dict[str, Setting], file: Path) -> None:
-    setting = settings["copies"]
-    pictures = pictures_of(file, setting)
-    assert (pictures.train[:, 0, 0, 0] == 30 + 60 * setting.labels).all()
-    with torch_threads(1):  # other tests may use the other core
-        trained = train_network(setting, pictures, "rotation", {}, KeptShares(0.5), Head(epochs=16), seed=0)
-    assert trained["visits"] == 16 * ROWS_THERE // 2
-    assert trained["accuracy"] > 0.5
-
-
 def test_every_policy_is_in_the_table() -> None:
     assert {policy for policy, _ in ROWS.values()} == set(POLICIES)
-    assert set(NETWORK_ROWS) <= set(ROWS)
     assert KEPT == (0.1, 0.3, 0.5, 0.7)
 
 
@@ -127,7 +113,5 @@ def test_the_page_says_who_is_ahead() -> None:
     result = {"repeats": 5, "head": {"hidden": 8, "epochs": 2}, "rows": 1000}
     ours = {**cell(0.703), "preparation_seconds": 7.2}
     result["table"] = {"clean": {"0.1": {**baselines, "factors": ours}}}
-    result["networks"] = {"images": 99, "kept": 0.3, "table": {"clean": {"factors": cell(0.5)}}}
     page = "\n".join(lines(result))
     assert "| factors | 70.3 +- 0.2 (10 x, 3 + 7 s) |" in page and "- 0.1: won, by 0.3" in page
-    assert "| factors | 50.0 +- 0.2 (10 x, 3 s) |" in page and "99 images, kept share 0.3" in page
