@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import tempfile
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import load as load_safetensors
 
 from coevo_ray.errors import InputError, StoppedError
@@ -33,7 +39,7 @@ def test_a_snapshot_replaces_what_came_before(place: Location) -> None:
     records = list(Journal(place).replay())
     assert [r.event for r in records] == ["snapshot", "add"]
     assert records[0].arrays["usage"].dtype == np.uint16
-    assert len(place.files()) == 2
+    assert place.files() == ["0000000001.record", "0000000001.snapshot", "head"]
 
 
 def test_a_new_writer_continues_the_numbers(place: Location) -> None:
@@ -161,7 +167,7 @@ def test_nothing_is_left_of_what_a_snapshot_replaces(place: Location) -> None:
     for i in range(3):
         journal.append("add", {"i": i})
         journal.snapshot({"n": i}, {})
-    assert place.files() == ["0000000003.snapshot"]
+    assert place.files() == ["0000000003.snapshot", "head"]
     journal.snapshot({"n": 9}, {})
     assert [record.fields for record in Journal(place).replay()] == [{"n": 9}]
 
@@ -172,4 +178,156 @@ def test_a_record_that_is_refused_is_not_left_behind(place: Location) -> None:
     ahead.snapshot({"n": 1}, {})
     with pytest.raises(StoppedError, match="another process"):
         behind.append("b", {})
-    assert place.files() == ["0000000001.snapshot"]
+    assert place.files() == ["0000000001.snapshot", "head"]
+
+
+def _state(place: Location) -> list[tuple[int, str, str, dict[str, list[int]]]]:
+    return [
+        (r.number, r.event, json.dumps(r.fields, sort_keys=True), {k: v.tolist() for k, v in r.arrays.items()})
+        for r in Journal(place).replay()
+    ]
+
+
+def _written(place: Location) -> None:
+    """A journal with all that one can have: a record that the snapshot replaced, the snapshot, records, the head."""
+    journal = Journal(place)
+    journal.append("labels", {"i": 0}, {"x": np.arange(4)})
+    old = place.child("0000000000.record").read_bytes()
+    journal.snapshot({"n": 1}, {"usage": np.arange(6, dtype=np.uint16)})
+    place.child("0000000000.record").write_bytes(old)
+    for i in range(1, 4):
+        journal.append("commit", {"i": i}, {"x": np.arange(i), "bits": np.array([True, False])})
+
+
+@given(data=st.data())
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_flipped_bit_is_found_or_changes_nothing(data: st.DataObject, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    if not whole.exists():
+        _written(Location.parse(str(whole)))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "journal"
+        shutil.copytree(whole, place)
+        before = _state(Location.parse(str(whole)))
+        file = place / data.draw(st.sampled_from(sorted(path.name for path in place.iterdir())))
+        content = bytearray(file.read_bytes())
+        bit = data.draw(st.integers(0, 8 * len(content) - 1))
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        read = file.name not in ("0000000000.record", "head")  # the record is behind the snapshot
+        try:
+            after = _state(Location.parse(str(place)))
+        except InputError as error:
+            assert file.name in str(error) or "head" in str(error) or "are lost" in str(error)
+        else:
+            assert not read and after == before
+
+
+@pytest.mark.parametrize("lost", ["0000000003.record", "0000000001.snapshot", "0000000002.record", "head"])
+def test_a_lost_file_is_missed(place: Location, lost: str) -> None:
+    _written(place)
+    place.child(lost).delete_file()
+    with pytest.raises(InputError, match=r"are lost|without a gap|lost its file head|does not follow"):
+        _state(place)
+    if lost in ("0000000003.record", "head"):  # who does not replay does not write over it either
+        with pytest.raises(InputError, match=r"are lost|lost its file head"):
+            Journal(place).append("b", {})
+
+
+def test_a_file_of_another_journal_is_refused(place: Location, tmp_path: Path) -> None:
+    other = Location.parse(str(tmp_path / "other"))
+    for location, n in ((place, 1), (other, 2)):
+        journal = Journal(location)
+        for i in range(3):
+            journal.append("add", {"i": n * i})
+    for name in ("0000000001.record", "0000000002.record"):
+        ours = place.child(name).read_bytes()
+        place.child(name).write_bytes(other.child(name).read_bytes())
+        with pytest.raises(InputError, match="does not follow the one before it"):
+            _state(place)
+        place.child(name).write_bytes(ours)
+    place.child("head").write_bytes(other.child("head").read_bytes())
+    with pytest.raises(InputError, match="head names another one"):
+        _state(place)
+
+
+@pytest.mark.parametrize("after", ["append", "first append", "snapshot"])
+def test_a_crash_before_the_head_is_written_keeps_the_change(place: Location, after: str) -> None:
+    journal = Journal(place)
+    if after != "first append":
+        journal.append("a", {"i": 0})
+    head = place.child("head").read_bytes() if after != "first append" else None
+    if after == "snapshot":
+        journal.snapshot({"n": 1}, {})
+    else:
+        journal.append("b", {"i": 1})
+    state = _state(place)
+    if head is None:
+        place.child("head").delete_file()
+    else:
+        place.child("head").write_bytes(head)
+    assert _state(place) == state
+    Journal(place).append("c", {})
+    assert [each[1] for each in _state(place)] == [*(each[1] for each in state), "c"]
+
+
+def test_a_change_whose_head_cannot_be_written_is_not_acknowledged(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(place)
+    journal.append("a", {})
+    write = Location.write_bytes
+
+    def full(self: Location, *parts: bytes) -> None:
+        if self.name == "head":
+            raise StoppedError("cannot write head: no space left", "free space")
+        write(self, *parts)
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="no space left"):
+        patch.setattr(Location, "write_bytes", full)
+        journal.append("b", {"try": 1})
+    assert [each[1] for each in _state(place)] == ["a"]
+    journal.append("b", {"try": 2})
+    assert [each[2] for each in _state(place)] == ["{}", '{"try": 2}']
+
+
+def test_files_that_a_snapshot_cannot_delete_do_no_harm(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(place)
+    for i in range(2):
+        journal.append("a", {"i": i})
+
+    def refused(self: Location) -> None:
+        raise StoppedError(f"cannot write {self}: permission denied", "restore the store")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "delete_file", refused)
+        journal.snapshot({"n": 2}, {})
+    journal.append("a", {"i": 2})
+    assert [each[1] for each in _state(place)] == ["snapshot", "a"]
+    journal.snapshot({"n": 3}, {})
+    assert place.files() == ["0000000003.snapshot", "head"], "the next one tries again"
+
+
+@pytest.mark.parametrize("name", ["0000000001 (1).record", "notes.txt", "1.record", "0000000002.records"])
+def test_files_of_others_are_named(place: Location, name: str) -> None:
+    Journal(place).append("a", {})
+    place.child(".DS_Store").write_bytes(b"")  # what a desktop leaves is no record
+    assert len(_state(place)) == 1
+    place.child(name).write_bytes(b"")
+    with pytest.raises(InputError, match="not the journal's") as refused:
+        Journal(place)
+    assert name in str(refused.value)
+
+
+def test_a_checksum_is_that_of_the_file_without_it(place: Location) -> None:
+    journal = Journal(place)
+    journal.append("a", {"text": "0" * 64}, {"x": np.arange(3)})
+    journal.append("b", {})
+    previous = ""
+    for name in ("0000000000.record", "0000000001.record"):
+        content = place.child(name).read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        blank = content.replace(header["sha256"].encode(), b"0" * 64, 1)
+        assert header["sha256"] == hashlib.sha256(blank).hexdigest() and header["previous"] == previous
+        previous = header["sha256"]
+    assert place.child("head").read_json() == {"next": 2, "sha256": previous}
