@@ -19,6 +19,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.record_format import Decoded, Encoded, decode, encode
 
 _HEAD = "head"
+_HEAD_BYTES = 128  # always, for it is overwritten
 _SUFFIX = ".record"
 _SNAPSHOT = ".snapshot"
 _OURS = re.compile(rf"(\d{{10}})({re.escape(_SUFFIX)}|{re.escape(_SNAPSHOT)})")
@@ -209,8 +210,11 @@ class Journal:
         if not file.is_file():
             return None
         try:
-            return _Head(**json.loads(file.read_bytes()))
-        except (ValueError, TypeError) as error:
+            try:
+                return _parsed(file.read_bytes())
+            except ValueError:
+                return _parsed(file.read_bytes())  # another process was writing it
+        except ValueError as error:
             raise self._damaged(file, str(error)) from error
 
     def _check_named(self, head: _Head | None, number: int, suffix: str, sums: set[str]) -> None:
@@ -235,7 +239,8 @@ class Journal:
 
     def _write_head(self, number: int, encoded: Encoded) -> None:
         text = json.dumps({"next": number, "sha256": encoded.sha256})
-        self.location.child(_HEAD).write_bytes(text.encode())
+        # It need not be synced, for a head that is behind its record is right, too.
+        self.location.child(_HEAD).note_bytes(text.encode().ljust(_HEAD_BYTES))
 
     def _deleted(self, number: int, suffix: str) -> bool:
         """Deletes a file that a snapshot replaces; False if the store refuses."""
@@ -253,3 +258,17 @@ class Journal:
 
     def _overtaken(self, what: str) -> StoppedError:
         return StoppedError(f"{self.location}: another process wrote {what} meanwhile", "run the command again")
+
+
+def _parsed(content: bytes) -> _Head:
+    """The head of a file's content; what a power cut emptied tells of nothing that is lost.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not content:
+        return _Head(0, "")
+    try:
+        return _Head(**json.loads(content))
+    except TypeError as error:
+        raise ValueError(str(error)) from error

@@ -251,6 +251,15 @@ def test_a_file_of_another_journal_is_refused(place: Location, tmp_path: Path) -
         _state(place)
 
 
+def test_a_head_that_a_power_cut_emptied_loses_nothing(place: Location) -> None:
+    _written(place)
+    state = _state(place)
+    place.child("head").write_bytes(b"")
+    assert _state(place) == state
+    Journal(place).append("c", {})
+    assert [each[1] for each in _state(place)] == [*(each[1] for each in state), "c"]
+
+
 @pytest.mark.parametrize("after", ["append", "first append", "snapshot"])
 def test_a_crash_before_the_head_is_written_keeps_the_change(place: Location, after: str) -> None:
     journal = Journal(place)
@@ -276,15 +285,12 @@ def test_a_change_whose_head_cannot_be_written_is_not_acknowledged(
 ) -> None:
     journal = Journal(place)
     journal.append("a", {})
-    write = Location.write_bytes
 
-    def full(self: Location, *parts: bytes) -> None:
-        if self.name == "head":
-            raise StoppedError("cannot write head: no space left", "free space")
-        write(self, *parts)
+    def full(self: Location, content: bytes) -> None:
+        raise StoppedError(f"cannot write {self}: no space left", "free space")
 
-    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="no space left"):
-        patch.setattr(Location, "write_bytes", full)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="head: no space left"):
+        patch.setattr(Location, "note_bytes", full)
         journal.append("b", {"try": 1})
     assert [each[1] for each in _state(place)] == ["a"]
     journal.append("b", {"try": 2})
