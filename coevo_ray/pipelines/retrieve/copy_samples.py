@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import write_table
 from coevo_ray.store.location import Location
 
-_PREFIX = "samples-"
+# Names the files that a copy has written or begins to write: only they may be replaced or deleted.
+_MARK = "_samples.json"
+_OURS = re.compile(r"samples-\d{6,}\.parquet")
 _FILE_ROWS = 2048
 _GROUP_ROWS = 256
 
@@ -23,7 +26,7 @@ def copy_samples(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float)
     Args:
         pool: holds the rows.
         row_ids: int64[n], increasing.
-        folder: an empty folder, or one with an earlier copy, which is replaced.
+        folder: an empty folder, or one with an earlier copy and nothing else, which is replaced.
         cpus: CPUs of each task.
 
     Raises:
@@ -32,8 +35,10 @@ def copy_samples(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float)
     """
     check_folder(folder)
     starts = range(0, len(row_ids), _FILE_ROWS)
-    names = [f"{_PREFIX}{i:06d}.parquet" for i in range(len(starts))]
-    for stale in set(folder.files()) - set(names):
+    names = [f"samples-{i:06d}.parquet" for i in range(len(starts))]
+    earlier = _written(folder)
+    _mark(folder, {*names, *earlier})
+    for stale in sorted(earlier - set(names)):
         folder.child(stale).delete_file()
     columns = ["key", pool.modality, *(["label"] if pool.classes else [])]
     work = _Copy(pool, folder, columns)
@@ -42,18 +47,45 @@ def copy_samples(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float)
     with ray_session(), ray_errors("copy samples"):
         for _ in run_shards("copy samples", todo, lambda d: d.map(work.make, num_cpus=cpus), total=len(row_ids)):
             pass
+    _mark(folder, set(names))
 
 
 def check_folder(folder: Location) -> None:
     """Refuses a folder that samples cannot be copied to.
 
     Raises:
-        UsageError: it holds other files, which ingest would read too, or cannot be written.
+        UsageError: it holds files that no copy wrote, which ingest would read too, or cannot be written.
     """
-    others = [name for name in folder.files(recursive=True) if not name.startswith(_PREFIX)] if folder.exists() else []
+    ours = {_MARK, *_written(folder)}
+    others = [name for name in folder.files(recursive=True) if name not in ours] if folder.exists() else []
     if others:
-        raise UsageError(f"{folder} holds other files: {others[:3]}", "choose another folder to copy samples to")
+        raise UsageError(
+            f"{folder} holds files that no copy of samples wrote: {', '.join(others[:3])}",
+            "choose another folder to copy samples to",
+        )
     folder.check_writable()
+
+
+def _written(folder: Location) -> set[str]:
+    """Files that an earlier copy wrote.
+
+    Raises:
+        UsageError: the mark is not one of ours.
+    """
+    mark = folder.child(_MARK)
+    if not mark.is_file():
+        return set()
+    try:
+        files = mark.read_json()["files"]
+        if not all(_OURS.fullmatch(name) for name in files):
+            raise TypeError(f"files are {files!r}")
+    except (InputError, KeyError, TypeError) as error:
+        raise UsageError(f"{mark} is none of ours: {error}", "choose another folder to copy samples to") from error
+    return set(files)
+
+
+def _mark(folder: Location, files: set[str]) -> None:
+    folder.child(_MARK).write_json({"files": sorted(files)})
 
 
 @dataclass(frozen=True)

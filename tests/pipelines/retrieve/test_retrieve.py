@@ -18,6 +18,7 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.retrieve import retrieve as pipeline
+from coevo_ray.pipelines.retrieve.copy_samples import copy_samples
 from coevo_ray.pipelines.retrieve.retrieve import retrieve
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import finish, write_table
@@ -219,13 +220,13 @@ def test_chosen_samples_are_ingested_further(gate: GateSession, tmp_path: Path) 
     copy = tmp_path / "copy"
     for _ in range(2):
         made = retrieve(gate, pool, targets, str(tmp_path / "out"), {"budget": 30}, str(copy))
-    (file,) = copy.iterdir()
+    (file,) = copy.glob("*.parquet")
     assert pq.read_table(file).column("text").to_pylist() == [f"words {row}" for row in made.row_ids()]
     source = {"uri": str(copy), "text_column": "text", "key_column": "key"}
     again = ingest({"sources": [source]}, str(tmp_path / "again"))
     assert sorted(again.column("key").to_pylist()) == sorted(f"open-{row}" for row in made.row_ids())
     (copy / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="no copy of samples wrote"):
         retrieve(gate, pool, targets, str(tmp_path / "out"), {"budget": 30}, str(copy))
 
 
@@ -279,6 +280,41 @@ def test_gains_of_the_users_own_model_and_of_rows_that_arrived(tmp_path: Path) -
     assert made.row_ids().min() >= 50  # what arrived at the gate already is a copy
     with pytest.raises(InputError, match="learned nothing yet"):
         retrieve(gate, pool, targets, str(tmp_path / "other"), {"budget": 5, "gain": "classifier"})
+
+
+def test_copies_of_samples_replace_no_file_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coevo_ray.pipelines.retrieve.copy_samples._FILE_ROWS", 10)
+    pool, _ = open_pool(tmp_path, open_features())
+    mine = Location.parse(str(tmp_path / "copy"))
+    copy_samples(pool, np.arange(25), mine, 0.5)
+    names = ["samples-000000.parquet", "samples-000001.parquet", "samples-000002.parquet"]
+    assert mine.files() == ["_samples.json", *names]
+    copy_samples(pool, np.arange(100, 112), mine, 0.5)  # fewer files, other rows
+    assert mine.files() == ["_samples.json", *names[:2]]
+    tables = [pq.read_table(mine.child(name).path) for name in names[:2]]
+    assert (
+        pa.concat_tables(tables).column("key").to_pylist() == pool.read(np.arange(100, 112), ["key"])["key"].to_pylist()
+    )
+    source = {"uri": mine.uri, "text_column": "text", "key_column": "key"}
+    assert len(ingest({"sources": [source]}, str(tmp_path / "second"))) == 12
+    # Files that look like ours, but are not: in a folder of their own, or beside a copy.
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for folder, name in (
+        (theirs, "samples-000000.parquet"),
+        (theirs, "samples-summer.jpg"),
+        (Path(mine.path), names[2]),
+    ):
+        for file in theirs.iterdir():
+            file.unlink()
+        (folder / name).write_bytes(b"mine")
+        with pytest.raises(UsageError, match="no copy of samples wrote") as refused:
+            copy_samples(pool, np.arange(5), Location.parse(str(folder)), 0.5)
+        assert name in str(refused.value) and (folder / name).read_bytes() == b"mine"
+    for forged in ('{"files": ["../copy/samples-000000.parquet"]}', "[]", "{", '{"files": [1]}'):
+        (theirs / "_samples.json").write_text(forged)
+        with pytest.raises(UsageError, match="none of ours"):
+            copy_samples(pool, np.arange(5), Location.parse(str(theirs)), 0.5)
 
 
 def test_command(coevo_ray: Command, gate: GateSession, tmp_path: Path) -> None:
