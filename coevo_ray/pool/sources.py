@@ -7,7 +7,7 @@ compressed bytes per file name of an image folder.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +31,7 @@ __all__ = [
     "cut",
     "distinguish",
     "list_source",
+    "placed",
     "read_keys",
     "read_shard",
     "same_classes",
@@ -39,6 +40,20 @@ __all__ = [
 # In the order in which `auto` prefers them.
 FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET)}
 DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
+
+
+def placed(source: Source, known: Collection[str] = ()) -> Source:
+    """The source with an absolute path, which means the same in every process and working directory.
+
+    Args:
+        source: as the user gave it.
+        known: paths that stay as they are: pools of version 0.1.0 have those that were given.
+    """
+    from coevo_ray.pool.samples import SCHEME
+
+    if source.uri in known or source.uri.startswith((SCHEME, DATASET)):
+        return source
+    return Source(**{**source.model_dump(exclude_unset=True), "uri": Location.parse(source.uri).uri})
 
 
 def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
@@ -51,6 +66,7 @@ def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
     location = Location.parse(source.uri)
     if not location.exists():
         raise InputError(f"source {source.uri} does not exist", "check the path (relative ones start where you are)")
+    source = source.model_copy(update={"uri": location.uri})  # workers are started elsewhere
     considered = [FORMATS[source.format]] if source.format != "auto" else [*FORMATS.values()]
     found = _find_files(source, location, considered, shard_rows)
     # A source without a file of any format gets the error of the first one.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -79,12 +79,12 @@ class Location:
         if not text.strip():
             raise UsageError("a path is empty", "give a local path or a URI such as s3://bucket/folder")
         if "://" in text:
-            location = cls(text.rstrip("/"))
             if urlsplit(text).scheme == "file":
-                return cls(urlsplit(text).path or "/")
+                return cls(_local_path(text))
+            location = cls(text.rstrip("/"))
             _file_system(location._root)
             return location
-        return cls(str(Path(text).expanduser().absolute()))
+        return cls(_absolute(text))
 
     @property
     def is_local(self) -> bool:
@@ -290,6 +290,29 @@ class Location:
         with _stopping(self):
             if self.is_folder():
                 self.file_system.delete_dir(self.path)
+
+
+def _local_path(uri: str) -> str:
+    """The path of a `file:` URI, whose %20 is a space.
+
+    Raises:
+        UsageError: it names another machine, or a relative path.
+    """
+    parts = urlsplit(uri)
+    path = unquote(parts.path + (f"?{parts.query}" if parts.query else ""))
+    if parts.netloc not in ("", "localhost") or not path.startswith("/"):
+        raise UsageError(
+            f"{uri!r} names a place on the machine {parts.netloc!r}",
+            "give the path itself, or file:/// with three strokes and the absolute path",
+        )
+    return _absolute(path)
+
+
+def _absolute(path: str) -> str:
+    """An absolute path without `..`, as long as no symbolic link makes that another place."""
+    whole = Path(path).expanduser().absolute()
+    short = os.path.normpath(whole)
+    return short if os.path.realpath(short) == os.path.realpath(whole) else str(whole)
 
 
 # Where an artifact is to be made, and which one is to be read.

@@ -94,3 +94,27 @@ def test_missing_file_names_the_path(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         Location.parse(str(tmp_path / "bad.json")).read_json()
+
+
+def test_file_uris_are_read_as_browsers_write_them(tmp_path: Path) -> None:
+    odd = tmp_path / "my images #1 50%"
+    assert Location.parse(odd.as_uri()) == Location(str(odd)) == Location.parse(odd)
+    assert Location.parse(f"file://localhost{tmp_path}/a%20b") == Location(str(tmp_path / "a b"))
+    with pytest.raises(UsageError, match="on the machine 'images'"):
+        Location.parse("file://images/cats")
+
+
+def test_a_place_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wanted = Location(str(tmp_path / "a" / "b"))
+    for text in ("b", "./b", "b/", "../a/b", "b/../b", "~/a/b", f"{tmp_path}/a/./b", f"file://{tmp_path}/a/../a/b"):
+        assert Location.parse(text) == wanted, text
+    # Behind a symbolic link `..` is the folder above its target, so it stays.
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere" / "below")
+    found = Location.parse("link/../x")
+    assert found.uri != str(tmp_path / "a" / "x")
+    found.write_bytes(b"1")
+    assert (tmp_path / "elsewhere" / "x").read_bytes() == b"1"

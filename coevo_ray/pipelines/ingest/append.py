@@ -15,6 +15,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import Reading
 from coevo_ray.pool.modality import find_modality
+from coevo_ray.pool.sources import placed
 from coevo_ray.store.artifact import MANIFEST, FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
 
@@ -103,6 +104,20 @@ def content(config: PoolConfig) -> JsonObject:
     return _without(result, _LATER)
 
 
+def at_places(config: PoolConfig, begun: JsonObject | None) -> PoolConfig:
+    """The settings with absolute paths of sources; those that a begun pool has as they were given stay so.
+
+    Args:
+        config: as the user gave it.
+        begun: settings of the pool that is begun or finished in the folder.
+
+    Raises:
+        UsageError: a store cannot be opened.
+    """
+    known = {source["uri"] for source in begun["sources"]} if begun is not None else set()
+    return config.model_copy(update={"sources": tuple(placed(source, known) for source in config.sources)})
+
+
 def _without(settings: JsonObject, later: JsonObject) -> JsonObject:
     return {k: v for k, v in settings.items() if k not in later or v != later[k]}
 
@@ -149,7 +164,7 @@ def end_append(location: Location) -> None:
 def _settings(config: PoolConfig | JsonObject, manifest: Manifest, location: Location) -> PoolConfig:
     given = config.model_dump(mode="json", exclude_unset=True) if isinstance(config, PoolConfig) else dict(config)
     inherited = {k: v for k, v in manifest.config.items() if k != "sources"}
-    settings = make_config(PoolConfig, {**inherited, **given}, "pool")
+    settings = at_places(make_config(PoolConfig, {**inherited, **given}, "pool"), manifest.config)
     asked, known = content(settings), {**_LATER, **inherited}
     changes = [
         f"{name}: there {known.get(name)!r}, asked for {getattr(settings, name)!r}"

@@ -16,7 +16,7 @@ import ray
 from coevo_ray.config import PoolConfig, SettingsLike, Source, as_settings, read_section
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pipelines.ingest.append import Earlier, begin_append, content, end_append
+from coevo_ray.pipelines.ingest.append import Earlier, at_places, begin_append, content, end_append
 from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
 from coevo_ray.pipelines.ingest.from_dataset import discard_spool, list_dataset
 from coevo_ray.pipelines.ingest.passes import Checked, Rows, Written, check_shards, cut_shards, write_shards
@@ -28,7 +28,7 @@ from coevo_ray.pool.sources import DATASET, check_source, distinguish, list_sour
 from coevo_ray.pool.splits import assign_splits
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import SCRATCH, begin, finish
+from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish
 from coevo_ray.store.location import Location, Place
 
 _FORCED = {"train": TRAIN, "test": TEST, None: -1}
@@ -85,7 +85,7 @@ def ingest(
 
 
 def _begin(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolConfig, Earlier] | None:
-    settings = as_settings(PoolConfig, config, "pool")
+    settings = at_places(as_settings(PoolConfig, config, "pool"), begun_config(location))
     return None if begin(location, "pool", content(settings), {}) is not None else (settings, Earlier())
 
 

@@ -325,3 +325,38 @@ def test_the_sample_is_ingested_like_any_folder(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(row["image"])))
     assert np.array_equal(pixels, (load_digits().images[index] * 255 / 16).round())
     assert made.manifest.config["sources"][0]["uri"] == "sample:digits"  # not where it was written out
+
+
+def test_a_relative_source_is_the_folder_of_where_the_command_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers run elsewhere (their working directory is that of the first session), and later runs may, too."""
+    for name, first in (("here", 0), ("there", 100)):
+        write_images(tmp_path / name / "images", {f"{name}-{i}.png": png(first + i) for i in range(4)})
+    (tmp_path / "there" / "below").mkdir()
+    keys = {}
+    for name, source in (("here", "images"), ("there", "images"), ("there/below", "../images")):
+        monkeypatch.chdir(tmp_path / name)
+        made = ingest(settings({"uri": source}), "pool")
+        keys[name] = [row[0] for row in rows(made).values()]
+        assert made.manifest.config["sources"][0]["uri"] == str(tmp_path / name.split("/")[0] / "images")
+    assert keys["here"] == [f"here-{i}.png" for i in range(4)]
+    assert keys["there"] == keys["there/below"] == [f"there-{i}.png" for i in range(4)]
+    # The same words from another folder mean other images, which is said; the same place by other words is the same.
+    with pytest.raises(UsageError, match="other settings"):
+        ingest(settings({"uri": "../images"}), str(tmp_path / "here" / "pool"))
+    monkeypatch.chdir(tmp_path)
+    for same in ("here/images", "./here/../here/images/", (tmp_path / "here" / "images").as_uri()):
+        assert len(ingest(settings({"uri": same}), "here/pool")) == 4
+        assert len(ingest(settings({"uri": same}), "here/pool", append=True)) == 4, "it is in the pool already"
+
+
+def test_sources_of_former_pools_stay_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", {f"{i}.png": png(i) for i in range(4)})
+    monkeypatch.setattr("coevo_ray.pipelines.ingest.append.placed", lambda source, known: source)  # as 0.1.0 did
+    before = ingest(settings({"uri": "images"}), "pool").manifest
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert before.config["sources"][0]["uri"] == "images"
+    assert ingest(settings({"uri": "images"}), "pool").manifest.identity == before.identity
