@@ -19,6 +19,7 @@ from benchmarks.memory import Sampler
 BATCH_ROWS = 256
 _PIXELS = 32
 _QUALITY = 90
+_PADDING = 4
 _SEED = 0
 _MEAN, _STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 
@@ -89,11 +90,15 @@ def _copies(pool: Any, folder: str, copies: int) -> int:
     return first
 
 
-def transform() -> Any:
-    """What both sides do with each decoded image: to float, and normalise."""
+def transform(kind: str) -> Any:
+    """What both sides do with decoded images, by torchvision: to float, and normalise; `random` also crops and mirrors.
+
+    The feed calls the first for a batch at once, for it does the same to each pixel; the second image by image.
+    """
     from torchvision.transforms import v2
 
-    return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)])
+    drawn = [v2.RandomCrop(_PIXELS, padding=_PADDING), v2.RandomHorizontalFlip()] if kind == "random" else []
+    return v2.Compose([*drawn, v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)])
 
 
 def feed_epochs(pool: str, shares: list[float], repeats: int, workers: int, kind: str) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def feed_epochs(pool: str, shares: list[float], repeats: int, workers: int, kind
         shares: kept shares; they take turns.
         repeats: epochs of each.
         workers: processes of the feed.
-        kind: `per_image`: the user's transform on each image; `batch`: ImageTransform.
+        kind: of `transform`; `batch`: ImageTransform.
 
     Returns:
         `seconds`: share -> one for each repeat; `first_seconds`: until the first batch of a warm feed; `rows_made`,
@@ -136,12 +141,12 @@ def feed_epochs(pool: str, shares: list[float], repeats: int, workers: int, kind
     return {"seconds": seconds, "first_seconds": first, "counts": made, "peak_bytes": memory.peak_bytes}
 
 
-def loader_epochs(pool: str, repeats: int, workers: int) -> list[float]:
+def loader_epochs(pool: str, repeats: int, workers: int, kind: str) -> list[float]:
     """Seconds of whole epochs by a torch DataLoader: the same bytes, in memory, decode, transform and batch size."""
     from torch.utils.data import DataLoader
 
     rows = _open(pool).scan(["image", "label"])
-    dataset = _Images(rows.column("image").to_pylist(), rows.column("label").fill_null(-1).to_pylist())
+    dataset = _Images(rows.column("image").to_pylist(), rows.column("label").fill_null(-1).to_pylist(), kind)
     loader: DataLoader[Any] = DataLoader(
         dataset, BATCH_ROWS, shuffle=True, num_workers=workers, persistent_workers=workers > 0
     )
@@ -155,10 +160,10 @@ def loader_epochs(pool: str, repeats: int, workers: int) -> list[float]:
 
 
 class _Images(torch.utils.data.Dataset[Any]):
-    def __init__(self, images: list[bytes], labels: list[int]) -> None:
+    def __init__(self, images: list[bytes], labels: list[int], kind: str) -> None:
         from coevo_ray.training.feed.images import decode_pixels
 
-        self.images, self.labels, self.decode, self.transform = images, labels, decode_pixels, transform()
+        self.images, self.labels, self.decode, self.transform = images, labels, decode_pixels, transform(kind)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -180,7 +185,7 @@ def _feed(pool: Any, workers: int, kind: str) -> Any:
     if kind == "batch":
         made = ImageTransform(_PIXELS, "none")
         return Feed(pool, ["image", "label"], made, global_batch=BATCH_ROWS, seed=_SEED, workers=workers)
-    return Feed.of_images(pool, transform(), global_batch=BATCH_ROWS, seed=_SEED, workers=workers)
+    return Feed.of_images(pool, transform(kind), global_batch=BATCH_ROWS, seed=_SEED, workers=workers)
 
 
 def _subset(rows: npt.NDArray[np.int64], share: float, epoch: int) -> Any:

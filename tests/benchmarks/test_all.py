@@ -132,7 +132,7 @@ def test_feed_gives_its_keys() -> None:
     for key in ("relative_epoch_time", "relative_epoch_time_small"):
         assert result[key].keys() == {"0.1", "0.3", "0.5", "0.7"}
         assert min(result[key].values()) > 0
-    assert result["ratio_to_dataloader"] > 0
+    assert min(result["ratio_to_dataloader"].values()) > 0 and set(result["ratio_to_dataloader"]) == {"fixed", "random"}
     assert result["peak_ratio"] == round(result["peak_bytes"]["large"] / result["peak_bytes"]["small"], 3)
     for rows, pool in ((600, "small"), (1200, "large")):
         counts = result["counts"][pool]

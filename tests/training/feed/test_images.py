@@ -16,12 +16,13 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from coevo_ray.core.rows.hashing import hash_rows
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.images import ImageError, decode_image, decode_resized
 from coevo_ray.training.feed import images as images_module
 from coevo_ray.training.feed.images import (
     ImageTransform,
     PerImage,
+    acts_on_pixels,
     decode_pixels,
     decode_square,
     draws_from_torch_alone,
@@ -155,3 +156,70 @@ def test_random_transforms_of_torchvision_repeat_by_row() -> None:
     backwards = transform(rows.take([5, 4, 3, 2, 1, 0]), seeds(6)[::-1])["image"]
     assert torch.equal(backwards.flip(0), whole)
     assert not torch.equal(transform(rows, seeds(6, 1))["image"], whole)
+
+
+def pictures(count: int) -> list[bytes]:
+    return [png(np.random.default_rng(i).integers(0, 256, (16, 18), np.uint8)) for i in range(count)]
+
+
+PIXELWISE = [
+    v2.ToDtype(torch.float32, scale=True),
+    v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.1])]),
+    v2.Compose([v2.CenterCrop(12), v2.ToDtype(torch.float16, scale=True), v2.ToPureTensor()]),
+    v2.CenterCrop(70),  # larger than some: a border of zeros
+    None,
+]
+
+
+@pytest.mark.parametrize("transform", PIXELWISE)
+def test_a_transform_of_pixels_gives_for_a_batch_what_it_gives_for_each_image(transform: v2.Transform | None) -> None:
+    alike = pictures(5)
+    mixed = [alike[0], encoded("RGB", "JPEG"), encoded("L", "PNG")]
+    made = PerImage(transform)
+    assert not made.global_random
+    for data in (alike, mixed):
+        rows = pa.table({"image": pa.array(data, pa.binary()), "label": np.arange(len(data))})
+        each = [decode_pixels(image) if transform is None else transform(decode_pixels(image)) for image in data]
+        if len({image.shape for image in each}) > 1:
+            with pytest.raises(InputError, match="have shapes"):
+                made(rows, seeds(len(data)))
+            continue
+        found = made(rows, seeds(len(data)))
+        assert type(found["image"]) is torch.Tensor and found["image"].dtype == each[0].dtype
+        assert torch.equal(found["image"], torch.stack([torch.as_tensor(image) for image in each]))
+        assert found["label"].tolist() == list(range(len(data)))
+
+
+def test_a_batch_of_one_size_is_transformed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, ...]] = []
+    forward = v2.ToDtype.forward
+
+    def counted(self: v2.ToDtype, image: torch.Tensor) -> torch.Tensor:
+        calls.append(tuple(image.shape))
+        made: torch.Tensor = forward(self, image)
+        return made
+
+    monkeypatch.setattr(v2.ToDtype, "forward", counted)
+    rows = pa.table({"image": pictures(4)})
+    size = decode_pixels(pictures(1)[0]).shape
+    PerImage(v2.ToDtype(torch.float32))(rows, seeds(4))
+    assert calls == [(4, *size)]
+    PerImage(v2.Compose([v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32)]))(rows, seeds(4))
+    assert calls[1:] == [tuple(size)] * 4, "what may differ from image to image is called for each"
+
+
+@pytest.mark.parametrize(
+    ("transform", "pixelwise"),
+    [
+        (v2.Normalize([0.5], [0.5]), True),
+        (v2.Resize(8), False),  # its kernels may differ between one image and many
+        (v2.RandomCrop(4), False),
+        (v2.Compose([v2.ToDtype(torch.float32), v2.RandomErasing()]), False),
+        (v2.RandomApply([v2.ToDtype(torch.float32)]), False),
+        (v2.Lambda(lambda x: x), False),
+        (lambda x: x, False),
+        (v1.Normalize([0.5], [0.5]), False),
+    ],
+)
+def test_transforms_of_pixels_are_known_by_their_names(transform: object, pixelwise: bool) -> None:
+    assert acts_on_pixels(transform) == pixelwise
