@@ -93,7 +93,7 @@ def _copies(pool: Any, folder: str, copies: int) -> int:
 def transform(kind: str) -> Any:
     """What both sides do with decoded images, by torchvision: to float, and normalise; `random` also crops and mirrors.
 
-    The feed calls the first for a batch at once, for it does the same to each pixel; the second image by image.
+    The feed calls the parts that do the same to each pixel once for a batch.
     """
     from torchvision.transforms import v2
 

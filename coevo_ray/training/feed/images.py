@@ -66,8 +66,8 @@ class PerImage:
     happens to a row in an epoch depends neither on the batch nor on the number of workers. Without worker processes it
     runs in the training loop's thread, and these generators are put back as they were after each batch.
 
-    A transform of torchvision's v2 that does the same to each image, pixel by pixel (`ToDtype`, `Normalize`, ...), is
-    called once for a batch of images of one size, which gives the same values in a fraction of the time.
+    The last parts of a transform of torchvision's v2 that do the same to each image, pixel by pixel (`ToDtype`,
+    `Normalize`, ...), are called once for a batch of images of one size, which gives the same values in less time.
 
     Args:
         transform: for instance from torchvision.transforms.v2; None gives the pixels.
@@ -85,45 +85,59 @@ class PerImage:
     def __init__(self, transform: Callable[[Any], Any] | None, *, receives: str = "tensor") -> None:
         if receives not in ("tensor", "pil"):
             raise UsageError(f"a transform cannot receive {receives!r}", 'use "tensor" or "pil"')
-        self.transform, self.receives = transform, receives
-        self.global_random = transform is not None and not draws_nothing(transform)
-        self._torch_alone = draws_from_torch_alone(transform)
-        self._pixelwise = transform is None or (receives == "tensor" and acts_on_pixels(transform))
+        self.receives = receives
+        # What is called for each image, and what for all of a batch together.
+        self._each: Any
+        self._batch: Any
+        self._each, self._batch = pixels_last(transform) if receives == "tensor" else (transform, None)
+        self.global_random = self._each is not None and not draws_nothing(self._each)
+        self._torch_alone = draws_from_torch_alone(self._each)
 
     def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         encoded = rows.column("image").to_pylist()
-        if self._pixelwise:
-            return {"image": self._at_once([decode_pixels(data) for data in encoded]), **labels_of(rows)}
         with _generators_put_back() if self.global_random else nullcontext():
             images = [self._image(data, seed) for data, seed in zip(encoded, seeds.tolist(), strict=True)]
-        return {"image": _stacked(images), **labels_of(rows)}
+        if self._batch is None:
+            made = _stacked([_checked(image) for image in images])
+        elif _are_alike(images):
+            whole = _checked(self._batch(torch.stack(images)))
+            made = new_tensor(tuple(whole.shape), whole.dtype).copy_(whole)
+        else:
+            made = _stacked([_checked(self._batch(image)) for image in images])
+        return {"image": made, **labels_of(rows)}
 
-    def _at_once(self, pixels: list[torch.Tensor]) -> torch.Tensor:
-        """What the transform makes of decoded images: of all of them together if they have one size."""
-        if self.transform is None:
-            return _stacked(pixels)
-        if len({image.shape for image in pixels}) > 1:
-            return _stacked([self._transformed(image) for image in pixels])
-        whole = self._transformed(torch.stack(pixels))
-        return new_tensor(tuple(whole.shape), whole.dtype).copy_(whole)
-
-    def _image(self, data: bytes, seed: int) -> torch.Tensor:
+    def _image(self, data: bytes, seed: int) -> Any:
+        """An image, decoded and brought through the part of the transform that is called for each."""
+        if self._each is None:
+            return decode_pixels(data)
         image = decode_image(data) if self.receives == "pil" else decode_pixels(data)
         if self.global_random:
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also look after GPUs: a hundredfold
             if not self._torch_alone:  # a tenth of the time of a small image
                 python_random.seed(seed)
                 np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what transforms of others draw from
-        return self._transformed(image)
+        return self._each(image)
 
-    def _transformed(self, image: Any) -> torch.Tensor:
-        made = self.transform(image) if self.transform is not None else image
-        if not isinstance(made, torch.Tensor):
-            raise UsageError(
-                f"the transform returned {type(made).__name__}, not a tensor", "end it with v2.ToImage() and v2.ToDtype"
-            )
-        return made
+
+def _checked(made: Any) -> torch.Tensor:
+    """What a transform made.
+
+    Raises:
+        UsageError: it is no tensor.
+    """
+    if not isinstance(made, torch.Tensor):
+        raise UsageError(
+            f"the transform returned {type(made).__name__}, not a tensor", "end it with v2.ToImage() and v2.ToDtype"
+        )
+    return made
+
+
+def _are_alike(images: list[Any]) -> bool:
+    """Whether these are tensors of one shape and dtype."""
+    if not all(isinstance(image, torch.Tensor) for image in images):
+        return False
+    return len({(image.shape, image.dtype) for image in images}) == 1
 
 
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
@@ -145,6 +159,7 @@ def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
         ) from None
 
 
+_TORCHVISION = "torchvision.transforms.v2."
 # Of torchvision.transforms.v2: they do the same to every image.
 _FIXED = frozenset(
     {"ToDtype", "ToImage", "ToPureTensor", "Normalize", "Resize", "CenterCrop", "Pad", "Grayscale", "RGB"}
@@ -163,6 +178,24 @@ def acts_on_pixels(transform: Any) -> bool:
     return _of_torchvision(transform, lambda name: name in _OF_PIXELS)
 
 
+def pixels_last(transform: Any) -> tuple[Any, Any]:
+    """Splits a transform into what is to be called for each image, and its last parts for which `acts_on_pixels`.
+
+    Returns:
+        Both, one after the other as the whole; None for one that has no part.
+    """
+    if transform is None or acts_on_pixels(transform):
+        return None, transform
+    kind = type(transform)
+    if kind.__name__ != "Compose" or not kind.__module__.startswith(_TORCHVISION):
+        return transform, None
+    parts = list(transform.transforms)
+    cut = len(parts)
+    while cut and acts_on_pixels(parts[cut - 1]):
+        cut -= 1
+    return (transform, None) if cut == len(parts) else (kind(parts[:cut]), kind(parts[cut:]))
+
+
 def draws_from_torch_alone(transform: Any) -> bool:
     """True for a transform made of torchvision's v2 transforms alone, which use torch's generator and no other."""
     return _of_torchvision(transform, lambda name: name != "Lambda")
@@ -171,7 +204,7 @@ def draws_from_torch_alone(transform: Any) -> bool:
 def _of_torchvision(transform: Any, holds: Callable[[str], bool]) -> bool:
     """True where all parts are of torchvision's v2 and `holds` of their names."""
     kind = type(transform)
-    if not kind.__module__.startswith("torchvision.transforms.v2."):
+    if not kind.__module__.startswith(_TORCHVISION):
         return False
     if kind.__name__ == "Compose":
         return all(_of_torchvision(part, holds) for part in transform.transforms)

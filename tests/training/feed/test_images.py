@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random as python_random
 
 import numpy as np
 import numpy.typing as npt
@@ -205,7 +206,32 @@ def test_a_batch_of_one_size_is_transformed_once(monkeypatch: pytest.MonkeyPatch
     PerImage(v2.ToDtype(torch.float32))(rows, seeds(4))
     assert calls == [(4, *size)]
     PerImage(v2.Compose([v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32)]))(rows, seeds(4))
-    assert calls[1:] == [tuple(size)] * 4, "what may differ from image to image is called for each"
+    assert calls[1:] == [(4, *size)], "the last part of it"
+    PerImage(v2.Compose([v2.ToDtype(torch.float32), v2.RandomHorizontalFlip()]))(rows, seeds(4))
+    assert calls[2:] == [tuple(size)] * 4, "what may differ from image to image is called for each"
+
+
+RANDOM = [
+    v2.Compose([v2.RandomCrop(8, padding=2), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.2])]),
+    v2.Compose([v2.RandomHorizontalFlip(), v2.ToPILImage(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]),
+    v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.RandomErasing(1.0), v2.CenterCrop(6)]),
+    v2.Compose([v2.RandomResize(5, 16), v2.CenterCrop(8)]),  # of several sizes before the last part
+    v2.Compose([v2.Lambda(lambda x: x.flip(1) if python_random.random() < 0.5 else x), v2.ToDtype(torch.float32)]),
+]
+
+
+@pytest.mark.parametrize("transform", RANDOM)
+def test_the_last_parts_of_a_transform_at_once_are_the_same(transform: v2.Compose) -> None:
+    data = pictures(6)
+    rows = pa.table({"image": data})
+    expected = []
+    for image, seed in zip(data, seeds(6).tolist(), strict=True):
+        torch.manual_seed(seed)
+        python_random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what transforms of others draw from
+        expected.append(torch.as_tensor(transform(decode_pixels(image))))
+    found = PerImage(transform)(rows, seeds(6))["image"]
+    assert type(found) is torch.Tensor and torch.equal(found, torch.stack(expected))
 
 
 @pytest.mark.parametrize(
