@@ -28,6 +28,7 @@ from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.probes.irreducible import irreducible_loss
+from coevo_ray.core.probes.label_agreement import agree_by_mistakes, groups_of_copies
 from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, predict_folds
 
 Vectors = npt.NDArray[np.float32]
@@ -222,13 +223,14 @@ def with_evidence(
         codes: of the rows, see `factors`.
         factor_seconds: what making them took.
     """
-    begun = time.perf_counter()
+    begun, rows_here = time.perf_counter(), np.arange(len(labels), dtype=np.int64)
     graph, evidence = build_graph(features, 16, "exact"), EvidenceConfig()
-    copies, copy = copies_of(copy_groups(graph, evidence.similarity, evidence.margin, evidence.same))
+    near = copy_groups(graph, evidence.similarity, evidence.margin, evidence.same).astype(np.int64)
     seconds = {"factors": factor_seconds, "copies": time.perf_counter() - begun}
-    begun = time.perf_counter()
-    fold = fold_of(np.arange(len(labels), dtype=np.int64), FOLDS)
+    begun, fold = time.perf_counter(), fold_of(rows_here, FOLDS)
     found = find_mistakes(features, labels, fold, folds=FOLDS, classes=int(labels.max()) + 1)
+    by_mistakes = agree_by_mistakes(found.noise, found.prior)
+    copies, copy = copies_of(groups_of_copies(near, rows_here, labels, by_mistakes)[0])
     probabilities = predict_folds(found.probes, features, fold)
     doubt, irreducible = found.doubt(probabilities, labels), irreducible_loss(probabilities, labels)
     seconds["doubt"] = time.perf_counter() - begun

@@ -23,6 +23,7 @@ from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
 from coevo_ray.core.probes.irreducible import irreducible_loss
+from coevo_ray.core.probes.label_agreement import agree_by_mistakes, groups_of_copies
 from coevo_ray.core.probes.label_doubt import (
     DOUBTED,
     FOLDS,
@@ -38,6 +39,7 @@ from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
+from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import begin, begun_config, describe, digest_array, finish, read_table, write_table
@@ -166,8 +168,13 @@ def _gather(
         graph = build_graph_artifact(
             pool, targets, folder, neighbours=config.neighbours, seed=config.seed, cpus=cpus, centre=True
         )
-        parts["groups"], figures = _task(group_rows, cpus, 2).remote(folder, config, parts["rows"])
-        summary |= {"graph": graph.summary["fields"], **ray.get(figures)}
+        judges_of = None if former else parts.get("judges")
+        grouping = _task(group_rows, cpus, 2).remote(folder, config, parts["rows"], parts["labels"], judges_of)
+        parts["groups"], figures = grouping[0], ray.get(grouping[1])
+        if apart := figures.get("near_rows_apart"):
+            agree = f"their labels agree in {figures['copy_agreement']:.0%}"
+            say(f"evidence: {apart} rows are near others, but {agree}: they are no copies, and each counts")
+        summary |= {"graph": graph.summary["fields"], **figures}
     stage = _Files(targets, location, parts)
     shards = range(len(targets.files))
     made = list(run_shards(KIND, shards, lambda d: d.map(stage.make, num_cpus=cpus), total=len(rows)))
@@ -214,18 +221,35 @@ def fit_former_judges(
     return FormerJudges(probes, mistake_rates(predict_folds(probes, features, fold), labels), seed)
 
 
-def group_rows(graph: Location, config: EvidenceConfig, row_ids: Int64Array) -> tuple[Int64Array, dict[str, int]]:
+def group_rows(
+    graph: Location, config: EvidenceConfig, row_ids: Int64Array, labels: Int64Array, judges: Judges | None
+) -> tuple[Int64Array, JsonObject]:
     """Ray task: groups of near-duplicates.
 
+    Args:
+        graph: folder of the neighbour graph.
+        config: from which similarity on; by the pool's own measure, their labels have to agree, too.
+        row_ids, labels: int64[n] each, of the judged rows.
+        judges: tell how many labels are wrong; None takes them as they are.
+
     Returns:
-        row_id of each row's leader, int64[n]; numbers of `copied_rows` in groups of two or more, and of `copy_groups`.
+        row_id of each row's leader, int64[n]; numbers of `copied_rows` in groups of two or more, and of `copy_groups`;
+        by the pool's own measure also `copy_agreement`, see `Agreement.precision`, and `near_rows_apart`: rows that are
+        near others and yet no copies, as labels disagree.
     """
     neighbours, of = load_graph(graph)
     leader = copy_groups(neighbours, config.similarity, config.margin, config.same)
-    place = np.searchsorted(of, row_ids)  # the graph includes training rows without a label
-    copies, copy = copies_of(leader[place])
-    figures = {"copied_rows": int((copies > 1).sum()), "copy_groups": int(((copies > 1) & (copy == 0)).sum())}
-    return of[leader[place]], figures
+    group = of[leader[np.searchsorted(of, row_ids)]]  # the graph includes training rows without a label
+    figures: JsonObject = {}
+    if config.similarity is None and config.margin is None:
+        found, near = judges.mistakes if judges is not None else None, group
+        by_mistakes = 1.0 if found is None else agree_by_mistakes(found.noise, found.prior)
+        group, agreement = groups_of_copies(near, row_ids, labels, by_mistakes)
+        apart = 0 if agreement.trusted else int((copies_of(near)[0] > 1).sum())
+        figures |= {"copy_agreement": round(agreement.precision, 4), "near_rows_apart": apart}
+    copies, copy = copies_of(group)
+    counts = {"copied_rows": int((copies > 1).sum()), "copy_groups": int(((copies > 1) & (copy == 0)).sum())}
+    return group, {**counts, **figures}
 
 
 @dataclass(frozen=True)

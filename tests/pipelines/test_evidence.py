@@ -99,6 +99,28 @@ def test_evidence_is_that_of_the_whole_pool_at_once(tmp_path: Path) -> None:
     assert sum(group[row] != row for row in group) == len(both)
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_near_rows_are_copies_where_their_labels_agree(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], alike: bool
+) -> None:
+    """By the pool's own measure: a fifth of wrong labels does not tell copies apart, labels of their own do."""
+    _, labels, _ = content()
+    if not alike:
+        labels[-COPIES:] = (labels[:COPIES] + 1) % CLASSES
+    table = gather(tmp_path, labels, similarity=None, margin=None, neighbours=16)
+    summary = RowTable(Location.parse(str(tmp_path / "out")), "evidence").manifest.summary
+    rows, group = table.column("row_id").to_numpy(), table.column("group").to_numpy()
+    later = (rows >= ROWS - COPIES) & np.isin(rows - (ROWS - COPIES), rows)
+    if alike:
+        assert (group[later] == rows[later] - (ROWS - COPIES)).mean() > 0.9
+        assert summary["copy_agreement"] > 0.9 and summary["near_rows_apart"] == 0
+        assert summary["copied_rows"] > 700
+    else:
+        assert (group == rows).all() and summary["copied_rows"] == summary["copy_groups"] == 0
+        assert summary["copy_agreement"] < 0.6 and summary["near_rows_apart"] > 700
+        assert "they are no copies, and each counts" in capfd.readouterr().err
+
+
 def test_the_summary_counts_what_the_table_has(tmp_path: Path) -> None:
     table = gather(tmp_path)
     summary = RowTable(Location.parse(str(tmp_path / "out")), "evidence").manifest.summary

@@ -30,9 +30,9 @@ from coevo_ray.core.gate.rules import (
     neighbours_distribution,
     published_gain,
 )
-from coevo_ray.core.gate.sharing import Agreement
 from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.probes.label_agreement import Agreement
 from coevo_ray.errors import InputError
 
 _TORN, _ALONE = -1, -2

@@ -36,12 +36,12 @@ from coevo_ray.core.gate.rules import (
     neighbour_vote,
     published_gain,
 )
-from coevo_ray.core.gate.sharing import Agreement
 from coevo_ray.core.gate.stop import loss_left
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.growing import GrowingIndex
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import unit_rows
+from coevo_ray.core.probes.label_agreement import Agreement
 from coevo_ray.errors import InputError, UsageError
 
 Floats = npt.NDArray[np.float32]

@@ -15,11 +15,11 @@ from sklearn.datasets import load_digits
 from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.config import GateConfig
 from coevo_ray.core.gate.gate import AnnotationGate
-from coevo_ray.core.gate.sharing import Agreement
 from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.growing import GrowingIndex
 from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.core.probes.label_agreement import Agreement
 
 ROWS, TWICE, CLASSES = 300, 60, 3
 
