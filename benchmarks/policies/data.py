@@ -28,7 +28,7 @@ from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.probes.irreducible import irreducible_loss
-from coevo_ray.core.probes.label_agreement import agree_by_mistakes, groups_of_copies
+from coevo_ray.core.probes.label_agreement import chances_to_agree, groups_of_copies
 from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, predict_folds
 
 Vectors = npt.NDArray[np.float32]
@@ -229,8 +229,8 @@ def with_evidence(
     seconds = {"factors": factor_seconds, "copies": time.perf_counter() - begun}
     begun, fold = time.perf_counter(), fold_of(rows_here, FOLDS)
     found = find_mistakes(features, labels, fold, folds=FOLDS, classes=int(labels.max()) + 1)
-    by_mistakes = agree_by_mistakes(found.noise, found.prior)
-    copies, copy = copies_of(groups_of_copies(near, rows_here, labels, by_mistakes)[0])
+    chances = chances_to_agree(found.noise, found.prior)
+    copies, copy = copies_of(groups_of_copies(near, rows_here, labels, chances)[0])
     probabilities = predict_folds(found.probes, features, fold)
     doubt, irreducible = found.doubt(probabilities, labels), irreducible_loss(probabilities, labels)
     seconds["doubt"] = time.perf_counter() - begun

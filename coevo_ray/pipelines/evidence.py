@@ -23,7 +23,7 @@ from coevo_ray.core.graph.near_duplicates import copies_of
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.former_doubt import former_doubt, mistake_rates
 from coevo_ray.core.probes.irreducible import irreducible_loss
-from coevo_ray.core.probes.label_agreement import agree_by_mistakes, groups_of_copies
+from coevo_ray.core.probes.label_agreement import chances_to_agree, groups_of_copies
 from coevo_ray.core.probes.label_doubt import (
     DOUBTED,
     FOLDS,
@@ -243,8 +243,8 @@ def group_rows(
     figures: JsonObject = {}
     if config.similarity is None and config.margin is None:
         found, near = judges.mistakes if judges is not None else None, group
-        by_mistakes = 1.0 if found is None else agree_by_mistakes(found.noise, found.prior)
-        group, agreement = groups_of_copies(near, row_ids, labels, by_mistakes)
+        chances = None if found is None else chances_to_agree(found.noise, found.prior)
+        group, agreement = groups_of_copies(near, row_ids, labels, chances)
         apart = 0 if agreement.trusted else int((copies_of(near)[0] > 1).sum())
         figures |= {"copy_agreement": round(agreement.precision, 4), "near_rows_apart": apart}
     copies, copy = copies_of(group)

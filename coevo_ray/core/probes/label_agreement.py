@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,16 @@ _AGREE_BEFORE, _PAIRS_BEFORE = 9.0, 10.0
 _TRUSTED = 0.85  # agreement below which the pool's own copies share nothing
 
 
+class Chances(NamedTuple):
+    """Chances that two given labels agree: those of rows of one true class, and of different ones."""
+
+    same: float
+    other: float
+
+
+_NO_MISTAKES = Chances(1.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """Agreement of labels within groups of near-duplicates.
@@ -20,12 +31,12 @@ class Agreement:
     Attributes:
         pairs: further labels in groups that have one already: each is a trial of what sharing would have said.
         agreeing: of these, the expected number that a random other label of the group would have said rightly.
-        by_mistakes: share of pairs of labels of one true class that agree all the same where some labels are wrong.
+        chances: see `Chances`.
     """
 
     pairs: int
     agreeing: float
-    by_mistakes: float = 1.0
+    chances: Chances = _NO_MISTAKES
 
     @classmethod
     def of(cls, group: IntArray, labels: IntArray) -> Agreement:
@@ -51,9 +62,10 @@ class Agreement:
     def precision(self) -> float:
         """Expected share of right labels among shared ones: the mean of Beta(9 + agreeing, 1 + the others).
 
-        Pairs that wrong labels alone set apart count as agreeing.
+        Agreeing are as many pairs of one true class as explain the labels, right and wrong ones.
         """
-        agreeing = min(self.agreeing / self.by_mistakes, float(self.pairs))
+        same, other = self.chances
+        agreeing = min(max((self.agreeing - other * self.pairs) / (same - other), 0.0), float(self.pairs))
         return (_AGREE_BEFORE + agreeing) / (_PAIRS_BEFORE + self.pairs)
 
     @property
@@ -62,18 +74,22 @@ class Agreement:
         return self.precision >= _TRUSTED
 
 
-def agree_by_mistakes(noise: Float64Array, prior: Float64Array) -> float:
-    """Chance that two labels of one true class agree: sum_t prior_t sum_j noise_tj^2.
+def chances_to_agree(noise: Float64Array, prior: Float64Array) -> Chances:
+    """How often labels agree under mistakes.
 
     Args:
-        noise: float64[C, C], P(given label | true class).
+        noise: float64[C, C], P(given label | true class), of which most labels are right.
         prior: float64[C], shares of the true classes.
     """
-    return float(prior @ (noise**2).sum(axis=1))
+    same = (noise**2).sum(axis=1)
+    of_any = float(((prior @ noise) ** 2).sum())
+    differ = 1.0 - float((prior**2).sum())
+    other = (of_any - float(prior**2 @ same)) / differ if differ > 0 else 0.0
+    return Chances(float(prior @ same), other)
 
 
 def groups_of_copies(
-    group: Int64Array, alone: Int64Array, labels: IntArray, by_mistakes: float = 1.0
+    group: Int64Array, alone: Int64Array, labels: IntArray, chances: Chances | None = None
 ) -> tuple[Int64Array, Agreement]:
     """Groups whose rows are copies as far as their labels tell: all of them, or none.
 
@@ -83,10 +99,10 @@ def groups_of_copies(
         group: int64[n], equal for the rows of a group.
         alone: int64[n], what stands for a group of a single row, unlike all others.
         labels: int64[n].
-        by_mistakes: see `agree_by_mistakes`; 1 takes labels as they are.
+        chances: that labels agree under their mistakes; None takes them as they are.
 
     Returns:
         The groups, or `alone` where their labels disagree too often; and the agreement.
     """
-    found = replace(Agreement.of(group, labels), by_mistakes=by_mistakes)
+    found = replace(Agreement.of(group, labels), chances=chances or _NO_MISTAKES)
     return (group if found.trusted else alone), found
