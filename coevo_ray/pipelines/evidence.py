@@ -228,22 +228,23 @@ def group_rows(
 
     Args:
         graph: folder of the neighbour graph.
-        config: from which similarity on; by the pool's own measure, their labels have to agree, too.
+        config: from which similarity on.
         row_ids, labels: int64[n] each, of the judged rows.
-        judges: tell how many labels are wrong; None takes them as they are.
+        judges: tell how many labels are wrong, so that labels of groups by the pool's own measure have to agree, too;
+            None takes the groups as they are.
 
     Returns:
         row_id of each row's leader, int64[n]; numbers of `copied_rows` in groups of two or more, and of `copy_groups`;
-        by the pool's own measure also `copy_agreement`, see `Agreement.precision`, and `near_rows_apart`: rows that are
+        where labels had to agree also `copy_agreement`, see `Agreement.precision`, and `near_rows_apart`: rows that are
         near others and yet no copies, as labels disagree.
     """
     neighbours, of = load_graph(graph)
     leader = copy_groups(neighbours, config.similarity, config.margin, config.same)
     group = of[leader[np.searchsorted(of, row_ids)]]  # the graph includes training rows without a label
     figures: JsonObject = {}
-    if config.similarity is None and config.margin is None:
-        found, near = judges.mistakes if judges is not None else None, group
-        chances = None if found is None else chances_to_agree(found.noise, found.prior)
+    if judges is not None and config.similarity is None and config.margin is None:
+        found, near = judges.mistakes, group
+        chances = chances_to_agree(found.noise, found.prior)
         group, agreement = groups_of_copies(near, row_ids, labels, chances)
         apart = 0 if agreement.trusted else int((copies_of(near)[0] > 1).sum())
         figures |= {"copy_agreement": round(agreement.precision, 4), "near_rows_apart": apart}
