@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 from torchvision import io as torchvision_io
+from torchvision import tv_tensors
 
 from coevo_ray.core.arrays import Float64Array, UInt8Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
@@ -101,7 +102,7 @@ class PerImage:
         if self._batch is None:
             made = _stacked([_checked(image) for image in images])
         elif _are_alike(images):
-            whole = _checked(self._batch(torch.stack(images)))
+            whole = _checked(self._batch(_whole(images)))
             made = new_tensor(tuple(whole.shape), whole.dtype).copy_(whole)
         else:
             made = _stacked([_checked(self._batch(image)) for image in images])
@@ -134,10 +135,19 @@ def _checked(made: Any) -> torch.Tensor:
 
 
 def _are_alike(images: list[Any]) -> bool:
-    """Whether these are tensors of one shape and dtype."""
+    """Whether these are tensors of one kind, shape and dtype."""
     if not all(isinstance(image, torch.Tensor) for image in images):
         return False
-    return len({(image.shape, image.dtype) for image in images}) == 1
+    return len({(type(image), image.shape, image.dtype) for image in images}) == 1
+
+
+def _whole(images: list[torch.Tensor]) -> torch.Tensor:
+    """Images as one tensor of their kind: transforms may ask for it (`tv_tensors.Image`)."""
+    whole = torch.stack(images)
+    if isinstance(images[0], tv_tensors.TVTensor):
+        wrapped: torch.Tensor = tv_tensors.wrap(whole, like=images[0])
+        return wrapped
+    return whole
 
 
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:

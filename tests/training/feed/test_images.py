@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms as v1
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from coevo_ray.core.rows.hashing import hash_rows
@@ -215,6 +216,9 @@ RANDOM = [
     v2.Compose([v2.RandomCrop(8, padding=2), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.2])]),
     v2.Compose([v2.RandomHorizontalFlip(), v2.ToPILImage(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]),
     v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.RandomErasing(1.0), v2.CenterCrop(6)]),
+    v2.Compose(
+        [v2.ToImage(), v2.RandomHorizontalFlip(), v2.ToDtype({tv_tensors.Image: torch.float32, "others": None})]
+    ),
     v2.Compose([v2.RandomResize(5, 16), v2.CenterCrop(8)]),  # of several sizes before the last part
     v2.Compose([v2.Lambda(lambda x: x.flip(1) if python_random.random() < 0.5 else x), v2.ToDtype(torch.float32)]),
 ]
