@@ -79,7 +79,8 @@ def around_leaders(count: int, rows: IntArray, others: IntArray) -> Int32Array:
 
     Args:
         count: N.
-        rows, others: int[p] each, pairs of near rows; each pair counts, in whichever order it is given.
+        rows, others: int[p] each, pairs of near rows; each pair counts, in whichever order it is given. A pair of a row
+            with itself says nothing.
 
     Returns:
         int32[N], the row of each row's leader; a leader's is its own.
@@ -90,6 +91,8 @@ def around_leaders(count: int, rows: IntArray, others: IntArray) -> Int32Array:
     """
     # Similarity is symmetric, the graph need not be: each pair counts, its earlier row first.
     earlier, later = np.minimum(rows, others), np.maximum(rows, others)
+    if (same := earlier == later).any():
+        earlier, later = earlier[~same], later[~same]
     leads, undecided = np.zeros(count, dtype=bool), np.ones(count, dtype=bool)
     before, after = earlier, later  # of which both rows are undecided
     while undecided.any():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coevo_ray.core.graph.copies import own_copies
 from coevo_ray.core.graph.graph import build_graph
-from coevo_ray.core.graph.near_duplicates import copies_of, near_duplicates, pick_apart
+from coevo_ray.core.graph.near_duplicates import around_leaders, copies_of, near_duplicates, pick_apart
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.errors import UsageError
 
@@ -100,3 +100,15 @@ def test_blocks_of_rows_change_no_group(block: int, monkeypatch: pytest.MonkeyPa
     assert whole[2] == whole[3] and len(set(whole[1])) == 150 and len(set(whole[0])) < 150
     monkeypatch.setattr("coevo_ray.core.graph.near_duplicates._BLOCK_ROWS", block)
     assert found() == whole
+
+
+@given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=30))
+def test_leaders_are_those_of_a_loop_over_the_rows(count: int, pairs: list[tuple[int, int]]) -> None:
+    """Pairs in any order, twice, and of a row with itself."""
+    pairs = [(a, b) for a, b in pairs if max(a, b) < count]
+    leader: list[int] = []
+    for row in range(count):
+        near = {a + b - row for a, b in pairs if row in (a, b)}
+        leader.append(next((other for other in range(row) if other in near and leader[other] == other), row))
+    rows, others = (np.array([pair[i] for pair in pairs], dtype=np.int64) for i in (0, 1))
+    assert around_leaders(count, rows, others).tolist() == leader
