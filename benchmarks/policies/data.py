@@ -198,6 +198,7 @@ def _judged(rows: Labels, features: Vectors, labels: Labels, test: Vectors, test
 def components(features: Vectors, test: Vectors) -> tuple[Vectors, Vectors]:
     """The leading principal components of features, of unit mean square, and test rows in the same directions."""
     mean = features.mean(axis=0)
+    torch.manual_seed(0)  # it approximates by random projections
     _, _, directions = torch.pca_lowrank(torch.from_numpy(features - mean), q=min(DIM, *features.shape), center=False)
     basis = directions.numpy()
     features, test = (features - mean) @ basis, (test - mean) @ basis
