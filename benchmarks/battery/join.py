@@ -20,13 +20,13 @@ from benchmarks.battery.table import lines
 from benchmarks.battery.verdicts import chosen_constants
 from coevo_ray.errors import InputError
 
-# What all runs of a whole share; `head`, where there is one.
+# Equal in all runs that are joined, where they have it.
 _SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "versions", "head", "model")
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What is found anew: our methods, among which constants are chosen, and lists of the table's cells."""
+    """A part of the battery: our methods, among which constants are chosen, and its lists of lost cells."""
 
     ours: tuple[str, ...]
     lists: Callable[[dict[str, Any]], dict[str, Any]]

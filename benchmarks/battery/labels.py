@@ -13,7 +13,7 @@ from benchmarks.battery.heads import TunedLinear, fit_tuned
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Ids, Place, Pool, loaded
 from benchmarks.battery.settings import CLEAN, COPIES, Setting, make_setting
-from benchmarks.battery.verdicts import cell, chosen_constants, losses, verdicts
+from benchmarks.battery.verdicts import cell, chosen_constants, lost_to, verdicts
 from benchmarks.common import note
 from benchmarks.labels.data import LabelPool, principal_components
 from benchmarks.labels.method import Labelled
@@ -85,7 +85,7 @@ def below(table: dict[str, Any], others: Sequence[str]) -> list[dict[str, Any]]:
         for setting, methods in settings.items():
             for share in (share for share in methods[GATE] if share != FIRST):
                 values = {name: found[share]["values"] for name, found in methods.items() if share in found}
-                for said in losses(values, GATE, others):
+                for said in lost_to(values, GATE, others):
                     lost.append({"pool": pool, "setting": setting, "share": share, **said})
     return lost
 

@@ -16,10 +16,10 @@ from benchmarks.battery.heads import stratified_folds
 from benchmarks.battery.labels import Settings, over_pools
 from benchmarks.battery.network_training import Pictures, learn_targets, train_network
 from benchmarks.battery.options import Options
-from benchmarks.battery.policies import CHOSEN_ON, Known, evidence, rows_and_factors
+from benchmarks.battery.policies import CHOSEN_ON, QUICK_SAE_STEPS, Known, evidence, rows_and_factors
 from benchmarks.battery.pools import Ids, Place, Pool
 from benchmarks.battery.settings import COPIES
-from benchmarks.battery.verdicts import cell, losses, verdicts
+from benchmarks.battery.verdicts import cell, lost_cells, verdicts
 from benchmarks.common import note
 from benchmarks.policies.data import Setting
 from benchmarks.policies.heads import Head, preparation_seconds
@@ -29,7 +29,7 @@ from coevo_ray.core.selection.policies import KeptShares, make_policy
 OURS = "factors"
 SIMPLE = ("full_budget", "rotation")
 POLICIES = (OURS, *SIMPLE)
-# What a network starts from -> the end of its rows' names. The targets are the standard prior's components, which
+# Start of a network -> suffix of its rows. The targets are the standard prior's components, which
 # `factors` looks at, too.
 STARTS = {"random weights": "", "targets": "_from_targets"}
 # Peak learning rates; each setting, share and start has the one that is best with `full_budget`.
@@ -37,7 +37,7 @@ RATES = (0.01, 0.03, 0.1, 0.3)
 _TUNED_BY = "full_budget"
 HEAD = Head(epochs=20)
 TARGET_EPOCHS = 20
-_QUICK_HEAD, _QUICK_TARGET_EPOCHS, _QUICK_RATES, _QUICK_SAE_STEPS = Head(epochs=2), 1, RATES[1:3], 40
+_QUICK_HEAD, _QUICK_TARGET_EPOCHS, _QUICK_RATES = Head(epochs=2), 1, RATES[1:3]
 _FOLDS = 5  # the first is held out to choose a rate
 
 
@@ -57,7 +57,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
     head = _QUICK_HEAD if options.quick else HEAD
 
     def prepare(pool: Pool, features: Features) -> Settings:
-        known = rows_and_factors(features, _QUICK_SAE_STEPS if options.quick else None)
+        known = rows_and_factors(features, QUICK_SAE_STEPS if options.quick else None)
         trainings = _Trainings(pool, features, known, head, options)
         return trainings.setting
 
@@ -74,15 +74,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
 
 def find_lost(table: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """`lost`: cells in which `factors` is below another policy that has the same start, see `policies.find_lost`."""
-    found = []
-    for pool, settings in table.items():
-        for setting, shares in settings.items():
-            for share, rows in shares.items():
-                values = {name: each["values"] for name, each in rows.items()}
-                for end in STARTS.values():
-                    for said in losses(values, OURS + end, [name + end for name in SIMPLE]):
-                        found.append({"pool": pool, "setting": setting, "share": share, **said})
-    return {"lost": found}
+    return {"lost": lost_cells(table, {OURS + end: [name + end for name in SIMPLE] for end in STARTS.values()})}
 
 
 def pictures_of(pool: Pool, rows: Ids, size: int, with_copies: bool) -> Pictures:
@@ -98,7 +90,7 @@ def pictures_of(pool: Pool, rows: Ids, size: int, with_copies: bool) -> Pictures
 
     samples = [*pool.train.samples, *(make_copies(pool).samples if with_copies else ())]
     train, test = (
-        np.stack([decode_resized(sample, size) for sample in part])  # type: ignore[arg-type]  # bytes, of images
+        np.stack([decode_resized(sample, size) for sample in part])  # type: ignore[arg-type]  # samples of image pools are bytes
         for part in ([samples[row] for row in rows], pool.test.samples)
     )
     return Pictures(*(np.ascontiguousarray(part.transpose(0, 3, 1, 2)) for part in (train, test)))

@@ -15,7 +15,7 @@ from benchmarks.battery.heads import FOLDS, stratified_folds
 from benchmarks.battery.labels import Settings, over_pools, setting_of
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Place, Pool
-from benchmarks.battery.verdicts import cell, losses, verdicts
+from benchmarks.battery.verdicts import cell, lost_cells, verdicts
 from benchmarks.common import note
 from benchmarks.policies.data import Codes, Setting, Vectors, components, factors, with_evidence
 from benchmarks.policies.heads import Head, train_heads
@@ -38,7 +38,7 @@ DECAYS = (1e-4, 1e-3, 5e-3, 2e-2)
 HEAD = Head(hidden=256, epochs=20)
 _SPENT = ("visits", "seconds", "preparation_seconds")
 _QUICK_HEAD = Head(hidden=64, epochs=5)
-_QUICK_SAE_STEPS = 40
+QUICK_SAE_STEPS = 40
 
 # A pool's rows and test rows as heads see them, the rows' factors, and the seconds of making those.
 Known = tuple[Vectors, Vectors, Codes, float]
@@ -64,7 +64,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
     head = _QUICK_HEAD if options.quick else HEAD
 
     def prepare(pool: Pool, features: Features) -> Settings:
-        known = rows_and_factors(features, _QUICK_SAE_STEPS if options.quick else None)
+        known = rows_and_factors(features, QUICK_SAE_STEPS if options.quick else None)
         return lambda name: _setting(pool, features, known, name, head, options)
 
     result = over_pools(places, options, CHOSEN_ON, (OURS, *VARIANTS), prepare)
@@ -82,14 +82,7 @@ def find_lost(table: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         For each `pool`, `setting`, `share`, and `method`, which is one of the policies or `SAME_SECONDS`; `points` with
         their `standard_error`.
     """
-    found = []
-    for pool, settings in table.items():
-        for setting, shares in settings.items():
-            for share, policies in shares.items():
-                values = {name: each["values"] for name, each in policies.items()}
-                for said in losses(values, OURS, (*SIMPLE, *PUBLISHED, SAME_SECONDS)):
-                    found.append({"pool": pool, "setting": setting, "share": share, **said})
-    return {"lost": found}
+    return {"lost": lost_cells(table, {OURS: (*SIMPLE, *PUBLISHED, SAME_SECONDS)})}
 
 
 def _setting(

@@ -103,7 +103,7 @@ def verdicts(
     return {name: judge(table[name], alternatives).to_json() for name in ours if name in table}
 
 
-def losses(table: Mapping[str, Sequence[float]], ours: str, others: Sequence[str]) -> Iterator[dict[str, str | float]]:
+def lost_to(table: Mapping[str, Sequence[float]], ours: str, others: Sequence[str]) -> Iterator[dict[str, str | float]]:
     """The methods of one cell that one method lost to, each by itself.
 
     Args:
@@ -119,6 +119,26 @@ def losses(table: Mapping[str, Sequence[float]], ours: str, others: Sequence[str
             said = judge(table[ours], {other: table[other]})
             if said.verdict == "lost":
                 yield {"method": other, "points": said.points, "standard_error": said.standard_error}
+
+
+def lost_cells(table: Mapping[str, Any], rivals: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Cells in which a method of ours is below another one by more than two standard errors, seed by seed.
+
+    Args:
+        table: pool -> setting -> kept share -> method -> cell.
+        rivals: our method -> those that it is compared with, each by itself.
+
+    Returns:
+        Of each: `pool`, `setting`, `share` and what `lost_to` gives.
+    """
+    found = []
+    for pool, settings in table.items():
+        for setting, shares in settings.items():
+            for share, methods in shares.items():
+                values = {name: each["values"] for name, each in methods.items()}
+                said = (one for ours, others in rivals.items() for one in lost_to(values, ours, others))
+                found += [{"pool": pool, "setting": setting, "share": share, **one} for one in said]
+    return found
 
 
 def cells_of(found: Mapping[str, Any], method: str) -> list[Mapping[str, Any]]:

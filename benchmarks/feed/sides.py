@@ -91,7 +91,7 @@ def _copies(pool: Any, folder: str, copies: int) -> int:
 
 
 def transform(kind: str) -> Any:
-    """What both sides do with decoded images, by torchvision: to float, and normalise; `random` also crops and mirrors.
+    """The transform of both sides, of torchvision: to float and normalise; `random` crops and mirrors first.
 
     The feed calls the parts that do the same to each pixel once for a batch.
     """

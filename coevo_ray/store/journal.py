@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True)
 class _Head:
-    """How far the journal was acknowledged.
+    """The last acknowledged record or snapshot.
 
     Attributes:
         next: number of the record that follows.

@@ -79,8 +79,8 @@ class PseudoLabelled(NamedTuple):
 def pseudo_labels(state: GateState, least: float) -> PseudoLabelled:
     """Unlabelled candidates whose class is sure; near-duplicates of labelled rows have that label.
 
-    The confidence of a shared label is what `Agreement` within groups shows of such labels, and no
-    more than the model leaves to it where the model believes in another class.
+    The confidence of a shared label is what `Agreement` within groups shows of such labels, and no more than the model
+    leaves to it where the model believes in another class.
 
     Args:
         state: the gate's.

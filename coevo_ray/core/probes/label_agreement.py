@@ -75,7 +75,7 @@ class Agreement:
 
 
 def chances_to_agree(noise: Float64Array, prior: Float64Array) -> Chances:
-    """How often labels agree under mistakes.
+    """Chances that two labels agree where some are wrong.
 
     Args:
         noise: float64[C, C], P(given label | true class), of which most labels are right.
