@@ -7,8 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
-
+from coevo_ray.pool.image_formats import ImageError, open_image
 from coevo_ray.pool.images import decode_image
 from coevo_ray.pool.modality import Sample
 
@@ -41,9 +40,9 @@ class Shown:
 def image_format(data: bytes) -> str:
     """Pillow's name of an encoded image's format; empty where Pillow does not know it."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             return image.format or ""
-    except Exception:  # noqa: BLE001 - damaged bytes make Pillow raise almost anything; they are kept unchanged
+    except ImageError:
         return ""
 
 

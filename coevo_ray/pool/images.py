@@ -5,14 +5,15 @@ Colour profiles are ignored, as in the training code of the public priors.
 
 from __future__ import annotations
 
-import io
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from coevo_ray.core.arrays import Int64Array, UInt8Array
-from coevo_ray.errors import InputError
+from coevo_ray.core.arrays import UInt8Array
+from coevo_ray.pool.image_formats import ImageError, one_line, open_image
+
+__all__ = ["ImageError", "decode_image", "decode_resized", "resized", "upright_rgb", "verify_image"]
 
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> its inverse (EXIF 2.32, table of tag 0x0112).
@@ -25,20 +26,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LONGEST_REASON = 160
-
-
-class ImageError(InputError):
-    """An image that cannot be used.
-
-    Args:
-        reason: one line, as it appears in the rejects table.
-        remedy: what to do about it.
-    """
-
-    def __init__(self, reason: str, remedy: str = "replace the image, or leave it in the rejects") -> None:
-        super().__init__(reason, remedy)
-        self.reason = reason
+_STRIP_PIXELS = 1 << 22
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -51,25 +39,17 @@ def decode_image(data: bytes) -> Image.Image:
         data: the encoded bytes.
 
     Raises:
-        ImageError: there is no image, or it is truncated, damaged, of no size, or too large (Pillow's limit against
-            decompression bombs, about 179 million pixels).
+        ImageError: there is no image of a known format, or it is truncated, damaged, of no size, or too large
+            (`image_formats.MAX_BYTES`, and Pillow's limit against decompression bombs, about 179 million pixels).
     """
-    if not data:
-        raise ImageError("empty: 0 bytes")
+    image = open_image(data)
     try:
-        image = Image.open(io.BytesIO(data))
-        if 0 in image.size:
-            raise ImageError(f"zero size: {image.width} x {image.height}")
         image.load()
         return upright_rgb(image)
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(_reason("too large", error)) from error
-    except UnidentifiedImageError as error:  # its text holds a memory address
-        raise ImageError(f"not an image that Pillow can read ({len(data)} bytes)") from error
     except Exception as error:  # damaged bytes make Pillow's decoders raise almost anything
-        raise ImageError(_reason("truncated or damaged", error)) from error
+        raise ImageError(one_line("truncated or damaged", error)) from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -133,22 +113,38 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bit(np.asarray(image).astype(np.int64))
+        return _from_16_bit(image)
     if image.mode == "F":
         raise ImageError("floating-point pixels, whose range is not known", "convert it to 8 or 16 bit")
-    if image.has_transparency_data:
-        clear = image.convert("RGBA")
-        white = Image.new("RGBA", clear.size, "white")
-        return Image.alpha_composite(white, clear).convert("RGB")
-    return image.convert("RGB")
+    return _over_white(image) if image.has_transparency_data else image.convert("RGB")
 
 
-def _from_16_bit(grey: Int64Array) -> Image.Image:
+def _from_16_bit(image: Image.Image) -> Image.Image:
     """Scales 0..65535 to 0..255, rounded; older versions of Pillow return 16-bit grey as 32 bit."""
+    grey = np.asarray(image)
     lowest, highest = int(grey.min()), int(grey.max())
     if lowest < 0 or highest > 65535:
         raise ImageError(f"32-bit pixels from {lowest} to {highest}, need 0..65535", "convert it to 8 or 16 bit")
-    return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    scaled = np.empty(grey.shape, np.uint8)
+    for rows in _strips(image):
+        scaled[rows] = (grey[rows].astype(np.uint32) + 128) // 257
+    return Image.fromarray(scaled).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Lays an image with transparency over white, a few rows at a time: whole copies would take 16 bytes a pixel."""
+    result = Image.new("RGB", image.size)
+    for rows in _strips(image):
+        clear = image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA")
+        white = Image.new("RGBA", clear.size, "white")
+        result.paste(Image.alpha_composite(white, clear).convert("RGB"), (0, rows.start))
+    return result
+
+
+def _strips(image: Image.Image) -> list[slice]:
+    """Rows of an image in runs of some million pixels."""
+    step = max(1, _STRIP_PIXELS // image.width)
+    return [slice(start, min(start + step, image.height)) for start in range(0, image.height, step)]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -163,6 +159,3 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)
 
-
-def _reason(what: str, error: Exception) -> str:
-    return f"{what}: {' '.join(str(error).split()) or type(error).__name__}"[:_LONGEST_REASON]

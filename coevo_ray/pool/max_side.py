@@ -7,11 +7,12 @@ import math
 
 from PIL import Image
 
-from coevo_ray.pool.images import ImageError, decode_image
+from coevo_ray.pool.image_formats import ImageError, open_image
+from coevo_ray.pool.images import decode_image
 
 JPEG_QUALITY = 90
 # Lossy sources stay lossy: PNG would be many times as large without restoring anything.
-_LOSSY = {"JPEG", "MPO", "WEBP"}
+_LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF"}
 
 
 def limit_side(data: bytes, max_side: int) -> bytes:
@@ -32,9 +33,9 @@ def limit_side(data: bytes, max_side: int) -> bytes:
         ImageError: the image is larger and cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with open_image(data) as header:
             size, kind, grey = header.size, header.format, header.mode in ("1", "L")
-    except Exception:  # noqa: BLE001 - damaged bytes make Pillow raise almost anything; decoding will say what it is
+    except ImageError:
         return data
     if max(size) <= max_side:
         return data

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from coevo_ray.config.pool import SAMPLE_SETTINGS
 from coevo_ray.errors import UsageError
-from coevo_ray.pool.images import ImageError, verify_image
+from coevo_ray.pool.image_formats import EXTENSIONS, ImageError
+from coevo_ray.pool.images import verify_image
 from coevo_ray.pool.max_side import limit_side_or_keep
 
 Sample = bytes | str
@@ -111,7 +112,7 @@ _ALL = (
         _image_of_file,
         verify=_verify_image,
         limit_side=_limit_image,
-        extensions=("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"),
+        extensions=EXTENSIONS,
         hub_feature="Image",
     ),
     Modality("text", pa.string(), _text_of_cell, _text_of_file),

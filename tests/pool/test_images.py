@@ -3,17 +3,23 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from coevo_ray.errors import InputError
+from coevo_ray.pool import image_formats, images
+from coevo_ray.pool.image_formats import EXTENSIONS
 from coevo_ray.pool.images import ImageError, decode_image, decode_resized, verify_image
 
 Pixels = npt.NDArray[np.uint8]
@@ -244,3 +250,113 @@ def test_same_size_is_untouched_and_result_is_writable() -> None:
 def test_very_long_images_stay_cheap() -> None:
     thin = encode(Image.new("RGB", (60_000, 1), "red"))
     assert decode_resized(thin, 64)[32, 32].tolist() == [255, 0, 0]
+
+
+# -- formats, and what an image may take -----------------------------------------------------------------------------
+
+
+def qoi(image: Image.Image) -> bytes:
+    """A QOI file (qoiformat.org) of QOI_OP_RGB chunks alone."""
+    body = b"".join(b"\xfe" + bytes(pixel) for row in np.asarray(image) for pixel in row)
+    return b"qoif" + struct.pack(">II", image.width, image.height) + b"\x03\x00" + body + b"\0" * 7 + b"\1"
+
+
+def test_formats_of_phones_and_cameras_are_read() -> None:
+    pillow_heif.register_heif_opener()  # to write one
+    for kind in ("JPEG2000", "AVIF", "HEIF", "MPO", "DIB", "SGI", "ICO"):
+        assert verify_image(encode(picture(16, 16), kind)) == (16, 16), kind
+    assert np.array_equal(pixels(qoi(picture())), np.asarray(picture()))
+
+
+def test_formats_that_are_not_on_the_list_are_not_opened() -> None:
+    """EPS would run Ghostscript on what the file says; TGA has no mark."""
+    for kind in ("EPS", "TGA", "PCX", "PDF"):
+        with pytest.raises(ImageError, match="not an image that Pillow can read"):
+            decode_image(encode(picture(), kind))
+
+
+def test_every_format_on_the_list_has_its_endings() -> None:
+    for ending in ("jpg", "jfif", "jpe", "avif", "heic", "mpo", "jp2", "png", "tiff", "webp"):
+        assert ending in EXTENSIONS
+    assert len(set(EXTENSIONS)) == len(EXTENSIONS)
+
+
+def test_heic_without_its_package_is_called_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # Python's own way to make an import fail
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    image_formats._names.cache_clear()
+    try:
+        with pytest.raises(ImageError, match=r"HEIC image, which needs pillow-heif \(224 bytes\)") as caught:
+            decode_image(head)
+        assert "coevo-ray[heif]" in caught.value.remedy
+    finally:
+        image_formats._names.cache_clear()
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"zTXt", b"iTXt"])
+def test_long_texts_and_colour_profiles_do_not_cost_the_image(name: bytes) -> None:
+    data = encode(picture())
+    content = b"x\0\0" + zlib.compress(bytes(3 << 20))
+    if name == b"iTXt":
+        content = b"x\0\1\0\0\0" + zlib.compress(bytes(3 << 20))
+    assert np.array_equal(pixels(data[:33] + chunk(name, content) + data[33:]), np.asarray(picture()))
+
+
+def deflated(mode: str, width: int, height: int) -> bytes:
+    """A PNG of one colour, a thousandth of its pixels' size."""
+    kind, channels = {"RGBA": (6, 4), "RGB": (2, 3), "L": (0, 1)}[mode]
+    packer = zlib.compressobj(9)
+    line = bytes(1 + width * channels)
+    body = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def test_small_files_of_huge_images_are_refused_before_they_are_decoded() -> None:
+    data = deflated("RGBA", 12_000, 12_000)
+    assert len(data) < 600_000
+    with pytest.raises(ImageError, match=r"12000 x 12000 = 144000000 pixels of mode RGBA take 1152 MB, need 800 MB or less"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "I;16"])
+def test_strips_of_an_image_give_the_pixels_of_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.Generator(np.random.PCG64(1))
+    if mode == "I;16":
+        data = encode(Image.fromarray(random.integers(0, 65536, (23, 7), dtype=np.uint16)))
+    elif mode == "P":
+        data = encode(picture(7, 23).quantize(8), transparency=3)
+    elif mode == "RGB":
+        data = encode(Image.fromarray(random.integers(0, 2, (23, 7, 3), dtype=np.uint8)), transparency=(1, 0, 1))
+    else:
+        channels = {"RGBA": 4, "LA": 2}[mode]
+        data = encode(Image.fromarray(random.integers(0, 256, (23, 7, channels), dtype=np.uint8), mode))
+    whole = pixels(data)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 20)
+    assert np.array_equal(pixels(data), whole)
+    if mode in ("RGBA", "LA", "P", "RGB"):
+        clear = Image.open(io.BytesIO(data)).convert("RGBA")
+        assert np.array_equal(whole, Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB"))
+
+
+@pytest.mark.slow
+def test_the_largest_images_stay_below_a_gigabyte() -> None:
+    """The estimate of `open_image` holds: real peaks of a process of its own."""
+    for mode, side in (("RGBA", 9_900), ("RGB", 13_300), ("L", 12_600)):
+        data = deflated(mode, side, side)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            code = (
+                "import resource, sys; from coevo_ray.pool.images import decode_image\n"
+                "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+                f"decode_image(open({file.name!r}, 'rb').read())\n"
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+            )
+            grown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert int(grown) < 850_000, (mode, grown)  # KiB
