@@ -79,7 +79,7 @@ def measure(folder: str, rows: int, mode: Literal["key", "content"]) -> dict[str
         peaks[name] = round((peak_bytes() - idle) / rows, 1)
         return result
 
-    shards = step("list", lambda: list_source(config.sources[0], SHARD_ROWS))
+    shards = step("list", lambda: list_source(config.sources[0], SHARD_ROWS).shards)
     step("parts", lambda: [pickle.dumps(shard) for shard in shards])
     names = sum(len(shard.names) for shard in shards)
 

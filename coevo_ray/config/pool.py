@@ -54,6 +54,10 @@ class Source(Model):
         None, description="Put before every key of the source; by default only where sources' files clash."
     )
     split: Literal["train", "test"] | None = Field(None, description="Put all rows into one split.")
+    folders: Literal["auto", "classes", "splits", "none"] = Field(
+        "auto",
+        description="Top folders: classes, splits (classes below them), or nothing; auto reads names, and asks in doubt.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Source:

@@ -71,3 +71,19 @@ def find_duplicates(hashes: Sequence[UInt64Array], usable: Sequence[BoolArray]) 
     doubles, firsts = position[~new], first[~new]
     order = np.argsort(doubles)
     return doubles[order], firsts[order]
+
+
+def among(hashes: UInt64Array, known: UInt64Array) -> BoolArray:
+    """Tells which hashes are among some known ones.
+
+    Args:
+        hashes: uint64[n, 2].
+        known: uint64[m, 2].
+
+    Returns:
+        bool[n].
+    """
+    words = np.dtype(f"S{HASH_BYTES}")
+    flat, there = (np.ascontiguousarray(array).view(words).ravel() for array in (hashes, known))
+    result: BoolArray = np.isin(flat, there)
+    return result

@@ -5,14 +5,16 @@ A new format is a module with a `Format`, and a line in `pool.sources.FORMATS` (
 
 from __future__ import annotations
 
-import math
+import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from coevo_ray.config import Source
 from coevo_ray.core.arrays import Float32Array
+from coevo_ray.pool.folder_layout import Folders, stands_for_split
+from coevo_ray.pool.labels import LabelReader
 from coevo_ray.pool.modality import Sample
 from coevo_ray.store.location import Location
 
@@ -27,6 +29,7 @@ class Entry:
         label: the class number, or None.
         error: why it cannot be used, or "".
         features: float32[d] for each kept column, in the order of `Reading.features`; empty when there is an error.
+        text: the label as the source has it where that is a text, whose number shows only when all are known.
     """
 
     key: str
@@ -34,6 +37,7 @@ class Entry:
     label: int | None
     error: str = ""
     features: tuple[Float32Array, ...] = field(default=(), compare=False)
+    text: str = field(default="", compare=False)
 
     @property
     def content(self) -> bytes:
@@ -55,7 +59,8 @@ class Reading:
         features: name and dimension of each vector column that is kept.
         names: class names in the source's numbering, or empty.
         recode: source label -> pool label, if class names are numbered differently; else empty.
-        unlabelled: True if a label of -1 means none, as with Hugging Face.
+        by_name: True if labels are texts that name classes, also where they look like numbers.
+        class_part: image folders: position in a file's path of the folder that is its class; -1 where none is.
         prefix: prefix of every key.
     """
 
@@ -68,19 +73,13 @@ class Reading:
     features: tuple[tuple[str, int], ...] = ()
     names: tuple[str, ...] = ()
     recode: tuple[int, ...] = ()
-    unlabelled: bool = False
+    by_name: bool = False
+    class_part: int = -1
     prefix: str = ""
 
-    def label(self, value: object) -> tuple[int | None, str]:
-        """A source's label as the pool numbers it, or None, and what is wrong with it, or ""."""
-        label, error = whole_number(value)
-        if self.unlabelled and label == -1:
-            return None, error
-        if label is None or not self.names:
-            return label, error
-        if not 0 <= label < len(self.names):
-            return None, f"label outside the range: {label}, need 0..{len(self.names) - 1}"
-        return self.recode[label] if self.recode else label, error
+    def labels(self) -> LabelReader:
+        """Reads its labels; made once for a shard."""
+        return LabelReader(self.names, self.recode, self.by_name)
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,8 @@ class SourceShard:
         offset: tars: byte position of its first sample.
         split: split of all its rows; None if they may be assigned freely.
         first: Ray Datasets: position of the file's first row in the dataset, from which keys count; else -1.
+        labels: image folders with metadata: labels of its files, packed (`pack_values`); else empty.
+        parts: tars whose samples' files are scattered: where they are, packed (`pack_values`); else empty.
     """
 
     reading: Reading
@@ -104,6 +105,8 @@ class SourceShard:
     offset: int = 0
     split: Literal["train", "test"] | None = None
     first: int = -1
+    labels: bytes = b""
+    parts: bytes = b""
 
     @property
     def files(self) -> list[str]:
@@ -123,9 +126,14 @@ class FoundFiles:
     Attributes:
         uri: the source.
         location: its folder, or its one file.
+        run_length: names of a run.
         seen: files of any kind that the pass has met.
-        runs: packed names (`pack_names`) and how many, in order; `run_length` in each but the last.
-        folders: top-level folders that hold them.
+        runs: packed names (`pack_names`) and how many, in order; `run_length` in each but the last, and in those before
+            the end of a folder that stands for a split.
+        folders: those that hold them.
+        guessed: files whose name alone does not tell that they are of this format.
+        metadata: files that describe others, as the Hub's `metadata.csv`.
+        said: what people should know of the files, in words.
     """
 
     uri: str
@@ -133,14 +141,22 @@ class FoundFiles:
     run_length: int
     seen: int = 0
     runs: list[tuple[bytes, int]] = field(default_factory=list)
-    folders: set[str] = field(default_factory=set)
+    folders: Folders = field(default_factory=Folders)
+    guessed: int = 0
+    metadata: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     _open: list[str] = field(default_factory=list)
+    _top: str = ""
 
     def add(self, name: str) -> None:
         """Takes a file's name, relative to the source."""
+        top = name.partition("/")[0] if "/" in name else ""
+        if top != self._top:
+            if stands_for_split(self._top) or stands_for_split(top):
+                self.close()
+            self._top = top
         self._open.append(name)
-        if "/" in name:
-            self.folders.add(name.split("/", 1)[0])
+        self.folders.add(name)
         if len(self._open) == self.run_length:
             self.close()
 
@@ -151,9 +167,31 @@ class FoundFiles:
             self._open.clear()
 
     @property
+    def count(self) -> int:
+        """Number of its files, without those that are still open."""
+        return sum(rows for _, rows in self.runs)
+
+    @property
     def names(self) -> list[str]:
         """All names, for formats with few files."""
         return [name for packed, _ in self.runs for name in unpack_names(packed)]
+
+
+@dataclass(frozen=True)
+class ListedSource:
+    """A source, looked through.
+
+    Attributes:
+        shards: of its files, in order.
+        files: number of files that its format reads.
+        left_out: reason (hidden names, artifacts of this package, an ending) -> files or folders that are not read.
+        said: what people should know, in words.
+    """
+
+    shards: list[SourceShard]
+    files: int
+    left_out: dict[str, int]
+    said: list[str]
 
 
 def _uncut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:
@@ -173,6 +211,8 @@ class Format:
         read_keys: shard -> its entries' keys, in order; samples, labels and vectors are not read.
         cut: (whole shard, rows of a shard) -> shards; runs in a task.
         takes: source -> whether `auto` considers the format for it.
+        describes: file name -> whether it says something of files of this format (`FoundFiles.metadata`).
+        guesses: file name that it holds -> whether the name alone does not tell that it is one of this format.
     """
 
     name: str
@@ -182,6 +222,8 @@ class Format:
     read_keys: Callable[[SourceShard], Iterator[str]]
     cut: Callable[[SourceShard, int], list[SourceShard]] = _uncut
     takes: Callable[[Source], bool] = lambda source: True
+    describes: Callable[[str], bool] = lambda name: False
+    guesses: Callable[[str], bool] = lambda name: False
 
 
 def pack_names(names: Iterable[str]) -> bytes:
@@ -194,14 +236,12 @@ def unpack_names(packed: bytes) -> list[str]:
     return zlib.decompress(packed).decode().split("\0")
 
 
-def whole_number(value: object) -> tuple[int | None, str]:
-    """A label as int64, or None, and what is wrong with it, or ""."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None, ""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):
-        return None, f"label is not a whole number: {value!r}"
-    if value != int(value):
-        return None, f"label is not a whole number: {value!r}"
-    if not -(2**63) <= value < 2**63:
-        return None, f"label outside the range: {value!r}, need 64 bits or fewer"
-    return int(value), ""
+def pack_values(values: Sequence[object]) -> bytes:
+    """Compresses JSON-able values to a few bytes each."""
+    return zlib.compress(json.dumps(values).encode(), 1)
+
+
+def unpack_values(packed: bytes) -> list[Any]:
+    """Returns the values that `pack_values` packed."""
+    values: list[Any] = json.loads(zlib.decompress(packed))
+    return values

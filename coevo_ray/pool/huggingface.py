@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from coevo_ray.pool.folder_layout import SPLIT_WORDS, Split, split_of
 
 _KEY = b"huggingface"
 _SEPARATORS = re.compile(r"[-._ 0-9/]+")
-# The Hub's rule: a keyword between separators, in the folder's name first, then in the file's.
-_KEYWORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "dev", "val"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 
 
 @dataclass(frozen=True)
@@ -46,27 +42,22 @@ def hub_features(metadata: dict[bytes, bytes] | None) -> HubFeatures | None:
     return HubFeatures(kinds, classes)
 
 
-def hub_splits(files: list[str]) -> dict[str, Literal["train", "test"] | None]:
+def hub_splits(files: list[str]) -> dict[str, Split | None]:
     """Returns the split of each file by its name, None if the name has none.
 
     Validation files are held out if there is no test split; otherwise they count as training data.
     """
     named = {name: _split(name) for name in files}
-    has_test = "test" in named.values()
-    meaning: dict[str | None, Literal["train", "test"] | None] = {
-        None: None,
-        "train": "train",
-        "validation": "train" if has_test else "test",
-        "test": "test",
-    }
-    return {name: meaning[split] for name, split in named.items()}
+    words = set(named.values())
+    return {name: split_of(word, words) for name, word in named.items()}
 
 
 def _split(path: str) -> str | None:
+    """The Hub's rule: a word of a split between separators, in the folder's name first, then in the file's."""
     folder, _, name = path.rpartition("/")
     for part in (folder, name):
         words = set(_SEPARATORS.split(part.lower()))
-        for split, keywords in _KEYWORDS.items():
+        for split, keywords in SPLIT_WORDS.items():
             if words.intersection(keywords):
                 return split
     return None

@@ -1,33 +1,44 @@
-"""Image folders: one file a sample, whose top-level folder is its class."""
+"""Image folders: one file a sample; labels and splits from folders (`folder_layout`) or metadata (`image_metadata`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from coevo_ray.config import Source
 from coevo_ray.config.pool import SAMPLE_SETTINGS
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard
+from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard, unpack_names, unpack_values
+from coevo_ray.pool.folder_layout import FolderLayout, Split, class_of, read_layout
+from coevo_ray.pool.image_metadata import is_metadata, labels_by_metadata
 from coevo_ray.pool.modality import MODALITIES
 from coevo_ray.store.location import Location
 
 _MODALITY = "image"
 _SUFFIXES = tuple(f".{extension}" for extension in MODALITIES[_MODALITY].extensions)
+# Names without an ending that are texts wherever they occur; any other file without one may be an image.
+_TEXTS = {"readme", "license", "licence", "copying", "notice", "makefile", "dockerfile", "changelog", "authors", "version"}
 
 
 def is_image(name: str) -> bool:
-    """Tests a file's name for an image's extension."""
-    return name.lower().endswith(_SUFFIXES)
+    """Tests a file's name for an image's ending; names without an ending may be images (those of crawlers are)."""
+    base = name.rpartition("/")[2].lower()
+    return base.endswith(_SUFFIXES) if "." in base else base not in _TEXTS
+
+
+def is_guessed(name: str) -> bool:
+    """Tests whether the name of an image file lacks an ending, so that only its content can tell."""
+    return "." not in name.rpartition("/")[2]
 
 
 def list_images(source: Source, found: FoundFiles, shard_rows: int) -> list[SourceShard]:
-    """One shard for each run of names; nothing is read.
+    """One shard for each run of names; of the images nothing is read.
 
     Raises:
-        InputError: there are no images, or the source is one image.
-        UsageError: a setting needs columns, which image files do not have.
+        InputError: there are no images, the source is one image, or its metadata cannot be read.
+        UsageError: a setting needs columns, which image files do not have, or the folders allow two readings.
     """
     if source.modality != _MODALITY or source.feature_columns:
         others = source.modality != _MODALITY
@@ -43,30 +54,48 @@ def list_images(source: Source, found: FoundFiles, shard_rows: int) -> list[Sour
         )
     if found.location.is_file():
         raise InputError(f"{source.uri} is one image", "give the folder that holds the images")
-    names = tuple(sorted(found.folders))
-    reading = Reading(source.uri, "images", modality=_MODALITY, names=names, prefix=source.key_prefix or "")
+    by_metadata = bool(found.metadata) and source.label_column is not None and source.folders in ("auto", "none")
+    layout = read_layout(found.folders, source.uri, source.folders, None if by_metadata else source.label_column)
+    found.said += layout.said
+    reading = Reading(
+        source.uri,
+        "images",
+        modality=_MODALITY,
+        names=layout.classes,
+        class_part=layout.class_part,
+        prefix=source.key_prefix or "",
+    )
     starts = np.cumsum([0, *(rows for _, rows in found.runs)])
-    return [
-        SourceShard(reading, packed, int(start), rows, split=source.split)
+    shards = [
+        SourceShard(reading, packed, int(start), rows, split=source.split or _split(layout, packed))
         for (packed, rows), start in zip(found.runs, starts, strict=False)
     ]
+    if not by_metadata:
+        return shards
+    labels = labels_by_metadata(source, found)
+    return [replace(shard, labels=part) for shard, part in zip(shards, labels, strict=True)] if labels else shards
+
+
+def _split(layout: FolderLayout, packed: bytes) -> Split | None:
+    # A run ends where the folder of a split does.
+    return layout.split(unpack_names(packed)[0]) if layout.splits else None
 
 
 def read_images(shard: SourceShard) -> Iterator[Entry]:
     """The entries of a shard, in order; an unreadable file becomes an entry with an error."""
     location = Location.parse(shard.reading.uri)
-    modality = MODALITIES[_MODALITY]
-    numbers = {name: i for i, name in enumerate(shard.reading.names)}
-    for name in shard.files:
-        label, _ = shard.reading.label(numbers[name.split("/", 1)[0]] if "/" in name else None)
+    modality, labels = MODALITIES[_MODALITY], shard.reading.labels()
+    values = unpack_values(shard.labels) if shard.labels else None
+    for i, name in enumerate(shard.files):
+        label = labels.read(values[i] if values is not None else class_of(name, shard.reading.class_part))
         key = shard.reading.prefix + name
         try:
             data = location.child(name).read_bytes()
         except InputError as error:
-            yield Entry(key, None, label, f"unreadable file: {error.cause}")
+            yield Entry(key, None, label.number, f"unreadable file: {error.cause}", text=label.text)
             continue
         sample, problem = modality.from_file(data, name.rpartition(".")[2].lower())
-        yield Entry(key, sample, label, problem)
+        yield Entry(key, sample, label.number, problem or label.error, text=label.text)
 
 
 def read_image_keys(shard: SourceShard) -> Iterator[str]:
@@ -78,4 +107,13 @@ def _takes(source: Source) -> bool:
     return source.modality == _MODALITY
 
 
-IMAGES = Format("images", is_image, list_images, read_images, read_image_keys, takes=_takes)
+IMAGES = Format(
+    "images",
+    is_image,
+    list_images,
+    read_images,
+    read_image_keys,
+    takes=_takes,
+    describes=is_metadata,
+    guesses=is_guessed,
+)

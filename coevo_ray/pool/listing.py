@@ -7,7 +7,10 @@ folder gives the order of a sort of all paths, for which tens of millions of nam
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pyarrow.fs as pafs
 
@@ -15,6 +18,30 @@ from coevo_ray.errors import InputError
 from coevo_ray.store.location import Location
 
 _UNFINISHED = ".tmp-"  # in the names of files that Location has not finished writing
+HIDDEN, ARTIFACTS = "hidden", "artifacts of coevo-ray"
+_SYSTEM = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}  # of Windows and macOS, in lower case
+# Cameras name photographs in Adobe's colour space `_DSC0001.JPG`, `_MG_1234.CR2`: they are no hidden files.
+_PHOTOGRAPH = re.compile(r"_[A-Z0-9]{2,4}_?[0-9]{4,}[.]")
+_MANIFESTS = {"manifest.json", "_started.json"}
+_OF_AN_ARTIFACT = {"kind", "config", "inputs"}
+
+
+@dataclass
+class PassedOver:
+    """Files and folders that a listing left out because they are no data.
+
+    Attributes:
+        counts: reason -> how many: files and folders with hidden names, folders that are artifacts of this package.
+        first: reason -> the first of them.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, name: str) -> None:
+        """Counts a file or folder."""
+        self.counts[reason] += 1
+        self.first.setdefault(reason, name)
 
 
 def walk(folder: Location) -> Iterator[str]:
@@ -23,15 +50,61 @@ def walk(folder: Location) -> Iterator[str]:
     Raises:
         InputError: a folder cannot be listed (circular links included), or a name is not UTF-8.
     """
-    yield from _walk(folder, "")
+    yield from _walk(folder, "", None)
 
 
-def _walk(folder: Location, prefix: str) -> Iterator[str]:
-    for name in _sorted_names(folder):
-        if name.endswith("/"):
-            yield from _walk(folder.child(name[:-1]), prefix + name)
+def walk_data(folder: Location, passed: PassedOver) -> Iterator[str]:
+    """As `walk`, without what is no data: hidden names, and folders that are artifacts of this package.
+
+    Hidden are names that begin with a dot or an underscore (checkpoints of notebooks, logs of Delta and Spark, what
+    macOS puts beside files, but not the photographs that cameras name `_DSC0001.JPG`), and files of the system.
+
+    Args:
+        folder: taken as it is, whatever its own name.
+        passed: counts what is left out.
+
+    Raises:
+        InputError: as in `walk`.
+    """
+    yield from _walk(folder, "", passed)
+
+
+def _walk(folder: Location, prefix: str, passed: PassedOver | None) -> Iterator[str]:
+    names = _sorted_names(folder)
+    if passed is not None and prefix and _is_artifact(folder, names):
+        passed.add(ARTIFACTS, prefix)
+        return
+    for name in names:
+        if passed is not None and is_hidden(name):
+            passed.add(HIDDEN, prefix + name)
+        elif name.endswith("/"):
+            yield from _walk(folder.child(name[:-1]), prefix + name, passed)
         elif _UNFINISHED not in name:
             yield prefix + name
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no data of anybody."""
+    if name[0] == "_":
+        return _PHOTOGRAPH.match(name) is None
+    return name[0] == "." or is_of_the_system(name)
+
+
+def is_of_the_system(name: str) -> bool:
+    """Whether an operating system leaves files or folders of this name (without a slash) among people's own."""
+    return name.lower() in _SYSTEM or name.startswith(("._", "__MACOSX"))
+
+
+def _is_artifact(folder: Location, names: list[str]) -> bool:
+    """Whether a folder holds a finished or begun artifact, by what its manifest says."""
+    for name in _MANIFESTS.intersection(names):
+        try:
+            content = folder.child(name).read_json()
+        except InputError:
+            continue
+        if isinstance(content, dict) and content.keys() >= _OF_AN_ARTIFACT:
+            return True
+    return False
 
 
 def _sorted_names(folder: Location) -> list[str]:

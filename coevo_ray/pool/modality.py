@@ -22,6 +22,7 @@ Sample = bytes | str
 # A sample and "", or None and the reason why there is none.
 ReadSample = tuple[Sample | None, str]
 EntryT = TypeVar("EntryT")
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,14 @@ class Modality:
 def _image_of_cell(value: object, column: str) -> ReadSample:
     # Hugging Face keeps images as {"bytes": ..., "path": ...}.
     data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes):
-        return None, f"no image bytes in column {column} (have {_type_name(data)})"
-    return data, ""
+    if isinstance(data, bytes):
+        return data, ""
+    if isinstance(data, list):
+        return None, f"{len(data)} images in column {column}, need one"
+    path = value.get("path") if isinstance(value, dict) else value
+    if isinstance(path, str):
+        return None, f"only a path in column {column}, and no such file beside the table: {path[-_SHOWN:]!r}"
+    return None, f"no image bytes in column {column} (have {_type_name(data)})"
 
 
 def _image_of_file(data: bytes, extension: str) -> ReadSample:
@@ -87,6 +93,11 @@ def _limit_image(sample: Sample, max_side: int) -> Sample:
 
 
 def _text_of_cell(value: object, column: str) -> ReadSample:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return None, f"text that is not UTF-8 in column {column}"
     if value is not None and not isinstance(value, str):
         return None, f"no text in column {column} (have {_type_name(value)})"
     return (value, "") if value and value.strip() else (None, f"empty text in column {column}")

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coevo_ray.config import Source
-from coevo_ray.core.arrays import Float32Array
+from coevo_ray.config.pool import IMAGE
 from coevo_ray.errors import InputError
+from coevo_ray.pool.cells import declared_dimension, holds_numbers, storage, vectors, with_bytes
 from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard, pack_names
+from coevo_ray.pool.folder_layout import Split, path_columns, read_layout
 from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
 from coevo_ray.pool.modality import find_modality
 from coevo_ray.store.location import Location
@@ -30,27 +30,31 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith(SUFFIX)
 
 
-def list_parquet(source: Source, location: Location, files: list[str], shard_rows: int) -> list[SourceShard]:
+def list_parquet(source: Source, found: FoundFiles, shard_rows: int) -> list[SourceShard]:
     """Cuts Parquet files into shards; reads footers, and first rows if a vector's length is not declared.
 
     Raises:
         InputError: there are no files, one is damaged, a column is missing or has different dimensions.
+        UsageError: the names of folders allow two readings.
     """
+    location, files = found.location, found.names
     if not files:
         raise InputError(f"no Parquet files in {source.uri}", "give a .parquet file or a folder of them")
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         footers = list(pool.map(lambda name: _footer(place_of(location, name)), files))
-    hub = hub_features(footers[0][1].metadata) if source.format in ("auto", "huggingface") else None
+    schemas = [schema for _, schema in footers]
+    hub = hub_features(schemas[0].metadata) if source.format in ("auto", "huggingface") else None
     if source.format == "huggingface" and hub is None:
         raise InputError(
             f"{source.uri}: {files[0]} has no metadata of Hugging Face",
             "set format: parquet, or write it with datasets",
         )
-    reading = _reading(source, footers[0][1].names, hub)
-    for name, (_, schema) in zip(files, footers, strict=True):
+    reading = _reading(source, schemas[0].names, hub)
+    for name, schema in zip(files, schemas, strict=True):
         _check_columns(source, reading, schema, name)
-    reading = replace(reading, features=_dimensions(source, location, files, [schema for _, schema in footers]))
-    splits = hub_splits(files) if hub is not None else dict.fromkeys(files)
+    _say_missing_labels(found, reading, files, schemas)
+    reading = replace(reading, features=_dimensions(source, location, files, schemas))
+    splits = hub_splits(files) if hub is not None else _splits_by_folders(source, found, files)
     shards = []
     for name, (rows, _) in zip(files, footers, strict=True):
         whole = SourceShard(reading, pack_names([name]), 0, rows, split=source.split or splits[name])
@@ -58,6 +62,25 @@ def list_parquet(source: Source, location: Location, files: list[str], shard_row
             replace(whole, start=start, rows=min(shard_rows, rows - start)) for start in range(0, rows, shard_rows)
         ]
     return shards
+
+
+def _splits_by_folders(source: Source, found: FoundFiles, files: list[str]) -> dict[str, Split | None]:
+    if found.location.is_file() or source.folders == "classes":
+        return dict.fromkeys(files)
+    layout = read_layout(found.folders, source.uri, source.folders, label=None)
+    found.said += layout.said
+    return {name: layout.split(name) for name in files}
+
+
+def _say_missing_labels(found: FoundFiles, reading: Reading, files: list[str], schemas: list[pa.Schema]) -> None:
+    label = reading.label_column
+    lacking = [
+        name
+        for name, schema in zip(files, schemas, strict=True)
+        if label not in schema.names and label not in dict(path_columns(name))
+    ]
+    if label is not None and lacking and len(lacking) < len(files):
+        found.said.append(f"no column {label!r} in {len(lacking)} of {len(files)} files (first: {lacking[0]}): no labels")
 
 
 def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]:
@@ -73,7 +96,9 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
     reading = shard.reading
     place = place_of(Location.parse(reading.uri), shard.files[0])
     with _open(place) as file:
-        label = reading.label_column if reading.label_column in file.schema_arrow.names else None
+        named = file.schema_arrow.names
+        label = reading.label_column if reading.label_column in named else None
+        of_path = dict(path_columns(shard.files[0])).get(reading.label_column or "") if label is None else None
         wanted = (reading.key_column, *(() if keys_only else (reading.data_column, label, *dict(reading.features))))
         columns = [column for column in wanted if column is not None]
         position, stop = 0, shard.start + shard.rows
@@ -86,7 +111,7 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
                 for low in range(first, last, _BATCH_ROWS):
                     count = min(_BATCH_ROWS, last - low)
                     part = _Rows(None if table is None else table.slice(low, count), count, shard, position + low)
-                    yield from part.keys_only() if keys_only else part.entries(label)
+                    yield from part.keys_only() if keys_only else part.entries(label, of_path, place)
             position += rows
 
 
@@ -104,10 +129,10 @@ class _Rows:
         column = self.reading.key_column
         if column is None or self.table is None:
             return [(row, "") for row in self.rows]
-        values = self.table.column(column).to_pylist()
+        values = storage(self.table.column(column)).to_pylist()
         problem = f"no key in column {column}"
         return [
-            (row, problem) if v is None else (f"{self.reading.prefix}{v}", "")
+            (row, problem) if v is None else (f"{self.reading.prefix}{_as_text(v)}", "")
             for row, v in zip(self.rows, values, strict=True)
         ]
 
@@ -116,51 +141,39 @@ class _Rows:
         for key, error in self.keys():
             yield Entry(key, None, None, error)
 
-    def entries(self, label_column: str | None) -> Iterator[Entry]:
-        """Yields entries with content."""
+    def entries(self, label_column: str | None, of_path: str | None, file: Location) -> Iterator[Entry]:
+        """Yields entries with content.
+
+        Args:
+            label_column: of the file; None where it has none.
+            of_path: the label that the file's path gives instead, as in `label=3/part.parquet`.
+            file: the table, beside which images may lie that it only names.
+        """
         assert self.table is not None and self.reading.data_column is not None
         column, modality = self.reading.data_column, find_modality(self.reading.modality)
-        samples = [modality.from_cell(cell, column) for cell in self.table.column(column).to_pylist()]
-        labels = self.table.column(label_column).to_pylist() if label_column else [None] * self.count
-        vectors = [_vectors(self.table.column(name), name, d) for name, d in self.reading.features]
+        cells = storage(self.table.column(column)).to_pylist()
+        if self.reading.modality == IMAGE:
+            cells = [with_bytes(cell, file) for cell in cells]
+        samples = [modality.from_cell(cell, column) for cell in cells]
+        values = storage(self.table.column(label_column)).to_pylist() if label_column else [of_path] * self.count
+        labels = self.reading.labels()
+        found = [vectors(self.table.column(name), name, d) for name, d in self.reading.features]
         for i, (key, problem) in enumerate(self.keys()):
-            label, label_error = self.reading.label(labels[i])
+            label = labels.read(values[i])
             sample, sample_error = samples[i]
-            error = problem or sample_error or label_error
-            error = error or next((v[i] for v in vectors if isinstance(v[i], str)), "")
+            error = problem or sample_error or label.error
+            error = error or next((v[i] for v in found if isinstance(v[i], str)), "")
             if sample is None or problem:
-                yield Entry(key, None, None, error)
+                yield Entry(key, None, None, error, text=label.text)
             elif error:
-                yield Entry(key, sample, label, error)
+                yield Entry(key, sample, label.number, error, text=label.text)
             else:
-                yield Entry(key, sample, label, "", tuple(v[i] for v in vectors))
+                yield Entry(key, sample, label.number, "", tuple(v[i] for v in found), label.text)
 
 
-def _vectors(column: pa.ChunkedArray, name: str, dimension: int) -> list[Any]:
-    """Returns for each row float32[dimension] or an error text."""
-    result: list[Any] = []
-    for value in column:
-        vector = _vector(value)
-        if vector is None:
-            result.append(f"no vector in column {name}")
-        elif len(vector) != dimension:
-            result.append(f"wrong length in column {name}: {len(vector)} values, need {dimension}")
-        elif not np.isfinite(vector).all():
-            result.append(f"values that are not finite in column {name}")
-        else:
-            result.append(vector)
-    return result
-
-
-def _vector(value: pa.Scalar) -> Float32Array | None:
-    if value is None or not value.is_valid:
-        return None
-    numbers = value.values.to_numpy(zero_copy_only=False)
-    if numbers.dtype == object:  # numbers and nulls in a type that has no NaN
-        numbers = np.array([np.nan if n is None else n for n in numbers])
-    with np.errstate(over="ignore"):  # becomes infinite, and is rejected for that
-        result: Float32Array = numbers.astype(np.float32)
-    return result
+def _as_text(value: object) -> str:
+    """A key as text; bytes of a text are that text."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _reading(source: Source, columns: list[str], hub: HubFeatures | None) -> Reading:
@@ -183,7 +196,6 @@ def _reading(source: Source, columns: list[str], hub: HubFeatures | None) -> Rea
         label_column=label,
         key_column=source.key_column,
         names=names,
-        unlabelled=bool(names),
         prefix=source.key_prefix or "",
     )
 
@@ -194,7 +206,7 @@ def _check_columns(source: Source, reading: Reading, schema: pa.Schema, name: st
         (find_modality(source.modality).setting, reading.data_column),
         ("key_column", reading.key_column),
     ]
-    if "label_column" in source.model_fields_set:
+    if "label_column" in source.model_fields_set and source.label_column not in dict(path_columns(name)):
         needed.append(("label_column", source.label_column))
     needed += [("feature_columns", column) for column in source.feature_columns]
     for setting, column in needed:
@@ -205,18 +217,11 @@ def _check_columns(source: Source, reading: Reading, schema: pa.Schema, name: st
                 + (" or to null" if setting in ("label_column", "key_column") else ""),
             )
     for column in source.feature_columns:
-        if not _holds_numbers(schema.field(column).type):
+        if not holds_numbers(schema.field(column).type):
             raise InputError(
                 f"{source.uri}: column {column!r} of {name} is {schema.field(column).type}, no list of numbers",
                 "leave it out of feature_columns, or convert it to lists of numbers",
             )
-
-
-def _holds_numbers(kind: pa.DataType) -> bool:
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(test(kind) for test in lists) and (
-        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
-    )
 
 
 def _dimensions(
@@ -226,9 +231,9 @@ def _dimensions(
     result = []
     for column in sorted(source.feature_columns):  # one order for all sources of a pool
         declared = {
-            schema.field(column).type.list_size: name
+            dimension: name
             for name, schema in zip(reversed(files), reversed(schemas), strict=True)
-            if pa.types.is_fixed_size_list(schema.field(column).type)
+            if (dimension := declared_dimension(schema.field(column).type)) is not None
         }
         if len(declared) > 1:
             have = ", ".join(f"{d} in {name}" for d, name in sorted(declared.items()))
@@ -247,7 +252,8 @@ def _usual_length(location: Location, files: list[str], column: str) -> int | No
     for name in files:
         with _open(place_of(location, name)) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
-                lengths = Counter(len(v) for v in batch.column(0) if v.is_valid and len(v))
+                cells = storage(pa.chunked_array([batch.column(0)]))
+                lengths = Counter(len(v) for v in cells if v.is_valid and len(v))
                 if lengths:
                     # The longer among ties: a truncated vector is more likely than one that is too long.
                     return max(lengths, key=lambda d: (lengths[d], d))
@@ -255,7 +261,7 @@ def _usual_length(location: Location, files: list[str], column: str) -> int | No
 
 
 def _shards(source: Source, found: FoundFiles, shard_rows: int) -> list[SourceShard]:
-    return list_parquet(source, found.location, found.names, shard_rows)
+    return list_parquet(source, found, shard_rows)
 
 
 def _read_keys(shard: SourceShard) -> Iterator[str]:

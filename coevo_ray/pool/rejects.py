@@ -14,6 +14,7 @@ from coevo_ray.store.artifact import MANIFEST, FileEntry, digest, load_manifest,
 from coevo_ray.store.location import Location
 
 REJECTS = "rejects.parquet"
+_MANY_IMAGES = re.compile(r"[0-9]+ images in column")
 _PART = re.compile(r"rejects-\d{6,}\.parquet")
 
 
@@ -67,8 +68,40 @@ def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> No
     raise InputError(
         f"{what}: {len(rejects)} of {rows} rows were rejected, more than max_reject_fraction {limit}: "
         f"{commonest(rejects)}",
-        "fix the source, or raise max_reject_fraction to accept these rejects",
+        f"{remedy_for(rejects)}; or accept these rejects with a higher max_reject_fraction",
     )
+
+
+# Beginning of a reason -> what helps; the first that fits.
+_REMEDIES = (
+    ("duplicate key", "if they are other samples, tell their keys apart by --key-prefix; else leave that source out"),
+    ("duplicate content", "leave the second copies out, or set reject_duplicates: key"),
+    ("HEIC image", "pip install 'coevo-ray[heif]', which reads them"),
+    ("not an image", "take these files out of the source, or name the format or the column of images"),
+    ("empty", "fetch these files again, or take them out"),
+    ("truncated", "fetch these images again, or take them out"),
+    ("too large", "scale these images down, or take them out"),
+    ("only a path in column", "put the images' bytes into the column (datasets: embed_table_storage), or the files there"),
+    ("no image bytes in column", "name the column of encoded images: --image-column; for texts --text-column"),
+    ("no text in column", "name the column of texts: --text-column"),
+    ("no image among its files", "name the extension of images: --image-column; a key ends at a file name's first dot"),
+    ("no file .", "name the extension of samples: --image-column or --text-column"),
+    ("label outside the range", "raise or leave out classes, or mend the labels"),
+    ("label", "mend the labels, name another --label-column, or null for none"),
+    ("no key", "name another --key-column, or none"),
+    ("no vector", "leave the column out of feature_columns, or fill it"),
+    ("wrong length in column", "leave the column out of feature_columns, or mend its vectors"),
+    ("values that are not finite", "leave the column out of feature_columns, or mend its vectors"),
+    ("unreadable file", "check the permissions, and that the source no longer changes"),
+)
+
+
+def remedy_for(rejects: list[Reject]) -> str:
+    """What helps against the commonest kind of rejects."""
+    kind = next(iter(count_reasons(rejects)), "")
+    images = _MANY_IMAGES.match(kind)
+    found = next((remedy for start, remedy in _REMEDIES if kind.startswith(start)), "fix the source")
+    return "give one image a row: a list holds several" if images else found
 
 
 def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) -> list[FileEntry]:

@@ -7,17 +7,18 @@ compressed bytes per file name of an image folder.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from coevo_ray.config import Source
 from coevo_ray.core.arrays import UInt64Array
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard
+from coevo_ray.pool.entries import Entry, Format, FoundFiles, ListedSource, Reading, SourceShard
 from coevo_ray.pool.image_folder import IMAGES
-from coevo_ray.pool.listing import walk
+from coevo_ray.pool.listing import ARTIFACTS, HIDDEN, PassedOver, is_of_the_system, walk_data
 from coevo_ray.pool.parquet_source import HUGGINGFACE, PARQUET
 from coevo_ray.pool.tar_source import WEBDATASET
 from coevo_ray.store.location import Location
@@ -26,10 +27,13 @@ __all__ = [
     "DATASET",
     "FORMATS",
     "Entry",
+    "ListedSource",
+    "SourceFiles",
     "SourceShard",
     "check_source",
     "cut",
     "distinguish",
+    "find_files",
     "list_source",
     "placed",
     "read_keys",
@@ -56,38 +60,93 @@ def placed(source: Source, known: Collection[str] = ()) -> Source:
     return Source(**{**source.model_dump(exclude_unset=True), "uri": Location.parse(source.uri).uri})
 
 
-def list_source(source: Source, shard_rows: int) -> list[SourceShard]:
+def list_source(source: Source, shard_rows: int) -> ListedSource:
     """Cuts a source into shards of at most `shard_rows` entries; tars are left whole for `cut`.
 
     Raises:
         InputError: the path does not exist, or holds nothing of the wanted format; a column is missing.
-        UsageError: the store cannot be opened, or a setting does not fit the format.
+        UsageError: the store cannot be opened, a setting does not fit the format, or folders allow two readings.
+    """
+    files = find_files(source, shard_rows)
+    source = source.model_copy(update={"uri": files.found.uri})  # workers are started elsewhere
+    shards = files.chosen.shards(source, files.found, shard_rows)
+    left_out = {**files.passed.counts, **files.endings}
+    return ListedSource(shards, files.found.count, left_out, [*files.found.said, *_in_words(files)])
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """The files of a source, by name alone.
+
+    Attributes:
+        chosen: the format that reads them.
+        found: those that it reads.
+        passed: hidden names and artifacts.
+        endings: ending -> files that are not read; a file without one counts as "no ending".
+    """
+
+    chosen: Format
+    found: FoundFiles
+    passed: PassedOver
+    endings: Counter[str]
+
+
+def find_files(source: Source, shard_rows: int) -> SourceFiles:
+    """Goes through the names of a source once; each file goes to the first format that holds it.
+
+    Raises:
+        InputError: the path does not exist, or a folder cannot be listed.
+        UsageError: the store cannot be opened.
     """
     location = Location.parse(source.uri)
     if not location.exists():
         raise InputError(f"source {source.uri} does not exist", "check the path (relative ones start where you are)")
-    source = source.model_copy(update={"uri": location.uri})  # workers are started elsewhere
     considered = [FORMATS[source.format]] if source.format != "auto" else [*FORMATS.values()]
-    found = _find_files(source, location, considered, shard_rows)
-    # A source without a file of any format gets the error of the first one.
-    chosen = next((made for made in considered if found[made.name].runs), considered[0])
-    return chosen.shards(source, found[chosen.name], shard_rows)
-
-
-def _find_files(source: Source, location: Location, formats: list[Format], shard_rows: int) -> dict[str, FoundFiles]:
-    """One pass over the names of a source; each file goes to the first format that holds it."""
-    found = {made.name: FoundFiles(source.uri, location, shard_rows) for made in formats}
-    taking = [made for made in formats if made.takes(source)]
-    seen = 0
-    for name in [location.name] if location.is_file() else walk(location):
+    found = {made.name: FoundFiles(location.uri, location, shard_rows) for made in considered}
+    passed, endings, seen = PassedOver(), Counter[str](), 0
+    taking = [made for made in considered if made.takes(source)]
+    for name in [location.name] if location.is_file() else walk_data(location, passed):
         seen += 1
         holder = next((made for made in taking if made.holds(name)), None)
         if holder is not None:
             found[holder.name].add(name)
+            found[holder.name].guessed += holder.guesses(name)
+            continue
+        describing = next((made for made in taking if made.describes(name)), None)
+        if describing is not None:
+            found[describing.name].metadata.append(name)
+        else:
+            endings[_ending(name)] += 1
     for files in found.values():
         files.close()
         files.seen = seen
-    return found
+    # A source without a file of any format gets the error of the first one.
+    sure = (made for made in considered if found[made.name].count > found[made.name].guessed)
+    chosen = next(sure, None) or next((made for made in considered if found[made.name].runs), considered[0])
+    for made in considered:
+        if made is not chosen:
+            endings.update(_ending(name) for name in [*found[made.name].names, *found[made.name].metadata])
+    return SourceFiles(chosen, found[chosen.name], passed, endings)
+
+
+def _ending(name: str) -> str:
+    base = name.rpartition("/")[2].lower()
+    return "." + base.rpartition(".")[2] if "." in base else "no ending"
+
+
+def _in_words(files: SourceFiles) -> list[str]:
+    """What was left out, in a line each; nobody wants to hear of what operating systems leave behind."""
+    passed, said = files.passed, []
+    if passed.counts[ARTIFACTS]:
+        said.append(f"passed over {passed.counts[ARTIFACTS]} artifacts of coevo-ray (first: {passed.first[ARTIFACTS]})")
+    hidden = passed.first.get(HIDDEN, "").rstrip("/").rpartition("/")[2]
+    if hidden and not is_of_the_system(hidden):
+        count = passed.counts[HIDDEN]
+        said.append(f"passed over {count} files and folders with hidden names (first: {passed.first[HIDDEN]})")
+    if files.endings:
+        listed = ", ".join(f"{count} x {ending}" for ending, count in files.endings.most_common(8))
+        said.append(f"files that are not read: {listed}")
+    return said
 
 
 def cut(shard: SourceShard, shard_rows: int) -> list[SourceShard]:

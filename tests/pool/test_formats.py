@@ -59,7 +59,7 @@ def jsonl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_a_new_format_is_found_cut_and_read(jsonl: Path) -> None:
     source = Source(uri=str(jsonl), text_column="body")  # format: auto
-    whole = list_source(source, 2)
+    whole = list_source(source, 2).shards
     assert [(s.files, s.rows) for s in whole] == [(["a.jsonl"], -1), (["b.jsonl"], -1)]
     parts = [part for shard in whole for part in cut(shard, 2)]
     assert [e.sample for part in parts for e in read_shard(part)] == ["a0", "a1", "a2", "b0"]
@@ -70,7 +70,7 @@ def test_a_new_format_is_found_cut_and_read(jsonl: Path) -> None:
 
 def test_formats_that_stand_before_it_are_preferred(jsonl: Path) -> None:
     write_images(jsonl, {"c.png": png(0)})
-    (shard,) = list_source(Source(uri=str(jsonl)), 2)
+    (shard,) = list_source(Source(uri=str(jsonl)), 2).shards
     assert (shard.reading.format, shard.files) == ("images", ["c.png"])
 
 

@@ -57,10 +57,10 @@ def audio(monkeypatch: pytest.MonkeyPatch) -> None:
 def write_pool(folder: Path, source: Source) -> Pool:
     """What ingest makes of a source in one shard, without Ray."""
     config, location = PoolConfig(sources=(source,)), Location.parse(str(folder))
-    ((shard,),) = [cut(part, 100) for part in list_source(source, 100)]
+    ((shard,),) = [cut(part, 100) for part in list_source(source, 100).shards]
     found = check_shard(0, shard, config)
     splits = np.zeros(int(found.usable.sum()), np.int8)
-    written = write_shard(config, location, shard, Rows("rows-000000.parquet", found.usable, 0, splits))
+    written = write_shard(config, location, shard, Rows("rows-000000.parquet", found.usable, 0, splits, found.digest))
     summary = {"modality": shard.reading.modality, "classes": written.largest_label + 1}
     finish(location, "pool", {}, {}, [written.file], summary)
     return Pool(location)
@@ -94,7 +94,7 @@ def test_a_new_modality_is_ingested(clips: Pool) -> None:
 def test_why_samples_of_a_new_modality_are_rejected(audio: None, tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", sound=[b"noise", None])
     source = AudioSource(uri=str(tmp_path), audio_column="sound")
-    ((shard,),) = [cut(part, 100) for part in list_source(source, 100)]
+    ((shard,),) = [cut(part, 100) for part in list_source(source, 100).shards]
     found = check_shard(0, shard, PoolConfig(sources=(source,)))
     assert [reject.reason for reject in found.rejects] == ["not a WAV file", "no audio in column sound"]
 
@@ -102,7 +102,7 @@ def test_why_samples_of_a_new_modality_are_rejected(audio: None, tmp_path: Path)
 def test_a_new_modality_in_tars_is_found_by_its_extensions(audio: None, tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("x.wav", WAV), ("x.cls", b"3"), ("y.txt", b"no clip")])
     source = AudioSource(uri=str(tmp_path), audio_column="wav")
-    ((shard,),) = [cut(part, 100) for part in list_source(source, 100)]
+    ((shard,),) = [cut(part, 100) for part in list_source(source, 100).shards]
     read = list(read_shard(shard))
     assert [(e.sample, e.label, e.error) for e in read] == [
         (WAV, 3, ""),

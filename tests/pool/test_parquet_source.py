@@ -20,7 +20,7 @@ from tests.pool.pictures import picture, png, write_parquet
 
 
 def shards_of(uri: Path, shard_rows: int = 3, **options: Any) -> list[SourceShard]:
-    return list_source(Source(uri=str(uri), **options), shard_rows)
+    return list_source(Source(uri=str(uri), **options), shard_rows).shards
 
 
 def entries(uri: Path, shard_rows: int = 3, **options: Any) -> list[Entry]:

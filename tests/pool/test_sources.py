@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.pool.pictures import png, write_images, write_parquet
 
 
 def entries(uri: Path | str, shard_rows: int = 3, **settings: Any) -> list[Entry]:
-    shards = list_source(Source(uri=str(uri), **settings), shard_rows)
+    shards = list_source(Source(uri=str(uri), **settings), shard_rows).shards
     assert all(0 < s.rows <= shard_rows for s in shards)
     read = [list(read_shard(s)) for s in shards]
     assert [len(r) for r in read] == [s.rows for s in shards]
@@ -37,18 +38,18 @@ def test_top_sub_folders_are_classes_in_alphabetical_order(tmp_path: Path) -> No
     write_images(tmp_path, {name: png(i) for i, name in enumerate(names)})
     assert {e.key: e.label for e in entries(tmp_path, shard_rows=2)} == names
     assert [e.key for e in entries(tmp_path)] == sorted(names)
-    assert {s.classes for s in list_source(Source(uri=str(tmp_path)), 2)} == {("cat", "dog", "zebra")}
+    assert {s.classes for s in list_source(Source(uri=str(tmp_path)), 2).shards} == {("cat", "dog", "zebra")}
 
 
 def test_suffixes_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> None:
     images = ["a.PNG", "b.Jpg", "c.jPEG", "d.tif", "e.WebP", "f.gif", "g.bmp", "h.TIFF", "i.ppm", "j.pgm"]
-    write_images(tmp_path, {n: png(0) for n in [*images, "notes.txt", "k.png.part", "png", "l.json"]})
+    write_images(tmp_path, {n: png(0) for n in [*images, "notes.txt", "k.png.part", "README", "l.json"]})
     assert [e.key for e in entries(tmp_path)] == images
 
 
 def test_a_file_that_vanished_after_listing_is_one_entry_with_an_error(tmp_path: Path) -> None:
     write_images(tmp_path, {f"{i}.png": png(i) for i in range(3)})
-    shards = list_source(Source(uri=str(tmp_path)), 3)
+    shards = list_source(Source(uri=str(tmp_path)), 3).shards
     (tmp_path / "1.png").unlink()
     first, lost, last = read_shard(shards[0])
     assert (first.error, last.error) == ("", "")
@@ -78,14 +79,14 @@ def test_hugging_face_images_are_a_struct_of_bytes_and_path(tmp_path: Path) -> N
     images = [{"bytes": png(0), "path": "0.png"}, {"bytes": None, "path": "1.png"}, None]
     first, only_path, nothing = entries(write_parquet(tmp_path / "train.parquet", image=images, label=[0, 1, 2]))
     assert first == Entry("train.parquet:0", png(0), 0)
-    for entry in (only_path, nothing):
-        assert entry.sample is None
-        assert entry.error == "no image bytes in column image (have nothing)"
+    assert only_path.error == "only a path in column image, and no such file beside the table: '1.png'"
+    assert nothing.error == "no image bytes in column image (have nothing)"
+    assert (only_path.sample, nothing.sample) == (None, None)
 
 
 def test_a_column_without_bytes_says_what_it_has(tmp_path: Path) -> None:
-    (entry,) = entries(write_parquet(tmp_path / "a.parquet", image=["cat.png"], label=[0]))
-    assert entry.error == "no image bytes in column image (have str)"
+    (entry,) = entries(write_parquet(tmp_path / "a.parquet", image=[3], label=[0]))
+    assert entry.error == "no image bytes in column image (have int)"
 
 
 @pytest.mark.parametrize(
@@ -95,12 +96,19 @@ def test_a_column_without_bytes_says_what_it_has(tmp_path: Path) -> None:
         (pa.array([2**64 - 1, 9], pa.uint64()), ["outside the range", 9]),
         (pa.array([2.0, float("nan"), None]), [2, None, None]),
         (pa.array([2.5, float("inf"), 1e300]), ["not a whole number", "not a whole number", "outside the range"]),
-        (pa.array(["3", "cat"]), ["not a whole number", "not a whole number"]),
-        (pa.array([True, None]), ["not a whole number", None]),
-        (pa.array([[1], []]), ["not a whole number", "not a whole number"]),
+        (pa.array(["3", "4.0", "", " 5 ", "NaN"]), [3, 4, None, 5, None]),
+        (pa.array(["3", "2"]).dictionary_encode(), [3, 2]),
+        (pa.array([b"3", b"\xff"]), [3, "1 bytes that are no text"]),
+        (pa.array([True, None, False]), [1, None, 0]),
+        (pa.array([Decimal("3"), Decimal("2.5")]), [3, "not a whole number: 2.5"]),
+        (pa.array([[1], [], [1, 2]]), [1, "not a whole number", "not a whole number"]),
+        (pa.array([-1, 1, -2]), [None, 1, -2]),  # -2 is refused by the range of labels
         (pa.nulls(2), [None, None]),
     ],
-    ids=["int8", "uint64", "float", "strange-float", "string", "bool", "list", "null"],
+    ids=[
+        "int8", "uint64", "float", "strange-float", "string", "dictionary", "bytes", "bool", "decimal", "list", "minus",
+        "null",
+    ],
 )
 def test_labels_are_whole_numbers_or_absent(tmp_path: Path, labels: pa.Array, expected: list[Any]) -> None:
     file = write_parquet(tmp_path / "a.parquet", image=[png(i) for i in range(len(labels))], label=labels)
@@ -165,7 +173,7 @@ def test_only_touched_row_groups_are_read(tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[4:204] = b"\xff" * 200  # the first group is unreadable, the shard of the second does not need it
     file.write_bytes(data)
-    _, second = list_source(Source(uri=str(file)), 4)
+    _, second = list_source(Source(uri=str(file)), 4).shards
     assert [e.sample for e in read_shard(second)] == [png(i) for i in range(4, 8)]
 
 
@@ -182,7 +190,7 @@ def test_format_auto_prefers_images_and_can_be_overruled(tmp_path: Path) -> None
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
-    for look in (lambda s: list_source(s, 1), check_source):
+    for look in (lambda s: list_source(s, 1).shards, check_source):
         with pytest.raises(InputError, match=f"source {tmp_path}/none does not exist") as caught:
             look(Source(uri=f"{tmp_path}/none"))
         assert caught.value.exit_code == 3
@@ -215,14 +223,14 @@ def test_a_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> Non
 def test_parquet_without_rows_has_no_shards(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), file)
-    assert list_source(Source(uri=str(file)), 4) == []
+    assert list_source(Source(uri=str(file)), 4).shards == []
 
 
 # -- several sources -------------------------------------------------------------------------------------------------
 
 
 def keys(*uris: Path) -> list[str]:
-    shards = distinguish([list_source(Source(uri=str(uri)), 2) for uri in uris])
+    shards = distinguish([list_source(Source(uri=str(uri)), 2).shards for uri in uris])
     return [entry.key for shard in shards for entry in read_shard(shard)]
 
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from coevo_ray.config import Source
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool import tar_source
 from coevo_ray.pool.sources import Entry, SourceShard, cut, list_source, read_keys, read_shard
 from tests.pool.pictures import png, write_tar
 
 
 def shards_of(uri: Path, shard_rows: int = 3, **options: Any) -> list[SourceShard]:
-    listed = list_source(Source(uri=str(uri), **options), shard_rows)
+    listed = list_source(Source(uri=str(uri), **options), shard_rows).shards
     return [part for shard in listed for part in cut(shard, shard_rows)]
 
 
@@ -137,10 +138,11 @@ def test_what_is_wrong_with_a_sample_is_its_own_reject(tmp_path: Path) -> None:
             ("f.png", png(5)),
         ],
     )
+    assert [e.text for e in entries(tmp_path)][1] == "cat"
     errors = {e.key: e.error for e in entries(tmp_path)}
     assert errors == {
         "a": "no image among its files: cls",
-        "b": "label is not a whole number: 'cat'",
+        "b": "",  # a class's name
         "c": "two files of one extension: png",
         "d": "",  # nothing was asked of its .json
         "e": "",
@@ -239,3 +241,85 @@ def test_the_order_is_that_of_the_tar_and_a_key_may_come_again(tmp_path: Path) -
     plain = io.BytesIO((tmp_path / "a.tar").read_bytes())
     with tarfile.open(fileobj=plain) as archive:
         assert archive.getnames() == ["b.png", "a.png", "b.cls", "b.png"]
+
+
+def test_files_of_a_sample_may_lie_apart(tmp_path: Path) -> None:
+    """Writers that sort by extension put all images before all labels."""
+    images = [(f"{i}.png", png(i)) for i in range(7)]
+    write_tar(tmp_path / "a.tar", [*images, ("0.txt", b"x"), *((f"{i}.cls", str(i).encode()) for i in range(6, -1, -1))])
+    for shard_rows in (1, 3, 100):
+        assert entries(tmp_path, shard_rows) == [Entry(str(i), png(i), i) for i in range(7)]
+
+
+def test_files_that_lie_apart_in_a_compressed_tar_are_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar.gz", [("a.png", png(0)), ("b.png", png(1)), ("a.cls", b"1"), ("b.cls", b"0")])
+    with pytest.raises(InputError, match=r"files of sample 'a' lie apart in .*a\.tar\.gz") as caught:
+        entries(tmp_path)
+    assert "tar --sort=name" in caught.value.remedy
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations([(f"{i}.{end}", i) for i in range(4) for end in ("png", "cls", "txt")]), st.integers(1, 5))
+def test_samples_do_not_depend_on_the_order_of_a_tar(members: list[tuple[str, int]], shard_rows: int) -> None:
+    contents = {"png": lambda i: png(i), "cls": lambda i: str(i).encode(), "txt": lambda i: b"x"}
+    with tempfile.TemporaryDirectory() as folder:
+        write_tar(Path(folder) / "a.tar", [(name, contents[name[2:]](i)) for name, i in members])
+        read = entries(Path(folder), shard_rows)
+    assert sorted(read, key=lambda e: e.key) == [Entry(str(i), png(i), i) for i in range(4)]
+    assert [e.key for e in read] == list(dict.fromkeys(name[0] for name, _ in members))  # in the order of their first files
+
+
+# -- bombs -----------------------------------------------------------------------------------------------------------
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.timeout(20)
+def test_a_compressed_tar_that_states_a_huge_file_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header("x.bin", 1 << 60)))
+    with pytest.raises(InputError, match="a file of 1152921504606846976 bytes in a compressed tar"):
+        entries(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_compressed_tar_of_nothing_but_zeros_ends(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as stream:
+        stream.write(header("x.bin", 2 << 30))
+        for _ in range(1200):
+            stream.write(bytes(1 << 20))
+    with pytest.raises(InputError, match="decompresses to more than 100 times its size"):
+        entries(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_huge_headers_are_refused(tmp_path: Path, kind: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(header("x", 1 << 40, kind) + bytes(1024))
+    with pytest.raises(InputError, match="a header of 1099511627776 bytes, need 1048576 or fewer"):
+        entries(tmp_path)
+
+
+def sparse_header(name: str, real_size: int) -> bytes:
+    """A member of GNU's old sparse format that is a hole (GNU tar manual, "Storing Sparse Files")."""
+    block = bytearray(header(name, 0, tarfile.GNUTYPE_SPARSE))
+    block[386:398] = b"%011o " % real_size
+    block[398:410] = b"%011o " % 0
+    block[483:495] = b"%011o " % real_size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def test_sparse_files_are_rejects_and_take_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(sparse_header("x.png", 4 << 30) + bytes(1024))
+    (entry,) = entries(tmp_path)
+    assert (entry.key, entry.error) == ("x", "sparse file: .png")
+
+
+def test_huge_files_of_samples_are_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_source, "_LARGEST", 100)
+    write_tar(tmp_path / "a.tar", [("a.png", png(0)), ("b.png", png(1)), ("b.cls", b"1"), ("c.txt", bytes(1000))])
+    assert [e.error for e in entries(tmp_path)][:2] == [f"file of {len(png(i))} bytes, need 100 or fewer: .png" for i in (0, 1)]

@@ -15,6 +15,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import Reading
 from coevo_ray.pool.modality import find_modality
+from coevo_ray.pool.rejects import Reject, read_rejects
 from coevo_ray.pool.sources import placed
 from coevo_ray.store.artifact import MANIFEST, FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
@@ -28,14 +29,21 @@ _LATER_SOURCE: JsonObject = {
     **{setting.column: None for name, setting in SAMPLE_SETTINGS.items() if name != IMAGE},
     "feature_columns": [],
     "key_prefix": None,
+    "folders": "auto",
 }
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The pool that is appended to; without a manifest a new one is made."""
+    """The pool that is appended to; without a manifest a new one is made.
+
+    Attributes:
+        manifest: of the pool.
+        again: URIs of sources that it has, of which only new samples are taken.
+    """
 
     manifest: Manifest | None = None
+    again: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> int:
@@ -72,6 +80,17 @@ class Earlier:
         whole = {"sources": [s["uri"] for s in self.manifest.config["sources"]], "first_row_id": 0, "rows": self.rows}
         parts: list[JsonObject] = self.summary.get("parts", [whole])
         return parts
+
+    def alone(self, uri: str) -> bool:
+        """Whether a source came without others, so that its keys have no prefix to tell them from those."""
+        return any(part["sources"] == [uri] for part in self.parts)
+
+    def without_known(self, rejects: list[Reject], location: Location) -> list[Reject]:
+        """Rejects that the pool does not list already, where samples of a source are looked through again."""
+        if not self.again:
+            return rejects
+        listed = set(read_rejects(location))
+        return [reject for reject in rejects if reject not in listed]
 
     def check(self, reading: Reading, class_names: tuple[str, ...]) -> None:
         """Refuses samples that do not fit the pool.
@@ -122,34 +141,27 @@ def _without(settings: JsonObject, later: JsonObject) -> JsonObject:
     return {k: v for k, v in settings.items() if k not in later or v != later[k]}
 
 
-def begin_append(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolConfig, Earlier] | None:
+def begin_append(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolConfig, Earlier]:
     """Starts or continues an append.
 
     Args:
-        config: the new sources; other settings are inherited from the pool, and may only repeat its values.
+        config: the sources; other settings are inherited from the pool, and may only repeat its values.
         location: the pool.
 
     Returns:
-        The settings with only the new sources, and the pool; None when the pool has these sources.
+        The settings with these sources, and the pool, which says which of them it has already.
 
     Raises:
         InputError: there is no finished pool.
-        UsageError: settings differ from the pool's, some of the sources are in it already, another append is
-            unfinished, or the folder cannot be written.
+        UsageError: settings differ from the pool's, another append is unfinished, or the folder cannot be written.
     """
     manifest = load_manifest(location, "pool")
     settings = _settings(config, manifest, location)
     there = [Source.model_validate(source) for source in manifest.config["sources"]]
-    old = [source.uri for source in settings.sources if source in there]
-    mark = location.child(_MARK)
-    if len(old) == len(settings.sources):
-        mark.delete_file()  # left by an append that was killed before its last step
-        return None
-    if old:
-        raise UsageError(f"{old} are in the pool {location} already", "append only the other sources")
+    again = frozenset(source.uri for source in settings.sources if source in there)
     location.check_writable()
-    _mark(mark, {"base": manifest.identity, "sources": content(settings)["sources"]}, location)
-    return settings, Earlier(manifest)
+    _mark(location.child(_MARK), {"base": manifest.identity, "sources": content(settings)["sources"]}, location)
+    return settings, Earlier(manifest, again)
 
 
 def end_append(location: Location) -> None:

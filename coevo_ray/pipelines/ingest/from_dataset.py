@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data.extensions import ArrowTensorType, ArrowTensorTypeV2
 
 from coevo_ray.config import PoolConfig, Source
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.ingest.append import unlisted_files
-from coevo_ray.pool.entries import SourceShard
+from coevo_ray.pool.cells import storage
+from coevo_ray.pool.entries import FoundFiles, SourceShard
 from coevo_ray.pool.parquet_source import list_parquet
 from coevo_ray.pool.sources import DATASET
 from coevo_ray.progress import Ticker
@@ -60,7 +60,11 @@ def list_dataset(
     if not files:
         raise InputError("the dataset holds no rows", "give a dataset with at least one row")
     plain = Source(**{**source.model_dump(exclude_unset=True), "uri": folder.uri, "format": "parquet"})
-    shards = list_parquet(plain, folder, list(files), config.shard_rows)
+    found = FoundFiles(folder.uri, folder, config.shard_rows)
+    for name in files:
+        found.add(name)
+    found.close()
+    shards = list_parquet(plain, found, config.shard_rows)
     starts = dict(zip(files, np.cumsum([0, *files.values()]).tolist(), strict=False))
     name = source.uri.removeprefix(DATASET) or "dataset"
     prefix = source.key_prefix or ("" if source.key_column else f"{name}:")
@@ -129,11 +133,9 @@ def _columns(source: Source, block: pa.Table) -> pa.Table:
 
 def _plain(column: pa.ChunkedArray, name: str, is_data: bool) -> pa.ChunkedArray:
     kind = column.type
-    if isinstance(kind, ArrowTensorType | ArrowTensorTypeV2) and len(kind.shape) == 1 and not is_data:
-        return pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
-    if isinstance(kind, pa.BaseExtensionType):
+    if isinstance(kind, pa.BaseExtensionType) and (is_data or len(getattr(kind, "shape", (0,))) != 1):
         raise InputError(
             f"column {name!r} of the dataset holds {kind}",
             "images must be encoded bytes: read them with ray.data.read_binary_files (column bytes) or from Parquet",
         )
-    return column
+    return storage(column)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 
 import numpy as np
 import ray
@@ -17,20 +18,24 @@ from coevo_ray.config import PoolConfig, SettingsLike, Source, as_settings, read
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.ingest.append import Earlier, at_places, begin_append, content, end_append
+from coevo_ray.pipelines.ingest.classes import name_classes
 from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
 from coevo_ray.pipelines.ingest.from_dataset import discard_spool, list_dataset
+from coevo_ray.pipelines.ingest.grown import FILES, growth, known_rows, told_apart
 from coevo_ray.pipelines.ingest.passes import Checked, Rows, Written, check_shards, cut_shards, write_shards
-from coevo_ray.pool.entries import SourceShard
+from coevo_ray.pool.entries import ListedSource, SourceShard
 from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.pool.rejects import Reject, check_share, commonest, count_reasons, write_rejects
 from coevo_ray.pool.samples import SCHEME, materialise_sample
-from coevo_ray.pool.sources import DATASET, check_source, distinguish, list_source, same_classes
+from coevo_ray.pool.sources import DATASET, check_source, list_source, same_classes
 from coevo_ray.pool.splits import assign_splits
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish
+from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish, load_manifest
 from coevo_ray.store.location import Location, Place
 
+_MOST_CLASSES = 10_000  # of which a manifest tells the rows
+_SHOWN_CLASSES = 8
 _FORCED = {"train": TRAIN, "test": TEST, None: -1}
 
 
@@ -52,7 +57,8 @@ def ingest(
 
     An append leaves earlier rows, their row_ids, splits and files unchanged; rows whose key (or content, with
     `reject_duplicates: content`) the pool has are rejected. Settings other than `sources` are inherited from the pool.
-    Until the append is finished, readers see the former pool; appending sources that the pool has changes nothing.
+    Until the append is finished, readers see the former pool. Of sources that the pool has, only samples with new keys are
+    appended.
 
     Args:
         config: sources of samples; a dict, or a YAML file.
@@ -74,11 +80,10 @@ def ingest(
         config = {**config, "sources": [DATASET]}
     begun = begin_append(config, location) if append else _begin(config, location)
     if begun is None:
-        if append:
-            say(f"{location}: these sources are in the pool already; nothing was appended")
+        _say_made(location)
         return Pool(location)
     settings, earlier = begun
-    sources = _list(settings, location, dataset)  # finds a missing source before Ray starts
+    sources = _list(settings, location, dataset, earlier)  # finds a missing source before Ray starts
     with ray_session():
         _make(settings, location, earlier, sources, started)
     return Pool(location)
@@ -89,37 +94,99 @@ def _begin(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolCon
     return None if begin(location, "pool", content(settings), {}) is not None else (settings, Earlier())
 
 
+def _say_made(location: Location) -> None:
+    manifest = load_manifest(location, "pool")
+    say(f"{location} is there already, made {manifest.created}")
+    for line in growth(manifest):
+        say(line)
+
+
 def _make(
-    config: PoolConfig, location: Location, earlier: Earlier, sources: list[list[SourceShard]], started: float
+    config: PoolConfig, location: Location, earlier: Earlier, sources: list[ListedSource], started: float
 ) -> None:
-    sources, names = same_classes(sources, earlier.class_names)
-    shards = cut_shards(config, distinguish(sources))
+    listed, names = same_classes([source.shards for source in sources], earlier.class_names)
+    shards = cut_shards(config, told_apart(config, earlier, listed))
     _check_alike(shards, earlier, names)
+    known = known_rows(config, location, earlier.files) if earlier.again else None
+    if known is not None:
+        shards = known.only_new(config, shards)
     checked = check_shards(config, shards)
+    shards, names = name_classes(shards, checked, names, fixed=bool(earlier.class_names))
+    _check_alike(shards, earlier, names)
+    if known is not None:
+        known.forget(checked)
+        say(f"{known.met} samples of {', '.join(sorted(earlier.again))} are in the pool already")
     rejects = reject_duplicates(config, location, earlier.files, shards, checked)
     rejects += [r for c in checked for r in c.rejects]
-    entries = sum(len(c.usable) for c in checked)
+    rejects = earlier.without_known(rejects, location)
+    entries = sum(c.new for c in checked)
     check_share(rejects, entries, config.max_reject_fraction, str(location))
     if not any(c.usable.any() for c in checked):
-        raise InputError(
-            f"none of {entries} entries could be used: {commonest(rejects)}",
-            "are these samples in the pool already?" if earlier.rows else "is this a source of images or texts?",
-        )
+        if known is None:
+            raise _nothing_usable(entries, rejects, earlier)
+        say(f"{location}: nothing was appended")
+        end_append(location)
+        return
     rows = _rows(config, shards, checked, earlier)
     written = write_shards(config, location, shards, rows)
     part = len(earlier.parts)
     files = [w.file for w in written] + write_rejects(location, rejects, part)
     summary = _summary(config, earlier, shards, written, rejects, rows)
-    summary["class_names"] = list(names)
+    summary |= _of_sources(config, earlier, sources, shards, names, written)
     summary["bytes"] = earlier.summary.get("bytes", 0) + sum(f.bytes for f in files)
     summary["seconds"] = round(time.monotonic() - started, 3)
     made = content(config)
     if earlier.manifest is not None:
         files += earlier.manifest.files
-        made["sources"] = [*earlier.manifest.config["sources"], *made["sources"]]
+        new = [source for source in made["sources"] if source["uri"] not in earlier.again]
+        made["sources"] = [*earlier.manifest.config["sources"], *new]
     finish(location, "pool", made, {}, files, summary)
     end_append(location)
     discard_spool(location)
+    say(_of_labels(summary))
+
+
+def _nothing_usable(entries: int, rejects: list[Reject], earlier: Earlier) -> InputError:
+    return InputError(
+        f"none of {entries} entries could be used: {commonest(rejects)}",
+        "are these samples in the pool already?" if earlier.rows else "is this a source of images or texts?",
+    )
+
+
+def _of_sources(
+    config: PoolConfig,
+    earlier: Earlier,
+    sources: list[ListedSource],
+    shards: list[SourceShard],
+    names: tuple[str, ...],
+    written: list[Written],
+) -> JsonObject:
+    """Class names, rows of each class, what was left out, and the files and key prefix of each source."""
+    left_out: Counter[str] = Counter(earlier.summary.get("left_out", {}))
+    files = dict(earlier.summary.get(FILES, {}))
+    prefixes = {shard.reading.uri: shard.reading.prefix for shard in shards}
+    for source, listed in zip(config.sources, sources, strict=True):
+        files[source.uri] = {"files": listed.files, "prefix": prefixes.get(source.uri, "")}
+        left_out.update(listed.left_out if source.uri not in earlier.again else {})
+    counts = Counter({int(label): rows for label, rows in earlier.summary.get("class_rows", {}).items()})
+    for part in written:
+        counts.update(part.counts)
+    known = earlier.manifest is None or "class_rows" in earlier.summary
+    rows = {str(label): counts[label] for label in sorted(counts)} if known and len(counts) <= _MOST_CLASSES else {}
+    return {"class_names": list(names), "class_rows": rows, "left_out": dict(left_out), FILES: files}
+
+
+def _of_labels(summary: JsonObject) -> str:
+    """Classes with their rows, and rows without a label, in a line."""
+    names, rows = summary["class_names"], summary["class_rows"]
+    largest = sorted(rows, key=lambda label: (-rows[label], int(label)))[:_SHOWN_CLASSES]
+    shown = ", ".join(f"{names[int(label)] if names else label}: {rows[label]}" for label in largest)
+    more = f", and {len(rows) - len(largest)} more" if len(rows) > len(largest) else ""
+    splits = f"{summary['train_rows']} rows to train on, {summary['test_rows']} held out"
+    unlabelled = summary["rows"] - summary["labelled"]
+    if not summary["labelled"]:
+        return f"no labels; {splits}"
+    return f"{len(rows)} classes ({shown}{more}); {unlabelled} rows without a label; {splits}"
 
 
 def _summary(
@@ -153,26 +220,32 @@ def _summary(
     }
 
 
-def _list(config: PoolConfig, location: Location, dataset: ray.data.Dataset | None) -> list[list[SourceShard]]:
+def _list(
+    config: PoolConfig, location: Location, dataset: ray.data.Dataset | None, earlier: Earlier
+) -> list[ListedSource]:
     wanted = [source.uri for source in config.sources if source.uri.startswith(DATASET)]
     if dataset is not None and len(wanted) != 1:
         raise UsageError(
             f"a dataset was handed over, and {len(wanted)} of the sources stand for one",
             "name one source dataset:NAME, or leave sources out",
         )
-    sources: list[list[SourceShard]] = []
     for source in config.sources:
         if dataset is None or source.uri not in wanted:
             check_source(source)
+    sources: list[ListedSource] = []
     for source in config.sources:
-        if source.uri.startswith(SCHEME):
+        name = source.uri
+        if name.startswith(SCHEME):
             # Samples are written once beside the pool, then treated like a user's images.
-            folder = materialise_sample(source.uri, location.child(SCRATCH.rstrip("/")))
+            folder = materialise_sample(name, location.child(SCRATCH.rstrip("/")))
             source = Source(**{**source.model_dump(exclude_unset=True), "uri": folder.uri})
-        if dataset is not None and source.uri in wanted:
-            sources.append(list_dataset(config, source, dataset, location))
+        if dataset is not None and name in wanted:
+            shards = list_dataset(config, source, dataset, location)
+            sources.append(ListedSource(shards, len(shards), {}, []))
         else:
             sources.append(list_source(source, config.shard_rows))
+        for line in sources[-1].said:
+            say(f"{name}: {line}")
     return sources
 
 
@@ -182,8 +255,10 @@ def _check_alike(shards: list[SourceShard], earlier: Earlier, names: tuple[str, 
     Raises:
         InputError: there are no rows, or vectors have different dimensions.
     """
-    if all(s.rows == 0 for s in shards):
+    if all(s.rows == 0 for s in shards) and not earlier.again:
         raise InputError("the sources hold no rows", "give a source with at least one sample")
+    if not shards:
+        return
     first = shards[0].reading
     for shard in shards:
         if shard.reading.features != first.features:
@@ -208,5 +283,6 @@ def _rows(config: PoolConfig, shards: list[SourceShard], checked: list[Checked],
     for i, (count, end) in enumerate(zip(counts, ends.tolist(), strict=True)):
         if count:
             name = f"rows-{earlier.next_file + i:06d}.parquet"
-            result[i] = Rows(name, checked[i].usable, earlier.rows + end - count, splits[end - count : end])
+            first = earlier.rows + end - count
+            result[i] = Rows(name, checked[i].usable, first, splits[end - count : end], checked[i].digest)
     return result

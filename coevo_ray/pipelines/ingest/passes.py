@@ -5,9 +5,10 @@ The inputs of a task travel in its own row: a closure would carry the whole list
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -18,18 +19,19 @@ from coevo_ray.config import PoolConfig
 from coevo_ray.core.arrays import BoolArray, Int8Array, UInt64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.duplicates import as_hashes, digest_of, hash_all
-from coevo_ray.pool.entries import Entry, SourceShard
+from coevo_ray.pool.entries import Entry, Reading, SourceShard
 from coevo_ray.pool.modality import Modality, Sample, find_modality
 from coevo_ray.pool.pool import pool_schema
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, read_keys, read_shard
 from coevo_ray.runtime.shards import Row, run_shards
-from coevo_ray.store.artifact import FileEntry, describe, write_table
+from coevo_ray.store.artifact import FileEntry, describe, digest, write_table
 from coevo_ray.store.location import Location
 
 Stages = Callable[[ray.data.Dataset], ray.data.Dataset]
 _GROUP_BYTES = 4 << 20
 _BATCH_ROWS = 256
+_DIGEST = b"coevo_ray.entries"  # in the metadata of a file of rows: what it was made of
 
 
 # -- cut -------------------------------------------------------------------------------------------------------------
@@ -66,6 +68,10 @@ class Checked:
         keys: uint64[n, 2], hashes of the keys.
         contents: uint64[n, 2], hashes of bytes or texts; uint64[0, 2] where they are not compared.
         rejects: the entries that cannot be used.
+        texts: labels that are texts, each once, of sources without class names.
+        has_numbers: whether such a source has labels that are numbers.
+        digest: of all entries' keys, samples and labels, in order.
+        known: bool[n], entries that the pool has already; None where nobody asked.
     """
 
     shard: int
@@ -73,6 +79,15 @@ class Checked:
     keys: UInt64Array
     contents: UInt64Array
     rejects: list[Reject]
+    texts: set[str] = field(default_factory=set)
+    has_numbers: bool = False
+    digest: str = ""
+    known: BoolArray | None = None
+
+    @property
+    def new(self) -> int:
+        """Number of its entries that the pool does not have."""
+        return len(self.usable) - (0 if self.known is None else int(self.known.sum()))
 
 
 def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]:
@@ -93,15 +108,24 @@ def check_shard(index: int, shard: SourceShard, config: PoolConfig) -> Checked:
     by_content = config.reject_duplicates == "content"
     modality = find_modality(shard.reading.modality)
     usable, keys, contents, rejects = [], [], [], []
+    texts, has_numbers, whole = set[str](), False, hashlib.blake2b(digest_size=16)
     for entry in read_shard(shard):
         reason = entry.error or _problem(entry, modality, config)
         if reason:
             rejects.append(Reject(entry.key, "ingest", reason))
+        elif not shard.reading.names:
+            texts.add(entry.text)
+            has_numbers |= entry.label is not None and not entry.text
         usable.append(not reason)
         keys.append(digest_of(entry.key.encode()))
+        content = digest_of(entry.content)
         if by_content:
-            contents.append(digest_of(entry.content))
-    return Checked(index, np.array(usable, bool), as_hashes(b"".join(keys)), as_hashes(b"".join(contents)), rejects)
+            contents.append(content)
+        whole.update(keys[-1] + content + f"{entry.label} {entry.text}".encode())
+        for vector in entry.features:
+            whole.update(vector.tobytes())
+    hashes = as_hashes(b"".join(keys)), as_hashes(b"".join(contents))
+    return Checked(index, np.array(usable, bool), *hashes, rejects, texts - {""}, has_numbers, whole.hexdigest())
 
 
 def _problem(entry: Entry, modality: Modality, config: PoolConfig) -> str:
@@ -132,6 +156,18 @@ def keys_at(config: PoolConfig, shards: list[SourceShard], wanted: dict[int, lis
     return result
 
 
+def keys_of(config: PoolConfig, shards: dict[int, SourceShard]) -> dict[int, UInt64Array]:
+    """Hashes of all keys of some shards: index -> uint64[n, 2]. Only keys are read."""
+
+    def task(row: Row) -> Row:
+        keys = hash_all(key.encode() for key in read_keys(pickle.loads(row["part"])))
+        return {"rows": len(keys), "shard": row["shard"], "keys": keys.tobytes()}
+
+    parts = [(i, pickle.dumps(shard)) for i, shard in shards.items()]
+    rows = run_shards("look for new samples", _rows(parts), _one(config, task), total=None)
+    return {row["shard"]: as_hashes(row["keys"]) for row in rows}
+
+
 def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileEntry]) -> tuple[list[UInt64Array], ...]:
     """Key hashes and content hashes of the rows of a pool, file by file; images are not read."""
     by_content = config.reject_duplicates == "content"
@@ -157,33 +193,61 @@ def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileE
 
 @dataclass(frozen=True)
 class Written:
-    """A finished file, the largest label in it (-1 without any) and how many of its rows have one."""
+    """A finished file.
+
+    Attributes:
+        file: its description.
+        counts: label -> rows that have it.
+    """
 
     file: FileEntry
-    largest_label: int
-    labelled: int
+    counts: dict[int, int]
+
+    @property
+    def largest_label(self) -> int:
+        """The largest label in it; -1 without any."""
+        return max(self.counts, default=-1)
+
+    @property
+    def labelled(self) -> int:
+        """Rows that have a label."""
+        return sum(self.counts.values())
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A shard's rows of the pool: its file, usable entries, first row_id and splits (int8: 0 train, 1 test)."""
+    """A shard's rows of the pool.
+
+    Attributes:
+        name: of their file.
+        usable: bool[entries of the shard].
+        first_row_id: of the first.
+        splits: int8[rows], 0 train, 1 test.
+        entries: digest of the shard's entries (`Checked.digest`).
+    """
 
     name: str
     usable: BoolArray
     first_row_id: int
     splits: Int8Array
+    entries: str
+
+    def digest(self, reading: Reading) -> str:
+        """A digest of all that determines the file's content, but for the pool's settings."""
+        arrays = [np.packbits(self.usable).tobytes().hex(), self.splits.tobytes().hex()]
+        return digest([self.entries, self.first_row_id, *arrays, reading.names, reading.recode, reading.by_name])
 
 
 def write_shards(
     config: PoolConfig, location: Location, shards: list[SourceShard], rows: dict[int, Rows]
 ) -> list[Written]:
-    """Writes one file per shard; files of an interrupted attempt are kept where their rows are the same."""
+    """Writes one file per shard; files of an interrupted attempt are kept where they were made of the same entries."""
     there = set(location.files())
 
     def task(row: Row) -> Row:
         shard, part, begun = pickle.loads(row["part"])
-        # A source that grew or shrank since the interrupted attempt shifts row_ids: such files are written again.
-        written = (_described(location, part) if begun else None) or write_shard(config, location, shard, part)
+        # What has changed in the source since the interrupted attempt, or is nobody's part of it, is written again.
+        written = (_described(location, shard, part) if begun else None) or write_shard(config, location, shard, part)
         return {"rows": written.file.rows, "result": pickle.dumps(written)}
 
     parts = [(i, pickle.dumps((shards[i], part, part.name in there))) for i, part in rows.items()]
@@ -203,11 +267,11 @@ def write_shard(config: PoolConfig, location: Location, shard: SourceShard, rows
             batches.append(_batch(config, batch, reading.modality, schema, rows, position))
             position, batch = position + len(batch), []
     batches.append(_batch(config, batch, reading.modality, schema, rows, position))
-    table = pa.Table.from_batches(batches, schema)
+    table = pa.Table.from_batches(batches, schema).replace_schema_metadata({_DIGEST: rows.digest(reading)})
     mean_bytes = max(1, table.column(reading.modality).nbytes // max(1, table.num_rows))
     group = int(np.clip(_GROUP_BYTES // mean_bytes, 16, 512))
     file = write_table(location, rows.name, table, group_rows=group)
-    return Written(file, *_labels(table))
+    return Written(file, _count_labels(table))
 
 
 def _usable(shard: SourceShard, rows: Rows) -> Iterator[Entry]:
@@ -257,19 +321,22 @@ def _limited(sample: Sample | None, modality: str, max_side: int | None) -> Samp
     return sample if sample is None or max_side is None or limit is None else limit(sample, max_side)
 
 
-def _described(location: Location, part: Rows) -> Written | None:
-    """A file of an earlier attempt; None where its rows differ from those wanted now."""
-    file = describe(location, part.name)
-    if (file.first_row_id, file.rows) != (part.first_row_id, len(part.splits)):
-        return None
+def _described(location: Location, shard: SourceShard, part: Rows) -> Written | None:
+    """A file of an earlier attempt; None where it was made of other entries than are wanted now, or is damaged."""
     place = location.child(part.name)
-    with pq.ParquetFile(place.path, filesystem=place.file_system) as stored:
-        return Written(file, *_labels(stored.read(columns=["label"])))
+    try:
+        with pq.ParquetFile(place.path, filesystem=place.file_system) as stored:
+            if (stored.schema_arrow.metadata or {}).get(_DIGEST) != part.digest(shard.reading).encode():
+                return None
+            counts = _count_labels(stored.read(columns=["label"]))
+        return Written(describe(location, part.name), counts)
+    except (OSError, pa.ArrowException):
+        return None
 
 
-def _labels(table: pa.Table) -> tuple[int, int]:
-    labels = table.column("label").drop_null().to_numpy()
-    return int(labels.max(initial=-1)), len(labels)
+def _count_labels(table: pa.Table) -> dict[int, int]:
+    labels, counts = np.unique(table.column("label").drop_null().to_numpy(), return_counts=True)
+    return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
 def _rows(parts: list[tuple[int, bytes]]) -> list[Row]:

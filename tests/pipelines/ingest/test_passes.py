@@ -18,10 +18,11 @@ from tests.pool.pictures import png, write_images, write_tar
 
 def checked(source: Path, out: Path) -> tuple[PoolConfig, Location, SourceShard, Rows]:
     config = PoolConfig(sources=(Source(uri=str(source)),))
-    ((shard,),) = [cut(s, 100) for s in list_source(config.sources[0], 100)]
+    ((shard,),) = [cut(s, 100) for s in list_source(config.sources[0], 100).shards]
     found = check_shard(0, shard, config)
     count = int(found.usable.sum())
-    return config, Location(str(out)), shard, Rows("rows-000000.parquet", found.usable, 7, np.zeros(count, np.int8))
+    rows = Rows("rows-000000.parquet", found.usable, 7, np.zeros(count, np.int8), found.digest)
+    return config, Location(str(out)), shard, rows
 
 
 def test_a_shard_is_written_as_it_was_checked(tmp_path: Path) -> None:
