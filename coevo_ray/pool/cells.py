@@ -35,7 +35,9 @@ def holds_numbers(kind: pa.DataType) -> bool:
     if not any(test(kind) for test in lists):
         return False
     inner = kind.value_type
-    return any(test(inner) for test in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null))
+    return any(
+        test(inner) for test in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
+    )
 
 
 def declared_dimension(kind: pa.DataType) -> int | None:

@@ -19,7 +19,18 @@ from coevo_ray.store.location import Location
 _MODALITY = "image"
 _SUFFIXES = tuple(f".{extension}" for extension in MODALITIES[_MODALITY].extensions)
 # Names without an ending that are texts wherever they occur; any other file without one may be an image.
-_TEXTS = {"readme", "license", "licence", "copying", "notice", "makefile", "dockerfile", "changelog", "authors", "version"}
+_TEXTS = {
+    "readme",
+    "license",
+    "licence",
+    "copying",
+    "notice",
+    "makefile",
+    "dockerfile",
+    "changelog",
+    "authors",
+    "version",
+}
 
 
 def is_image(name: str) -> bool:

@@ -80,7 +80,9 @@ def _say_missing_labels(found: FoundFiles, reading: Reading, files: list[str], s
         if label not in schema.names and label not in dict(path_columns(name))
     ]
     if label is not None and lacking and len(lacking) < len(files):
-        found.said.append(f"no column {label!r} in {len(lacking)} of {len(files)} files (first: {lacking[0]}): no labels")
+        found.said.append(
+            f"no column {label!r} in {len(lacking)} of {len(files)} files (first: {lacking[0]}): no labels"
+        )
 
 
 def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]:

@@ -81,7 +81,10 @@ _REMEDIES = (
     ("empty", "fetch these files again, or take them out"),
     ("truncated", "fetch these images again, or take them out"),
     ("too large", "scale these images down, or take them out"),
-    ("only a path in column", "put the images' bytes into the column (datasets: embed_table_storage), or the files there"),
+    (
+        "only a path in column",
+        "put the images' bytes into the column (datasets: embed_table_storage), or the files there",
+    ),
     ("no image bytes in column", "name the column of encoded images: --image-column; for texts --text-column"),
     ("no text in column", "name the column of texts: --text-column"),
     ("no image among its files", "name the extension of images: --image-column; a key ends at a file name's first dot"),

@@ -20,7 +20,16 @@ from typing import IO, Any, cast
 
 from coevo_ray.config import Source
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard, pack_names, pack_values, unpack_values
+from coevo_ray.pool.entries import (
+    Entry,
+    Format,
+    FoundFiles,
+    Reading,
+    SourceShard,
+    pack_names,
+    pack_values,
+    unpack_values,
+)
 from coevo_ray.pool.folder_layout import read_layout
 from coevo_ray.pool.labels import Label, LabelReader
 from coevo_ray.pool.modality import ReadSample, find_modality
@@ -72,7 +81,9 @@ def list_tars(source: Source, found: FoundFiles) -> list[SourceShard]:
         key_column=source.key_column,
         prefix=source.key_prefix or "",
     )
-    layout = read_layout(found.folders, source.uri, "none" if source.folders == "classes" else source.folders, label=None)
+    layout = read_layout(
+        found.folders, source.uri, "none" if source.folders == "classes" else source.folders, label=None
+    )
     found.said += layout.said
     return [SourceShard(reading, pack_names([name]), 0, -1, split=source.split or layout.split(name)) for name in files]
 
@@ -138,7 +149,11 @@ def read_tar(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]:
     wanted = _wanted(reading, keys_only)
     positions = unpack_values(shard.parts) if shard.parts else []
     with _members(shard) as members:
-        for sample in _scattered(members, positions, wanted) if positions else _samples(members, wanted, _is_compressed(shard.files[0])):
+        for sample in (
+            _scattered(members, positions, wanted)
+            if positions
+            else _samples(members, wanted, _is_compressed(shard.files[0]))
+        ):
             if taken == shard.rows:
                 return
             taken += 1

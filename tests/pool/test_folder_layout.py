@@ -61,7 +61,10 @@ def test_layouts_that_people_have(names: list[str], expected: list[tuple[str | N
         (["train/1.png", "truck/1.png"], r"folders \['train'\] are splits, or classes like \['truck'\]"),
         (["00/1.png", "01/1.png"], "00, 01 are classes, or numbered shards"),
         (["2023/1.png", "2024/1.png"], "2023, 2024 are classes, or years"),
-        (["flowers/rose/1.png", "flowers/tulip/1.png"], "folder flowers is one class, or holds the classes rose, tulip"),
+        (
+            ["flowers/rose/1.png", "flowers/tulip/1.png"],
+            "folder flowers is one class, or holds the classes rose, tulip",
+        ),
     ],
 )
 def test_two_readings_are_refused_with_the_options_to_choose_by(names: list[str], between: str) -> None:
@@ -102,7 +105,10 @@ def test_what_folders_were_taken_for_is_said() -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        *[(n, "train") for n in ("train", "TRAIN", "training", "train2017", "train_images", "split=train", "data-train")],
+        *[
+            (n, "train")
+            for n in ("train", "TRAIN", "training", "train2017", "train_images", "split=train", "data-train")
+        ],
         *[(n, "validation") for n in ("val", "valid", "validation", "dev", "val-set")],
         *[(n, "test") for n in ("test", "testing", "eval", "evaluation", "images_test")],
         *[(n, None) for n in ("trains", "test drive", "contest", "class=train", "latest", "train_test", "")],

@@ -320,7 +320,9 @@ def deflated(mode: str, width: int, height: int) -> bytes:
 def test_small_files_of_huge_images_are_refused_before_they_are_decoded() -> None:
     data = deflated("RGBA", 12_000, 12_000)
     assert len(data) < 600_000
-    with pytest.raises(ImageError, match=r"12000 x 12000 = 144000000 pixels of mode RGBA take 1152 MB, need 800 MB or less"):
+    with pytest.raises(
+        ImageError, match=r"12000 x 12000 = 144000000 pixels of mode RGBA take 1152 MB, need 800 MB or less"
+    ):
         decode_image(data)
 
 

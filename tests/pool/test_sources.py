@@ -106,7 +106,17 @@ def test_a_column_without_bytes_says_what_it_has(tmp_path: Path) -> None:
         (pa.nulls(2), [None, None]),
     ],
     ids=[
-        "int8", "uint64", "float", "strange-float", "string", "dictionary", "bytes", "bool", "decimal", "list", "minus",
+        "int8",
+        "uint64",
+        "float",
+        "strange-float",
+        "string",
+        "dictionary",
+        "bytes",
+        "bool",
+        "decimal",
+        "list",
+        "minus",
         "null",
     ],
 )

@@ -246,7 +246,9 @@ def test_the_order_is_that_of_the_tar_and_a_key_may_come_again(tmp_path: Path) -
 def test_files_of_a_sample_may_lie_apart(tmp_path: Path) -> None:
     """Writers that sort by extension put all images before all labels."""
     images = [(f"{i}.png", png(i)) for i in range(7)]
-    write_tar(tmp_path / "a.tar", [*images, ("0.txt", b"x"), *((f"{i}.cls", str(i).encode()) for i in range(6, -1, -1))])
+    write_tar(
+        tmp_path / "a.tar", [*images, ("0.txt", b"x"), *((f"{i}.cls", str(i).encode()) for i in range(6, -1, -1))]
+    )
     for shard_rows in (1, 3, 100):
         assert entries(tmp_path, shard_rows) == [Entry(str(i), png(i), i) for i in range(7)]
 
@@ -266,7 +268,9 @@ def test_samples_do_not_depend_on_the_order_of_a_tar(members: list[tuple[str, in
         write_tar(Path(folder) / "a.tar", [(name, contents[name[2:]](i)) for name, i in members])
         read = entries(Path(folder), shard_rows)
     assert sorted(read, key=lambda e: e.key) == [Entry(str(i), png(i), i) for i in range(4)]
-    assert [e.key for e in read] == list(dict.fromkeys(name[0] for name, _ in members))  # in the order of their first files
+    assert [e.key for e in read] == list(
+        dict.fromkeys(name[0] for name, _ in members)
+    )  # in the order of their first files
 
 
 # -- bombs -----------------------------------------------------------------------------------------------------------
@@ -322,4 +326,6 @@ def test_sparse_files_are_rejects_and_take_no_memory(tmp_path: Path) -> None:
 def test_huge_files_of_samples_are_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_source, "_LARGEST", 100)
     write_tar(tmp_path / "a.tar", [("a.png", png(0)), ("b.png", png(1)), ("b.cls", b"1"), ("c.txt", bytes(1000))])
-    assert [e.error for e in entries(tmp_path)][:2] == [f"file of {len(png(i))} bytes, need 100 or fewer: .png" for i in (0, 1)]
+    assert [e.error for e in entries(tmp_path)][:2] == [
+        f"file of {len(png(i))} bytes, need 100 or fewer: .png" for i in (0, 1)
+    ]

@@ -116,7 +116,11 @@ class Known:
             return None
         kept = [name for name, is_new in zip(names, new.tolist(), strict=True) if is_new]
         labels = unpack_values(shard.labels) if shard.labels else []
-        packed = pack_values([label for label, is_new in zip(labels, new.tolist(), strict=True) if is_new]) if labels else b""
+        packed = (
+            pack_values([label for label, is_new in zip(labels, new.tolist(), strict=True) if is_new])
+            if labels
+            else b""
+        )
         return dataclasses.replace(shard, names=pack_names(kept), rows=len(kept), labels=packed)
 
 
