@@ -56,7 +56,7 @@ class Source(Model):
     split: Literal["train", "test"] | None = Field(None, description="Put all rows into one split.")
     folders: Literal["auto", "classes", "splits", "none"] = Field(
         "auto",
-        description="Top folders: classes, splits (classes below them), or nothing; auto reads names, and asks in doubt.",
+        description="Top folders: classes, splits (with classes below), or nothing; auto goes by names.",
     )
 
     @model_validator(mode="after")

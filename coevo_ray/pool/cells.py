@@ -27,7 +27,7 @@ def storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def holds_numbers(kind: pa.DataType) -> bool:
-    """Whether cells of a type are lists of numbers; a column of nulls (an empty first file) is not known to be other."""
+    """Whether cells of a type are lists of numbers; a column of nulls, as of an empty file, may be one."""
     kind = storage_type(kind)
     if pa.types.is_null(kind):
         return True
@@ -93,10 +93,8 @@ def with_bytes(cell: object, file: Location) -> object:
     """
     if isinstance(cell, list) and len(cell) == 1:
         cell = cell[0]
-    if isinstance(cell, dict) and cell.get("bytes") is None:
-        path = cell.get("path")
-    else:
-        path = cell
+    only_named = isinstance(cell, dict) and cell.get("bytes") is None
+    path = cell.get("path") if only_named else cell  # type: ignore[union-attr]  # a dict
     if not isinstance(path, str) or not _is_below(path):
         return cell
     try:

@@ -1,7 +1,8 @@
 """Image formats: the fixed list that is opened, the endings of their files, and the memory that an image may take.
 
 Pillow would try every plugin it has, one of which runs Ghostscript on what a file says. Only the formats named here are
-opened, wherever a sample is decoded. TGA and PCX are not among them: their files have no mark, so noise may pass for them.
+opened, wherever a sample is decoded. TGA and PCX are not among them: their files have no mark, so noise may pass for
+them.
 """
 
 from __future__ import annotations

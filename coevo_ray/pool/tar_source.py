@@ -1,8 +1,8 @@
 """WebDataset sources: tars in which a sample's files share their name up to the first dot.
 
 A tar is read sequentially. An uncompressed one is scanned once (headers only), so that a shard can start inside it; a
-compressed one is a single shard, in which a sample's files must be neighbours. A damaged tar is bad input and not a reject, because the number of missing samples is
-unknown.
+compressed one is a single shard, in which a sample's files must be neighbours. A damaged tar is bad input and not a
+reject, because the number of missing samples is unknown.
 """
 
 from __future__ import annotations
@@ -352,7 +352,7 @@ class _StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error}, where a file or the end marker should be") from error
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        # Python reads such headers whole, and passes over a member's bytes in a stream one by one, as many as it states.
+        # Python reads such headers whole, and in a stream passes over as many bytes as a member states.
         if self.type in _HEADERS and self.size > _LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {self.size} bytes, need {_LARGEST_HEADER} or fewer")
         if self.size > _LARGEST_PASSED and archive.fileobj is not None and not hasattr(archive.fileobj, "seekable"):

@@ -57,8 +57,8 @@ def ingest(
 
     An append leaves earlier rows, their row_ids, splits and files unchanged; rows whose key (or content, with
     `reject_duplicates: content`) the pool has are rejected. Settings other than `sources` are inherited from the pool.
-    Until the append is finished, readers see the former pool. Of sources that the pool has, only samples with new keys are
-    appended.
+    Until the append is finished, readers see the former pool. Of sources that the pool has, only samples with new keys
+    are appended.
 
     Args:
         config: sources of samples; a dict, or a YAML file.

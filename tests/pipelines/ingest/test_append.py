@@ -108,8 +108,14 @@ def test_appending_again_changes_nothing(place: Path, more: Path, source: Path) 
     append(more, place)
     append(source, place)
     assert snapshot(place) == before
-    with pytest.raises(UsageError, match=r"are in the pool .* already"):
+    with pytest.raises(InputError, match="elsewhere does not exist"):
         ingest({"sources": [str(more), "elsewhere"]}, place, append=True)
+
+
+def test_new_sources_may_be_named_beside_those_that_are_there(place: Path, source: Path, more: Path) -> None:
+    pool = ingest({"sources": [str(source), str(more)], "max_reject_fraction": 0.5}, place, append=True)
+    assert [s["uri"] for s in pool.manifest.config["sources"]] == [str(source), str(more)]
+    assert len(pool) == 12 + 11
 
 
 def test_several_appends_of_several_formats(place: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Inputs after public bug reports of people who do this work: what is data, what it means, and what is said of the rest."""
+"""Inputs after public bug reports of people who do this work: what is data, what it means, what is said of the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 
 
 def pool_of(source: Path, out: Path, **options: Any) -> Pool:
-    of_pool = {name: options.pop(name) for name in ("max_reject_fraction", "classes") if name in options}
+    of_pool: dict[str, Any] = {
+        name: options.pop(name) for name in ("max_reject_fraction", "classes") if name in options
+    }
     return ingest({"sources": [{"uri": str(source), **options}], "test_fraction": 0, **of_pool}, out)
 
 
@@ -42,7 +44,7 @@ def named(pool: Pool) -> dict[str, str | None]:
 
 
 def test_hidden_names_are_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Checkpoints of notebooks (pytorch/vision#2831), what a Mac zips (Pillow#4807), logs of Delta, caches of Windows."""
+    """Checkpoints of notebooks (pytorch/vision#2831), what a Mac zips (Pillow#4807), logs of Delta, Windows' caches."""
     data = {f"{c}/{i}.png": png(ord(c[0]) + i) for c in ("cat", "dog") for i in range(4)}
     twins = {f"__MACOSX/{name}": b"\0\5\x16\7" for name in data} | {"cat/._0.png": b"\0\5\x16\7"}
     junk = {".ipynb_checkpoints/0.png": png(99), "_delta_log/x.png": png(98), "Thumbs.db": b"x", "dog/.DS_Store": b"x"}
@@ -242,7 +244,7 @@ def test_labels_as_tables_have_them(kind: str, tmp_path: Path) -> None:
     read = named(pool) if pool.manifest.summary["class_names"] else labels(pool)
     assert list(read.values()) == expected
     if isinstance(expected[0], str):
-        assert pool.manifest.summary["class_names"] == sorted(set(expected))
+        assert pool.manifest.summary["class_names"] == sorted(str(name) for name in set(expected))
         assert pool.classes == len(set(expected))
 
 
@@ -310,7 +312,7 @@ def test_vectors_as_others_write_them(kind: str, tmp_path: Path) -> None:
 
 
 def test_files_of_one_folder_may_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty first file of null columns (ray#62975), a file without labels, labels as floats, another order of columns."""
+    """An empty first file of null columns (ray#62975), a file without labels, labels as floats, columns in any order."""
     emb = [[float(i), 1.0] for i in range(6)]
     (tmp_path / "empty").mkdir()
     pd.DataFrame({"image": [], "emb": [], "label": []}, dtype=object).to_parquet(tmp_path / "empty" / "a.parquet")

@@ -145,7 +145,7 @@ def test_every_unusable_row_is_listed_with_its_reason_and_counted(tmp_path: Path
         "empty": (b"", 0, "empty: 0 bytes"),
         "missing": (None, 0, "no image bytes in column image (have nothing)"),
         "high": (png(2), 3.0, "label outside the range: 3, need 0..2"),
-        "negative": (png(3), -1.0, "label outside the range: -1, need 0..2"),
+        "negative": (png(3), -2.0, "label outside the range: -2, need 0..2"),
         "half": (png(4), 0.5, "label is not a whole number: 0.5"),
         "huge": (png(5), 1e300, "label outside the range: 1e+300, need 64 bits or fewer"),
     }
