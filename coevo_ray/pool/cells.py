@@ -93,8 +93,9 @@ def with_bytes(cell: object, file: Location) -> object:
     """
     if isinstance(cell, list) and len(cell) == 1:
         cell = cell[0]
-    only_named = isinstance(cell, dict) and cell.get("bytes") is None
-    path = cell.get("path") if only_named else cell  # type: ignore[union-attr]  # a dict
+    path = cell
+    if isinstance(cell, dict) and cell.get("bytes") is None:
+        path = cell.get("path")
     if not isinstance(path, str) or not _is_below(path):
         return cell
     try:

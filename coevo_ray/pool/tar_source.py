@@ -279,7 +279,7 @@ def _samples(archive: tarfile.TarFile, wanted: set[str], must_be_neighbours: boo
             have = known.setdefault(key, set()) if must_be_neighbours else set()
             if have and extension not in have:
                 raise InputError(
-                    f"files of sample {key!r} lie apart in {archive.name}",
+                    f"files of sample {key!r} lie apart in {archive.name!s}",
                     "sort them (tar --sort=name), or give the tar uncompressed, which is read in any order",
                 )
         if must_be_neighbours:

@@ -263,14 +263,15 @@ def test_files_that_lie_apart_in_a_compressed_tar_are_refused(tmp_path: Path) ->
 @settings(max_examples=60, deadline=None)
 @given(st.permutations([(f"{i}.{end}", i) for i in range(4) for end in ("png", "cls", "txt")]), st.integers(1, 5))
 def test_samples_do_not_depend_on_the_order_of_a_tar(members: list[tuple[str, int]], shard_rows: int) -> None:
-    contents = {"png": lambda i: png(i), "cls": lambda i: str(i).encode(), "txt": lambda i: b"x"}
+    def content(name: str, i: int) -> bytes:
+        return {"png": png(i), "cls": str(i).encode(), "txt": b"x"}[name[2:]]
+
     with tempfile.TemporaryDirectory() as folder:
-        write_tar(Path(folder) / "a.tar", [(name, contents[name[2:]](i)) for name, i in members])
+        write_tar(Path(folder) / "a.tar", [(name, content(name, i)) for name, i in members])
         read = entries(Path(folder), shard_rows)
     assert sorted(read, key=lambda e: e.key) == [Entry(str(i), png(i), i) for i in range(4)]
-    assert [e.key for e in read] == list(
-        dict.fromkeys(name[0] for name, _ in members)
-    )  # in the order of their first files
+    # In the order of their first files.
+    assert [e.key for e in read] == list(dict.fromkeys(name[0] for name, _ in members))
 
 
 # -- bombs -----------------------------------------------------------------------------------------------------------

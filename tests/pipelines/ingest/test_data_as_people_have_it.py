@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -312,10 +311,9 @@ def test_vectors_as_others_write_them(kind: str, tmp_path: Path) -> None:
 
 
 def test_files_of_one_folder_may_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty first file of null columns (ray#62975), a file without labels, labels as floats, columns in any order."""
+    """An empty first file of null columns (ray#62975), a file without labels, labels as floats, any order."""
     emb = [[float(i), 1.0] for i in range(6)]
-    (tmp_path / "empty").mkdir()
-    pd.DataFrame({"image": [], "emb": [], "label": []}, dtype=object).to_parquet(tmp_path / "empty" / "a.parquet")
+    write_parquet(tmp_path / "empty" / "a.parquet", image=pa.nulls(0), emb=pa.nulls(0), label=pa.nulls(0))
     write_parquet(tmp_path / "empty" / "b.parquet", image=[png(i) for i in range(6)], emb=emb, label=[0, 1] * 3)
     pool = pool_of(tmp_path / "empty", tmp_path / "pool", feature_columns=["emb"])
     assert list(labels(pool).values()) == [0, 1] * 3
