@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.store.json_text import parse_json
 
 _TEMPORARY = ".tmp-"
 
@@ -151,6 +152,17 @@ class Location:
         """Tests whether a folder exists here."""
         return bool(self._info().type == pafs.FileType.Directory)
 
+    def size(self) -> int:
+        """The file's size in bytes.
+
+        Raises:
+            InputError: there is no file here.
+        """
+        info = self._info()
+        if info.type != pafs.FileType.File:
+            raise InputError(f"there is no file {self}", "check the path and your permission to read it")
+        return int(info.size)
+
     def read_bytes(self) -> bytes:
         """Reads the file's content.
 
@@ -167,14 +179,9 @@ class Location:
         """Reads the file's content as JSON.
 
         Raises:
-            InputError: the file is missing or is not JSON.
+            InputError: the file is missing, is not UTF-8 or not JSON, or nests too deep.
         """
-        try:
-            return json.loads(self.read_bytes())
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{self} is not JSON: {error}", "the file is damaged; delete its folder and run the command again"
-            ) from error
+        return parse_json(self.read_bytes(), self)
 
     def files(self, recursive: bool = False) -> list[str]:
         """Lists the files below, as sorted paths relative to here, without temporary files.
