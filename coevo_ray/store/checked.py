@@ -46,6 +46,24 @@ def read_checked(folder: Location, manifest: Manifest, name: str) -> bytes:
     return data
 
 
+def read_sized(folder: Location, entry: FileEntry) -> bytes:
+    """Reads a whole file that may be large: its size is compared, and its content where it is small.
+
+    Args:
+        folder: of the artifact.
+        entry: what the manifest says of the file.
+
+    Raises:
+        InputError: the file is not there, or its size or checksum is another one.
+    """
+    file = folder.child(entry.path)
+    check_size(file, entry, file.size())
+    data = file.read_bytes()
+    if entry.bytes <= SMALL_BYTES:
+        check_content(file, entry, data)
+    return data
+
+
 def check_size(file: Location, entry: FileEntry, size: int) -> None:
     """Compares a file's size in bytes with its entry.
 
