@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from coevo_ray._version import __version__
 from coevo_ray.core.arrays import AnyArray
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.changes import refuse_change
 from coevo_ray.store.inside import why_outside
 from coevo_ray.store.json_text import object_of
@@ -31,7 +31,7 @@ from coevo_ray.store.location import Location
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _READERS = 16
-_STARTED = "_started.json"
+STARTED = "_started.json"
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
 # The command that makes each kind.
 _MAKERS = {
@@ -226,7 +226,7 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
     """
     file = location.child(MANIFEST)
     if not file.is_file():
-        half = location.child(_STARTED).is_file()
+        half = location.child(STARTED).is_file()
         raise InputError(
             f"no finished {kind or 'artifact'} at {location}"
             + (" (one was started and not completed)" if half else ""),
@@ -254,12 +254,12 @@ def _made_by(kind: str | None) -> str:
 
 def is_begun(location: Location) -> bool:
     """Whether an artifact was started or finished here."""
-    return location.child(MANIFEST).is_file() or location.child(_STARTED).is_file()
+    return location.child(MANIFEST).is_file() or location.child(STARTED).is_file()
 
 
 def begun_config(location: Location) -> dict[str, Any] | None:
     """The settings of what was started or finished here; None where nothing was."""
-    for name in (MANIFEST, _STARTED):
+    for name in (MANIFEST, STARTED):
         file = location.child(name)
         if file.is_file():
             config: dict[str, Any] = object_of(file.read_json(), file, {"config": dict})["config"]
@@ -288,7 +288,7 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
         refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
         return manifest
     location.check_writable()
-    started = location.child(_STARTED)
+    started = location.child(STARTED)
     if started.is_file() and _has_data(location):
         refuse_change(location, wanted, object_of(started.read_json(), started, {"kind": str, "config": dict}))
     else:  # an attempt that failed before its first file binds nobody
@@ -307,7 +307,7 @@ def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: di
         StoppedError: the store refused; call it again.
     """
     # The manifest goes last: until then whoever comes finds the former settings and refuses, or these.
-    location.child(_STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
+    location.child(STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
     if location.child(MANIFEST).is_file():
         location.child(MANIFEST).delete_file()
 
@@ -351,12 +351,12 @@ def finish(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     location.child(MANIFEST).write_json(manifest.to_json())
-    location.child(_STARTED).delete_file()
+    location.child(STARTED).delete_file()
     return manifest
 
 
 def _has_data(location: Location) -> bool:
-    names = [name for name in location.files(recursive=True) if name != _STARTED]
+    names = [name for name in location.files(recursive=True) if name != STARTED]
     return any(not name.startswith(SCRATCH) for name in names)
 
 
@@ -400,7 +400,7 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
     written = pq.ParquetFile(pa.BufferReader(buffer)).metadata.num_rows
     if written != table.num_rows:
         raise InputError(f"{name}: {written} of {table.num_rows} rows were encoded", "report this: Parquet lost rows")
-    folder.child(name).write_bytes(buffer)
+    _write(folder.child(name), buffer, buffer.size)
     checksum = hashlib.sha256(buffer).hexdigest()
     return FileEntry(name, table.num_rows, buffer.size, checksum, first, last, min(group_rows, table.num_rows))
 
@@ -420,13 +420,24 @@ def read_table(folder: Location, name: str) -> pa.Table:
         ) from error
 
 
+def _write(file: Location, data: bytes | pa.Buffer, size: int) -> None:
+    """Writes a file, and asks the store for its size before a manifest may name it."""
+    file.write_bytes(data)
+    have = file.size()
+    if have != size:
+        raise StoppedError(
+            f"the store has {have} of the {size} bytes that were written to {file}",
+            "repair the store, then run the same command again: finished parts are kept",
+        )
+
+
 def write_blob(folder: Location, name: str, data: bytes) -> FileEntry:
     """Writes a file that is not a table (safetensors, JSON, HTML) and describes it.
 
     Raises:
         StoppedError: the store refused.
     """
-    folder.child(name).write_bytes(data)
+    _write(folder.child(name), data, len(data))
     return FileEntry(name, 0, len(data), hashlib.sha256(data).hexdigest())
 
 
