@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -77,15 +78,21 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def servers() -> Iterator[tuple[Server, Server]]:
-    running = (Server(), Server())
-    for server in running:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield running
-    for server in running:
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Serves in the block."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Server, Server]]:
+    with running(Server()) as one, running(Server()) as other:
+        yield one, other
 
 
 @pytest.fixture(autouse=True)
