@@ -1,6 +1,7 @@
 """A connection to a Label Studio server: token, retries, and errors with their remedy.
 
-The token comes from the environment and stays in the SDK's client. Errors of the SDK are never shown themselves: they
+The token comes from the environment, stays in the SDK's client and goes to one server: redirects elsewhere are refused.
+Errors of the SDK are never shown themselves: they
 carry headers with session cookies.
 """
 
@@ -11,9 +12,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from coevo_ray.annotators.label_studio_recipients import same_server
 from coevo_ray.errors import CoevoError, InputError, StoppedError, UsageError
 
 if TYPE_CHECKING:
+    import httpx
     from label_studio_sdk.client import LabelStudio as Client
 
 TOKEN = "LABEL_STUDIO_API_KEY"
@@ -89,10 +92,25 @@ class Connection:
 
     def _open(self) -> Client:
         if self._client is None:
+            import httpx
+
+            hooks = {"request": [self._check_recipient]}
+            http = httpx.Client(timeout=self.timeout_s, follow_redirects=True, event_hooks=hooks)
             self._client = _sdk()(
-                base_url=self.url, api_key=_token(), timeout=self.timeout_s, max_retries=0, follow_redirects=True
+                base_url=self.url, api_key=_token(), timeout=self.timeout_s, max_retries=0, httpx_client=http
             )
         return self._client
+
+    def _check_recipient(self, request: httpx.Request) -> None:
+        """Called before each request, those of redirects too."""
+        address = str(request.url)
+        if not same_server(self.url, address):
+            raise UsageError(
+                f"Label Studio at {self.url} redirects to {request.url.scheme}://{request.url.host}, where the token "
+                "is not sent",
+                "give the address of the server itself; if it has moved: coevo-ray gate set --annotator label_studio "
+                "--url ... --project ...",
+            )
 
     def _refused(self, status: int, body: object) -> CoevoError:
         detail = _clean(_detail(body))

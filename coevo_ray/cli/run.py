@@ -9,6 +9,7 @@ import typer
 
 from coevo_ray.cli.options import JsonFlag, Out
 from coevo_ray.cli.show import show
+from coevo_ray.progress import say
 
 
 def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
@@ -46,12 +47,18 @@ def report(
 
 def doctor(
     artifact: Annotated[str | None, typer.Option(help="Also verify this artifact's checksums.")] = None,
+    verify: Annotated[
+        str | None, typer.Option(help="Also read every file of every artifact below this folder, and compare it.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check this machine, and optionally an artifact."""
+    """Check this machine, and optionally an artifact or all artifacts below a folder."""
     from coevo_ray.app import api
 
-    result = api.doctor(artifact)
+    result = api.doctor(artifact, verify)
     show(result, as_json)
     if not result["ok"]:
-        raise typer.Exit(1 if artifact is None else 3)
+        if not as_json:  # a table leaves long lists out
+            for problem in result["problems"]:
+                say(problem)
+        raise typer.Exit(1 if artifact is None and verify is None else 3)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from coevo_ray.cli.from_settings import default_text, option, parameter, plain_fields, takes
-from coevo_ray.cli.options import JsonFlag, PolicyOptions, policy_options, spelled
+from coevo_ray.cli.options import JsonFlag, PolicyOptions, Trust, policy_options, spelled
 from coevo_ray.cli.show import show
 from coevo_ray.config import LearningConfig, SemiTrainConfig, TargetTrainConfig, TrainCompute, TrainConfig, load_config
 from coevo_ray.core.json import JsonObject
@@ -38,8 +38,10 @@ class Objective:
 
 
 OBJECTIVES = {
-    "supervised": Objective(TrainConfig, ("pool", "out"), ("targets", "scores", "labels", "policy", "policy_option")),
-    "semi_supervised": Objective(SemiTrainConfig, ("pool", "out"), ("labels", "pseudo_labels")),
+    "supervised": Objective(
+        TrainConfig, ("pool", "out"), ("targets", "scores", "labels", "policy", "policy_option", "trust")
+    ),
+    "semi_supervised": Objective(SemiTrainConfig, ("pool", "out"), ("labels", "pseudo_labels", "trust")),
     "targets": Objective(TargetTrainConfig, ("pool", "targets", "out")),
 }
 _COMPUTE = ("actors", "cpus", "gpus")
@@ -74,6 +76,7 @@ def _setting_option(name: str) -> Parameter:
     *(parameter(name, Annotated[str | None, typer.Option(help=told)]) for name, told in _FOLDERS.items()),
     *_setting_options(),
     parameter("policy_option", PolicyOptions),
+    parameter("trust", Trust),
     *(option(name, TrainCompute.model_fields[name], default_text(getattr(_ALONE, name))) for name in _COMPUTE),
 )
 def train(
@@ -101,11 +104,12 @@ def train(
     if objective == "targets":
         summary = api.train_targets(chosen, pool, given["targets"], out)
     elif objective == "semi_supervised":
-        summary = api.train_semi_supervised(chosen, pool, out, given.get("labels"), given.get("pseudo_labels"))
+        tables = {name: given.get(name) for name in ("labels", "pseudo_labels")}
+        summary = api.train_semi_supervised(chosen, pool, out, **tables, trust=given.get("trust", ()))
     else:
         config = {**chosen, **_policies(given), "labels": "pool"}
         tables = {name: given.get(name) for name in ("targets", "labels")}
-        summary = api.train_supervised(config, pool, out, given.get("scores"), **tables)
+        summary = api.train_supervised(config, pool, out, given.get("scores"), **tables, trust=given.get("trust", ()))
     show({"model": str(out), **summary}, as_json)
 
 

@@ -7,9 +7,9 @@ from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
-from coevo_ray.config.base import Model
+from coevo_ray.config.base import OF_FOLDER, Model, make_config
 from coevo_ray.errors import UsageError
 
 
@@ -17,6 +17,20 @@ class BaseAnnotatorSettings(Model):
     """Settings of one kind of annotator. `kind` is a literal with that kind as its default."""
 
     kind: str
+
+
+class UnopenedSettings(BaseAnnotatorSettings):
+    """Settings as a folder has them, of a kind whose module was not imported: nobody asked for it yet."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def opened(self) -> BaseAnnotatorSettings:
+        """The settings themselves; imports the module.
+
+        Raises:
+            UsageError: there is no such kind, or they are not its settings.
+        """
+        return make_config(settings_of_kind(self.kind), self.model_dump(), "annotator")
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseAnnotatorSettings)
@@ -66,13 +80,15 @@ def settings_of_kind(kind: str) -> type[BaseAnnotatorSettings]:
     return _KINDS[kind]
 
 
-def _by_kind(value: Any) -> Any:
+def _by_kind(value: Any, info: ValidationInfo) -> Any:
     """Validates settings by their kind; a kind alone stands for its defaults."""
     if isinstance(value, BaseAnnotatorSettings):
         return value
     content = {"kind": value} if isinstance(value, str) else value
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
         raise ValueError(f"kind is missing: give one of {', '.join(_KINDS)}")
+    if (info.context or {}).get(OF_FOLDER) and content["kind"] not in _KINDS and ":" in content["kind"]:
+        return UnopenedSettings.model_validate(content)
     try:
         settings = settings_of_kind(content["kind"])
     except UsageError as error:

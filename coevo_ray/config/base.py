@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from coevo_ray.errors import UsageError
+from coevo_ray.store.credentials import why_secret
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 # A model, its content, or a YAML file of it.
 SettingsLike: TypeAlias = ModelT | Mapping[str, Any] | str | os.PathLike[str]
-_PASSWORD = re.compile(r"//[^/\s]*@")
+OF_FOLDER = "of_folder"  # of validation: whether a folder has the settings, see `make_config`
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Model(BaseModel):
     """Settings: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, value: Any) -> Any:
+        """Settings are written to manifests and shown in messages."""
+        for name, text in _texts(value):
+            if (cause := why_secret(text)) is not None:
+                raise ValueError(f"{name}: an address {cause}; give it by environment variables, a profile or a role")
+        return value
 
     def content(self) -> dict[str, Any]:
         """The settings that shape the result, JSON-able: everything but `compute`."""
@@ -56,7 +65,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}", "fix the line that is named") from error
+        raise UsageError(f"{path} is not YAML: {_problem(error)}", "fix the line that is named") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
     return content
@@ -101,21 +110,41 @@ def as_settings(model: type[ModelT], what: SettingsLike[ModelT], where: str) -> 
     )
 
 
-def make_config(model: type[ModelT], content: dict[str, Any], where: str) -> ModelT:
+def make_config(model: type[ModelT], content: dict[str, Any], where: str, *, of_folder: bool = False) -> ModelT:
     """Validates settings.
 
     Args:
         model: RunConfig or the model of one stage.
         content: the settings.
         where: what to call them in errors.
+        of_folder: they were read from a folder that may be anybody's: no module that they name is imported.
 
     Raises:
         UsageError: naming every key that is unknown, missing or out of bounds.
     """
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context={OF_FOLDER: of_folder})
     except ValidationError as error:
         raise UsageError(f"{where}: " + "; ".join(_plain(e) for e in error.errors()), _remedy(model)) from error
+
+
+def _texts(value: Any, name: str = "settings") -> Iterator[tuple[str, str]]:
+    """The texts in settings, each with its key."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, name)
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong and where, without the line itself, which may have a password."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+    return f"{getattr(error, 'problem', None) or error}{where}"
 
 
 def _plain(error: Any) -> str:
@@ -125,8 +154,9 @@ def _plain(error: Any) -> str:
     if error["type"] == "missing":
         return f"{place} is missing"
     have = error.get("input")
-    # What stands before the host of an address may be a password.
-    shown = f" (have {_PASSWORD.sub('//***@', repr(have))})" if isinstance(have, str | int | float | bool) else ""
+    # An address that is wrong may have a password that is not told from it.
+    plain = isinstance(have, str | int | float | bool) and not (isinstance(have, str) and "@" in have)
+    shown = f" (have {have!r})" if plain else ""
     return f"{place}: {error['msg'].removeprefix('Value error, ')}{shown}"
 
 

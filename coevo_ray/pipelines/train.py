@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from coevo_ray.config import EvidenceConfig, SemiTrainConfig, SettingsLike, TrainConfig, as_settings
@@ -41,6 +43,7 @@ def train_supervised(
     labels: GateSession | ArtifactLike | None = None,
     evidence_settings: SettingsLike[EvidenceConfig] | None = None,
     init: ArtifactLike | None = None,
+    trust: Sequence[str] = (),
 ) -> Artifact:
     """Trains a network on a pool's own labels, or on those of a gate, on the subsets of one policy.
 
@@ -59,6 +62,8 @@ def train_supervised(
             file.
         init: trained network whose backbone is the start, beneath a fresh classifier: what `train_targets` or another
             training returned, or its folder. Its model, stem and image_size hold where the settings have none.
+        trust: `package.module:function` of your modules whose networks `init` may name: they are imported and run. The
+            model that the settings name is one.
 
     Returns:
         The model. Its summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`; where
@@ -86,7 +91,7 @@ def train_supervised(
     if labels is not None:
         settings = settings.model_copy(update={"labels": "gate"})
         known = training_labels(opened, open_labels(gate_labels(labels), opened), scored or table)
-    work = _Supervised(settings, opened, known, scored, Location.parse(out), init)
+    work = _Supervised(settings, opened, known, scored, Location.parse(out), init, trust)
     return work.train(given) if table is None else work.train_with_targets(table, looking)
 
 
@@ -128,13 +133,14 @@ class _Supervised:
         scores: RowTable | None,
         out: Location,
         init: ArtifactLike | None,
+        trust: Sequence[str],
     ) -> None:
         self.settings, self.pool, self.labels, self.scores, self.out = settings, pool, labels, scores, out
-        self.init = init
+        self.init, self.trust = init, trust
 
     def train(self, evidence: RowTable | None) -> Artifact:
-        policy = self.settings.policies[0]
-        return train_policy(self.settings, policy, self.pool, self.labels, self.scores, self.out, evidence, self.init)
+        settings, policy, start = self.settings, self.settings.policies[0], (self.init, self.trust)
+        return train_policy(settings, policy, self.pool, self.labels, self.scores, self.out, evidence, *start)
 
     def train_with_targets(self, targets: RowTable, looking: EvidenceConfig) -> Artifact:
         """Gathers evidence first, where the policy looks at it."""
@@ -143,7 +149,7 @@ class _Supervised:
             say(f"policy {settings.policies[0]} looks at no evidence: the targets are left aside")
             return self.train(None)
         # A wrong name shows before evidence is gathered.
-        settings, _ = starting_from(settings, self.init)
+        settings, _ = starting_from(settings, self.init, self.trust)
         check_model(settings.model, self.pool.classes, settings.image_size, settings.stem)
         with ray_session():
             evidence = gather_evidence(looking, self.pool, targets, self.labels, self.out.child(EVIDENCE))
@@ -161,12 +167,14 @@ def train_semi_supervised(
     pseudo_labels: ArtifactLike | None = None,
     *,
     init: ArtifactLike | None = None,
+    trust: Sequence[str] = (),
 ) -> Artifact:
     """Trains on the labels of some training rows and on the images of all, on a gate's labels so far too.
 
     Args:
         config, pool, out, pseudo_labels, init: see `training.semi_supervised.train.train_semi_supervised`.
         labels: as in `train_supervised`; None for the pool's own.
+        trust: as in `train_supervised`.
 
     Returns:
         The model, as the function named above.
@@ -178,4 +186,4 @@ def train_semi_supervised(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     table = None if labels is None else gate_labels(labels)
-    return semi_supervised.train_semi_supervised(config, pool, out, table, pseudo_labels, init)
+    return semi_supervised.train_semi_supervised(config, pool, out, table, pseudo_labels, init, trust)

@@ -37,6 +37,7 @@ from coevo_ray.store.artifact import (
     load_manifest,
     write_blob,
 )
+from coevo_ray.store.json_text import object_of
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
@@ -84,7 +85,8 @@ def write_report(config: RunConfig, out: Location) -> Artifact:
     content = _content(config, out)
     done = begin(out, "run", content, inputs)
     if done is not None:
-        return Artifact(out, done, json.loads(out.child("summary.json").read_bytes()))
+        file = out.child("summary.json")
+        return Artifact(out, done, object_of(file.read_json(), file))
     summary = summarise(config, stages, out)
     html = render_report(report_data(config, stages, summary, out))
     files = [

@@ -13,22 +13,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from coevo_ray._version import __version__
 from coevo_ray.core.arrays import AnyArray
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.changes import refuse_change
+from coevo_ray.store.inside import why_outside
+from coevo_ray.store.json_text import object_of
 from coevo_ray.store.location import Location
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _READERS = 16
-_STARTED = "_started.json"
+STARTED = "_started.json"
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
 # The command that makes each kind.
 _MAKERS = {
@@ -48,6 +51,22 @@ _MAKERS = {
     "duplicates": "coevo-ray dedup",
     "run": "coevo-ray run",
 }
+_DAMAGED = "restore the file, or make the artifact again in another folder"
+_MOST = 2**63 - 1
+_MOST_NAMED, _MOST_SHOWN = 3, 80
+
+
+def _stays_inside(path: str) -> str:
+    cause = why_outside(path)
+    if cause is not None:
+        raise ValueError(f"a path that {cause}; need one below the folder of the manifest")
+    return path
+
+
+# Types of what is read from a manifest; strict, for otherwise "3" and true were numbers.
+_Path = Annotated[str, AfterValidator(_stays_inside)]
+_Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
+_RowId = Annotated[int, Field(strict=True, ge=-1, le=_MOST)]
 
 
 @dataclass(frozen=True)
@@ -63,13 +82,13 @@ class FileEntry:
         group_rows: rows of each Parquet row group but the last; 0 where there are none.
     """
 
-    path: str
-    rows: int
-    bytes: int
+    path: _Path
+    rows: _Count
+    bytes: _Count
     sha256: str
-    first_row_id: int = -1
-    last_row_id: int = -1
-    group_rows: int = 0
+    first_row_id: _RowId = -1
+    last_row_id: _RowId = -1
+    group_rows: _Count = 0
 
 
 @dataclass(frozen=True)
@@ -87,10 +106,10 @@ class Manifest:
     kind: str
     config: dict[str, Any]
     inputs: dict[str, str]
-    rows: int
+    rows: _Count
     files: tuple[FileEntry, ...]
     summary: dict[str, Any] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
+    schema_version: _Count = SCHEMA_VERSION
     package_version: str = __version__
     created: str = ""
 
@@ -110,12 +129,37 @@ class Manifest:
         return {**content, "files": [asdict(f) for f in self.files], "config_hash": self.config_hash}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Manifest:
-        """Makes a manifest from the JSON of `to_json`."""
-        content = dict(content)
-        content.pop("config_hash", None)
-        content["files"] = tuple(FileEntry(**f) for f in content["files"])
-        return cls(**content)
+    def from_json(cls, content: object, origin: object = "a manifest") -> Manifest:
+        """Makes a manifest from the JSON of `to_json`; keys that are not known are left aside.
+
+        Args:
+            content: as it was read.
+            origin: the file, for errors.
+
+        Raises:
+            InputError: a field is missing, of another type or out of its bounds, or a file lies outside the folder.
+        """
+        try:
+            return _adapter().validate_python(content)
+        except ValidationError as error:
+            wrong = "; ".join(_plain(each) for each in error.errors()[:_MOST_NAMED])
+            raise InputError(f"{origin} is no manifest of ours: {wrong}", _DAMAGED) from None
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
+
+
+def _plain(error: Any) -> str:
+    place = _shown(".".join(str(part) for part in error["loc"]))
+    return f"{place}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _shown(text: object) -> str:
+    """A text of a file that anybody may have written, fit to be printed."""
+    shown = str(text)
+    return shown if shown.isprintable() and len(shown) <= _MOST_SHOWN else ascii(shown)[:_MOST_SHOWN]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,7 +226,7 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
     """
     file = location.child(MANIFEST)
     if not file.is_file():
-        half = location.child(_STARTED).is_file()
+        half = location.child(STARTED).is_file()
         raise InputError(
             f"no finished {kind or 'artifact'} at {location}"
             + (" (one was started and not completed)" if half else ""),
@@ -190,16 +234,18 @@ def load_manifest(location: Location, kind: str | None = None) -> Manifest:
             if half
             else f"check the path, or make it{_made_by(kind)}",
         )
-    content = file.read_json()
-    if content.get("schema_version", 0) > SCHEMA_VERSION:
+    content = object_of(file.read_json(), file, {"kind": str})
+    version, have = content.get("schema_version", SCHEMA_VERSION), content["kind"]
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"{location} has schema version {content['schema_version']}, this package reads up to {SCHEMA_VERSION}",
-            f"upgrade coevo-ray (it was written by {content.get('package_version')}, this is {__version__})",
+            f"{location} has schema version {version}, this package reads up to {SCHEMA_VERSION}",
+            f"upgrade coevo-ray (it was written by {_shown(content.get('package_version'))}, this is {__version__})",
         )
-    if kind is not None and content.get("kind") != kind:
-        have = content.get("kind")
-        raise InputError(f"{location} holds a {have}, a {kind} is needed", f"give the path of a {kind}{_made_by(kind)}")
-    return Manifest.from_json(content)
+    if kind is not None and have != kind:
+        raise InputError(
+            f"{location} holds a {_shown(have)}, a {kind} is needed", f"give the path of a {kind}{_made_by(kind)}"
+        )
+    return Manifest.from_json(content, file)
 
 
 def _made_by(kind: str | None) -> str:
@@ -208,15 +254,15 @@ def _made_by(kind: str | None) -> str:
 
 def is_begun(location: Location) -> bool:
     """Whether an artifact was started or finished here."""
-    return location.child(MANIFEST).is_file() or location.child(_STARTED).is_file()
+    return location.child(MANIFEST).is_file() or location.child(STARTED).is_file()
 
 
 def begun_config(location: Location) -> dict[str, Any] | None:
     """The settings of what was started or finished here; None where nothing was."""
-    for name in (MANIFEST, _STARTED):
+    for name in (MANIFEST, STARTED):
         file = location.child(name)
         if file.is_file():
-            config: dict[str, Any] = file.read_json()["config"]
+            config: dict[str, Any] = object_of(file.read_json(), file, {"config": dict})["config"]
             return config
     return None
 
@@ -242,9 +288,9 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
         refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
         return manifest
     location.check_writable()
-    started = location.child(_STARTED)
+    started = location.child(STARTED)
     if started.is_file() and _has_data(location):
-        refuse_change(location, wanted, started.read_json())
+        refuse_change(location, wanted, object_of(started.read_json(), started, {"kind": str, "config": dict}))
     else:  # an attempt that failed before its first file binds nobody
         started.write_json(wanted)
     return None
@@ -261,7 +307,7 @@ def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: di
         StoppedError: the store refused; call it again.
     """
     # The manifest goes last: until then whoever comes finds the former settings and refuses, or these.
-    location.child(_STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
+    location.child(STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
     if location.child(MANIFEST).is_file():
         location.child(MANIFEST).delete_file()
 
@@ -305,12 +351,12 @@ def finish(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     location.child(MANIFEST).write_json(manifest.to_json())
-    location.child(_STARTED).delete_file()
+    location.child(STARTED).delete_file()
     return manifest
 
 
 def _has_data(location: Location) -> bool:
-    names = [name for name in location.files(recursive=True) if name != _STARTED]
+    names = [name for name in location.files(recursive=True) if name != STARTED]
     return any(not name.startswith(SCRATCH) for name in names)
 
 
@@ -354,7 +400,7 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
     written = pq.ParquetFile(pa.BufferReader(buffer)).metadata.num_rows
     if written != table.num_rows:
         raise InputError(f"{name}: {written} of {table.num_rows} rows were encoded", "report this: Parquet lost rows")
-    folder.child(name).write_bytes(buffer)
+    _write(folder.child(name), buffer, buffer.size)
     checksum = hashlib.sha256(buffer).hexdigest()
     return FileEntry(name, table.num_rows, buffer.size, checksum, first, last, min(group_rows, table.num_rows))
 
@@ -374,13 +420,24 @@ def read_table(folder: Location, name: str) -> pa.Table:
         ) from error
 
 
+def _write(file: Location, data: bytes | pa.Buffer, size: int) -> None:
+    """Writes a file, and asks the store for its size before a manifest may name it."""
+    file.write_bytes(data)
+    have = file.size()
+    if have != size:
+        raise StoppedError(
+            f"the store has {have} of the {size} bytes that were written to {file}",
+            "repair the store, then run the same command again: finished parts are kept",
+        )
+
+
 def write_blob(folder: Location, name: str, data: bytes) -> FileEntry:
     """Writes a file that is not a table (safetensors, JSON, HTML) and describes it.
 
     Raises:
         StoppedError: the store refused.
     """
-    folder.child(name).write_bytes(data)
+    _write(folder.child(name), data, len(data))
     return FileEntry(name, 0, len(data), hashlib.sha256(data).hexdigest())
 
 

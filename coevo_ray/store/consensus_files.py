@@ -17,9 +17,11 @@ from coevo_ray.core.alignment.consensus import Consensus, Latent, PriorMap
 from coevo_ray.core.arrays import Arrays
 from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import Manifest, digest
+from coevo_ray.store.checked import read_checked
 from coevo_ray.store.content_name import content_name
 from coevo_ray.store.location import Location
 
+_REMEDY = "restore it, or merge the contributions anew elsewhere"
 PREFIX = "consensus-"  # a hash of the content follows: the file of former targets stays until a new manifest is there
 
 
@@ -97,16 +99,37 @@ def read_consensus(location: Location, manifest: Manifest, priors: int) -> Store
     names = [entry.path for entry in manifest.files if entry.path.startswith(PREFIX)]
     if not names or not location.child(names[0]).is_file():
         raise InputError(f"{location} has no consensus", "give targets with consensus latent")
-    file, founders = location.child(names[0]), manifest.summary["latent_of"]
+    file, founders = location.child(names[0]), manifest.summary.get("latent_of")
+    if not isinstance(founders, list) or not all(isinstance(founder, str) for founder in founders):
+        raise InputError(f"the manifest of {location} does not say whose its latent is", _REMEDY)
+    data = read_checked(location, manifest, names[0])
     try:
-        arrays = load_safetensors(file.read_bytes())
+        arrays = load_safetensors(data)
+        _check_finite(arrays)
         latent = Latent(arrays["latent.mean"], arrays["latent.matrix"], arrays["latent.colour"])
         rows, lacking = arrays["latent.rows"].tolist()
         maps = tuple(_map(arrays, place) for place in range(priors))
         components = tuple(components_of(arrays, f"components.{place}.") for place in range(priors))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{file} is damaged", "restore it, or merge the contributions anew elsewhere") from error
+        _check_shapes(latent, maps, components)
+    except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        raise InputError(f"{file} is damaged: {ascii(str(error))[:200]}", _REMEDY) from error
     return StoredConsensus(Consensus(latent, maps), components, tuple(founders), rows, lacking)
+
+
+def _check_finite(arrays: Arrays) -> None:
+    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise ValueError(f"NaN or infinity in {', '.join(wrong[:3])}")
+
+
+def _check_shapes(latent: Latent, maps: tuple[PriorMap, ...], components: tuple[Components, ...]) -> None:
+    """Checks the parts against each other; see `Latent`, `PriorMap` and `Components`."""
+    kept, dim = latent.matrix.shape
+    wrong = latent.mean.shape != (kept,) or latent.colour.shape != (dim, dim)
+    for prior, part in zip(maps, components, strict=True):
+        wrong |= prior.matrix.shape != (part.directions.shape[1], dim) or prior.offset.shape != (dim,)
+        wrong |= part.mean.shape != part.directions.shape[:1]
+    if wrong:
+        raise ValueError("its arrays do not fit together")
 
 
 def components_to_arrays(components: Components) -> Arrays:

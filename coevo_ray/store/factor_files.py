@@ -7,11 +7,16 @@ import pyarrow as pa
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
 from coevo_ray.core.factors.table import NO_ROW, FactorTable
+from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import FileEntry, load_manifest, read_table, write_table
+from coevo_ray.store.checked import check_size, entry_of
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import locate
 
 KIND, _FILE = "factors", "factors.parquet"
+_COLUMNS = {"count", "value_sum", "top_rows", "top_values"}
+_MOST_TOP_ROWS = 10_000  # each takes 12 bytes in memory for each factor, filled or not
+_REMEDY = "the artifact is damaged: restore it, or score again into another folder"
 
 
 def save_factors(location: Location, table: FactorTable) -> FileEntry:
@@ -51,15 +56,22 @@ def load_factors(uri: ArtifactLike) -> FactorTable:
     """
     location = locate(uri, KIND)
     manifest = load_manifest(location, KIND)
-    columns = read_table(location, _FILE)
-    empty = FactorTable.empty(len(columns), int(manifest.config["top_rows"]))
+    check_size(location.child(_FILE), entry_of(location, manifest, _FILE), location.child(_FILE).size())
+    columns, seen, width = read_table(location, _FILE), manifest.summary.get("rows"), manifest.config.get("top_rows")
+    if type(seen) is not int or type(width) is not int or not 1 <= width <= _MOST_TOP_ROWS:
+        raise InputError(f"{location} states rows {ascii(seen)[:40]}, top_rows {ascii(width)[:40]}", _REMEDY)
+    if missing := _COLUMNS - set(columns.column_names):
+        raise InputError(f"{location.child(_FILE)} has no columns {sorted(missing)}", _REMEDY)
+    empty = FactorTable.empty(len(columns), width)
     rows, values = columns.column("top_rows").combine_chunks(), columns.column("top_values").combine_chunks()
     lengths = np.diff(rows.offsets.to_numpy())
+    if lengths.max(initial=0) > width or len(values.flatten()) != lengths.sum():
+        raise InputError(f"{location.child(_FILE)} has more top rows than {width}, or other values", _REMEDY)
     filled = np.arange(empty.top_rows.shape[1]) < lengths[:, None]
     empty.top_rows[filled] = rows.flatten().to_numpy()
     empty.top_values[filled] = values.flatten().to_numpy()
     counts, sums = columns.column("count").to_numpy(), columns.column("value_sum").to_numpy()
-    return FactorTable(int(manifest.summary["rows"]), counts, sums, empty.top_values, empty.top_rows)
+    return FactorTable(seen, counts, sums, empty.top_values, empty.top_rows)
 
 
 def find_factors(uri: ArtifactLike) -> Location:

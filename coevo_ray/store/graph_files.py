@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from coevo_ray.core.arrays import Float16Array, Float32Array, Int64Array
+from coevo_ray.core.arrays import Arrays, Float16Array, Float32Array, Int64Array
 from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import load_manifest
+from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
+from coevo_ray.store.checked import entry_of, read_sized
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 
 KIND = "graph"
 ROWS = "rows.safetensors"
+_NEIGHBOUR_BYTES = 6  # at least, of an index and a similarity of half precision
+_MOST_NEIGHBOURS = 1 << 20
 
 
 def load_graph(location: Location, targets: RowTable | None = None) -> tuple[NeighbourGraph, Int64Array]:
@@ -34,25 +41,70 @@ def load_graph(location: Location, targets: RowTable | None = None) -> tuple[Nei
             f"{targets.manifest.identity}",
             "give the graph of these features, or build one in another folder",
         )
-    row_ids = graph_rows(location)
-    fields, count = manifest.summary["fields"], len(row_ids)
-    indices = np.empty((count, int(fields["parameters"]["k"])), dtype=np.int32)
-    similarities = np.empty(indices.shape, dtype=np.float32)
-    filled = 0
-    for entry in manifest.files:
-        if entry.path.startswith("part-"):
-            part = load_safetensors(location.child(entry.path).read_bytes())
-            indices[part["rows"]], similarities[part["rows"]] = part["indices"], part["similarities"]
-            filled += len(part["rows"])
-    if filled != count:
-        raise InputError(f"{location} has neighbours of {filled} of {count} rows", "delete it and build it again")
+    row_ids = _row_ids(location, manifest)
+    fields, parts = _fields(location, manifest), [e for e in manifest.files if e.path.startswith("part-")]
+    shape, size = (len(row_ids), fields["parameters"]["k"]), sum(location.child(e.path).size() for e in parts)
+    if size < math.prod(shape) * _NEIGHBOUR_BYTES:
+        raise _unfit(location, f"{shape[1]} neighbours of {shape[0]} rows in {size} bytes")
+    indices, similarities = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.float32)
+    filled = np.zeros(len(row_ids), dtype=bool)
+    for entry in parts:
+        part = _part(location, entry, shape)
+        indices[part["rows"]], similarities[part["rows"]] = part["indices"], part["similarities"]
+        filled[part["rows"]] = True
+    if not filled.all():
+        raise InputError(
+            f"{location} has neighbours of {int(filled.sum())} of {len(filled)} rows", "delete it and build it again"
+        )
     return NeighbourGraph.from_arrays(fields, {"indices": indices, "similarities": similarities}), row_ids
 
 
-def graph_rows(location: Location) -> Int64Array:
-    """The row_id of each row of a finished graph, int64[n], without reading its neighbours."""
-    row_ids: Int64Array = load_safetensors(location.child(ROWS).read_bytes())["row_ids"]
+def _row_ids(location: Location, manifest: Manifest) -> Int64Array:
+    arrays = _arrays(location, entry_of(location, manifest, ROWS))
+    row_ids = arrays.get("row_ids")
+    if row_ids is None or row_ids.dtype != np.int64 or row_ids.ndim != 1 or (np.diff(row_ids) <= 0).any():
+        raise _unfit(location, f"{ROWS} without increasing row_ids int64[n]")
     return row_ids
+
+
+def _fields(location: Location, manifest: Manifest) -> JsonObject:
+    """What the summary says of the graph: method, recall and parameters with k."""
+    fields = manifest.summary.get("fields")
+    parameters = fields.get("parameters") if isinstance(fields, dict) else None
+    k = parameters.get("k") if isinstance(parameters, dict) else None
+    if not isinstance(fields, dict) or type(k) is not int or not 1 <= k <= _MOST_NEIGHBOURS:
+        raise _unfit(location, f"a summary with {ascii(k)[:40]} neighbours of a row")
+    recall = fields.get("recall")
+    if recall is not None and (isinstance(recall, bool) or not isinstance(recall, int | float)):
+        raise _unfit(location, f"a recall of {ascii(recall)[:40]}")
+    return fields
+
+
+def _part(location: Location, entry: FileEntry, shape: tuple[int, int]) -> Arrays:
+    """One part, which fits into a graph of this shape."""
+    part = _arrays(location, entry)
+    rows, indices, similarities = (part.get(name) for name in ("rows", "indices", "similarities"))
+    if rows is None or indices is None or similarities is None or rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise _unfit(location, f"{entry.path} without rows, indices and similarities")
+    wanted = (len(rows), shape[1])
+    kinds = (indices.dtype == np.int32, similarities.dtype.kind == "f")
+    if indices.shape != wanted or similarities.shape != wanted or not all(kinds):
+        raise _unfit(location, f"{entry.path} with arrays that are no neighbours of {wanted[0]} rows")
+    if rows.size and not 0 <= rows.min() <= rows.max() < shape[0]:
+        raise _unfit(location, f"{entry.path} with rows outside the graph")
+    return part
+
+
+def _arrays(location: Location, entry: FileEntry) -> Arrays:
+    try:
+        arrays: Arrays = load_safetensors(read_sized(location, entry))
+    except SafetensorError as error:
+        raise _unfit(location, f"{entry.path}, which is damaged ({error})") from error
+    return arrays
+
+
+def _unfit(location: Location, what: str) -> InputError:
+    return InputError(f"the graph {location} has {what}", "delete it and build it again")
 
 
 def read_targets(targets: RowTable, row_ids: Int64Array) -> Float32Array:

@@ -188,7 +188,7 @@ class Journal:
         data = file.read_bytes()
         try:
             return decode(data)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise self._damaged(file, str(error)) from error
 
     def _last_sum(self) -> str:
@@ -269,6 +269,9 @@ def _parsed(content: bytes) -> _Head:
     if not content:
         return _Head(0, "")
     try:
-        return _Head(**json.loads(content))
-    except TypeError as error:
+        head = _Head(**json.loads(content))
+    except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    if type(head.next) is not int or type(head.sha256) is not str:
+        raise ValueError("its fields are of other types")
+    return head

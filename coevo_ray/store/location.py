@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.store.credentials import refuse_secrets
+from coevo_ray.store.json_text import parse_json
 
 _TEMPORARY = ".tmp-"
+# It would be a local folder, of that name.
+_ONE_STROKE = re.compile(r"(s3a?|gs|gcs|https?|abfss?):(?!//)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=64)
@@ -64,7 +69,7 @@ class Location:
             text: a path, a URI, a location, or an object with one (its folder).
 
         Raises:
-            UsageError: the text is empty, its store cannot be opened, or it is nothing of these.
+            UsageError: the text is empty, has a secret in it, its store cannot be opened, or it is nothing of these.
         """
         if isinstance(text, Location):
             return text
@@ -78,8 +83,17 @@ class Location:
         text = os.fspath(text)
         if not text.strip():
             raise UsageError("a path is empty", "give a local path or a URI such as s3://bucket/folder")
+        refuse_secrets(text, "a path")
+        if (typo := _ONE_STROKE.match(text)) is not None:
+            raise UsageError(f"a path begins with {typo[1]}:", f"write {typo[1]}:// and the bucket")
         if "://" in text:
-            if urlsplit(text).scheme == "file":
+            try:
+                scheme = urlsplit(text).scheme
+            except ValueError as error:
+                raise UsageError(
+                    f"a path is no URI: {error}", "write s3://bucket/folder or gs://bucket/folder"
+                ) from None
+            if scheme == "file":
                 return cls(_local_path(text))
             location = cls(text.rstrip("/"))
             _file_system(location._root)
@@ -151,6 +165,17 @@ class Location:
         """Tests whether a folder exists here."""
         return bool(self._info().type == pafs.FileType.Directory)
 
+    def size(self) -> int:
+        """The file's size in bytes.
+
+        Raises:
+            InputError: there is no file here.
+        """
+        info = self._info()
+        if info.type != pafs.FileType.File:
+            raise InputError(f"there is no file {self}", "check the path and your permission to read it")
+        return int(info.size)
+
     def read_bytes(self) -> bytes:
         """Reads the file's content.
 
@@ -167,14 +192,9 @@ class Location:
         """Reads the file's content as JSON.
 
         Raises:
-            InputError: the file is missing or is not JSON.
+            InputError: the file is missing, is not UTF-8 or not JSON, or nests too deep.
         """
-        try:
-            return json.loads(self.read_bytes())
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{self} is not JSON: {error}", "the file is damaged; delete its folder and run the command again"
-            ) from error
+        return parse_json(self.read_bytes(), self)
 
     def files(self, recursive: bool = False) -> list[str]:
         """Lists the files below, as sorted paths relative to here, without temporary files.

@@ -92,7 +92,7 @@ def decode(data: bytes) -> Decoded:
     """Reads a file.
 
     Raises:
-        KeyError, ValueError, TypeError, AttributeError: it is not what was written.
+        LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError: it is not what was written.
     """
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
+from coevo_ray.store.checked import SMALL_BYTES, check_content, check_size
 from coevo_ray.store.location import ArtifactLike, Location
 
 _OPEN_FILES = 128
@@ -62,6 +63,7 @@ class RowTable:
         if (self._first[1:] <= self._last[:-1]).any():
             raise InputError(f"files of {self.location} overlap in row_id", "the artifact is damaged; make it again")
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._compared: set[str] = set()
         self._lock = threading.Lock()
         self.bytes_read = self.groups_read = 0
 
@@ -197,17 +199,34 @@ class RowTable:
             if index in self._open:
                 self._open.move_to_end(index)
                 return self._open[index]
-        location = self.location.child(self.files[index].path)
-        try:
-            file = pq.ParquetFile(location.path, filesystem=location.file_system, pre_buffer=not self.location.is_local)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"cannot read {location}: {error}", "the artifact is damaged; make it again") from error
-        opened = _Open(file, *_group_ranges(file))
+        opened = self._opened(self.location.child(self.files[index].path), self.files[index])
         with self._lock:
             self._open[index] = opened
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)  # another thread may still read it: it closes with its last reader
         return opened
+
+    def _opened(self, location: Location, entry: FileEntry) -> _Open:
+        """Opens a file that has the size, the rows and, if it is small and near, the content of its entry."""
+        try:
+            source = location.file_system.open_input_file(location.path)
+            check_size(location, entry, source.size())
+            if self.location.is_local and entry.bytes <= SMALL_BYTES and entry.path not in self._compared:
+                check_content(location, entry, source.read())
+                source.seek(0)
+                self._compared.add(entry.path)
+            file = pq.ParquetFile(source, pre_buffer=not self.location.is_local)
+            ranges = _group_ranges(file)
+        except (OSError, pa.ArrowException, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"cannot read {location}: {error}", "the artifact is damaged; make it again") from error
+        if file.metadata.num_rows != entry.rows:
+            raise InputError(
+                f"{location} has {file.metadata.num_rows} rows, its manifest says {entry.rows}",
+                "the artifact is damaged; make it again",
+            )
+        return _Open(file, *ranges)
 
     def _checked(self, index: int, columns: list[str]) -> list[str]:
         have = self._file(index).file.schema_arrow.names

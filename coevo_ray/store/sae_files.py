@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import torch
@@ -16,12 +17,15 @@ from safetensors.torch import save as save_safetensors
 
 from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import Artifact, FileEntry, begin, digest, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import Artifact, FileEntry, Manifest, begin, digest, finish, load_manifest, write_blob
+from coevo_ray.store.checked import read_checked
+from coevo_ray.store.json_text import parse_json
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import locate
 
 WEIGHTS, CONFIG = "sae.safetensors", "sae.json"
 SAELENS_WEIGHTS, SAELENS_CONFIG = "sae_weights.safetensors", "cfg.json"
+_FLOAT_BYTES = 4
 _SAELENS_FORMAT = "6.0.0"  # the first release that reads and writes these keys
 Tensors = dict[str, torch.Tensor]
 
@@ -97,12 +101,30 @@ def load_sae_config(location: Location) -> SAEConfig:
     Raises:
         InputError: there is no finished SAE here, or its settings are not those of one.
     """
-    load_manifest(location, "sae")
-    config = location.child(CONFIG).read_json()
+    return _sae_config(location, load_manifest(location, "sae"))
+
+
+def _sae_config(location: Location, manifest: Manifest) -> SAEConfig:
+    file, weights = location.child(CONFIG), location.child(WEIGHTS)
+    config = parse_json(read_checked(location, manifest, CONFIG), file)
     known = {field.name for field in dataclasses.fields(SAEConfig)}
     if not isinstance(config, dict) or not {"dim", "latents", "k"} <= set(config) <= known:
-        raise InputError(f"{location.child(CONFIG)} describes no SAE", f"its keys can be {sorted(known)}")
-    return SAEConfig(**config)
+        raise InputError(f"{file} describes no SAE", f"its keys can be {sorted(known)}")
+    sizes = {name: value for name, value in config.items() if name != "aux_coefficient"}
+    if wrong := {n: v for n, v in sizes.items() if isinstance(v, bool) or not isinstance(v, int)}:
+        raise InputError(f"{file} has {ascii(wrong)[:200]}", "sizes are whole numbers")
+    aux = config.get("aux_coefficient", 0.0)
+    if isinstance(aux, bool) or not isinstance(aux, int | float) or not math.isfinite(aux):
+        raise InputError(f"{file} has an aux_coefficient of {ascii(aux)[:80]}", "it is a number")
+    made, have = SAEConfig(**config), weights.size()
+    need = 2 * made.dim * made.latents * _FLOAT_BYTES  # of the two matrices alone
+    if have < need:
+        raise InputError(
+            f"{file} describes an SAE of {made.latents} latents in {made.dim} dimensions, need {need} bytes of "
+            f"weights, have {have}",
+            "the files are of two models",
+        )
+    return made
 
 
 def load_sae(model: ArtifactLike) -> TopKSAE:
@@ -115,9 +137,13 @@ def load_sae(model: ArtifactLike) -> TopKSAE:
         InputError: there is no finished SAE here, or its files do not fit together.
     """
     location = locate(model, "sae")
-    sae = TopKSAE(load_sae_config(location))
-    state = _tensors(location.child(WEIGHTS))
-    _check_shapes(location.child(WEIGHTS), state, {n: tuple(t.shape) for n, t in sae.state_dict().items()})
+    manifest = load_manifest(location, "sae")
+    config, file = _sae_config(location, manifest), location.child(WEIGHTS)
+    state = _tensors(file, read_checked(location, manifest, WEIGHTS))
+    with torch.device("meta"):  # shapes without memory
+        shapes = {name: tuple(tensor.shape) for name, tensor in TopKSAE(config).state_dict().items()}
+    _check_shapes(file, state, shapes)
+    sae = TopKSAE(config)
     sae.load_state_dict(state)
     return sae.eval()
 
@@ -210,8 +236,10 @@ def read_saelens(source: Location) -> TopKSAE:
     config = _saelens_config(source.child(SAELENS_CONFIG))
     dim, latents = config["d_in"], config["d_sae"]
     shapes = {"W_enc": (dim, latents), "W_dec": (latents, dim), "b_enc": (latents,), "b_dec": (dim,)}
-    state = _tensors(source.child(SAELENS_WEIGHTS))
-    _check_shapes(source.child(SAELENS_WEIGHTS), state, shapes)
+    file = source.child(SAELENS_WEIGHTS)
+    state = _tensors(file, file.read_bytes())
+    _check_shapes(file, state, shapes)
+    _check_numbers(file, {name: state[name] for name in shapes})
     encoder, decoder, bias, centre = (state[name].double() for name in ("W_enc", "W_dec", "b_enc", "b_dec"))
     lengths = decoder.norm(dim=1).clamp_min(1e-30)
     if config.get("rescale_acts_by_decoder_norm", False):  # encode multiplies by the lengths, decode divides
@@ -249,13 +277,26 @@ def _saelens_config(file: Location) -> dict[str, Any]:
     sizes = {name: config.get(name) for name in ("d_in", "d_sae", "k")}
     wrong = {n: v for n, v in sizes.items() if isinstance(v, bool) or not isinstance(v, int) or v < 1}
     if wrong:
-        raise InputError(f"{file} has {wrong}", "d_in, d_sae and k must be whole numbers of 1 or more")
+        raise InputError(f"{file} has {str(wrong)[:200]}", "d_in, d_sae and k must be whole numbers of 1 or more")
+    switches = ("rescale_acts_by_decoder_norm", "apply_b_dec_to_input")
+    if wrong := {n: config[n] for n in switches if not isinstance(config.get(n, False), bool)}:
+        raise InputError(f"{file} has {ascii(wrong)[:200]}", "they are true or false")
     return config
 
 
-def _tensors(file: Location) -> Tensors:
+def _check_numbers(file: Location, state: Tensors) -> None:
+    """Refuses weights that are no floating-point numbers, or not all finite."""
+    kinds = {name: str(t.dtype) for name, t in state.items() if not t.is_floating_point() or t.itemsize < 2}
+    if kinds:
+        raise InputError(f"{file} has weights of {kinds}", "need float16, bfloat16, float32 or float64")
+    infinite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if infinite:
+        raise InputError(f"{file} has NaN or infinity in {', '.join(infinite)}", "the model is damaged: copy it anew")
+
+
+def _tensors(file: Location, data: bytes) -> Tensors:
     try:
-        tensors: Tensors = load_safetensors(file.read_bytes())
+        tensors: Tensors = load_safetensors(data)
     except SafetensorError as error:
         raise InputError(f"{file} is not a safetensors file: {error}", "copy it anew") from error
     return tensors

@@ -12,6 +12,8 @@ from torch import nn
 
 from coevo_ray.errors import UsageError
 
+_SMALL, _LIBRARIES = "small_cnn", ("torchvision", "timm")
+
 
 class SmallCNN(nn.Module):
     """Four 3x3 convolutions with batch norm and a linear head; for images of 8 to 64 pixels.
@@ -63,7 +65,7 @@ def make_model(name: str, classes: int, *, stem: str = "standard", image_size: i
             return a module, or the network has no such stem.
     """
     scheme, _, rest = name.partition(":")
-    if name == "small_cnn":
+    if name == _SMALL:
         network: nn.Module = SmallCNN(classes)
     elif scheme == "torchvision":
         network = _torchvision(rest, classes, image_size)
@@ -74,6 +76,11 @@ def make_model(name: str, classes: int, *, stem: str = "standard", image_size: i
     if stem == "small":
         _small_stem(name, network)
     return network
+
+
+def is_users(name: str) -> bool:
+    """True for a network that `make_model` would import from a user's module."""
+    return name != _SMALL and name.partition(":")[0] not in _LIBRARIES
 
 
 def _users(name: str, classes: int) -> nn.Module:

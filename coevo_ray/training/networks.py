@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +18,21 @@ from torch import nn
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.images import resized, upright_rgb
-from coevo_ray.store.artifact import FileEntry, load_manifest, write_blob
+from coevo_ray.store.artifact import MANIFEST, FileEntry, load_manifest, write_blob
+from coevo_ray.store.checked import read_checked
+from coevo_ray.store.inside import inside
+from coevo_ray.store.json_text import object_of
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.training.feed.images import decode_square
 from coevo_ray.training.loop.weights import AVERAGED, CARD, WEIGHTS, packed
+from coevo_ray.training.model_files import check_made, check_outputs, read_made
 from coevo_ray.training.models import make_backbone, make_model
 from coevo_ray.training.network_card import FORMAT, make_card
 
 NETWORK, NETWORK_AVERAGED, NETWORK_CARD = "network.safetensors", "network_ema.safetensors", "network.json"
+_TRAIN_AGAIN = "copy it again, or train again into another folder"
+_CARD = {"format": int, "model": str, "image_size": int, "stem": str}
+_CARD |= {"outputs": str, "weights": str, "mean": list, "std": list}
 _BACKBONE = "backbone."  # of the weights of a network that was trained on targets
 
 
@@ -76,26 +85,29 @@ class Network:
     card: JsonObject
 
 
-def load_network(network: ArtifactLike, *, average: bool = False) -> Network:
+def load_network(network: ArtifactLike, *, average: bool = False, trust: Sequence[str] = ()) -> Network:
     """Loads a trained network.
 
     Args:
         network: what `train_targets`, `train_supervised` or `train_semi_supervised` returned, or its folder; or a
             folder with its `network.json` and the weights that this names, and nothing else.
         average: take the averaged weights (`ema`).
+        trust: `package.module:function` of your modules whose networks may be made: a folder alone makes this package
+            import nothing.
 
     Raises:
         InputError: there is no trained network here, its files are damaged, or it has no averaged weights.
-        UsageError: its model is not known on this machine.
+        UsageError: its model is not known on this machine, or of a module that `trust` does not name.
     """
     folder = Location.parse(network)
-    card = read_card(folder)
+    card = read_card(folder, trust)
+    weights = read_network_weights(folder, card, average=average)
     name, size = card["model"], card["image_size"]
     if card["outputs"] == "features":
         module, _ = make_backbone(name, size, card["stem"])
     else:
         module = make_model(name, card["classes"], stem=card["stem"], image_size=size)
-    put_weights(module, read_network_weights(folder, card, average=average), folder)
+    put_weights(module, weights, folder)
     return Network(module.eval(), Preprocess(size, tuple(card["mean"]), tuple(card["std"])), card)
 
 
@@ -124,23 +136,56 @@ def write_network_files(folder: Location, state: dict[str, Any], settings: JsonO
     return [*files, write_blob(folder, NETWORK_CARD, card.encode())]
 
 
-def read_card(folder: Location) -> JsonObject:
+def read_card(folder: Location, trust: Sequence[str] = ()) -> JsonObject:
     """The card of a trained network; for one that was trained before there were cards, what it would say.
 
+    Args:
+        folder: as in `load_network`.
+        trust: as in `load_network`.
+
     Raises:
-        InputError: there is no trained network here, or its card is of a newer format.
+        InputError: there is no trained network here, or its card is damaged or of a newer format.
+        UsageError: it names a network of a module that `trust` does not name.
+    """
+    said, weights = read_settings(folder), folder.child(WEIGHTS)
+    is_card = "format" in said
+    origin = folder.child(NETWORK_CARD if is_card else CARD)
+    check_made(said, origin, trust)
+    if is_card:
+        weights = folder.child(said["weights"])
+    check_outputs(said.get("classes") or 1, weights.size(), origin)
+    if is_card:
+        return said
+    averaged = AVERAGED if folder.child(AVERAGED).is_file() else None
+    return {name: value for name, value in make_card(said, WEIGHTS, averaged).items() if name != "load"}
+
+
+def read_settings(folder: Location) -> JsonObject:
+    """The settings of a trained network, without making it: its card, or `model.json` where there is none.
+
+    Raises:
+        InputError: there is no trained network here, or its card is damaged or of a newer format.
     """
     file = folder.child(NETWORK_CARD)
-    card: JsonObject
     if not file.is_file():
-        load_manifest(folder, "model")
-        averaged = AVERAGED if folder.child(AVERAGED).is_file() else None
-        card = make_card(folder.child(CARD).read_json(), WEIGHTS, averaged)
-        return {name: value for name, value in card.items() if name != "load"}
-    card = file.read_json()
-    if card.get("format", 0) > FORMAT:
+        return read_made(folder, load_manifest(folder, "model"))
+    card = object_of(file.read_json(), file, _CARD)
+    if card["format"] > FORMAT:
         raise InputError(f"{file} has format {card['format']}, this package reads up to {FORMAT}", "upgrade coevo-ray")
+    _check_card(card, file)
     return card
+
+
+def _check_card(card: JsonObject, file: Location) -> None:
+    """Checks what the card says besides the network itself: names of files, and numbers of the preprocessing."""
+    for name in ("weights", "averaged_weights"):
+        if card.get(name) is not None:
+            inside(card[name], file)
+    for name in ("mean", "std"):
+        if len(card[name]) != 3 or not all(isinstance(v, int | float) and math.isfinite(v) for v in card[name]):
+            raise InputError(f"{file} has {name} {ascii(card[name])[:80]}, need three numbers", _TRAIN_AGAIN)
+    if card["outputs"] not in ("features", "logits") or (card["outputs"] == "logits" and "classes" not in card):
+        raise InputError(f"{file} says neither features nor logits with their classes", _TRAIN_AGAIN)
 
 
 def read_network_weights(folder: Location, card: JsonObject, *, average: bool = False) -> dict[str, torch.Tensor]:
@@ -152,11 +197,14 @@ def read_network_weights(folder: Location, card: JsonObject, *, average: bool = 
     name = card.get("averaged_weights" if average else "weights")
     if name is None:
         raise InputError(f"the network at {folder} has no averaged weights", "train with ema set, or take the others")
-    file = folder.child(name)
+    file = folder.child(inside(name, folder.child(NETWORK_CARD)))
+    # Whoever is handed a network may have no more than card and weights.
+    alone = not folder.child(MANIFEST).is_file()
+    data = file.read_bytes() if alone else read_checked(folder, load_manifest(folder, "model"), name)
     try:
-        weights = load_safetensors(file.read_bytes())
+        weights = load_safetensors(data)
     except SafetensorError as error:
-        raise InputError(f"cannot read {file}: {error}", "copy it again, or train again into another folder") from error
+        raise InputError(f"cannot read {file}: {error}", _TRAIN_AGAIN) from error
     # Cards made for older folders name the weights of backbone and head together.
     return _backbone_of(weights) if card["outputs"] == "features" and name in (WEIGHTS, AVERAGED) else weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import open_artifact
 from coevo_ray.training.loop.fine_tuning import FineTuning
 from coevo_ray.training.models import classifier_of, make_backbone, make_model
-from coevo_ray.training.networks import put_weights, read_card, read_network_weights
+from coevo_ray.training.networks import put_weights, read_card, read_network_weights, read_settings
 
 ConfigT = TypeVar("ConfigT", bound=ClassifierConfig)
 _ALIKE = ("model", "stem", "image_size")
@@ -49,20 +50,24 @@ class Start:
         put_weights(network, read_network_weights(self.folder, self.card), self.folder, classifier)
 
 
-def starting_from(config: ConfigT, init: ArtifactLike | None = None) -> tuple[ConfigT, Start | None]:
+def starting_from(
+    config: ConfigT, init: ArtifactLike | None = None, trust: Sequence[str] = ()
+) -> tuple[ConfigT, Start | None]:
     """Opens the network that a training starts from, and checks that it fits.
 
     Args:
         config: settings of the training, maybe with `init`.
         init: what a training returned, or its folder; instead of `config.init`.
+        trust: `package.module:function` of networks of users' modules that may be made; the settings' own model is one.
 
     Returns:
         The settings, with the network's model, stem and image_size where they were not set; the network, or None.
 
     Raises:
         InputError: there is no trained network, or its weights do not fit its model.
-        UsageError: both are given, model, stem or image_size are set to others, the model has no classifier that could
-            be told from its backbone, or a backbone without weights should stay frozen.
+        UsageError: both are given, model, stem or image_size are set to others, the network is of a module that nothing
+            names but its folder, the model has no classifier that could be told from its backbone, or a backbone
+            without weights should stay frozen.
     """
     if init is not None and config.init is not None:
         raise UsageError(f"init is given twice, in the settings as {config.init}", "leave one of them out")
@@ -71,14 +76,16 @@ def starting_from(config: ConfigT, init: ArtifactLike | None = None) -> tuple[Co
         _check_without(config)
         return config, None
     opened = open_artifact(what, "model")
-    start = Start(opened.location, opened.manifest.identity, read_card(opened.location))
+    said = read_settings(opened.location)
     for name in _ALIKE:
-        have, wanted = start.card[name], getattr(config, name)
+        have, wanted = said[name], getattr(config, name)
         if name in config.model_fields_set and have != wanted:
             raise UsageError(
-                f"{name} is {wanted}, the network at {start.folder} has {have}",
+                f"{name} is {wanted}, the network at {opened.location} has {have}",
                 f"leave {name} out, or give as init a network that was trained with {name} {wanted}",
             )
+    named = [config.model] if "model" in config.model_fields_set else []
+    start = Start(opened.location, opened.manifest.identity, read_card(opened.location, [*trust, *named]))
     config = config.model_copy(update={name: start.card[name] for name in _ALIKE})
     backbone, _ = make_backbone(config.model, config.image_size, config.stem)
     start.put_into(backbone)

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import finish
+from coevo_ray.store.artifact import finish, load_manifest, write_blob
 from coevo_ray.store.location import Location
-from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae, read_saelens, save_sae
+from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae, load_sae_config, read_saelens, save_sae
 
 DIM, LATENTS, K = 6, 20, 4
 Matrix = npt.NDArray[np.float32]
@@ -65,6 +65,12 @@ def saved(folder: Path, sae: TopKSAE) -> Location:
     place = Location.parse(str(folder))
     finish(place, "sae", {}, {}, save_sae(place, sae), {})
     return place
+
+
+def replace(place: Location, config: dict[str, Any]) -> None:
+    """Gives a model other settings, with a manifest that says so."""
+    files = [e for e in load_manifest(place).files if e.path != "sae.json"]
+    finish(place, "sae", {}, {}, [*files, write_blob(place, "sae.json", json.dumps(config).encode())], {})
 
 
 def foreign(folder: Path, **changes: Any) -> Path:
@@ -169,6 +175,12 @@ def test_a_model_of_saelens_gives_its_own_codes_here(tmp_path: Path, rescale: bo
         ({"d_in": DIM + 1}, "W_enc: need (7, 20), have (6, 20)"),
         ({"W_dec": np.zeros((DIM, LATENTS), np.float32)}, "W_dec: need (20, 6), have (6, 20)"),
         ({"b_enc": None}, "b_enc: need (20,), have nothing"),
+        ({"d_in": 10**12, "d_sae": 10**12, "k": 1}, "W_enc: need (1000000000000, 1000000000000)"),
+        ({"b_enc": np.full(LATENTS, np.nan, np.float32)}, "NaN or infinity in b_enc"),
+        ({"b_dec": np.full(DIM, np.inf, np.float16)}, "NaN or infinity in b_dec"),
+        ({"W_enc": np.zeros((DIM, LATENTS), np.int32)}, "weights of {'W_enc': 'torch.int32'}"),
+        ({"b_dec": np.zeros(DIM, np.bool_)}, "weights of {'b_dec': 'torch.bool'}"),
+        ({"rescale_acts_by_decoder_norm": "no"}, "'no'"),
     ],
 )
 def test_what_cannot_be_imported_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -205,11 +217,46 @@ def test_models_whose_files_do_not_fit_are_refused(tmp_path: Path) -> None:
     place = saved(tmp_path / "sae", fitted())
     file = tmp_path / "sae" / "sae.json"
     content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "latents": LATENTS + 1}))
+    replace(place, {**content, "latents": LATENTS + 1})
     with pytest.raises(InputError, match=r"decoder: need \(21, 6\), have \(20, 6\)"):
         load_sae(place)
-    file.write_text(json.dumps({"dim": DIM, "colour": "red"}))
+    replace(place, {"dim": DIM, "colour": "red"})
     with pytest.raises(InputError, match="describes no SAE"):
         load_sae(place)
     with pytest.raises(InputError, match="no finished sae"):
         load_sae(Location(str(tmp_path / "nothing")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latents": 10**12}, "describes an SAE of 1000000000000 latents in 6 dimensions, need 48000000000000 bytes"),
+        ({"dim": 10**30, "latents": 10**30}, "need 8"),
+        ({"latents": 10.5}, "sizes are whole numbers"),
+        ({"dim": "6"}, "sizes are whole numbers"),
+        ({"k": True}, "sizes are whole numbers"),
+        ({"k": 0}, "all sizes must be 1 or more"),
+        ({"aux_coefficient": float("nan")}, "aux_coefficient"),
+    ],
+)
+def test_no_memory_is_taken_for_sizes_that_the_weights_have_not(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    place = saved(tmp_path / "sae", fitted())
+    replace(place, {**place.child("sae.json").read_json(), **changes})
+    for load in (load_sae_config, load_sae):
+        with pytest.raises(InputError, match=message):
+            load(place)
+
+
+def test_weights_that_are_not_the_manifests_are_refused(tmp_path: Path) -> None:
+    place = saved(tmp_path / "sae", fitted())
+    for name in ("sae.safetensors", "sae.json"):
+        file = tmp_path / "sae" / name
+        data = file.read_bytes()
+        for changed in (data[:-1], data[:-1] + bytes([data[-1] ^ 1])):
+            file.write_bytes(changed)
+            with pytest.raises(InputError, match=rf"{name} (is damaged or replaced|has the checksum)"):
+                load_sae(place)
+        file.write_bytes(data)
+    load_sae(place)

@@ -109,7 +109,9 @@ def test_averaged_weights_are_loaded_on_demand(tmp_path: Path) -> None:
     ]
     for name, network, settings in cases:
         place = trained_folder(tmp_path / name, settings_of(f"{NETWORKS}:plain", **settings), network, ema=True)
-        own, average = (coevo_ray.load_network(place, average=average) for average in (False, True))
+        own, average = (
+            coevo_ray.load_network(place, average=average, trust=(f"{NETWORKS}:plain",)) for average in (False, True)
+        )
         whole = dict(own.module.named_parameters())
         assert all(torch.allclose(half, whole[path] / 2) for path, half in average.module.named_parameters())
         assert not torch.equal(outputs(own.module, images), outputs(average.module, images))
@@ -151,6 +153,7 @@ def test_what_is_no_trained_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a pool, a model is needed"):
         coevo_ray.load_network(digits_pool(tmp_path / "pool", 20))
     place = trained_folder(tmp_path / "out", settings_of("small_cnn", classes=4), make_model("small_cnn", 4))
+    (tmp_path / "out/manifest.json").unlink()  # with it, its checksum is refused first
     weights = load_file(tmp_path / "out/model.safetensors")
     save_file({**weights, "head.weight": torch.zeros(5, 128)}, tmp_path / "out/model.safetensors")
     with pytest.raises(InputError, match=r"has head.weight \[5, 128\], need \[4, 128\]"):

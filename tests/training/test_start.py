@@ -83,10 +83,10 @@ def test_a_network_trained_on_targets_is_the_start(pool: Pool, tmp_path: Path) -
         targets_of(pool, tmp_path / "targets"),
         tmp_path / "network",
     )
-    assert package.load_network(network).card["dim"] == 256
+    assert package.load_network(network, trust=(NORMED,)).card["dim"] == 256
     settings = {**SETTINGS, "epochs": 1, "learning_rate": 0.05, "freeze_epochs": 1, "ema": 0.9}
     chosen = {"model": NORMED, "image_size": SIZE}
-    started = package.train_supervised(settings, pool, tmp_path / "started", init=network)
+    started = package.train_supervised(settings, pool, tmp_path / "started", init=network, trust=[NORMED])
     # Only the classifier learns, in 12 steps. Measured: 0.35 on random features, 0.8 on those of the targets.
     assert started["accuracy"] > 0.6
     # Model and image_size are the network's; every bit of its backbone is, also of the averaged one.
@@ -99,10 +99,12 @@ def test_a_network_trained_on_targets_is_the_start(pool: Pool, tmp_path: Path) -
     average = backbone(tmp_path / "started", "ema.safetensors")
     assert all(torch.equal(average[name], tensor) for name, tensor in before.items() if tensor.is_floating_point())
     # The same again is no work, by its path too; another network is refused, and none is.
-    again = package.train_supervised({**settings, "init": str(tmp_path / "network")}, pool, tmp_path / "started")
+    by_path = {**settings, "init": str(tmp_path / "network")}
+    again = package.train_supervised(by_path, pool, tmp_path / "started", trust=[NORMED])
     assert again == started
     with pytest.raises(UsageError, match=r"inputs\.init"):
-        package.train_supervised(settings, pool, tmp_path / "started", init=write(tmp_path / "other", NORMED))
+        other = write(tmp_path / "other", NORMED)
+        package.train_supervised({**settings, **chosen}, pool, tmp_path / "started", init=other)
     with pytest.raises(UsageError, match=r"inputs\.init: there '\w+', asked for '\(nothing\)'"):
         package.train_supervised({**settings, **chosen}, pool, tmp_path / "started")
 
@@ -113,8 +115,9 @@ def test_the_command_starts_semi_supervised_training(
     pool: Pool, trained: Path, tmp_path: Path, coevo_ray: Command
 ) -> None:
     command = ["train", "--objective", "semi_supervised", "--pool", str(pool.location), "--out", str(tmp_path / "out")]
-    command += ["--init", str(trained), "--freeze-epochs", "1", "--layer-decay", "0.7", "--epochs", "1", "--no-flip"]
+    command += ["--init", str(trained), "--freeze-epochs", "1", "--layer-decay", "0.7", "--epochs", "1"]
     command += ["--ema", "0.9", "--teacher", "ema", "--batch-rows", "40", "--threshold", "0.12", "--cpus", "0.5"]
+    command += ["--no-flip", "--trust", NORMED]
     result = coevo_ray(*command, "--json")
     assert result.returncode == 0, result.stderr
     for file in ("model.safetensors", "ema.safetensors"):
@@ -128,7 +131,7 @@ def test_the_command_starts_semi_supervised_training(
 def test_a_killed_worker_goes_on_to_the_same_weights(pool: Pool, tmp_path: Path, step: int) -> None:
     model = faulty(tmp_path / "fault")
     init = write(tmp_path / "init", model)
-    settings = {**SETTINGS, "epochs": 3, "freeze_epochs": 2, "layer_decay": 0.8, "ema": 0.9}
+    settings = {**SETTINGS, "model": model, "epochs": 3, "freeze_epochs": 2, "layer_decay": 0.8, "ema": 0.9}
     settings["compute"] = {"cpus": 0.5, "checkpoint_steps": 5}
     whole = package.train_supervised(settings, pool, tmp_path / "whole", init=init)
     assert steps_made(tmp_path / "fault") == 36
@@ -150,6 +153,7 @@ def test_a_killed_worker_goes_on_to_the_same_weights(pool: Pool, tmp_path: Path,
 def test_two_workers_learn_what_one_does_frozen_and_freed(pool: Pool, tmp_path: Path) -> None:
     init = write(tmp_path / "init", f"{NETWORKS}:plain")
     settings = {**SETTINGS, "batch_rows": 17, "epochs": 2, "freeze_epochs": 1, "layer_decay": 0.7}
+    settings["model"] = f"{NETWORKS}:plain"
     found = []
     for actors in (1, 2):
         compute = {"actors": actors, "cpus": 0.5}
@@ -166,7 +170,7 @@ def test_teachers_and_frozen_backbones_start_from_it_without_ray(pool: Pool, tra
     images = np.kron(digits.images[:200] * 15.9, np.ones((2, 2))).astype(np.uint8)[..., None].repeat(3, axis=3)
     labels = np.where(np.arange(200) % 4 == 0, digits.target[:200], -1)
     config = {"init": str(trained), "batch_rows": 20, "mu": 2, "least_steps": 0, "flip": False, "threshold": 0.2}
-    config |= {"ema": 0.5, "teacher": "ema"}
+    config |= {"ema": 0.5, "teacher": "ema", "model": NORMED}
     weights = {}
     for epochs, frozen in ((1, 1), (2, 1), (1, 0)):
         settings = {**config, "epochs": epochs, "freeze_epochs": frozen}
@@ -225,7 +229,7 @@ def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
     card = {"model": NORMED, "stem": "standard", "image_size": SIZE, "classes": 4}
     other = trained_folder(tmp_path / "other", card, make_model(f"{NETWORKS}:plain", 4))
     with pytest.raises(InputError, match=r"the network at .*other has 0.weight \[16, 3, 3, 3\], need \[32, 3, 3, 3\]"):
-        starting_from(TrainConfig(), other)
+        starting_from(TrainConfig(model=NORMED), other)
 
 
 def test_the_commands_exit_codes(pool: Pool, trained: Path, tmp_path: Path, coevo_ray: Command) -> None:

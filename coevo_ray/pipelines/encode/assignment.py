@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from coevo_ray.core.alignment.consensus import quality_shares
@@ -13,6 +14,10 @@ from coevo_ray.progress import say
 from coevo_ray.store.location import Location
 
 _WEIGHTS = "weights.json"
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def settle_weights(
@@ -38,6 +43,8 @@ def settle_weights(
     file = locations[0].child(_WEIGHTS)
     if file.is_file():
         there = file.read_json()
+        if not isinstance(there, list) or not all(_is_weight(weight) for weight in there):
+            raise InputError(f"{file} holds no weights", "delete the folder and encode again")
         if len(there) != len(plan.weights):
             raise InputError(
                 f"{file} has weights of {len(there)} priors, the job {len(plan.weights)}", "encode elsewhere"

@@ -9,11 +9,13 @@ from coevo_ray.core.graph.copies import MARGIN, SIMILARITY
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
+from coevo_ray.store.json_text import object_of
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
 OPENED = "gate.json"
+_FIELDS = {"settings": dict, "classes": list, "pool": str, "targets": str, "inputs": dict}
 # Settings that gates of version 0.1.0 go on with.
 FORMER_RULE = {
     "copy_similarity": SIMILARITY,
@@ -40,7 +42,7 @@ def write_opened(
         StoppedError: the store refused.
     """
     file = location.child(OPENED)
-    former = file.is_file() and is_former(file.read_json()["settings"])
+    former = file.is_file() and is_former(read_opened(location)["settings"])
     opened = {
         "settings": settings.model_dump(mode="json", exclude=_SINCE_FORMER if former else None),
         "classes": list(classes),
@@ -49,6 +51,19 @@ def write_opened(
         "inputs": inputs_of(pool, targets),
     }
     file.write_json(opened)
+
+
+def read_opened(location: Location) -> JsonObject:
+    """Reads the file: `settings`, `classes`, `pool`, `targets` and `inputs`.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    file = location.child(OPENED)
+    opened = object_of(file.read_json(), file, _FIELDS)
+    if not all(isinstance(name, str) for name in opened["classes"]):
+        raise InputError(f"classes in {file} are no names", "restore the file from a copy")
+    return opened
 
 
 def is_former(settings: JsonObject) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from coevo_ray.actors.gate_service import GateService
 from coevo_ray.actors.protocols import GateCalls, Predictions, Taken
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
-from coevo_ray.annotators.opening import check_annotator, open_annotator
+from coevo_ray.annotators.opening import check_annotator, note_given, open_stored
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.config import OfferConfig
@@ -31,6 +31,7 @@ from coevo_ray.pipelines.gate.opened import (
     find_gate,
     inputs_of,
     is_former,
+    read_opened,
     write_opened,
 )
 from coevo_ray.pool.pool import Pool
@@ -85,9 +86,9 @@ class GateSession:
         if found is None:
             raise InputError(f"no gate was opened at {location}", "open one: coevo-ray gate open")
         location = found
-        opened = location.child(OPENED).read_json()
+        opened = read_opened(location)
         self.location = location
-        self.settings = make_config(GateSettings, opened["settings"], str(location.child(OPENED)))
+        self.settings = make_config(GateSettings, opened["settings"], str(location.child(OPENED)), of_folder=True)
         self.pool = Pool(Location.parse(opened["pool"]))
         self.targets = RowTable(Location.parse(opened["targets"]), "targets")
         self.inputs = inputs_of(self.pool, self.targets)
@@ -121,6 +122,7 @@ class GateSession:
         config = config if isinstance(config, GateSettings) else make_config(GateSettings, config, "gate")
         location, classes = Location.parse(out), class_names(config, pool)
         check_annotator(config.annotator)
+        note_given(config.annotator)
         inputs = inputs_of(pool, targets)
         begin(location, "labels", config.content(), inputs)
         from coevo_ray.pipelines.graph import build_graph_artifact
@@ -271,13 +273,17 @@ class GateSession:
             validates=self.rule.validated_share > 0,
         )
 
-    def annotator(self) -> Annotator | Desk:
-        """Who answers, by the settings.
+    def annotator(self, trust: Sequence[str] = (), url: str | None = None) -> Annotator | Desk:
+        """Who answers, by the settings in the gate's folder.
+
+        Args:
+            trust, url: as in `annotators.opening.open_stored`.
 
         Raises:
             InputError: it cannot answer for this pool.
+            UsageError: it is of a module that `trust` does not name, or of a server that nobody on this machine named.
         """
-        return open_annotator(self.settings.annotator, self.pool, self.classes)
+        return open_stored(self.settings.annotator, self.location, self.pool, self.classes, trust, url)
 
     def submit(self, *answers: Answers) -> Submitted:
         """Takes answers of one or more annotators; repeats change nothing.

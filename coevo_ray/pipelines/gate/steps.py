@@ -70,6 +70,9 @@ def gate_next(
     predictions: Place | None = None,
     out: Place | None = None,
     set_aside: bool = False,
+    *,
+    trust: Sequence[str] = (),
+    url: str | None = None,
 ) -> JsonObject:
     """Returns the rows to label now, sends them to an annotator that answers later, and writes them where asked to.
 
@@ -78,6 +81,9 @@ def gate_next(
         predictions: Parquet file of a model of the user's own, see `read_predictions`.
         out: a `.csv` or `.parquet` file to write the requests to.
         set_aside: close the open round first, without the rows that nobody could label.
+        trust: `package.module:NAME` of your annotator that the gate may name: it is imported and run.
+        url: the Label Studio server that the gate names, where it was not named on this machine before: your token goes
+            there.
 
     Returns:
         `round`, `requested`, `sent` (new to the annotator), `where` it answers, the `file`, `stopped_by`, and
@@ -85,7 +91,7 @@ def gate_next(
 
     Raises:
         InputError: there is no such gate, predictions do not fit, or no row of the round to close has a label.
-        UsageError: the file's name ends otherwise.
+        UsageError: the file's name ends otherwise, or the gate names an annotator or server that nobody here did.
         StoppedError: the store, the cluster or the annotation tool failed; ask again.
     """
     gate, place = open_gate(gate), None if out is None else Location.parse(out)
@@ -95,7 +101,7 @@ def gate_next(
         left = gate.service.set_aside(gate.service.gate_status()["rounds"])
         say(f"gate: {left} row{'' if left == 1 else 's'} that nobody labelled set aside")
     questions = _ask(gate, None if predictions is None else read_predictions(predictions, len(gate.classes)))
-    annotator, sent, where = gate.annotator(), 0, None
+    annotator, sent, where = gate.annotator(trust, url), 0, None
     if isinstance(annotator, Desk) and len(questions.row_ids):
         sent, where = annotator.send(questions), annotator.where
     if place is not None:
@@ -139,7 +145,12 @@ def _ask(gate: GateSession, predictions: list[Predictions] | None) -> Questions:
 
 
 def gate_submit(
-    gate: GateSession | ArtifactLike, files: Sequence[Place] | Place | None = None, annotator: str | None = None
+    gate: GateSession | ArtifactLike,
+    files: Sequence[Place] | Place | None = None,
+    annotator: str | None = None,
+    *,
+    trust: Sequence[str] = (),
+    url: str | None = None,
 ) -> JsonObject:
     """Takes answers from files, or else from the gate's annotator.
 
@@ -147,6 +158,7 @@ def gate_submit(
         gate: the gate, or its folder.
         files: one or more of CSV or Parquet, see `read_answer_file`.
         annotator: who gave the labels of records that do not say; None takes each file's name.
+        trust, url: as in `gate_next`; without files.
 
     Returns:
         `answers` (new ones), `labels`, `unasked`, `changed`: see `Taken`; `outstanding`: requested rows that still wait
@@ -154,11 +166,14 @@ def gate_submit(
 
     Raises:
         InputError: there is no such gate, or a file cannot be read at all.
+        UsageError: the gate names an annotator or server that nobody here did.
         StoppedError: the store or the annotation tool failed, or another process went ahead; submit them again.
     """
     gate = open_gate(gate)
     if isinstance(files, str | os.PathLike | Location):
         files = [files]
+    if files and (trust or url):
+        raise UsageError("trust or a url with files, which ask no annotator", "leave them out")
     if files:
         answers: list[Answers] = []
         problems: list[str] = []
@@ -170,14 +185,14 @@ def gate_submit(
             problems += read.problems
         collected = Collected(tuple(answers), tuple(problems))
     else:
-        collected = _from_annotator(gate)
+        collected = _from_annotator(gate, trust, url)
     submitted = take(gate, collected)
     outstanding = gate.service.gate_status()["outstanding"]
     return {**submitted.taken._asdict(), "outstanding": outstanding, "problems": list(submitted.problems)}
 
 
-def _from_annotator(gate: GateSession) -> Collected:
-    annotator = gate.annotator()
+def _from_annotator(gate: GateSession, trust: Sequence[str], url: str | None) -> Collected:
+    annotator = gate.annotator(trust, url)
     if isinstance(annotator, Desk):
         return annotator.collect()
     rows = gate.service.questions()["row_ids"]

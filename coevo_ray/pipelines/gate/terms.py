@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coevo_ray.annotators.opening import check_annotator
+from coevo_ray.annotators.opening import check_annotator, note_given
 from coevo_ray.config import GateSettings, make_config
 from coevo_ray.config.gate import TERMS
 from coevo_ray.core.json import JsonObject
@@ -55,8 +55,10 @@ def gate_set(gate: GateSession | ArtifactLike, terms: Mapping[str, Any]) -> Json
             "set loss_tolerance, or open a new gate with validation_share and submit this one's labels to it",
         )
     former = gate.settings
-    settings = make_config(GateSettings, {**former.model_dump(), **terms}, "gate set")
-    check_annotator(settings.annotator)
+    settings = make_config(GateSettings, {**former.model_dump(), "annotator": former.annotator, **terms}, "gate set")
+    if "annotator" in terms:
+        check_annotator(settings.annotator)
+        note_given(settings.annotator)
     before, after = former.model_dump(mode="json"), settings.model_dump(mode="json")
     changed = {name: [before[name], after[name]] for name in TERMS if before[name] != after[name]}
     if changed:

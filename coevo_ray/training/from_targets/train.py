@@ -6,7 +6,7 @@ No label is read in training. Augmented views of a row have its target; labels s
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,7 +32,8 @@ from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwo
 from coevo_ray.training.from_targets.probes import ProbeRows
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
-from coevo_ray.training.loop.weights import CARD, read_weights
+from coevo_ray.training.loop.weights import CARD, WEIGHTS, read_weights
+from coevo_ray.training.model_files import check_made, check_outputs, read_made
 from coevo_ray.training.models import make_backbone
 
 _TITLE = "train targets"
@@ -142,15 +143,17 @@ class _TargetRun:
         }
 
 
-def load_target_network(location: ArtifactLike, *, average: bool = False) -> TargetNetwork:
+def load_target_network(location: ArtifactLike, *, average: bool = False, trust: Sequence[str] = ()) -> TargetNetwork:
     """Reads a trained network back; its `backbone` gives features.
 
     Args:
         location: what `train_targets` returned, or its folder.
         average: take the averaged weights (`ema`).
+        trust: as in `training.networks.load_network`.
 
     Raises:
-        InputError: there is no finished network of this objective here, or it has no averaged weights.
+        InputError: there is no finished network of this objective here, it is damaged, or has no averaged weights.
+        UsageError: its model is of a module that `trust` does not name.
     """
     location = Location.parse(location)
     manifest = load_manifest(location, "model")
@@ -158,8 +161,11 @@ def load_target_network(location: ArtifactLike, *, average: bool = False) -> Tar
         raise InputError(
             f"{location} was not trained with the objective targets", "give what train --objective targets made"
         )
-    network = TargetNetwork(**location.child(CARD).read_json())
-    read_weights(location, network, average=average)
+    made = read_made(location, manifest, {"head": str, "dim": int})
+    check_made(made, location.child(CARD), trust)
+    check_outputs(made["dim"], location.child(WEIGHTS).size(), location)
+    network = TargetNetwork(**{name: made[name] for name in ("model", "image_size", "head", "dim", "stem")})
+    read_weights(location, manifest, network, average=average)
     return network.eval()
 
 

@@ -6,13 +6,16 @@ import json
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from coevo_ray.config import LearningConfig
 from coevo_ray.core.json import JsonObject
-from coevo_ray.store.artifact import FileEntry, write_blob
+from coevo_ray.errors import InputError
+from coevo_ray.store.artifact import FileEntry, Manifest, write_blob
+from coevo_ray.store.checked import read_checked
 from coevo_ray.store.location import Location
 
 WEIGHTS, AVERAGED, CARD = "model.safetensors", "ema.safetensors", "model.json"
@@ -51,18 +54,26 @@ def classifier_card(config: LearningConfig, classes: int) -> JsonObject:
     return {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": classes}
 
 
-def read_weights(folder: Location, network: nn.Module, *, average: bool = False) -> None:
+def read_weights(folder: Location, manifest: Manifest, network: nn.Module, *, average: bool = False) -> None:
     """Loads weights of `write_weights` into a network of the same card.
 
     Args:
         folder: the training's output.
+        manifest: its manifest.
         network: takes them.
         average: the averaged ones.
 
     Raises:
-        InputError: they are not there.
+        InputError: they are not there, damaged, or of another network.
     """
-    network.load_state_dict(load_safetensors(folder.child(AVERAGED if average else WEIGHTS).read_bytes()))
+    name = AVERAGED if average else WEIGHTS
+    try:
+        network.load_state_dict(load_safetensors(read_checked(folder, manifest, name)))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"cannot load {folder.child(name)}: {reason}", "copy it again, or train again into another folder"
+        ) from error
 
 
 def packed(weights: dict[str, torch.Tensor]) -> bytes:

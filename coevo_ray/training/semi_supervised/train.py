@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,7 @@ def train_semi_supervised(
     labels: LabelTable | ArtifactLike | None = None,
     pseudo_labels: ArtifactLike | None = None,
     init: ArtifactLike | None = None,
+    trust: Sequence[str] = (),
 ) -> Artifact:
     """Trains a network on the labels of some training rows and on the images of all (FixMatch, arXiv 2001.07685).
 
@@ -57,7 +58,7 @@ def train_semi_supervised(
             unlabelled rows have none.
         pseudo_labels: table of pseudo-labels, its folder, or that of the gate that exported them: these rows train as
             labelled ones, weighted by their confidence. Labels go before pseudo-labels.
-        init: trained network whose backbone is the start, of averaged weights too, as in
+        init, trust: trained network whose backbone is the start, of averaged weights too, as in
             `training.start.starting_from`.
 
     Returns:
@@ -80,7 +81,7 @@ def train_semi_supervised(
         )
     table = None if labels is None else open_labels(labels, pool)
     pseudo = None if pseudo_labels is None else open_pseudo_labels(pseudo_labels, pool)
-    config, start = starting_from(config, init)
+    config, start = starting_from(config, init, trust)
     rows = gather_rows(pool, table, pseudo, config.pseudo_weight)
     check_model(config.model, rows.classes, config.image_size, config.stem)
     inputs = {"pool": pool.manifest.identity}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,8 @@ from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
-from coevo_ray.training.loop.weights import CARD, classifier_card, read_weights
+from coevo_ray.training.loop.weights import CARD, WEIGHTS, classifier_card, read_weights
+from coevo_ray.training.model_files import check_made, check_outputs, read_made
 from coevo_ray.training.models import check_model, make_model
 from coevo_ray.training.start import Start, starting_from
 from coevo_ray.training.supervised.loop import SupervisedArguments, train_loop
@@ -44,6 +45,7 @@ def train_policy(
     out: Place,
     evidence: RowTable | None = None,
     init: ArtifactLike | None = None,
+    trust: Sequence[str] = (),
 ) -> Artifact:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
 
@@ -56,7 +58,7 @@ def train_policy(
         out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `network.json`,
             `metrics.jsonl` with an object for each epoch, journal and manifest.
         evidence: evidence on labels and copies, for policies that look at it, or None.
-        init: trained network whose backbone is the start, as in `training.start.starting_from`.
+        init, trust: trained network whose backbone is the start, as in `training.start.starting_from`.
 
     Raises:
         InputError: no labelled training row, a policy that needs scores has none, init is no trained network, or
@@ -64,7 +66,7 @@ def train_policy(
         UsageError: the model is unknown or not that of init, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config, start = starting_from(config, init)
+    config, start = starting_from(config, init, trust)
     run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out), start)
     check_model(config.model, pool.classes, config.image_size, config.stem)
     return run_training(run.artifact, run.prepare)
@@ -193,24 +195,27 @@ def looks_at_evidence(config: TrainConfig) -> bool:
     return any(config.make_policy(policy).uses & EVIDENCE for policy in config.policies)
 
 
-def load_classifier(location: ArtifactLike, *, average: bool = False) -> nn.Module:
+def load_classifier(location: ArtifactLike, *, average: bool = False, trust: Sequence[str] = ()) -> nn.Module:
     """Reads a trained classifier back, ready to predict.
 
     Args:
         location: what a training made, or its folder.
         average: take the averaged weights (`ema`).
+        trust: as in `training.networks.load_network`.
 
     Raises:
-        InputError: there is no finished classifier here, or it has no averaged weights.
-        UsageError: its model is not known on this machine.
+        InputError: there is no finished classifier here, it is damaged, or it has no averaged weights.
+        UsageError: its model is not known on this machine, or of a module that `trust` does not name.
     """
     location = Location.parse(location)
-    load_manifest(location, "model")
-    card = location.child(CARD).read_json()
+    manifest = load_manifest(location, "model")
+    card = read_made(location, manifest)
     if "classes" not in card:
         raise InputError(f"{location} is no classifier", "give what supervised training made")
+    check_made(card, location.child(CARD), trust)
+    check_outputs(card["classes"], location.child(WEIGHTS).size(), location)
     network = make_model(card["model"], card["classes"], stem=card["stem"], image_size=card["image_size"])
-    read_weights(location, network, average=average)
+    read_weights(location, manifest, network, average=average)
     return network.eval()
 
 

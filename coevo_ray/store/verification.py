@@ -1,0 +1,96 @@
+"""Every artifact below a folder, with each of its files read and compared with what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from coevo_ray.errors import CoevoError, InputError
+from coevo_ray.progress import Ticker
+from coevo_ray.store.artifact import MANIFEST, STARTED, FileEntry, load_manifest
+from coevo_ray.store.location import Location
+
+_CHUNK_BYTES = 8 << 20
+
+
+@dataclass
+class Verified:
+    """What was found.
+
+    Attributes:
+        artifacts, files, bytes: that were read.
+        unfinished: folders of artifacts that were begun and have no manifest; their files are not compared.
+        damaged: a line for each file that is missing, damaged or replaced, and for each manifest that cannot be read.
+    """
+
+    artifacts: int = 0
+    files: int = 0
+    bytes: int = 0
+    unfinished: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+def verify_below(folder: Location) -> Verified:
+    """Reads all files of all artifacts below a folder, a few megabytes at a time, with progress on stderr.
+
+    Args:
+        folder: of an artifact, a run, or anything above.
+
+    Raises:
+        InputError: the folder is not there, or holds no artifact.
+    """
+    if not folder.is_folder():
+        raise InputError(f"there is no folder {folder}", "check the path")
+    names = folder.files(recursive=True)
+    of = {file: {_above(name) for name in names if _last(name) == file} for file in (MANIFEST, STARTED)}
+    if not of[MANIFEST] and not of[STARTED]:
+        raise InputError(f"there is no artifact at or below {folder}", "give the folder of a run, or one above")
+    found = Verified(unfinished=[str(_below(folder, name)) for name in sorted(of[STARTED] - of[MANIFEST])])
+    with Ticker("verify", None, "files") as ticker:
+        for name in sorted(of[MANIFEST]):
+            _verify_artifact(_below(folder, name), found, ticker)
+    return found
+
+
+def _verify_artifact(place: Location, found: Verified, ticker: Ticker) -> None:
+    found.artifacts += 1
+    try:
+        entries = load_manifest(place).files
+    except InputError as error:
+        found.damaged.append(error.cause)
+        return
+    for entry in entries:
+        problem = _problem(place.child(entry.path), entry)
+        if problem is not None:
+            found.damaged.append(f"{place.child(entry.path)} {problem}")
+        found.files += 1
+        found.bytes += entry.bytes
+        ticker.advance(1, str(place))
+
+
+def _problem(file: Location, entry: FileEntry) -> str | None:
+    """What is wrong with a file; None where it is as its manifest says."""
+    try:
+        if not file.is_file():
+            return "is missing"
+        if (size := file.size()) != entry.bytes:
+            return f"has {size} bytes, need {entry.bytes}"
+        found = hashlib.sha256()
+        with file.file_system.open_input_stream(file.path) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                found.update(chunk)
+    except (OSError, CoevoError) as error:
+        return f"cannot be read: {error}"
+    return None if found.hexdigest() == entry.sha256 else "differs from its checksum"
+
+
+def _above(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _below(folder: Location, name: str) -> Location:
+    return folder.child(name) if name else folder
