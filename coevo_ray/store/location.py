@@ -21,7 +21,8 @@ import pyarrow.fs as pafs
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"  # in the name of a file that is being written
+LEASE = "_lease.json"  # says who writes to a folder; part of nothing that lies there
 
 
 @lru_cache(maxsize=64)
@@ -177,7 +178,7 @@ class Location:
             ) from error
 
     def files(self, recursive: bool = False) -> list[str]:
-        """Lists the files below, as sorted paths relative to here, without temporary files.
+        """Lists the files below, as sorted paths relative to here, without temporary files and leases.
 
         Raises:
             InputError: the folder does not exist or cannot be listed.
@@ -188,7 +189,7 @@ class Location:
             raise InputError(f"cannot list {self}: {error}", "check the path and your permission to read it") from error
         skip = len(self.path.rstrip("/")) + 1
         names = [info.path[skip:] for info in infos if info.type == pafs.FileType.File]
-        return sorted(name for name in names if _TEMPORARY not in name)
+        return sorted(name for name in names if TEMPORARY not in name and name.rsplit("/", 1)[-1] != LEASE)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ class Location:
         Raises:
             UsageError: nothing can be written here.
         """
-        probe = self.child(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        probe = self.child(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
             self.file_system.create_dir(self.path, recursive=True)
             with self.file_system.open_output_stream(probe.path) as stream:
@@ -323,7 +324,7 @@ ArtifactLike: TypeAlias = Located | Place
 def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer], replace: bool = True) -> bool:
     """Writes a file via a temporary one; returns False if the file exists and must not be replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{path.name}{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as stream:
             for part in parts:

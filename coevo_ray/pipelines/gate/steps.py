@@ -85,12 +85,17 @@ def gate_next(
 
     Raises:
         InputError: there is no such gate, predictions do not fit, or no row of the round to close has a label.
-        UsageError: the file's name ends otherwise.
+        UsageError: the file's name ends otherwise, or another process changes the gate now.
         StoppedError: the store, the cluster or the annotation tool failed; ask again.
     """
     gate, place = open_gate(gate), None if out is None else Location.parse(out)
     if place is not None and not place.name.endswith((".csv", ".parquet")):
         raise UsageError(f"requests to {out}", "name a .csv or .parquet file")
+    with gate.changing():
+        return _next(gate, predictions, place, set_aside)
+
+
+def _next(gate: GateSession, predictions: Place | None, place: Location | None, set_aside: bool) -> JsonObject:
     if set_aside:
         left = gate.service.set_aside(gate.service.gate_status()["rounds"])
         say(f"gate: {left} row{'' if left == 1 else 's'} that nobody labelled set aside")
@@ -154,26 +159,31 @@ def gate_submit(
 
     Raises:
         InputError: there is no such gate, or a file cannot be read at all.
+        UsageError: another process changes the gate now.
         StoppedError: the store or the annotation tool failed, or another process went ahead; submit them again.
     """
     gate = open_gate(gate)
     if isinstance(files, str | os.PathLike | Location):
         files = [files]
-    if files:
-        answers: list[Answers] = []
-        problems: list[str] = []
-        for file in files:
-            read = read_answer_file(
-                Location.parse(file), gate.pool, len(gate.classes), gate.classes, annotator=annotator or ""
-            )
-            answers += read.answers
-            problems += read.problems
-        collected = Collected(tuple(answers), tuple(problems))
-    else:
-        collected = _from_annotator(gate)
-    submitted = take(gate, collected)
+    with gate.changing():
+        submitted = take(gate, _collected(gate, files, annotator))
     outstanding = gate.service.gate_status()["outstanding"]
     return {**submitted.taken._asdict(), "outstanding": outstanding, "problems": list(submitted.problems)}
+
+
+def _collected(gate: GateSession, files: Sequence[Place] | None, annotator: str | None) -> Collected:
+    """Answers of the files, or else of the gate's annotator."""
+    if not files:
+        return _from_annotator(gate)
+    answers: list[Answers] = []
+    problems: list[str] = []
+    for file in files:
+        read = read_answer_file(
+            Location.parse(file), gate.pool, len(gate.classes), gate.classes, annotator=annotator or ""
+        )
+        answers += read.answers
+        problems += read.problems
+    return Collected(tuple(answers), tuple(problems))
 
 
 def _from_annotator(gate: GateSession) -> Collected:

@@ -28,8 +28,9 @@ from coevo_ray.pool.sources import DATASET, check_source, distinguish, list_sour
 from coevo_ray.pool.splits import assign_splits
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish
+from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish, is_begun
 from coevo_ray.store.location import Location, Place
+from coevo_ray.store.writing import writing
 
 _FORCED = {"train": TRAIN, "test": TEST, None: -1}
 
@@ -72,15 +73,16 @@ def ingest(
         config = read_section(config, "pool") if isinstance(config, str | os.PathLike) else dict(config)
     if dataset is not None and isinstance(config, dict) and "sources" not in config:
         config = {**config, "sources": [DATASET]}
-    begun = begin_append(config, location) if append else _begin(config, location)
-    if begun is None:
-        if append:
-            say(f"{location}: these sources are in the pool already; nothing was appended")
-        return Pool(location)
-    settings, earlier = begun
-    sources = _list(settings, location, dataset)  # finds a missing source before Ray starts
-    with ray_session():
-        _make(settings, location, earlier, sources, started)
+    with writing(location, at_once=append and is_begun(location)):
+        begun = begin_append(config, location) if append else _begin(config, location)
+        if begun is None:
+            if append:
+                say(f"{location}: these sources are in the pool already; nothing was appended")
+            return Pool(location)
+        settings, earlier = begun
+        sources = _list(settings, location, dataset)  # finds a missing source before Ray starts
+        with ray_session():
+            _make(settings, location, earlier, sources, started)
     return Pool(location)
 
 
