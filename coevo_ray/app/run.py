@@ -16,12 +16,13 @@ from coevo_ray.pool.sources import check_source
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
-from coevo_ray.reporting.run import is_finished, write_report
+from coevo_ray.reporting.run import is_finished, unfinished, write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import MANIFEST, Artifact
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.writing import writing_all
 from coevo_ray.training.models import check_model
 from coevo_ray.training.sae_fit import fit_sae
 from coevo_ray.training.start import starting_from
@@ -52,7 +53,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
     folders = RunLayout.of(out)
     if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
-    with ray_session():
+    with writing_all(unfinished(config, out), at_once=True), ray_session():
         pool = ingest(config.pool, folders.pool)
         targets = encode(config.encode, pool, folders.encode)
         sae = fit_sae(config.sae, pool, targets, folders.factors.model)
@@ -60,7 +61,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
         labels = gate_rounds(config.gate, pool, targets, folders.gate) if config.gate else None
         if config.train:
             _train(config, folders, config.train, pool, targets, scores, labels)
-    made = write_report(config, out)
+        made = write_report(config, out)
     say(f"report: {made['report']}")
     return made
 

@@ -31,6 +31,7 @@ from coevo_ray.store.graph_files import load_graph
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.writing import writing
 
 KIND = "duplicates"
 _SIZE_ROWS = 4096  # rows whose samples' sizes a task looks up
@@ -62,9 +63,10 @@ def find_duplicates(
     opened, table, location = Pool.open(pool), open_table(targets, "targets"), Location.parse(out)
     require_alone(table, opened)
     inputs = {"pool": opened.manifest.identity, "targets": table.manifest.identity}
-    if begin(location, KIND, settings.content(), inputs) is None:
-        with ray_session(), ray_errors(KIND):
-            _find(settings, opened, table, location, inputs)
+    with writing(location):
+        if begin(location, KIND, settings.content(), inputs) is None:
+            with ray_session(), ray_errors(KIND):
+                _find(settings, opened, table, location, inputs)
     return RowTable(location, KIND)
 
 

@@ -46,6 +46,7 @@ from coevo_ray.store.artifact import begin, begun_config, describe, digest_array
 from coevo_ray.store.graph_files import load_graph, read_targets
 from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.writing import writing
 
 KIND = "evidence"
 _SHOWN = 48  # rows that the summary names: of ten times as many with the largest doubt, spread over the classes
@@ -137,9 +138,10 @@ def gather_evidence(
     config = given.settled(begun_config(location))
     former = given.l2 is None and config.l2 is not None  # evidence of version 0.1.0 goes on by its rule
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
-    if begin(location, KIND, config.content(), inputs) is None:
-        with ray_session(), ray_errors(KIND):
-            _gather(config, pool, targets, labels, location, inputs, former)
+    with writing(location):
+        if begin(location, KIND, config.content(), inputs) is None:
+            with ray_session(), ray_errors(KIND):
+                _gather(config, pool, targets, labels, location, inputs, former)
     return RowTable(location, KIND)
 
 

@@ -28,6 +28,7 @@ from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finis
 from coevo_ray.store.graph_files import KIND, ROWS, read_half
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.writing import writing
 
 PART_ROWS = 16_384
 _RECALL_SAMPLE = 1000
@@ -73,23 +74,24 @@ def build_graph_artifact(
     content: JsonObject = {"neighbours": neighbours, "seed": seed, "centre": centre}
     content |= ({} if method == "auto" else {"method": method}) | ({"held_out": True} if held_out else {})
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
-    done = begin(location, KIND, content, inputs)
-    if done is not None:
-        return done
-    started = time.monotonic()
-    resources: JsonObject = {"num_cpus": cpus, "num_gpus": gpus}
-    threads = max(1, int(cpus))
-    source = _Source(pool.location, targets, location, neighbours, seed, centre, method, threads, held_out)
-    with ray_errors(KIND):
-        prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
-        head, arrays = prepare.remote(source)
-        found: JsonObject = ray.get(head)
-        entries = _search(source, arrays, found["rows"], part_rows, resources)
-    fields = found["fields"]
-    if fields["parameters"].get("goal_reached") is False and fields["recall"] is not None:
-        say(f"graph: recall {fields['recall']:.3f} on a sample, below {fields['parameters']['recall_goal']}")
-    summary = {"rows": found["rows"], "fields": fields, "seconds": round(time.monotonic() - started, 3)}
-    return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
+    with writing(location):
+        done = begin(location, KIND, content, inputs)
+        if done is not None:
+            return done
+        started = time.monotonic()
+        resources: JsonObject = {"num_cpus": cpus, "num_gpus": gpus}
+        threads = max(1, int(cpus))
+        source = _Source(pool.location, targets, location, neighbours, seed, centre, method, threads, held_out)
+        with ray_errors(KIND):
+            prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
+            head, arrays = prepare.remote(source)
+            found: JsonObject = ray.get(head)
+            entries = _search(source, arrays, found["rows"], part_rows, resources)
+        fields = found["fields"]
+        if fields["parameters"].get("goal_reached") is False and fields["recall"] is not None:
+            say(f"graph: recall {fields['recall']:.3f} on a sample, below {fields['parameters']['recall_goal']}")
+        summary = {"rows": found["rows"], "fields": fields, "seconds": round(time.monotonic() - started, 3)}
+        return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
 
 
 def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: JsonObject) -> list[FileEntry]:

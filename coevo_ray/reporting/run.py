@@ -41,6 +41,7 @@ from coevo_ray.store.json_text import object_of
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.writing import writing
 from coevo_ray.training.supervised.train import looks_at_evidence
 
 Summary = JsonObject
@@ -83,23 +84,29 @@ def write_report(config: RunConfig, out: Location) -> Artifact:
     stages = _stages(config, out)
     inputs = {name: manifest.identity for name, manifest in stages.items()}
     content = _content(config, out)
-    done = begin(out, "run", content, inputs)
-    if done is not None:
-        file = out.child("summary.json")
-        return Artifact(out, done, object_of(file.read_json(), file))
-    summary = summarise(config, stages, out)
-    html = render_report(report_data(config, stages, summary, out))
-    files = [
-        write_blob(out, "report.html", html.encode()),
-        write_blob(out, "summary.json", (json.dumps(summary, indent=2) + "\n").encode()),
-    ]
-    return Artifact(out, finish(out, "run", content, inputs, files, {"seconds": summary["seconds"]}), summary)
+    with writing(out):
+        done = begin(out, "run", content, inputs)
+        if done is not None:
+            file = out.child("summary.json")
+            return Artifact(out, done, object_of(file.read_json(), file))
+        summary = summarise(config, stages, out)
+        html = render_report(report_data(config, stages, summary, out))
+        files = [
+            write_blob(out, "report.html", html.encode()),
+            write_blob(out, "summary.json", (json.dumps(summary, indent=2) + "\n").encode()),
+        ]
+        return Artifact(out, finish(out, "run", content, inputs, files, {"seconds": summary["seconds"]}), summary)
+
+
+def unfinished(config: RunConfig, out: Location) -> list[Location]:
+    """The folders of a run whose artifact is not finished, its own among them."""
+    folders = [out, *(location for location, _ in _places(config, out).values())]
+    return [folder for folder in folders if not folder.child(MANIFEST).is_file()]
 
 
 def is_finished(config: RunConfig, out: Location) -> bool:
     """True if the report and every stage of a run are finished, with whatever settings."""
-    folders = [out, *(location for location, _ in _places(config, out).values())]
-    return all(folder.child(MANIFEST).is_file() for folder in folders)
+    return not unfinished(config, out)
 
 
 def _content(config: RunConfig, out: Location) -> JsonObject:

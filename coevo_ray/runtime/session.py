@@ -1,18 +1,24 @@
-"""The Ray session: the current one, else the cluster at RAY_ADDRESS, else a local one; never two."""
+"""The Ray session: the current one, else the cluster at RAY_ADDRESS, else a local one; never two.
+
+It is a guest in the process: what Ray and this package change in it for the session is as before when the last block
+has ended.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import ray
+import ray.data
 
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import CoevoError, UsageError
+from coevo_ray.runtime.address import check_address
 
 _OBJECT_STORE_BYTES = 2 << 30
 # Set before the first worker of a local session starts; a user's own setting wins.
@@ -22,83 +28,175 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_LEVELS = {
+    "ray.data": logging.WARNING,
+    "ray.train": logging.WARNING,
+    # It warns that the progress bars of our datasets are off.
+    "ray.data._internal.progress": logging.ERROR,
+    # An error comes back to the caller as it was raised; its printed trace hides that in a page of Ray's own frames.
+    "ray.data._internal.execution.streaming_executor_state": logging.CRITICAL,
+}
 
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Connects to Ray for the duration of the block; closes only what it opened.
+    """Connects to Ray for the duration of the block; closes only what it opened, after the last block of any thread.
 
     Raises:
-        UsageError: the cluster at RAY_ADDRESS cannot be reached.
+        UsageError: Ray cannot be started, or the cluster at RAY_ADDRESS cannot be reached. It takes two minutes at most
+            to find out.
     """
-    if ray.is_initialized():
-        _configure_data()
-        yield
-        return
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    _connect()
-    if callable(on_terminate) and threading.current_thread() is threading.main_thread():
-        # ray.init installs a handler that aborts the process; ours ends it with the exit code for "resumable".
-        signal.signal(signal.SIGTERM, on_terminate)
-    _configure_data()
+    _BLOCKS.enter()
     try:
         yield
     finally:
-        ray.shutdown()
+        _BLOCKS.leave()
 
 
-def _connect() -> None:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        try:
-            _check_port(address)
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise UsageError(
-                f"cannot reach the Ray cluster at RAY_ADDRESS={address}: {error}",
-                "start it, correct RAY_ADDRESS (with token authentication, also RAY_AUTH_MODE=token and the token), "
-                "or unset it to run on this machine alone",
-            ) from error
-        return
-    # A bounded object store: the default (30 % of memory) is far more than bounded shards need.
-    store = min(_OBJECT_STORE_BYTES, int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 0.2))
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        object_store_memory=store,
-    )
+def configure(dataset: ray.data.Dataset) -> ray.data.Dataset:
+    """Sets how a dataset of this package is executed, and no dataset of the user's.
 
-
-def _check_port(address: str) -> None:
-    """Fails at once if nothing listens at the address; Ray itself would retry for minutes.
-
-    Raises:
-        OSError: no connection.
+    Args:
+        dataset: just made; it has its own copy of the settings.
     """
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdigit():  # "auto" and "local" name no port
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _configure_data() -> None:
-    """Configures Ray Data in this process as all pipelines need it."""
-    context = ray.data.DataContext.get_current()
+    context = dataset.context
     # Otherwise an error's type and text are lost in the wrapper when it is pickled.
     context.raise_original_map_exception = True
     # Ray Data's own progress bars flood logs that are not terminals; ours are shown instead.
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_operator_progress_bars = False
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that they are off
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # An error comes back to the caller as it was raised; its printed trace hides that in a page of Ray's own frames.
-    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
     # It advises to declare the memory of workers, most of which is PyTorch's libraries, shared by all of them.
     detectors = getattr(context, "issue_detectors_config", None)  # not in the oldest versions
     if detectors is not None:
         detectors.high_memory_detector_config.detection_time_interval_s = -1
+    return dataset
+
+
+class _Blocks:
+    """The blocks of all threads: the first one connects, the last one puts everything back."""
+
+    def __init__(self) -> None:
+        self._lock, self._open, self._undo = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._open or not ray.is_initialized():  # the user may have closed it in another thread
+                self._connect()
+            self._open += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._undo.pop_all().close()
+
+    def _connect(self) -> None:
+        with ExitStack() as undo:
+            undo.enter_context(_levels_kept())
+            if not ray.is_initialized():
+                undo.enter_context(_environment_kept())
+                undo.enter_context(_terminate_kept())
+                undo.callback(ray.shutdown)  # after a start that failed half-way, too
+                _start()
+            for name, level in _LEVELS.items():
+                logging.getLogger(name).setLevel(level)
+            self._undo.push(undo.pop_all())
+
+
+_BLOCKS = _Blocks()
+
+
+def _start() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            check_address(address)
+        _init(address)
+    except CoevoError:
+        raise  # a signal came
+    except SystemExit as error:
+        if error.code == signal.SIGTERM and callable(before):  # Ray's handler was in place already
+            before(signal.SIGTERM, None)
+        raise
+    except Exception as error:  # Ray raises plain Exceptions, too
+        raise _refusal(address, error) from error
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        # Ray's handler aborts the process; ours ends it with the exit code for "resumable".
+        signal.signal(signal.SIGTERM, before)
+
+
+def _init(address: str | None) -> None:
+    settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        ray.init(address=address, **settings)
+        return
+    # A bounded object store: the default (30 % of memory) is far more than bounded shards need.
+    store = min(_OBJECT_STORE_BYTES, int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 0.2))
+    ray.init(address="local", include_dashboard=False, object_store_memory=store, **settings)
+
+
+def _refusal(address: str | None, error: Exception) -> UsageError:
+    cause = str(error).strip() or type(error).__name__
+    if address:
+        return UsageError(
+            f"cannot reach the Ray cluster at RAY_ADDRESS={address}: {cause}",
+            "start it with the same version of Ray, correct RAY_ADDRESS (host:port; with token authentication, also "
+            "RAY_AUTH_MODE=token and the token), or unset it to run on this machine alone",
+        )
+    return UsageError(
+        f"cannot start Ray on this machine: {cause}",
+        "free memory, /dev/shm and the disk of Ray's folder (/tmp; RAY_TMPDIR=FOLDER names another one, with a short "
+        "path), and look into its logs there, ray/session_latest/logs; or set RAY_ADDRESS to a cluster",
+    )
+
+
+# -- the process as it was -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _levels_kept() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("ray", *_LEVELS)]
+    before = [logger.level for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Puts back what starting Ray sets, which would reach later sessions and processes of the user's."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        names = [name for name in {*before, *os.environ} if _is_of_ray(name)]
+        _put_back(before, names)
+
+
+def _is_of_ray(name: str) -> bool:
+    return name.startswith("RAY_") or name in {*_ENVIRONMENT, "PYTHONBREAKPOINT"}
+
+
+def _put_back(before: Mapping[str, str], names: list[str]) -> None:
+    for name in names:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _terminate_kept() -> Iterator[None]:
+    """Puts back the handler of SIGTERM, which Ray replaces in the main thread."""
+    before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

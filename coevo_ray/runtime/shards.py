@@ -15,6 +15,8 @@ from ray.exceptions import RayError
 
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.progress import Ticker
+from coevo_ray.runtime.session import configure
+from coevo_ray.store.writing import check_leases
 
 Row = dict[str, Any]
 _IN_FLIGHT = 256  # tasks, so that the results of many items do not pile up
@@ -41,14 +43,16 @@ def run_shards(
 
     Raises:
         CoevoError: an error of a stage, as it was raised there.
-        StoppedError: Ray failed (a lost node, a killed worker that could not be replaced).
+        StoppedError: Ray failed (a lost node, a killed worker that could not be replaced), or another process has taken
+            over what is written.
     """
     if not shards:
         return
     items = [shard if isinstance(shard, dict) else {"shard": shard} for shard in shards]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    dataset = configure(ray.data.from_items(items, override_num_blocks=len(items)))
     with Ticker(title, total, unit) as ticker, ray_errors(title):
         for row in stages(dataset).iter_rows():
+            check_leases()
             ticker.advance(int(row.get("rows", 1)))
             yield dict(row)
 
@@ -79,7 +83,7 @@ def run_tasks(
 
     Raises:
         CoevoError: an error of a task, as it was raised there.
-        StoppedError: Ray failed.
+        StoppedError: Ray failed, or another process has taken over what is written.
     """
     if not items:
         return
@@ -93,6 +97,7 @@ def run_tasks(
                 running.append(task.remote(todo.pop()))
             (done,), running = (running[:1], running[1:]) if in_order else ray.wait(running, num_returns=1)
             row = ray.get(done)
+            check_leases()
             ticker.advance(int(row.get("rows", 1)))
             yield row
 

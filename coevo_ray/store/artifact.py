@@ -27,6 +27,7 @@ from coevo_ray.store.changes import refuse_change
 from coevo_ray.store.inside import why_outside
 from coevo_ray.store.json_text import object_of
 from coevo_ray.store.location import Location
+from coevo_ray.store.writing import claim, confirm
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -268,7 +269,7 @@ def begun_config(location: Location) -> dict[str, Any] | None:
 
 
 def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Manifest | None:
-    """Starts or continues an artifact.
+    """Starts or continues an artifact, within a block that is `writing` its folder.
 
     Args:
         location: its folder.
@@ -279,13 +280,17 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
         skip the files that are there.
 
     Raises:
-        UsageError: another configuration, kind or input was used for what is there, or nothing can be written.
+        UsageError: another configuration, kind or input was used for what is there, another process writes there, or
+            nothing can be written.
+        StoppedError: the store failed.
     """
     config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
     wanted = {"kind": kind, "config": config, "inputs": inputs}
-    if location.child(MANIFEST).is_file():
-        manifest = load_manifest(location)
-        refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
+    manifest = _finished(location, wanted)
+    if manifest is None:
+        claim(location)
+        manifest = _finished(location, wanted)  # whoever held the lease until now may have finished it
+    if manifest is not None:
         return manifest
     location.check_writable()
     started = location.child(STARTED)
@@ -296,6 +301,15 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
     return None
 
 
+def _finished(location: Location, wanted: dict[str, Any]) -> Manifest | None:
+    """The manifest of a finished artifact, which must be the wanted one; None without any."""
+    if not location.child(MANIFEST).is_file():
+        return None
+    manifest = load_manifest(location)
+    refuse_change(location, wanted, {"kind": manifest.kind, "config": manifest.config, "inputs": manifest.inputs})
+    return manifest
+
+
 def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
     """Gives an artifact other settings: what it holds stays, and it is unfinished from now on.
 
@@ -304,8 +318,9 @@ def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: di
         kind, config, inputs: as in `Manifest`.
 
     Raises:
-        StoppedError: the store refused; call it again.
+        StoppedError: the store refused, or another process has taken over the folder; call it again.
     """
+    confirm(location)
     # The manifest goes last: until then whoever comes finds the former settings and refuses, or these.
     location.child(STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
     if location.child(MANIFEST).is_file():
@@ -339,8 +354,9 @@ def finish(
     """Writes the manifest, which makes the artifact exist.
 
     Raises:
-        StoppedError: the store refused.
+        StoppedError: the store refused, or another process has taken over the folder.
     """
+    confirm(location)
     manifest = Manifest(
         kind=kind,
         config=json.loads(json.dumps(config)),

@@ -24,7 +24,8 @@ from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.store.credentials import refuse_secrets
 from coevo_ray.store.json_text import parse_json
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"  # in the name of a file that is being written
+LEASE = "_lease.json"  # says who writes to a folder; part of nothing that lies there
 # It would be a local folder, of that name.
 _ONE_STROKE = re.compile(r"(s3a?|gs|gcs|https?|abfss?):(?!//)", re.IGNORECASE)
 
@@ -197,7 +198,7 @@ class Location:
         return parse_json(self.read_bytes(), self)
 
     def files(self, recursive: bool = False) -> list[str]:
-        """Lists the files below, as sorted paths relative to here, without temporary files.
+        """Lists the files below, as sorted paths relative to here, without temporary files and leases.
 
         Raises:
             InputError: the folder does not exist or cannot be listed.
@@ -208,7 +209,7 @@ class Location:
             raise InputError(f"cannot list {self}: {error}", "check the path and your permission to read it") from error
         skip = len(self.path.rstrip("/")) + 1
         names = [info.path[skip:] for info in infos if info.type == pafs.FileType.File]
-        return sorted(name for name in names if _TEMPORARY not in name)
+        return sorted(name for name in names if TEMPORARY not in name and name.rsplit("/", 1)[-1] != LEASE)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class Location:
         Raises:
             UsageError: nothing can be written here.
         """
-        probe = self.child(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        probe = self.child(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
             self.file_system.create_dir(self.path, recursive=True)
             with self.file_system.open_output_stream(probe.path) as stream:
@@ -343,7 +344,7 @@ ArtifactLike: TypeAlias = Located | Place
 def _write_local(path: Path, parts: Sequence[bytes | memoryview | pa.Buffer], replace: bool = True) -> bool:
     """Writes a file via a temporary one; returns False if the file exists and must not be replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{path.name}{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as stream:
             for part in parts:

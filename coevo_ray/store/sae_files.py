@@ -22,6 +22,7 @@ from coevo_ray.store.checked import read_checked
 from coevo_ray.store.json_text import parse_json
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import locate
+from coevo_ray.store.writing import writing
 
 WEIGHTS, CONFIG = "sae.safetensors", "sae.json"
 SAELENS_WEIGHTS, SAELENS_CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -221,9 +222,10 @@ def import_saelens(folder: Place, out: Place) -> Location:
     sae = read_saelens(source)
     names = (SAELENS_CONFIG, SAELENS_WEIGHTS)
     inputs = {"saelens": digest([source.child(name).read_bytes().hex() for name in names])}
-    if begin(location, "sae", {}, inputs) is None:
-        summary = {"latents": sae.config.latents, "k": sae.config.k, "imported_from": "saelens", "seconds": 0.0}
-        finish(location, "sae", {}, inputs, save_sae(location, sae), summary)
+    with writing(location):
+        if begin(location, "sae", {}, inputs) is None:
+            summary = {"latents": sae.config.latents, "k": sae.config.k, "imported_from": "saelens", "seconds": 0.0}
+            finish(location, "sae", {}, inputs, save_sae(location, sae), summary)
     return location
 
 

@@ -38,6 +38,7 @@ from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin
 from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.writing import writing_all
 
 # Prepared inputs of a shard; a handful of shards is in flight for each actor.
 _SHARD_BYTES = 64 << 20
@@ -92,6 +93,11 @@ def make_contributions(job: Job, locations: list[Location]) -> SharedFit | None:
         UsageError: settings were changed.
         StoppedError: the store or the cluster failed.
     """
+    with writing_all(locations):
+        return _make_contributions(job, locations)
+
+
+def _make_contributions(job: Job, locations: list[Location]) -> SharedFit | None:
     inputs = {"pool": job.pool.manifest.identity, **job.shared_inputs}
     contents = [_content(job.config, index) for index in range(len(locations))]
     todo = [

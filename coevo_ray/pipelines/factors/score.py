@@ -29,6 +29,7 @@ from coevo_ray.store.layout import FactorLayout
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import locate, open_table
 from coevo_ray.store.row_table import RowTable, vector_column_of
+from coevo_ray.store.writing import writing_all
 from coevo_ray.training.sae_fit import fit_sae
 
 TOP_ROWS = 24
@@ -125,7 +126,7 @@ def score(
         raise UsageError(f"top_rows = {top_rows}", "keep 1 row or more for each factor")
     folders = FactorLayout.of(Location.parse(out))
     column = vector_column_of(features, column)
-    with ray_session():
+    with writing_all([folders.codes, folders.table, folders.scores]), ray_session():
         codes, latents, counted = encode_codes(config, features, column, sae, folders.codes, top_rows)
         table = folders.table
         content, inputs = {"top_rows": top_rows}, {"codes": codes.manifest.identity}

@@ -14,6 +14,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 from coevo_ray.store.artifact import MANIFEST, Manifest, finish, load_manifest, write_blob, write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.writing import writing
 
 
 def write_labels(
@@ -35,23 +36,25 @@ def write_labels(
         UsageError: the folder holds something else, or labels of another gate.
         StoppedError: the store refused.
     """
-    before = _earlier(place, "labels", config, inputs)
-    labelled, said = service.labelled(), service.answers()
-    order = np.argsort(labelled["row_id"])
-    table = _table(labelled, order)
-    for column in ("votes", "annotators"):
-        table = table.append_column(column, pa.array(labelled[column][order].astype(np.int32)))
-    table = table.append_column("validation", pa.array(labelled["validation"][order]))
-    sink = pa.BufferOutputStream()
-    pq.write_table(_table(said, slice(None)), sink)
-    number = f"{len(said['row_id']):010d}"  # more answers have other names: the earlier export stays till the manifest
-    entries = [
-        write_table(place, f"labels-{number}.parquet", table),
-        write_blob(place, f"answers-{number}.parquet", sink.getvalue().to_pybytes()),
-    ]
-    made = finish(place, "labels", config, inputs, entries, {"labels": len(table), **summary})
-    _drop(place, before, made)
-    return made
+    with writing(place, at_once=True):
+        before = _earlier(place, "labels", config, inputs)
+        labelled, said = service.labelled(), service.answers()
+        order = np.argsort(labelled["row_id"])
+        table = _table(labelled, order)
+        for column in ("votes", "annotators"):
+            table = table.append_column(column, pa.array(labelled[column][order].astype(np.int32)))
+        table = table.append_column("validation", pa.array(labelled["validation"][order]))
+        sink = pa.BufferOutputStream()
+        pq.write_table(_table(said, slice(None)), sink)
+        # More answers have other names: the earlier export stays till the manifest.
+        number = f"{len(said['row_id']):010d}"
+        entries = [
+            write_table(place, f"labels-{number}.parquet", table),
+            write_blob(place, f"answers-{number}.parquet", sink.getvalue().to_pybytes()),
+        ]
+        made = finish(place, "labels", config, inputs, entries, {"labels": len(table), **summary})
+        _drop(place, before, made)
+        return made
 
 
 def write_pseudo_labels(place: Location, pseudo: PseudoLabels, config: JsonObject, inputs: dict[str, str]) -> Manifest:
@@ -64,16 +67,17 @@ def write_pseudo_labels(place: Location, pseudo: PseudoLabels, config: JsonObjec
         UsageError: the folder holds something else.
         StoppedError: the store refused.
     """
-    before = _earlier(place, "pseudo_labels", config, inputs)
-    columns = {"row_id": pseudo["row_id"], "label": pseudo["label"], "confidence": pseudo["confidence"]}
-    source = pa.array(np.where(pseudo["shared"], "shared", "pseudo").tolist(), pa.string())
-    table = pa.table({**columns, "source": source})
-    entry = write_table(place, f"pseudo-{pseudo['answers']:010d}.parquet", table)
-    made = finish(
-        place, "pseudo_labels", config, inputs, [entry], {"rows": len(table), "shared": int(pseudo["shared"].sum())}
-    )
-    _drop(place, before, made)
-    return made
+    with writing(place, at_once=True):
+        before = _earlier(place, "pseudo_labels", config, inputs)
+        columns = {"row_id": pseudo["row_id"], "label": pseudo["label"], "confidence": pseudo["confidence"]}
+        source = pa.array(np.where(pseudo["shared"], "shared", "pseudo").tolist(), pa.string())
+        table = pa.table({**columns, "source": source})
+        entry = write_table(place, f"pseudo-{pseudo['answers']:010d}.parquet", table)
+        made = finish(
+            place, "pseudo_labels", config, inputs, [entry], {"rows": len(table), "shared": int(pseudo["shared"].sum())}
+        )
+        _drop(place, before, made)
+        return made
 
 
 def _earlier(place: Location, kind: str, config: JsonObject, inputs: dict[str, str]) -> Manifest | None:

@@ -19,6 +19,7 @@ from coevo_ray.store.artifact import Manifest, begin
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.writing import writing
 
 
 def gate(
@@ -77,14 +78,15 @@ def gate_rounds(
     """
     config = as_settings(GateSettings, config, "gate")
     location = Location.parse(out)
-    if begin(location, "labels", config.content(), inputs_of(pool, targets)) is not None:
-        return RowTable(location, "labels")
-    annotator = annotator or open_annotator(config.annotator, pool, class_names(config, pool))
-    started = time.monotonic()
-    gate = GateSession.open(config, pool, targets, location)
-    with gate.hosted():
-        _answer_rounds(gate, annotator)
-        _finish(gate, started)
+    with writing(location):
+        if begin(location, "labels", config.content(), inputs_of(pool, targets)) is not None:
+            return RowTable(location, "labels")
+        annotator = annotator or open_annotator(config.annotator, pool, class_names(config, pool))
+        started = time.monotonic()
+        gate = GateSession.open(config, pool, targets, location)
+        with gate.hosted():
+            _answer_rounds(gate, annotator)
+            _finish(gate, started)
     return RowTable(location, "labels")
 
 

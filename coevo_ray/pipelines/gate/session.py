@@ -38,6 +38,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin, digest, load_manifest
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.writing import writing
 
 if TYPE_CHECKING:
     # At run time where they are used: what only looks at a gate loads neither Ray nor torch.
@@ -67,8 +68,9 @@ class Submitted:
 class GateSession:
     """An open gate.
 
-    Several processes may hold one. Each change is checked against the journal: who is behind another process stops
-    with a `StoppedError` and has changed nothing.
+    Several processes may hold one, and change it one after another: `next`, `submit` and a block in which it is
+    `hosted` hold its lease, and a second process is refused meanwhile. Each change is checked against the journal, too:
+    who is behind another process stops with a `StoppedError` and has changed nothing.
 
     Args:
         location: folder of the gate, or of a run (its `gate/` is taken).
@@ -124,22 +126,23 @@ class GateSession:
         check_annotator(config.annotator)
         note_given(config.annotator)
         inputs = inputs_of(pool, targets)
-        begin(location, "labels", config.content(), inputs)
-        from coevo_ray.pipelines.graph import build_graph_artifact
-        from coevo_ray.runtime.session import ray_session
-        from coevo_ray.runtime.shards import ray_errors
+        with writing(location):
+            begin(location, "labels", config.content(), inputs)
+            from coevo_ray.pipelines.graph import build_graph_artifact
+            from coevo_ray.runtime.session import ray_session
+            from coevo_ray.runtime.shards import ray_errors
 
-        with ray_session(), ray_errors("gate"):
-            build_graph_artifact(
-                pool,
-                targets,
-                location.child("graph"),
-                neighbours=config.neighbours,
-                seed=config.seed,
-                cpus=config.compute.cpus,
-                centre=True,
-            )
-        write_opened(location, config, classes, pool, targets)
+            with ray_session(), ray_errors("gate"):
+                build_graph_artifact(
+                    pool,
+                    targets,
+                    location.child("graph"),
+                    neighbours=config.neighbours,
+                    seed=config.seed,
+                    cpus=config.compute.cpus,
+                    centre=True,
+                )
+            write_opened(location, config, classes, pool, targets)
         return cls(location)
 
     def write_settings(self, settings: GateSettings) -> None:
@@ -162,7 +165,7 @@ class GateSession:
         from coevo_ray.runtime.session import ray_session
         from coevo_ray.runtime.shards import ray_errors
 
-        with ray_session(), ray_errors("gate"):
+        with writing(self.location, at_once=True), ray_session(), ray_errors("gate"):
             self._plain = None
             run = digest([str(self.location), self.inputs])
             self._handle = start_selection(run, self._make())
@@ -171,6 +174,19 @@ class GateSession:
             finally:
                 self._handle.stop()
                 self._handle = None
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keeps other processes from changing the gate within the block; a hosted gate does so anyway.
+
+        Raises:
+            UsageError: another process changes it now.
+        """
+        if self._handle is not None:  # whoever hosts it may use it from other threads
+            yield
+            return
+        with writing(self.location, at_once=True):
+            yield
 
     @property
     def service(self) -> GateCalls:
@@ -198,20 +214,26 @@ class GateSession:
 
         Raises:
             InputError: predictions do not fit.
+            UsageError: another process changes the gate now.
             StoppedError: the store or the cluster failed, or another process went ahead; ask again.
         """
-        if predictions is not None:
-            self.service.update_predictions(*predictions)
-            self.service.request()
-        elif not self.service.questions()["row_ids"].size:
-            status = self.service.gate_status()
-            if status["rounds"] == 0:
-                self.service.request(self.settings.seed_rows(self.rows, len(self.classes)))
-            else:
-                if status["learned_answers"] != status["answers"]:
-                    self.learn()
+        with self.changing():
+            if predictions is not None:
+                self.service.update_predictions(*predictions)
                 self.service.request()
+            elif not self.service.questions()["row_ids"].size:
+                self._request()
         return Questions(**self.service.questions())
+
+    def _request(self) -> None:
+        """Begins a round."""
+        status = self.service.gate_status()
+        if status["rounds"] == 0:
+            self.service.request(self.settings.seed_rows(self.rows, len(self.classes)))
+            return
+        if status["learned_answers"] != status["answers"]:
+            self.learn()
+        self.service.request()
 
     def learn(self) -> JsonObject:
         """Refits the light classifier on all labels and hands its predictions to the gate.
@@ -292,8 +314,13 @@ class GateSession:
 
         Raises:
             InputError: a label is outside the classes, or a row has two labels by one annotator in one submission.
+            UsageError: another process changes the gate now.
             StoppedError: the store failed, or another process went ahead; submit them again.
         """
+        with self.changing():
+            return self._take(answers)
+
+    def _take(self, answers: Sequence[Answers]) -> Submitted:
         totals, problems = np.zeros(len(Taken._fields), dtype=np.int64), []
         for given in answers:
             if not given.annotator:

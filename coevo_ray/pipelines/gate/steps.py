@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from coevo_ray.actors.protocols import Predictions
 from coevo_ray.annotators.answer_files import read_answer_file
-from coevo_ray.annotators.base import Answers, Collected, Desk, Questions
+from coevo_ray.annotators.base import Annotator, Answers, Collected, Desk, Questions
 from coevo_ray.config import GateSettings, SettingsLike, as_settings
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
@@ -91,17 +91,25 @@ def gate_next(
 
     Raises:
         InputError: there is no such gate, predictions do not fit, or no row of the round to close has a label.
-        UsageError: the file's name ends otherwise, or the gate names an annotator or server that nobody here did.
+        UsageError: the file's name ends otherwise, the gate names an annotator or server that nobody here did, or
+            another process changes the gate now.
         StoppedError: the store, the cluster or the annotation tool failed; ask again.
     """
     gate, place = open_gate(gate), None if out is None else Location.parse(out)
     if place is not None and not place.name.endswith((".csv", ".parquet")):
         raise UsageError(f"requests to {out}", "name a .csv or .parquet file")
+    with gate.changing():
+        return _next(gate, predictions, place, set_aside, gate.annotator(trust, url))
+
+
+def _next(
+    gate: GateSession, predictions: Place | None, place: Location | None, set_aside: bool, annotator: Annotator | Desk
+) -> JsonObject:
     if set_aside:
         left = gate.service.set_aside(gate.service.gate_status()["rounds"])
         say(f"gate: {left} row{'' if left == 1 else 's'} that nobody labelled set aside")
     questions = _ask(gate, None if predictions is None else read_predictions(predictions, len(gate.classes)))
-    annotator, sent, where = gate.annotator(trust, url), 0, None
+    sent, where = 0, None
     if isinstance(annotator, Desk) and len(questions.row_ids):
         sent, where = annotator.send(questions), annotator.where
     if place is not None:
@@ -166,7 +174,7 @@ def gate_submit(
 
     Raises:
         InputError: there is no such gate, or a file cannot be read at all.
-        UsageError: the gate names an annotator or server that nobody here did.
+        UsageError: the gate names an annotator or server that nobody here did, or another process changes the gate now.
         StoppedError: the store or the annotation tool failed, or another process went ahead; submit them again.
     """
     gate = open_gate(gate)
@@ -174,21 +182,23 @@ def gate_submit(
         files = [files]
     if files and (trust or url):
         raise UsageError("trust or a url with files, which ask no annotator", "leave them out")
-    if files:
-        answers: list[Answers] = []
-        problems: list[str] = []
-        for file in files:
-            read = read_answer_file(
-                Location.parse(file), gate.pool, len(gate.classes), gate.classes, annotator=annotator or ""
-            )
-            answers += read.answers
-            problems += read.problems
-        collected = Collected(tuple(answers), tuple(problems))
-    else:
-        collected = _from_annotator(gate, trust, url)
-    submitted = take(gate, collected)
+    with gate.changing():
+        collected = _of_files(gate, files, annotator) if files else _from_annotator(gate, trust, url)
+        submitted = take(gate, collected)
     outstanding = gate.service.gate_status()["outstanding"]
     return {**submitted.taken._asdict(), "outstanding": outstanding, "problems": list(submitted.problems)}
+
+
+def _of_files(gate: GateSession, files: Sequence[Place], annotator: str | None) -> Collected:
+    answers: list[Answers] = []
+    problems: list[str] = []
+    for file in files:
+        read = read_answer_file(
+            Location.parse(file), gate.pool, len(gate.classes), gate.classes, annotator=annotator or ""
+        )
+        answers += read.answers
+        problems += read.problems
+    return Collected(tuple(answers), tuple(problems))
 
 
 def _from_annotator(gate: GateSession, trust: Sequence[str], url: str | None) -> Collected:

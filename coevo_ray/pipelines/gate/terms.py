@@ -37,10 +37,18 @@ def gate_set(gate: GateSession | ArtifactLike, terms: Mapping[str, Any]) -> Json
 
     Raises:
         InputError: there is no such gate.
-        UsageError: a value is wrong, a setting is none of the terms, or the annotator lacks a token or package.
+        UsageError: a value is wrong, a setting is none of the terms, the annotator lacks a token or package, or another
+            process changes the gate now.
         StoppedError: the store refused; set them again.
     """
-    gate = GateSession(open_gate(gate).location)  # one that is held may have terms of before an earlier change
+    gate = open_gate(gate)
+    with gate.changing():
+        return _set(
+            GateSession(gate.location), terms
+        )  # the one that is held may have terms of before an earlier change
+
+
+def _set(gate: GateSession, terms: Mapping[str, Any]) -> JsonObject:
     fixed = sorted(set(terms) - set(TERMS))
     if fixed or not terms:
         raise UsageError(

@@ -31,8 +31,9 @@ from coevo_ray.pool.sources import DATASET, check_source, list_source, same_clas
 from coevo_ray.pool.splits import assign_splits
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish, load_manifest
+from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish, is_begun, load_manifest
 from coevo_ray.store.location import Location, Place
+from coevo_ray.store.writing import writing
 
 _MOST_CLASSES = 10_000  # of which a manifest tells the rows
 _SHOWN_CLASSES = 8
@@ -78,14 +79,15 @@ def ingest(
         config = read_section(config, "pool") if isinstance(config, str | os.PathLike) else dict(config)
     if dataset is not None and isinstance(config, dict) and "sources" not in config:
         config = {**config, "sources": [DATASET]}
-    begun = begin_append(config, location) if append else _begin(config, location)
-    if begun is None:
-        _say_made(location)
-        return Pool(location)
-    settings, earlier = begun
-    sources = _list(settings, location, dataset, earlier)  # finds a missing source before Ray starts
-    with ray_session():
-        _make(settings, location, earlier, sources, started)
+    with writing(location, at_once=append and is_begun(location)):
+        begun = begin_append(config, location) if append else _begin(config, location)
+        if begun is None:
+            _say_made(location)
+            return Pool(location)
+        settings, earlier = begun
+        sources = _list(settings, location, dataset)  # finds a missing source before Ray starts
+        with ray_session():
+            _make(settings, location, earlier, sources, started)
     return Pool(location)
 
 
@@ -220,9 +222,7 @@ def _summary(
     }
 
 
-def _list(
-    config: PoolConfig, location: Location, dataset: ray.data.Dataset | None, earlier: Earlier
-) -> list[ListedSource]:
+def _list(config: PoolConfig, location: Location, dataset: ray.data.Dataset | None) -> list[ListedSource]:
     wanted = [source.uri for source in config.sources if source.uri.startswith(DATASET)]
     if dataset is not None and len(wanted) != 1:
         raise UsageError(

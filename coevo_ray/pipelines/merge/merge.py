@@ -47,6 +47,7 @@ from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
+from coevo_ray.store.writing import claim, writing
 
 # A row takes some 40 microseconds of one core: below so many, two processes are no sooner done, for each first imports.
 _ROWS_A_PROCESS = 100_000
@@ -101,11 +102,14 @@ def merge_fitted(
     groups = group_by_pool(tables, settings.allow_overlap)
     content = _content(tables, settings, form)
     inputs = {f"contribution.{i:03d}": t.manifest.identity for i, t in enumerate(tables)}
-    if begin_more(location, "targets", content, inputs) or _unfinished(location, content, inputs, settings.refit):
-        with ray_session():
-            _merge(tables, groups, location, settings, content, inputs, fitted)
-    targets = RowTable(location, "targets")
-    write_card(location, targets.manifest)
+    with writing(location):
+        if _is_wanted(location, content, inputs, settings.refit):
+            claim(location)
+            if _is_wanted(location, content, inputs, settings.refit):  # whoever wrote until now may have made them
+                with ray_session():
+                    _merge(tables, groups, location, settings, content, inputs, fitted)
+        targets = RowTable(location, "targets")
+        write_card(location, targets.manifest)
     return targets
 
 
@@ -121,8 +125,10 @@ def _content(tables: Sequence[Contribution], config: MergeConfig, form: Consensu
     return config.model_dump(mode="json", include={"reference", "alignment", "seed"})  # as version 0.1.0 has them
 
 
-def _unfinished(location: Location, content: JsonObject, inputs: dict[str, str], refit: bool) -> bool:
-    """Whether targets are to be made: they are not there, or a refit is wanted of a latent that lacks contributions."""
+def _is_wanted(location: Location, content: JsonObject, inputs: dict[str, str], refit: bool) -> bool:
+    """Whether targets are to be made: they lack contributions, or a refit is wanted of a latent that does."""
+    if begin_more(location, "targets", content, inputs):
+        return True
     there = begin(location, "targets", content, inputs)
     return there is None or (refit and set(there.summary.get("latent_of", ())) != set(inputs.values()))
 

@@ -12,6 +12,7 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.writing import confirm, writing
 
 # Names the files that a copy has written or begins to write: only they may be replaced or deleted.
 _MARK = "_samples.json"
@@ -33,6 +34,11 @@ def copy_samples(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float)
         UsageError: the folder holds other files, or cannot be written.
         StoppedError: the store or the cluster failed; copy them again.
     """
+    with writing(folder, at_once=True):
+        _copy(pool, row_ids, folder, cpus)
+
+
+def _copy(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float) -> None:
     check_folder(folder)
     starts = range(0, len(row_ids), _FILE_ROWS)
     names = [f"samples-{i:06d}.parquet" for i in range(len(starts))]
@@ -47,6 +53,7 @@ def copy_samples(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float)
     with ray_session(), ray_errors("copy samples"):
         for _ in run_shards("copy samples", todo, lambda d: d.map(work.make, num_cpus=cpus), total=len(row_ids)):
             pass
+    confirm(folder)
     _mark(folder, set(names))
 
 

@@ -37,6 +37,7 @@ from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.writing import writing
 
 # Name -> reference to an object in Ray's store.
 Shared: TypeAlias = "dict[str, ray.ObjectRef[Any]]"
@@ -96,10 +97,11 @@ def retrieve(
         "gate_targets": opened.targets.manifest.identity,
         **gain.identity,
     }
-    if begin(location, KIND, settings.content(), inputs) is None:
-        work = _Retrieval(opened, pool, table, location, settings, gain)
-        with ray_session(), ray_errors("retrieve"):
-            work.run(inputs)
+    with writing(location):
+        if begin(location, KIND, settings.content(), inputs) is None:
+            work = _Retrieval(opened, pool, table, location, settings, gain)
+            with ray_session(), ray_errors("retrieve"):
+                work.run(inputs)
     made = RowTable(location, KIND)
     if copy_to is not None:
         copy_samples(pool, made.row_ids(), Location.parse(copy_to), settings.compute.cpus)

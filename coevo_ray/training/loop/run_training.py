@@ -15,6 +15,7 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import Artifact, FileEntry, begin, finish, write_blob
 from coevo_ray.store.location import Location
+from coevo_ray.store.writing import writing
 from coevo_ray.training.loop.metrics import METRICS, json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint
 from coevo_ray.training.loop.weights import write_weights
@@ -96,24 +97,25 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
         InputError: as `prepare` or a worker raises it.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    done = begin(artifact.folder, artifact.kind, artifact.content, artifact.inputs)
-    if done is not None:
-        return Artifact(artifact.folder, done, done.summary)
-    started = time.monotonic()
-    training = prepare()
-    title, folder = training.title, artifact.folder
-    with (
-        ray_session(),
-        ray_errors(title),
-        progress_board(title, training.epochs, "epochs") as board,
-        training.arguments(board) as arguments,
-    ):
-        checkpoint = fit(title, training.worker, arguments, training.compute, folder.child("training"))
-        state, history = load_checkpoint(checkpoint)
-        trained = Trained(arguments, state, history, round(time.monotonic() - started, 3))
-        summary = training.summarise(trained)
-    files = training.write_files(trained)
-    made = finish(folder, artifact.kind, artifact.content, artifact.inputs, files, summary)
+    with writing(artifact.folder):
+        done = begin(artifact.folder, artifact.kind, artifact.content, artifact.inputs)
+        if done is not None:
+            return Artifact(artifact.folder, done, done.summary)
+        started = time.monotonic()
+        training = prepare()
+        title, folder = training.title, artifact.folder
+        with (
+            ray_session(),
+            ray_errors(title),
+            progress_board(title, training.epochs, "epochs") as board,
+            training.arguments(board) as arguments,
+        ):
+            checkpoint = fit(title, training.worker, arguments, training.compute, folder.child("training"))
+            state, history = load_checkpoint(checkpoint)
+            trained = Trained(arguments, state, history, round(time.monotonic() - started, 3))
+            summary = training.summarise(trained)
+        files = training.write_files(trained)
+        made = finish(folder, artifact.kind, artifact.content, artifact.inputs, files, summary)
     return Artifact(folder, made, made.summary)
 
 

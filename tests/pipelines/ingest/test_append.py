@@ -16,9 +16,10 @@ from coevo_ray.pipelines.ingest import ingest as module
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import verify
+from tests.command_line import Command
 from tests.pipelines.ingest.helpers import reasons, rows, settings, snapshot
 from tests.pool.pictures import encoded, picture, png, write_images, write_parquet, write_tar
-from tests.processes import coevo_ray
+from tests.processes import coevo_ray as start
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -236,7 +237,7 @@ def test_a_killed_append_leaves_the_pool_and_is_continued(place: Path, tmp_path:
     many = write_images(tmp_path / "many", {f"a/{i:03d}.png": encoded(picture(i, 200)) for i in range(300)})
     before = snapshot(place)
     command = ("ingest", str(many), "--out", str(place), "--append", "--json")
-    running = coevo_ray(tmp_path, *command)
+    running = start(tmp_path, *command)
     try:
         running.until(lambda: (place / "rows-000010.parquet").exists())
         running.kill()
@@ -250,6 +251,32 @@ def test_a_killed_append_leaves_the_pool_and_is_continued(place: Path, tmp_path:
     after = snapshot(place)
     assert len(new) == 312
     assert [row[0] for i, row in rows(new).items() if i >= 12] == [f"a/{i:03d}.png" for i in range(300)]
-    kept = without_manifest(middle, "_append.json")
+    kept = without_manifest(middle, "_append.json", "_lease.json")
     assert {name: content for name, content in kept.items() if ".tmp-" not in name}.items() <= after.items()
     assert verify(new.location, new.manifest) == []
+
+
+def test_of_two_appends_at_once_the_second_is_refused(
+    place: Path, more: Path, tmp_path: Path, coevo_ray: Command
+) -> None:
+    many = write_images(tmp_path / "many", {f"a/{i:03d}.png": png(1000 + i) for i in range(40)})
+    first = start(tmp_path, "ingest", str(many), "--out", str(place), "--append", "--json")
+    try:
+        first.until(lambda: (place / "_append.json").is_file())
+        before = snapshot(place)
+        refused = coevo_ray("ingest", str(more), "--out", str(place), "--append", "--max-reject-fraction", "0.5")
+        lease = "_lease.json"  # renewed meanwhile
+        after = snapshot(place)
+        assert without_manifest(after, lease).items() >= without_manifest(before, lease).items()
+        assert after["manifest.json"] == before["manifest.json"]
+        assert refused.returncode == 2, refused.stderr
+        assert f"is being written: process {first.process.pid} on " in refused.stderr and "remedy: " in refused.stderr
+        assert first.wait() == 0, first.err.read_text()
+        first.assert_gone()
+    finally:
+        first.end()
+    pool = Pool.open(place)
+    assert [part["rows"] for part in pool.summary["parts"]] == [12, 40]
+    assert [row[0] for i, row in rows(pool).items() if i >= 12] == [f"a/{i:03d}.png" for i in range(40)]
+    assert not (place / lease).exists()
+    assert len(append(more, place)) == 12 + 40 + 11

@@ -1,0 +1,154 @@
+"""The leases of this thread: taken once an artifact is about to change, given back when the block that made it ends.
+
+A finished artifact that is only read takes none: `begin` claims the lease where something is left to do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from coevo_ray.errors import UsageError
+from coevo_ray.store.lease import SECONDS, Lease, take
+from coevo_ray.store.lease_cells import Cell, FileCell, SettledCell
+from coevo_ray.store.location import LEASE, Location
+
+
+class _Scopes(threading.local):
+    """Blocks of this thread: folder -> its scope. Another thread is another writer."""
+
+    def __init__(self) -> None:
+        self.by_folder: dict[str, _Scope] = {}
+
+
+class _Scope:
+    """A block that may write one folder.
+
+    Attributes:
+        lease: once it is claimed.
+        made: folders that were made for it.
+    """
+
+    def __init__(self) -> None:
+        self.lease: Lease | None = None
+        self.made: list[Path] = []
+
+    def end(self) -> None:
+        """Gives the lease back, and removes what was made for it if nothing else came to lie there."""
+        if self.lease is not None:
+            self.lease.release()
+        for folder in self.made:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
+
+_SCOPES = _Scopes()
+
+
+@contextmanager
+def writing(location: Location, at_once: bool = False) -> Iterator[None]:
+    """Holds the lease on a folder from `claim` on until the block ends; blocks of one thread may be nested.
+
+    Args:
+        location: the folder of an artifact.
+        at_once: claim it now.
+
+    Raises:
+        UsageError: another process or thread writes there, or nothing can be written.
+    """
+    scopes, key = _SCOPES.by_folder, _key(location)
+    outer = key not in scopes
+    if outer:
+        scopes[key] = _Scope()
+    try:
+        if at_once:
+            claim(location)
+        yield
+    finally:
+        if outer:
+            scopes.pop(key).end()
+
+
+@contextmanager
+def writing_all(locations: Sequence[Location], at_once: bool = False) -> Iterator[None]:
+    """As `writing`, for several folders.
+
+    Raises:
+        UsageError: as `writing`.
+    """
+    with ExitStack() as stack:
+        for location in locations:
+            stack.enter_context(writing(location, at_once))
+        yield
+
+
+def claim(location: Location, seconds: float = SECONDS) -> None:
+    """Takes the lease on a folder that a block around this is `writing`; nothing happens where it is held already.
+
+    What was read before may have changed meanwhile: read it again.
+
+    Args:
+        location: the folder.
+        seconds: how long the lease lasts after a renewal.
+
+    Raises:
+        UsageError: another process or thread writes there, or nothing can be written.
+    """
+    scope = _SCOPES.by_folder.get(_key(location))
+    if scope is None or scope.lease is not None:
+        return
+    try:
+        scope.made += _make_folder(location)
+        scope.lease = take(_cell(location), str(location), seconds)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {location}: {error}", "choose another output with --out, or grant the permission to write"
+        ) from error
+    scope.lease.keep()
+
+
+def confirm(location: Location) -> None:
+    """Checks that this thread still holds its lease on a folder; call it before the step that readers see.
+
+    Raises:
+        StoppedError: it is lost, or the store failed.
+    """
+    scope = _SCOPES.by_folder.get(_key(location))
+    if scope is not None and scope.lease is not None:
+        scope.lease.confirm()
+
+
+def check_leases() -> None:
+    """Stops work whose lease is known to be lost; cheap.
+
+    Raises:
+        StoppedError: one of this thread is lost.
+    """
+    for scope in _SCOPES.by_folder.values():
+        if scope.lease is not None and scope.lease.lost:
+            scope.lease.refuse()
+
+
+def _key(location: Location) -> str:
+    """One name for a folder, however a symbolic link leads to it."""
+    return os.path.realpath(location.path) if location.is_local else location.uri
+
+
+def _cell(location: Location) -> Cell:
+    file = location.child(LEASE)
+    return FileCell(Path(file.path)) if file.is_local else SettledCell(file)
+
+
+def _make_folder(location: Location) -> list[Path]:
+    """Makes the folder where there are folders; returns those that were missing, the deepest first."""
+    if not location.is_local:
+        return []
+    folder = Path(location.path)
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
