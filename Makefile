@@ -1,6 +1,7 @@
 # make demo   the whole loop on real data (needs Python >= 3.10 and nothing else)
 # make test   lint, types, layers, tests (a Label Studio server among them)
 # make slow   the tests that are left out there, one after another
+# make fuzz   a million damaged inputs for everything that reads files of others
 # make bench  quick benchmarks
 # make clean  removes what these made
 PYTHON ?= python3
@@ -10,8 +11,9 @@ BIN := $(VENV)/bin
 SERVER := .venv-labelstudio
 SERVER_PINS := tests/annotators/label_studio_requirements.txt
 PYTEST_ARGS ?=
+FUZZ_INPUTS ?= 1000000
 
-.PHONY: demo test slow lint bench clean $(SERVER)
+.PHONY: demo test slow fuzz lint bench clean $(SERVER)
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
@@ -50,6 +52,9 @@ test: lint $(SERVER)/ready
 
 slow: $(VENV)/bench
 	$(BIN)/python -m pytest -m 'slow and not gpu and not labelstudio' $(PYTEST_ARGS)
+
+fuzz: $(VENV)/dev
+	$(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS)
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.ingest --json --quick

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from coevo_ray.config.yaml_file import load_yaml
 from coevo_ray.errors import UsageError
 from coevo_ray.store.credentials import why_secret
 
@@ -61,10 +62,10 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         UsageError: the file is missing, is not YAML, or holds no settings.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = load_yaml(Path(path))
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # also of dates, numbers and bytes that are none
         raise UsageError(f"{path} is not YAML: {_problem(error)}", "fix the line that is named") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from coevo_ray.store.location import Location
 
 SUFFIX = ".parquet"
 _BATCH_ROWS = 256
+_SHOWN = 200
 _FOOTERS_AT_ONCE = 16  # reading footers waits for the store, not for the processor
 
 
@@ -252,7 +254,8 @@ def _dimensions(
 def _usual_length(location: Location, files: list[str], column: str) -> int | None:
     """Returns the most common length of a list column in the first rows that have a value."""
     for name in files:
-        with _open(place_of(location, name)) as file:
+        place = place_of(location, name)
+        with _open(place) as file, _readable(place):
             for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
                 cells = storage(pa.chunked_array([batch.column(0)]))
                 lengths = Counter(len(v) for v in cells if v.is_valid and len(v))
@@ -285,23 +288,29 @@ def schema_of(location: Location) -> pa.Schema:
 
 
 def _footer(location: Location) -> tuple[int, pa.Schema]:
-    with _open(location) as file:
+    with _open(location) as file, _readable(location):
         return file.metadata.num_rows, file.schema_arrow
 
 
 def _open(location: Location) -> pq.ParquetFile:
-    try:
+    with _readable(location):
         return pq.ParquetFile(location.path, filesystem=location.file_system)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {location}: {error}", "is it a whole Parquet file?") from error
 
 
 def _read_group(file: pq.ParquetFile, group: int, columns: list[str], location: Location) -> pa.Table:
-    try:
+    with _readable(location, f"row group {group} of "):
         return file.read_row_group(group, columns=columns)
-    except (OSError, pa.ArrowException) as error:
+
+
+@contextmanager
+def _readable(location: Location, part: str = "") -> Iterator[None]:
+    """Turns what a damaged file raises into an `InputError`."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        words = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
         raise InputError(
-            f"cannot read row group {group} of {location}: {error}", "the file is damaged; copy it again"
+            f"cannot read {part}{location}: {words}", "it is damaged, or no Parquet: copy it again"
         ) from error
 
 
