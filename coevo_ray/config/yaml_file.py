@@ -40,14 +40,16 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """As in PyYAML, with both checks."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs
-        anchor: str | None = event.anchor if isinstance(event, yaml.NodeEvent) else None
-        if isinstance(event, yaml.AliasEvent):
+        anchor: str | None = getattr(event, "anchor", None)
+        alias = isinstance(event, yaml.AliasEvent)
+        mark: yaml.error.Mark = event.start_mark
+        if alias:
             if anchor in self._open:
-                raise yaml.composer.ComposerError(None, None, f"{anchor!r} contains itself", event.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"{anchor!r} contains itself", mark)
             return super().compose_node(parent, index)
         if self._depth >= _MOST_DEPTH:
             problem = f"nested more than {_MOST_DEPTH} levels deep"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+            raise yaml.composer.ComposerError(None, None, problem, mark)
         self._depth += 1
         opened = {anchor} - self._open if anchor is not None else set[str]()
         self._open |= opened
