@@ -1,7 +1,8 @@
-"""A read-only S3 server over a local folder: as much of the protocol as pyarrow's S3 client needs to read files."""
+"""An S3 server over a local folder: what pyarrow's client needs to read files, and PUT with conditions."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ class S3Folder(ThreadingHTTPServer):
     Attributes:
         sent: bytes of objects that were sent.
         objects: keys that were asked for.
+        lock: held while something is counted or written.
     """
 
     daemon_threads = True
@@ -42,6 +44,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def do_PUT(self) -> None:
+        """Writes an object if its conditions hold: else 412, or 404 where the one to replace is not there."""
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        file = self.server.root / unquote(urlsplit(self.path).path).strip("/")
+        with self.server.lock:
+            there = _etag(file.read_bytes()) if file.is_file() else None
+            wanted = self.headers.get("If-Match")
+            if (self.headers.get("If-None-Match") == "*" and there) or (wanted and there and wanted != there):
+                self._empty(412)
+            elif wanted and not there:
+                self._empty(404)
+            else:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+                self._empty(200, _etag(data))
+
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
@@ -49,16 +67,14 @@ class _Handler(BaseHTTPRequestHandler):
         name = unquote(urlsplit(self.path).path).strip("/")
         file = self.server.root / name
         if not file.is_file():
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self._empty(404)
             return
         data = file.read_bytes()
         first, last = self._range(len(data))
         self.send_response(206 if "Range" in self.headers else 200)
         self.send_header("Content-Length", str(last + 1 - first))
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-        self.send_header("ETag", '"0"')
+        self.send_header("ETag", _etag(data))
         self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
         self.end_headers()
         if body:
@@ -67,12 +83,23 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.objects.add(name)
             self.wfile.write(data[first : last + 1])
 
+    def _empty(self, status: int, etag: str | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        if etag is not None:
+            self.send_header("ETag", etag)
+        self.end_headers()
+
     def _range(self, size: int) -> tuple[int, int]:
         asked = self.headers.get("Range")
         if asked is None:
             return 0, size - 1
         first, _, last = asked.removeprefix("bytes=").partition("-")
         return int(first), min(size - 1, int(last or size - 1))
+
+
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
 
 
 @contextmanager

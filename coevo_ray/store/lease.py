@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from coevo_ray.errors import StoppedError, UsageError
 from coevo_ray.progress import say
-from coevo_ray.store.lease_cells import Cell, Seen
+from coevo_ray.store.lease_cells import RELEASED, Cell, Seen
 from coevo_ray.store.process import Process, boot_clock
 
 SECONDS = 60.0
@@ -150,8 +150,7 @@ class Lease:
     def _written_after_all(self) -> Seen | None:
         """The file, if a renewal wrote it whose answer did not come back."""
         there = self.cell.read()
-        holder = None if there is None else Holder.of(there.content)
-        return there if holder is not None and holder.owner == self.holder.owner else None
+        return there if there is not None and _is_of(there, self.holder) else None
 
     def confirm(self) -> None:
         """Renews it now.
@@ -238,6 +237,8 @@ def take(
         there = cell.read()
         if there is None:
             continue  # released just now
+        if _is_of(there, holder):
+            return Lease(cell, place, holder, there)  # the answer of an earlier try was lost
         if watched is not None and there.content != watched.seen.content:
             raise _refusal(place, there)
         watched = watched or _Watched(there, waiting.clock(), seconds)
@@ -247,6 +248,11 @@ def take(
                 return Lease(cell, place, holder, seen)
             watched = None
     raise _refusal(place, cell.read())
+
+
+def _is_of(seen: Seen, holder: Holder) -> bool:
+    there = Holder.of(seen.content)
+    return there is not None and there.owner == holder.owner
 
 
 class _Watched:
@@ -263,6 +269,8 @@ class _Watched:
         Raises:
             UsageError: it is held.
         """
+        if self.seen.content == RELEASED:
+            return True
         state = "unknown" if self.holder is None else self.holder.state()
         if state == "held":
             raise _refusal(place, self.seen)

@@ -16,6 +16,7 @@ from typing import Protocol
 from coevo_ray.errors import StoppedError
 from coevo_ray.store.location import TEMPORARY, Location
 
+RELEASED = b"released\n"  # of a cell that its store cannot remove on a condition
 _LOCK_S = 10.0
 _SETTLE_S = 2.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -48,7 +49,7 @@ class Cell(Protocol):
         """Writes it if it still is as seen; None if it is not."""
 
     def remove(self, seen: Seen) -> bool:
-        """Deletes it if it still is as seen."""
+        """Deletes it if it still is as seen, or makes it `RELEASED`."""
 
 
 class FileCell:

@@ -12,9 +12,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from coevo_ray.errors import UsageError
+from coevo_ray.progress import say
 from coevo_ray.store.lease import SECONDS, Lease, take
 from coevo_ray.store.lease_cells import Cell, FileCell, SettledCell
 from coevo_ray.store.location import LEASE, Location
+from coevo_ray.store.object_cell import ObjectCell
+
+_CONDITIONAL = ("s3://", "gs://", "gcs://")  # stores whose writes may have a condition
 
 
 class _Scopes(threading.local):
@@ -141,7 +145,19 @@ def _key(location: Location) -> str:
 
 def _cell(location: Location) -> Cell:
     file = location.child(LEASE)
-    return FileCell(Path(file.path)) if file.is_local else SettledCell(file)
+    if file.is_local:
+        return FileCell(Path(file.path))
+    if not file.uri.startswith(_CONDITIONAL):
+        return SettledCell(file)
+    try:
+        cell = ObjectCell(file)
+        cell.read()
+    except ImportError:
+        return SettledCell(file)
+    except OSError as error:
+        say(f"{location}: its lease is checked but not enforced, for obstore cannot read there: {error}")
+        return SettledCell(file)
+    return cell
 
 
 def _make_folder(location: Location) -> list[Path]:

@@ -180,7 +180,7 @@ class Writers(RuleBasedStateMachine):
         self.renewed: dict[int, float] = {}
         self.manifests: list[int] = []
 
-    @rule(who=st.integers(0, 2), passes=st.booleans())
+    @rule(who=st.integers(1, 3), passes=st.booleans())
     def take(self, who: int, passes: bool) -> None:
         """A writer comes; while it looks, the others stand still."""
         if who in self.leases:
@@ -197,7 +197,7 @@ class Writers(RuleBasedStateMachine):
             assert other not in self.leases or self.leases[other].lost or self.time - at >= 10
         self.leases[who], self.renewed[who] = lease, self.time
 
-    @rule(who=st.integers(0, 2))
+    @rule(who=st.integers(1, 3))
     def come_while_the_holder_works(self, who: int) -> None:
         """A writer comes while whoever holds the lease renews it."""
         holders = [one for one in self.leases.values() if one.seen == self.cell.read()]
@@ -212,7 +212,7 @@ class Writers(RuleBasedStateMachine):
         with pytest.raises(UsageError):
             take(self.cell, "here", 10, Waiting(clock, sleep), replace(ELSEWHERE, pid=who))
 
-    @rule(who=st.integers(0, 2))
+    @rule(who=st.integers(1, 3))
     def renew(self, who: int) -> None:
         if who in self.leases and self.leases[who].renew():
             self.renewed[who] = self.time
@@ -221,7 +221,7 @@ class Writers(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.time += seconds
 
-    @rule(who=st.integers(0, 2))
+    @rule(who=st.integers(1, 3))
     def finish(self, who: int) -> None:
         """The manifest is written only by whoever has the lease at that moment."""
         if who not in self.leases:
@@ -238,7 +238,7 @@ class Writers(RuleBasedStateMachine):
         lease.release()
         assert self.cell.read() is None
 
-    @rule(who=st.integers(0, 2))
+    @rule(who=st.integers(1, 3))
     def die(self, who: int) -> None:
         self.leases.pop(who, None)
 
