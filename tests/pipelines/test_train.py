@@ -53,7 +53,7 @@ def test_it_is_the_training_of_a_run_with_the_same_labels(former: Path, policy: 
     """Made where the run's is, it is refused if anything differs: settings, scores, evidence, or one label."""
     run = former / "run"
     settings = {**yaml.safe_load((former / "run.yaml").read_text())["train"], "policies": [policy]}
-    given = {"scores": run, "evidence": run if evidence else None}
+    given: dict[str, Any] = {"scores": run, "evidence": run if evidence else None}
     made = package.train_supervised(settings, run, run / "train" / policy, labels=run, **given)
     assert made.location == Location.parse(run / "train" / policy)
     assert made == load_manifest(made.location, "model").summary and made["policy"] == policy
