@@ -215,6 +215,15 @@ def write_shard_rejects(location: Location, name: str, rejects: list[Reject]) ->
 
 
 def read_shard_rejects(location: Location, name: str) -> list[Reject]:
-    """Reads the rejects beside a shard."""
+    """Reads the rejects beside a shard.
+
+    Raises:
+        InputError: they are damaged.
+    """
     file = location.child(f"{name}.rejects.json")
-    return [Reject(**r) for r in file.read_json()] if file.is_file() else []
+    if not file.is_file():
+        return []
+    try:
+        return [Reject(**r) for r in file.read_json()]
+    except TypeError as error:
+        raise InputError(f"{file} holds no rejects: {error}", "delete it and its shard, and encode again") from error

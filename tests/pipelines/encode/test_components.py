@@ -35,6 +35,7 @@ from coevo_ray.priors.registry import load_prior
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 from tests.pool.pictures import encoded, picture, write_parquet
+from tests.relist import relist
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -407,6 +408,7 @@ def test_damaged_contributions_are_named(apart: dict[str, Path], tmp_path: Path,
     flat = pa.array(rows.astype(np.float16).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
     pq.write_table(table.set_column(table.column_names.index("feature"), "feature", column), file)
+    relist(folder)
     with pytest.raises(InputError, match=message):
         merge([apart["ann"], folder], tmp_path / "targets")
     assert not (tmp_path / "targets" / "manifest.json").exists()

@@ -31,6 +31,7 @@ from coevo_ray.store.artifact import verify
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 from tests.pool.pictures import encoded, picture, write_parquet
+from tests.relist import relist
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -279,6 +280,7 @@ def test_damaged_contributions_are_named(made: dict[str, Path], tmp_path: Path) 
         rows[3] = [float("nan")] * DIM
         column = pa.array([np.array(r, np.float16) for r in rows], table.schema.field("feature").type)
         pq.write_table(table.set_column(table.column_names.index("feature"), "feature", column), file)
+        relist(folder)
         with pytest.raises(InputError, match=message) as caught:
             merge([made["ann"], folder], tmp_path / "targets")
         assert str(folder) in caught.value.cause
