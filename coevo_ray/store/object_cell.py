@@ -13,7 +13,7 @@ from coevo_ray.store.lease_cells import RELEASED, Seen
 from coevo_ray.store.location import Location
 
 _TIMEOUT = "10s"
-_RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+_RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 
 
 class ObjectCell:
@@ -90,12 +90,10 @@ def _open(location: Location) -> Any:
     if uri.scheme in ("gs", "gcs"):
         return GCSStore(bucket, client_options={"timeout": _TIMEOUT}, retry_config=_RETRIES)
     given = {name: values[-1] for name, values in parse_qs(uri.query).items()}
-    config: dict[str, Any] = {}
+    config: Any = {}
     if "region" in given:
         config["region"] = given["region"]
     if "endpoint_override" in given:
         config["endpoint"] = f"{given.get('scheme', 'https')}://{given['endpoint_override']}"
-    if uri.username and uri.password:
-        config |= {"access_key_id": uri.username, "secret_access_key": uri.password}
-    options = {"timeout": _TIMEOUT, "allow_http": given.get("scheme") == "http"}
+    options: Any = {"timeout": _TIMEOUT, "allow_http": given.get("scheme") == "http"}
     return S3Store(bucket, config=config, client_options=options, retry_config=_RETRIES)
