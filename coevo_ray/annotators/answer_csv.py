@@ -71,10 +71,22 @@ def read_csv(location: Location, data: bytes) -> AnswerTable:
     """
     form = _form(location, as_utf_8(location, data))
     names = wanted(location, form.header)
-    broken: list[int] = []
+    table, broken = _table(location, form, list(names))
+    _check_quotes(location, form, 1 + table.num_rows + broken)
+    lines = _Lines(form, table.num_rows)
+    if broken:
+        lines.count()
+    columns = {ours: table.column(name) for name, ours in names.items()}
+    return AnswerTable(filled(columns), tuple(lines.misread), lines.misread_lines, lines.places, escaped=True)
+
+
+def _table(location: Location, form: _Form, names: list[str]) -> tuple[pa.Table, int]:
+    """Some columns as texts, and the number of lines that were left out, having another number of values."""
+    broken = 0
 
     def skip(row: pacsv.InvalidRow) -> str:
-        broken.append(1)
+        nonlocal broken
+        broken += 1
         return "skip"
 
     try:
@@ -86,17 +98,12 @@ def read_csv(location: Location, data: bytes) -> AnswerTable:
                 delimiter=form.delimiter, newlines_in_values=True, invalid_row_handler=skip, ignore_empty_lines=True
             ),
             convert_options=pacsv.ConvertOptions(
-                include_columns=list(names), column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                include_columns=names, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             ),
         )
     except pa.ArrowException as error:
         raise InputError(f"{location} cannot be read as CSV: {printable(str(error))}", SAVE_AS) from error
-    _check_quotes(location, form, 1 + table.num_rows + len(broken))
-    lines = _Lines(form, table.num_rows)
-    if broken:
-        lines.count()
-    columns = {ours: table.column(name) for name, ours in names.items()}
-    return AnswerTable(filled(columns), tuple(lines.misread), lines.misread_lines, lines.places, escaped=True)
+    return table, broken
 
 
 def _form(location: Location, text: bytes) -> _Form:
