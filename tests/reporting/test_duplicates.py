@@ -178,7 +178,7 @@ def test_command(coevo_ray: Command, tmp_path: Path) -> None:
 
 
 def test_dropped_rows_have_their_keys_as_they_are() -> None:
-    """Programs leave rows out by them: one that is escaped for spreadsheets, or cut at a line end, would be no row's."""
+    """Programs leave rows out by them: a key that is escaped for spreadsheets, or cut in two, would be no row's."""
     keys = ["=a", "b\rc", "'-d"]
     kept = {"kept": [False, False, True], "leak": [False, True, False], "kept_row": [2, 2, 2]}
     written = dropped_file(pa.table({"row_id": [0, 1, 2], "key": keys, **kept})).decode()
