@@ -137,8 +137,9 @@ class GateService:
                 first one changed.
 
         Raises:
-            InputError: a row is not the gate's, a label is outside the range, or a row has two labels; none is taken.
-            StoppedError: the journal cannot be written; nothing is taken.
+            InputError: a row is not the gate's, a label is outside the range, a row has two labels, or a gate has no
+                place for a further annotator; none is taken.
+            StoppedError: the journal cannot be written; nothing is taken, or it is kept already: submit it again.
         """
         self.gate.check_answers(self._arrivals.positions(row_ids), labels, row_ids)
         new = self._answered.new(row_ids, labels, annotator)
@@ -147,7 +148,10 @@ class GateService:
             return taken if submission and submission == name else _NOTHING
         fields = {"annotator": annotator, "time": time.time(), "submission": submission}
         arrays = {"row_ids": row_ids[new].astype(np.int64), "labels": labels[new].astype(np.int64)}
-        return self._apply_labels(self._log.append("labels", fields, arrays))
+        taken = self._apply_labels(self._log.append("labels", fields, arrays))
+        if self._log.snapshot_due():  # each append looks through the records: thousands of annotators make as many
+            self.snapshot()
+        return taken
 
     def set_aside(self, round_: int) -> int:
         """Closes an open round without the rows that have no label; see `AnnotationGate.set_aside`.

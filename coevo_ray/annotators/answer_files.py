@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coevo_ray.annotators.answer_tables import AnswerTable, read_answer_table
-from coevo_ray.annotators.base import Answers, Collected
+from coevo_ray.actors.answered import MOST_ANNOTATORS
+from coevo_ray.annotators.answer_columns import AnswerTable
+from coevo_ray.annotators.answer_tables import read_answer_table
+from coevo_ray.annotators.base import Collected
+from coevo_ray.annotators.formulas import unescaped_texts
 from coevo_ray.annotators.label_set import LabelSet, whole_numbers
+from coevo_ray.annotators.quoting import quoted
+from coevo_ray.annotators.settling import MOST_PROBLEMS, AnswerFile, settle
+from coevo_ray.annotators.spellings import Spellings, trimmed
 from coevo_ray.core.arrays import BoolArray, Int64Array
+from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 
-MOST_PROBLEMS = 1000  # of a file; further ones are only counted
-
-
-@dataclass(frozen=True, eq=False)
-class AnswerFile:
-    """The labels of one file.
-
-    Attributes:
-        location: the file.
-        row_ids: int64[n].
-        labels: int64[n].
-        annotators: string[n].
-        records: int64[n], number of each label's record in the file, from 0.
-        problems: invalid records, with the cause.
-        table: the file as it was read.
-    """
-
-    location: Location
-    row_ids: Int64Array
-    labels: Int64Array
-    annotators: pa.Array
-    records: Int64Array
-    problems: tuple[str, ...]
-    table: AnswerTable
+_LONGEST_ANNOTATOR = 1000  # characters
+# As spreadsheets and data frames write an absent value. "none" is not among them: people mean a class by it.
+_NOTHING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
 
 
 def read_answer_file(
@@ -51,7 +35,8 @@ def read_answer_file(
 
     Args:
         location: CSV or Parquet with `row_id` or `key`, `label` (a class name, or an index where no class name is a
-            number), and optionally `annotator`. Records without a label are not answered yet and are skipped.
+            number), and optionally `annotator`. Records without a label (empty, NA, NaN, null) are not answered yet and
+            are skipped. Labels and keys may be written otherwise where one alone can be meant, see `Spellings`.
         pool: the labels are for its rows.
         classes: number of classes.
         class_names: their names, where they have any.
@@ -61,7 +46,7 @@ def read_answer_file(
         The labels, and a report of the invalid lines.
 
     Raises:
-        InputError: the file is missing, is neither CSV nor Parquet, or lacks a column.
+        InputError: the file is missing, damaged, neither CSV nor Parquet, or lacks a column.
     """
     reader = AnswerReader(pool, LabelSet(classes, class_names))
     return settle([reader.read(location, annotator or stem(location))], reader.label_set)
@@ -94,21 +79,21 @@ class AnswerReader:
             InputError: as `read_answer_file`.
         """
         table = read_answer_table(location)
-        records = np.flatnonzero(pc.not_equal(table.columns.column("label"), "").to_numpy()).astype(np.int64)
+        given = table.columns.column("label").combine_chunks()
+        all_labels = self._labels(given, table.escaped)
+        records = np.flatnonzero((all_labels >= 0) | ~_is_nothing(trimmed(given))).astype(np.int64)
+        labels = all_labels[records]
         columns = {
-            name: table.columns.column(name).take(records).combine_chunks() for name in table.columns.column_names
+            name: table.columns.column(name).take(pa.array(records)).combine_chunks()
+            for name in table.columns.column_names
         }
         causes = _Causes()
-        row_ids = self._row_ids(columns, len(records), causes)
-        labels = self.label_set.read(columns["label"])
-        causes.add(
-            (labels < 0) & (row_ids >= 0),
-            lambda i: f"label {columns['label'][i].as_py()!r} is none of {self.label_set}",
-        )
-        taken = (labels >= 0) & (row_ids >= 0)
-        annotators = pa.array([annotator], pa.string()).take(pa.array(np.zeros(len(records), dtype=np.int64)))
-        if "annotator" in columns:
-            annotators = pc.if_else(pc.equal(columns["annotator"], ""), annotators, columns["annotator"])
+        row_ids = self._row_ids(columns, len(records), table.escaped, causes)
+        causes.add((labels < 0) & (row_ids >= 0), lambda i: self._no_class(columns["label"][i].as_py()))
+        annotators, named = _annotators(columns, annotator, len(records))
+        _check_number(location, annotators)
+        causes.add(~named, lambda i: f"annotator {quoted(columns['annotator'][i].as_py())} is no name")
+        taken = (labels >= 0) & (row_ids >= 0) & named
         return AnswerFile(
             location,
             row_ids[taken],
@@ -119,49 +104,67 @@ class AnswerReader:
             table,
         )
 
-    def _row_ids(self, columns: dict[str, pa.Array], size: int, causes: _Causes) -> Int64Array:
+    def _labels(self, texts: pa.Array, escaped: bool) -> Int64Array:
+        """Class of each label, -1 for none; a cell with an apostrophe of ours counts without it first."""
+        if not escaped:
+            return self.label_set.read(texts)
+        labels = self.label_set.read(unescaped_texts(texts))
+        return np.where(labels < 0, self.label_set.read(texts), labels) if (labels < 0).any() else labels
+
+    def _no_class(self, label: str) -> str:
+        hint = " (is a quote not closed?)" if "\n" in label or "\r" in label else ""
+        return f"label {quoted(label.strip())} is none of {self.label_set}{hint}"
+
+    def _row_ids(self, columns: dict[str, pa.Array], size: int, escaped: bool, causes: _Causes) -> Int64Array:
         """row_id of each record, -1 where it is invalid."""
-        nothing = pa.array([""], pa.string()).take(pa.array(np.zeros(size, dtype=np.int64)))
-        ids, keys = columns.get("row_id", nothing), columns.get("key", nothing)
-        by_id, by_key = _filled(ids), _filled(pc.utf8_trim_whitespace(keys))
+        ids, keys = columns.get("row_id", _repeated("", size)), columns.get("key", _repeated("", size))
+        by_id, by_key = ~_is_nothing(ids), _is_filled(trimmed(keys))
         row_ids: Int64Array = pc.fill_null(whole_numbers(ids), -1).to_numpy(zero_copy_only=False)
         row_ids = np.where(row_ids < len(self.pool), row_ids, -1)
         causes.add(
-            by_id & (row_ids < 0), lambda i: f"row_id {ids[i].as_py()!r} is not in the pool (0..{len(self.pool) - 1})"
+            by_id & (row_ids < 0),
+            lambda i: f"row_id {quoted(ids[i].as_py())} is not in the pool (0..{len(self.pool) - 1})",
         )
         causes.add(
             ~by_id & ~by_key, lambda i: f"a label without {' or '.join(sorted({'row_id', 'key'} & set(columns)))}"
         )
         if not by_key.any():
             return row_ids
-        found = self._of_keys(keys)
-        causes.add(~by_id & by_key & (found < 0), lambda i: f"key {keys[i].as_py()!r} is not in the pool")
+        found = self._of_keys(keys, row_ids, escaped)
+        causes.add(~by_id & by_key & (found < 0), lambda i: f"key {quoted(keys[i].as_py())} is not in the pool")
         # A spreadsheet that was sorted by one column only breaks pairs of row_id and key; either may be the right one.
         apart = (row_ids >= 0) & by_key & (found != row_ids)
         causes.add(
             apart,
             lambda i: (
-                f"row {row_ids[i]} has key {self._keys[int(row_ids[i])].as_py()!r}, the file says {keys[i].as_py()!r}: "
-                "leave the right one"
+                f"row {row_ids[i]} has key {quoted(self._keys.known[int(row_ids[i])].as_py())}, the file says "
+                f"{quoted(keys[i].as_py())}: leave the right one"
             ),
         )
         return np.where(apart, -1, np.where(by_id, row_ids, found))
 
-    def _of_keys(self, keys: pa.Array) -> Int64Array:
-        """row_ids of keys, compared exactly and then without surrounding spaces; -1 for unknown keys."""
-        keys = keys.cast(self._keys.type)
-        exact = pc.index_in(keys, value_set=self._keys)
-        trimmed = pc.index_in(pc.utf8_trim_whitespace(keys), value_set=self._keys)
-        found: Int64Array = (
-            pc.fill_null(pc.coalesce(exact, trimmed), -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        )
+    def _of_keys(self, keys: pa.Array, row_ids: Int64Array, escaped: bool) -> Int64Array:
+        """row_ids of keys; -1 for unknown ones.
+
+        Keys of files that other programs wrote may begin like ours with an apostrophe: such a key counts as it stands
+        where it is the key of its row_id, or where it is known in no other way.
+        """
+        if not escaped:
+            return self._keys.find(keys)
+        plain = unescaped_texts(keys)
+        found = self._keys.find(plain)
+        differ = np.flatnonzero(pc.not_equal(plain, keys).to_numpy(zero_copy_only=False))
+        if len(differ):
+            as_written = self._keys.find(keys.take(pa.array(differ)))
+            better = (as_written >= 0) & ((found[differ] < 0) | (as_written == row_ids[differ]))
+            found[differ] = np.where(better, as_written, found[differ])
         return found
 
     @cached_property
-    def _keys(self) -> pa.Array:
+    def _keys(self) -> Spellings:
         """Key of each row of the pool; row_ids are dense, so the position is the row_id."""
         # Keys of a hundred million rows exceed the 2 GiB of one string array.
-        return self.pool.column("key").cast(pa.large_string()).combine_chunks()
+        return Spellings(self.pool.column("key").cast(pa.large_string()).combine_chunks())
 
 
 class _Causes:
@@ -173,8 +176,8 @@ class _Causes:
 
     def add(self, wrong: BoolArray, tell: Callable[[int], str]) -> None:
         """Adds a cause: bool[n] of records, and record -> message."""
-        places = np.flatnonzero(wrong).tolist()
-        self._found += [(place, tell) for place in places[:MOST_PROBLEMS]]
+        places = np.flatnonzero(wrong)
+        self._found += [(place, tell) for place in places[:MOST_PROBLEMS].tolist()]
         self._more += len(places[MOST_PROBLEMS:])
 
     def told(self, location: Location, table: AnswerTable, records: Int64Array) -> tuple[str, ...]:
@@ -184,69 +187,41 @@ class _Causes:
         if found:
             places = table.places(records[np.array([i for i, _ in found], dtype=np.int64)])
             told += [f"{location}, {place}: {tell(i)}" for place, (i, tell) in zip(places, found, strict=True)]
-        more = len(table.misread) + len(self._found) + self._more - len(told[:MOST_PROBLEMS])
+        more = table.misread_lines + len(self._found) + self._more - len(told[:MOST_PROBLEMS])
         return (*told[:MOST_PROBLEMS], *([f"{location}: {more} more lines are invalid"] if more else []))
 
 
-def settle(files: Sequence[AnswerFile], label_set: LabelSet) -> Collected:
-    """Joins files: one label for each row and annotator.
-
-    Repeated equal labels count once; conflicting labels are all reported and skipped.
-
-    Args:
-        files: in any order.
-        label_set: names of the classes, for the report.
-    """
-    row_ids, labels = _joined([f.row_ids for f in files]), _joined([f.labels for f in files])
-    names, who = _coded([f.annotators for f in files])
-    order = np.lexsort((row_ids, who))
-    again = (np.diff(row_ids[order]) == 0) & (np.diff(who[order]) == 0)
-    starts = np.flatnonzero(np.concatenate([[True], ~again])) if len(order) else np.zeros(0, dtype=np.intp)
-    torn = np.zeros(len(starts), dtype=bool)
-    if len(starts):
-        torn = np.minimum.reduceat(labels[order], starts) != np.maximum.reduceat(labels[order], starts)
-    stops = np.append(starts[1:], len(order))
-    groups = [order[i:j] for i, j in zip(starts[torn].tolist(), stops[torn].tolist(), strict=True)]
-    kept = order[starts[~torn]]
-    answers = [
-        Answers(row_ids[mine], labels[mine], names[code])
-        for code in sorted(range(len(names)), key=names.__getitem__)
-        if len(mine := kept[who[kept] == code])
-    ]
-    problems = [problem for file in files for problem in file.problems]
-    return Collected(tuple(answers), (*problems, *_torn(files, groups, label_set)))
+def _annotators(columns: dict[str, pa.Array], default: str, size: int) -> tuple[pa.Array, BoolArray]:
+    """Name of each record's annotator, and whether it is one: not as long as a text that slipped into the column."""
+    if "annotator" not in columns:
+        return _repeated(default, size), np.ones(size, dtype=bool)
+    given = columns["annotator"]
+    named = pc.less_equal(pc.utf8_length(given), _LONGEST_ANNOTATOR).to_numpy(zero_copy_only=False)
+    return pc.if_else(pc.equal(given, ""), _repeated(default, size), given), named
 
 
-def _torn(files: Sequence[AnswerFile], groups: Sequence[npt.NDArray[np.intp]], label_set: LabelSet) -> list[str]:
-    """Reports rows with conflicting labels of one annotator; a group holds positions in the joined files."""
-    sizes = np.cumsum([len(f.row_ids) for f in files])
-    problems = []
-    for group in groups[:MOST_PROBLEMS]:
-        given = []
-        for place in sorted(group.tolist()):
-            source = int(np.searchsorted(sizes, place, side="right"))
-            file = files[source]
-            at = place - (int(sizes[source - 1]) if source else 0)
-            line = file.table.places(file.records[at : at + 1])[0]
-            given.append(f"{label_set.shown(int(file.labels[at]))!r} ({file.location}, {line})")
-        problems.append(
-            f"row {file.row_ids[at]} has different labels by {file.annotators[at].as_py()!r}: {', '.join(given)}; none "
-            "is taken: leave the right one"
+def _check_number(location: Location, annotators: pa.Array) -> None:
+    """Refuses a file with a name for each answer, such as the answer's number."""
+    different = pc.count_distinct(annotators).as_py()
+    if different > MOST_ANNOTATORS:
+        raise InputError(
+            f"{location} has answers by {different:,} annotators, at most {MOST_ANNOTATORS:,} are taken",
+            "name people in the column annotator, or leave it out",
         )
-    more = len(groups) - len(problems)
-    return [*problems, *([f"{more} more rows have different labels by one annotator"] if more else [])]
 
 
-def _coded(parts: Sequence[pa.Array]) -> tuple[list[str], Int64Array]:
-    """The distinct texts, and the index of each text among them."""
-    coded = pa.chunked_array(parts, pa.string()).combine_chunks().dictionary_encode()
-    return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+def _repeated(text: str, size: int) -> pa.Array:
+    return pa.array([text], pa.string()).take(pa.array(np.zeros(size, dtype=np.int64)))
 
 
-def _joined(parts: Sequence[Int64Array]) -> Int64Array:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+def _is_nothing(texts: pa.Array) -> BoolArray:
+    """Cells that stand for no value."""
+    result: BoolArray = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(_NOTHING, texts.type)).to_numpy(
+        zero_copy_only=False
+    )
+    return result
 
 
-def _filled(texts: pa.Array) -> BoolArray:
+def _is_filled(texts: pa.Array) -> BoolArray:
     result: BoolArray = pc.not_equal(texts, "").to_numpy(zero_copy_only=False)
     return result

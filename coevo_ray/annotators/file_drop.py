@@ -8,11 +8,10 @@ folder/answers/anna.csv           labels; any number of files
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -20,15 +19,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coevo_ray.annotators.answer_files import AnswerFile, AnswerReader, settle, stem
+from coevo_ray.annotators.answer_files import AnswerReader, stem
 from coevo_ray.annotators.answer_tables import read_answer_table
 from coevo_ray.annotators.base import Collected, Questions
+from coevo_ray.annotators.formulas import escaped_table
 from coevo_ray.annotators.label_set import LabelSet, whole_numbers
 from coevo_ray.annotators.sample_files import SHOWN
+from coevo_ray.annotators.settling import AnswerFile, settle
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.modality import Sample, by_modality
 from coevo_ray.pool.pool import Pool
+from coevo_ray.store.csv_text import csv_text
 from coevo_ray.store.location import Location
 
 NOBODY = "file_drop"
@@ -123,7 +125,12 @@ class FileDrop:
 
     def _files(self, name: str) -> list[Location]:
         folder = self.folder.child(name)
-        names = folder.files() if folder.is_folder() else []
+        try:
+            names = folder.files() if folder.is_folder() else []
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{folder} has a file whose name is not UTF-8, so that its files cannot be listed", "rename that file"
+            ) from error
         return [folder.child(name) for name in names if not name.startswith(_NOT_OURS)]
 
     def _check_same(self, location: Location, rows: Int64Array, questions: Questions) -> None:
@@ -225,12 +232,9 @@ def _requested(location: Location) -> Int64Array:
 
 
 def _csv_bytes(table: pa.Table) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.column_names)
-    writer.writerows(_lines(table))
+    text = csv_text(chain([table.column_names], _lines(escaped_table(table))))
     # Without a byte order mark spreadsheets misread UTF-8 and damage the keys that they write back.
-    return text.getvalue().encode("utf-8" if text.getvalue().isascii() else "utf-8-sig")
+    return text.encode("utf-8" if text.isascii() else "utf-8-sig")
 
 
 def _lines(table: pa.Table) -> Iterator[tuple[Any, ...]]:
@@ -264,7 +268,8 @@ answers/, such as answers/anna.{format}. Leave label empty where you do not know
 
 A file in answers/ is CSV (UTF-8) or Parquet with the columns row_id (or key) and label, and perhaps annotator. Without
 it, the labels are by whom the file is named after: answers/anna-round-0003.csv is by anna.
-Leave row_id and key as they are. Lines that cannot be taken are reported with their number, and the others are taken.
+Leave row_id and key as they are. An apostrophe before = + - or @ keeps spreadsheets from running a text as a formula;
+it is taken away again. Lines that cannot be taken are reported with their number, and the others are taken.
 
 Classes{" (the name, or the number before it)" if label_set.by_index and label_set.names else ""}:
 {names}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coevo_ray.annotators.quoting import listed, printable
+from coevo_ray.annotators.spellings import Spellings, trimmed
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError
 
@@ -35,9 +38,12 @@ class LabelSet:
         self.classes = classes
         self.names = tuple(str(name).strip() for name in names[:classes])
         shown = self.all_shown()
-        doubles = sorted({name for name in shown if shown.count(name) > 1})
-        if doubles or "" in shown:
-            raise InputError(f"class names {doubles or ['']} are empty or used twice", "give each class its own name")
+        doubles = sorted(name for name, count in Counter(shown).items() if count > 1 or not name)
+        if doubles:
+            raise InputError(f"class names {listed(doubles)} are empty or used twice", "give each class its own name")
+        self._spellings = Spellings(pa.array(shown, pa.string()))
+        more = f" and {classes - _SHOWN:,} more" if classes > _SHOWN else ""
+        self._told = ", ".join(map(printable, shown[:_SHOWN])) + more if self.names else f"0..{classes - 1}"
         # Where names are numbers themselves, a number in a file is a name: as an index it might mean another class.
         self.by_index = not pc.any(_is_whole(pa.array(self.names, pa.string()))).as_py()
 
@@ -52,37 +58,26 @@ class LabelSet:
     def read(self, texts: pa.Array) -> Int64Array:
         """Parses texts: a class name, or an index where no class name is a number.
 
-        A name in other letters (`Dog` for `dog`) counts where only one class can be meant.
+        A name may be written otherwise (`Dog` for `dog`, `3.0` for `3`, see `Spellings`) where only one class can be
+        meant.
 
         Args:
-            texts: string[n], without spaces round them.
+            texts: string[n].
 
         Returns:
             int64[n], -1 where the text names no class.
         """
-        shown = pa.array(self.all_shown(), pa.string())
-        named = pc.index_in(texts, value_set=shown).cast(pa.int64())
-        named = pc.coalesce(named, _index_in_any_case(texts, shown))
+        coded = texts.dictionary_encode()
+        distinct = coded.dictionary
+        found = self._spellings.find(distinct)
         if self.by_index:
-            number = pc.if_else(pc.is_null(named), whole_numbers(texts), None)
-            named = pc.coalesce(named, pc.if_else(pc.less(number, self.classes), number, None))
-        result: Int64Array = pc.fill_null(named, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+            numbers = pc.fill_null(whole_numbers(trimmed(distinct)), -1).to_numpy(zero_copy_only=False)
+            found = np.where((found < 0) & (numbers < self.classes), numbers, found)
+        result: Int64Array = np.append(found, -1)[pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)]
         return result
 
     def __str__(self) -> str:
-        if not self.names:
-            return f"0..{self.classes - 1}"
-        more = f" and {self.classes - _SHOWN} more" if self.classes > _SHOWN else ""
-        return ", ".join(self.all_shown()[:_SHOWN]) + more
-
-
-def _index_in_any_case(texts: pa.Array, names: pa.Array) -> pa.Array:
-    """Texts -> int64 index of the only name that differs in case alone; null where there is none, or several are."""
-    lowered = pc.utf8_lower(names)
-    counts = pc.value_counts(lowered)
-    alone = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
-    place = pc.index_in(alone, value_set=lowered).cast(pa.int64())
-    return pc.take(place, pc.index_in(pc.utf8_lower(texts), value_set=alone))
+        return self._told
 
 
 def whole_numbers(texts: pa.Array) -> pa.Array:

@@ -22,6 +22,7 @@ from coevo_ray.annotators.label_studio_tasks import (
     person_of,
     row_of,
 )
+from coevo_ray.annotators.quoting import listed, printable, quoted
 from coevo_ray.annotators.sample_files import SHOWN
 from coevo_ray.config.annotators import image_template
 from coevo_ray.core.arrays import Int64Array
@@ -129,11 +130,10 @@ class LabelStudio:
         for item, label in zip(taken, labels, strict=True):
             place = f"{self.where}/data?task={item.task}"
             if keys.get(item.row_id) != item.key:
-                problems.append(f"{place}: row {item.row_id} of this pool is not {item.key!r}: delete the task")
+                problems.append(f"{place}: row {item.row_id} of this pool is not {quoted(item.key)}: delete the task")
             elif label < 0:
-                problems.append(
-                    f"{place}: {item.choice!r} by {item.annotator} is none of {self.label_set}: choose one of them"
-                )
+                said = f"{quoted(str(item.choice))} by {printable(item.annotator)}"
+                problems.append(f"{place}: {said} is none of {self.label_set}: choose one of them")
             else:
                 answers.setdefault(item.annotator, []).append((item.row_id, label))
         columns = {who: np.array(rows, dtype=np.int64).T for who, rows in answers.items()}
@@ -176,9 +176,9 @@ class LabelStudio:
     def _check_classes(self, config: str) -> None:
         have, need = classes_of(config), self.label_set.all_shown()
         if have is None or set(have) != set(need):
-            have_text = "no choices named label" if have is None else f"classes {sorted(have)[:12]}"
+            have_text = "no choices named label" if have is None else f"classes {listed(sorted(have))}"
             raise InputError(
-                f"the project {self.title!r} at {self._connection.url} has {have_text}, need {sorted(need)[:12]}",
+                f"the project {self.title!r} at {self._connection.url} has {have_text}, need {listed(sorted(need))}",
                 "give the project these classes, or choose another project title",
             )
 

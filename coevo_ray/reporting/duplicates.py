@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -21,6 +19,7 @@ from coevo_ray.reporting import style
 from coevo_ray.reporting.tiles import Tile, showing_of, tiles_of
 from coevo_ray.reporting.wording import count, decimal, integer, percent
 from coevo_ray.reporting.write import Headline
+from coevo_ray.store.csv_text import csv_text
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 
@@ -72,6 +71,8 @@ def dedup(
     Returns:
         The table of `find_duplicates`. Beside it are `duplicates.html`, and `dropped.csv` of `row_id`, `key`,
         `kept_row`, `kept_key` and `reason` (`copy`, or `leak` for training rows that are copies of held-out ones).
+        It is a table for programs: keys that begin with = + - or @ are not escaped, so open it in a spreadsheet only
+        as text.
 
     Raises:
         InputError, UsageError, StoppedError: as `find_duplicates`; no group is to be shown.
@@ -88,16 +89,18 @@ def dedup(
 
 
 def dropped_file(table: pa.Table) -> bytes:
-    """The rows that are not kept, as CSV with a line of names; arguments as `find_duplicates` returns them."""
+    """The rows that are not kept, as CSV with a line of names; arguments as `find_duplicates` returns them.
+
+    Keys stand as they are, without the apostrophes that `annotators.formulas` writes into files for people: the file is
+    for programs that leave rows out by their key, and an escaped key would be no row's.
+    """
     key_of = dict(zip(table.column("row_id").to_pylist(), table.column("key").to_pylist(), strict=True))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row_id", "key", "kept_row", "kept_key", "reason"])
+    rows: list[list[object]] = [["row_id", "key", "kept_row", "kept_key", "reason"]]
     columns = [table.column(name).to_pylist() for name in ("row_id", "key", "kept_row", "leak", "kept")]
     for row, key, stands, leak, kept in zip(*columns, strict=True):
         if not kept:
-            writer.writerow([row, key, stands, key_of[stands], "leak" if leak else "copy"])
-    return text.getvalue().encode()
+            rows.append([row, key, stands, key_of[stands], "leak" if leak else "copy"])
+    return csv_text(rows).encode()
 
 
 def render_groups(pool: Pool, found: RowTable, table: pa.Table, most: int) -> str:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import uuid
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -141,6 +143,44 @@ def test_answers_are_found_wherever_people_write_them(
         unread, wolf = collected.problems
         assert "broken.csv is not UTF-8" in unread and "save it as" in unread
         assert wolf == f"{answers}/anna.csv, line 3: label 'wolf' is none of cat, dog, bird"
+
+
+def test_bad_files_beside_good_ones(pool: Pool, tmp_path: Path) -> None:
+    """Each is named with its cause; the answers of the others are taken."""
+    desk = drop(pool, tmp_path)
+    desk.send(questions(range(6)))
+    answers = tmp_path / "answers"
+    (answers / "anna.csv").write_text("row_id,label\n0,cat\n")
+    pq.write_table(pa.table({"row_id": [1], "label": ["dog"]}), answers / "ben.parquet")
+    whole = (answers / "ben.parquet").read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    (answers / "cut.parquet").write_bytes(whole[:-20])
+    (answers / "footer.parquet").write_bytes(whole[:footer] + b"\xff" * (len(whole) - 8 - footer) + whole[-8:])
+    (answers / "pages.parquet").write_bytes(b"PAR1" + b"\xff" * (footer - 4) + whole[footer:])
+    pq.write_table(pa.table({"row_id": [1], "label": [["dog"]]}), answers / "lists.parquet")
+    (answers / "book.xlsx").write_bytes(b"PK\x03\x04" + bytes(100))
+    (answers / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    (answers / "folder.csv").mkdir()
+    collected = desk.collect()
+    assert as_dicts(collected) == {"anna": {0: 0}, "ben": {1: 1}}
+    causes = {
+        "book.xlsx": "is an Excel workbook, need CSV or Parquet: export it as CSV",
+        "cut.parquet": "cannot be read as Parquet",
+        "footer.parquet": "cannot be read as Parquet",
+        "lists.parquet": "has list<element: string>, need texts or numbers",
+        "pages.parquet": "cannot be read as Parquet",
+    }
+    assert len(collected.problems) == len(causes)
+    for problem, (name, cause) in zip(collected.problems, causes.items(), strict=True):
+        assert f"{answers}/{name}" in problem and cause in problem and problem.isprintable()
+
+
+def test_a_file_name_that_is_not_utf_8(pool: Pool, tmp_path: Path) -> None:
+    desk = drop(pool, tmp_path)
+    desk.send(questions([0]))
+    Path(os.fsdecode(os.fsencode(tmp_path / "answers") + b"/\xff.csv")).write_text("row_id,label\n0,cat\n")
+    with pytest.raises(InputError, match="not UTF-8"):
+        desk.collect()
 
 
 def test_one_person_with_two_labels_in_two_files(pool: Pool, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 import coevo_ray
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.reporting.duplicates import DROPPED, PAGE, chosen_groups
+from coevo_ray.reporting.duplicates import DROPPED, PAGE, chosen_groups, dropped_file
 from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
@@ -175,3 +175,12 @@ def test_command(coevo_ray: Command, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["groups"], told["leaks"], told["dropped"]) == (COPIES, HELD, COPIES)
     assert Path(told["page"]).is_file() and Path(told["dropped_file"]).is_file()
+
+
+def test_dropped_rows_have_their_keys_as_they_are() -> None:
+    """Programs leave rows out by them: a key that is escaped for spreadsheets, or cut in two, would be no row's."""
+    keys = ["=a", "b\rc", "'-d"]
+    kept = {"kept": [False, False, True], "leak": [False, True, False], "kept_row": [2, 2, 2]}
+    written = dropped_file(pa.table({"row_id": [0, 1, 2], "key": keys, **kept})).decode()
+    rows = list(csv.reader(io.StringIO(written, newline="")))
+    assert rows[1:] == [["0", "=a", "2", "'-d", "copy"], ["1", "b\rc", "2", "'-d", "leak"]]

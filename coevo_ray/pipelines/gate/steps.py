@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from coevo_ray.actors.protocols import Predictions
 from coevo_ray.annotators.answer_files import read_answer_file
 from coevo_ray.annotators.base import Annotator, Answers, Collected, Desk, Questions
+from coevo_ray.annotators.formulas import escaped_table
 from coevo_ray.config import GateSettings, SettingsLike, as_settings
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
@@ -296,7 +297,7 @@ def _request_file(gate: GateSession, questions: Questions, as_csv: bool) -> byte
         }
     )
     if as_csv:
-        pacsv.write_csv(table, sink)
+        pacsv.write_csv(escaped_table(table), sink)  # people open it in a spreadsheet
     else:
         pq.write_table(table, sink)
     return bytes(sink.getvalue().to_pybytes())

@@ -218,6 +218,23 @@ def test_a_run_waits_for_people_and_goes_on(tmp_path: Path, capfd: pytest.Captur
     assert desk.send(Questions(0, *(np.zeros(0, int),) * 5)) == 0
 
 
+def test_requests_in_a_file_for_people_are_no_formulas_and_come_back(tmp_path: Path) -> None:
+    pool, targets = inputs(tmp_path)
+    names = [f"={name}" for name in NAMES]
+    gate = GateSession.open({**SETTINGS, "classes": names}, pool, targets, str(tmp_path / "gate"))
+    answer(gate, gate.next())
+    requests, answers = tmp_path / "requests.csv", tmp_path / "ann.csv"
+    gate_next(gate, out=str(requests))
+    rows = list(csv.DictReader(requests.open()))
+    assert rows and all(row["predicted"] in [f"'{name}" for name in names] for row in rows)
+    answers.write_text("key,label\n" + "".join(f"{row['key']},{row['predicted']}\n" for row in rows))
+    told = gate_submit(gate, str(answers))
+    assert (told["labels"], told["problems"]) == (len(rows), [])
+    gate_next(gate, out=str(tmp_path / "requests.parquet"))
+    predicted = pq.read_table(tmp_path / "requests.parquet").column("predicted").to_pylist()
+    assert predicted and set(predicted) <= set(names)
+
+
 def test_files_of_two_annotators(tmp_path: Path) -> None:
     gate = opened(tmp_path)
     requests = tmp_path / "requests.csv"

@@ -1,0 +1,67 @@
+"""Label files as Parquet."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from coevo_ray.annotators.answer_columns import SAVE_AS, AnswerTable, filled, wanted
+from coevo_ray.annotators.quoting import printable
+from coevo_ray.errors import InputError
+from coevo_ray.store.location import Location
+
+_EXACT = 2.0**53  # larger floats are whole, whatever was meant
+_READ = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_boolean,
+    pa.types.is_null,
+)
+
+
+def read_parquet(location: Location, data: bytes) -> AnswerTable:
+    """Reads a Parquet file; whole floats become texts such as 3, and NaN becomes empty.
+
+    Raises:
+        InputError: the file is damaged, lacks a column, or a column has neither texts nor numbers.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = wanted(location, file.schema_arrow.names)
+        table = file.read(columns=list(names))
+        columns = {ours: _texts(location, name, table.column(name)) for name, ours in names.items()}
+    except InputError:
+        raise
+    # Damaged pages and metadata are told as OSError, names and texts that are not UTF-8 as UnicodeDecodeError.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{location} cannot be read as Parquet: {printable(str(error))}", SAVE_AS) from error
+    return AnswerTable(filled(columns), (), 0, lambda records: [f"record {i + 1}" for i in records.tolist()], False)
+
+
+def _texts(location: Location, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if not any(check(kind) for check in _READ):
+        raise InputError(
+            f"the column {printable(name)} of {location} has {printable(str(kind))}, need texts or numbers",
+            "write one text or number a record",
+        )
+    return _of_floats(column.cast(pa.float64())) if pa.types.is_floating(kind) else column.cast(pa.string())
+
+
+def _of_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Data frames with gaps hold whole numbers as floats, which Arrow writes as 1e+15 from there on."""
+    column = pc.if_else(pc.is_nan(column), None, column)
+    whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), _EXACT))
+    numbers = pc.if_else(whole, column, 0.0).cast(pa.int64())
+    return pc.if_else(whole, numbers.cast(pa.string()), column.cast(pa.string()))

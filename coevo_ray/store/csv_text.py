@@ -1,0 +1,28 @@
+"""Rows as CSV text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+_END = "\r\n"
+
+
+class _LineFeeds(io.StringIO):
+    """Takes whole rows, and ends them with a line feed alone."""
+
+    def write(self, row: str) -> int:
+        return super().write(row.removesuffix(_END) + "\n")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV, the first usually of names; lines end with a line feed.
+
+    Args:
+        rows: their values are written as text, None as nothing.
+    """
+    text = _LineFeeds(newline="")
+    # The writer quotes a value for the characters of its own line end alone: a carriage return would cut a row in two.
+    csv.writer(text, lineterminator=_END).writerows(rows)
+    return text.getvalue()
