@@ -39,6 +39,8 @@ def read_parquet(location: Location, data: bytes) -> AnswerTable:
         names = wanted(location, file.schema_arrow.names)
         table = file.read(columns=list(names))
         columns = {ours: _texts(location, name, table.column(name)) for name, ours in names.items()}
+        for column in columns.values():
+            column.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
     except InputError:
         raise
     # Damaged pages and metadata are told as OSError, names and texts that are not UTF-8 as UnicodeDecodeError.

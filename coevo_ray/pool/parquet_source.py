@@ -299,7 +299,9 @@ def _open(location: Location) -> pq.ParquetFile:
 
 def _read_group(file: pq.ParquetFile, group: int, columns: list[str], location: Location) -> pa.Table:
     with _readable(location, f"row group {group} of "):
-        return file.read_row_group(group, columns=columns)
+        table = file.read_row_group(group, columns=columns)
+        table.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
+        return table
 
 
 @contextmanager
