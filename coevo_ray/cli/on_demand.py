@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to leave out, a page."),
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
-    "doctor": ("run", "Check this machine, and optionally an artifact."),
+    "doctor": ("run", "Check this machine, and optionally an artifact or all artifacts below a folder."),
     "sae": (
         "sae",
         "Fit the sparse autoencoder and score every row; or, with a command, look at factors and carry models.",
