@@ -152,7 +152,15 @@ class Location:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def _info(self) -> pafs.FileInfo:
-        return self.file_system.get_file_info(self.path)
+        try:
+            return self.file_system.get_file_info(self.path)
+        except OSError as error:
+            if self.is_local:
+                raise
+            raise StoppedError(
+                f"cannot reach {self}: {error}",
+                "check the address, the network and the credentials, then run the same command again",
+            ) from error
 
     def exists(self) -> bool:
         """Tests whether a file or folder exists here."""

@@ -6,6 +6,7 @@ import pytest
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.store.location import Location
+from tests.command_line import Command
 
 
 def test_children_of_paths_and_uris() -> None:
@@ -118,3 +119,15 @@ def test_a_place_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found.uri != str(tmp_path / "a" / "x")
     found.write_bytes(b"1")
     assert (tmp_path / "elsewhere" / "x").read_bytes() == b"1"
+
+
+@pytest.mark.timeout(60)
+def test_a_store_that_cannot_be_reached_stops_the_command(coevo_ray: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    ended = coevo_ray(
+        "ingest", "s3://bucket/data?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1", "--out", "pool"
+    )
+    assert ended.returncode == 4
+    assert "cannot reach s3://bucket/data" in ended.stderr
+    assert "check the address, the network and the credentials" in ended.stderr
