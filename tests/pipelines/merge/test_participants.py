@@ -282,9 +282,9 @@ def test_damaged_contributions_are_named(made: dict[str, Path], tmp_path: Path) 
         pq.write_table(table.set_column(table.column_names.index("feature"), "feature", column), file)
         relist(folder)
         with pytest.raises(InputError, match=message) as caught:
-            merge([made["ann"], folder], tmp_path / "targets")
+            merge([made["ann"], folder], tmp_path / f"targets-{prefix}")
         assert str(folder) in caught.value.cause
-        assert not (tmp_path / "targets" / "manifest.json").exists()
+        assert not (tmp_path / f"targets-{prefix}" / "manifest.json").exists()
 
 
 # -- the targets as a dataset ----------------------------------------------------------------------------------------
