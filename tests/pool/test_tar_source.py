@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from coevo_ray.config import Source
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool import tar_source
+from coevo_ray.pool import tar_members
 from coevo_ray.pool.sources import Entry, SourceShard, cut, list_source, read_keys, read_shard
 from tests.pool.pictures import png, write_tar
 
@@ -325,7 +325,7 @@ def test_sparse_files_are_rejects_and_take_no_memory(tmp_path: Path) -> None:
 
 
 def test_huge_files_of_samples_are_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_source, "_LARGEST", 100)
+    monkeypatch.setattr(tar_members, "_LARGEST", 100)
     write_tar(tmp_path / "a.tar", [("a.png", png(0)), ("b.png", png(1)), ("b.cls", b"1"), ("c.txt", bytes(1000))])
     assert [e.error for e in entries(tmp_path)][:2] == [
         f"file of {len(png(i))} bytes, need 100 or fewer: .png" for i in (0, 1)
