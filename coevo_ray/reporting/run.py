@@ -116,6 +116,9 @@ def _content(config: RunConfig, out: Location) -> JsonObject:
         **{stage: {"compute"} for stage in ("pool", "encode", "sae", "gate", "evidence", "train")},
     }
     content: JsonObject = config.model_dump(mode="json", exclude=exclude)
+    for source in content["pool"]["sources"]:
+        if source["folders"] == "auto":  # a later setting: runs that were made before it go on
+            del source["folders"]
     content["encode"] = config.encode.content()
     if config.evidence is not None:
         begun = begun_config(RunLayout.of(out).evidence) or (begun_config(out) or {}).get("evidence")

@@ -97,9 +97,11 @@ def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: 
         write_table(folder, name, _columns(source, block), group_rows=1024)
         return pa.table({"file": [name], "rows": [block.num_rows]})
 
-    options = dataset.context.execution_options
-    before = options.preserve_order
+    context = dataset.context
+    options = context.execution_options
+    before = options.preserve_order, context.raise_original_map_exception
     options.preserve_order = True
+    context.raise_original_map_exception = True  # otherwise the text of an error is lost when it is pickled
     try:
         blocks = dataset.map_batches(
             write, batch_size=None, batch_format="pyarrow", num_cpus=config.compute.reader_cpus
@@ -110,7 +112,7 @@ def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: 
                 ticker.advance(row["rows"])
                 result.append((row["file"], row["rows"]))
     finally:
-        options.preserve_order = before
+        options.preserve_order, context.raise_original_map_exception = before
     return result
 
 

@@ -198,7 +198,7 @@ def test_a_network_learns_from_targets_without_labels(tables: tuple[Pool, RowTab
     # Rows without a label or without a target are in neither part of the probe.
     labelled = (np.arange(ROWS - 20) % 7 != 0) & (np.arange(ROWS - 20) % 5 != 0)
     assert summary["probe_rows"][0] == labelled.sum()
-    network = load_target_network(Location.parse(str(tmp_path / "out")))
+    network = load_target_network(Location.parse(str(tmp_path / "out")), trust=[f"{NETWORKS}:normed"])
     assert evaluate(network.backbone, pool, rows, SIZE, device)["knn"] == pytest.approx(summary["knn"], abs=0.011)
     # The same settings again are the same result, without work; other ones are refused.
     assert train_targets(config, pool, targets, tmp_path / "out") == summary
