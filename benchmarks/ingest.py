@@ -64,7 +64,7 @@ def measure(folder: str, rows: int, mode: Literal["key", "content"]) -> dict[str
     from coevo_ray.pipelines.ingest.append import Earlier
     from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
     from coevo_ray.pipelines.ingest.ingest import _rows
-    from coevo_ray.pipelines.ingest.passes import Checked
+    from coevo_ray.pipelines.ingest.passes import Checked, EarlierHashes
     from coevo_ray.pool.duplicates import hash_all
     from coevo_ray.pool.sources import list_source, read_keys
     from coevo_ray.store.location import Location
@@ -92,7 +92,7 @@ def measure(folder: str, rows: int, mode: Literal["key", "content"]) -> dict[str
         return found
 
     checked = step("receive_hashes", receive)
-    if step("duplicates", lambda: reject_duplicates(config, Location(folder), [], shards, checked)):
+    if step("duplicates", lambda: reject_duplicates(config, Location(folder), EarlierHashes([], []), shards, checked)):
         raise RuntimeError("duplicates were found among distinct names")
     parts = step("splits", lambda: _rows(config, shards, checked, Earlier()))
     step("write_parts", lambda: [pickle.dumps((shards[i], part)) for i, part in parts.items()])

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 
 from coevo_ray.config import PoolConfig
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.pipelines.ingest.passes import Checked, earlier_hashes, keys_at
+from coevo_ray.pipelines.ingest.passes import Checked, EarlierHashes, keys_at
 from coevo_ray.pool.duplicates import find_duplicates
 from coevo_ray.pool.entries import SourceShard
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject
-from coevo_ray.store.artifact import FileEntry
 from coevo_ray.store.location import Location
 
 
 def reject_duplicates(
     config: PoolConfig,
     location: Location,
-    earlier: Sequence[FileEntry],
+    earlier: EarlierHashes,
     shards: list[SourceShard],
     checked: list[Checked],
 ) -> list[Reject]:
@@ -30,26 +28,25 @@ def reject_duplicates(
     Args:
         config: the pool's settings.
         location: the pool.
-        earlier: files of the pool's earlier rows, which may hold the first occurrence.
+        earlier: hashes of the pool's earlier rows, which may hold the first occurrence.
         shards: the new shards.
         checked: their findings; `usable` is changed, and hashes are dropped after their comparison.
 
     Returns:
         A reject for each; duplicates of content name the key of the first occurrence.
     """
-    old_keys, old_contents = earlier_hashes(config, location, earlier) if earlier else ([], [])
-    old = sum(len(h) for h in old_keys)
+    old = sum(len(h) for h in earlier.keys)
     starts: Int64Array = np.cumsum([0, *(len(c.usable) for c in checked)]) + old
-    usable = [np.ones(len(h), dtype=bool) for h in old_keys] + [c.usable for c in checked]
+    usable = [np.ones(len(h), dtype=bool) for h in earlier.keys] + [c.usable for c in checked]
 
-    by_key, _ = find_duplicates([*old_keys, *(c.keys for c in checked)], usable)
+    by_key, _ = find_duplicates([*earlier.keys, *(c.keys for c in checked)], usable)
     _mark(checked, starts, by_key)
     for c in checked:
         c.keys = c.keys[:0].copy()
     by_content: Int64Array = np.zeros(0, np.int64)
     firsts = by_content
     if config.reject_duplicates == "content":
-        by_content, firsts = find_duplicates([*old_contents, *(c.contents for c in checked)], usable)
+        by_content, firsts = find_duplicates([*earlier.contents, *(c.contents for c in checked)], usable)
         _mark(checked, starts, by_content)
         for c in checked:
             c.contents = c.contents[:0].copy()

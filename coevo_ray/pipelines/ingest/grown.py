@@ -11,13 +11,13 @@ from coevo_ray.core.arrays import BoolArray, UInt64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import CoevoError, UsageError
 from coevo_ray.pipelines.ingest.append import Earlier
-from coevo_ray.pipelines.ingest.passes import Checked, earlier_hashes, keys_of
+from coevo_ray.pipelines.ingest.passes import Checked, EarlierHashes, keys_of
 from coevo_ray.pool.duplicates import among, hash_all
 from coevo_ray.pool.entries import SourceShard, pack_names, pack_values, unpack_values
 from coevo_ray.pool.image_folder import IMAGES
 from coevo_ray.pool.samples import SCHEME
 from coevo_ray.pool.sources import DATASET, distinguish, find_files, with_reading
-from coevo_ray.store.artifact import FileEntry, Manifest
+from coevo_ray.store.artifact import Manifest
 from coevo_ray.store.location import Location
 
 FILES = "source_files"  # in a pool's summary: URI of a source -> files of it that were read, and prefix of their keys
@@ -82,6 +82,11 @@ class Known:
     keys: UInt64Array
     met: int = 0
 
+    @classmethod
+    def of(cls, earlier: EarlierHashes) -> Known:
+        """The rows whose hashes these are."""
+        return cls(np.concatenate([*earlier.keys, np.zeros((0, 2), np.uint64)]))
+
     def only_new(self, config: PoolConfig, shards: list[SourceShard]) -> list[SourceShard]:
         """Leaves out shards whose samples are all there, and of image folders each file that is."""
         result = []
@@ -122,9 +127,3 @@ class Known:
             else b""
         )
         return dataclasses.replace(shard, names=pack_names(kept), rows=len(kept), labels=packed)
-
-
-def known_rows(config: PoolConfig, location: Location, files: list[FileEntry]) -> Known:
-    """The rows of a pool, as `Known`."""
-    keys, _ = earlier_hashes(config, location, files)
-    return Known(np.concatenate([*keys, np.zeros((0, 2), np.uint64)]))

@@ -21,8 +21,16 @@ from coevo_ray.pipelines.ingest.append import Earlier, at_places, begin_append, 
 from coevo_ray.pipelines.ingest.classes import name_classes
 from coevo_ray.pipelines.ingest.duplicates import reject_duplicates
 from coevo_ray.pipelines.ingest.from_dataset import discard_spool, list_dataset
-from coevo_ray.pipelines.ingest.grown import FILES, growth, known_rows, told_apart
-from coevo_ray.pipelines.ingest.passes import Checked, Rows, Written, check_shards, cut_shards, write_shards
+from coevo_ray.pipelines.ingest.grown import FILES, Known, growth, told_apart
+from coevo_ray.pipelines.ingest.passes import (
+    Checked,
+    Rows,
+    Written,
+    check_shards,
+    cut_shards,
+    hashes_of_pool,
+    write_shards,
+)
 from coevo_ray.pool.entries import ListedSource, SourceShard
 from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.pool.rejects import Reject, check_share, commonest, count_reasons, write_rejects
@@ -109,7 +117,8 @@ def _make(
     listed, names = same_classes([source.shards for source in sources], earlier.class_names)
     shards = cut_shards(config, told_apart(config, earlier, listed))
     _check_alike(shards, earlier, names)
-    known = known_rows(config, location, earlier.files) if earlier.again else None
+    earlier_hashes = hashes_of_pool(config, location, earlier.files)
+    known = Known.of(earlier_hashes) if earlier.again else None
     if known is not None:
         shards = known.only_new(config, shards)
     checked = check_shards(config, shards)
@@ -118,7 +127,7 @@ def _make(
     if known is not None:
         known.forget(checked)
         say(f"{known.met} samples of {', '.join(sorted(earlier.again))} are in the pool already")
-    rejects = reject_duplicates(config, location, earlier.files, shards, checked)
+    rejects = reject_duplicates(config, location, earlier_hashes, shards, checked)
     rejects += [r for c in checked for r in c.rejects]
     rejects = earlier.without_known(rejects, location)
     entries = sum(c.new for c in checked)
@@ -126,7 +135,7 @@ def _make(
     if not any(c.usable.any() for c in checked):
         if known is None:
             raise _nothing_usable(entries, rejects, earlier)
-        say(f"{location}: nothing was appended")
+        say(f"{location}: nothing was appended{f'; {commonest(rejects)}' if rejects else ''}")
         end_append(location)
         return
     rows = _rows(config, shards, checked, earlier)
@@ -168,7 +177,10 @@ def _of_sources(
     files = dict(earlier.summary.get(FILES, {}))
     prefixes = {shard.reading.uri: shard.reading.prefix for shard in shards}
     for source, listed in zip(config.sources, sources, strict=True):
-        files[source.uri] = {"files": listed.files, "prefix": prefixes.get(source.uri, "")}
+        # A source that is there keeps its prefix, also where none of its samples is new.
+        read_as = listed.shards[0].reading.uri if listed.shards else source.uri
+        prefix = files.get(source.uri, {}).get("prefix", prefixes.get(read_as, ""))
+        files[source.uri] = {"files": listed.files, "prefix": prefix}
         left_out.update(listed.left_out if source.uri not in earlier.again else {})
     counts = Counter({int(label): rows for label, rows in earlier.summary.get("class_rows", {}).items()})
     for part in written:

@@ -168,8 +168,27 @@ def keys_of(config: PoolConfig, shards: dict[int, SourceShard]) -> dict[int, UIn
     return {row["shard"]: as_hashes(row["keys"]) for row in rows}
 
 
-def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileEntry]) -> tuple[list[UInt64Array], ...]:
-    """Key hashes and content hashes of the rows of a pool, file by file; images are not read."""
+@dataclass(frozen=True)
+class EarlierHashes:
+    """Hashes of the rows of a pool, file by file.
+
+    Attributes:
+        keys: uint64[n_i, 2] for each file.
+        contents: the same of bytes or texts; uint64[0, 2] where they are not compared.
+    """
+
+    keys: list[UInt64Array]
+    contents: list[UInt64Array]
+
+
+def hashes_of_pool(config: PoolConfig, location: Location, files: Sequence[FileEntry]) -> EarlierHashes:
+    """Reads the hashes of a pool's rows; images are not read.
+
+    Args:
+        config: the pool's settings.
+        location: the pool.
+        files: its files of rows; nothing is started without any.
+    """
     by_content = config.reject_duplicates == "content"
 
     def task(row: Row) -> Row:
@@ -185,7 +204,7 @@ def earlier_hashes(config: PoolConfig, location: Location, files: Sequence[FileE
     total = sum(file.rows for file in files)
     for row in run_shards("read earlier keys", _rows(parts), _one(config, task), total=total):
         found[row["shard"]] = pickle.loads(row["result"])
-    return [found[i][0] for i in range(len(files))], [found[i][1] for i in range(len(files))]
+    return EarlierHashes([found[i][0] for i in range(len(files))], [found[i][1] for i in range(len(files))])
 
 
 # -- write -----------------------------------------------------------------------------------------------------------

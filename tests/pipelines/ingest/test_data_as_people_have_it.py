@@ -205,6 +205,34 @@ def test_sources_that_were_told_apart_stay_so_when_one_grows(tmp_path: Path) -> 
     assert [row[0] for row in rows(pool).values()] == [*(f"{s}/{i}.png" for s in "xy" for i in range(3)), "y/9.png"]
 
 
+def test_a_source_without_new_samples_keeps_its_prefix(tmp_path: Path) -> None:
+    for name, start in (("x", 0), ("y", 20)):
+        write_images(tmp_path / name, {f"{i}.png": png(start + i) for i in range(3)})
+    both = {"sources": [str(tmp_path / "x"), str(tmp_path / "y")]}
+    ingest(both, tmp_path / "pool")
+    write_images(tmp_path / "y", {"9.png": png(99)})
+    assert len(ingest(both, tmp_path / "pool", append=True)) == 7  # of x nothing is new
+    assert len(ingest(both, tmp_path / "pool", append=True)) == 7
+
+
+def test_a_dataset_of_the_same_name_is_known_by_its_positions(tmp_path: Path) -> None:
+    config = {"sources": ["dataset:mine"]}
+    ingest(config, tmp_path / "pool", dataset=ray.data.from_items([{"image": png(i)} for i in range(3)]))
+    grown = ray.data.from_items([{"image": png(i)} for i in range(5)])
+    pool = ingest(config, tmp_path / "pool", dataset=grown, append=True)
+    assert [row[0] for row in rows(pool).values()] == [f"mine:{i}" for i in range(5)]
+
+
+def test_new_samples_that_are_all_rejected_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "data", {f"{i}.png": png(i) for i in range(3)})
+    pool_of(tmp_path / "data", tmp_path / "pool")
+    write_images(tmp_path / "data", {"x.png": b"bad"})
+    config = {"sources": [str(tmp_path / "data")], "max_reject_fraction": 1}
+    assert len(ingest(config, tmp_path / "pool", append=True)) == 3
+    told = capsys.readouterr().err
+    assert "nothing was appended; 1 x not an image that Pillow can read (key x.png" in told
+
+
 def test_keys_that_the_pool_has_are_told_apart_by_a_prefix(tmp_path: Path) -> None:
     for name, start in (("x", 0), ("y", 20)):
         write_images(tmp_path / name, {f"{i}.png": png(start + i) for i in range(3)})
