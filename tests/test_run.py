@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import load_manifest, verify
+from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
 from coevo_ray.store.sae_files import load_sae
+from coevo_ray.store.verification import verify
 from tests.processes import Marked, coevo_ray
 
 # Minutes each. Every day `make demo` runs the whole loop, and each stage has a test of its own that kills it.

@@ -76,7 +76,7 @@ def _known() -> set[str]:
 
 
 def _file() -> Path | None:
-    """Where the user's settings of this machine are; None where there is no home."""
+    """The folder of the user's settings on this machine; None without a home."""
     try:
         folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
         return Path(folder).expanduser() / "coevo-ray" / "label_studio_servers"

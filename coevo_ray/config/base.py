@@ -142,7 +142,7 @@ def _texts(value: Any, name: str = "settings") -> Iterator[tuple[str, str]]:
 
 
 def _problem(error: Exception) -> str:
-    """What is wrong and where, without the line itself, which may have a password."""
+    """Describes an error and its place, without the line itself, which may have a password."""
     mark = getattr(error, "problem_mark", None)
     where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
     return f"{getattr(error, 'problem', None) or error}{where}"

@@ -105,7 +105,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """What the folders of a source mean.
+    """Meaning of a source's folders.
 
     Attributes:
         splits: top folder -> its split, None for rows that may be assigned freely; empty where folders are no splits.
@@ -195,7 +195,7 @@ def _splits(folders: Folders, where: str, required: bool) -> tuple[int, dict[str
 
 
 def _meaning(names: Collection[str], folders: Folders, label: str) -> tuple[str, str]:
-    """What folders of one level are: classes, none (and why), or ambiguous (and between what)."""
+    """Classifies folders of one level: classes, none (and why), or ambiguous (and between what)."""
     shown = _shown(names)
     keys = {name.partition("=")[0] if "=" in name else "" for name in names}
     if "" not in keys:

@@ -32,11 +32,6 @@ class Label(NamedTuple):
     text: str = ""
     error: str = ""
 
-    @property
-    def is_name(self) -> bool:
-        """Whether it can only be the name of a class."""
-        return bool(self.text) and not is_whole(self.text)
-
 
 class LabelReader:
     """Reads the labels of one source.

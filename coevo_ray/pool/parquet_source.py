@@ -18,6 +18,7 @@ from coevo_ray.pool.cells import declared_dimension, holds_numbers, storage, vec
 from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceShard, pack_names
 from coevo_ray.pool.folder_layout import Split, path_columns, read_layout
 from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
+from coevo_ray.pool.labels import LabelReader
 from coevo_ray.pool.modality import find_modality
 from coevo_ray.store.location import Location
 
@@ -97,7 +98,7 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
     Raises:
         InputError: the file, or a column, cannot be read.
     """
-    reading = shard.reading
+    reading, labels = shard.reading, shard.reading.labels()
     place = place_of(Location.parse(reading.uri), shard.files[0])
     with _open(place) as file:
         named = file.schema_arrow.names
@@ -115,7 +116,7 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
                 for low in range(first, last, _BATCH_ROWS):
                     count = min(_BATCH_ROWS, last - low)
                     part = _Rows(None if table is None else table.slice(low, count), count, shard, position + low)
-                    yield from part.keys_only() if keys_only else part.entries(label, of_path, place)
+                    yield from part.keys_only() if keys_only else part.entries(label, of_path, labels, place)
             position += rows
 
 
@@ -145,12 +146,15 @@ class _Rows:
         for key, error in self.keys():
             yield Entry(key, None, None, error)
 
-    def entries(self, label_column: str | None, of_path: str | None, file: Location) -> Iterator[Entry]:
+    def entries(
+        self, label_column: str | None, of_path: str | None, labels: LabelReader, file: Location
+    ) -> Iterator[Entry]:
         """Yields entries with content.
 
         Args:
             label_column: of the file; None where it has none.
             of_path: the label that the file's path gives instead, as in `label=3/part.parquet`.
+            labels: reads those of the source.
             file: the table, beside which images may lie that it only names.
         """
         assert self.table is not None and self.reading.data_column is not None
@@ -160,7 +164,6 @@ class _Rows:
             cells = [with_bytes(cell, file) for cell in cells]
         samples = [modality.from_cell(cell, column) for cell in cells]
         values = storage(self.table.column(label_column)).to_pylist() if label_column else [of_path] * self.count
-        labels = self.reading.labels()
         found = [vectors(self.table.column(name), name, d) for name, d in self.reading.features]
         for i, (key, problem) in enumerate(self.keys()):
             label = labels.read(values[i])

@@ -14,7 +14,6 @@ from coevo_ray.store.artifact import MANIFEST, FileEntry, digest, load_manifest,
 from coevo_ray.store.location import Location
 
 REJECTS = "rejects.parquet"
-_MANY_IMAGES = re.compile(r"[0-9]+ images in column")
 _PART = re.compile(r"rejects-\d{6,}\.parquet")
 
 
@@ -72,7 +71,7 @@ def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> No
     )
 
 
-# Beginning of a reason -> what helps; the first that fits.
+# Beginning of a reason, as a pattern -> what helps; the first that fits.
 _REMEDIES = (
     ("duplicate key", "if they are other samples, tell their keys apart by --key-prefix; else leave that source out"),
     ("duplicate content", "leave the second copies out, or set reject_duplicates: key"),
@@ -85,10 +84,11 @@ _REMEDIES = (
         "only a path in column",
         "put the images' bytes into the column (datasets: embed_table_storage), or the files there",
     ),
+    ("[0-9]+ images in column", "give one image a row: a list holds several"),
     ("no image bytes in column", "name the column of encoded images: --image-column; for texts --text-column"),
     ("no text in column", "name the column of texts: --text-column"),
     ("no image among its files", "name the extension of images: --image-column; a key ends at a file name's first dot"),
-    ("no file .", "name the extension of samples: --image-column or --text-column"),
+    (r"no file [.]", "name the extension of samples: --image-column or --text-column"),
     ("label outside the range", "raise or leave out classes, or mend the labels"),
     ("label", "mend the labels, name another --label-column, or null for none"),
     ("no key", "name another --key-column, or none"),
@@ -100,11 +100,9 @@ _REMEDIES = (
 
 
 def remedy_for(rejects: list[Reject]) -> str:
-    """What helps against the commonest kind of rejects."""
+    """The remedy for the commonest kind of rejects."""
     kind = next(iter(count_reasons(rejects)), "")
-    images = _MANY_IMAGES.match(kind)
-    found = next((remedy for start, remedy in _REMEDIES if kind.startswith(start)), "fix the source")
-    return "give one image a row: a list holds several" if images else found
+    return next((remedy for start, remedy in _REMEDIES if re.match(start, kind)), "fix the source")
 
 
 def write_rejects(folder: Location, rejects: Iterable[Reject], part: int = 0) -> list[FileEntry]:

@@ -135,7 +135,7 @@ def _ending(name: str) -> str:
 
 
 def _in_words(files: SourceFiles) -> list[str]:
-    """What was left out, in a line each; nobody wants to hear of what operating systems leave behind."""
+    """Lists what was left out, a line each, but for what operating systems leave behind."""
     passed, said = files.passed, []
     if passed.counts[ARTIFACTS]:
         said.append(f"passed over {passed.counts[ARTIFACTS]} artifacts of coevo-ray (first: {passed.first[ARTIFACTS]})")

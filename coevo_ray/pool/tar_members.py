@@ -117,7 +117,7 @@ def scattered_samples(archive: tarfile.TarFile, positions: list[list[int]], want
             key, extension = name[1], name[2].lower()
             sample = sample or TarSample(key)
             _add(sample, archive, member, extension, wanted)
-            archive.members = []  # type: ignore[attr-defined]
+            archive.members = []  # type: ignore[attr-defined]  # otherwise every header stays in memory
         if sample is not None:
             yield sample
 
@@ -169,12 +169,18 @@ class _StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error}, where a file or the end marker should be") from error
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        # Python reads such headers whole, and in a stream passes over as many bytes as a member states.
-        if self.type in _HEADERS and self.size > _LARGEST_HEADER:
+        if self.type in _HEADERS and self.size > _LARGEST_HEADER:  # Python reads them whole
             raise tarfile.ReadError(f"a header of {self.size} bytes, need {_LARGEST_HEADER} or fewer")
-        if self.size > _LARGEST_PASSED and archive.fileobj is not None and not hasattr(archive.fileobj, "seekable"):
-            raise tarfile.ReadError(f"a file of {self.size} bytes in a compressed tar, need {_LARGEST_PASSED} or fewer")
         return super()._proc_member(archive)  # type: ignore[misc]  # the seam of Python's own kinds of headers
+
+
+class _StreamedHeader(_StrictHeader):
+    """A header in a stream, where Python passes over as many bytes as it states."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.size > _LARGEST_PASSED:
+            raise tarfile.ReadError(f"a file of {self.size} bytes in a compressed tar, need {_LARGEST_PASSED} or fewer")
+        return super()._proc_member(archive)
 
 
 @contextmanager
@@ -189,7 +195,7 @@ def open_members(shard: SourceShard) -> Iterator[tarfile.TarFile]:
             stream.seek(shard.offset)
             if is_compressed(shard.files[0]):
                 bounded: Any = _Bounded(gzip.GzipFile(fileobj=stream), stream)
-                with tarfile.open(str(place), fileobj=bounded, mode="r|", tarinfo=_StrictHeader) as archive:
+                with tarfile.open(str(place), fileobj=bounded, mode="r|", tarinfo=_StreamedHeader) as archive:
                     yield archive
             else:
                 with tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictHeader) as archive:

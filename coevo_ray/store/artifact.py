@@ -484,13 +484,3 @@ def describe_all(folder: Location, names: Sequence[str]) -> dict[str, FileEntry]
     """
     with ThreadPoolExecutor(_READERS) as threads:
         return dict(zip(names, threads.map(functools.partial(describe, folder), names), strict=True))
-
-
-def verify(location: Location, manifest: Manifest) -> list[str]:
-    """Compares every file with its checksum; returns the paths that differ or are missing."""
-    damaged = []
-    for entry in manifest.files:
-        file = location.child(entry.path)
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != entry.sha256:
-            damaged.append(entry.path)
-    return damaged

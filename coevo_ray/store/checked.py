@@ -17,7 +17,7 @@ _REMEDY = "restore it from a copy, or make the artifact again; coevo-ray doctor 
 
 
 def entry_of(folder: Location, manifest: Manifest, name: str) -> FileEntry:
-    """What a manifest says of a file.
+    """Finds a file's entry in a manifest.
 
     Raises:
         InputError: it does not name the file.

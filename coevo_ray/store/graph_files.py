@@ -68,7 +68,7 @@ def _row_ids(location: Location, manifest: Manifest) -> Int64Array:
 
 
 def _fields(location: Location, manifest: Manifest) -> JsonObject:
-    """What the summary says of the graph: method, recall and parameters with k."""
+    """Reads the graph's fields in the summary: method, recall and parameters with k."""
     fields = manifest.summary.get("fields")
     parameters = fields.get("parameters") if isinstance(fields, dict) else None
     k = parameters.get("k") if isinstance(parameters, dict) else None

@@ -80,7 +80,7 @@ class Holder:
         return holder if 0 < seconds <= _LONGEST_S and process.pid > 0 else None
 
     def state(self) -> State:
-        """What this process can tell without waiting; clocks of two machines are never compared."""
+        """Judges the lease without waiting; clocks of two machines are never compared."""
         if not self.process.is_near():
             return "unknown"
         if self.process.has_ended():
@@ -88,7 +88,7 @@ class Holder:
         return "held" if 0 <= boot_clock() - self.clock <= self.seconds else "free"
 
     def described(self) -> str:
-        """Who holds it, since when and until when."""
+        """Describes the holder, since when and until when."""
         expires = (datetime.fromisoformat(self.renewed) + timedelta(seconds=self.seconds)).isoformat(timespec="seconds")
         who = f"process {self.process.pid} on {self.process.host}"
         return f"{who} writes there since {self.since} (its lease expires {expires} unless it is renewed)"
@@ -96,7 +96,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Waiting:
-    """How to wait for a lease of another machine, whose clock says nothing here.
+    """The way to wait for a lease of another machine, whose clock says nothing here.
 
     Attributes:
         clock: seconds, monotonic.

@@ -25,7 +25,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 @dataclass(frozen=True)
 class Seen:
-    """What a cell held when it was read or written.
+    """Content of a cell when it was read or written.
 
     Attributes:
         content: all of it; two writes never have the same.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from coevo_ray.errors import CoevoError, InputError
 from coevo_ray.progress import Ticker
-from coevo_ray.store.artifact import MANIFEST, STARTED, FileEntry, load_manifest
+from coevo_ray.store.artifact import MANIFEST, STARTED, FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
 
 _CHUNK_BYTES = 8 << 20
@@ -15,7 +15,7 @@ _CHUNK_BYTES = 8 << 20
 
 @dataclass
 class Verified:
-    """What was found.
+    """Findings of a verification.
 
     Attributes:
         artifacts, files, bytes: that were read.
@@ -52,6 +52,11 @@ def verify_below(folder: Location) -> Verified:
     return found
 
 
+def verify(location: Location, manifest: Manifest) -> list[str]:
+    """Compares every file of an artifact with its manifest; returns the paths that differ or are missing."""
+    return [entry.path for entry in manifest.files if _problem(location.child(entry.path), entry) is not None]
+
+
 def _verify_artifact(place: Location, found: Verified, ticker: Ticker) -> None:
     found.artifacts += 1
     try:
@@ -69,7 +74,7 @@ def _verify_artifact(place: Location, found: Verified, ticker: Ticker) -> None:
 
 
 def _problem(file: Location, entry: FileEntry) -> str | None:
-    """What is wrong with a file; None where it is as its manifest says."""
+    """Describes what is wrong with a file; None where it is as its manifest says."""
     try:
         if not file.is_file():
             return "is missing"

@@ -26,7 +26,7 @@ _CHUNK = 500  # inputs of one test of Hypothesis, which remembers all that it tr
 
 @dataclass
 class Tried:
-    """What was tried on a parser.
+    """Counts of one parser's inputs.
 
     Attributes:
         inputs: number of them.

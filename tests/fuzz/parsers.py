@@ -167,7 +167,7 @@ class _Answers:
 
 
 def _small_pool(folder: Path) -> Pool:
-    """What ingest makes of four images, without Ray."""
+    """Makes a pool of four images, without Ray."""
     for i in range(4):
         (folder / "source").mkdir(parents=True, exist_ok=True)
         (folder / "source" / f"{i}.png").write_bytes(png(i))

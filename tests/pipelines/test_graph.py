@@ -16,10 +16,11 @@ from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import MANIFEST, finish, verify, write_table
+from coevo_ray.store.artifact import MANIFEST, finish, write_table
 from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
+from coevo_ray.store.verification import verify
 
 ROWS, DIM = 3000, 16
 HELD, REJECTED = np.arange(0, ROWS, 10), np.arange(7, ROWS, 400)

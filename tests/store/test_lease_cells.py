@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,10 @@ def test_of_two_settled_writers_the_last_one_has_it(tmp_path: Path) -> None:
     assert place.read_bytes() == b"other"
 
 
-def _compete(path: Path, seen: Seen, start: object, won: object, name: int) -> None:
-    start.wait()  # type: ignore[attr-defined]
+def _compete(path: Path, seen: Seen, start: Event, won: multiprocessing.Queue[int], name: int) -> None:
+    start.wait()
     if FileCell(path).replace(f"writer {name}".encode(), seen) is not None:
-        won.put(name)  # type: ignore[attr-defined]
+        won.put(name)
 
 
 def test_one_of_many_processes_replaces_a_file(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ class GateSession:
         )
 
     def annotator(self, trust: Sequence[str] = (), url: str | None = None) -> Annotator | Desk:
-        """Who answers, by the settings in the gate's folder.
+        """Opens the annotator that the gate's folder names.
 
         Args:
             trust, url: as in `annotators.opening.open_stored`.

@@ -82,7 +82,7 @@ class Earlier:
         return parts
 
     def alone(self, uri: str) -> bool:
-        """Whether a source came without others, so that its keys have no prefix to tell them from those."""
+        """Tests whether a source was ingested alone, so that its keys have no prefix."""
         return any(part["sources"] == [uri] for part in self.parts)
 
     def without_known(self, rejects: list[Reject], location: Location) -> list[Reject]:

@@ -265,7 +265,7 @@ def write_shards(
 
     def task(row: Row) -> Row:
         shard, part, begun = pickle.loads(row["part"])
-        # What has changed in the source since the interrupted attempt, or is nobody's part of it, is written again.
+        # Files of entries that changed since the interrupted attempt, and files of others, are written again.
         written = (_described(location, shard, part) if begun else None) or write_shard(config, location, shard, part)
         return {"rows": written.file.rows, "result": pickle.dumps(written)}
 

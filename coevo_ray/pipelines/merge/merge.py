@@ -126,7 +126,7 @@ def _content(tables: Sequence[Contribution], config: MergeConfig, form: Consensu
 
 
 def _is_wanted(location: Location, content: JsonObject, inputs: dict[str, str], refit: bool) -> bool:
-    """Whether targets are to be made: they lack contributions, or a refit is wanted of a latent that does."""
+    """Tests whether targets must be made: they lack contributions, or a refit is wanted of a latent that does."""
     if begin_more(location, "targets", content, inputs):
         return True
     there = begin(location, "targets", content, inputs)

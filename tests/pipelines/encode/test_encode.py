@@ -29,9 +29,9 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject, read_rejects
 from coevo_ray.priors.encoder import Encoder
 from coevo_ray.priors.registry import load_prior
-from coevo_ray.store.artifact import verify
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.verification import verify
 from tests.pool.pictures import encoded, picture, write_images, write_parquet
 
 pytestmark = pytest.mark.usefixtures("ray_local")

@@ -19,11 +19,12 @@ from coevo_ray.core.factors.scores import diversity, rank_normalise, representat
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.factors.codes import read_codes
 from coevo_ray.pipelines.factors.score import score
-from coevo_ray.store.artifact import finish, verify, write_table
+from coevo_ray.store.artifact import finish, write_table
 from coevo_ray.store.factor_files import load_factors
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.store.sae_files import save_sae
+from coevo_ray.store.verification import verify
 
 ROWS, DIM, LATENTS, K, TOP = 230, 5, 12, 3, 4
 CONFIG = SaeConfig.model_validate({"latents": 2, "k": 1, "rare_quantile": 0.4})  # the model's sizes count, not these

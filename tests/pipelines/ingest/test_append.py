@@ -15,7 +15,7 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.ingest import ingest as module
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import verify
+from coevo_ray.store.verification import verify
 from tests.command_line import Command
 from tests.pipelines.ingest.helpers import reasons, rows, settings, snapshot
 from tests.pool.pictures import encoded, picture, png, write_images, write_parquet, write_tar

@@ -15,7 +15,7 @@ from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.images import ImageError, verify_image
 from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.pool.rejects import read_rejects
-from coevo_ray.store.artifact import verify
+from coevo_ray.store.verification import verify
 from tests.pool.pictures import encoded, picture, png, write_images, write_parquet
 
 pytestmark = pytest.mark.usefixtures("ray_local")

@@ -27,9 +27,9 @@ from coevo_ray.pipelines.make_targets import encode
 from coevo_ray.pipelines.merge.merge import merge
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
-from coevo_ray.store.artifact import verify
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.verification import verify
 from tests.pool.pictures import encoded, picture, write_parquet
 from tests.relist import relist
 

@@ -18,9 +18,10 @@ from sklearn.datasets import load_digits
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import Artifact, finish, load_manifest, verify, write_table
+from coevo_ray.store.artifact import Artifact, finish, load_manifest, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.verification import verify
 from coevo_ray.training.label_tables import open_labels, open_pseudo_labels
 from coevo_ray.training.semi_supervised.on_arrays import fit_images, image_accuracy
 from coevo_ray.training.semi_supervised.rows import gather_rows
