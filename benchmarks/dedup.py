@@ -38,7 +38,7 @@ def main() -> None:
 def make_inputs(folder: str, rows: int) -> None:
     """Writes a pool, its targets and `of.npy`: the row that each row is a copy of, or itself."""
     from coevo_ray.store.artifact import finish as finish_artifact
-    from coevo_ray.store.artifact import write_table
+    from coevo_ray.store.data_files import write_table
     from coevo_ray.store.location import Location
     from coevo_ray.store.row_table import vector_column
 
@@ -77,8 +77,8 @@ def measure(folder: str) -> dict[str, Any]:
         and `planted_leaks`.
     """
     import coevo_ray
-    from coevo_ray.store.artifact import load_manifest
     from coevo_ray.store.location import Location
+    from coevo_ray.store.manifest import load_manifest
 
     of, split = np.load(Path(folder) / "of.npy"), np.load(Path(folder) / "split.npy")
     began = time.perf_counter()

@@ -63,7 +63,8 @@ def test_doctor_finds_this_machine_well(coevo_ray: Command) -> None:
 
 
 def test_doctor_finds_a_damaged_artifact(coevo_ray: Command, tmp_path: Path) -> None:
-    from coevo_ray.store.artifact import begin, finish, write_blob
+    from coevo_ray.store.artifact import begin, finish
+    from coevo_ray.store.data_files import write_blob
     from coevo_ray.store.location import Location
 
     place = Location.parse(str(tmp_path / "a"))

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 import coevo_ray as package
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command

@@ -23,7 +23,7 @@ from coevo_ray.config import (
 from coevo_ray.config.gate import LATER_SETTINGS
 from coevo_ray.core.gate.config import GateConfig, GateRule
 from coevo_ray.errors import UsageError
-from coevo_ray.store.artifact import digest
+from coevo_ray.store.digests import digest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
 FORMER = Path(__file__).parent / "former" / "0.1.0.tar.gz"

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable, vectors
 from coevo_ray.store.sae_files import load_sae
 from coevo_ray.store.verification import verify

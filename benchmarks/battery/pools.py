@@ -24,7 +24,7 @@ from benchmarks.common import note
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import TEST
 from coevo_ray.pool.pool import Pool as Artifact
-from coevo_ray.store.artifact import MANIFEST
+from coevo_ray.store.manifest import MANIFEST
 
 Ids = npt.NDArray[np.int64]
 Modality = Literal["image", "text"]

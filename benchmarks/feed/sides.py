@@ -73,7 +73,8 @@ def _digits(rows: int) -> pa.Table:
 
 def _copies(pool: Any, folder: str, copies: int) -> int:
     """The same files again and again with row_ids that go on, as an ingest of so many copies would write them."""
-    from coevo_ray.store.artifact import finish, write_table
+    from coevo_ray.store.artifact import finish
+    from coevo_ray.store.data_files import write_table
     from coevo_ray.store.location import Location
 
     place, first = Location.parse(folder), 0

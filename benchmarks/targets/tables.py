@@ -33,7 +33,7 @@ WIDE_DIM = 1280  # of EfficientNet-Lite's features: this projection is a rotatio
 
 def digest_of(settings: dict[str, Any]) -> str:
     """A short name for some settings."""
-    from coevo_ray.store.artifact import digest
+    from coevo_ray.store.digests import digest
 
     return digest(settings)[:12]
 

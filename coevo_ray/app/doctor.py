@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from coevo_ray._version import __version__
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import CoevoError
-from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.verification import verify, verify_below
 
 _NEEDED = ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu", "open_clip_torch", "safetensors", "aiohttp")

@@ -18,9 +18,10 @@ from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
 from coevo_ray.reporting.run import is_finished, unfinished, write_report
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import MANIFEST, Artifact
+from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing_all
 from coevo_ray.training.models import check_model

@@ -26,7 +26,8 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_tasks
-from coevo_ray.store.artifact import begin, finish, write_table
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.graph_files import load_graph
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table

@@ -42,7 +42,9 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
-from coevo_ray.store.artifact import begin, begun_config, describe, digest_array, finish, read_table, write_table
+from coevo_ray.store.artifact import begin, begun_config, finish
+from coevo_ray.store.data_files import describe, read_table, write_table
+from coevo_ray.store.digests import digest_array
 from coevo_ray.store.graph_files import load_graph, read_targets
 from coevo_ray.store.location import Location, Place
 from coevo_ray.store.row_table import RowTable, vectors

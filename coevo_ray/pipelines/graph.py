@@ -24,9 +24,11 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
-from coevo_ray.store.artifact import FileEntry, Manifest, begin, describe, finish, write_blob
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import describe, write_blob
 from coevo_ray.store.graph_files import KIND, ROWS, read_half
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry, Manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import MANIFEST, FileEntry, digest, load_manifest, write_table
+from coevo_ray.store.data_files import write_table
+from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, FileEntry, load_manifest
 
 REJECTS = "rejects.parquet"
 _PART = re.compile(r"rejects-\d{6,}\.parquet")

@@ -23,8 +23,8 @@ from coevo_ray.reporting.tiles import showing_of, tiles_of
 from coevo_ray.reporting.wording import count
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import MANIFEST, load_manifest
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import MANIFEST, load_manifest
 
 _ROUNDS_SHOWN = 8
 _ROWS_SHOWN = 8  # of a round

@@ -27,19 +27,12 @@ from coevo_ray.reporting.data import (
 )
 from coevo_ray.reporting.tiles import tiles_of
 from coevo_ray.reporting.write import render_report
-from coevo_ray.store.artifact import (
-    MANIFEST,
-    Artifact,
-    Manifest,
-    begin,
-    begun_config,
-    finish,
-    load_manifest,
-    write_blob,
-)
+from coevo_ray.store.artifact import Artifact, begin, begun_config, finish
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.json_text import object_of
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, Manifest, load_manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing
 from coevo_ray.training.supervised.train import looks_at_evidence

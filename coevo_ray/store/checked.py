@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import FileEntry, Manifest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry, Manifest
 
 SMALL_BYTES = 1 << 20
 _REMEDY = "restore it from a copy, or make the artifact again; coevo-ray doctor --verify FOLDER names every such file"

@@ -16,10 +16,11 @@ from coevo_ray.core.alignment.components import Components
 from coevo_ray.core.alignment.consensus import Consensus, Latent, PriorMap
 from coevo_ray.core.arrays import Arrays
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import Manifest, digest
 from coevo_ray.store.checked import read_checked
 from coevo_ray.store.content_name import content_name
+from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import Manifest
 
 _REMEDY = "restore it, or merge the contributions anew elsewhere"
 PREFIX = "consensus-"  # a hash of the content follows: the file of former targets stays until a new manifest is there

@@ -8,9 +8,10 @@ import pyarrow as pa
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
 from coevo_ray.core.factors.table import NO_ROW, FactorTable
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import FileEntry, load_manifest, read_table, write_table
 from coevo_ray.store.checked import check_size, entry_of
+from coevo_ray.store.data_files import read_table, write_table
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import FileEntry, load_manifest
 from coevo_ray.store.opening import locate
 
 KIND, _FILE = "factors", "factors.parquet"

@@ -12,9 +12,9 @@ from coevo_ray.core.arrays import Arrays, Float16Array, Float32Array, Int64Array
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
 from coevo_ray.store.checked import entry_of, read_sized
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry, Manifest, load_manifest
 from coevo_ray.store.row_table import RowTable, vectors
 
 KIND = "graph"

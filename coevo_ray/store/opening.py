@@ -6,9 +6,10 @@ targets that `encode` made, the model that `sae` made, the labels of a run.
 
 from __future__ import annotations
 
-from coevo_ray.store.artifact import MANIFEST, Artifact, load_manifest
+from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.layout import EVIDENCE, FactorLayout, RunLayout
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import MANIFEST, load_manifest
 from coevo_ray.store.row_table import RowTable
 
 # `sae` returns its scores; the folders beside them are of the same output.

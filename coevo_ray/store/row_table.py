@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import FileEntry, Manifest, load_manifest
 from coevo_ray.store.checked import SMALL_BYTES, check_content, check_size
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import FileEntry, Manifest, load_manifest
 
 _OPEN_FILES = 128
 # Files of a far store that are read at a time: each request waits long for its first byte.

@@ -17,10 +17,13 @@ from safetensors.torch import save as save_safetensors
 
 from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import Artifact, FileEntry, Manifest, begin, digest, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import Artifact, begin, finish
 from coevo_ray.store.checked import read_checked
+from coevo_ray.store.data_files import write_blob
+from coevo_ray.store.digests import digest
 from coevo_ray.store.json_text import parse_json
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import FileEntry, Manifest, load_manifest
 from coevo_ray.store.opening import locate
 from coevo_ray.store.writing import writing
 

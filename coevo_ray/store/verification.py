@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from coevo_ray.errors import CoevoError, InputError
 from coevo_ray.progress import Ticker
-from coevo_ray.store.artifact import MANIFEST, STARTED, FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, STARTED, FileEntry, Manifest, load_manifest
 
 _CHUNK_BYTES = 8 << 20
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 from coevo_ray.core.arrays import Arrays, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import TRAIN, Pool
-from coevo_ray.store.artifact import Manifest, load_manifest
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import Manifest, load_manifest
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 

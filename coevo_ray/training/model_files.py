@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import Manifest
 from coevo_ray.store.checked import read_checked
 from coevo_ray.store.json_text import object_of, parse_json
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import Manifest
 from coevo_ray.training.loop.weights import CARD
 from coevo_ray.training.models import is_users
 

@@ -18,11 +18,12 @@ from torch import nn
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.images import resized, upright_rgb
-from coevo_ray.store.artifact import MANIFEST, FileEntry, load_manifest, write_blob
 from coevo_ray.store.checked import read_checked
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.inside import inside
 from coevo_ray.store.json_text import object_of
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import MANIFEST, FileEntry, load_manifest
 from coevo_ray.training.feed.images import decode_square
 from coevo_ray.training.loop.weights import AVERAGED, CARD, WEIGHTS, packed
 from coevo_ray.training.model_files import check_made, check_outputs, read_made

@@ -24,8 +24,8 @@ from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import FileEntry
 from coevo_ray.store.location import Location, Place
+from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.row_table import RowTable, vector_column_of, vectors
 from coevo_ray.store.sae_files import save_sae
 from coevo_ray.training.feed.feed import Batch, Feed

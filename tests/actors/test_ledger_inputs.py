@@ -13,7 +13,8 @@ from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.training.supervised.train import looks_at_evidence
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from coevo_ray.annotators.base import Answers, Collected, Questions
 from coevo_ray.pool.pool import Pool, pool_schema
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from tests.pool.pictures import png
 

@@ -16,8 +16,10 @@ import yaml
 
 import coevo_ray
 from coevo_ray.errors import UsageError
-from coevo_ray.store.artifact import Artifact, Manifest, finish, load_manifest, write_table
+from coevo_ray.store.artifact import Artifact, finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import Manifest, load_manifest
 from coevo_ray.store.row_table import RowTable
 from tests.former.make import ENCODE, GATE, SAE, source
 

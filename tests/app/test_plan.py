@@ -17,7 +17,8 @@ from coevo_ray.core.rows.row_set import Rows, ids_of
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import KeptShares, Policy, Rotation, SelectionContext, make_policy
 from coevo_ray.errors import CoevoError, InputError, UsageError
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from tests.command_line import Command
 

@@ -24,7 +24,8 @@ from benchmarks.battery.settings import IMBALANCE, NOISE, SETTINGS, make_setting
 from benchmarks.battery.verdicts import cell, choose, chosen_constants, judge, verdicts
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 
 WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath")

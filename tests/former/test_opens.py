@@ -22,8 +22,8 @@ from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.app.doctor import doctor
 from coevo_ray.config import TrainConfig
 from coevo_ray.core.selection.policies import RULES
-from coevo_ray.store.artifact import MANIFEST
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST
 from tests.command_line import Command
 from tests.former.make import ENCODE, GATE, SAE, TRAIN
 

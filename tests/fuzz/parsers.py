@@ -23,10 +23,12 @@ from coevo_ray.pipelines.ingest.passes import Rows, check_shard, write_shard
 from coevo_ray.pool.images import decode_image
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.sources import cut, list_source, read_keys
-from coevo_ray.store.artifact import finish, load_manifest, write_blob
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.graph_files import load_graph
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.sae_files import export_saelens, load_sae, read_saelens, save_sae
 from tests.fuzz.inputs import Files
 from tests.pool.pictures import encoded, picture, png, write_parquet, write_tar

@@ -19,8 +19,11 @@ from coevo_ray.core.probes.label_doubt import find_mistakes, fold_of, fold_probe
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import MANIFEST, begin, digest_array, finish, load_manifest, write_table
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import write_table
+from coevo_ray.store.digests import digest_array
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, load_manifest
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 from coevo_ray.training.supervised.train import looks_at_evidence
 

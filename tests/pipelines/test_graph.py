@@ -16,9 +16,11 @@ from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import MANIFEST, finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.store.verification import verify
 

@@ -19,8 +19,10 @@ from coevo_ray.pipelines.gate.labels import gate_labels
 from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.train import training_labels
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, load_manifest, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.from_targets.network import TargetNetwork
 from tests.command_line import Command

@@ -18,8 +18,8 @@ from coevo_ray.pool.rejects import (
     read_rejects,
     write_rejects,
 )
-from coevo_ray.store.artifact import FileEntry
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry
 
 ROWS = [
     Reject("b", "ingest", "not an image that Pillow can read (22 bytes)"),

@@ -12,7 +12,8 @@ from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool import splits
 from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.pool.splits import assign_splits
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 
 

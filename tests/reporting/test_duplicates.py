@@ -17,7 +17,8 @@ import coevo_ray
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.reporting.duplicates import DROPPED, PAGE, chosen_groups, dropped_file
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command

@@ -20,7 +20,8 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.reporting.factor_page import frequency_histogram
 from coevo_ray.reporting.factor_sheet import choose_factors, sae_show
 from coevo_ray.reporting.tiles import small_picture
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.factor_files import load_factors, save_factors
 from coevo_ray.store.location import Location
 from tests.pool.pictures import encoded, picture, png

@@ -25,7 +25,8 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.reporting.gate_figures import Compared, Effort, GateFigures
 from coevo_ray.reporting.gate_page import render_gate
 from coevo_ray.reporting.gate_report import gate_report
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.graph_files import read_targets
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column

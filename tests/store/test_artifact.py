@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import Manifest, begin, describe, finish, load_manifest, write_blob, write_table
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import describe, write_blob, write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import Manifest, load_manifest
 from coevo_ray.store.verification import verify
 
 

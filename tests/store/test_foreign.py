@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import Manifest, begin, begun_config, finish, load_manifest, write_table
+from coevo_ray.store.artifact import begin, begun_config, finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.inside import inside
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.json_text import object_of, parse_json
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import Manifest, load_manifest
 from coevo_ray.store.row_table import RowTable
 from tests.command_line import Command
 

@@ -13,11 +13,13 @@ from safetensors.numpy import save
 
 from coevo_ray.core.arrays import Arrays
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import finish, load_manifest, write_blob, write_table
+from coevo_ray.store.artifact import finish
 from coevo_ray.store.consensus_files import read_consensus
+from coevo_ray.store.data_files import write_blob, write_table
 from coevo_ray.store.factor_files import load_factors
 from coevo_ray.store.graph_files import load_graph
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 
 ROWS, K = 6, 2
 

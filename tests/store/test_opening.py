@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import Artifact, finish, write_blob, write_table
+from coevo_ray.store.artifact import Artifact, finish
+from coevo_ray.store.data_files import write_blob, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.opening import locate, open_artifact, open_table
 from coevo_ray.store.row_table import RowTable

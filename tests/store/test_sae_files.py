@@ -16,8 +16,10 @@ from safetensors.numpy import load_file, save_file
 
 from coevo_ray.core.factors.sae import SAEConfig, TopKSAE
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import finish, load_manifest, write_blob
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.sae_files import export_saelens, import_saelens, load_sae, load_sae_config, read_saelens, save_sae
 
 DIM, LATENTS, K = 6, 20, 4

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pytest
 
 from coevo_ray.errors import InputError, StoppedError
-from coevo_ray.store.artifact import begin, finish, load_manifest, write_blob, write_table
+from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.checked import SMALL_BYTES
+from coevo_ray.store.data_files import write_blob, write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.verification import verify_below
 from tests.command_line import Command

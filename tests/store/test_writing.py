@@ -15,15 +15,18 @@ import pytest
 
 from coevo_ray.errors import CoevoError, StoppedError, UsageError
 from coevo_ray.store import writing as module
-from coevo_ray.store.artifact import begin, finish, load_manifest, write_blob
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import LEASE, Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.writing import check_leases, claim, confirm, writing, writing_all
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys
 from coevo_ray.errors import CoevoError
-from coevo_ray.store.artifact import begin, finish, write_blob
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.store.writing import claim, writing
 

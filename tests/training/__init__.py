@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.training.loop.descent import averaged
 from coevo_ray.training.loop.weights import write_weights

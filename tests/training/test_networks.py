@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 import coevo_ray
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, load_manifest
+from coevo_ray.store.artifact import finish
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.verification import verify
 from coevo_ray.training.from_targets.network import TargetNetwork
 from coevo_ray.training.loop.weights import write_weights

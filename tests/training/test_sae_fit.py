@@ -20,8 +20,10 @@ from coevo_ray.config import SaeConfig
 from coevo_ray.core.factors.sae import TopKSAE
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, load_manifest, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.store.sae_files import load_sae
 from coevo_ray.training.sae_fit import fit_sae

@@ -16,7 +16,8 @@ import coevo_ray as package
 from coevo_ray.config import SemiTrainConfig, TrainConfig
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import Artifact, finish, write_table
+from coevo_ray.store.artifact import Artifact, finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.training.from_targets.network import TargetNetwork

@@ -13,9 +13,11 @@ from coevo_ray.pipelines.encode.job import Job
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.wave import Made
 from coevo_ray.pool.rejects import check_share, write_rejects
-from coevo_ray.store.artifact import FileEntry, Manifest, describe, finish
+from coevo_ray.store.artifact import finish
 from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
+from coevo_ray.store.data_files import describe
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry, Manifest
 
 
 def _describe_components(plan: Plan, who: Participant) -> JsonObject:

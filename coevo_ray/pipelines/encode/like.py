@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.consensus_files import StoredConsensus, read_consensus
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,8 +29,8 @@ from coevo_ray.pipelines.encode.contribution import (
 from coevo_ray.pipelines.encode.forward import Participant
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
 from coevo_ray.runtime.shards import Row, run_tasks
-from coevo_ray.store.artifact import describe, describe_all, read_table, write_table
 from coevo_ray.store.consensus_files import components_of, components_to_arrays
+from coevo_ray.store.data_files import describe, describe_all, read_table, write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vector_column, vectors
 

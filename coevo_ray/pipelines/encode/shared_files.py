@@ -10,7 +10,7 @@ import numpy as np
 from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import SHARED
-from coevo_ray.store.artifact import read_table
+from coevo_ray.store.data_files import read_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vectors
 

@@ -15,8 +15,9 @@ from coevo_ray.pipelines.encode.prepare import Prepare
 from coevo_ray.pipelines.encode.write import WriteParts
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.artifact import FileEntry, describe_all
+from coevo_ray.store.data_files import describe_all
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry
 
 _COUNTED_SHARDS = 512
 

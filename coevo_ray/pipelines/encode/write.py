@@ -11,7 +11,7 @@ from coevo_ray.pipelines.encode.contribution import Plan, write_shard_rejects
 from coevo_ray.pipelines.encode.parts import Part, from_block
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.runtime.shards import Row
-from coevo_ray.store.artifact import write_table
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vector_column
 

@@ -17,8 +17,10 @@ from coevo_ray.core.factors.sae import TopKSAE
 from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.errors import InputError
 from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import describe_all, read_table, write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.row_table import RowTable, vector_columns, vectors
 from coevo_ray.store.sae_files import load_sae, load_sae_config
 

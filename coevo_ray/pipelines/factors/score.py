@@ -23,10 +23,12 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_shards
-from coevo_ray.store.artifact import FileEntry, begin, describe_all, finish, read_table, write_table
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import describe_all, read_table, write_table
 from coevo_ray.store.factor_files import KIND, load_factors, save_factors
 from coevo_ray.store.layout import FactorLayout
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.opening import locate, open_table
 from coevo_ray.store.row_table import RowTable, vector_column_of
 from coevo_ray.store.writing import writing_all

@@ -12,8 +12,10 @@ from coevo_ray.actors.protocols import AnswerColumns, GateCalls, PseudoLabels
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
-from coevo_ray.store.artifact import MANIFEST, Manifest, finish, load_manifest, write_blob, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_blob, write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, Manifest, load_manifest
 from coevo_ray.store.writing import writing
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 from coevo_ray.pipelines.gate.opened import find_gate
 from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.session import GateSession
-from coevo_ray.store.artifact import MANIFEST, Manifest, digest_array
+from coevo_ray.store.digests import digest_array
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import MANIFEST, Manifest
 from coevo_ray.store.opening import locate, open_table
 from coevo_ray.training.label_tables import LabelTable
 

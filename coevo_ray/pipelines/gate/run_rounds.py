@@ -15,8 +15,9 @@ from coevo_ray.pipelines.gate.session import GateSession, Submitted
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import Ticker, say
-from coevo_ray.store.artifact import Manifest, begin
+from coevo_ray.store.artifact import begin
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import Manifest
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing

@@ -35,8 +35,10 @@ from coevo_ray.pipelines.gate.opened import (
     write_opened,
 )
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import begin, digest, load_manifest
+from coevo_ray.store.artifact import begin
+from coevo_ray.store.digests import digest
 from coevo_ray.store.location import ArtifactLike, Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing
 

@@ -17,8 +17,8 @@ from coevo_ray.pool.entries import Reading
 from coevo_ray.pool.modality import find_modality
 from coevo_ray.pool.rejects import Reject, read_rejects
 from coevo_ray.pool.sources import placed
-from coevo_ray.store.artifact import MANIFEST, FileEntry, Manifest, load_manifest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, FileEntry, Manifest, load_manifest
 
 _MARK = "_append.json"
 _DATA = re.compile(r"(rows|rejects)-(\d{6,})\.parquet")

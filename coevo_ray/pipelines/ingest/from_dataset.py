@@ -22,7 +22,8 @@ from coevo_ray.pool.sources import DATASET
 from coevo_ray.progress import Ticker
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import SCRATCH, write_table
+from coevo_ray.store.artifact import SCRATCH
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 
 _COMPLETE = "complete.json"

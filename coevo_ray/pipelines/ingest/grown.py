@@ -17,8 +17,8 @@ from coevo_ray.pool.entries import SourceShard, pack_names, pack_values, unpack_
 from coevo_ray.pool.image_folder import IMAGES
 from coevo_ray.pool.samples import SCHEME
 from coevo_ray.pool.sources import DATASET, distinguish, find_files, with_reading
-from coevo_ray.store.artifact import Manifest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import Manifest
 
 FILES = "source_files"  # in a pool's summary: URI of a source -> files of it that were read, and prefix of their keys
 

@@ -39,8 +39,9 @@ from coevo_ray.pool.sources import DATASET, check_source, list_source, same_clas
 from coevo_ray.pool.splits import assign_splits
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish, is_begun, load_manifest
+from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish, is_begun
 from coevo_ray.store.location import Location, Place
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.writing import writing
 
 _MOST_CLASSES = 10_000  # of which a manifest tells the rows

@@ -25,8 +25,10 @@ from coevo_ray.pool.pool import pool_schema
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, read_keys, read_shard
 from coevo_ray.runtime.shards import Row, run_shards
-from coevo_ray.store.artifact import FileEntry, describe, digest, write_table
+from coevo_ray.store.data_files import describe, write_table
+from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry
 
 Stages = Callable[[ray.data.Dataset], ray.data.Dataset]
 _GROUP_BYTES = 4 << 20

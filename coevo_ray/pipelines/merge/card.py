@@ -15,9 +15,9 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.check import Group, prior_label
 from coevo_ray.pipelines.merge.latent import Quality
-from coevo_ray.store.artifact import Manifest
 from coevo_ray.store.consensus_files import StoredConsensus
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import Manifest
 
 # Equal vectors have a uniformity of 0; -0.05 is a mean squared distance of about 0.025 between unit vectors.
 _COLLAPSED = -0.05

@@ -11,7 +11,7 @@ import numpy as np
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.contribution import Contribution, projection_of
-from coevo_ray.store.artifact import digest
+from coevo_ray.store.digests import digest
 
 GROUP_ROWS = 4096  # of a row group of targets
 _LEAST_FILES, _MOST_FILE_ROWS = 8, 65_536

@@ -21,9 +21,10 @@ from coevo_ray.pipelines.encode.joined import SharedFit, fit_shared, join_shared
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import MANIFEST, digest, load_manifest
 from coevo_ray.store.consensus_files import StoredConsensus, read_consensus
+from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, load_manifest
 
 _JUDGED_ROWS = 2048  # neighbours among so many rows settle agreement within a point; the cost is their square
 

@@ -32,20 +32,12 @@ from coevo_ray.pool.rejects import content_part, read_rejects, write_rejects
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_tasks
-from coevo_ray.store.artifact import (
-    MANIFEST,
-    FileEntry,
-    begin,
-    begin_more,
-    describe_all,
-    finish,
-    load_manifest,
-    write_blob,
-    write_table,
-)
+from coevo_ray.store.artifact import begin, begin_more, finish
 from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.consensus_files import file_name, to_bytes
+from coevo_ray.store.data_files import describe_all, write_blob, write_table
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import MANIFEST, FileEntry, load_manifest
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 from coevo_ray.store.writing import claim, writing
 

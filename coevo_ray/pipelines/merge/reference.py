@@ -17,8 +17,8 @@ from coevo_ray.core.arrays import Arrays, Float32Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.check import find_reference, prior_label
-from coevo_ray.store.artifact import digest
 from coevo_ray.store.content_name import content_name
+from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
 
 # The pairwise mean of the uniformity converges within a few thousand rows; its cost grows with their square.

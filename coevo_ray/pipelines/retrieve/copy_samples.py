@@ -10,7 +10,7 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
-from coevo_ray.store.artifact import write_table
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.writing import confirm, writing
 

@@ -32,7 +32,9 @@ from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
-from coevo_ray.store.artifact import begin, digest_array, finish, read_table, write_table
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import read_table, write_table
+from coevo_ray.store.digests import digest_array
 from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table

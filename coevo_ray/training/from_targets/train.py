@@ -22,8 +22,9 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.store.artifact import Artifact, load_manifest
+from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.feed.statistics import input_statistics

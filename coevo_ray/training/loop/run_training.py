@@ -13,8 +13,10 @@ from coevo_ray.config import Compute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
-from coevo_ray.store.artifact import Artifact, FileEntry, begin, finish, write_blob
+from coevo_ray.store.artifact import Artifact, begin, finish
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.writing import writing
 from coevo_ray.training.loop.metrics import METRICS, json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint

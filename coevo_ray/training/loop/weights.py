@@ -14,9 +14,10 @@ from torch import nn
 from coevo_ray.config import LearningConfig
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import FileEntry, Manifest, write_blob
 from coevo_ray.store.checked import read_checked
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import FileEntry, Manifest
 
 WEIGHTS, AVERAGED, CARD = "model.safetensors", "ema.safetensors", "model.json"
 _INNER = "module."

@@ -14,8 +14,10 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.store.artifact import Artifact, FileEntry, digest_array
+from coevo_ray.store.artifact import Artifact
+from coevo_ray.store.digests import digest_array
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import FileEntry
 from coevo_ray.training.label_tables import LabelTable, open_labels, open_pseudo_labels
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports

@@ -21,8 +21,10 @@ from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.core.selection.policies import RULES
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import Artifact, FileEntry, begun_config, digest, digest_array, load_manifest
+from coevo_ray.store.artifact import Artifact, begun_config
+from coevo_ray.store.digests import digest, digest_array
 from coevo_ray.store.location import ArtifactLike, Location, Place
+from coevo_ray.store.manifest import FileEntry, load_manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports

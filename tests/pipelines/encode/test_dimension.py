@@ -12,7 +12,8 @@ import pytest
 from coevo_ray.config import EncodeConfig, make_config
 from coevo_ray.pipelines.encode.job import settle_form
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import begin, finish, write_table
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 
 

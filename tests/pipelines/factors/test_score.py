@@ -19,7 +19,8 @@ from coevo_ray.core.factors.scores import diversity, rank_normalise, representat
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.factors.codes import read_codes
 from coevo_ray.pipelines.factors.score import score
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.factor_files import load_factors
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 

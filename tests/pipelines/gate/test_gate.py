@@ -23,9 +23,11 @@ from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.gate.steps import export_labels, gate_next, gate_submit, read_predictions
 from coevo_ray.pipelines.gate.terms import gate_set
-from coevo_ray.store.artifact import finish, load_manifest, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.graph_files import read_targets
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command
 from tests.pipelines.gate.helpers import CLASSES, DIM, HELD, NAMES, REJECTED, ROWS, inputs, truth

@@ -11,7 +11,8 @@ import coevo_ray
 from coevo_ray.core.alignment.projection import normalise
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vector_column
 

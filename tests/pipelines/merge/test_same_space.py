@@ -11,7 +11,8 @@ import pytest
 
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.merge.same_space import require_same_space
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 

@@ -21,7 +21,8 @@ from coevo_ray.pipelines.retrieve import retrieve as pipeline
 from coevo_ray.pipelines.retrieve.copy_samples import copy_samples
 from coevo_ray.pipelines.retrieve.retrieve import retrieve
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command

@@ -16,7 +16,8 @@ import pyarrow as pa
 import torch
 
 from coevo_ray.core.feed.epoch_plan import Subset
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed.feed import Feed
 from tests.training import png

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.feed.feed import Batch, Feed, Tensors

@@ -18,7 +18,8 @@ from coevo_ray.core.alignment.projection import project, projection_matrix
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.training.feed.feed import Feed

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from coevo_ray.errors import UsageError
-from coevo_ray.store.artifact import begin, finish, write_blob
+from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import Location
 from coevo_ray.training.loop.run_training import ModelArtifact, Training, run_training
 

@@ -18,8 +18,10 @@ from sklearn.datasets import load_digits
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import Artifact, finish, load_manifest, write_table
+from coevo_ray.store.artifact import Artifact, finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.verification import verify
 from coevo_ray.training.label_tables import open_labels, open_pseudo_labels

@@ -19,7 +19,8 @@ from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.config import TrainConfig, make_config
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import finish, write_table
+from coevo_ray.store.artifact import finish
+from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from tests.command_line import Command

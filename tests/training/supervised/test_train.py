@@ -21,8 +21,8 @@ from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.policies import POLICIES
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.artifact import load_manifest
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.verification import verify
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.images import ImageTransform
