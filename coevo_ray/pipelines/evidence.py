@@ -43,10 +43,10 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
 from coevo_ray.store.artifact import begin, begun_config, finish
-from coevo_ray.store.data_files import describe, read_table, write_table
 from coevo_ray.store.digests import digest_array
 from coevo_ray.store.graph_files import load_graph, read_targets
 from coevo_ray.store.location import Location, Place
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable, vectors
 from coevo_ray.store.writing import writing
 
@@ -179,7 +179,7 @@ def _gather(
             agree = f"their labels agree in {figures['copy_agreement']:.0%}"
             say(f"evidence: {apart} rows are near others, but {agree}: they are no copies, and each counts")
         summary |= {"graph": graph.summary["fields"], **figures}
-    stage = _Files(targets, location, parts)
+    stage = _Files(targets, Parts.of(location, KIND, config.content(), inputs), parts)
     shards = range(len(targets.files))
     made = list(run_shards(KIND, shards, lambda d: d.map(stage.make, num_cpus=cpus), total=len(rows)))
     if config.doubt:
@@ -263,23 +263,24 @@ class _Files:
 
     Attributes:
         targets: features of the pool's rows.
-        location: folder of the files.
+        files: of the evidence.
         parts: references to `rows` (int64[n], the judged rows), their `labels`, and, where requested, `judges` and the
             rows' `groups`.
     """
 
     targets: RowTable
-    location: Location
+    files: Parts
     parts: dict[str, Any]
 
     def make(self, row: Row) -> Row:
         """Writes a file, or reads it where it exists, and returns its figures for the summary."""
         name = self.targets.files[row["shard"]].path.rsplit("/", 1)[-1]
-        if self.location.child(name).is_file():  # of an interrupted attempt
-            table, entry = read_table(self.location, name), describe(self.location, name)
+        there = self.files.table(name)  # of an interrupted attempt
+        if there is not None:
+            table, entry = there
         else:
             table = self._judge(row["shard"])
-            entry = write_table(self.location, name, table)
+            entry = self.files.write_table(name, table)
         doubt = table.column("doubt").to_numpy()
         most = np.argsort(-doubt, kind="stable")[: 10 * _SHOWN]
         most = most[doubt[most] > DOUBTED]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import ray
-from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from coevo_ray.core.graph.plan import GraphPlan, Method, device_of, make_plan
@@ -29,6 +28,7 @@ from coevo_ray.store.data_files import describe, write_blob
 from coevo_ray.store.graph_files import KIND, ROWS, read_half
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry, Manifest
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing
 
@@ -83,12 +83,13 @@ def build_graph_artifact(
         started = time.monotonic()
         resources: JsonObject = {"num_cpus": cpus, "num_gpus": gpus}
         threads = max(1, int(cpus))
-        source = _Source(pool.location, targets, location, neighbours, seed, centre, method, threads, held_out)
+        parts = Parts.of(location, KIND, content, inputs)
+        source = _Source(pool.location, targets, parts, neighbours, seed, centre, method, threads, held_out)
         with ray_errors(KIND):
             prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
             head, arrays = prepare.remote(source)
             found: JsonObject = ray.get(head)
-            entries = _search(source, arrays, found["rows"], part_rows, resources)
+            entries = _search(source, arrays, found, part_rows, resources)
         fields = found["fields"]
         if fields["parameters"].get("goal_reached") is False and fields["recall"] is not None:
             say(f"graph: recall {fields['recall']:.3f} on a sample, below {fields['parameters']['recall_goal']}")
@@ -96,15 +97,17 @@ def build_graph_artifact(
         return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
 
 
-def _search(source: _Source, arrays: Any, rows: int, part_rows: int, resources: JsonObject) -> list[FileEntry]:
+def _search(source: _Source, arrays: Any, found: JsonObject, part_rows: int, resources: JsonObject) -> list[FileEntry]:
+    rows: int = found["rows"]
     size = block_rows(rows)
     size *= -(-part_rows // size)
-    parts = [(start, min(rows, start + size)) for start in range(0, rows, size)]
-    there = set(source.location.files())
-    todo = [{"start": a, "stop": b} for a, b in parts if _part_name(a, b) not in there]
-    stage = _Part(source, arrays)
+    ranges = [(start, min(rows, start + size)) for start in range(0, rows, size)]
+    parts: Parts = found["parts"]
+    there = parts.entries(_part_name(a, b) for a, b in ranges)
+    todo = [{"start": a, "stop": b} for a, b in ranges if _part_name(a, b) not in there]
+    stage = _Part(source, parts, arrays)
     made = {row["start"]: row["entry"] for row in run_shards(KIND, todo, lambda d: d.map(stage.make, **resources))}
-    return [made.get(a) or describe(source.location, _part_name(a, b)) for a, b in parts]
+    return [made.get(a) or there[_part_name(a, b)] for a, b in ranges]
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class _Source:
 
     pool: Location
     targets: RowTable
-    location: Location
+    parts: Parts
     neighbours: int
     seed: int
     centre: bool
@@ -131,18 +134,23 @@ class _Source:
         if not self.held_out:
             ids = np.intersect1d(ids, Pool(self.pool).train_ids(), assume_unique=True)
         rows = UnitRows.of(read_half(self.targets, ids), centre=self.centre, names=ids)
-        entries = [write_blob(self.location, ROWS, save_safetensors({"row_ids": ids}))]
-        plan = self._plan(rows)
-        entries += [describe(self.location, name) for name in (_CELLS, _PLAN)]
+        location = self.parts.folder
+        entries = [write_blob(location, ROWS, save_safetensors({"row_ids": ids}))]
+        plan, parts = self._plan(rows)
+        entries += [describe(location, name) for name in (_CELLS, _PLAN)]
         fields = {"method": plan.method, "recall": plan.recall, "parameters": plan.parameters}
         count, rows = len(rows), plan.sort(rows)
-        return {"rows": count, "fields": fields, "entries": entries}, {"rows": rows, "plan": plan}
+        return {"rows": count, "fields": fields, "parts": parts, "entries": entries}, {"rows": rows, "plan": plan}
 
-    def _plan(self, rows: UnitRows) -> GraphPlan:
-        """The plan; an existing one is kept, since parts may have been searched by it."""
-        if self.location.child(_PLAN).is_file():
-            arrays = load_safetensors(self.location.child(_CELLS).read_bytes())
-            return GraphPlan.from_arrays(self.location.child(_PLAN).read_json(), arrays)
+    def _plan(self, rows: UnitRows) -> tuple[GraphPlan, Parts]:
+        """The plan, and the parts that are searched by it; one of an earlier attempt is kept with its parts."""
+        file = self.parts.folder.child(_PLAN)
+        if file.is_file():
+            fields = file.read_json()
+            parts = self._searched_by(fields)
+            cells = parts.arrays(_CELLS)
+            if cells is not None:
+                return GraphPlan.from_arrays(fields, {name: array.copy() for name, array in cells[0].items()}), parts
         plan = make_plan(
             rows,
             self.neighbours,
@@ -153,9 +161,13 @@ class _Source:
             device=device_of(None),
         )
         fields, arrays = plan.arrays()
-        write_blob(self.location, _CELLS, save_safetensors(arrays))
-        write_blob(self.location, _PLAN, json.dumps(fields).encode())
-        return plan
+        parts = self._searched_by(json.loads(json.dumps(fields)))
+        write_blob(self.parts.folder, _PLAN, json.dumps(fields).encode())
+        parts.write_arrays(_CELLS, arrays)
+        return plan, parts
+
+    def _searched_by(self, fields: object) -> Parts:
+        return Parts.of(self.parts.folder, self.parts.made_of, fields)
 
 
 @dataclass(frozen=True)
@@ -164,10 +176,12 @@ class _Part:
 
     Attributes:
         source: what the graph is made from.
+        parts: files of the graph.
         arrays: reference to the second result of `_Source.prepare`.
     """
 
     source: _Source
+    parts: Parts
     arrays: Any
 
     def make(self, row: Row) -> Row:
@@ -179,7 +193,7 @@ class _Part:
         found = list(plan.search(rows, mine, self.source.threads, device_of(None)))
         names = ("rows", "indices", "similarities")
         arrays = {name: np.concatenate(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
-        entry = write_blob(self.source.location, _part_name(start, stop), save_safetensors(arrays))
+        entry = self.parts.write_arrays(_part_name(start, stop), arrays)
         return {"rows": stop - start, "start": start, "entry": entry}
 
 

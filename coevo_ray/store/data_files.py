@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,11 +10,12 @@ import pyarrow.parquet as pq
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry
+from coevo_ray.store.seals import seal, unsealed
 
-_READERS = 16
 
-
-def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 65_536) -> FileEntry:
+def write_table(
+    folder: Location, name: str, table: pa.Table, group_rows: int = 65_536, made_of: str | None = None
+) -> FileEntry:
     """Writes a Parquet file atomically, and reads its footer back first.
 
     Args:
@@ -25,6 +23,7 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
         name: file name inside it.
         table: the rows; with a `row_id` column it must be sorted by it.
         group_rows: rows of a row group.
+        made_of: hash of what determines the content; the file is then sealed with it (`parts`).
 
     Raises:
         InputError: row_ids are not strictly increasing.
@@ -38,6 +37,16 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
                 f"row_ids for {folder.child(name)} do not increase", "sort the rows and drop doubles first"
             )
         first, last = int(row_ids[0]), int(row_ids[-1])
+    buffer = _encoded(table, group_rows) if made_of is None else seal(_encoded(unsealed(table, made_of), group_rows))
+    written = pq.ParquetFile(pa.BufferReader(buffer)).metadata.num_rows
+    if written != table.num_rows:
+        raise InputError(f"{name}: {written} of {table.num_rows} rows were encoded", "report this: Parquet lost rows")
+    _write(folder.child(name), buffer, buffer.size)
+    checksum = hashlib.sha256(buffer).hexdigest()
+    return FileEntry(name, table.num_rows, buffer.size, checksum, first, last, min(group_rows, table.num_rows))
+
+
+def _encoded(table: pa.Table, group_rows: int) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     # Dictionaries are for repeated strings; tried on vectors and images they only take time.
     repeated = [field.name for field in table.schema if pa.types.is_string(field.type)]
@@ -52,14 +61,9 @@ def write_table(folder: Location, name: str, table: pa.Table, group_rows: int = 
         compression="zstd",
         use_dictionary=repeated or False,
         write_statistics=plain or False,
+        write_page_checksum=True,
     )
-    buffer = sink.getvalue()
-    written = pq.ParquetFile(pa.BufferReader(buffer)).metadata.num_rows
-    if written != table.num_rows:
-        raise InputError(f"{name}: {written} of {table.num_rows} rows were encoded", "report this: Parquet lost rows")
-    _write(folder.child(name), buffer, buffer.size)
-    checksum = hashlib.sha256(buffer).hexdigest()
-    return FileEntry(name, table.num_rows, buffer.size, checksum, first, last, min(group_rows, table.num_rows))
+    return sink.getvalue()
 
 
 def read_table(folder: Location, name: str) -> pa.Table:
@@ -70,8 +74,8 @@ def read_table(folder: Location, name: str) -> pa.Table:
     """
     data = folder.child(name).read_bytes()
     try:
-        return pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as error:
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+    except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"cannot read {folder.child(name)}: {error}", "the artifact is damaged; make it again"
         ) from error
@@ -99,12 +103,20 @@ def write_blob(folder: Location, name: str, data: bytes) -> FileEntry:
 
 
 def describe(folder: Location, name: str) -> FileEntry:
-    """Returns the entry of a file that an earlier, interrupted attempt has written.
+    """The entry of a file that is there.
 
     Raises:
         InputError: the file cannot be read.
     """
-    data = folder.child(name).read_bytes()
+    return described(name, folder.child(name).read_bytes())
+
+
+def described(name: str, data: bytes) -> FileEntry:
+    """The entry of a file with a name and some content.
+
+    Raises:
+        OSError, ArrowException: it is no Parquet file, as its name says.
+    """
     checksum = hashlib.sha256(data).hexdigest()
     if not name.endswith(".parquet"):
         return FileEntry(name, 0, len(data), checksum)
@@ -115,13 +127,3 @@ def describe(folder: Location, name: str) -> FileEntry:
         first, last = int(row_ids[0]), int(row_ids[-1])
     group = file.metadata.row_group(0).num_rows if file.metadata.num_row_groups else 0
     return FileEntry(name, file.metadata.num_rows, len(data), checksum, first, last, group)
-
-
-def describe_all(folder: Location, names: Sequence[str]) -> dict[str, FileEntry]:
-    """Runs `describe` on many files, several at a time, which hides the latency of a remote store.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    with ThreadPoolExecutor(_READERS) as threads:
-        return dict(zip(names, threads.map(functools.partial(describe, folder), names), strict=True))

@@ -16,7 +16,7 @@ from typing import Any
 from coevo_ray.core.arrays import ArrayMapping, Arrays
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.location import Location
-from coevo_ray.store.record_format import Decoded, Encoded, decode, encode
+from coevo_ray.store.record_format import DAMAGED, Decoded, Encoded, decode, encode
 
 _HEAD = "head"
 _HEAD_BYTES = 128  # always, for it is overwritten
@@ -188,7 +188,7 @@ class Journal:
         data = file.read_bytes()
         try:
             return decode(data)
-        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        except DAMAGED as error:
             raise self._damaged(file, str(error)) from error
 
     def _last_sum(self) -> str:

@@ -20,6 +20,8 @@ from coevo_ray.core.arrays import AnyArray, ArrayMapping, Arrays
 # Stands in the place of a file's checksum while that is computed.
 _NO_SUM = "0" * 64
 _FORMER = {"event", "fields"}
+# What reading a file raises that is not what was written.
+DAMAGED = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _LETTERS = {"f": "F", "i": "I", "u": "U"}
 
 

@@ -215,7 +215,7 @@ class RowTable:
                 check_content(location, entry, source.read())
                 source.seek(0)
                 self._compared.add(entry.path)
-            file = pq.ParquetFile(source, pre_buffer=not self.location.is_local)
+            file = pq.ParquetFile(source, pre_buffer=not self.location.is_local, page_checksum_verification=True)
             ranges = _group_ranges(file)
         except (OSError, pa.ArrowException, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, InputError):

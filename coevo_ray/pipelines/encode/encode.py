@@ -37,6 +37,7 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import begin
 from coevo_ray.store.consensus_files import file_name, to_bytes
+from coevo_ray.store.digests import digest
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.writing import writing_all
 
@@ -107,7 +108,7 @@ def _make_contributions(job: Job, locations: list[Location]) -> SharedFit | None
     ]
     if not todo:
         return None
-    participants = _participants(job, locations)
+    participants = _participants(job, locations, [digest([content, inputs]) for content in contents])
     plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
     fitted = None
     if job.config.form == "random":
@@ -135,7 +136,7 @@ def _encode_by_components(
         weights, fitted = settle_weights(plan, places, labels, config.dim, config.seed)
         plan = replace(plan, weights=weights)
         for i in todo:
-            mark_owners(plan, participants[i], shared[participants[i].place][0])
+            mark_owners(plan, participants[i], *shared[participants[i].place])
     waiting = {participants[i].place for i in todo}
     busy = _with_rows(job, plan, participants)
     _say_cost(plan, busy, shared)
@@ -218,7 +219,7 @@ def _content(config: EncodeConfig, index: int) -> JsonObject:
     }
 
 
-def _participants(job: Job, locations: list[Location]) -> list[Participant]:
+def _participants(job: Job, locations: list[Location], made_of: list[str]) -> list[Participant]:
     """All priors are loaded once, on the cluster, for their cards: the driver's machine may be too small for them."""
     config = job.config
     load = ray.remote(_card)
@@ -242,6 +243,7 @@ def _participants(job: Job, locations: list[Location]) -> list[Participant]:
             compile=config.compile,
             compute=job.computes[index],
             location=locations[index],
+            made_of=made_of[index],
         )
         for index, (prior, (info, taken, precision)) in enumerate(zip(config.priors, cards, strict=True))
     ]

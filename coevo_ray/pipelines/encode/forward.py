@@ -21,7 +21,10 @@ from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Encoder, Precision
 from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import load_prior
+from coevo_ray.store.consensus_files import components_to_arrays
+from coevo_ray.store.digests import digest_array
 from coevo_ray.store.location import Location
+from coevo_ray.store.parts import Parts
 
 Keep = Literal["features", "components", "projection"]
 
@@ -45,6 +48,7 @@ class Participant:
         compile: whether to compile the model.
         compute: its resources.
         location: the contribution's folder.
+        made_of: hash of the contribution's settings and inputs.
     """
 
     place: int
@@ -59,7 +63,15 @@ class Participant:
     compile: bool
     compute: Compute
     location: Location
+    made_of: str
     components: Components | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """Its files: they are of one settings, one prior's weights, and one map to components."""
+        arrays = {} if self.components is None else components_to_arrays(self.components)
+        hashes = {name: digest_array(array) for name, array in arrays.items()}
+        return Parts.of(self.location, self.made_of, self.info.weights, self.precision, self.keep, hashes)
 
 
 def device_of(compute: Compute) -> torch.device:

@@ -30,8 +30,10 @@ from coevo_ray.pipelines.encode.forward import Participant
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
 from coevo_ray.runtime.shards import Row, run_tasks
 from coevo_ray.store.consensus_files import components_of, components_to_arrays
-from coevo_ray.store.data_files import describe, describe_all, read_table, write_table
+from coevo_ray.store.data_files import read_table
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, load_manifest
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import vector_column, vectors
 
 
@@ -50,7 +52,7 @@ def encode_shared(plan: Plan, wave: list[Participant], count: int) -> dict[int, 
         InputError: a prior fails, or its features are constant.
         StoppedError: the store or the cluster failed.
     """
-    results = {who.place: _finished(plan, who.location) for who in wave}
+    results = {who.place: _finished(plan, who) for who in wave}
     todo = [who for who in wave if results[who.place] is None]
     title = f"shared set {', '.join(who.prior.label for who in todo)}"
     whole = replace(plan, shared_files=FULL)
@@ -64,7 +66,7 @@ def encode_shared(plan: Plan, wave: list[Participant], count: int) -> dict[int, 
     for row in _keep_components(plan, todo, count):
         who, raw_pass = row["who"], passes[row["place"]]
         raw_pass.times.update({"components": row["seconds"]})
-        made = _finished(plan, who.location)
+        made = _finished(plan, who)
         if made is None:
             raise InputError(f"{who.location} lacks files of the shared set", "run the same command again")
         made[0].add(_without_files(raw_pass))
@@ -76,15 +78,16 @@ def encode_shared(plan: Plan, wave: list[Participant], count: int) -> dict[int, 
     return {place: made for place, made in results.items() if made is not None}
 
 
-def mark_owners(plan: Plan, who: Participant, made: Made) -> None:
+def mark_owners(plan: Plan, who: Participant, made: Made, components: Components) -> None:
     """Rewrites the column `own` of the shared set, whose rows were written before their owners were known.
 
     Args:
         plan: the rows, with the settled weights.
         who: the participant.
         made: its shared set; gets the entries of the files as they are now.
+        components: of its shared set.
     """
-    place, location = who.place, who.location
+    place, location, parts = who.place, who.location, replace(who, components=components).parts
 
     def mark(row: Row) -> Row:
         shard = int(row["shard"])
@@ -93,13 +96,13 @@ def mark_owners(plan: Plan, who: Participant, made: Made) -> None:
         own = rows.own(place)[np.searchsorted(rows.ids, table.column("row_id").to_numpy())]
         if not np.array_equal(own, table.column("own").to_numpy()):
             table = table.set_column(table.column_names.index("own"), "own", pa.array(own))
-            write_table(location, name, table, group_rows=4096)
+            parts.write_table(name, table, group_rows=4096)
         return {"rows": len(own)}
 
     for _ in run_tasks("owners of the shared set", [{"shard": s} for s in plan.shared_shards], mark):
         pass
     names = [f"{plan.name(shard)}.parquet" for shard in plan.shared_shards]
-    made.files = list(describe_all(location, names).values())
+    made.files = list(parts.entries(names).values())
 
 
 def write_components(location: Location, components: Components) -> None:
@@ -118,15 +121,21 @@ def read_components(location: Location) -> Components | None:
         return None
 
 
-def _finished(plan: Plan, location: Location) -> tuple[Made, Components] | None:
+def _finished(plan: Plan, who: Participant) -> tuple[Made, Components] | None:
     """The shared set of an earlier attempt; None where something of it is missing."""
-    components = read_components(location)
     names = [plan.name(shard) for shard in plan.shared_shards]
-    there = set(location.files())
-    if components is None or not {f"{name}.parquet" for name in names} <= there:
+    done = who.location.child(MANIFEST).is_file()
+    components = read_components(who.location) if done else _own_components(who)
+    if components is None:
         return None
-    files = describe_all(location, [f"{name}.parquet" for name in names])
-    rejects = [reject for name in names for reject in read_shard_rejects(location, name)]
+    if done:  # finished by whatever version: its manifest says which files are its own
+        known = {entry.path: entry for entry in load_manifest(who.location, "contribution").files}
+        files = {path: known[path] for name in names if (path := f"{name}.parquet") in known}
+    else:
+        files = replace(who, components=components).parts.entries(f"{name}.parquet" for name in names)
+    if len(files) < len(names):
+        return None
+    rejects = [reject for name in names for reject in read_shard_rejects(who.location, name)]
     made = Made(files=[*files.values()], rejects=rejects, resumed=sum(f.rows for f in files.values()))
     return made, components
 
@@ -152,7 +161,8 @@ def _keep_components(plan: Plan, wave: list[Participant], count: int) -> Iterato
         started = time.monotonic()
         who = by_place[row["place"]]
         components = _components(plan, who, count)
-        rows = sum(_write_components(plan, who.location, shard, components) for shard in plan.shared_shards)
+        parts = replace(who, components=components).parts
+        rows = sum(_write_components(plan, parts, shard, components) for shard in plan.shared_shards)
         return {"place": who.place, "rows": rows, "seconds": time.monotonic() - started}
 
     title = f"components {', '.join(who.prior.label for who in wave)}"
@@ -162,7 +172,7 @@ def _keep_components(plan: Plan, wave: list[Participant], count: int) -> Iterato
 
 def _components(plan: Plan, who: Participant, count: int) -> Components:
     """Those of an earlier attempt, or of the features on all shared rows."""
-    there = read_components(who.location)
+    there = _own_components(who)
     if there is not None:
         return there
     whole = replace(plan, shared_files=FULL)
@@ -172,17 +182,23 @@ def _components(plan: Plan, who: Participant, count: int) -> Components:
         components = fit_components(add_moments(parts), count)
     except InputError as error:
         raise InputError(f"{who.prior.label}: {error.cause}", error.remedy) from error
-    write_components(who.location, components)
+    who.parts.write_arrays(COMPONENTS, components_to_arrays(components))
     return components
 
 
-def _write_components(plan: Plan, location: Location, shard: int, components: Components) -> int:
+def _own_components(who: Participant) -> Components | None:
+    """The map of an earlier attempt of the same contribution, undamaged."""
+    found = who.parts.arrays(COMPONENTS)
+    return None if found is None else components_of({name: array.copy() for name, array in found[0].items()})
+
+
+def _write_components(plan: Plan, parts: Parts, shard: int, components: Components) -> int:
     """Writes a file of the shared set's components from its whole features, unless it is there; returns its rows."""
     name, whole = plan.name(shard), replace(plan, shared_files=FULL).name(shard)
-    if location.child(f"{name}.parquet").is_file():
-        return describe(location, f"{name}.parquet").rows
-    table = read_table(location, f"{whole}.parquet")
+    for there in parts.entries([f"{name}.parquet"]).values():
+        return there.rows
+    table = read_table(parts.folder, f"{whole}.parquet")
     kept = vector_column(to_components(vectors(table.column("feature")), components))
     table = table.set_column(table.column_names.index("feature"), "feature", kept)
-    write_shard_rejects(location, name, read_shard_rejects(location, whole))
-    return write_table(location, f"{name}.parquet", table, group_rows=4096).rows
+    write_shard_rejects(parts.folder, name, read_shard_rejects(parts.folder, whole))
+    return parts.write_table(f"{name}.parquet", table, group_rows=4096).rows

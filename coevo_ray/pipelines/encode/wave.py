@@ -15,9 +15,8 @@ from coevo_ray.pipelines.encode.prepare import Prepare
 from coevo_ray.pipelines.encode.write import WriteParts
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.runtime.shards import run_shards
-from coevo_ray.store.data_files import describe_all
-from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry
+from coevo_ray.store.parts import Parts
 
 _COUNTED_SHARDS = 512
 
@@ -78,7 +77,7 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
     """
     started = time.time()
     made = {who.place: Made() for who in participants}
-    missing = {who.place: _resume(plan, shards, who.location, made[who.place]) for who in participants}
+    missing = {who.place: _resume(plan, shards, who.parts, made[who.place]) for who in participants}
     reader_cpus = participants[0].compute.reader_cpus
     todo = sorted(set().union(*missing.values()))
     items = [{"shard": s, "wanted": [k for k in made if s in missing[k]]} for s in todo]
@@ -96,7 +95,7 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
                 num_cpus=who.compute.cpus,
                 num_gpus=who.compute.gpus,
             )
-        write = WriteParts(plan, {who.place: who.location for who in participants})
+        write = WriteParts(plan, {who.place: who.parts for who in participants})
         return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=reader_cpus)
 
     for row in run_shards(title, items, stages, total=_rows_to_do(plan, missing)):
@@ -125,11 +124,10 @@ def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:
     return round(total)
 
 
-def _resume(plan: Plan, shards: Sequence[int], location: Location, made: Made) -> set[int]:
+def _resume(plan: Plan, shards: Sequence[int], parts: Parts, made: Made) -> set[int]:
     """Adopts the shards of an earlier attempt; returns the missing ones."""
-    there = set(location.files())
     names = {shard: f"{plan.name(shard)}.parquet" for shard in shards}
-    entries = describe_all(location, [name for name in names.values() if name in there])
+    entries = parts.entries(names.values())
     missing = set()
     for shard, name in names.items():
         entry = entries.get(name)
@@ -139,6 +137,6 @@ def _resume(plan: Plan, shards: Sequence[int], location: Location, made: Made) -
             missing.add(shard)
             continue
         made.files.append(entry)
-        made.rejects += read_shard_rejects(location, plan.name(shard))
+        made.rejects += read_shard_rejects(parts.folder, plan.name(shard))
         made.resumed += entry.rows
     return missing

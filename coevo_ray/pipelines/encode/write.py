@@ -11,8 +11,7 @@ from coevo_ray.pipelines.encode.contribution import Plan, write_shard_rejects
 from coevo_ray.pipelines.encode.parts import Part, from_block
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.runtime.shards import Row
-from coevo_ray.store.data_files import write_table
-from coevo_ray.store.location import Location
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import vector_column
 
 
@@ -21,11 +20,11 @@ class WriteParts:
 
     Args:
         plan: names the files.
-        locations: position of a participant -> folder of its contribution.
+        parts: position of a participant -> files of its contribution.
     """
 
-    def __init__(self, plan: Plan, locations: dict[int, Location]) -> None:
-        self.plan, self.locations = plan, locations
+    def __init__(self, plan: Plan, parts: dict[int, Parts]) -> None:
+        self.plan, self.parts = plan, parts
 
     def __call__(self, block: pa.Table) -> Row:
         """Writes the parts of one block."""
@@ -36,15 +35,15 @@ class WriteParts:
         started = time.monotonic()
         good = np.array([reason == "" for reason in part.reasons], dtype=bool)
         rejects = [Reject(k, "encode", r) for k, r in zip(part.keys, part.reasons, strict=True) if r]
-        location, name = self.locations[part.participant], self.plan.name(part.shard)
+        parts, name = self.parts[part.participant], self.plan.name(part.shard)
         columns = {
             "row_id": part.row_ids[good],
             "own": part.own[good],
             "feature": vector_column(part.data[good], part.data.dtype),
             "sample": part.samples[good],
         }
-        write_shard_rejects(location, name, rejects)
-        entry = write_table(location, f"{name}.parquet", pa.table(columns), group_rows=4096)
+        write_shard_rejects(parts.folder, name, rejects)
+        entry = parts.write_table(f"{name}.parquet", pa.table(columns), group_rows=4096)
         return {
             "participant": part.participant,
             "rows": entry.rows,

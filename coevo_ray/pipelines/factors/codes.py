@@ -18,9 +18,10 @@ from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.errors import InputError
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.artifact import begin, finish
-from coevo_ray.store.data_files import describe_all, read_table, write_table
+from coevo_ray.store.data_files import read_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable, vector_columns, vectors
 from coevo_ray.store.sae_files import load_sae, load_sae_config
 
@@ -54,17 +55,19 @@ def encode_codes(
             f"vectors of dimension {have} for an SAE of dimension {shape.dim}",
             "give the features that it was fitted on",
         )
-    if begin(location, "codes", {"column": column}, inputs) is not None:
+    content = {"column": column}
+    if begin(location, "codes", content, inputs) is not None:
         return RowTable(location, "codes"), shape.latents, None
     started = time.monotonic()
     names = [f.path for f in features.files]
-    there = describe_all(location, sorted(set(names) & set(location.files())))
+    parts = Parts.of(location, "codes", content, inputs)
+    there = parts.entries(names)
     todo = [i for i, name in enumerate(names) if name not in there]
 
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map_batches(
             EncodeCodes,
-            fn_constructor_args=(sae, features, column, location, top_rows, config.compute.cpus, config.compute.gpus),
+            fn_constructor_args=(sae, features, column, parts, top_rows, config.compute.cpus, config.compute.gpus),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=config.compute.actors),
             num_cpus=config.compute.cpus,
@@ -77,7 +80,7 @@ def encode_codes(
     for row in run_shards("SAE codes", todo, stages, total=sum(features.files[i].rows for i in todo)):
         files.append(row["result"])
         table = table + row["table"]
-    finish(location, "codes", {"column": column}, inputs, files, {"seconds": round(time.monotonic() - started, 3)})
+    finish(location, "codes", content, inputs, files, {"seconds": round(time.monotonic() - started, 3)})
     return RowTable(location, "codes"), shape.latents, table
 
 
@@ -87,14 +90,14 @@ class EncodeCodes:
     Args:
         sae: folder of the model.
         features, column: the table with the vectors, and their column.
-        codes: folder of the output table.
+        codes: the output table's files.
         top_rows: rows to keep for each factor.
         cpus: cores that the actor reserves.
         gpus: GPUs that it reserves; above 0 the model runs on one.
     """
 
     def __init__(
-        self, sae: Location, features: RowTable, column: str, codes: Location, top_rows: int, cpus: float, gpus: float
+        self, sae: Location, features: RowTable, column: str, codes: Parts, top_rows: int, cpus: float, gpus: float
     ) -> None:
         torch.set_num_threads(max(1, int(cpus)))
         self.device = torch.device("cuda" if gpus > 0 else "cpu")
@@ -119,7 +122,7 @@ class EncodeCodes:
         # Before writing: an existing file counts as finished.
         table = FactorTable.measure(ids, factors, weights, self.sae.config.latents, self.top_rows)
         columns = {"row_id": ids, "factor": _lists(factors), "value": _lists(weights)}
-        return write_table(self.codes, self.features.files[shard].path, pa.table(columns)), table
+        return self.codes.write_table(self.features.files[shard].path, pa.table(columns)), table
 
 
 def _batches(x: Float32Array) -> Iterator[torch.Tensor]:

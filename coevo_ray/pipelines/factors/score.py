@@ -24,12 +24,13 @@ from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_shards
 from coevo_ray.store.artifact import begin, finish
-from coevo_ray.store.data_files import describe_all, read_table, write_table
+from coevo_ray.store.data_files import read_table
 from coevo_ray.store.factor_files import KIND, load_factors, save_factors
 from coevo_ray.store.layout import FactorLayout
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.opening import locate, open_table
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable, vector_column_of
 from coevo_ray.store.writing import writing_all
 from coevo_ray.training.sae_fit import fit_sae
@@ -152,8 +153,10 @@ def _scores(config: SaeConfig, codes: RowTable, p: Float64Array, location: Locat
     inputs = {"codes": codes.manifest.identity}
     if begin(location, "scores", content, inputs) is None:
         started = time.monotonic()
-        sketches = _rate(codes, p, config.rare_quantile, location)
-        files = _rank(codes, sketches, location)
+        parts = Parts.of(location, "scores", content, inputs)
+        raw = Parts(location.child(_RAW), parts.made_of)
+        sketches = _rate(codes, p, config.rare_quantile, raw)
+        files = _rank(codes, sketches, raw, parts)
         summary = {
             "frequencies": [round(float(x), 8) for x in p],
             "rank_error": {name: sketch.largest_error for name, sketch in sketches.items()},
@@ -164,14 +167,15 @@ def _scores(config: SaeConfig, codes: RowTable, p: Float64Array, location: Locat
     return RowTable(location, "scores")
 
 
-def _rate(codes: RowTable, p: Float64Array, quantile: float, location: Location) -> dict[str, RankSketch]:
+def _rate(codes: RowTable, p: Float64Array, quantile: float, raw: Parts) -> dict[str, RankSketch]:
     """Writes the unranked scores of each shard; returns the sketches of all rows."""
-    raw, at, names = location.child(_RAW), codes.location, [f.path for f in codes.files]
+    at, names = codes.location, [f.path for f in codes.files]
 
     def rate(row: Row) -> Row:
         name = names[row["shard"]]
-        if raw.child(name).is_file():  # of an interrupted attempt
-            table = read_table(raw, name)
+        there = raw.table(name)  # of an interrupted attempt
+        if there is not None:
+            table = there[0]
         else:
             row_ids, factors, values = read_codes(at, name)
             columns = {
@@ -181,7 +185,7 @@ def _rate(codes: RowTable, p: Float64Array, quantile: float, location: Location)
                 "factor": strongest_factor(factors, values),
             }
             table = pa.table(columns)
-            write_table(raw, name, table)
+            raw.write_table(name, table)
         sketches = {score: RankSketch.of(table.column(score).to_numpy()) for score in _SCORES}
         return {"rows": table.num_rows, "result": sketches}
 
@@ -192,17 +196,17 @@ def _rate(codes: RowTable, p: Float64Array, quantile: float, location: Location)
     return totals
 
 
-def _rank(codes: RowTable, sketches: dict[str, RankSketch], location: Location) -> list[FileEntry]:
+def _rank(codes: RowTable, sketches: dict[str, RankSketch], raw: Parts, parts: Parts) -> list[FileEntry]:
     """Writes each shard with ranks in place of scores."""
-    raw, names = location.child(_RAW), [f.path for f in codes.files]
+    names = [f.path for f in codes.files]
 
     def rank(row: Row) -> Row:
-        table = read_table(raw, names[row["shard"]])
+        table = read_table(raw.folder, names[row["shard"]])
         columns = {name: table.column(name) for name in table.column_names}
         columns |= {score: pa.array(sketches[score].ranks(table.column(score).to_numpy())) for score in _SCORES}
-        return {"rows": table.num_rows, "result": write_table(location, names[row["shard"]], pa.table(columns))}
+        return {"rows": table.num_rows, "result": parts.write_table(names[row["shard"]], pa.table(columns))}
 
-    there = describe_all(location, sorted(set(names) & set(location.files())))
+    there = parts.entries(names)
     todo = [i for i, name in enumerate(names) if name not in there]
     rows = sum(codes.files[i].rows for i in todo)
     made = run_shards("rank", todo, lambda d: d.map(rank, num_cpus=0.5), total=rows)

@@ -25,15 +25,14 @@ from coevo_ray.pool.pool import pool_schema
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, read_keys, read_shard
 from coevo_ray.runtime.shards import Row, run_shards
-from coevo_ray.store.data_files import describe, write_table
 from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry
+from coevo_ray.store.parts import Parts
 
 Stages = Callable[[ray.data.Dataset], ray.data.Dataset]
 _GROUP_BYTES = 4 << 20
 _BATCH_ROWS = 256
-_DIGEST = b"coevo_ray.entries"  # in the metadata of a file of rows: what it was made of
 
 
 # -- cut -------------------------------------------------------------------------------------------------------------
@@ -288,10 +287,10 @@ def write_shard(config: PoolConfig, location: Location, shard: SourceShard, rows
             batches.append(_batch(config, batch, reading.modality, schema, rows, position))
             position, batch = position + len(batch), []
     batches.append(_batch(config, batch, reading.modality, schema, rows, position))
-    table = pa.Table.from_batches(batches, schema).replace_schema_metadata({_DIGEST: rows.digest(reading)})
+    table = pa.Table.from_batches(batches, schema)
     mean_bytes = max(1, table.column(reading.modality).nbytes // max(1, table.num_rows))
     group = int(np.clip(_GROUP_BYTES // mean_bytes, 16, 512))
-    file = write_table(location, rows.name, table, group_rows=group)
+    file = Parts(location, rows.digest(reading)).write_table(rows.name, table, group_rows=group)
     return Written(file, _count_labels(table))
 
 
@@ -344,15 +343,8 @@ def _limited(sample: Sample | None, modality: str, max_side: int | None) -> Samp
 
 def _described(location: Location, shard: SourceShard, part: Rows) -> Written | None:
     """A file of an earlier attempt; None where it was made of other entries than are wanted now, or is damaged."""
-    place = location.child(part.name)
-    try:
-        with pq.ParquetFile(place.path, filesystem=place.file_system) as stored:
-            if (stored.schema_arrow.metadata or {}).get(_DIGEST) != part.digest(shard.reading).encode():
-                return None
-            counts = _count_labels(stored.read(columns=["label"]))
-        return Written(describe(location, part.name), counts)
-    except (OSError, pa.ArrowException):
-        return None
+    found = Parts(location, part.digest(shard.reading)).table(part.name)
+    return None if found is None else Written(found[1], _count_labels(found[0]))
 
 
 def _count_labels(table: pa.Table) -> dict[int, int]:

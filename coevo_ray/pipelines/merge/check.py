@@ -39,11 +39,15 @@ class Group:
         rows = -(-self.rows // _LEAST_FILES // GROUP_ROWS) * GROUP_ROWS
         return max(GROUP_ROWS, min(_MOST_FILE_ROWS, rows))
 
-    def names(self, tables: Sequence[Contribution], maps: Sequence[str]) -> list[str]:
-        """Names of its target files: a hash of all their inputs (of `maps` the hashes), and a number."""
-        made_of = [[k, tables[k].manifest.identity, maps[k]] for k in self.contributions]
-        name, files = digest([made_of, self.first_row_id, self.file_rows])[:12], -(-self.rows // self.file_rows)
-        return [f"targets-{self.first_row_id:012d}-{name}-{i:06d}.parquet" for i in range(files)]
+    def made_of(self, tables: Sequence[Contribution], maps: Sequence[str]) -> str:
+        """A hash of all inputs of its target files; `maps` are hashes."""
+        inputs = [[k, tables[k].manifest.identity, maps[k]] for k in self.contributions]
+        return digest([inputs, self.first_row_id, self.file_rows])
+
+    def names(self, made_of: str) -> list[str]:
+        """Names of its target files: their hash, and a number."""
+        files = -(-self.rows // self.file_rows)
+        return [f"targets-{self.first_row_id:012d}-{made_of[:12]}-{i:06d}.parquet" for i in range(files)]
 
 
 def prior_label(table: Contribution) -> str:

@@ -8,7 +8,7 @@ former targets stay valid until the new manifest replaces theirs.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +35,10 @@ from coevo_ray.runtime.shards import Row, run_tasks
 from coevo_ray.store.artifact import begin, begin_more, finish
 from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.consensus_files import file_name, to_bytes
-from coevo_ray.store.data_files import describe_all, write_blob, write_table
+from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.manifest import MANIFEST, FileEntry, load_manifest
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 from coevo_ray.store.writing import claim, writing
 
@@ -248,17 +249,23 @@ def _dim(tables: Sequence[Contribution], config: MergeConfig) -> int:
 def _write_targets(
     groups: list[Group], tables: list[Contribution], maps: list[Float32Array] | list[PriorMap], location: Location
 ) -> list[FileEntry]:
-    there = set(location.files())
     hashed = [m.tobytes().hex() if isinstance(m, np.ndarray) else hash_map(m) for m in maps]
-    names = {name: (group, i) for group in groups for i, name in enumerate(group.names(tables, hashed))}
-    files = list(describe_all(location, [name for name in names if name in there]).values())
+    of = [Parts(location, group.made_of(tables, hashed)) for group in groups]
+    names = {
+        name: (group, parts, i)
+        for group, parts in zip(groups, of, strict=True)
+        for i, name in enumerate(group.names(parts.made_of))
+    }
+    there = _finished_files(location, names)
+    for group, parts in zip(groups, of, strict=True):
+        there |= parts.entries(name for name in group.names(parts.made_of) if name not in there)
     todo = [{"name": name} for name in names if name not in there]
     places = [t.location for t in tables]
     inputs = ray.put((names, places, maps))
 
     def write(row: Row) -> Row:
         names, places, maps = ray.get(inputs)
-        group, index = names[row["name"]]
+        group, parts, index = names[row["name"]]
         matrices = [
             (k, Contribution(places[k]), m) for k in group.contributions if isinstance(m := maps[k], np.ndarray)
         ]
@@ -266,12 +273,20 @@ def _write_targets(
         first = index * group.file_rows
         span = (first, first + group.file_rows, group.first_row_id)
         table = _combined(latent, *span) if latent else _targets(matrices, *span)
-        entry = write_table(location, row["name"], table, group_rows=GROUP_ROWS)
+        entry = parts.write_table(row["name"], table, group_rows=GROUP_ROWS)
         return {"rows": entry.rows, "result": entry}
 
     passes = sum(t.manifest.rows for t in tables)
     results = run_tasks("align targets", todo, write, at_once=1 + passes // _ROWS_A_PROCESS)
-    return [*files, *(row["result"] for row in results)]
+    return [*there.values(), *(row["result"] for row in results)]
+
+
+def _finished_files(location: Location, names: Iterable[str]) -> dict[str, FileEntry]:
+    """Files of targets that are finished and extended: their manifest knows them, by whatever version."""
+    if not location.child(MANIFEST).is_file():
+        return {}
+    known = {entry.path: entry for entry in load_manifest(location, "targets").files}
+    return {name: known[name] for name in names if name in known and location.child(name).is_file()}
 
 
 def _targets(parts: list[tuple[int, Contribution, Float32Array]], start: int, stop: int, offset: int) -> pa.Table:

@@ -38,6 +38,7 @@ from coevo_ray.store.digests import digest_array
 from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable, vectors
 from coevo_ray.store.writing import writing
 
@@ -101,7 +102,8 @@ def retrieve(
     }
     with writing(location):
         if begin(location, KIND, settings.content(), inputs) is None:
-            work = _Retrieval(opened, pool, table, location, settings, gain)
+            parts = Parts.of(location, KIND, settings.content(), inputs)
+            work = _Retrieval(opened, pool, table, parts, settings, gain)
             with ray_session(), ray_errors("retrieve"):
                 work.run(inputs)
     made = RowTable(location, KIND)
@@ -182,12 +184,12 @@ class _Retrieval:
         gate: GateSession,
         pool: Pool,
         targets: RowTable,
-        location: Location,
+        parts: Parts,
         settings: RetrieveSettings,
         gain: _Gain,
     ) -> None:
-        self.gate, self.pool, self.targets, self.location, self.settings = gate, pool, targets, location, settings
-        self.gain = gain
+        self.gate, self.pool, self.targets, self.settings = gate, pool, targets, settings
+        self.parts, self.location, self.gain = parts, parts.folder, gain
         self.cpus = settings.compute.cpus
 
     def run(self, inputs: dict[str, str]) -> None:
@@ -236,7 +238,7 @@ class _Retrieval:
     def _rank(self, shared: Shared, keep: int) -> _Ranking:
         """The `keep` best rows of all files, taken from the `keep` best of each."""
         names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
-        stage = _Score(self.targets, self.location, keep, shared)
+        stage = _Score(self.targets, self.parts, keep, shared)
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
         for _ in run_shards("score", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(self.targets)):
             pass
@@ -264,7 +266,7 @@ class _Retrieval:
         rows = np.sort(ranking.columns["row_id"][start:stop])  # by row, so that each task reads its own files
         slices = [rows[i : i + _SLICE_ROWS] for i in range(0, len(rows), _SLICE_ROWS)]
         names = [f"{_COPIES}{start:012d}-{stop:012d}-{i:06d}.parquet" for i in range(len(slices))]
-        stage = _Copies(self.targets, self.location, self.settings.same, shared)
+        stage = _Copies(self.targets, self.parts, self.settings.same, shared)
         todo = [{"name": name, "rows_of": slices[i]} for i, name in self._missing(names)]
         for _ in run_shards("compare", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(rows)):
             pass
@@ -329,7 +331,7 @@ class _Retrieval:
         }
 
     def _missing(self, names: list[str]) -> list[tuple[int, str]]:
-        there = set(self.location.files())
+        there = self.parts.entries(names)
         return [(i, name) for i, name in enumerate(names) if name not in there]
 
     def _task(self, function: Callable[..., Result], *arguments: object) -> ray.ObjectRef[Result]:
@@ -386,13 +388,13 @@ class _Score:
 
     Attributes:
         targets: of the open pool.
-        location: folder of the parts.
+        parts: files of the retrieval.
         keep: rows to keep of a file.
         shared: name -> reference to an array, or a group of arrays, in the object store.
     """
 
     targets: RowTable
-    location: Location
+    parts: Parts
     keep: int
     shared: Shared
 
@@ -418,7 +420,7 @@ class _Score:
         order = np.argsort(best["row_id"])
         part = pa.table({name: values[order] for name, values in best.items()})
         part = part.replace_schema_metadata({"looked": str(looked), "unusable": str(unusable)})
-        write_table(self.location, row["name"], part)
+        self.parts.write_table(row["name"], part)
         return {"rows": looked}
 
 
@@ -428,13 +430,13 @@ class _Copies:
 
     Attributes:
         targets: of the open pool.
-        location: folder of the parts.
+        parts: files of the retrieval.
         same: see `find_copies`.
         shared: name -> reference to arrays in the object store.
     """
 
     targets: RowTable
-    location: Location
+    parts: Parts
     same: float
     shared: Shared
 
@@ -446,5 +448,5 @@ class _Copies:
         unit = UnitRows.about(half, own["mean"])[0].read(slice(None))
         rows = UnitRows(own["raw"], own["scale"], own["mean"])
         copy = find_copies(unit, rows, self.same, own["margin"], own["neighbours"])
-        write_table(self.location, row["name"], pa.table({"row_id": row_ids, "copy": copy}))
+        self.parts.write_table(row["name"], pa.table({"row_id": row_ids, "copy": copy}))
         return {"rows": len(row_ids)}

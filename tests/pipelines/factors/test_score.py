@@ -161,6 +161,10 @@ def test_stopped_while_encoding_it_goes_on(tmp_path: Path, whole: dict[str, Any]
     assert {name: times(out)[name] for name in made} == made
 
 
+def changed(rated: pa.Table, factor: int) -> pa.Table:
+    return rated.set_column(3, "factor", pa.array(np.full(len(rated), factor, np.int32)))
+
+
 @pytest.mark.usefixtures("ray_local")
 def test_stopped_while_rating_or_ranking_it_goes_on(tmp_path: Path, whole: dict[str, Any]) -> None:
     source, sae, out = table(tmp_path, 4), model(tmp_path), tmp_path / "out"
@@ -175,8 +179,10 @@ def test_stopped_while_rating_or_ranking_it_goes_on(tmp_path: Path, whole: dict[
         score(CONFIG, source, sae, str(out), top_rows=TOP)
     made = times(out)
     assert set(raw) < set(made)  # rated once, and kept until the ranks are there
-    marked = pq.read_table(out / raw[2])
-    pq.write_table(marked.set_column(3, "factor", pa.array(np.full(len(marked), 77, np.int32))), out / raw[2])
+    marked = changed(pq.read_table(out / raw[2]), 77)
+    made_of = marked.schema.metadata[b"coevo_ray.made_of"].decode()
+    write_table(Location.parse(out), raw[2], marked, made_of=made_of)  # as if it had been rated so
+    pq.write_table(changed(pq.read_table(out / raw[3]), 78), out / raw[3])  # a file of others
     (out / names[2]).rmdir()
     scores = score(CONFIG, source, sae, str(out), top_rows=TOP)
     assert {n: times(out)[n] for n in made if n not in raw} == {n: t for n, t in made.items() if n not in raw}
@@ -184,7 +190,9 @@ def test_stopped_while_rating_or_ranking_it_goes_on(tmp_path: Path, whole: dict[
     factor = result["scores"].column("factor").to_numpy()
     expected = whole["scores"].column("factor").to_numpy().copy()
     first, last = scores.files[2].first_row_id, scores.files[2].last_row_id
-    expected[(row_ids() >= first) & (row_ids() <= last)] = 77  # what was rated before was not rated again
+    expected[(row_ids() >= first) & (row_ids() <= last)] = (
+        77  # what was rated before was not rated again; the file of others was
+    )
     assert factor.tolist() == expected.tolist()
     for name in ("row_id", "representativeness", "diversity"):
         assert result["scores"].column(name) == whole["scores"].column(name)
