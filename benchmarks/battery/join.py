@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.battery import labels, networks, policies
+from benchmarks.battery import labels, networks, policies, targets
 from benchmarks.battery.table import lines
 from benchmarks.battery.verdicts import chosen_constants
 from coevo_ray.errors import InputError
 
 # Equal in all runs that are joined, where they have it.
-_SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "versions", "head", "model")
+_SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "assignment_chosen_on", "versions", "head", "model")
+_BY_POOL = ("table", "verdicts", "labels", "share_of_labels", "sweep")  # of the part on targets
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,25 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One result of several.
 
     Args:
-        results: of the parts `labels`, `policies` or `networks`, as the battery printed them.
+        results: of the parts `targets`, `labels`, `policies` or `networks`, as the battery printed them.
 
     Raises:
         InputError: they differ in what is the same for a whole run, or two of them have the same cell.
     """
     first = results[0]
     differ = [name for name in _SAME if any(each.get(name) != first.get(name) for each in results)]
-    if differ or first["part"] not in _PARTS:
+    if differ or first["part"] not in {*_PARTS, "targets"}:
         raise _not_one(f"results that differ in {differ}")
     joined = dict(first)
     for name in ("pools", "left_out"):
         joined[name] = {key: value for each in results for key, value in each[name].items()}
         if any(joined[name][key] != value for each in results for key, value in each[name].items()):
             raise _not_one(f"results of pools that differ in {name}")
+    machines = [each.get("hardware") for each in results]
+    if any(machine != machines[0] for machine in machines):
+        joined["hardware"] = machines
+    if first["part"] == "targets":
+        return joined | _targets(results, joined["pools"])
     for name in ("table", "verdicts"):
         joined[name] = {}
         for each in results:
@@ -69,6 +75,17 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         joined["constants"] = chosen_constants(joined["table"], part.ours)
     joined["busy_before"] = max(float(each.get("busy_before") or 0.0) for each in results)
     return joined
+
+
+def _targets(results: Sequence[dict[str, Any]], pools: dict[str, Any]) -> dict[str, Any]:
+    """Tables of the part on targets: each pool is measured as a whole, with the sweep of constants where it has one."""
+    twice = [pool for pool in pools if sum(pool in each["pools"] for each in results) > 1]
+    if twice:
+        raise _not_one(f"two results with {', '.join(twice)}")
+    found: dict[str, Any] = {
+        name: {pool: value for each in results for pool, value in each.get(name, {}).items()} for name in _BY_POOL
+    }
+    return found | {"page": list(targets.page_of({"pools": pools, **found}))}
 
 
 def _add(whole: dict[str, Any], part: dict[str, Any], place: str = "") -> None:

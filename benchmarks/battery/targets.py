@@ -123,7 +123,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         if options.choose:
             result["sweep"][pool.name] = _sweep(pool, features, options)
         result["share_of_labels"][pool.name] = _shares(curves)
-    result["page"] = list(_page(result))
+    result["page"] = list(page_of(result))
     return result
 
 
@@ -363,7 +363,8 @@ def _shares(curves: Sequence[dict[str, dict[float, float]]]) -> dict[str, Any]:
     }
 
 
-def _page(result: dict[str, Any]) -> Iterator[str]:
+def page_of(result: dict[str, Any]) -> Iterator[str]:
+    """Lines of the page of a result."""
     yield "# targets"
     yield ""
     yield "Percent on test rows: a tuned linear head / 20 neighbours. Cost: points that mixing itself costs. Verdict:"

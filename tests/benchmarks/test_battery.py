@@ -22,6 +22,7 @@ from benchmarks.battery.join import join
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Limits, Place, find_places
 from benchmarks.battery.table import lines, summary
+from benchmarks.battery.targets import SHARES, page_of
 from benchmarks.battery.verdicts import cell
 from benchmarks.policies import data as policies_data
 from benchmarks.policies.heads import Head, train_heads
@@ -263,6 +264,32 @@ def test_results_are_joined() -> None:
     ):
         with pytest.raises(InputError, match=said):
             join(wrong)
+
+
+def test_results_on_targets_are_joined_pool_by_pool() -> None:
+    def result(pool: str, points: float) -> dict[str, Any]:
+        row = {"linear": points, "knn": points, "spread": {"linear": 0.01, "knn": 0.0}, "passes": 1}
+        about = {
+            "benchmark": "battery",
+            "part": "targets",
+            "quick": False,
+            "repeats": 2,
+            "hardware": {"cpu": pool},
+        }
+        curve = {str(share): {"mean": points} for share in SHARES}
+        tables = {"table": {"mixed": row}, "verdicts": {}, "labels": {"mixed": curve}, "share_of_labels": {}}
+        facts = {"rows": 9, "classes": 2, "dim": 8, "shared": 4}
+        whole = {**about, "left_out": {}, "pools": {pool: facts}, **{name: {pool: t} for name, t in tables.items()}}
+        return {**whole, "page": list(page_of(whole))}
+
+    first, second = result("a", 0.5), {**result("b", 0.25), "sweep": {"b": []}}
+    both = join([first, second])
+    assert list(both["pools"]) == list(both["table"]) == list(both["labels"]) == ["a", "b"]
+    assert both["sweep"] == {"b": []} and both["hardware"] == [{"cpu": "a"}, {"cpu": "b"}]
+    page = "\n".join(lines(both))
+    assert page.index("## a") < page.index("50.0 +- 1.0") < page.index("## b") < page.index("25.0 +- 1.0")
+    with pytest.raises(InputError, match="two results with a"):
+        join([first, first])
 
 
 def test_shares_of_a_pool_are_joined() -> None:
