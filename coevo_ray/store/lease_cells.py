@@ -184,7 +184,7 @@ class SettledCell:
         """See `Cell`."""
         file_system, path = self.location.file_system, self.location.path
         try:
-            with file_system.open_input_stream(path) as stream:
+            with file_system.open_input_stream(path, compression=None) as stream:
                 return Seen(bytes(stream.read()))
         except FileNotFoundError:
             return None

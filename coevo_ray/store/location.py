@@ -192,7 +192,7 @@ class Location:
             InputError: the file is missing or cannot be read.
         """
         try:
-            with self.file_system.open_input_stream(self.path) as stream:
+            with self.file_system.open_input_stream(self.path, compression=None) as stream:
                 return bytes(stream.read())
         except OSError as error:
             raise InputError(f"cannot read {self}: {error}", "check the path and your permission to read it") from error

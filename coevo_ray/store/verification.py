@@ -81,7 +81,7 @@ def _problem(file: Location, entry: FileEntry) -> str | None:
         if (size := file.size()) != entry.bytes:
             return f"has {size} bytes, need {entry.bytes}"
         found = hashlib.sha256()
-        with file.file_system.open_input_stream(file.path) as stream:
+        with file.file_system.open_input_stream(file.path, compression=None) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 found.update(chunk)
     except (OSError, CoevoError) as error:

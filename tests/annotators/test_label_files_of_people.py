@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import time
 import tracemalloc
@@ -218,6 +219,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str, str]] = {
         "is an OpenDocument spreadsheet", "export it as CSV",
     ),
     "a ZIP": ("a.zip", b"PK\x03\x04" + bytes(26) + b"a.csv", "is a ZIP archive", "unpack it"),
+    "a packed CSV": ("a.csv.gz", gzip.compress(b"row_id,label\n0,other\n"), "is a gzip file", "unpack it"),
     "gzip": ("a.csv", b"\x1f\x8b" + bytes(30), "is a gzip file", "unpack it"),
     "PDF": ("a.pdf", b"%PDF-1.7\n\xff", "is a PDF", "export it as CSV"),
     "an image": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(9), "is an image", "tables"),

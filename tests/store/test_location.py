@@ -33,6 +33,12 @@ def test_written_bytes_come_back_and_no_temporary_file_stays(tmp_path: Path) -> 
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.bin"]
 
 
+@pytest.mark.parametrize("ending", ["gz", "bz2", "zst", "lz4"])
+def test_bytes_are_read_as_they_are_whatever_the_name_says(ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"a.csv.{ending}").write_bytes(b"row_id,label")
+    assert Location.parse(tmp_path / f"a.csv.{ending}").read_bytes() == b"row_id,label"
+
+
 def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
     (tmp_path / "x.parquet.tmp-123").write_bytes(b"")
     (tmp_path / "y.parquet").write_bytes(b"")

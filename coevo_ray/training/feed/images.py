@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from coevo_ray.core.arrays import Float64Array, UInt8Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.image_formats import jpeg_fits
 from coevo_ray.pool.images import decode_image, resized
 from coevo_ray.training.feed.batch import new_tensor
 
@@ -230,7 +231,7 @@ def decode_pixels(data: bytes) -> torch.Tensor:
     Raises:
         ImageError: it cannot be decoded.
     """
-    if _decode_jpeg is not None and data[:3] == _JPEG:
+    if _decode_jpeg is not None and data[:3] == _JPEG and jpeg_fits(data):
         try:
             encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())  # torch warns of read-only memory
             pixels: torch.Tensor = _decode_jpeg(encoded, _UNCHANGED, True)  # True: upright as EXIF says

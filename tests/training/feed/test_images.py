@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random as python_random
+import struct
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from torchvision.transforms import v2
 
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.image_formats import jpeg_fits
 from coevo_ray.pool.images import ImageError, decode_image, decode_resized
 from coevo_ray.training.feed import images as images_module
 from coevo_ray.training.feed.images import (
@@ -82,6 +84,28 @@ def test_damaged_jpegs_are_refused_as_pillow_does(share: float) -> None:
     data = encoded("RGB", "JPEG")
     with pytest.raises(ImageError, match="truncated"):
         decode_pixels(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_says_it_is_huge_is_refused_before_memory_is_taken(
+    progressive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(encoded("RGB", "JPEG", progressive=progressive))
+    frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    assert jpeg_fits(bytes(data)) and not jpeg_fits(bytes(data[: frame + 5])) and not jpeg_fits(b"\xff\xd8\xff\xe0\0\0" * 9)
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 12_000, 12_000)  # 144 million pixels in a kilobyte
+    assert jpeg_fits(bytes(data)) is not progressive  # the coefficients of a progressive one stay in memory
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    monkeypatch.setattr(images_module, "_decode_jpeg", lambda *_: pytest.fail("it took the memory"))
+    with pytest.raises(ImageError, match="too large"):
+        decode_pixels(bytes(data))
+
+
+def test_jpegs_of_every_kind_say_their_size() -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        for orientation in (1, 6):
+            for options in ({}, {"progressive": True}, {"optimize": True}, {"comment": b"\xff\xc0" * 400}):
+                assert jpeg_fits(encoded(mode, "JPEG", orientation, **options))
 
 
 def test_images_become_scaled_tensors() -> None:
