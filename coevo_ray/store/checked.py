@@ -13,7 +13,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry, Manifest
 
 SMALL_BYTES = 1 << 20
-_REMEDY = "restore it from a copy, or make the artifact again; coevo-ray doctor --verify FOLDER names every such file"
+REMEDY = "restore it from a copy, or make the artifact again; coevo-ray doctor --verify FOLDER names every such file"
 
 
 def entry_of(folder: Location, manifest: Manifest, name: str) -> FileEntry:
@@ -25,7 +25,7 @@ def entry_of(folder: Location, manifest: Manifest, name: str) -> FileEntry:
     for entry in manifest.files:
         if entry.path == name:
             return entry
-    raise InputError(f"the manifest of {folder} names no file {name}", _REMEDY)
+    raise InputError(f"the manifest of {folder} names no file {name}", REMEDY)
 
 
 def read_checked(folder: Location, manifest: Manifest, name: str) -> bytes:
@@ -71,9 +71,7 @@ def check_size(file: Location, entry: FileEntry, size: int) -> None:
         InputError: it is another one.
     """
     if size != entry.bytes:
-        raise InputError(
-            f"{file} is damaged or replaced: it has {size} bytes, its manifest says {entry.bytes}", _REMEDY
-        )
+        raise InputError(f"{file} is damaged or replaced: it has {size} bytes, its manifest says {entry.bytes}", REMEDY)
 
 
 def check_content(file: Location, entry: FileEntry, data: bytes) -> None:
@@ -88,5 +86,5 @@ def check_content(file: Location, entry: FileEntry, data: bytes) -> None:
         raise InputError(
             f"{file} has the checksum {found[:12]}..., its manifest says {entry.sha256[:12]!a}...: it is damaged "
             "or replaced",
-            _REMEDY,
+            REMEDY,
         )

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.errors import InputError
-from coevo_ray.store.checked import SMALL_BYTES, check_content, check_size
+from coevo_ray.store.checked import REMEDY, SMALL_BYTES, check_content, check_size
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import FileEntry, Manifest, load_manifest
 
@@ -32,9 +33,21 @@ _FAR_READERS = 16
 class _Open:
     """An open file with the smallest and largest row_id of each of its row groups."""
 
+    location: Location
     file: pq.ParquetFile
     lows: Int64Array
     highs: Int64Array
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Names the file where a page of it is not as it was written."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            # Arrow raises OSError for a page whose checksum or header is wrong; a store raises it for anything.
+            if isinstance(error, OSError) and "page" not in str(error):
+                raise
+            raise InputError(f"{self.location} is damaged: {error}", REMEDY) from error
 
 
 class RowTable:
@@ -121,8 +134,16 @@ class RowTable:
         return result
 
     def scan(self, columns: list[str]) -> pa.Table:
-        """Reads some columns of all rows in row_id order."""
-        tables = [self._file(i).file.read(columns=self._checked(i, columns)) for i in range(len(self.files))]
+        """Reads some columns of all rows in row_id order.
+
+        Raises:
+            InputError: a column is not there, or a page is damaged.
+        """
+        tables = []
+        for index in range(len(self.files)):
+            names, opened = self._checked(index, columns), self._file(index)
+            with opened.reading():
+                tables.append(opened.file.read(columns=names))
         return pa.concat_tables(tables) if tables else self._empty(columns)
 
     def schema(self) -> pa.Schema:
@@ -150,7 +171,9 @@ class RowTable:
         names = self._checked(index, _with_row_id(columns))
         opened = self._file(index)
         for group in range(len(opened.lows)):
-            yield opened.file.read_row_group(group, columns=names)
+            with opened.reading():
+                table = opened.file.read_row_group(group, columns=names)
+            yield table
 
     def block_starts(self) -> Int64Array:
         """Returns the first row_id of every row group, int64[groups]; approximate for files with gaps."""
@@ -192,7 +215,8 @@ class RowTable:
             self.bytes_read += compressed
             self.groups_read += 1
         # A row group is small: on a local disk, threads and read-ahead cost more than they save.
-        return opened.file.read_row_group(group, columns=names, use_threads=False)
+        with opened.reading():
+            return opened.file.read_row_group(group, columns=names, use_threads=False)
 
     def _file(self, index: int) -> _Open:
         with self._lock:
@@ -226,7 +250,7 @@ class RowTable:
                 f"{location} has {file.metadata.num_rows} rows, its manifest says {entry.rows}",
                 "the artifact is damaged; make it again",
             )
-        return _Open(file, *ranges)
+        return _Open(location, file, *ranges)
 
     def _checked(self, index: int, columns: list[str]) -> list[str]:
         have = self._file(index).file.schema_arrow.names

@@ -78,6 +78,16 @@ def test_ingest_gives_its_keys() -> None:
     assert result["peak_bytes_per_row"] == result["by_mode"]["key"]["peak_bytes_per_row"]
 
 
+@pytest.mark.slow
+def test_durability_compares_checkouts() -> None:
+    result = _run("durability", "--rows", "40", "--tree", str(_ROOT), "--tree", str(_ROOT))
+    assert result["trees"].keys() == {"0", "1"} and result["rows"] == 40
+    work = {"ingest", "journal_small", "journal_large"}
+    assert result["ratio"].keys() == work and all(ratio > 0 for ratio in result["ratio"].values())
+    for tree in result["trees"].values():
+        assert tree.keys() == work and all(each["seconds"]["median"] > 0 for each in tree.values())
+
+
 @pytest.mark.slow  # it takes seconds, but needs the extra bench
 def test_gate_gives_its_keys_and_the_loop_has_the_same_gains() -> None:
     result = _run("gate", "--rows", "1500")

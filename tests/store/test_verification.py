@@ -65,6 +65,16 @@ def test_a_small_table_is_compared_when_it_is_opened(tmp_path: Path) -> None:
     assert len(RowTable(tmp_path).row_ids()) == 50
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.98])
+def test_a_flipped_bit_of_a_large_table_is_noticed_when_it_is_read(share: float, tmp_path: Path) -> None:
+    file = artifact(tmp_path, 2000, 1000) / "a.parquet"
+    size = file.stat().st_size
+    assert size > SMALL_BYTES
+    flip(file, int(share * size))
+    with pytest.raises(InputError, match=r"a\.parquet is damaged: .*page"):
+        RowTable(tmp_path).scan(["row_id", "x"])
+
+
 def test_a_table_with_other_rows_than_stated_is_refused(tmp_path: Path) -> None:
     manifest = artifact(tmp_path) / "manifest.json"
     content = json.loads(manifest.read_text())

@@ -92,7 +92,11 @@ def test_a_jpeg_that_says_it_is_huge_is_refused_before_memory_is_taken(
 ) -> None:
     data = bytearray(encoded("RGB", "JPEG", progressive=progressive))
     frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
-    assert jpeg_fits(bytes(data)) and not jpeg_fits(bytes(data[: frame + 5])) and not jpeg_fits(b"\xff\xd8\xff\xe0\0\0" * 9)
+    assert (
+        jpeg_fits(bytes(data))
+        and not jpeg_fits(bytes(data[: frame + 5]))
+        and not jpeg_fits(b"\xff\xd8\xff\xe0\0\0" * 9)
+    )
     data[frame + 5 : frame + 9] = struct.pack(">HH", 12_000, 12_000)  # 144 million pixels in a kilobyte
     assert jpeg_fits(bytes(data)) is not progressive  # the coefficients of a progressive one stay in memory
     data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
