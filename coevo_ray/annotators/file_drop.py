@@ -125,12 +125,7 @@ class FileDrop:
 
     def _files(self, name: str) -> list[Location]:
         folder = self.folder.child(name)
-        try:
-            names = folder.files() if folder.is_folder() else []
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{folder} has a file whose name is not UTF-8, so that its files cannot be listed", "rename that file"
-            ) from error
+        names = folder.files() if folder.is_folder() else []
         return [folder.child(name) for name in names if not name.startswith(_NOT_OURS)]
 
     def _check_same(self, location: Location, rows: Int64Array, questions: Questions) -> None:

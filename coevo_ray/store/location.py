@@ -192,6 +192,8 @@ class Location:
             InputError: the file is missing or cannot be read.
         """
         try:
+            if self.is_local:  # many small files: Arrow's streams take four times as long to open
+                return Path(self.path).read_bytes()
             with self.file_system.open_input_stream(self.path, compression=None) as stream:
                 return bytes(stream.read())
         except OSError as error:
@@ -209,15 +211,26 @@ class Location:
         """Lists the files below, as sorted paths relative to here, without temporary files and leases.
 
         Raises:
-            InputError: the folder does not exist or cannot be listed.
+            InputError: the folder does not exist or cannot be listed, or a name is not UTF-8.
         """
         try:
-            infos = self.file_system.get_file_info(pafs.FileSelector(self.path, recursive=recursive))
+            names = self._names(recursive)
+            "".join(names).encode()
         except OSError as error:
             raise InputError(f"cannot list {self}: {error}", "check the path and your permission to read it") from error
-        skip = len(self.path.rstrip("/")) + 1
-        names = [info.path[skip:] for info in infos if info.type == pafs.FileType.File]
+        except UnicodeError as error:
+            raise InputError(
+                f"{self} has a file whose name is not UTF-8, so that its files cannot be listed", "rename that file"
+            ) from error
         return sorted(name for name in names if TEMPORARY not in name and name.rsplit("/", 1)[-1] != LEASE)
+
+    def _names(self, recursive: bool) -> list[str]:
+        if self.is_local and not recursive:  # a journal lists its folder for each record: ten times as fast
+            with os.scandir(self.path) as entries:
+                return [entry.name for entry in entries if entry.is_file()]
+        infos = self.file_system.get_file_info(pafs.FileSelector(self.path, recursive=recursive))
+        skip = len(self.path.rstrip("/")) + 1
+        return [info.path[skip:] for info in infos if info.type == pafs.FileType.File]
 
     # -- writing -------------------------------------------------------------------------------------------------
 

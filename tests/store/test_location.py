@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_written_bytes_come_back_and_no_temporary_file_stays(tmp_path: Path) -> 
 def test_bytes_are_read_as_they_are_whatever_the_name_says(ending: str, tmp_path: Path) -> None:
     (tmp_path / f"a.csv.{ending}").write_bytes(b"row_id,label")
     assert Location.parse(tmp_path / f"a.csv.{ending}").read_bytes() == b"row_id,label"
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_files_are_listed_alike_through_links_and_below(recursive: bool, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("b", "a", "folder/c"):
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    (tmp_path / "to_folder").symlink_to(tmp_path / "folder")
+    below = ["folder/c", "link", "to_folder/c"] if recursive else ["link"]
+    assert Location.parse(tmp_path).files(recursive) == ["a", "b", *below]
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_names_that_are_not_utf_8_are_told(recursive: bool, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.csv")).touch()
+    with pytest.raises(InputError, match="has a file whose name is not UTF-8"):
+        Location.parse(tmp_path).files(recursive)
 
 
 def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
