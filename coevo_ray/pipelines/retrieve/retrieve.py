@@ -11,39 +11,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import ray
 
 from coevo_ray.config import RetrieveSettings, SettingsLike, as_settings
-from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
-from coevo_ray.core.graph.unit_rows import UnitRows, mean_row
+from coevo_ray.core.arrays import Arrays, BoolArray, Float32Array, Int64Array
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.retrieval import Linear, choose, choose_anchors, copy_margin, find_copies, rank, score_rows
+from coevo_ray.core.retrieval import Linear, choose_anchors, rank
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pipelines.merge.same_space import require_same_space
 from coevo_ray.pipelines.retrieve.copy_samples import check_folder, copy_samples
+from coevo_ray.pipelines.retrieve.tasks import CompareSlice, ScoreFile, Shared, choose_rows, gate_features
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import Row, ray_errors, run_shards
+from coevo_ray.runtime.shards import ray_errors, run_shards
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import read_table, write_table
 from coevo_ray.store.digests import digest_array
-from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.parts import Parts
-from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing
 
-# Name -> reference to an object in Ray's store.
-Shared: TypeAlias = "dict[str, ray.ObjectRef[Any]]"
 Result = TypeVar("Result")
 KIND = "retrieved"
 _HEAD = 4  # candidates of the choice, in budgets
@@ -238,7 +235,7 @@ class _Retrieval:
     def _rank(self, shared: Shared, keep: int) -> _Ranking:
         """The `keep` best rows of all files, taken from the `keep` best of each."""
         names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
-        stage = _Score(self.targets, self.parts, keep, shared)
+        stage = ScoreFile(self.targets, self.parts, keep, shared)
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
         for _ in run_shards("score", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(self.targets)):
             pass
@@ -266,7 +263,7 @@ class _Retrieval:
         rows = np.sort(ranking.columns["row_id"][start:stop])  # by row, so that each task reads its own files
         slices = [rows[i : i + _SLICE_ROWS] for i in range(0, len(rows), _SLICE_ROWS)]
         names = [f"{_COPIES}{start:012d}-{stop:012d}-{i:06d}.parquet" for i in range(len(slices))]
-        stage = _Copies(self.targets, self.parts, self.settings.same, shared)
+        stage = CompareSlice(self.targets, self.parts, self.settings.same, shared)
         todo = [{"name": name, "rows_of": slices[i]} for i, name in self._missing(names)]
         for _ in run_shards("compare", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(rows)):
             pass
@@ -338,115 +335,3 @@ class _Retrieval:
         made: Any = ray.remote(function)
         reference: ray.ObjectRef[Result] = made.options(num_cpus=self.cpus).remote(*arguments)
         return reference
-
-
-def gate_features(
-    targets: RowTable, gate: Location, offered: Arrays, anchors: Int64Array, stray: float
-) -> dict[str, Any]:
-    """Ray task: the gate's rows, held-out and arrived ones included, and its anchors.
-
-    Returns:
-        `raw` float16[N, d], `scale` float32[N], `mean` float32[d]: see `UnitRows`; `anchors` float32[a, d];
-        `margin` and `neighbours`: see `find_copies`.
-    """
-    graph, in_graph = load_graph(gate.child("graph"))
-    row_ids = targets.row_ids()
-    half = read_half(targets, row_ids)
-    mean = mean_row(half[np.isin(row_ids, in_graph, assume_unique=True)])
-    if len(offered["row_id"]):
-        row_ids = np.concatenate([row_ids, offered["row_id"]])
-        half = np.concatenate([half, offered["features"]])
-    rows, _ = UnitRows.about(half, mean)
-    order = np.argsort(row_ids)
-    places = order[np.searchsorted(row_ids, anchors, sorter=order)]
-    copies = {"margin": copy_margin(graph, stray), "neighbours": graph.k}
-    return {"raw": rows.raw, "scale": rows.scale, "mean": mean, "anchors": rows.read(places), **copies}
-
-
-def choose_rows(targets: RowTable, row_ids: Int64Array, settings: RetrieveSettings, own: dict[str, Any]) -> Int64Array:
-    """Ray task: positions of the chosen rows among ranked ones, best first."""
-    ids, seats = np.unique(row_ids, return_inverse=True)
-    half = _half(targets.read(ids, ["target"]))
-    rows = UnitRows.about(half, own["mean"])[0]
-    return choose(
-        lambda places: rows.read(seats[places]),
-        len(row_ids),
-        settings.budget,
-        same=settings.same,
-        apart=settings.apart,
-    )
-
-
-def _half(table: pa.Table) -> Float16Array:
-    with np.errstate(over="ignore"):  # values beyond half precision become infinite: unusable rows
-        return vectors(table.column("target"), np.float16).astype(np.float16, copy=False)
-
-
-@dataclass(frozen=True)
-class _Score:
-    """Ray Data stage: one file of open targets -> its best rows.
-
-    Attributes:
-        targets: of the open pool.
-        parts: files of the retrieval.
-        keep: rows to keep of a file.
-        shared: name -> reference to an array, or a group of arrays, in the object store.
-    """
-
-    targets: RowTable
-    parts: Parts
-    keep: int
-    shared: Shared
-
-    def make(self, row: Row) -> Row:
-        """Scores a file, row group by row group."""
-        own, worth, model = (ray.get(self.shared[name]) for name in ("own", "worth", "model"))
-        held, near = (ray.get(self.shared[name]) for name in ("held", "near"))
-        looked = unusable = 0
-        best: Arrays = {}
-        for table in self.targets.iter_file(row["shard"], ["target"]):
-            row_ids = table.column("row_id").to_numpy()
-            free = ~np.isin(row_ids, held, assume_unique=True)
-            half = _half(table)[free]
-            rows, usable = UnitRows.about(half, own["mean"])
-            looked, unusable = looked + len(half), unusable + int((~usable).sum())
-            gains = None if model is None else model.gain(half[usable])
-            scored = score_rows(rows.read(np.flatnonzero(usable)), own["anchors"], worth, gains, near)
-            new = {"row_id": row_ids[free][usable], "score": scored.score}
-            new |= {"anchor": scored.anchor, "similarity": scored.similarity}
-            best = {name: np.concatenate([best[name], part]) if best else part for name, part in new.items()}
-            order = rank(best["row_id"], best["score"])[: self.keep]
-            best = {name: part[order] for name, part in best.items()}
-        order = np.argsort(best["row_id"])
-        part = pa.table({name: values[order] for name, values in best.items()})
-        part = part.replace_schema_metadata({"looked": str(looked), "unusable": str(unusable)})
-        self.parts.write_table(row["name"], part)
-        return {"rows": looked}
-
-
-@dataclass(frozen=True)
-class _Copies:
-    """Ray Data stage: a slice of open rows -> bool, copies of rows of the gate.
-
-    Attributes:
-        targets: of the open pool.
-        parts: files of the retrieval.
-        same: see `find_copies`.
-        shared: name -> reference to arrays in the object store.
-    """
-
-    targets: RowTable
-    parts: Parts
-    same: float
-    shared: Shared
-
-    def make(self, row: Row) -> Row:
-        """Compares one slice."""
-        own = ray.get(self.shared["own"])
-        row_ids = np.asarray(row["rows_of"], dtype=np.int64)
-        half = _half(self.targets.read(row_ids, ["target"]))
-        unit = UnitRows.about(half, own["mean"])[0].read(slice(None))
-        rows = UnitRows(own["raw"], own["scale"], own["mean"])
-        copy = find_copies(unit, rows, self.same, own["margin"], own["neighbours"])
-        self.parts.write_table(row["name"], pa.table({"row_id": row_ids, "copy": copy}))
-        return {"rows": len(row_ids)}
