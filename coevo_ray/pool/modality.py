@@ -120,16 +120,16 @@ def _no_vector_of_file(data: bytes, extension: str) -> ReadSample:
     return None, f"no vector in .{extension}"
 
 
-def vector_sample(vector: Float32Array | str, column: str) -> ReadSample:
+def vector_sample(vector: Float32Array | str, where: str) -> ReadSample:
     """A vector as a sample: the bytes of its numbers.
 
     Args:
         vector: float32[d], finite; or why there is none, see `cells.vectors`.
-        column: where it stands, for the reason.
+        where: its column or file, for the reason.
     """
     if isinstance(vector, str):
         return None, vector
-    return (vector.tobytes(), "") if vector.any() else (None, f"zero vector in column {column}")
+    return (vector.tobytes(), "") if vector.any() else (None, f"zero vector in {where}")
 
 
 def _type_name(value: object) -> str:

@@ -181,7 +181,7 @@ class _Rows:
         assert self.table is not None and self.reading.data_column is not None
         column, modality = self.reading.data_column, find_modality(self.reading.modality)
         if modality.type is None:
-            return [vector_sample(vector, column) for vector in found[0]]
+            return [vector_sample(vector, f"column {column}") for vector in found[0]]
         cells = storage(self.table.column(column)).to_pylist()
         if self.reading.modality == IMAGE:
             cells = [with_bytes(cell, file) for cell in cells]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -157,8 +157,6 @@ def test_all_stages_that_cannot_take_a_pool_are_named_at_once() -> None:
 def run_file(folder: Path, **more: Any) -> Path:
     """A run on a few texts."""
     (folder / "texts").mkdir(parents=True, exist_ok=True)
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"text": ["a", "b"], "label": [0, 1]}), folder / "texts" / "a.parquet")
     content = {
         "out": str(folder / "out"),
@@ -209,4 +207,3 @@ def test_doctor_prints_the_row(coevo_ray: Command, texts: Pool) -> None:
     assert any(
         "train --objective supervised" in line and "not with texts" in line for line in ended.stdout.splitlines()
     )
-    assert io.StringIO(ended.stdout).readline()
