@@ -166,7 +166,7 @@ def _make(
 def _nothing_usable(entries: int, rejects: list[Reject], earlier: Earlier) -> InputError:
     return InputError(
         f"none of {entries} entries could be used: {commonest(rejects)}",
-        "are these samples in the pool already?" if earlier.rows else "is this a source of images or texts?",
+        "are these samples in the pool already?" if earlier.rows else "is this a source of images, texts or vectors?",
     )
 
 
