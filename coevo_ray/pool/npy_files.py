@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from tokenize import TokenError
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,6 +18,8 @@ from coevo_ray.errors import InputError
 from coevo_ray.store.location import Location
 
 _SHOWN = 200
+# A damaged header goes through Python's tokenizer and parser.
+_RAISED = (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError, TokenError)
 _DAMAGED = "it is damaged, or no .npy file: write it again with numpy.save"
 
 
@@ -50,6 +53,8 @@ class NpyFile:
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, by_columns, dtype = read(file)  # type: ignore[no-untyped-call]
             offset, size = file.tell(), file.size()
+        if min(shape, default=0) < 0:
+            raise InputError(f"{place} says that its shape is {shape}", _DAMAGED)
         if dtype.hasobject or dtype.names is not None:
             raise InputError(
                 f"{place} holds Python objects or records ({dtype}), which are not read",
@@ -132,6 +137,6 @@ def _readable(place: Location) -> Iterator[None]:
         yield
     except InputError:  # a ValueError, too
         raise
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except _RAISED as error:
         words = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
         raise InputError(f"cannot read {place}: {words}", _DAMAGED) from error
