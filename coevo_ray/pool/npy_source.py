@@ -235,7 +235,7 @@ def read_npy(shard: SourceShard) -> Iterator[Entry]:
     for batch in file.batches(shard.start, shard.start + shard.rows, _BATCH_ROWS):
         with np.errstate(over="ignore"):  # becomes infinite, and is rejected for that
             matrix: Float32Array = batch.astype(np.float32)
-        finite: BoolArray = np.isfinite(matrix).all(axis=1)
+        finite: BoolArray = np.logical_and.reduce(np.isfinite(matrix), axis=1)
         for i, vector in enumerate(matrix):
             (key, problem), label = keys[at + i], labels.read(values[at + i])
             usable = vector if finite[i] else f"values that are not finite in {name}"

@@ -92,7 +92,7 @@ def test_gates_ask_by_keys_and_stages_behind_them_work(
     asked = list(csv.DictReader(requests.open()))
     assert "vector" not in asked[0]
     assert {row["key"] for row in asked} <= {f"<b>id 0-{i}" for i in range(ROWS)}
-    assert "The column key says which vector it is." in (tmp_path / "drop" / "README.md").read_text()
+    assert "The column key says which vector it is." in (tmp_path / "drop" / "README.txt").read_text()
     page = coevo_ray.gate_report(tmp_path / "labels", tmp_path / "gate.html")["report"]
     assert "&lt;b&gt;id 0-" in Path(page).read_text()
     found = coevo_ray.dedup(pool, targets, tmp_path / "dedup")

@@ -104,22 +104,15 @@ def test_the_pool_is_the_same_for_any_shards(
 
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
 def test_an_interrupted_ingest_goes_on_with_its_files(
-    kind: str,
-    sources: dict[str, dict[str, Any]],
-    pools: dict[str, Pool],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, sources: dict[str, dict[str, Any]], pools: dict[str, Pool], tmp_path: Path
 ) -> None:
-    whole = module.finish
-
     def dies(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "finish", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "finish", dies)
         made_of(sources[kind], tmp_path / "pool")
     before = {name: at for name, (at, _) in snapshot(tmp_path / "pool").items() if name.startswith("rows-")}
-    monkeypatch.setattr(module, "finish", whole)
     pool = made_of(sources[kind], tmp_path / "pool")
     assert rows(pool) == rows(pools[kind])
     assert before
