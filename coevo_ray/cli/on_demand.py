@@ -30,7 +30,7 @@ COMMANDS = {
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
     "doctor": (
         "run",
-        "Check this machine, and optionally an artifact, all artifacts below a folder, or what a pool is good for.",
+        "Check this machine; optionally an artifact, all below a folder, or what a pool is good for.",
     ),
     "sae": (
         "sae",

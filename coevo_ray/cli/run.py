@@ -53,7 +53,7 @@ def doctor(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check this machine, and optionally an artifact, all artifacts below a folder, or what a pool is good for."""
+    """Check this machine; optionally an artifact, all below a folder, or what a pool is good for."""
     from coevo_ray.app import api
 
     result = api.doctor(artifact, verify, pool)
