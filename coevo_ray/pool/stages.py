@@ -49,7 +49,7 @@ STAGES: dict[str, Stage] = {
     "sae": _any("sae", vector="on the vectors themselves, or on targets"),
     "sae_show": _any("sae show", vector=_KEYS),
     "plan": _any("plan"),
-    "evidence": _any("evidence (train --targets)"),
+    "evidence": _any("evidence"),
     "dedup": _any("dedup", vector=_KEYS),
     "gate": _any("gate"),
     "gate_open": _any("gate open"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,17 @@ def test_the_table_says_what_the_tables_of_stages_can_do() -> None:
     by_column = {modality for modality, said in STAGES["encode"].takes.items() if "column:" in said}
     assert STAGES["encode"].takes.keys() == encoded | by_column
     assert annotator_kinds().keys() & STAGES.keys() == {"label_column", "file_drop", "label_studio"}
+
+
+def test_the_design_page_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "design.md").read_text("utf-8")
+    table = page.split('<a id="modalities"></a>')[1].split("| stage | image | text | vector |\n")[1].split("\n\n")[0]
+    told = {}
+    for line in table.splitlines()[1:]:
+        names, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        possible = [name for name, cell in zip(("image", "text", "vector"), cells, strict=True) if cell != "no"]
+        told |= dict.fromkeys(re.findall("`([^`]+)`", names), possible)
+    assert told == {stage.written: list(stage.takes) for stage in STAGES.values()}
 
 
 def test_a_further_modality_of_a_stage_is_one_line(texts: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
