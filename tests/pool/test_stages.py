@@ -142,7 +142,7 @@ def test_the_table_says_what_the_tables_of_stages_can_do() -> None:
 def test_the_design_page_has_the_table() -> None:
     page = (Path(__file__).parents[2] / "docs" / "design.md").read_text("utf-8")
     table = page.split('<a id="modalities"></a>')[1].split("| stage | image | text | vector |\n")[1].split("\n\n")[0]
-    told = {}
+    told: dict[str, list[str]] = {}
     for line in table.splitlines()[1:]:
         names, *cells = [cell.strip() for cell in line.strip("|").split("|")]
         possible = [name for name, cell in zip(("image", "text", "vector"), cells, strict=True) if cell != "no"]
