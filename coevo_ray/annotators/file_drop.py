@@ -70,7 +70,8 @@ class FileDrop:
     ) -> None:
         self.folder, self.pool, self.format = folder, pool, format
         self.label_set = LabelSet(classes or max(pool.classes, len(class_names)), class_names)
-        self._ending = by_modality(SHOWN, pool.modality, "the file_drop annotator").file_ending
+        self._shown = by_modality(SHOWN, pool.modality, "the file_drop annotator")
+        self._ending = self._shown.file_ending
         self.with_images = images == "files" and self._ending is not None
         self._samples = pool.samples.plural  # also the folder of their files
         self._reader = AnswerReader(pool, self.label_set)
@@ -151,11 +152,16 @@ class FileDrop:
 
     def _place_of_samples(self) -> str:
         name = self.pool.modality
-        if self._ending is None:
+        if self._in_table:
             return f"The column {name} holds what is to be labelled."
         if self.with_images:
             return f"The column {name} names the file of each row's {name}, from this folder."
         return f"The column key says which {name} it is."
+
+    @property
+    def _in_table(self) -> bool:
+        """Whether samples stand in the request table itself."""
+        return self._ending is None and not self._shown.by_key
 
     def _write_requests(self, questions: Questions, new: npt.NDArray[np.intp]) -> None:
         written = {name.rsplit(".", 1)[0] for name in self._sample_names()}
@@ -171,12 +177,12 @@ class FileDrop:
     def _part(self, questions: Questions, places: npt.NDArray[np.intp], written: set[str]) -> pa.Table:
         """The request lines of some questions; writes the files of their samples."""
         row_ids, name = questions.row_ids[places], self.pool.modality
-        shown = self._ending is None or self.with_images
+        shown = self._in_table or self.with_images
         rows = self.pool.read(row_ids, ["key", *([name] if shown else [])])
         columns: dict[str, object] = {"row_id": row_ids, "key": rows.column("key")}
         if shown:
             samples = rows.column(name)
-            columns[name] = samples if self._ending is None else self._write_samples(row_ids, samples, written)
+            columns[name] = samples if self._in_table else self._write_samples(row_ids, samples, written)
         confidence = pa.array(questions.confidence[places], from_pandas=True)
         return pa.table(
             {

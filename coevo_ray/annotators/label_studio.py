@@ -234,16 +234,18 @@ class LabelStudio:
     def _make_tasks(self, questions: Questions, places: Int64Array) -> Iterator[tuple[JsonObject, int]]:
         """Tasks, each with the length of its sample."""
         row_ids, name = questions.row_ids[places], self.pool.modality
-        read = self._shown.file_ending is None or self.url_template is None
+        by_key = self._shown.by_key
+        read = not by_key and (self._shown.file_ending is None or self.url_template is None)
         table = self.pool.read(row_ids, ["key", *([name] if read else [])])
         samples = table.column(name).to_pylist() if read else [None] * len(row_ids)
         for place, row_id, key, sample in zip(
             places.tolist(), row_ids.tolist(), table.column("key").to_pylist(), samples, strict=True
         ):
-            value = self._value(row_id, key, sample)
+            value = key if by_key else self._value(row_id, key, sample)
             predicted = self.label_set.shown(int(questions.predicted[place]))
             gain, confidence = float(questions.gains[place]), float(questions.confidence[place])
-            yield make_task(row_id, key, {name: value}, questions.round, gain, predicted, confidence), len(value)
+            shown = {} if by_key else {name: value}
+            yield make_task(row_id, key, shown, questions.round, gain, predicted, confidence), len(value)
 
     def _value(self, row_id: int, key: str, sample: Sample | None) -> str:
         if sample is not None:

@@ -43,9 +43,9 @@ def labelling_config(label_set: LabelSet, modality: str) -> str:
     Raises:
         UsageError: it does not support samples of this modality.
     """
-    tag = by_modality(SHOWN, modality, "the label_studio annotator").tag
+    shown = by_modality(SHOWN, modality, "the label_studio annotator")
     view = ET.Element("View")
-    ET.SubElement(view, tag, name=SAMPLE, value=f"${modality}")
+    ET.SubElement(view, shown.tag, name=SAMPLE, value="$key" if shown.by_key else f"${modality}")
     choices = ET.SubElement(view, "Choices", name=CONTROL, toName=SAMPLE, choice="single", required="true")
     choices.set(*(("layout", "select") if label_set.classes > _MOST_BUTTONS else ("showInline", "true")))
     for name in label_set.all_shown():
@@ -73,7 +73,7 @@ def make_task(
     Args:
         row_id: identifies the task.
         key: the user's own id.
-        sample: name and value of the image or text.
+        sample: name and value of the image or text; empty where people see the key alone.
         round: the gate's.
         gain: expected gain of the label.
         predicted: the model's class as it is shown; empty for none.

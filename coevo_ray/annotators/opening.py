@@ -24,6 +24,7 @@ from coevo_ray.config.annotators import (
 )
 from coevo_ray.errors import UsageError
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import STAGES, require_stages
 from coevo_ray.store.location import Location
 
 
@@ -65,8 +66,10 @@ def open_annotator(settings: BaseAnnotatorSettings, pool: Pool, class_names: Seq
 
     Raises:
         InputError: it cannot answer for this pool.
-        UsageError: a package or a token is missing, or nothing opens this kind.
+        UsageError: it cannot show the pool's samples, a package or a token is missing, or nothing opens this kind.
     """
+    if settings.kind in STAGES:  # an annotator of the user's own knows itself what it shows
+        require_stages([settings.kind], pool.modality, f"the pool at {pool.location}")
     names = tuple(class_names) or tuple(pool.manifest.summary.get("class_names") or ())
     return _kind(settings).open(settings, pool, names)
 

@@ -30,11 +30,13 @@ class Shown:
         value: sample -> its value in a Label Studio task: a data URI or a text.
         file_ending: sample -> ending of its file in a file drop, without the dot; None for samples that stand in the
             request table itself.
+        by_key: people see the key alone, for samples that say nothing to them.
     """
 
     tag: str
     value: Callable[[Sample], str]
     file_ending: Callable[[Sample], str] | None = None
+    by_key: bool = False
 
 
 def image_format(data: bytes) -> str:
@@ -77,4 +79,8 @@ def _image_value(sample: Sample) -> str:
 
 
 # Modality -> how annotators see its samples.
-SHOWN = {"image": Shown("Image", _image_value, _image_ending), "text": Shown("Text", str)}
+SHOWN = {
+    "image": Shown("Image", _image_value, _image_ending),
+    "text": Shown("Text", str),
+    "vector": Shown("Text", str, by_key=True),
+}

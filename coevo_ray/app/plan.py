@@ -16,7 +16,8 @@ from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.core.selection.policies import KeptShares, Policy, make_policy
 from coevo_ray.core.selection.policies.base import LOSSES
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.pool import TRAIN, Pool
+from coevo_ray.pool.pool import TRAIN
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
@@ -156,7 +157,7 @@ def _open(rows: int | None, places: dict[str, ArtifactLike | None]) -> _Known:
     tables = {kind: open_table(place, kind) for kind in ("scores", "evidence") if (place := places[kind]) is not None}
     labels = None
     if places["pool"] is not None:
-        pool = Pool.open(places["pool"])
+        pool = pool_for("plan", places["pool"])
         labels = pool.labels()
         candidates = (pool.splits() == TRAIN) & (labels >= 0)
         if not candidates.any():

@@ -11,8 +11,10 @@ from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.make_targets import encode
 from coevo_ray.pipelines.train import training_labels
+from coevo_ray.pool.modality import find_modality
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.sources import check_source
+from coevo_ray.pool.stages import STAGES, pool_for, require_stages
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
 from coevo_ray.progress import say
@@ -89,7 +91,7 @@ def train(config: SettingsLike[RunConfig], policy: str | None = None) -> dict[st
     if policy is not None:
         settings = make_config(TrainConfig, {**settings.model_dump(exclude_unset=True), "policies": [policy]}, "train")
     folders = RunLayout.of(Location.parse(config.out))
-    pool, scores = Pool(folders.pool), RowTable(folders.factors.scores, "scores")
+    pool, scores = pool_for("train_supervised", folders.pool), RowTable(folders.factors.scores, "scores")
     targets = RowTable(folders.targets, "targets")
     labels = RowTable(folders.gate, "labels") if config.gate else None
     return _train(config, folders, settings, pool, targets, scores, labels)
@@ -122,9 +124,11 @@ def check(config: RunConfig) -> None:
     """Checks all that can be known before any work.
 
     Raises:
-        UsageError: a prior, a model or a sample is unknown, or the output cannot be written.
+        UsageError: a stage cannot take the samples; a prior, a model or a sample is unknown, or the output cannot be
+            written.
         InputError: a source is not there, a prior's weights are not, or the network to start training from is not.
     """
+    require_stages(stages_of(config), config.pool.modality, "the pool of this run")
     if not RunLayout.of(Location.parse(config.out)).pool.child(MANIFEST).is_file():  # else they are read no more
         for source in config.pool.sources:
             check_source(source)
@@ -136,7 +140,19 @@ def check(config: RunConfig) -> None:
     Location.parse(config.out).check_writable()
 
 
+def stages_of(config: RunConfig) -> list[str]:
+    """The stages of a run, as keys of `STAGES`, in their order."""
+    stages = ["ingest", "encode", "sae"]
+    if config.gate:
+        stages += ["gate", *({config.gate.annotator.kind} & STAGES.keys())]
+    if config.train:
+        stages += ["evidence"] if config.evidence and looks_at_evidence(config.train) else []
+        stages.append("train_supervised")
+    return stages
+
+
 def _offered(config: PoolConfig) -> Samples:
     """Samples that priors will get from the pool; dimensions of its feature columns are known once they are read."""
     columns = {column: 0 for source in config.sources for column in source.feature_columns}
-    return Samples(config.sources[0].modality, columns)
+    own = {config.modality: 0} if find_modality(config.modality).type is None else {}
+    return Samples(config.modality, own | columns)

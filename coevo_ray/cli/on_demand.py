@@ -13,7 +13,7 @@ from typer.main import get_command
 COMMANDS = {
     "demo": ("run", "Run the whole loop on handwritten digits; needs the extra `demo` and no download."),
     "run": ("run", "Run the whole loop that a YAML file describes, or continue it."),
-    "ingest": ("pools", "Make a pool from images or texts: row_ids, splits, rejects. Or append to one."),
+    "ingest": ("pools", "Make a pool from images, texts or vectors: row_ids, splits, rejects. Or append to one."),
     "encode": ("targets", "Encode disjoint parts of a pool with prior models and align them into targets."),
     "merge": ("targets", "Align contributions of several participants into one target table."),
     "probe": ("targets", "Judge targets by the pool's labels; for evaluation only."),
@@ -28,7 +28,10 @@ COMMANDS = {
     ),
     "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to leave out, a page."),
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
-    "doctor": ("run", "Check this machine, and optionally an artifact or all artifacts below a folder."),
+    "doctor": (
+        "run",
+        "Check this machine; optionally an artifact, all below a folder, or what a pool is good for.",
+    ),
     "sae": (
         "sae",
         "Fit the sparse autoencoder and score every row; or, with a command, look at factors and carry models.",

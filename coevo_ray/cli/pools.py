@@ -30,10 +30,11 @@ def ingest(
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Make a pool from images or texts: row_ids, splits, rejects. Or append to one.
+    """Make a pool from images, texts or vectors: row_ids, splits, rejects. Or append to one.
 
     Formats: image folders (class sub-folders give labels), Parquet, Parquet of Hugging Face datasets (split and class
-    names are understood), WebDataset tars. What stands in square brackets is used when an option is not given.
+    names are understood), WebDataset tars, NumPy matrices of vectors (keys and labels lie beside NAME.npy as
+    NAME.keys.txt and NAME.labels.npy). What stands in square brackets is used when an option is not given.
     """
     from coevo_ray.app import api
 

@@ -46,16 +46,17 @@ def report(
 
 
 def doctor(
+    pool: Annotated[str | None, typer.Argument(help="Also show what can be done with this pool.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Also verify this artifact's checksums.")] = None,
     verify: Annotated[
         str | None, typer.Option(help="Also read every file of every artifact below this folder, and compare it.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check this machine, and optionally an artifact or all artifacts below a folder."""
+    """Check this machine; optionally an artifact, all below a folder, or what a pool is good for."""
     from coevo_ray.app import api
 
-    result = api.doctor(artifact, verify)
+    result = api.doctor(artifact, verify, pool)
     show(result, as_json)
     if not result["ok"]:
         if not as_json:  # a table leaves long lists out

@@ -22,26 +22,38 @@ class SampleSetting(NamedTuple):
 
 
 IMAGE = "image"  # the modality of a source that names no other column
+VECTOR = "vector"  # the modality of samples that are nothing but a vector, which is one of the pool's feature columns
+NPY = ".npy"
 # Modality -> its setting in `Source`. `pool/modality.py` says how samples are read and checked.
-SAMPLE_SETTINGS = {IMAGE: SampleSetting("image_column", "images"), "text": SampleSetting("text_column", "texts")}
+SAMPLE_SETTINGS = {
+    IMAGE: SampleSetting("image_column", "images"),
+    "text": SampleSetting("text_column", "texts"),
+    VECTOR: SampleSetting("vector_column", "vectors"),
+}
 
 
 class Source(Model):
     """A source of samples.
 
     The meaning of a column depends on the format. It is a Parquet column; in WebDataset tars `image_column` and
-    `text_column` are extensions of a sample's files, `label_column` and `key_column` fields of its `.json`.
+    `text_column` are extensions of a sample's files, `label_column` and `key_column` fields of its `.json`. Matrices of
+    NumPy have no columns: their keys and labels lie in files beside them.
     """
 
     uri: str = Field(min_length=1, description="Folder or file: local path, s3://, gs://; sample:digits; dataset:NAME.")
-    format: Literal["auto", "images", "parquet", "huggingface", "webdataset"] = Field(
-        "auto", description="Image folders, Parquet, that of a Hugging Face dataset, or tars; auto looks at the files."
+    format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy"] = Field(
+        "auto",
+        description="Image folders, Parquet, that of a Hugging Face dataset, tars, or npy: matrices N x d of vectors; "
+        "auto looks at the files.",
     )
     image_column: str = Field(
         "image", description="Parquet column of encoded image bytes, or extension in tars, by default any image's."
     )
     text_column: str | None = Field(
         None, description="Make a pool of texts: their Parquet column, or their extension in tars (txt)."
+    )
+    vector_column: str | None = Field(
+        None, description="Make a pool of vectors alone: their Parquet column; .npy matrices need none."
     )
     label_column: str | None = Field(
         "label", description="Parquet column or .json field of labels, in tars by default .cls first; null for none."
@@ -64,7 +76,9 @@ class Source(Model):
         columns = set(self.feature_columns)
         if len(columns) < len(self.feature_columns):
             raise ValueError(f"feature_columns are named twice: {list(self.feature_columns)}")
-        taken = sorted(columns & {"row_id", "key", *SAMPLE_SETTINGS, "label", "split", "content"})
+        # `vector` is a name that people give their columns; only a pool of vectors has one of its own.
+        samples = {*SAMPLE_SETTINGS} - {VECTOR} | {self.modality}
+        taken = sorted(columns & {"row_id", "key", *samples, "label", "split", "content"})
         if taken:
             raise ValueError(f"feature_columns {taken} have names of the pool's own columns: rename them")
         named = self._named()
@@ -80,8 +94,9 @@ class Source(Model):
 
     @property
     def modality(self) -> str:
-        """Name of its samples' modality: that of the named column, images otherwise."""
-        return next(iter(self._named()), IMAGE)
+        """Name of its samples' modality: that of the named column, vectors of matrices, images otherwise."""
+        is_matrix = self.format == "npy" or (self.format == "auto" and self.uri.lower().endswith(NPY))
+        return next(iter(self._named()), VECTOR if is_matrix else IMAGE)
 
     @property
     def data_column(self) -> str:
@@ -114,6 +129,11 @@ class PoolConfig(Model):
         if isinstance(value, str):
             value = [value]
         return [{"uri": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @property
+    def modality(self) -> str:
+        """Name of the modality of its sources."""
+        return self.sources[0].modality
 
     @model_validator(mode="after")
     def _check(self) -> PoolConfig:

@@ -23,6 +23,7 @@ from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_tasks
@@ -61,7 +62,7 @@ def find_duplicates(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(DedupConfig, config or {}, "dedup")
-    opened, table, location = Pool.open(pool), open_table(targets, "targets"), Location.parse(out)
+    opened, table, location = pool_for("dedup", pool), open_table(targets, "targets"), Location.parse(out)
     require_alone(table, opened)
     inputs = {"pool": opened.manifest.identity, "targets": table.manifest.identity}
     with writing(location):
@@ -122,7 +123,9 @@ def _nearest_of_group(graph: NeighbourGraph, leader: Any, rows: Int64Array) -> F
 
 
 def _sizes(pool: Pool, rows: Int64Array, cpus: float) -> Int64Array:
-    """Bytes of some rows' samples, int64[n]."""
+    """Bytes of some rows' samples, int64[n]; 0 for vectors, which are all of one size."""
+    if pool.samples.type is None:
+        return np.zeros(len(rows), dtype=np.int64)
 
     def look(row: Row) -> Row:
         part = row["rows"]

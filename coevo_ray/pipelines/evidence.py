@@ -39,6 +39,7 @@ from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import require_stages
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_shards
@@ -135,6 +136,7 @@ def gather_evidence(
         UsageError: settings or labels were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
+    require_stages(["evidence"], pool.modality, f"the pool at {pool.location}")
     location = Location.parse(out)
     given = as_settings(EvidenceConfig, config, "evidence")
     config = given.settled(begun_config(location))

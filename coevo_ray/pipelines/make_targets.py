@@ -7,6 +7,7 @@ from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode.encode import make_contributions
 from coevo_ray.pipelines.encode.job import like_targets, prepared, settle_form
 from coevo_ray.pipelines.merge.merge import merge_fitted
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.row_table import RowTable
 
@@ -28,8 +29,8 @@ def encode(
 
     Raises:
         InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
-        UsageError: a prior is unknown, a device is asked for that no node has, settings were changed, or they are those
-            of a participant alone.
+        UsageError: the pool's samples cannot be encoded, a prior is unknown, a device is asked for that no node has,
+            settings were changed, or they are those of a participant alone.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = like_targets(as_settings(EncodeConfig, config, "encode"), like)
@@ -37,7 +38,7 @@ def encode(
         raise UsageError(
             "one prior with a shared pool or a part makes a contribution, not targets", "call contribute, then merge"
         )
-    location = Location.parse(out)
+    pool, location = pool_for("encode", pool), Location.parse(out)
     places = [location.child("contributions", f"{index:02d}") for index in range(len(settings.priors))]
     settings = settle_form(settings, places[0], pool)
     with prepared(settings, pool) as job:

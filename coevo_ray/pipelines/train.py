@@ -14,6 +14,7 @@ from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pipelines.gate.labels import gate_labels
 from coevo_ray.pipelines.gate.session import GateSession
 from coevo_ray.pool.pool import TEST, Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
@@ -71,12 +72,13 @@ def train_supervised(
 
     Raises:
         InputError: an input is missing or unfit, no training row has a label, or training diverged.
-        UsageError: settings are wrong, were changed, are not those of `init`, or name several policies.
+        UsageError: the pool holds no images; settings are wrong, were changed, are not those of `init`, or name several
+            policies.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(TrainConfig, config, "train")
     check_one_policy(settings)
-    opened = Pool.open(pool)
+    opened = pool_for("train_supervised", pool)
     scored = None if scores is None else open_table(scores, "scores")
     if evidence is not None and targets is not None:
         raise UsageError("both evidence and targets to gather it from", "leave one of them out")
@@ -180,9 +182,9 @@ def train_semi_supervised(
         The model, as the function named above.
 
     Raises:
-        InputError: an input is missing, of another pool or holds texts, labels are unfit or of one class alone, or
-            training diverged.
-        UsageError: the settings are wrong, or were changed.
+        InputError: an input is missing or of another pool, labels are unfit or of one class alone, or training
+            diverged.
+        UsageError: the pool holds no images, or the settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     table = None if labels is None else gate_labels(labels)

@@ -25,7 +25,7 @@ class Entry:
 
     Attributes:
         key: the user's own id.
-        sample: encoded bytes as they came, or a text; None where it is missing.
+        sample: encoded bytes as they came, a text, or the bytes of a vector; None where it is missing.
         label: the class number, or None.
         error: why it cannot be used, or "".
         features: float32[d] for each kept column, in the order of `Reading.features`; empty when there is an error.
@@ -56,7 +56,8 @@ class Reading:
         modality: name of the samples' modality.
         label_column, key_column: columns, or None where there are none. In tars fields of the `.json`; a label
             column of None stands for a `.cls` file, else the field `label`.
-        features: name and dimension of each vector column that is kept.
+        features: name (in the pool) and dimension of each vector column that is kept; of a source of vectors alone
+            these themselves come first.
         names: class names in the source's numbering, or empty.
         recode: source label -> pool label, if class names are numbered differently; else empty.
         by_name: True if labels are texts that name classes, also where they look like numbers.
@@ -76,6 +77,10 @@ class Reading:
     by_name: bool = False
     class_part: int = -1
     prefix: str = ""
+
+    def column_of(self, feature: str) -> str:
+        """Column of the source that holds a vector column of the pool; of a matrix its own name."""
+        return self.data_column if feature == self.modality and self.data_column is not None else feature
 
     def labels(self) -> LabelReader:
         """Reads its labels; made once for a shard."""

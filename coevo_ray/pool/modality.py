@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from coevo_ray.config.pool import SAMPLE_SETTINGS
+from coevo_ray.config.pool import SAMPLE_SETTINGS, VECTOR
+from coevo_ray.core.arrays import Float32Array
 from coevo_ray.errors import UsageError
 from coevo_ray.pool.image_formats import EXTENSIONS, ImageError
 from coevo_ray.pool.images import verify_image
@@ -31,7 +32,7 @@ class Modality:
 
     Attributes:
         name: as manifests state it, and the name of the pool's column.
-        type: Arrow type of that column.
+        type: Arrow type of that column; None for vectors, whose column is one of the pool's feature columns.
         from_cell: (cell of a table, name of its column) -> sample.
         from_file: (bytes of a file, its extension) -> sample.
         verify: sample -> "", or the reason why it cannot be decoded.
@@ -42,7 +43,7 @@ class Modality:
     """
 
     name: str
-    type: pa.DataType
+    type: pa.DataType | None
     from_cell: Callable[[object, str], ReadSample]
     from_file: Callable[[bytes, str], ReadSample]
     verify: Callable[[Sample], str] = lambda sample: ""
@@ -111,6 +112,26 @@ def _text_of_file(data: bytes, extension: str) -> ReadSample:
     return (text, "") if text.strip() else (None, f"empty text in .{extension}")
 
 
+def _no_vector_of_cell(value: object, column: str) -> ReadSample:
+    return None, f"no vector in column {column}"  # formats read vectors with their columns, see `vector_sample`
+
+
+def _no_vector_of_file(data: bytes, extension: str) -> ReadSample:
+    return None, f"no vector in .{extension}"
+
+
+def vector_sample(vector: Float32Array | str, where: str) -> ReadSample:
+    """A vector as a sample: the bytes of its numbers.
+
+    Args:
+        vector: float32[d], finite; or why there is none, see `cells.vectors`.
+        where: its column or file, for the reason.
+    """
+    if isinstance(vector, str):
+        return None, vector
+    return (vector.tobytes(), "") if vector.any() else (None, f"zero vector in {where}")
+
+
 def _type_name(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
 
@@ -127,6 +148,7 @@ _ALL = (
         hub_feature="Image",
     ),
     Modality("text", pa.string(), _text_of_cell, _text_of_file),
+    Modality(VECTOR, None, _no_vector_of_cell, _no_vector_of_file),
 )
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in _ALL}
 

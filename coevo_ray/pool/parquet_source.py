@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from coevo_ray.pool.entries import Entry, Format, FoundFiles, Reading, SourceSha
 from coevo_ray.pool.folder_layout import Split, path_columns, read_layout
 from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
 from coevo_ray.pool.labels import LabelReader
-from coevo_ray.pool.modality import find_modality
+from coevo_ray.pool.modality import ReadSample, find_modality, vector_sample
 from coevo_ray.store.location import Location
 
 SUFFIX = ".parquet"
@@ -104,8 +105,9 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
         named = file.schema_arrow.names
         label = reading.label_column if reading.label_column in named else None
         of_path = dict(path_columns(shard.files[0])).get(reading.label_column or "") if label is None else None
-        wanted = (reading.key_column, *(() if keys_only else (reading.data_column, label, *dict(reading.features))))
-        columns = [column for column in wanted if column is not None]
+        features = [reading.column_of(name) for name, _ in reading.features]
+        wanted = (reading.key_column, *(() if keys_only else (reading.data_column, label, *features)))
+        columns = [column for column in dict.fromkeys(wanted) if column is not None]
         position, stop = 0, shard.start + shard.rows
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -157,14 +159,11 @@ class _Rows:
             labels: reads those of the source.
             file: the table, beside which images may lie that it only names.
         """
-        assert self.table is not None and self.reading.data_column is not None
-        column, modality = self.reading.data_column, find_modality(self.reading.modality)
-        cells = storage(self.table.column(column)).to_pylist()
-        if self.reading.modality == IMAGE:
-            cells = [with_bytes(cell, file) for cell in cells]
-        samples = [modality.from_cell(cell, column) for cell in cells]
+        assert self.table is not None
         values = storage(self.table.column(label_column)).to_pylist() if label_column else [of_path] * self.count
-        found = [vectors(self.table.column(name), name, d) for name, d in self.reading.features]
+        columns = [(self.reading.column_of(name), d) for name, d in self.reading.features]
+        found = [vectors(self.table.column(name), name, d) for name, d in columns]
+        samples = self._samples(found, file)
         for i, (key, problem) in enumerate(self.keys()):
             label = labels.read(values[i])
             sample, sample_error = samples[i]
@@ -176,6 +175,17 @@ class _Rows:
                 yield Entry(key, sample, label.number, error, text=label.text)
             else:
                 yield Entry(key, sample, label.number, "", tuple(v[i] for v in found), label.text)
+
+    def _samples(self, found: list[list[Any]], file: Location) -> list[ReadSample]:
+        """Each row's sample, or why it has none; `found` has the vectors, of which the first may be the samples."""
+        assert self.table is not None and self.reading.data_column is not None
+        column, modality = self.reading.data_column, find_modality(self.reading.modality)
+        if modality.type is None:
+            return [vector_sample(vector, f"column {column}") for vector in found[0]]
+        cells = storage(self.table.column(column)).to_pylist()
+        if self.reading.modality == IMAGE:
+            cells = [with_bytes(cell, file) for cell in cells]
+        return [modality.from_cell(cell, column) for cell in cells]
 
 
 def _as_text(value: object) -> str:
@@ -223,12 +233,19 @@ def _check_columns(source: Source, reading: Reading, schema: pa.Schema, name: st
                 f"set {setting} of the source to one of them"
                 + (" or to null" if setting in ("label_column", "key_column") else ""),
             )
-    for column in source.feature_columns:
+    for setting, column in _vector_columns(source):
         if not holds_numbers(schema.field(column).type):
             raise InputError(
                 f"{source.uri}: column {column!r} of {name} is {schema.field(column).type}, no list of numbers",
-                "leave it out of feature_columns, or convert it to lists of numbers",
+                f"leave it out of {setting}, or convert it to lists of numbers",
             )
+
+
+def _vector_columns(source: Source) -> list[tuple[str, str]]:
+    """The setting and the name of each column of vectors, in one order for all sources of a pool."""
+    kept = [("feature_columns", column) for column in sorted(source.feature_columns)]
+    own = find_modality(source.modality)
+    return [(own.setting, source.data_column), *kept] if own.type is None else kept
 
 
 def _dimensions(
@@ -236,7 +253,7 @@ def _dimensions(
 ) -> tuple[tuple[str, int], ...]:
     """Returns name and dimension of each vector column; all files that declare a dimension must agree."""
     result = []
-    for column in sorted(source.feature_columns):  # one order for all sources of a pool
+    for setting, column in _vector_columns(source):
         declared = {
             dimension: name
             for name, schema in zip(reversed(files), reversed(schemas), strict=True)
@@ -249,8 +266,8 @@ def _dimensions(
             )
         dimension = next(iter(declared), None) or _usual_length(location, files, column)
         if not dimension:
-            raise InputError(f"{source.uri}: column {column!r} holds no vectors", "leave it out of feature_columns")
-        result.append((column, dimension))
+            raise InputError(f"{source.uri}: column {column!r} holds no vectors", f"leave it out of {setting}")
+        result.append((column if setting == "feature_columns" else source.modality, dimension))
     return tuple(result)
 
 

@@ -23,14 +23,15 @@ def pool_schema(modality: str, features: Mapping[str, int], content: bool = Fals
 
     Args:
         modality: name of its samples' modality.
-        features: name and dimension of the user's vectors.
+        features: name and dimension of the user's vectors; of a pool of vectors alone also of its samples.
         content: True to keep each row's content hash, with which later rows are compared.
     """
+    kind = find_modality(modality).type
     return pa.schema(
         [
             ("row_id", pa.int64()),
             ("key", pa.string()),
-            (modality, find_modality(modality).type),
+            *([] if kind is None else [(modality, kind)]),
             ("label", pa.int64()),
             ("split", pa.int8()),
             *([("content", pa.binary(CONTENT_BYTES))] if content else []),
@@ -46,7 +47,8 @@ class Pool(RowTable):
     """A finished pool.
 
     Columns: `row_id int64` dense from 0, `key string`, `image binary` (encoded bytes) or `text string`, `label int64`
-    (nullable), `split int8` (0 train, 1 test), and the user's vectors, each `fixed_size_list<float32>[d]`. If
+    (nullable), `split int8` (0 train, 1 test), and the user's vectors, each `fixed_size_list<float32>[d]`; in a pool of
+    vectors alone the first of them is `vector`, in the place of images and texts. If
     duplicates were rejected by content, also `content fixed_size_binary[16]`, BLAKE2b of the ingested bytes (or text).
 
     Args:
@@ -122,7 +124,7 @@ class Pool(RowTable):
 
     @property
     def features(self) -> dict[str, int]:
-        """Name and dimension of the user's own vector columns."""
+        """Name and dimension of the user's own vector columns, `vector` of a pool of vectors alone among them."""
         return {str(name): int(d) for name, d in self.manifest.summary.get("features", {}).items()}
 
     @property

@@ -19,6 +19,7 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import Entry, Format, FoundFiles, ListedSource, Reading, SourceShard
 from coevo_ray.pool.image_folder import IMAGES
 from coevo_ray.pool.listing import ARTIFACTS, HIDDEN, PassedOver, is_of_the_system, walk_data
+from coevo_ray.pool.npy_source import NPY
 from coevo_ray.pool.parquet_source import HUGGINGFACE, PARQUET
 from coevo_ray.pool.tar_source import WEBDATASET
 from coevo_ray.store.location import Location
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 # In the order in which `auto` prefers them.
-FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET)}
+FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET, NPY)}
 DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
 
 

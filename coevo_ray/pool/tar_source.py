@@ -54,9 +54,10 @@ def list_tars(source: Source, found: FoundFiles) -> list[SourceShard]:
     files = found.names
     if not files:
         raise InputError(f"no tars in {source.uri}", f"give a file or folder of {', '.join(TAR_SUFFIXES)}")
-    if source.feature_columns:
+    if source.feature_columns or find_modality(source.modality).type is None:
+        setting = "feature_columns" if source.feature_columns else find_modality(source.modality).setting
         raise UsageError(
-            f"feature_columns of {source.uri}: tars hold none", "leave them out, or write the samples as Parquet"
+            f"{setting} of {source.uri}: tars hold none", "leave them out, or write the samples as Parquet"
         )
     reading = Reading(
         uri=source.uri,

@@ -15,6 +15,7 @@ from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.dedup import find_duplicates
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.reporting import style
 from coevo_ray.reporting.tiles import Tile, showing_of, tiles_of
 from coevo_ray.reporting.wording import count, decimal, integer, percent
@@ -79,7 +80,7 @@ def dedup(
     """
     if groups < 1:
         raise UsageError(f"{groups} groups", "show 1 or more")
-    opened = Pool.open(pool)
+    opened = pool_for("dedup", pool)
     found = find_duplicates(opened, targets, out, config)
     table = found.scan(["row_id", "key", "group", "split", "label", "similarity", "kept", "leak", "kept_row"])
     place = Location.parse(out)

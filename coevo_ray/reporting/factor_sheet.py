@@ -11,6 +11,7 @@ from coevo_ray.core.factors.table import NO_ROW, FactorTable
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import first_target
 from coevo_ray.reporting.factor_page import FactorCard, FactorSheet, render_sheet
 from coevo_ray.reporting.tiles import showing_of, tiles_of
@@ -54,7 +55,7 @@ def sae_show(
         raise UsageError(f"the sheet {page} is not an .html file", "name the page, for instance factors.html")
     if limit < 1 or rows < 1:
         raise UsageError(f"limit {limit} and rows {rows}", "both must be 1 or more")
-    place, opened = locate(factors, KIND), Pool.open(pool)
+    place, opened = locate(factors, KIND), pool_for("sae_show", pool)
     table = load_factors(place)
     numbers = choose_factors(table, choose, limit)
     origin = RowTable(place, KIND)

@@ -15,6 +15,7 @@ from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.gate.learning import Confusions, Doubted
 from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.session import GateSession
+from coevo_ray.pool.stages import require_stages
 from coevo_ray.reporting.data import DoubtedRow
 from coevo_ray.reporting.gate_figures import Compared, Effort, GateFigures
 from coevo_ray.reporting.gate_page import render_gate
@@ -61,6 +62,7 @@ def gate_report(
     if page is not None and not page.name.endswith((".html", ".htm")):
         raise UsageError(f"the report {page} is not an .html file", "name the page, for instance report.html")
     gate = open_gate(gate)
+    require_stages(["gate_report"], gate.pool.modality, f"the pool at {gate.pool.location}")
     page = page or gate.location.child("report.html")
     cost = gate.settings.cost_per_label if cost_per_label is None else cost_per_label
     figures = _figures(gate, seconds_per_label, cost or None)

@@ -59,6 +59,10 @@ def _text_tile(key: str, sample: Sample) -> Tile:
     return Tile(key, text=sample[:_TEXT_LENGTH].rstrip() + "\N{HORIZONTAL ELLIPSIS}" if cut else sample)
 
 
+def _vector_tile(key: str, sample: Sample) -> Tile:
+    return Tile(key, text=key)  # its numbers say nothing to people
+
+
 def _image_tile(key: str, sample: Sample) -> Tile:
     assert isinstance(sample, bytes)
     try:
@@ -100,6 +104,7 @@ class Showing:
 _SHOWINGS = {
     "image": Showing(_image_tile, as_grid=True, value_place="Below each image"),
     "text": Showing(_text_tile, as_grid=False, value_place="Before each text"),
+    "vector": Showing(_vector_tile, as_grid=False, value_place="Before each key"),
 }
 
 

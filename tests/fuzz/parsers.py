@@ -126,6 +126,16 @@ def _tables(folder: Path) -> list[Files]:
     return [{name: data} for name, data in _files(folder).items()]
 
 
+def _matrices(folder: Path) -> list[Files]:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "x.npy", np.arange(12, dtype=np.float16).reshape(4, 3))
+    lines = {"x.keys.txt": "a\nb\nschön\nd\n".encode(), "x.labels.txt": b"cat\n\ndog\ncat"}
+    matrix = _files(folder)
+    np.save(folder / "keys.npy", ["a", "b", "c", "d"])
+    np.save(folder / "labels.npy", [0, 1, -1, 2])
+    return [{**matrix, **lines}, _files(folder)]
+
+
 def _described_images(folder: Path) -> list[Files]:
     images = {f"{i}.png": png(i) for i in range(2)}
     lines = b'{"file_name": "0.png", "label": "cat"}\n{"file_name": "1.png", "label": 1}\n'
@@ -279,6 +289,7 @@ PARSERS = {
         Parser("images", _images, lambda folder: decode_image((folder / "image").read_bytes())),
         Parser("tars", _tars, _read_source),
         Parser("tables", _tables, lambda folder: _read_source(folder, feature_columns=["v"])),
+        Parser("matrices", _matrices, lambda folder: _read_source(folder, format="npy")),
         Parser("image metadata", _described_images, _read_source),
         Parser("answers in CSV", _csv.csv, _csv.parse),
         Parser("answers in Parquet", _parquet.parquet, _parquet.parse),

@@ -29,6 +29,7 @@ from coevo_ray.pipelines.encode.like import Like
 from coevo_ray.pipelines.encode.resources import settle, waves
 from coevo_ray.pipelines.encode.shared import encode_shared, mark_owners, write_components
 from coevo_ray.pipelines.encode.wave import Made, encode_wave
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Precision, settle_precision
 from coevo_ray.priors.inputs import PriorInput, Samples
@@ -72,7 +73,7 @@ def contribute(
     config = like_targets(as_settings(EncodeConfig, config, "encode"), like)
     if len(config.priors) != 1:
         raise UsageError(f"a contribution of {len(config.priors)} priors", "give one, or call encode")
-    location = Location.parse(out)
+    pool, location = pool_for("contribute", pool), Location.parse(out)
     config = settle_form(config, location, pool)
     with prepared(config, pool) as job:
         make_contributions(job, [location])

@@ -19,7 +19,7 @@ from coevo_ray.core.factors.scores import diversity, representativeness, stronge
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.factors.codes import count_codes, encode_codes, read_codes
-from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_shards
@@ -64,7 +64,7 @@ def sae(
         UsageError: settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    settings, location, opened = as_settings(SaeConfig, config, "sae"), Location.parse(out), Pool.open(pool)
+    settings, location, opened = as_settings(SaeConfig, config, "sae"), Location.parse(out), pool_for("sae", pool)
     table: RowTable = opened
     if targets is not None:
         table = open_table(targets, "targets")

@@ -13,6 +13,7 @@ from coevo_ray.pipelines.gate.export import write_labels
 from coevo_ray.pipelines.gate.opened import class_names, inputs_of
 from coevo_ray.pipelines.gate.session import GateSession, Submitted
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import Ticker, say
 from coevo_ray.store.artifact import begin
@@ -48,7 +49,8 @@ def gate(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(GateSettings, config, "gate")
-    table, opened = open_table(targets, "targets"), Pool.open(pool)
+    opened = pool_for("gate", pool)
+    table = open_table(targets, "targets")
     require_alone(table, opened)
     return gate_rounds(settings, opened, table, out, annotator)
 

@@ -22,7 +22,7 @@ from coevo_ray.pipelines.gate.export import write_labels, write_pseudo_labels
 from coevo_ray.pipelines.gate.opening import open_gate
 from coevo_ray.pipelines.gate.run_rounds import take
 from coevo_ray.pipelines.gate.session import GateSession
-from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.store.artifact import Artifact
@@ -52,7 +52,8 @@ def gate_open(config: SettingsLike[GateSettings], pool: ArtifactLike, targets: A
         StoppedError: the store or the cluster failed; open it again to continue.
     """
     settings = as_settings(GateSettings, config, "gate")
-    table, opened = open_table(targets, "targets"), Pool.open(pool)
+    opened = pool_for("gate_open", pool)
+    table = open_table(targets, "targets")
     require_alone(table, opened)
     return GateSession.open(settings, opened, table, Location.parse(out))
 

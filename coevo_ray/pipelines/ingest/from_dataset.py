@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 
 from coevo_ray.config import PoolConfig, Source
+from coevo_ray.config.pool import VECTOR
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.ingest.append import unlisted_files
 from coevo_ray.pool.cells import storage
@@ -128,17 +129,17 @@ def _columns(source: Source, block: pa.Table) -> pa.Table:
         if name not in block.column_names:
             raise InputError(
                 f"the dataset has no column {name!r}; its columns are {block.column_names}",
-                "name its columns in the source: image_column, text_column, label_column, key_column",
+                "name its columns in the source: image_column, text_column, vector_column, label_column, key_column",
             )
-        columns[name] = _plain(block.column(name), name, is_data=name == data)
+        columns[name] = _plain(block.column(name), name, is_vector=name != data or source.modality == VECTOR)
     return pa.table(columns)
 
 
-def _plain(column: pa.ChunkedArray, name: str, is_data: bool) -> pa.ChunkedArray:
+def _plain(column: pa.ChunkedArray, name: str, is_vector: bool) -> pa.ChunkedArray:
     kind = column.type
-    if isinstance(kind, pa.BaseExtensionType) and (is_data or len(getattr(kind, "shape", (0,))) != 1):
-        raise InputError(
-            f"column {name!r} of the dataset holds {kind}",
-            "images must be encoded bytes: read them with ray.data.read_binary_files (column bytes) or from Parquet",
-        )
+    if isinstance(kind, pa.BaseExtensionType) and not (is_vector and len(getattr(kind, "shape", (0,))) == 1):
+        remedy = "read images with ray.data.read_binary_files (column bytes) or from Parquet: encoded bytes are needed"
+        if is_vector:
+            remedy = "flatten them: a vector is needed in each row"
+        raise InputError(f"column {name!r} of the dataset holds {kind}", remedy)
     return storage(column)

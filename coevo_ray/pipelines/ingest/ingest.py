@@ -37,6 +37,7 @@ from coevo_ray.pool.rejects import Reject, check_share, commonest, count_reasons
 from coevo_ray.pool.samples import SCHEME, materialise_sample
 from coevo_ray.pool.sources import DATASET, check_source, list_source, same_classes
 from coevo_ray.pool.splits import assign_splits
+from coevo_ray.pool.stages import require_stages
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import SCRATCH, begin, begun_config, finish, is_begun
@@ -46,6 +47,9 @@ from coevo_ray.store.writing import writing
 
 _MOST_CLASSES = 10_000  # of which a manifest tells the rows
 _SHOWN_CLASSES = 8
+_SHOWN_NAME = 60
+# Fewer rows of each class than these, and more classes, are labels that nothing can be learned from.
+_ROWS_OF_A_CLASS, _FEW_CLASSES = 2, 20
 _FORCED = {"train": TRAIN, "test": TEST, None: -1}
 
 
@@ -94,6 +98,7 @@ def ingest(
             _say_made(location)
             return Pool(location)
         settings, earlier = begun
+        require_stages(["ingest"], settings.modality, "the source")
         sources = _list(settings, location, dataset)  # finds a missing source before Ray starts
         with ray_session():
             _make(settings, location, earlier, sources, started)
@@ -155,13 +160,13 @@ def _make(
     finish(location, "pool", made, {}, files, summary)
     end_append(location)
     discard_spool(location)
-    say(_of_labels(summary))
+    _say_labels(summary)
 
 
 def _nothing_usable(entries: int, rejects: list[Reject], earlier: Earlier) -> InputError:
     return InputError(
         f"none of {entries} entries could be used: {commonest(rejects)}",
-        "are these samples in the pool already?" if earlier.rows else "is this a source of images or texts?",
+        "are these samples in the pool already?" if earlier.rows else "is this a source of images, texts or vectors?",
     )
 
 
@@ -191,6 +196,12 @@ def _of_sources(
     return {"class_names": list(names), "class_rows": rows, "left_out": dict(left_out), FILES: files}
 
 
+def _say_labels(summary: JsonObject) -> None:
+    say(_of_labels(summary))
+    if warning := _too_many_classes(summary):
+        say(f"warning: {warning}")
+
+
 def _of_labels(summary: JsonObject) -> str:
     """Classes with their rows, and rows without a label, in a line."""
     names, rows = summary["class_names"], summary["class_rows"]
@@ -202,6 +213,19 @@ def _of_labels(summary: JsonObject) -> str:
     if not summary["labelled"]:
         return f"no labels; {splits}"
     return f"{len(rows)} classes ({shown}{more}); {unlabelled} rows without a label; {splits}"
+
+
+def _too_many_classes(summary: JsonObject) -> str:
+    """Cause and remedy where labels are hardly classes: sentences, ids, numbers that mean something else; else ""."""
+    labelled, classes = summary["labelled"], len(summary["class_rows"]) or summary["classes"]
+    if classes < _FEW_CLASSES or classes * _ROWS_OF_A_CLASS <= labelled:
+        return ""
+    names = summary["class_names"]
+    such = f", such as {names[0][:_SHOWN_NAME]!r}" if names else ""
+    return (
+        f"{classes} classes for {labelled} labelled rows{such}: labels that hardly repeat are no classes but sentences "
+        "or ids; name the column of classes with --label-column, or leave labels out with label_column: null"
+    )
 
 
 def _summary(

@@ -319,10 +319,11 @@ def _batch(
     columns: dict[str, object] = {
         "row_id": pa.array(np.arange(low, high)),
         "key": [e.key for e in entries],
-        modality: [_limited(e.sample, modality, config.max_side) for e in entries],
         "label": [e.label for e in entries],
         "split": pa.array(rows.splits[start : start + len(entries)]),
     }
+    if find_modality(modality).type is not None:  # else it is the first of the vectors
+        columns[modality] = [_limited(e.sample, modality, config.max_side) for e in entries]
     if "content" in schema.names:
         columns["content"] = [digest_of(e.content) for e in entries]
     for place, name in enumerate(n for n in schema.names if pa.types.is_fixed_size_list(schema.field(n).type)):

@@ -10,7 +10,7 @@ from coevo_ray.core.probes.probe import LinearProbe, cross_fitted_predictions, k
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.merge.load_targets import Targets, load_targets
-from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.store.location import ArtifactLike
 from coevo_ray.store.row_table import vectors
 from coevo_ray.training.from_targets.probes import NEIGHBOURS, ProbeRows
@@ -43,7 +43,7 @@ def probe(targets: ArtifactLike, pool: ArtifactLike, rows: int = 20_000, seed: i
     Raises:
         InputError: the targets were not made from this pool, or a split has no labelled row or fewer than two classes.
     """
-    opened = Pool.open(pool)
+    opened = pool_for("probe", pool)
     table = load_targets(targets, opened, columns=())
     chosen = ProbeRows.choose(opened, table.row_ids, rows, seed)
     if chosen is None:

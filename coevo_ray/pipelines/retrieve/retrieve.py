@@ -28,6 +28,7 @@ from coevo_ray.pipelines.merge.same_space import require_same_space
 from coevo_ray.pipelines.retrieve.copy_samples import check_folder, copy_samples
 from coevo_ray.pipelines.retrieve.tasks import CompareSlice, ScoreFile, Shared, choose_rows, gate_features
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
@@ -78,7 +79,8 @@ def retrieve(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(RetrieveSettings, config, "retrieve")
-    opened, pool, table = open_gate(gate), Pool.open(pool), open_table(targets, "targets")
+    pool = pool_for("retrieve", pool)
+    opened, table = open_gate(gate), open_table(targets, "targets")
     if pool.manifest.identity == opened.pool.manifest.identity:
         raise InputError(
             f"the open pool {pool.location} is the gate's own", "give another pool; the gate asks about its own rows"

@@ -24,7 +24,7 @@ from coevo_ray.core.feed.epoch_plan import EpochPlan, Subset, plan_epoch
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
-from coevo_ray.store.location import Location
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.feed.batch import Batch, Tensors, Transform, ahead, on_device
 from coevo_ray.training.feed.images import PerImage
@@ -115,14 +115,10 @@ class Feed:
             options: as in `Feed`.
 
         Raises:
-            InputError: there is no pool, or it holds texts.
+            InputError: there is no pool.
+            UsageError: it holds no images.
         """
-        opened = pool if isinstance(pool, Pool) else Pool(Location.parse(pool))
-        if opened.modality != "image":
-            raise InputError(
-                f"the pool at {opened.location} holds {opened.samples.plural}",
-                "make a Feed with a transform of your own",
-            )
+        opened = pool_for("feed_of_images", pool)
         made = PerImage(transform, receives=receives)
         place = _worker_device() if device is None else device
         return cls(opened, ["image", "label"], made, global_batch=global_batch, seed=seed, device=place, **options)

@@ -21,6 +21,7 @@ from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.progress import say
 from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.location import ArtifactLike, Location, Place
@@ -64,7 +65,7 @@ def train_targets(
         UsageError: the model is unknown, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config, pool = as_settings(TargetTrainConfig, config, "train"), Pool.open(pool)
+    config, pool = as_settings(TargetTrainConfig, config, "train"), pool_for("train_targets", pool)
     targets = open_table(targets, "targets")
     run = _TargetRun(config, pool, targets, _dimension(targets), Location.parse(out))
     make_backbone(config.model, config.image_size, config.stem)  # a wrong name shows before any work

@@ -11,8 +11,8 @@ import ray
 from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SemiTrainConfig, SettingsLike, as_settings
 from coevo_ray.core.json import JsonObject
-from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.progress import say
 from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.digests import digest_array
@@ -71,16 +71,12 @@ def train_semi_supervised(
         label on every training row it is supervised training.
 
     Raises:
-        InputError: an input is missing, of another pool or holds texts, labels are unfit or of one class alone, or
-            training diverged.
-        UsageError: the settings are wrong, or were changed.
+        InputError: an input is missing or of another pool, labels are unfit or of one class alone, or training
+            diverged.
+        UsageError: the pool holds no images, or the settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config, pool = as_settings(SemiTrainConfig, config, "train"), Pool.open(pool)
-    if pool.modality != "image":
-        raise InputError(
-            f"the pool at {pool.location} holds {pool.samples.plural}", "give a pool of images: views are made of them"
-        )
+    config, pool = as_settings(SemiTrainConfig, config, "train"), pool_for("train_semi_supervised", pool)
     table = None if labels is None else open_labels(labels, pool)
     pseudo = None if pseudo_labels is None else open_pseudo_labels(pseudo_labels, pool)
     config, start = starting_from(config, init, trust)

@@ -384,8 +384,11 @@ def test_pools_that_cannot_be_trained_on_are_refused(pool: Pool, tmp_path: Path)
     finish(bare, "pool", {}, {}, [write_table(bare, "a.parquet", rows)], {"classes": 10})
     words = pool.scan(["row_id", "label", "split"]).append_column("text", pa.array(["a word"] * ROWS))
     finish(texts, "pool", {}, {}, [write_table(texts, "a.parquet", words)], {"classes": 10, "modality": "text"})
-    for place, message in ((bare, "no training row has a label"), (texts, "holds texts")):
-        with pytest.raises(InputError, match=message):
+    for place, refusal, message in (
+        (bare, InputError, "no training row has a label"),
+        (texts, UsageError, "train --objective semi_supervised cannot take texts"),
+    ):
+        with pytest.raises(refusal, match=message):
             train_semi_supervised(PLAIN, str(place), tmp_path / "out")
     for settings, message in (
         ({"mu": 0}, "train: mu"),
