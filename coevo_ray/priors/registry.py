@@ -40,7 +40,7 @@ class PriorSpec:
 
     @property
     def name(self) -> str:
-        """As the user wrote it."""
+        """As the user wrote it, with the scheme's own model where none is named."""
         return f"{self.scheme}:{self.model}"
 
     @property
@@ -61,6 +61,7 @@ def parse_prior(spec: str, input_size: int | None = None) -> PriorSpec:
     """
     scheme, _, model = spec.partition(":")
     known("prior", scheme, SCHEMES, FORMS)
+    model = model or SCHEMES[scheme].model
     if not model:
         raise UsageError(f"prior {spec!r} names no model", f"write {SCHEMES[scheme].form}")
     if input_size is not None and input_size < 1:
