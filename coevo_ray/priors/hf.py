@@ -137,7 +137,8 @@ def vocabulary_of(spec: str, tokenizer: object) -> str:
         InputError: it is not one of the `tokenizers` library, or has no vocabulary.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or getattr(tokenizer, "vocab_size", 0) == 0:
+    # Where files are missing, the library makes a tokenizer of special tokens alone.
+    if backend is None or getattr(tokenizer, "vocab_size", 0) <= len(getattr(tokenizer, "all_special_tokens", ())):
         have = type(tokenizer).__name__ if backend is None else "a tokenizer without a vocabulary"
         raise InputError(
             f"{spec} has {have}, need a fast tokenizer (tokenizer.json)",

@@ -1,7 +1,7 @@
 """Models of the sentence-transformers library: `sentence_transformers:MODEL_OR_PATH[#windows]`.
 
 MODEL is a repository of the Hugging Face Hub, perhaps with @REVISION, PATH the absolute path of a folder. Features are
-those of `SentenceTransformer.encode`: with the model's own pooling, normalisation, and its default prompt, if it has one.
+those of `SentenceTransformer.encode`: with the model's own pooling and normalisation, and its default prompt, if any.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def _require_transformer(spec: str, made: _Model) -> None:
         )
     leaves_out = any(getattr(module, "include_prompt", True) is False for module in modules)
     if leaves_out and made.default_prompt_name is not None:
-        raise UsageError(
-            f"{spec} leaves its prompt out of the pooling", "use callable:package.module:Class for it"
-        )
+        raise UsageError(f"{spec} leaves its prompt out of the pooling", "use callable:package.module:Class for it")
 
 
 def _split(model: str) -> tuple[str, int]:

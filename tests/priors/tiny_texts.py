@@ -17,7 +17,7 @@ SENTENCES = [
 ]
 _ALPHABET = [chr(c) for c in range(33, 127)]
 _WORDS = ["text", "database", "##s", "one", "two", "three", "four", "plain", "about", "and", "lines", "control"]
-CONTEXT = 24
+CONTEXT, DIM = 24, 16
 
 
 def word_pieces() -> Any:
@@ -32,13 +32,13 @@ def word_pieces() -> Any:
 def save_bert(folder: Path, *, limit: int | None = CONTEXT) -> Path:
     """A BERT of two layers with random weights, and its tokenizer."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     pieces = word_pieces()
     limits = {} if limit is None else {"model_max_length": limit}
-    BertTokenizerFast(tokenizer_object=pieces._tokenizer, **limits).save_pretrained(folder)
+    BertTokenizer(tokenizer_object=pieces._tokenizer, **limits).save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = BertConfig(vocab_size=pieces.get_vocab_size(), max_position_embeddings=CONTEXT, **sizes)
     BertModel(config).save_pretrained(folder)
     return folder
@@ -46,13 +46,12 @@ def save_bert(folder: Path, *, limit: int | None = CONTEXT) -> Path:
 
 def save_sentence_transformer(bert: Path, folder: Path, prompt: str = "") -> Path:
     """The same BERT with mean pooling and normalisation."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers import models as parts
+    from sentence_transformers import SentenceTransformer, models
 
-    transformer = parts.Transformer(str(bert), max_seq_length=CONTEXT)
-    pooling = parts.Pooling(transformer.get_word_embedding_dimension(), pooling_mode="mean")
+    transformer = models.Transformer(str(bert), max_seq_length=CONTEXT)
+    modules = [transformer, models.Pooling(DIM, pooling_mode="mean"), models.Normalize()]
     prompts: dict[str, Any] = {"prompts": {"any": prompt}, "default_prompt_name": "any"} if prompt else {}
-    SentenceTransformer(modules=[transformer, pooling, parts.Normalize()], device="cpu", **prompts).save(str(folder))
+    SentenceTransformer(modules=modules, device="cpu", **prompts).save(str(folder))
     return folder
 
 

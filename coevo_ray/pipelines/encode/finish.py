@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import COMPONENTS, OWN, SHARED, Plan
+from coevo_ray.pipelines.encode.fitted import state_files
 from coevo_ray.pipelines.encode.forward import Participant
 from coevo_ray.pipelines.encode.job import Job
 from coevo_ray.pipelines.encode.shared import read_components
@@ -104,6 +105,7 @@ def finish_contribution(
         **_describe_texts(made),
     }
     files = [*made.files, *write_rejects(who.location, made.rejects)]
+    files += [describe(who.location, name) for name in state_files(who.location)]
     if who.keep == "components":
         files.append(describe(who.location, COMPONENTS))
     if job.like is not None:

@@ -41,12 +41,15 @@ _FROM_CONTRIBUTION = (
     "prior",
     "precision",
     "projection_seed",
+    "tokens_per_s",
+    "cut_share",
 )
 # Left out of the card: they differ from run to run.
 _TIMES = (
     "seconds",
     "side_by_side",
     "rows_per_s",
+    "tokens_per_s",
     "startup_seconds",
     "stage_seconds",
     "waiting_share",
