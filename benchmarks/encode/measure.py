@@ -39,7 +39,7 @@ def main() -> None:
         rows = in_child(make_pool, folder, rows_of(arguments), arguments.source).result
         note(f"pool of {rows:,} images")
         repeats = [_repeat(folder, arguments, i) for i in range(arguments.repeats or (1 if arguments.quick else 3))]
-        difference = _difference(Path(folder), arguments.form, arguments.dim)
+        difference = difference(Path(folder), arguments.form, arguments.dim)
     result = {
         "rows": rows,
         "source": arguments.source or "generated digits",
@@ -141,7 +141,7 @@ def _overhead_share(ours: dict[str, Any], actors: int, afterwards: Sequence[str]
     return float(overhead / (ours["steady_seconds"] + ours["fit_seconds"]))
 
 
-def _difference(folder: Path, form: str, dim: int) -> float:
+def difference(folder: Path, form: str, dim: int) -> float:
     """Largest difference between the two sides' projected features: they must have done the same work."""
     from coevo_ray.core.alignment.components import to_components
     from coevo_ray.core.alignment.projection import project, projection_matrix, unit_features
