@@ -2,8 +2,8 @@
 
     python -m benchmarks.text_encode --json [--quick] [--rows N] [--source URI] [--prior SCHEME:MODEL] [--dim N]
 
-Both sides read the same Parquet files, tokenize with the same tokenizer and run the same module, with as many threads as
-there are cores. They take turns (A B, A B, ...), each in a process of its own, and Ray runs only during its turn.
+Both sides read the same Parquet files, tokenize with the same tokenizer and run the same module, with as many threads
+as there are cores. They take turns (A B, A B, ...), each in a process of its own, and Ray runs only during its turn.
 """
 
 from __future__ import annotations

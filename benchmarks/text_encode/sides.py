@@ -81,7 +81,8 @@ def bare_text_loop(folder: str, prior: str, batch_rows: int, threads: int) -> di
         threads: threads of PyTorch and of the tokenizer.
 
     Returns:
-        `steady_seconds`: the loop alone; `encode_seconds`: with loading the model; `aside_seconds`: the benchmark's own.
+        `steady_seconds`: the loop alone; `encode_seconds`: with loading the model; `aside_seconds`: the benchmark's own
+        work.
     """
     import os
 

@@ -1,8 +1,8 @@
 """Encoders of the transformers library: `hf:MODEL_OR_PATH#POOLING`, POOLING one of mean, cls, last, max.
 
 MODEL is a repository of the Hugging Face Hub, perhaps with @REVISION, PATH the absolute path of a folder that
-save_pretrained wrote. Any model that gives last_hidden_state, of an encoder-decoder the encoder; code of a repository is
-not run. Without POOLING the mean is taken. `+windows` behind it encodes long texts in windows.
+save_pretrained wrote. Any model that gives last_hidden_state, of an encoder-decoder the encoder; code of a repository
+is not run. Without POOLING the mean is taken. `+windows` behind it encodes long texts in windows.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Tokens:
     """Tokens of b texts, in windows.
 
     Attributes:
-        ids: int32[b, w, l], as wide as these texts need; `PAD` behind the end of each window, windows without tokens last.
+        ids: int32[b, w, l], as wide as these texts need; `PAD` behind the end of each window, empty windows last.
         cut: bool[b], texts of which something was left out.
     """
 

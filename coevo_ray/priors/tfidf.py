@@ -2,8 +2,8 @@
 
 Words are n-grams of 1 and 2 words; chars n-grams of 3 to 5 characters within words. input_size is the number of
 directions, 512 at most by default. The state (vocabulary, inverse document frequencies, directions) is determined by
-the shared texts, and stored with the contribution: targets and `like` carry it. The vocabulary has only what at least two
-shared texts contain.
+the shared texts, and stored with the contribution: targets and `like` carry it. The vocabulary has only what at least
+two shared texts contain.
 """
 
 from __future__ import annotations

@@ -145,11 +145,10 @@ def test_windows_of_static_vectors_are_the_whole_text(static: Path) -> None:
     angles = (whole * windows).sum(axis=1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(windows, axis=1)
     assert angles[1] == pytest.approx(1)
     assert angles[0] > 0.9  # each window is normalised by this model before the mean
-    wordllama = [encoded(load_prior(f"wordllama:64{tail}", size, TEXT), [LONG]) for tail, size in TAILS]
-    np.testing.assert_allclose(*wordllama, atol=1e-5)
-
-
-TAILS = (("", 1000), ("#windows", 8))
+    whole, windows = (
+        encoded(load_prior(f"wordllama:64{tail}", size, TEXT), [LONG]) for tail, size in (("", 1000), ("#windows", 8))
+    )
+    np.testing.assert_allclose(windows, whole, atol=1e-5)
 
 
 def test_long_texts_are_cut_and_counted(bert: Path) -> None:
@@ -228,9 +227,7 @@ def test_tokens_are_the_texts_own(texts: list[str], context: int, windows: int) 
 def test_an_input_travels_without_its_model(bert: Path) -> None:
     prior = load_prior(f"hf:{bert}#cls", samples=TEXT)
     again = pickle.loads(pickle.dumps(prior.input))
-    np.testing.assert_array_equal(
-        again.prepare(pa.chunked_array([SENTENCES])).data, prepared(prior, SENTENCES).data
-    )
+    np.testing.assert_array_equal(again.prepare(pa.chunked_array([SENTENCES])).data, prepared(prior, SENTENCES).data)
 
 
 def test_weights_are_named_by_vectors_and_vocabulary(bert: Path, tmp_path: Path) -> None:
