@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coevo_ray.core.alignment.components import to_components
-from coevo_ray.core.alignment.projection import unit_features
+from coevo_ray.core.alignment.projection import project, projection_matrix, unit_features
 from coevo_ray.core.arrays import Float32Array
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import Contribution
@@ -26,9 +26,10 @@ from tests.pool.pictures import write_parquet
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-PRIORS = ("wordllama:64", "tfidf:words@12")
+TFIDF = "tfidf:words@12"
 ROWS = 60
 _WORDS = ("alpha", "beta", "gamma", "delta", "one", "two", "three", "four", "five", "six")
+_COMPUTE = {"actors": 1, "cpus": 0.5, "reader_cpus": 0.5}
 HALF = 2.0**-9
 
 
@@ -40,59 +41,59 @@ def text_pool(folder: Path, first: int) -> Pool:
     return ingest({"sources": [source], "test_fraction": 0}, folder / f"pool-{first}")
 
 
-def settings(**more: object) -> dict[str, object]:
-    priors = [{"name": "wordllama:64"}, {"name": "tfidf:words", "input_size": 12}]
-    compute = {"actors": 1, "cpus": 0.5, "reader_cpus": 0.5}
-    return {"priors": priors, "coverage": "all", "dim": 4, "compute": compute, **more}
+def contribution(out: Path) -> Contribution:
+    return Contribution(Location.parse(out / "contributions" / "00"))
 
 
-def plain(folder: Path, name: str, pool: Pool) -> Float32Array:
-    """Features by the prior alone, and the components that the contribution has."""
-    states = [file.name for file in folder.glob("fitted-*")]
-    scheme, _, size = name.partition("@")
-    state = Location.parse(folder / states[0]) if states else None
-    prior = load_prior(scheme, int(size) if size else None, Samples("text"), state)
-    cells = pool.read(np.arange(ROWS), ["text"]).column("text")
-    if isinstance(prior.input, TokenInput):
-        features = Encoder(prior, "cpu").encode(prior.input.prepare(cells).data)
-    else:
-        assert isinstance(prior.input, VectorInput)
-        features = prior.input.prepare(cells)
+def features(out: Path) -> Float32Array:
+    return vectors(contribution(out).encoded_rows(["feature"]).column("feature"))
+
+
+def test_texts_are_encoded_and_their_tokens_counted(tmp_path: Path) -> None:
+    pool, out = text_pool(tmp_path, 0), tmp_path / "out"
+    settings = {"priors": ["wordllama:64"], "dim": 16, "shared": 10, "projection": "random", "compute": _COMPUTE}
+    targets = encode(settings, pool, out)
+    prior = load_prior("wordllama:64", None, Samples("text"))
+    assert isinstance(prior.input, TokenInput)
+    prepared = prior.input.prepare(pool.read(np.arange(ROWS), ["text"]).column("text"))
+    plain = project(Encoder(prior, "cpu").encode(prepared.data), projection_matrix(64, 16, 0))
+    assert np.abs(features(out) - plain).max() < HALF
+    summary = contribution(out).summary
+    assert summary["cut_texts"] == 1
+    assert summary["cut_share"] == pytest.approx(1 / ROWS, abs=1e-6)
+    assert summary["tokens"] == prepared.counts["tokens"] > 512
+    assert summary["tokens_per_s"] > 0
+    (card,) = targets.manifest.summary["priors"]
+    assert card["cut_share"] == summary["cut_share"]
+    assert "longer texts cut to 512" in card["prior"]["preprocessing"]
+
+
+def plain_tfidf(out: Path, pool: Pool) -> Float32Array:
+    """Features by the stored state alone, and the components that the contribution has."""
+    folder = out / "contributions" / "00"
+    (state,) = folder.glob("fitted-*")
+    prior = load_prior("tfidf:words", 12, Samples("text"), Location.parse(state))
+    assert isinstance(prior.input, VectorInput)
+    assert prior.info.weights == contribution(out).summary["prior"]["weights"]
     components = read_components(Location.parse(folder))
     assert components is not None
-    return to_components(unit_features(features), components)
+    cells = pool.read(np.arange(ROWS), ["text"]).column("text")
+    return to_components(unit_features(prior.input.prepare(cells)), components)
 
 
-def test_texts_are_encoded_and_a_fitted_prior_goes_with_its_targets(tmp_path: Path) -> None:
-    pool, out = text_pool(tmp_path, 0), tmp_path / "out"
-    targets = encode(settings(shared=40), pool, out)
-    for place, name in enumerate(PRIORS):
-        folder = out / "contributions" / f"{place:02d}"
-        table = Contribution(Location.parse(folder)).encoded_rows(["row_id", "feature"])
-        assert table.column("row_id").to_pylist() == list(range(ROWS))
-        assert np.abs(vectors(table.column("feature")) - plain(folder, name, pool)).max() < HALF
-    first, second = (Contribution(Location.parse(out / "contributions" / name)).summary for name in ("00", "01"))
-    assert first["cut_texts"] == 1
-    assert first["cut_share"] == pytest.approx(1 / ROWS, abs=1e-6)
-    assert first["tokens"] > 512
-    assert first["tokens_per_s"] > 0
-    assert "cut_texts" not in second
-    card = {prior["name"]: prior for prior in targets.manifest.summary["priors"]}
-    assert card["wordllama:64"]["cut_share"] == first["cut_share"]
-    assert "longer texts cut to 512" in card["wordllama:64"]["prior"]["preprocessing"]
+def test_a_fitted_prior_goes_with_its_targets(tmp_path: Path) -> None:
+    pool, out, more = text_pool(tmp_path, 0), tmp_path / "out", tmp_path / "more"
+    settings = {"priors": [{"name": "tfidf:words", "input_size": 12}], "dim": 4, "compute": _COMPUTE}
+    encode({**settings, "shared": 40}, pool, out)
+    assert np.abs(features(out) - plain_tfidf(out, pool)).max() < HALF
+    assert "cut_texts" not in contribution(out).summary
     # Another pool in the same space, by the targets alone.
     shutil.move(out / "targets", tmp_path / "targets")
     other = text_pool(tmp_path, 1000)
-    encode(settings(like=str(tmp_path / "targets")), other, tmp_path / "more")
-    folder = tmp_path / "more" / "contributions" / "01"
-    assert np.abs(_features(folder) - plain(folder, PRIORS[1], other)).max() < HALF
-    state = next((tmp_path / "targets").glob("fitted-*"))
-    assert state.name == next(folder.glob("fitted-*")).name
-    assert second["prior"]["weights"] == Contribution(Location.parse(folder)).summary["prior"]["weights"]
+    encode({**settings, "like": str(tmp_path / "targets")}, other, more)
+    assert np.abs(features(more) - plain_tfidf(more, other)).max() < HALF
+    assert contribution(out).summary["prior"]["weights"] == contribution(more).summary["prior"]["weights"]
+    (state,) = (tmp_path / "targets").glob("fitted-*")
     state.unlink()
-    with pytest.raises(InputError, match="has no state of tfidf:words@12"):
-        encode(settings(like=str(tmp_path / "targets")), other, tmp_path / "none")
-
-
-def _features(folder: Path) -> Float32Array:
-    return vectors(Contribution(Location.parse(folder)).encoded_rows(["feature"]).column("feature"))
+    with pytest.raises(InputError, match=f"has no state of {TFIDF}"):
+        encode({**settings, "like": str(tmp_path / "targets")}, other, tmp_path / "none")
