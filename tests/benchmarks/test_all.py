@@ -185,8 +185,8 @@ def test_text_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None
     for key in ("ratio_to_bare_loop", "tokens_per_s", "loop_tokens_per_s", "tokens"):
         assert result[key] > 0
     assert result["stage_seconds"].keys() >= {"read", "prepare", "encode", "project", "write", "waiting"}
-    # Stored as float16: components of 4 to 8 by 2^-9.
-    assert result["max_feature_difference"] <= 2**-8
+    # Stored as float16: components of 32 to 64 by 2^-6, those of small variance have such values.
+    assert result["max_feature_difference"] <= 2**-6
 
 
 @pytest.mark.slow
