@@ -39,7 +39,7 @@ def main() -> None:
         rows = in_child(make_pool, folder, rows_of(arguments), arguments.source).result
         note(f"pool of {rows:,} images")
         repeats = [_repeat(folder, arguments, i) for i in range(arguments.repeats or (1 if arguments.quick else 3))]
-        difference = _difference(Path(folder), arguments.form, arguments.dim)
+        largest = difference(Path(folder), arguments.form, arguments.dim)
     result = {
         "rows": rows,
         "source": arguments.source or "generated digits",
@@ -51,7 +51,7 @@ def main() -> None:
         **_ratios(repeats),
         **_where_time_goes(repeats, arguments),
         "rows_per_s": {name: round(rows / middle(_seconds(repeats, name)), 1) for name in repeats[0]},
-        "max_feature_difference": difference,
+        "max_feature_difference": largest,
         "busy_before": busiest(child for turns in repeats for child in turns.values()),
         "ours": {"shard_rows": arguments.shard_rows, **_compute(arguments)},
         "loop": {"batch_rows": arguments.loop_batch_rows, "threads": cores()},
@@ -141,8 +141,14 @@ def _overhead_share(ours: dict[str, Any], actors: int, afterwards: Sequence[str]
     return float(overhead / (ours["steady_seconds"] + ours["fit_seconds"]))
 
 
-def _difference(folder: Path, form: str, dim: int) -> float:
-    """Largest difference between the two sides' projected features: they must have done the same work."""
+def difference(folder: Path, form: str, dim: int) -> float:
+    """Largest difference between the two sides' projected features: they must have done the same work.
+
+    Args:
+        folder: with `ours.npy`, `loop.npy` and our first run.
+        form: of the targets, latent or random.
+        dim: n of the targets.
+    """
     from coevo_ray.core.alignment.components import to_components
     from coevo_ray.core.alignment.projection import project, projection_matrix, unit_features
     from coevo_ray.pipelines.encode.shared import read_components

@@ -15,8 +15,9 @@ from torch import nn
 
 from coevo_ray.config.pool import SAMPLE_SETTINGS
 from coevo_ray.errors import UsageError
-from coevo_ray.priors.inputs import ImageInput, PriorInput, Samples, TextInput, Tokenizer
+from coevo_ray.priors.inputs import ImageInput, PriorInput, Samples, TextInput, TokenInput, Tokenizer
 from coevo_ray.priors.schemes import forms_for
+from coevo_ray.priors.text_tokens import TextTokens
 
 Channels = tuple[float, float, float]
 Crop = Literal["center", "squash"]
@@ -55,7 +56,10 @@ class Prior(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """Features float[b, dim] of normalised images float32[b, 3, s, s], tokens int64[b, l] or columns."""
+        """Features float[b, dim] of normalised images float32[b, 3, s, s], tokens int64[b, l] or columns.
+
+        Where texts keep their lengths, l is that of the batch's longest window, and `PAD` follows the shorter ones.
+        """
         ...
 
     @property
@@ -131,6 +135,28 @@ def make_text_prior(
     preprocessing = f"tokens of its own tokenizer, padded and cut to {context}"
     info = PriorInfo(name, context, dim, preprocessing, weights_hash(module), licence, modality="text")
     return LoadedPrior(info, module, TextInput(context, tokenize))
+
+
+def make_token_prior(name: str, module: nn.Module, dim: int, tokenize: TextTokens, licence: str) -> LoadedPrior:
+    """Makes a prior of texts that keep their lengths, as `make_prior` does for images.
+
+    Args:
+        name: scheme:model.
+        module: int64[b, l] with `PAD` behind shorter texts -> float[b, dim].
+        dim: d_k.
+        tokenize: its tokenizer, which is part of the weights' identity.
+        licence: a note.
+    """
+    module.eval().requires_grad_(False)
+    context, windows = tokenize.context, tokenize.windows
+    longer = f"cut to {context}" if windows == 1 else f"in up to {windows} windows of {context}, the mean by tokens"
+    before = f"{tokenize.prefix!r} before the text, " if tokenize.prefix else ""
+    made_of = [weights_hash(module), tokenize.prefix, tokenize.vocabulary]
+    weights = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+    info = PriorInfo(
+        name, context, dim, f"{before}tokens of its own tokenizer, longer texts {longer}", weights, licence, "text"
+    )
+    return LoadedPrior(info, module, TokenInput(context, windows, tokenize))
 
 
 def feature_dim(name: str, module: nn.Module, input_size: int, modality: str = "image") -> int:

@@ -12,8 +12,9 @@ import torch
 from coevo_ray.core.arrays import AnyArray, Float32Array
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.priors.base import Prior
-from coevo_ray.priors.inputs import ImageInput
+from coevo_ray.priors.inputs import ImageInput, TokenInput
 from coevo_ray.priors.overlap import Overlap
+from coevo_ray.priors.token_batches import encode_windows, trimmed
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 # From glibc's malloc.h.
@@ -24,6 +25,7 @@ _AMPERE = (8, 0)  # the first CUDA capability with bfloat16 in hardware
 class Encoder:
     """A prior on a device.
 
+    Texts that keep their lengths go through in the order of these, and come back in their own order.
     On a CUDA device the transfer of a batch overlaps with the forward pass of the one before. On a CPU, glibc keeps the
     memory of one pass for the next, in the whole process.
 
@@ -70,7 +72,7 @@ class Encoder:
         """Features of prepared rows.
 
         Args:
-            inputs: [b, *shape] as the prior's `input` describes.
+            inputs: [b, *shape] as the prior's `input` describes; of texts that keep their lengths at most this shape.
 
         Returns:
             float32[b, dim].
@@ -80,6 +82,12 @@ class Encoder:
             StoppedError: the device's memory is too small for one row.
         """
         self._check(inputs)
+        if isinstance(self.prior.input, TokenInput):
+            return encode_windows(inputs, self._encoded, self.prior.info.dim)
+        return self._encoded(inputs)
+
+    def _encoded(self, inputs: AnyArray) -> Float32Array:
+        """Features float32[b, dim]; batches get smaller while the device runs out of memory."""
         features = np.empty((len(inputs), self.prior.info.dim), dtype=np.float32)
         done = 0
         while done < len(inputs):
@@ -95,8 +103,11 @@ class Encoder:
         return features
 
     def _check(self, inputs: AnyArray) -> None:
-        wanted = self.prior.input
-        if inputs.dtype != wanted.dtype or inputs.shape[1:] != wanted.shape:
+        wanted, have = self.prior.input, inputs.shape[1:]
+        fits = have == wanted.shape
+        if isinstance(wanted, TokenInput):
+            fits = len(have) == 2 and have[0] <= wanted.windows and have[1] <= wanted.context
+        if inputs.dtype != wanted.dtype or not fits:
             raise InputError(
                 f"prior {self.prior.info.name} was given {inputs.dtype}{list(inputs.shape)}, needs {wanted.dtype}[b, "
                 f"{', '.join(map(str, wanted.shape))}]",
@@ -106,6 +117,8 @@ class Encoder:
     def _batches(self, inputs: AnyArray) -> Iterator[Float32Array]:
         """Features float32[b, dim], batch by batch."""
         parts = (inputs[i : i + self.batch_rows] for i in range(0, len(inputs), self.batch_rows))
+        if isinstance(self.prior.input, TokenInput):
+            parts = (trimmed(part) for part in parts)
         for finished, seconds in self._overlap.run(parts, self._forward):
             self.busy_seconds += seconds
             yield finished

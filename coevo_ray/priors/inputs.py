@@ -12,10 +12,13 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from coevo_ray.core.arrays import Float32Array, Int32Array
+from coevo_ray.core.arrays import BoolArray, Float32Array, Int32Array
 from coevo_ray.store.row_table import vectors
 
 Tokenizer = Callable[[list[str]], Int32Array]
+PAD = -1  # behind the tokens of a text: no vocabulary has it
+TOKENS, TEXTS, CUT = "tokens", "texts", "cut_texts"
+NO_TOKENS = "text has no tokens"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,104 @@ class TextInput:
         return self.tokenize(cells.to_pylist())
 
 
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Tokens of b texts, in windows.
+
+    Attributes:
+        ids: int32[b, w, l], as wide as these texts need; `PAD` behind the end of each window, empty windows last.
+        cut: bool[b], texts of which something was left out.
+    """
+
+    ids: Int32Array
+    cut: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTexts:
+    """Texts as an encoder takes them.
+
+    Attributes:
+        data: int32[n, w, l], see `Tokens`.
+        reasons: cause of a row's rejection; "" for usable rows.
+        counts: `TOKENS`, `TEXTS` and `CUT` -> their number.
+    """
+
+    data: Int32Array
+    reasons: list[str]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """Tokens int32[b, w, l] of texts that keep their lengths: w windows at most, of context tokens at most.
+
+    Attributes:
+        context: most tokens of a window.
+        windows: most windows of a text; 1 where longer texts are cut.
+        tokenize: texts -> their tokens; pickles.
+    """
+
+    context: int
+    windows: int
+    tokenize: Callable[[list[str]], Tokens]
+
+    @property
+    def column(self) -> str:
+        """Column of the pool."""
+        return "text"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Largest shape of one row."""
+        return (self.windows, self.context)
+
+    @property
+    def dtype(self) -> np.dtype[np.int32]:
+        """Type of its values."""
+        return np.dtype(np.int32)
+
+    def prepare(self, cells: pa.ChunkedArray) -> PreparedTexts:
+        """Tokens of n texts; those without any are rejected."""
+        tokens = self.tokenize(cells.to_pylist())
+        there = tokens.ids != PAD
+        reasons = ["" if any_there else NO_TOKENS for any_there in there.any(axis=(1, 2)).tolist()]
+        counts = {TOKENS: int(there.sum()), TEXTS: len(reasons), CUT: int(tokens.cut.sum())}
+        return PreparedTexts(tokens.ids, reasons, counts)
+
+
+@dataclass(frozen=True)
+class VectorInput:
+    """Vectors float32[b, dim] that CPU tasks compute from texts, by a prior that needs no device.
+
+    Attributes:
+        dim: their dimension.
+        transform: texts -> float32[b, dim]; pickles.
+    """
+
+    dim: int
+    transform: Callable[[list[str]], Float32Array]
+
+    @property
+    def column(self) -> str:
+        """Column of the pool."""
+        return "text"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return (self.dim,)
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Type of its values."""
+        return np.dtype(np.float32)
+
+    def prepare(self, cells: pa.ChunkedArray) -> Float32Array:
+        """float32[n, dim] of n texts."""
+        return self.transform(cells.to_pylist())
+
+
 @dataclass(frozen=True)
 class ColumnInput:
     """A feature column that the user brought along, float32[b, dim].
@@ -122,4 +223,4 @@ class ColumnInput:
 
 
 # Images are prepared by the pipeline, which decodes each once for all priors; every other input prepares its own cells.
-PriorInput = ImageInput | TextInput | ColumnInput
+PriorInput = ImageInput | TextInput | TokenInput | VectorInput | ColumnInput

@@ -16,15 +16,23 @@ class Scheme:
         module: the adapter, imported when the scheme is used.
         form: how a prior of the scheme is written.
         takes: modality -> how a prior for it is written; modalities that are missing are refused.
+        model: the model where none is named; "" where one must be.
+        fitted: whether a prior is fitted to the shared set before it encodes; see `registry.FittedAdapter`.
     """
 
     module: str
     form: str
     takes: dict[str, str]
+    model: str = ""
+    fitted: bool = False
 
 
 def _images(name: str, form: str) -> Scheme:
     return Scheme(f"coevo_ray.priors.{name}", form, {"image": form})
+
+
+def _texts(name: str, form: str, model: str = "") -> Scheme:
+    return Scheme(f"coevo_ray.priors.{name}", form, {"text": form}, model)
 
 
 _OPEN_CLIP, _CALLABLE = "open_clip:MODEL/PRETRAINED", "callable:package.module:Class"
@@ -35,6 +43,11 @@ SCHEMES: dict[str, Scheme] = {
     ),
     "torchvision": _images("torchvision", "torchvision:MODEL/WEIGHTS"),
     "timm": _images("timm", "timm:MODEL[.TAG]"),
+    "wordllama": _texts("wordllama", "wordllama:256|128|64[#windows]", "256"),
+    "model2vec": _texts("model2vec", "model2vec:MODEL_OR_PATH[#windows]"),
+    "sentence_transformers": _texts("sentence_transformers", "sentence_transformers:MODEL_OR_PATH[#windows]"),
+    "hf": _texts("hf", "hf:MODEL_OR_PATH#mean|cls|last|max[+windows]"),
+    "tfidf": Scheme("coevo_ray.priors.tfidf", "tfidf:words|chars", {"text": "tfidf:words|chars"}, "words", fitted=True),
     "file": _images("file", "file:/PATH#ARCHITECTURE"),
     "callable": Scheme(
         "coevo_ray.priors.user", _CALLABLE, {"image": _CALLABLE, "text": f"{_CALLABLE} with tokenize and context"}

@@ -179,6 +179,17 @@ def test_encode_gives_its_keys_and_does_the_same_work_as_the_loop(form: str, aft
 
 
 @pytest.mark.slow
+def test_text_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None:
+    result = _run("text_encode", "--rows", "1200", "--dim", "32")
+    assert (result["rows"], result["prior"], result["dim"]) == (1200, "wordllama:256", 32)
+    for key in ("ratio_to_bare_loop", "tokens_per_s", "loop_tokens_per_s", "tokens"):
+        assert result[key] > 0
+    assert result["stage_seconds"].keys() >= {"read", "prepare", "encode", "project", "write", "waiting"}
+    # Stored as float16: components of 32 to 64 by 2^-6, those of small variance have such values.
+    assert result["max_feature_difference"] <= 2**-6
+
+
+@pytest.mark.slow
 def test_encode_gpu_gives_its_keys_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OUT", str(tmp_path))
     result = _run("encode_gpu")

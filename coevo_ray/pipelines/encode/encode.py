@@ -22,6 +22,7 @@ from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.encode.assignment import settle_weights
 from coevo_ray.pipelines.encode.contribution import Contribution, Plan
 from coevo_ray.pipelines.encode.finish import finish_contribution
+from coevo_ray.pipelines.encode.fitted import fit_priors
 from coevo_ray.pipelines.encode.forward import Participant, device_of
 from coevo_ray.pipelines.encode.job import Job, like_targets, prepared, settle_form
 from coevo_ray.pipelines.encode.joined import SharedFit
@@ -223,10 +224,13 @@ def _content(config: EncodeConfig, index: int) -> JsonObject:
 def _participants(job: Job, locations: list[Location], made_of: list[str]) -> list[Participant]:
     """All priors are loaded once, on the cluster, for their cards: the driver's machine may be too small for them."""
     config = job.config
+    states = fit_priors(job, locations, made_of)
     load = ray.remote(_card)
     waiting = [
-        load.options(num_cpus=compute.cpus, num_gpus=compute.gpus).remote(prior, job.samples, config.precision, compute)
-        for prior, compute in zip(config.priors, job.computes, strict=True)
+        load.options(num_cpus=compute.cpus, num_gpus=compute.gpus).remote(
+            prior, job.samples, config.precision, compute, state
+        )
+        for prior, compute, state in zip(config.priors, job.computes, states, strict=True)
     ]
     with ray_errors("load priors"):
         cards = ray.get(waiting)
@@ -245,17 +249,18 @@ def _participants(job: Job, locations: list[Location], made_of: list[str]) -> li
             compute=job.computes[index],
             location=locations[index],
             made_of=made_of[index],
+            state=states[index],
         )
         for index, (prior, (info, taken, precision)) in enumerate(zip(config.priors, cards, strict=True))
     ]
 
 
 def _card(
-    prior: PriorConfig, samples: Samples, precision: Precision, compute: Compute
+    prior: PriorConfig, samples: Samples, precision: Precision, compute: Compute, state: Location | None
 ) -> tuple[PriorInfo, PriorInput, Precision]:
     """Ray task with the resources of the prior's actors: card, input and settled precision."""
     settled = settle_precision(device_of(compute), precision)
-    loaded = load_prior(prior.name, prior.input_size, samples)
+    loaded = load_prior(prior.name, prior.input_size, samples, state)
     return loaded.info, loaded.input, settled
 
 

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pipelines.encode.contribution import COMPONENTS, OWN, SHARED, Plan
+from coevo_ray.pipelines.encode.fitted import state_files
 from coevo_ray.pipelines.encode.forward import Participant
 from coevo_ray.pipelines.encode.job import Job
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.wave import Made
 from coevo_ray.pool.rejects import check_share, write_rejects
+from coevo_ray.priors.inputs import CUT, TEXTS, TOKENS
 from coevo_ray.store.artifact import finish
 from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.data_files import describe
@@ -31,6 +33,19 @@ def _describe_components(plan: Plan, who: Participant) -> JsonObject:
         "bytes_per_row": 2 * components.directions.shape[1],
         "weights": list(plan.weights),
         "coverage": plan.coverage,
+    }
+
+
+def _describe_texts(made: Made) -> JsonObject:
+    """Figures of tokens, of the texts that this attempt encoded; empty for priors without tokens."""
+    tokens, seconds = made.counts[TOKENS], made.times["encode"]
+    if not made.counts[TEXTS]:
+        return {}
+    return {
+        "tokens": tokens,
+        "tokens_per_s": round(tokens / seconds, 1) if seconds else 0.0,
+        "cut_texts": made.counts[CUT],
+        "cut_share": round(made.counts[CUT] / made.counts[TEXTS], 6),
     }
 
 
@@ -87,8 +102,10 @@ def finish_contribution(
         "stage_seconds": {name: round(seconds, 3) for name, seconds in sorted(made.times.items())},
         "waiting_share": round(waiting / (waiting + busy), 4) if busy else None,
         "rows_per_s": round((rows - made.resumed) / made.times["encode"], 1) if made.times["encode"] else 0.0,
+        **_describe_texts(made),
     }
     files = [*made.files, *write_rejects(who.location, made.rejects)]
+    files += [describe(who.location, name) for name in state_files(who.location)]
     if who.keep == "components":
         files.append(describe(who.location, COMPONENTS))
     if job.like is not None:

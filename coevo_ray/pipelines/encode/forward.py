@@ -44,6 +44,7 @@ class Participant:
         dim: columns of the random projection, n.
         seed: seed of the random projection.
         components: the map to components, once it is known.
+        state: file of the state of a prior that was fitted to the shared set.
         precision: of the forward pass, settled.
         compile: whether to compile the model.
         compute: its resources.
@@ -65,6 +66,7 @@ class Participant:
     location: Location
     made_of: str
     components: Components | None = None
+    state: Location | None = None
 
     @property
     def parts(self) -> Parts:
@@ -101,7 +103,7 @@ class EncodeParts:
         # Actors with a thread for every core would slow one another down.
         torch.set_num_threads(max(1, round(compute.cpus)) if compute.gpus == 0 else 1)
         device = device_of(compute)
-        prior = load_prior(participant.prior.name, participant.prior.input_size, participant.samples)
+        prior = load_prior(participant.prior.name, participant.prior.input_size, participant.samples, participant.state)
         if prior.info.weights != participant.info.weights:
             raise InputError(
                 f"{prior.info.name} has weights {prior.info.weights[:12]} on this node, "

@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         ("data_type", pa.string()),
         ("data_shape", pa.list_(pa.int32())),
         ("times", pa.map_(pa.string(), pa.float64())),
+        ("counts", pa.map_(pa.string(), pa.int64())),
         ("bytes_read", pa.int64()),
         ("bytes_moved", pa.int64()),
         ("ready", pa.float64()),
@@ -48,6 +49,7 @@ class Part:
         reasons: cause of a row's rejection; "" for usable rows.
         data: [n, ...], prepared inputs, later projected features.
         times: stage -> seconds of work.
+        counts: figures of the input, such as tokens of texts (`priors.inputs.TOKENS`).
         bytes_read: bytes read from the pool.
         bytes_moved: bytes passed from stage to stage.
         ready: Unix time when its actor had loaded the model.
@@ -62,6 +64,7 @@ class Part:
     reasons: list[str]
     data: AnyArray
     times: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     bytes_read: int = 0
     bytes_moved: int = 0
     ready: float = 0.0
@@ -78,6 +81,7 @@ def to_block(parts: list[Part]) -> pa.Table:
         "data_type": [p.data.dtype.str for p in parts],
         "data_shape": [p.data.shape for p in parts],
         "times": [list(p.times.items()) for p in parts],
+        "counts": [list(p.counts.items()) for p in parts],
         "bytes_read": [p.bytes_read for p in parts],
         "bytes_moved": [p.bytes_moved + p.data.nbytes for p in parts],
         "ready": [p.ready for p in parts],
@@ -110,6 +114,7 @@ def from_block(block: pa.Table) -> Iterator[Part]:
             reasons=row["reasons"].as_py(),
             data=data,
             times=dict(row["times"].as_py()),
+            counts=dict(row["counts"].as_py()),
             bytes_read=row["bytes_read"].as_py(),
             bytes_moved=row["bytes_moved"].as_py(),
             ready=row["ready"].as_py(),

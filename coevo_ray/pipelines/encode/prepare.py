@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +16,21 @@ from coevo_ray.pipelines.encode.contribution import Plan
 from coevo_ray.pipelines.encode.parts import Part, to_block
 from coevo_ray.pool.images import ImageError, decode_image, resized
 from coevo_ray.pool.pool import Pool
-from coevo_ray.priors.inputs import ImageInput, PriorInput
+from coevo_ray.priors.inputs import ImageInput, PriorInput, TokenInput
 from coevo_ray.runtime.shards import Row
 from coevo_ray.store.row_table import vectors
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-Prepared = tuple[AnyArray, list[str]]
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Inputs of one participant's rows: see `Part.data`, `reasons` and `counts`."""
+
+    data: AnyArray
+    reasons: list[str]
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Prepare:
@@ -61,8 +69,9 @@ class Prepare:
                 own=rows.own(k)[masks[k]],
                 samples=samples[self.inputs[k].column][seats[k]],
                 keys=[keys[i] for i in seats[k]],
-                reasons=prepared[k][1],
-                data=prepared[k][0],
+                reasons=prepared[k].reasons,
+                data=prepared[k].data,
+                counts=prepared[k].counts,
             )
             for k in wanted
         ]
@@ -85,19 +94,24 @@ def _hashes(column: pa.ChunkedArray) -> UInt64Array:
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
-def _prepare(table: pa.Table, inputs: dict[int, PriorInput], seats: dict[int, Int64Array]) -> dict[int, Prepared]:
+def _prepare(table: pa.Table, inputs: dict[int, PriorInput], seats: dict[int, Int64Array]) -> dict[int, _Prepared]:
     images = {k: spec for k, spec in inputs.items() if isinstance(spec, ImageInput)}
     prepared = _images(table.column("image"), images, seats) if images else {}
     for k, spec in inputs.items():
-        if not isinstance(spec, ImageInput):
-            cells = table.column(spec.column).take(pa.array(seats[k]))
-            prepared[k] = (spec.prepare(cells), [""] * len(cells))
+        if isinstance(spec, ImageInput):
+            continue
+        cells = table.column(spec.column).take(pa.array(seats[k]))
+        if isinstance(spec, TokenInput):
+            texts = spec.prepare(cells)
+            prepared[k] = _Prepared(texts.data, texts.reasons, texts.counts)
+        else:
+            prepared[k] = _Prepared(spec.prepare(cells), [""] * len(cells))
     return prepared
 
 
 def _images(
     column: pa.ChunkedArray, inputs: dict[int, ImageInput], seats: dict[int, Int64Array]
-) -> dict[int, Prepared]:
+) -> dict[int, _Prepared]:
     """Decodes each image once, and resizes it once for each kind of input, for all participants."""
     arrays = {k: np.empty((len(seats[k]), *spec.shape), dtype=np.uint8) for k, spec in inputs.items()}
     reasons = {k: [""] * len(seats[k]) for k in inputs}
@@ -118,4 +132,4 @@ def _images(
             if spec not in made:
                 made[spec] = resized(image, spec.size, spec.crop)
             arrays[k][seat] = made[spec]
-    return {k: (arrays[k], reasons[k]) for k in inputs}
+    return {k: _Prepared(arrays[k], reasons[k]) for k in inputs}

@@ -30,6 +30,7 @@ class Made:
         rejects: its rejected rows.
         resumed: rows in files of an earlier attempt.
         times: stage -> seconds of work, over all tasks and actors.
+        counts: figures of the inputs of rows that are not resumed, see `parts.Part`.
         bytes_read, bytes_moved: see `parts.Part`.
         seconds: wall clock of the wave.
         startup: seconds until the first actor had loaded its model.
@@ -40,6 +41,7 @@ class Made:
     rejects: list[Reject] = field(default_factory=list)
     resumed: int = 0
     times: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     bytes_read: int = 0
     bytes_moved: int = 0
     seconds: float = 0.0
@@ -52,6 +54,7 @@ class Made:
         self.rejects += later.rejects
         self.resumed += later.resumed
         self.times.update(later.times)
+        self.counts.update(later.counts)
         self.bytes_read += later.bytes_read
         self.bytes_moved += later.bytes_moved
         self.seconds += later.seconds
@@ -104,6 +107,7 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
         mine.rejects += row["rejects"]
         # Ray Data fills keys that a row lacks with None.
         mine.times.update({name: seconds for name, seconds in row["times"].items() if seconds is not None})
+        mine.counts.update({name: count for name, count in row["counts"].items() if count is not None})
         mine.bytes_read += row["bytes_read"]
         mine.bytes_moved += row["bytes_moved"]
         ready = max(0.0, row["ready"] - started)

@@ -50,6 +50,7 @@ class WriteParts:
             "result": entry,
             "rejects": rejects,
             "times": {**part.times, "write": time.monotonic() - started},
+            "counts": part.counts,
             "bytes_read": part.bytes_read,
             "bytes_moved": part.bytes_moved,
             "ready": part.ready,

@@ -42,11 +42,13 @@ _FROM_CONTRIBUTION = (
     "precision",
     "projection_seed",
 )
+_OF_TOKENS = ("tokens_per_s", "cut_share")  # of priors that take tokens
 # Left out of the card: they differ from run to run.
 _TIMES = (
     "seconds",
     "side_by_side",
     "rows_per_s",
+    "tokens_per_s",
     "startup_seconds",
     "stage_seconds",
     "waiting_share",
@@ -108,7 +110,7 @@ def describe_consensus(
     dim, first = maps[0].matrix.shape[1], tables[0].manifest
     priors: list[JsonObject] = [
         {
-            **{name: t.manifest.summary[name] for name in _FROM_CONTRIBUTION if name != "projection_seed"},
+            **_figures(t.manifest.summary, without="projection_seed"),
             "name": name,
             "components": t.manifest.summary["components"],
             "explained_variance": t.manifest.summary["explained_variance"],
@@ -169,10 +171,16 @@ def _measures(quality: Quality) -> JsonObject:
     }
 
 
+def _figures(made: JsonObject, without: str = "") -> JsonObject:
+    """The figures of a contribution's summary that targets repeat."""
+    names = [*(name for name in _FROM_CONTRIBUTION if name != without), *(name for name in _OF_TOKENS if name in made)]
+    return {name: made[name] for name in names}
+
+
 def _describe_prior(participant: Measured, alignment: Alignment, is_reference: bool) -> JsonObject:
     made = participant.table.manifest.summary
     return {
-        **{name: made[name] for name in _FROM_CONTRIBUTION},
+        **_figures(made),
         "name": participant.name,
         "uniformity": round(participant.uniformity, 6),
         "alignment_r2": round(float(alignment.r2), 6),

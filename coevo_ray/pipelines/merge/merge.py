@@ -29,10 +29,12 @@ from coevo_ray.pipelines.merge.latent import combined_targets, find_consensus, h
 from coevo_ray.pipelines.merge.reference import PREFIX as ALIGNMENT
 from coevo_ray.pipelines.merge.reference import align_to_reference
 from coevo_ray.pool.rejects import content_part, read_rejects, write_rejects
+from coevo_ray.priors.fitted import PREFIX as FITTED
 from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, run_tasks
 from coevo_ray.store.artifact import begin, begin_more, finish
+from coevo_ray.store.checked import read_checked
 from coevo_ray.store.consensus_files import PREFIX as CONSENSUS
 from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.data_files import write_blob
@@ -171,6 +173,7 @@ def _merge(
     files = _write_targets(groups, tables, space.maps, location)
     rejects = {r for t in tables for r in read_rejects(t.location)}
     others = write_rejects(location, rejects, content_part(rejects))
+    others += _carried_states(tables, location)
     blob = write_blob(location, *space.blob)
     summary = space.summary | {"rejected": len(rejects), "bytes_stored": sum(f.bytes for f in files)}
     ended = time.monotonic()
@@ -183,8 +186,16 @@ def _merge(
     finish(location, "targets", content, inputs, [*files, *others, blob], summary)
     kept = {f.path for f in [*files, *others, blob]}
     for name in location.files():  # of former targets, and of attempts that were cut off
-        if name not in kept and (name in former or name.startswith(("targets-", ALIGNMENT, CONSENSUS))):
+        if name not in kept and (name in former or name.startswith(("targets-", ALIGNMENT, CONSENSUS, FITTED))):
             location.child(name).delete_file()
+
+
+def _carried_states(tables: Sequence[Contribution], location: Location) -> list[FileEntry]:
+    """Copies the states of priors that were fitted to the shared set, so that `like` needs the targets alone."""
+    found = {entry.path: table for table in tables for entry in table.manifest.files if entry.path.startswith(FITTED)}
+    return [
+        write_blob(location, name, read_checked(table.location, table.manifest, name)) for name, table in found.items()
+    ]
 
 
 def _latent(

@@ -15,7 +15,7 @@ from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.make_targets import encode
 from coevo_ray.pool.pool import Pool
 from coevo_ray.priors.encoder import Encoder
-from coevo_ray.priors.inputs import Samples
+from coevo_ray.priors.inputs import Samples, TextInput
 from coevo_ray.priors.registry import load_prior
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import vectors
@@ -53,7 +53,7 @@ def test_texts_and_feature_columns_are_encoded_side_by_side(pool: Pool, tmp_path
         own = part.own_rows(["row_id", "feature"])
         column = pool.read(own.column("row_id").to_numpy(), [prior.input.column]).column(prior.input.column)
         # Of the two priors, the one that is not a column's takes texts.
-        inputs = vectors(column) if name == COLUMN else prior.input.tokenize(column.to_pylist())  # type: ignore[union-attr]
+        inputs = prior.input.tokenize(column.to_pylist()) if isinstance(prior.input, TextInput) else vectors(column)
         plain = project(Encoder(prior, "cpu").encode(inputs), projection_matrix(prior.info.dim, 8, 0))
         assert np.abs(vectors(own.column("feature")) - plain).max() < HALF
     missing = set(range(24)) - set(table.row_ids().tolist())

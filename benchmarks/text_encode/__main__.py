@@ -1,0 +1,5 @@
+"""python -m benchmarks.text_encode."""
+
+from benchmarks.text_encode.measure import main
+
+main()
