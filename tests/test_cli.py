@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from coevo_ray import __version__, cli
+from coevo_ray.cli.targets import prior_settings
 from tests.command_line import Command
 
 ROOT = Path(__file__).parents[1]
@@ -267,3 +268,23 @@ def test_every_exit_code_is_documented() -> None:
     codes = {e.exit_code for e in (errors.CoevoError, errors.UsageError, errors.InputError, errors.StoppedError)}
     documented = {int(c) for c in re.findall(r"^\| (\d) \|", (ROOT / "README.md").read_text(), re.MULTILINE)}
     assert documented == codes | {0}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "size"),
+    [
+        ("efficientnet_lite:0", "efficientnet_lite:0", None),
+        ("efficientnet_lite:0@64", "efficientnet_lite:0", 64),
+        ("hf:org/model#mean", "hf:org/model#mean", None),
+        ("hf:org/model@main", "hf:org/model@main", None),
+        ("hf:org/model@main@128", "hf:org/model@main", 128),
+        ("model2vec:/data/a@b/model", "model2vec:/data/a@b/model", None),
+    ],
+)
+def test_a_prior_may_name_a_size_and_a_revision(text: str, name: str, size: int | None) -> None:
+    assert prior_settings(text) == {"name": name, "input_size": size}
+
+
+def test_a_size_that_is_none_is_refused(coevo_ray: Command, tmp_path: Path) -> None:
+    result = coevo_ray("encode", "--prior", "efficientnet_lite:0@64px", "--pool", str(tmp_path), "--out", str(tmp_path))
+    assert result.returncode == 2 and "'64px' is not a number of pixels" in result.stderr

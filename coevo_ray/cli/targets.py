@@ -44,7 +44,7 @@ def encode(
 
 
 def _priors(texts: list[str], weights: list[float] | None) -> list[JsonObject]:
-    priors = [_prior(text) for text in texts]
+    priors = [prior_settings(text) for text in texts]
     if not weights:
         return priors
     if len(weights) != len(priors):
@@ -52,9 +52,14 @@ def _priors(texts: list[str], weights: list[float] | None) -> list[JsonObject]:
     return [{**prior, "weight": weight} for prior, weight in zip(priors, weights, strict=True)]
 
 
-def _prior(text: str) -> JsonObject:
+def prior_settings(text: str) -> JsonObject:
+    """The settings of `--prior SCHEME:MODEL[@SIZE]`.
+
+    Raises:
+        UsageError: the size is no number.
+    """
     name, at, pixels = text.rpartition("@")
-    if not at:
+    if not at or (not pixels.isdigit() and "/" in name):  # of a repository of the Hub it is a revision
         return {"name": text, "input_size": None}
     if not pixels.isdigit():
         raise UsageError(f"--prior {text}: {pixels!r} is not a number of pixels", "write it as scheme:model@64")
