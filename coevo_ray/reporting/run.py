@@ -39,6 +39,8 @@ from coevo_ray.training.supervised.train import looks_at_evidence
 
 Summary = JsonObject
 _DOUBTED_SHOWN = 24
+# Later settings of sources, at the values that leave things as they were: runs that were made before them go on.
+_LATER_SOURCE = {"folders": "auto", "vector_column": None}
 
 
 def report(config: SettingsLike[RunConfig]) -> Artifact:
@@ -110,8 +112,9 @@ def _content(config: RunConfig, out: Location) -> JsonObject:
     }
     content: JsonObject = config.model_dump(mode="json", exclude=exclude)
     for source in content["pool"]["sources"]:
-        if source["folders"] == "auto":  # a later setting: runs that were made before it go on
-            del source["folders"]
+        for name, usual in _LATER_SOURCE.items():
+            if source[name] == usual:
+                del source[name]
     content["encode"] = config.encode.content()
     if config.evidence is not None:
         begun = begun_config(RunLayout.of(out).evidence) or (begun_config(out) or {}).get("evidence")
