@@ -17,7 +17,7 @@ import numpy as np
 from coevo_ray.config import Source
 from coevo_ray.config.pool import NPY as SUFFIX
 from coevo_ray.config.pool import VECTOR
-from coevo_ray.core.arrays import BoolArray, Float32Array
+from coevo_ray.core.arrays import AnyArray, BoolArray, Float32Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import (
     Entry,
@@ -37,6 +37,8 @@ from coevo_ray.store.location import Location
 KEYS, LABELS = "keys", "labels"
 _BESIDE = re.compile(rf"(?:(.*)[._-])?({KEYS}|{LABELS})[.](?:npy|txt)", re.IGNORECASE)
 _BATCH_ROWS = 256
+_LAST_CHARACTER = 0x10FFFF  # of Unicode
+_SURROGATES = 0xD800, 0xDFFF  # halves of a pair, no characters by themselves
 _NO_COLUMNS = ("vector_column", "text_column", "key_column", "feature_columns")
 
 
@@ -280,8 +282,18 @@ def _values(shard: SourceShard, place: int) -> list[object] | None:
     array = NpyFile.open(file)
     values: list[object] = []
     for batch in array.batches(shard.start, shard.start + shard.rows, shard.rows):
-        values += batch.reshape(-1).tolist()
+        values += _plain(batch.reshape(-1), file)
     return values
+
+
+def _plain(values: AnyArray, file: Location) -> list[object]:
+    """Values as Python's; NumPy ends with a SystemError at texts that hold no characters."""
+    if values.dtype.kind == "U" and values.size:
+        points = np.ascontiguousarray(values).view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))
+        if (points > _LAST_CHARACTER).any() or ((points >= _SURROGATES[0]) & (points <= _SURROGATES[1])).any():
+            raise InputError(f"{file} is damaged: its texts hold no characters", "write it again with numpy.save")
+    plain: list[object] = values.tolist()
+    return plain
 
 
 def _read_keys(shard: SourceShard) -> Iterator[str]:

@@ -57,6 +57,7 @@ def targets(folder: Path, pool: Pool) -> RowTable:
     return coevo_ray.encode(ENCODE, pool, folder / "encode")
 
 
+@pytest.mark.slow
 def test_the_sae_takes_the_vectors_themselves(folder: Path, pool: Pool, tmp_path: Path) -> None:
     scores = coevo_ray.sae(SAE, pool, None, tmp_path / "sae")
     assert len(scores) == ROWS
@@ -107,6 +108,7 @@ def test_gates_ask_by_keys_and_stages_behind_them_work(
     assert (len(chosen), len(again), again.features) == (7, 7, {"vector": DIM})
 
 
+@pytest.mark.slow
 def test_a_run_of_vectors_ends_with_its_report(coevo_ray: Command, tmp_path: Path) -> None:
     content: JsonObject = {
         "out": str(tmp_path / "run"),

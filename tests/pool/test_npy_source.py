@@ -236,3 +236,13 @@ def test_vectors_name_their_modality(tmp_path: Path) -> None:
         Source(uri="x", vector_column="v", feature_columns=("vector",))
     with pytest.raises(ValueError, match="some sources hold vectors"):
         PoolConfig(sources=(Source(uri="x.npy"), Source(uri="y")))
+
+
+@pytest.mark.parametrize("point", [0x7FFFFFFF, 0x110000, 0xD800, 0xDFFF])
+@pytest.mark.parametrize("role", ["keys", "labels"])
+def test_texts_that_hold_no_characters_are_refused(point: int, role: str, tmp_path: Path) -> None:
+    file, texts = save(tmp_path / "x.npy", MATRIX), np.array(["ab"] * N)
+    texts.view(np.uint32)[3] = point
+    save(tmp_path / f"{role}.npy", texts)
+    with pytest.raises(InputError, match=f"{role}.npy is damaged: its texts hold no characters"):
+        entries(file)

@@ -134,6 +134,7 @@ def test_the_card_and_the_summary_state_the_verdict_and_the_bytes(made: Path) ->
         assert not [name for name in table_of.location.files() if name.startswith("whole-")]
 
 
+@pytest.mark.slow
 def test_the_prior_that_reaches_the_latent_best_encodes_the_pool(pool: Pool, made: Path, tmp_path: Path) -> None:
     table = encode({**SETTINGS, "priors": NAMES}, pool, tmp_path / "out")
     parts = contributions(tmp_path / "out")

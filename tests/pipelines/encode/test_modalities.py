@@ -42,6 +42,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return ingest({"sources": [source], "test_fraction": 0}, folder / "pool")
 
 
+@pytest.mark.slow
 def test_texts_and_feature_columns_are_encoded_side_by_side(pool: Pool, tmp_path: Path) -> None:
     settings = {"priors": [COLUMN, TEXT], "dim": 8, "shared": 10, "max_reject_fraction": 0.2, "projection": "random"}
     table = encode(settings, pool, tmp_path / "out")

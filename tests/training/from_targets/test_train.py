@@ -178,6 +178,7 @@ def test_networks_that_cannot_be_used_are_named(name: str, size: int, message: s
         make_backbone(name, size)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_network_learns_from_targets_without_labels(tables: tuple[Pool, RowTable], tmp_path: Path) -> None:
     pool, targets = tables
