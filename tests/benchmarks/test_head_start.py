@@ -121,7 +121,7 @@ def test_a_training_starts_from_byols_backbone(tmp_path: Path, ray_local: None) 
     out = str(tmp_path / "byol")
     made = starts.learn_byol(setup, settings, 1.0, 0, out)
     assert made["seconds"] >= 1.0 and made["epochs"] > 0
-    config, start = starting_from(TrainConfig(policies=("full",)), out)
+    config, start = starting_from(TrainConfig(policies=("full",)), out, trust=(_MODEL,))
     assert (config.model, config.image_size) == (_MODEL, 16)
     torch.manual_seed(1)
     network, _ = make_classifier(config, 10, start)
