@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks.encode.sides import encode_pool
 
 TEXT_COLUMN = "text"
 _SEED = 0
@@ -61,12 +64,10 @@ def encode_texts(folder: str, config: dict[str, Any], index: int) -> dict[str, A
         `session_seconds`, `encode_seconds`, `steady_seconds`, `aside_seconds`, `stage_seconds`, `waiting_share`: as
         `benchmarks.encode.sides.encode_pool`; `tokens`: of the pool.
     """
-    from benchmarks.encode.sides import encode_pool
-
-    result = encode_pool(folder, config, index)
     from coevo_ray.pipelines.encode.contribution import Contribution
     from coevo_ray.store.location import Location
 
+    result = encode_pool(folder, config, index)
     contribution = Contribution(Location.parse(Path(folder) / f"ours-{index}" / "contributions" / "00"))
     return {**result, "tokens": contribution.summary["tokens"]}
 
@@ -84,8 +85,6 @@ def bare_text_loop(folder: str, prior: str, batch_rows: int, threads: int) -> di
         `steady_seconds`: the loop alone; `encode_seconds`: with loading the model; `aside_seconds`: the benchmark's own
         work.
     """
-    import os
-
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     import torch

@@ -160,7 +160,7 @@ class FileDrop:
 
     @property
     def _in_table(self) -> bool:
-        """Whether samples stand in the request table itself."""
+        """True where samples stand in the request table itself."""
         return self._ending is None and not self._shown.by_key
 
     def _write_requests(self, questions: Questions, new: npt.NDArray[np.intp]) -> None:

@@ -76,7 +76,7 @@ def doctor(
 
 
 def _of_pool(pool: Pool) -> JsonObject:
-    """What the pool is, and its row of the table of stages."""
+    """Facts about the pool, and its row of the table of stages."""
     return {
         "folder": str(pool.location),
         "modality": pool.modality,

@@ -89,7 +89,7 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def jpeg_fits(data: bytes) -> bool:
-    """Whether a JPEG says that it takes no more than `MAX_BYTES` to decode; a fiftieth of the time of `open_image`.
+    """Tests by its header alone whether a JPEG takes no more than `MAX_BYTES` to decode, without `open_image`.
 
     Args:
         data: the encoded bytes; False where they are not laid out as usual, and have to be opened.

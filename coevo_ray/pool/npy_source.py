@@ -215,7 +215,7 @@ def _columns(
 
 
 def _part(column: _Column | None, shard: int) -> list[object]:
-    """Where a shard finds its keys or labels: name and position of the first line; or nothing."""
+    """File of a shard's keys or labels, and the position of their first line; empty without any."""
     return [] if column is None else [column.name, column.starts[shard] if column.array is None else 0]
 
 

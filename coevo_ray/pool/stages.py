@@ -1,4 +1,4 @@
-"""What can be done with a pool, by the modality of its samples: the one table, asked before any work.
+"""The one table of stages and the modalities that they take, asked before any work.
 
 A command that takes a pool opens it with `pool_for`, which asks the table first. `run` asks for all stages of its file
 before the first one starts, and `doctor POOL` shows a pool's row. To let a stage take a further modality, add it here
@@ -19,7 +19,7 @@ from coevo_ray.store.location import ArtifactLike
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage takes.
+    """A stage and the modalities that it takes.
 
     Attributes:
         written: the command, as people write it.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -72,25 +72,18 @@ class TextInput:
     Attributes:
         context: tokens of a row, padded and cut.
         tokenize: texts -> int32[b, context]; pickles, and loads its vocabulary where it is used.
+        column, dtype: column of the pool, and type of the values.
     """
 
     context: int
     tokenize: Tokenizer
-
-    @property
-    def column(self) -> str:
-        """Column of the pool."""
-        return "text"
+    column: ClassVar[str] = "text"
+    dtype: ClassVar[np.dtype[np.int32]] = np.dtype(np.int32)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return (self.context,)
-
-    @property
-    def dtype(self) -> np.dtype[np.int32]:
-        """Type of its values."""
-        return np.dtype(np.int32)
 
     def prepare(self, cells: pa.ChunkedArray) -> Int32Array:
         """Tokens int32[n, context] of n texts."""
@@ -133,26 +126,19 @@ class TokenInput:
         context: most tokens of a window.
         windows: most windows of a text; 1 where longer texts are cut.
         tokenize: texts -> their tokens; pickles.
+        column, dtype: column of the pool, and type of the values.
     """
 
     context: int
     windows: int
     tokenize: Callable[[list[str]], Tokens]
-
-    @property
-    def column(self) -> str:
-        """Column of the pool."""
-        return "text"
+    column: ClassVar[str] = "text"
+    dtype: ClassVar[np.dtype[np.int32]] = np.dtype(np.int32)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Largest shape of one row."""
         return (self.windows, self.context)
-
-    @property
-    def dtype(self) -> np.dtype[np.int32]:
-        """Type of its values."""
-        return np.dtype(np.int32)
 
     def prepare(self, cells: pa.ChunkedArray) -> PreparedTexts:
         """Tokens of n texts; those without any are rejected."""
@@ -170,25 +156,18 @@ class VectorInput:
     Attributes:
         dim: their dimension.
         transform: texts -> float32[b, dim]; pickles.
+        column, dtype: column of the pool, and type of the values.
     """
 
     dim: int
     transform: Callable[[list[str]], Float32Array]
-
-    @property
-    def column(self) -> str:
-        """Column of the pool."""
-        return "text"
+    column: ClassVar[str] = "text"
+    dtype: ClassVar[np.dtype[np.float32]] = np.dtype(np.float32)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return (self.dim,)
-
-    @property
-    def dtype(self) -> np.dtype[np.float32]:
-        """Type of its values."""
-        return np.dtype(np.float32)
 
     def prepare(self, cells: pa.ChunkedArray) -> Float32Array:
         """float32[n, dim] of n texts."""

@@ -192,7 +192,7 @@ class Location:
             InputError: the file is missing or cannot be read.
         """
         try:
-            if self.is_local:  # many small files: Arrow's streams take four times as long to open
+            if self.is_local:  # many small files: Arrow's streams take longer to open
                 return Path(self.path).read_bytes()
             with self.file_system.open_input_stream(self.path, compression=None) as stream:
                 return bytes(stream.read())
@@ -225,7 +225,7 @@ class Location:
         return sorted(name for name in names if TEMPORARY not in name and name.rsplit("/", 1)[-1] != LEASE)
 
     def _names(self, recursive: bool) -> list[str]:
-        if self.is_local and not recursive:  # a journal lists its folder for each record: ten times as fast
+        if self.is_local and not recursive:  # a journal lists its folder for each record: Arrow looks at every file
             with os.scandir(self.path) as entries:
                 return [entry.name for entry in entries if entry.is_file()]
         infos = self.file_system.get_file_info(pafs.FileSelector(self.path, recursive=recursive))

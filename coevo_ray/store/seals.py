@@ -29,7 +29,7 @@ def seal(data: pa.Buffer) -> pa.Buffer:
 
 
 def is_sealed(data: bytes, metadata: Mapping[bytes, bytes] | None, made_of: str) -> bool:
-    """Whether a file was made of what it should be, and is as it was written.
+    """Tests whether a file was made of what it should be, and is as it was written.
 
     Args:
         data: all its bytes.

@@ -17,6 +17,7 @@ from coevo_ray.priors.registry import fit_prior, is_fitted
 from coevo_ray.progress import say
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, load_manifest
 from coevo_ray.store.parts import Parts
 
 # Shared rows that a prior is fitted to, chosen by hash: more would take memory and change little.
@@ -43,6 +44,8 @@ def fit_priors(job: Job, locations: list[Location], made_of: list[str]) -> list[
         location = locations[index]
         if not is_fitted(prior.name):
             states.append(None)
+        elif location.child(MANIFEST).is_file():  # finished by another attempt: only its manifest decides
+            states.append(location.child(_stated(location, prior)))
         elif job.like is not None:
             states.append(_carried(job, prior, location))
         else:
@@ -54,6 +57,15 @@ def fit_priors(job: Job, locations: list[Location], made_of: list[str]) -> list[
 def state_files(location: Location) -> list[str]:
     """Names of the states in a folder."""
     return [name for name in location.files() if name.startswith(PREFIX)]
+
+
+def _stated(location: Location, prior: PriorConfig) -> str:
+    """Name of the state that a finished contribution has."""
+    manifest = load_manifest(location, "contribution")
+    for entry in manifest.files:
+        if entry.path.startswith(PREFIX):
+            return entry.path
+    raise InputError(f"{location} has no state of {prior.label}", "encode again elsewhere")
 
 
 def _carried(job: Job, prior: PriorConfig, location: Location) -> Location:

@@ -97,3 +97,19 @@ def test_a_fitted_prior_goes_with_its_targets(tmp_path: Path) -> None:
     state.unlink()
     with pytest.raises(InputError, match=f"has no state of {TFIDF}"):
         encode({**settings, "like": str(tmp_path / "targets")}, other, tmp_path / "none")
+
+
+def test_the_state_of_a_finished_contribution_is_never_replaced(tmp_path: Path) -> None:
+    pool, out = text_pool(tmp_path, 0), tmp_path / "out"
+    priors = [{"name": f"tfidf:{kind}", "input_size": 12} for kind in ("words", "chars")]
+    settings = {"priors": priors, "dim": 4, "shared": 40, "compute": _COMPUTE}
+    encode(settings, pool, out)
+    shutil.rmtree(out / "targets")
+    shutil.rmtree(out / "contributions" / "01")
+    (state,) = (out / "contributions" / "00").glob("fitted-*")
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(InputError, match=f"{state.name} is damaged"):
+        encode(settings, pool, out)
+    assert state.read_bytes() == bytes(content)

@@ -149,7 +149,7 @@ def test_vectors_may_have_other_vectors_beside_them_and_equal_ones_are_found(tmp
 
 def test_what_cannot_be_a_pool_of_vectors_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", emb=["a", "b"], v=[[1.0], [2.0]])
-    with pytest.raises(InputError, match="column 'emb' of a.parquet is string, no list") as refused:  # noqa: RUF043
+    with pytest.raises(InputError, match=r"column 'emb' of a\.parquet is string, no list") as refused:
         ingest(settings({"uri": str(tmp_path / "a.parquet"), "vector_column": "emb"}), tmp_path / "pool")
     assert "vector_column" in refused.value.remedy
     with pytest.raises(UsageError, match="max_side is for images, the sources hold vectors"):
