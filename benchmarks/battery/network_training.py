@@ -67,7 +67,7 @@ def learn_targets(
     """
     torch.manual_seed(seed)
     rows, size = len(targets), pictures.train.shape[-1]
-    student = TargetNetwork(network.model, size, "linear", targets.shape[1]).to(torch.device(network.device))
+    student = TargetNetwork.of_images(network.model, size, "linear", targets.shape[1]).to(torch.device(network.device))
     student.to(memory_format=torch.channels_last)
     goals = torch.from_numpy(targets).to(network.device)
     mean = goals.mean(dim=0)

@@ -119,7 +119,7 @@ def _trained(a: Namespace, variant: Variant, material: Material, seed: int) -> d
     torch.manual_seed(seed)
     targets = torch.from_numpy(material.targets[variant.targets])
     mean = targets.mean(dim=0) if variant.centre else torch.zeros(targets.shape[1])
-    network = TargetNetwork(a.model, a.image_size, variant.head, targets.shape[1])
+    network = TargetNetwork.of_images(a.model, a.image_size, variant.head, targets.shape[1])
     network = network.to(memory_format=torch.channels_last)
     rate = variant.learning_rate
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY, fused=True)

@@ -86,13 +86,14 @@ def train_peer(
     """
     from coevo_ray.pool.pool import Pool
     from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
+    from coevo_ray.training.inputs.choose import images_of
 
     pool = Pool.open(training.pool)
     backbone, made = fit_peer(training, name, pool, epochs, seconds)
     rows = ProbeRows.choose(pool, pool.row_ids(), limit=50_000, seed=0)
     assert rows is not None
     dtype: torch.dtype = getattr(torch, training.precision)
-    return {**evaluate(backbone, pool, rows, training.image_size, training.device, dtype=dtype), **made}
+    return {**evaluate(backbone, images_of(pool, training.image_size), rows, training.device, dtype=dtype), **made}
 
 
 def fit_peer(
@@ -207,7 +208,7 @@ def _fit(
         for batch in feed.epoch(Subset(epoch, rows, None)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * one_cycle(done.share())
-            images = views_of(batch, views, training.seed, epoch, device)
+            images = views_of(batch["image"].to(device), batch.row_ids, views, training.seed, epoch)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = objective(images.contiguous(memory_format=torch.channels_last), torch.from_numpy(batch.row_ids))
             optimizer.zero_grad(set_to_none=True)

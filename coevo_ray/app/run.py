@@ -26,7 +26,9 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing_all
-from coevo_ray.training.models import check_model
+from coevo_ray.training.inputs.choose import TARGETS
+from coevo_ray.training.inputs.images import ImageShape
+from coevo_ray.training.models import check_network
 from coevo_ray.training.sae_fit import fit_sae
 from coevo_ray.training.start import starting_from
 from coevo_ray.training.supervised.train import looks_at_evidence, train_policy
@@ -116,7 +118,7 @@ def _train(
             evidence = gather_evidence(config.evidence, pool, targets, use, folders.evidence)
         for policy in settings.policies:
             place = folders.training(policy)
-            results[policy] = train_policy(settings, policy, pool, use, scores, place, evidence)
+            results[policy] = train_policy(settings, policy, pool, use, scores, place, evidence, targets=targets)
     return results
 
 
@@ -135,9 +137,22 @@ def check(config: RunConfig) -> None:
     for prior in config.encode.priors:
         check_prior(prior.name, prior.input_size, _offered(config.pool))
     if config.train:
-        training, _ = starting_from(config.train)
-        check_model(training.model, 2, training.image_size, training.stem)
+        _check_training(config.train, config.pool)
     Location.parse(config.out).check_writable()
+
+
+def _check_training(config: TrainConfig, pool: PoolConfig) -> None:
+    training, _ = starting_from(config, modality=pool.modality)
+    offered = _offered(pool).features
+    if training.features is None:
+        shape = ImageShape(training.image_size, training.stem)
+        check_network(training.model, shape.network(training.model, 2), shape.sample(), 2)
+    elif training.features != TARGETS and training.features not in offered:
+        have = ", ".join(offered) or "no columns of vectors"
+        raise UsageError(
+            f"train.features is {training.features!r}, the sources have {have}",
+            f"name it in feature_columns of a source, or take {TARGETS}",
+        )
 
 
 def stages_of(config: RunConfig) -> list[str]:

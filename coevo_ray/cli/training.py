@@ -41,14 +41,15 @@ OBJECTIVES = {
     "supervised": Objective(
         TrainConfig, ("pool", "out"), ("targets", "scores", "labels", "policy", "policy_option", "trust")
     ),
-    "semi_supervised": Objective(SemiTrainConfig, ("pool", "out"), ("labels", "pseudo_labels", "trust")),
+    "semi_supervised": Objective(SemiTrainConfig, ("pool", "out"), ("targets", "labels", "pseudo_labels", "trust")),
     "targets": Objective(TargetTrainConfig, ("pool", "targets", "out")),
 }
 _COMPUTE = ("actors", "cpus", "gpus")
 _ALONE = TrainCompute(cpus=1)  # what a training takes that shares the machine with no other stage
 _FOLDERS = {
     "pool": "With --objective: folder of the pool.",
-    "targets": "supervised and targets: folder of targets; supervised gathers evidence on labels and copies from them.",
+    "targets": "Folder of targets: what to learn, what a head is trained on (--features targets), and for supervised "
+    "where evidence on labels and copies is gathered.",
     "scores": "supervised: folder of scores.",
     "labels": "supervised and semi_supervised: folder of a gate, or of labels that one exported. Default: the pool's.",
     "pseudo_labels": "semi_supervised: folder of the gate's pseudo-labels.",
@@ -104,7 +105,7 @@ def train(
     if objective == "targets":
         summary = api.train_targets(chosen, pool, given["targets"], out)
     elif objective == "semi_supervised":
-        tables = {name: given.get(name) for name in ("labels", "pseudo_labels")}
+        tables = {name: given.get(name) for name in ("labels", "pseudo_labels", "targets")}
         summary = api.train_semi_supervised(chosen, pool, out, **tables, trust=given.get("trust", ()))
     else:
         config = {**chosen, **_policies(given), "labels": "pool"}

@@ -20,11 +20,24 @@ class TrainCompute(Compute):
     tensorboard: bool = Field(False, description="Also write every epoch's figures as TensorBoard event files.")
 
 
+# Settings that the manifests of version 0.1.0 lack, with the values that change nothing.
+_OFF: dict[str, Any] = {"features": None, "freeze_epochs": 0, "layer_decay": 1.0}
+
+
 class LearningConfig(Model):
     """Settings of every objective: network, optimizer, schedule, precision."""
 
     model: str = Field(
-        "small_cnn", min_length=1, description="small_cnn, torchvision:NAME, timm:NAME or package.module:function."
+        "small_cnn",
+        min_length=1,
+        description="Of images small_cnn, torchvision:NAME or timm:NAME; of vectors linear (where none is named) or "
+        "mlp; of both also package.module:function.",
+    )
+    features: str | None = Field(
+        None,
+        min_length=1,
+        description="Train on vectors instead of the samples: targets, or the name of a column of the pool. Default: "
+        "the samples, and for texts the targets.",
     )
     stem: Literal["standard", "small"] = Field(
         "standard", description="small: a 3x3 first layer of stride 1 and no max-pool, in ResNets and DenseNets."
@@ -54,15 +67,16 @@ class LearningConfig(Model):
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     compute: TrainCompute = TrainCompute()
 
+    def content(self) -> dict[str, Any]:
+        """As `Model.content`, without what is off."""
+        content = super().content()
+        return {k: v for k, v in content.items() if not (k in _OFF and v == _OFF[k])}
+
     @model_validator(mode="after")
     def _check_precision(self) -> LearningConfig:
         if self.precision == "float16" and self.compute.gpus == 0:
             raise ValueError("precision float16 needs a GPU: set compute.gpus, or take bfloat16")
         return self
-
-
-# Settings that the manifests of version 0.1.0 lack, with the values that change nothing.
-_OFF: dict[str, Any] = {"freeze_epochs": 0, "layer_decay": 1.0}
 
 
 class ClassifierConfig(LearningConfig):
@@ -81,8 +95,7 @@ class ClassifierConfig(LearningConfig):
 
     def content(self) -> dict[str, Any]:
         """As `Model.content`, without `init`, which is among the manifest's inputs, and without what is off."""
-        content = super().content()
-        return {k: v for k, v in content.items() if k != "init" and not (k in _OFF and v == _OFF[k])}
+        return {k: v for k, v in super().content().items() if k != "init"}
 
 
 class TrainConfig(ClassifierConfig):

@@ -23,10 +23,10 @@ from coevo_ray.store.layout import EVIDENCE
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.inputs.choose import TARGETS, settled
 from coevo_ray.training.label_tables import LabelTable, open_labels, read_labels
-from coevo_ray.training.models import check_model
 from coevo_ray.training.semi_supervised import train as semi_supervised
-from coevo_ray.training.start import starting_from
+from coevo_ray.training.start import prepare_input
 from coevo_ray.training.supervised.train import check_one_policy, looks_at_evidence, train_policy
 
 # Figures of the evidence that the summary of a training repeats.
@@ -93,7 +93,7 @@ def train_supervised(
     if labels is not None:
         settings = settings.model_copy(update={"labels": "gate"})
         known = training_labels(opened, open_labels(gate_labels(labels), opened), scored or table)
-    work = _Supervised(settings, opened, known, scored, Location.parse(out), init, trust)
+    work = _Supervised(settings, opened, known, scored, Location.parse(out), init, trust, table)
     return work.train(given) if table is None else work.train_with_targets(table, looking)
 
 
@@ -136,23 +136,25 @@ class _Supervised:
         out: Location,
         init: ArtifactLike | None,
         trust: Sequence[str],
+        targets: RowTable | None,
     ) -> None:
         self.settings, self.pool, self.labels, self.scores, self.out = settings, pool, labels, scores, out
-        self.init, self.trust = init, trust
+        self.init, self.trust, self.targets = init, trust, targets
 
     def train(self, evidence: RowTable | None) -> Artifact:
-        settings, policy, start = self.settings, self.settings.policies[0], (self.init, self.trust)
+        settings, policy, start = self.settings, self.settings.policies[0], (self.init, self.trust, self.targets)
         return train_policy(settings, policy, self.pool, self.labels, self.scores, self.out, evidence, *start)
 
     def train_with_targets(self, targets: RowTable, looking: EvidenceConfig) -> Artifact:
         """Gathers evidence first, where the policy looks at it."""
         settings = self.settings
         if not looks_at_evidence(settings):
-            say(f"policy {settings.policies[0]} looks at no evidence: the targets are left aside")
+            used = settled(settings, self.pool.modality, {} if self.init else None).features == TARGETS
+            if not used:
+                say(f"policy {settings.policies[0]} looks at no evidence: the targets are left aside")
             return self.train(None)
         # A wrong name shows before evidence is gathered.
-        settings, _ = starting_from(settings, self.init, self.trust)
-        check_model(settings.model, self.pool.classes, settings.image_size, settings.stem)
+        prepare_input(settings, self.pool, targets, self.pool.classes, self.init, self.trust)
         with ray_session():
             evidence = gather_evidence(looking, self.pool, targets, self.labels, self.out.child(EVIDENCE))
             made = self.train(evidence)
@@ -170,11 +172,12 @@ def train_semi_supervised(
     *,
     init: ArtifactLike | None = None,
     trust: Sequence[str] = (),
+    targets: ArtifactLike | None = None,
 ) -> Artifact:
-    """Trains on the labels of some training rows and on the images of all, on a gate's labels so far too.
+    """Trains on the labels of some training rows and on the samples of all, on a gate's labels so far too.
 
     Args:
-        config, pool, out, pseudo_labels, init: see `training.semi_supervised.train.train_semi_supervised`.
+        config, pool, out, pseudo_labels, init, targets: see `training.semi_supervised.train.train_semi_supervised`.
         labels: as in `train_supervised`; None for the pool's own.
         trust: as in `train_supervised`.
 
@@ -188,4 +191,4 @@ def train_semi_supervised(
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     table = None if labels is None else gate_labels(labels)
-    return semi_supervised.train_semi_supervised(config, pool, out, table, pseudo_labels, init, trust)
+    return semi_supervised.train_semi_supervised(config, pool, out, table, pseudo_labels, init, trust, targets)

@@ -40,6 +40,9 @@ def _images(written: str) -> Stage:
 
 _COLUMN = "with --prior column:vector"
 _KEYS = "vectors are shown by their keys"
+_HEAD = "a head on the vectors (model linear or mlp)"
+_ON_TARGETS = "a head on the targets (model linear or mlp)"
+_ON_COLUMN = "a head on a column of vectors (features)"
 # Function, part of a run or kind of annotator -> what it takes.
 STAGES: dict[str, Stage] = {
     "ingest": _any("ingest"),
@@ -58,9 +61,9 @@ STAGES: dict[str, Stage] = {
     "label_studio": _any("gate --annotator label_studio", vector="people see the keys alone"),
     "gate_report": _any("gate report", vector=_KEYS),
     "retrieve": _any("retrieve"),
-    "train_supervised": _images("train --objective supervised"),
-    "train_semi_supervised": _images("train --objective semi_supervised"),
-    "train_targets": _images("train --objective targets"),
+    "train_supervised": _any("train --objective supervised", text=_ON_TARGETS, vector=_HEAD),
+    "train_semi_supervised": _any("train --objective semi_supervised", text=_ON_TARGETS, vector=_HEAD),
+    "train_targets": _any("train --objective targets", text=_ON_COLUMN, vector=_HEAD),
     "feed_of_images": _images("Feed.of_images"),
 }
 

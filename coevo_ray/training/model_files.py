@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from coevo_ray.config.pool import VECTOR
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.store.checked import read_checked
@@ -17,7 +18,7 @@ from coevo_ray.training.loop.weights import CARD
 from coevo_ray.training.models import is_users
 
 _MADE = {"model": str, "image_size": int}
-_KNOWN = ("model", "image_size", "stem", "classes", "class_names", "head", "dim")
+_KNOWN = ("model", "input", "features", "image_size", "stem", "classes", "class_names", "head", "dim")
 # The network is shown one image of this size; nothing that is trained here sees a tenth of it.
 _MOST_PIXELS = 16_384
 
@@ -57,15 +58,22 @@ def read_made(folder: Location, manifest: Manifest, needs: Mapping[str, type] | 
         InputError: it is damaged.
     """
     file = folder.child(CARD)
-    made = object_of(parse_json(read_checked(folder, manifest, CARD), file), file, {**_MADE, **(needs or {})})
-    return {"stem": "standard", **{name: value for name, value in made.items() if name in _KNOWN}}
+    said = object_of(parse_json(read_checked(folder, manifest, CARD), file), file, needs or {})
+    made = {name: value for name, value in said.items() if name in _KNOWN}
+    object_of(made, file, made_types(made))
+    return made if "input" in made else {"stem": "standard", **made}
+
+
+def made_types(made: JsonObject) -> dict[str, type]:
+    """Names and types of the settings that there must be: those of networks for images name no input."""
+    return {"model": str, "input": dict} if "input" in made else _MADE
 
 
 def check_made(made: JsonObject, origin: object, trust: Collection[str]) -> None:
     """Checks the settings that a network is made with.
 
     Args:
-        made: `model`, `image_size` and `stem`; maybe `classes` and `dim`.
+        made: `model`, and `image_size` and `stem` or `input`; maybe `classes` and `dim`.
         origin: their file, for errors.
         trust: as in `trusted`.
 
@@ -73,14 +81,28 @@ def check_made(made: JsonObject, origin: object, trust: Collection[str]) -> None
         InputError: one of them is of another type or out of its bounds.
         UsageError: they name a network of a user's module that the caller does not name.
     """
-    object_of(made, origin, {**_MADE, "stem": str, **{n: int for n in ("classes", "dim") if made.get(n) is not None}})
+    counts = {n: int for n in ("classes", "dim") if made.get(n) is not None}
+    object_of(made, origin, {**made_types(made), **({} if "input" in made else {"stem": str}), **counts})
     sizes = {name: made[name] for name in ("image_size", "classes", "dim") if made.get(name) is not None}
+    sizes |= input_sizes(made.get("input", {}), origin)
     if wrong := {n: v for n, v in sizes.items() if v < 1 or (n == "image_size" and v > _MOST_PIXELS)}:
         raise InputError(
             f"{origin} has {wrong}; sizes are 1 or more, image_size at most {_MOST_PIXELS}",
             "the file is damaged: restore it, or train again into another folder",
         )
     trusted(made["model"], origin, trust)
+
+
+def input_sizes(said: JsonObject, origin: object) -> dict[str, int]:
+    """The sizes of vectors that a network takes, by name; empty for other samples.
+
+    Raises:
+        InputError: one is missing, or is no number.
+    """
+    if said.get("kind") != VECTOR:
+        return {}
+    object_of(said, origin, {"dim": int})
+    return {"input.dim": said["dim"]}
 
 
 def check_outputs(outputs: int, size: int, origin: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import nn
 from coevo_ray.errors import UsageError
 
 _SMALL, _LIBRARIES = "small_cnn", ("torchvision", "timm")
+LINEAR, MLP = "linear", "mlp"
+HEADS = (LINEAR, MLP)  # the networks for vectors, see `inputs.vectors`
 
 
 class SmallCNN(nn.Module):
@@ -72,18 +75,23 @@ def make_model(name: str, classes: int, *, stem: str = "standard", image_size: i
     elif scheme == "timm":
         network = _timm(rest, classes, image_size)
     else:
-        network = _users(name, classes)
+        network = make_users(name, classes)
     if stem == "small":
         _small_stem(name, network)
     return network
 
 
 def is_users(name: str) -> bool:
-    """True for a network that `make_model` would import from a user's module."""
-    return name != _SMALL and name.partition(":")[0] not in _LIBRARIES
+    """True for a network that is imported from a user's module."""
+    return name not in (_SMALL, *HEADS) and name.partition(":")[0] not in _LIBRARIES
 
 
-def _users(name: str, classes: int) -> nn.Module:
+def make_users(name: str, classes: int) -> nn.Module:
+    """A network of a user's module, `package.module:function`, called with `num_classes`.
+
+    Raises:
+        UsageError: there is no such function, it does not take `num_classes`, or returns no module.
+    """
     module, _, function = name.partition(":")
     try:
         network: Any = getattr(import_module(module), function)(num_classes=classes)
@@ -187,44 +195,81 @@ def _replace(network: nn.Module, path: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(parent), attribute, layer)
 
 
-def check_model(name: str, classes: int, image_size: int, stem: str = "standard") -> None:
-    """Makes a network and shows it one image, so that what is wrong with it is found before any work.
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A sample that a network is tried with.
+
+    Attributes:
+        tensor: as the network gets it, first dimension 1.
+        words: what such samples are, for errors.
+        choose: what to choose another one of where it does not take them.
+    """
+
+    tensor: torch.Tensor
+    words: str
+    choose: str
+
+
+def sample_image(image_size: int) -> Sample:
+    """A square image."""
+    tensor = torch.zeros(1, 3, image_size, image_size)
+    return Sample(tensor, f"images of {image_size} pixels", "image_size or model")
+
+
+def check_network(name: str, network: nn.Module, sample: Sample, classes: int) -> None:
+    """Shows a fresh network one sample, so that what is wrong with it is found before any work.
 
     Args:
-        name, classes, stem: as in `make_model`.
-        image_size: pixels of the square input.
+        name: of the network, for errors.
+        network: gives one output for each class.
+        sample: what it is to take.
+        classes: outputs.
 
     Raises:
-        UsageError: as in `make_model`, or it does not take such images or give one output per class.
+        UsageError: it does not take such samples, or does not give one output for each class.
     """
-    network = make_model(name, classes, stem=stem, image_size=image_size)
-    shape = _shape(name, network, image_size)
+    shape = _shape(name, network, sample)
     if shape != (1, classes):
-        raise UsageError(f"{name} gives {list(shape)} for one image, need [1, {classes}]", "use a classifier")
+        raise UsageError(f"{name} gives {list(shape)} for one sample, need [1, {classes}]", "use a classifier")
 
 
-_FEATURES_OF = 10  # outputs that tell the classifier from other layers
+FEATURES_OF = 10  # outputs that tell the classifier from other layers
 
 
 def make_backbone(name: str, image_size: int, stem: str = "standard") -> tuple[nn.Module, int]:
-    """A freshly initialised network with its classifier taken off, and the dimension of its features.
-
-    The classifier is the last linear layer with as many outputs as there are classes.
+    """A freshly initialised network for images with its classifier taken off, and the dimension of its features.
 
     Args:
         name, stem: as in `make_model`.
         image_size: pixels of the square input, to try it.
 
     Raises:
-        UsageError: the name is unknown, the network ends in no linear layer, or it does not take such images.
+        UsageError: as in `make_model` and `without_classifier`.
     """
-    network = make_model(name, _FEATURES_OF, stem=stem, image_size=image_size)
-    path, classifier = classifier_of(name, network, _FEATURES_OF)
+    network = make_model(name, FEATURES_OF, stem=stem, image_size=image_size)
+    return without_classifier(name, network, sample_image(image_size))
+
+
+def without_classifier(name: str, network: nn.Module, sample: Sample) -> tuple[nn.Module, int]:
+    """Takes a network's classifier off: its last linear layer with `FEATURES_OF` outputs.
+
+    Args:
+        name: of the network, for errors.
+        network: with `FEATURES_OF` outputs; it is changed.
+        sample: what it is to take.
+
+    Returns:
+        The network, and the dimension of its features.
+
+    Raises:
+        UsageError: it ends in no linear layer, or does not take such samples.
+    """
+    path, classifier = classifier_of(name, network, FEATURES_OF)
     _replace(network, path, nn.Identity())
-    shape = _shape(name, network, image_size)
+    shape = _shape(name, network, sample)
     if shape != (1, classifier.in_features):
         raise UsageError(
-            f"{name} without its classifier gives {list(shape)} for one image, need [1, {classifier.in_features}]",
+            f"{name} without its classifier gives {list(shape)} for one sample, need [1, {classifier.in_features}]",
             "use a network that ends in its classifier",
         )
     return network, classifier.in_features
@@ -256,15 +301,13 @@ def classifier_of(name: str, network: nn.Module, classes: int) -> tuple[str, nn.
     return path, classifier
 
 
-def _shape(name: str, network: nn.Module, image_size: int) -> tuple[int, ...]:
-    """Of the output for one image; the network is left ready for training."""
+def _shape(name: str, network: nn.Module, sample: Sample) -> tuple[int, ...]:
+    """Of the output for one sample; the network is left ready for training."""
     network.eval()
     try:
         with torch.inference_mode():
-            return tuple(network(torch.zeros(1, 3, image_size, image_size)).shape)
+            return tuple(network(sample.tensor).shape)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
-        raise UsageError(
-            f"{name} does not take images of {image_size} pixels: {error}", "choose another image_size or model"
-        ) from error
+        raise UsageError(f"{name} does not take {sample.words}: {error}", f"choose another {sample.choose}") from error
     finally:
         network.train()

@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from coevo_ray.config.pool import IMAGE
 from coevo_ray.core.json import JsonObject
 from coevo_ray.training.feed.images import MEAN, STD
-from coevo_ray.training.models import classifier_of, make_model, stem_of, timm_options, torchvision_options
+from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.vectors import VectorNetwork
+from coevo_ray.training.models import classifier_of, stem_of, timm_options, torchvision_options
 
-FORMAT = 1
+FORMAT = 2  # cards of networks for images still say 1, which earlier versions read
 _CLASSES = 10  # outputs of a network whose classifier is taken off anyway
 _SMALL_CNN = (
     "from collections import OrderedDict",
@@ -25,45 +28,59 @@ def make_card(settings: JsonObject, weights: str, averaged: str | None = None) -
     """Describes a trained network.
 
     Args:
-        settings: `model`, `stem` and `image_size`; of a classifier `classes` and maybe `class_names`. Without classes
-            it is a backbone, which gives features.
+        settings: `model`, and `stem` and `image_size` or `input`; of a classifier `classes` and maybe `class_names`.
+            Without classes it is a backbone, which gives features.
         weights: file of the network's state dict.
         averaged: that of its averaged weights, or None.
 
     Returns:
-        JSON-able: these, `outputs` (`logits` or `features`) and their dimension `dim`, `mean` and `std` of the pixels
-        in 0..255, and as `load` the lines that make the network and load its weights.
+        JSON-able: these, `outputs` (`logits` or `features`) and their dimension `dim`, of networks for images `mean`
+        and `std` of the pixels in 0..255, and as `load` the lines that make the network and load its weights.
 
     Raises:
         UsageError: the network cannot be made here.
     """
-    name, stem, size = settings["model"], settings["stem"], settings["image_size"]
+    name, shape = settings["model"], shape_of(settings, "the settings")
     classes: int | None = settings.get("classes")
-    network = make_model(name, classes or _CLASSES, stem=stem, image_size=size)
+    network = shape.network(name, classes or _CLASSES)
     path, dim = None, classes
     if classes is None:
         path, classifier = classifier_of(name, network, _CLASSES)
         dim = classifier.in_features
-    named = ("classes", "class_names")
+    named = ("model", "stem", "image_size", "input", "features", "classes", "class_names")
     return {
-        "format": FORMAT,
-        **{key: settings[key] for key in ("model", "stem", "image_size")},
+        "format": 1 if shape.kind == IMAGE else FORMAT,
+        **{key: settings[key] for key in named if settings.get(key)},
         "outputs": "features" if classes is None else "logits",
         "dim": dim,
-        **{key: settings[key] for key in named if settings.get(key)},
         "weights": weights,
         **({} if averaged is None else {"averaged_weights": averaged}),
+        **(_of_images() if shape.kind == IMAGE else _of_vectors(settings)),
+        "load": [*_made(settings, classes, network), *_changed(settings, network, path), *_loaded(weights)],
+    }
+
+
+def _of_images() -> JsonObject:
+    return {
         "mean": list(MEAN),
         "std": list(STD),
         "preprocess": "8-bit RGB; the shorter side scaled to image_size (bicubic, antialiased), the centre cropped; "
         "(pixels - mean) / std, as float32[3, image_size, image_size]",
-        "load": [*_made(name, classes, size), *_changed(name, network, stem, path), *_loaded(weights)],
     }
 
 
-def _made(name: str, classes: int | None, image_size: int) -> list[str]:
+def _of_vectors(settings: JsonObject) -> JsonObject:
+    dim = settings["input"]["dim"]
+    return {"preprocess": f"float32[{dim}], as they are: the network centres and scales them"}
+
+
+def _made(settings: JsonObject, classes: int | None, network: nn.Module) -> list[str]:
     """Lines that make the network, as the package does."""
+    name: str = settings["model"]
     scheme, _, rest = name.partition(":")
+    image_size = settings.get("image_size")
+    if isinstance(network, VectorNetwork):
+        return _made_of_vectors(network, classes)
     if name == "small_cnn":
         head = "nn.Identity()" if classes is None else f"nn.Linear(128, {classes})"
         return [*_SMALL_CNN, f"network = nn.Sequential(OrderedDict(features=features, head={head}))"]
@@ -76,15 +93,33 @@ def _made(name: str, classes: int | None, image_size: int) -> list[str]:
     return [f"from {scheme} import {rest}", f"network = {rest}(num_classes={classes or _CLASSES})"]
 
 
-def _changed(name: str, network: nn.Module, stem: str, classifier: str | None) -> list[str]:
+def _made_of_vectors(network: VectorNetwork, classes: int | None) -> list[str]:
+    """Lines that make a head on vectors."""
+    dim, hidden, head = len(network.mean), "nn.Identity()", "nn.Identity()"
+    width = network.head.in_features
+    if isinstance(network.hidden, nn.Sequential):
+        hidden = f"nn.Sequential(nn.Linear({dim}, {width}), nn.ReLU())"
+    if classes is not None:
+        head = f"nn.Linear({width}, {classes})"
+    return [
+        "from torch import nn, ones, zeros",
+        "class Network(nn.Module):",
+        "    def forward(self, vectors): return self.head(self.hidden((vectors - self.mean) / self.scale))",
+        "network = Network()",
+        f"network.hidden, network.head = {hidden}, {head}",
+        f'network.register_buffer("mean", zeros({dim})); network.register_buffer("scale", ones(()))',
+    ]
+
+
+def _changed(settings: JsonObject, network: nn.Module, classifier: str | None) -> list[str]:
     """Lines that make its stem small and take its classifier off."""
-    lines = []
-    found = stem_of(network, nn.Identity) if stem == "small" else None
+    lines, name = [], settings["model"]
+    found = stem_of(network, nn.Identity) if settings.get("stem") == "small" else None
     if found is not None:
         first, pool, layer = found
         channels = f"{layer.in_channels}, {layer.out_channels}, 3, padding=1, bias={layer.bias is not None}"
         lines += [f"{_of(first)} = torch.nn.Conv2d({channels})", f"{_of(pool)} = torch.nn.Identity()"]
-    if classifier is not None and name != "small_cnn":
+    if classifier is not None and name != "small_cnn" and not isinstance(network, VectorNetwork):
         lines.append(f"{_of(classifier)} = torch.nn.Identity()")
     return ["import torch", *lines] if lines else []
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -25,15 +26,16 @@ from coevo_ray.store.json_text import object_of
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import MANIFEST, FileEntry, load_manifest
 from coevo_ray.training.feed.images import decode_square
+from coevo_ray.training.inputs.base import backbone_for
+from coevo_ray.training.inputs.shapes import shape_of
 from coevo_ray.training.loop.weights import AVERAGED, CARD, WEIGHTS, packed
-from coevo_ray.training.model_files import check_made, check_outputs, read_made
-from coevo_ray.training.models import make_backbone, make_model
+from coevo_ray.training.model_files import check_made, check_outputs, input_sizes, read_made
 from coevo_ray.training.network_card import FORMAT, make_card
 
 NETWORK, NETWORK_AVERAGED, NETWORK_CARD = "network.safetensors", "network_ema.safetensors", "network.json"
 _TRAIN_AGAIN = "copy it again, or train again into another folder"
-_CARD = {"format": int, "model": str, "image_size": int, "stem": str}
-_CARD |= {"outputs": str, "weights": str, "mean": list, "std": list}
+_CARD = {"format": int, "model": str, "outputs": str, "weights": str}
+_IMAGE_CARD = {"image_size": int, "stem": str, "mean": list, "std": list}
 _BACKBONE = "backbone."  # of the weights of a network that was trained on targets
 
 
@@ -70,19 +72,44 @@ class Preprocess:
         return torch.from_numpy(np.ascontiguousarray((pixels - mean) / std, np.float32))
 
 
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A trained network, free of this package.
+@dataclass(frozen=True)
+class VectorPreprocess:
+    """Makes a network's input of a vector; pickles. Networks centre and scale vectors themselves.
 
     Attributes:
-        module: in evaluation mode; images float32[b, 3, s, s] -> logits float32[b, classes] of a classifier, features
-            float32[b, d] of a network that was trained on targets. Of torchvision or timm, if its model is.
-        preprocess: image of Pillow, or encoded bytes -> float32[3, s, s].
-        card: content of `network.json`: `model`, `image_size`, `outputs`, `dim`, `classes`, ...
+        dim: numbers of a vector.
+    """
+
+    dim: int
+
+    def __call__(self, vector: ArrayLike) -> torch.Tensor:
+        """The vector as float32[dim].
+
+        Raises:
+            InputError: it has another number of dimensions or numbers, or is not finite.
+        """
+        made = torch.from_numpy(np.array(vector, np.float32))
+        if made.shape != (self.dim,):
+            raise InputError(f"a vector has shape {list(made.shape)}, need [{self.dim}]", "give one vector at a time")
+        if not made.isfinite().all():
+            raise InputError("a vector is not finite", "leave such rows out")
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network, free of this package but for those that take vectors.
+
+    Attributes:
+        module: in evaluation mode; images float32[b, 3, s, s] or vectors float32[b, d] -> logits float32[b, classes] of
+            a classifier, features float32[b, d] of a network that was trained on targets. Of torchvision or timm, if
+            its model is.
+        preprocess: image of Pillow, or encoded bytes -> float32[3, s, s]; or vector -> float32[d].
+        card: content of `network.json`: `model`, `image_size` or `input`, `outputs`, `dim`, `classes`, ...
     """
 
     module: nn.Module
-    preprocess: Preprocess
+    preprocess: Preprocess | VectorPreprocess
     card: JsonObject
 
 
@@ -103,13 +130,15 @@ def load_network(network: ArtifactLike, *, average: bool = False, trust: Sequenc
     folder = Location.parse(network)
     card = read_card(folder, trust)
     weights = read_network_weights(folder, card, average=average)
-    name, size = card["model"], card["image_size"]
+    shape = shape_of(card, folder)
     if card["outputs"] == "features":
-        module, _ = make_backbone(name, size, card["stem"])
+        module, _ = backbone_for(shape, card["model"])
     else:
-        module = make_model(name, card["classes"], stem=card["stem"], image_size=size)
+        module = shape.network(card["model"], card["classes"])
     put_weights(module, weights, folder)
-    return Network(module.eval(), Preprocess(size, tuple(card["mean"]), tuple(card["std"])), card)
+    if shape.kind == "vector":
+        return Network(module.eval(), VectorPreprocess(card["input"]["dim"]), card)
+    return Network(module.eval(), Preprocess(card["image_size"], tuple(card["mean"]), tuple(card["std"])), card)
 
 
 def write_network_files(folder: Location, state: dict[str, Any], settings: JsonObject) -> list[FileEntry]:
@@ -154,7 +183,8 @@ def read_card(folder: Location, trust: Sequence[str] = ()) -> JsonObject:
     check_made(said, origin, trust)
     if is_card:
         weights = folder.child(said["weights"])
-    check_outputs(said.get("classes") or 1, weights.size(), origin)
+    for size in (said.get("classes") or 1, *input_sizes(said.get("input", {}), origin).values()):
+        check_outputs(size, weights.size(), origin)
     if is_card:
         return said
     averaged = AVERAGED if folder.child(AVERAGED).is_file() else None
@@ -182,7 +212,9 @@ def _check_card(card: JsonObject, file: Location) -> None:
     for name in ("weights", "averaged_weights"):
         if card.get(name) is not None:
             inside(card[name], file)
-    for name in ("mean", "std"):
+    if "input" not in card:
+        object_of(card, file, _IMAGE_CARD)
+    for name in ("mean", "std") if "input" not in card else ():
         if len(card[name]) != 3 or not all(isinstance(v, int | float) and math.isfinite(v) for v in card[name]):
             raise InputError(f"{file} has {name} {ascii(card[name])[:80]}, need three numbers", _TRAIN_AGAIN)
     if card["outputs"] not in ("features", "logits") or (card["outputs"] == "logits" and "classes" not in card):
@@ -229,7 +261,7 @@ def put_weights(module: nn.Module, weights: dict[str, torch.Tensor], origin: Loc
             raise InputError(
                 f"the network at {origin} has {name} {list(have) if have is not None else 'not'}, need "
                 f"{list(tensor.shape)}",
-                "give a network of the same model, stem and image_size, made by the same version of its library",
+                "give a network of the same model for the same samples, made by the same version of its library",
             )
     module.load_state_dict({name: weights[name] for name in own}, strict=False)
 

@@ -122,9 +122,9 @@ def test_a_training_starts_from_byols_backbone(tmp_path: Path, ray_local: None) 
     made = starts.learn_byol(setup, settings, 1.0, 0, out)
     assert made["seconds"] >= 1.0 and made["epochs"] > 0
     config, start = starting_from(TrainConfig(policies=("full",)), out, trust=(_MODEL,))
-    assert (config.model, config.image_size) == (_MODEL, 16)
+    assert start is not None and (config.model, config.image_size) == (_MODEL, 16)
     torch.manual_seed(1)
-    network, _ = make_classifier(config, 10, start)
+    network, _ = make_classifier(config, start.shape, 10, start)
     fresh = make_model(_MODEL, 10)
     moved = {k for k, v in network.state_dict().items() if not torch.equal(v, fresh.state_dict()[k])}
     assert "stem.0.weight" in moved and "blocks.3.layers.0.weight" in moved

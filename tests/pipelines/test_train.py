@@ -143,7 +143,9 @@ TINY: dict[str, Any] = {"model": "tests.former.network:tiny", "stem": "standard"
 
 def pretrained(folder: Path) -> Location:
     """The folder of a network as if trained on targets."""
-    return trained_folder(folder, {**TINY, "head": "linear", "dim": 5}, TargetNetwork(TINY["model"], 8, "linear", 5))
+    return trained_folder(
+        folder, {**TINY, "head": "linear", "dim": 5}, TargetNetwork.of_images(TINY["model"], 8, "linear", 5)
+    )
 
 
 def frozen_part(folder: Path, file: str) -> list[Any]:

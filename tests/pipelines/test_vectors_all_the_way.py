@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import yaml
 import coevo_ray
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
-from coevo_ray.pool.stages import STAGES
 from coevo_ray.store.row_table import RowTable, vectors
 from tests.command_line import Command
 
@@ -116,12 +116,23 @@ def test_a_run_of_vectors_ends_with_its_report(coevo_ray: Command, tmp_path: Pat
         "encode": ENCODE,
         "sae": SAE,
         "gate": GATE,
-        "train": None,
+        "train": {"policies": ["random"], "epochs": 3, "labels": "pool", "compute": {"actors": 1, "cpus": 0.5}},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     ended = coevo_ray("run", str(tmp_path / "run.yaml"))
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "run" / "report.html").is_file()
-    refused = coevo_ray("train", "--objective", "supervised", "--pool", str(tmp_path / "run" / "pool"), "--out", "x")
+    trained = json.loads((tmp_path / "run" / "summary.json").read_text())["train"]
+    assert trained["random"]["accuracy"] > 0.9
+    # The same by the command, from the targets of the run.
+    head = coevo_ray(
+        *("train", "--objective", "supervised", "--pool", str(tmp_path / "run"), "--policy", "full", "--epochs", "3"),
+        *("--features", "targets", "--targets", str(tmp_path / "run"), "--out", str(tmp_path / "head"), "--json"),
+    )
+    assert head.returncode == 0, head.stderr
+    assert json.loads(head.stdout)["accuracy"] > 0.9
+    refused = coevo_ray(
+        *("train", "--objective", "supervised", "--pool", str(tmp_path / "run"), "--model", "small_cnn", "--out", "x")
+    )
     assert refused.returncode == 2
-    assert f"{STAGES['train_supervised'].written} cannot take vectors" in refused.stderr
+    assert "small_cnn does not take the vectors of vector" in refused.stderr

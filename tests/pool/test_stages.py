@@ -151,15 +151,16 @@ def test_the_design_page_has_the_table() -> None:
 
 
 def test_a_further_modality_of_a_stage_is_one_line(texts: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="train --objective targets cannot take texts"):
-        pool_for("train_targets", texts)
-    monkeypatch.setitem(STAGES, "train_targets", Stage("train --objective targets", {"image": "", "text": ""}))
-    assert pool_for("train_targets", texts) is texts
+    with pytest.raises(UsageError, match="Feed.of_images cannot take texts"):
+        pool_for("feed_of_images", texts)
+    monkeypatch.setitem(STAGES, "feed_of_images", Stage("Feed.of_images", {"image": "", "text": ""}))
+    assert pool_for("feed_of_images", texts) is texts
 
 
-def test_all_stages_that_cannot_take_a_pool_are_named_at_once() -> None:
-    with pytest.raises(UsageError, match="train --objective supervised and train --objective targets cannot take vec"):
-        require_stages(["encode", "train_supervised", "train_targets"], "vector", "it")
+def test_all_stages_that_cannot_take_a_pool_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGES, "train_targets", Stage("train --objective targets", {"image": ""}))
+    with pytest.raises(UsageError, match=r"train --objective targets and Feed.of_images cannot take vectors"):
+        require_stages(["encode", "train_targets", "feed_of_images"], "vector", "it")
     require_stages(["encode", "gate", "sae"], "vector", "it")
 
 
@@ -180,14 +181,19 @@ def run_file(folder: Path, **more: Any) -> Path:
     return folder / "run.yaml"
 
 
-def test_a_run_of_texts_with_train_is_refused_before_its_first_stage(coevo_ray: Command, tmp_path: Path) -> None:
-    ended = coevo_ray("run", str(run_file(tmp_path, train={"policies": ["random"]})))
+def test_a_run_whose_network_takes_no_texts_is_refused_before_its_first_stage(
+    coevo_ray: Command, tmp_path: Path
+) -> None:
+    source = {"uri": str(tmp_path / "texts"), "text_column": "text", "feature_columns": ["v"]}
+    file = run_file(tmp_path, train={"policies": ["random"], "model": "small_cnn"}, pool={"sources": [source]})
+    ended = coevo_ray("run", str(file))
     assert ended.returncode == 2
-    assert (
-        "train --objective supervised cannot take texts: the pool of this run holds texts, need images" in ended.stderr
-    )
-    assert "remedy: leave it out, or give a pool of images" in ended.stderr
+    assert "the model small_cnn does not take texts" in ended.stderr
+    assert "remedy: set features: targets, or name a column of vectors" in ended.stderr
     assert not (tmp_path / "out").exists()
+    config = as_run_config(run_file(tmp_path, train={"features": "w"}, pool={"sources": [source]}))
+    with pytest.raises(UsageError, match="train.features is 'w', the sources have v"):
+        check(config)
 
 
 def test_the_stages_of_a_run_are_those_of_its_file(tmp_path: Path) -> None:
@@ -196,8 +202,6 @@ def test_the_stages_of_a_run_are_those_of_its_file(tmp_path: Path) -> None:
     assert stages_of(plain)[:3] == ["ingest", "encode", "sae"]
     full = as_run_config(run_file(tmp_path, gate=gate, evidence={}, train={"policies": ["factors"]}))
     assert stages_of(full) == ["ingest", "encode", "sae", "gate", "file_drop", "evidence", "train_supervised"]
-    with pytest.raises(UsageError, match="train --objective supervised cannot take texts"):
-        check(full)
 
 
 # -- doctor ----------------------------------------------------------------------------------------------------------
@@ -209,13 +213,11 @@ def test_doctor_shows_the_row_of_a_pool(pool: Pool) -> None:
     rows = {stage.written: stage.takes.get(pool.modality) for stage in STAGES.values()}
     assert told["possible"] == {name: said or "yes" for name, said in rows.items() if said is not None}
     assert set(told["impossible"]) == {name for name, said in rows.items() if said is None}
-    assert ("train --objective supervised" in told["possible"]) == (pool.modality == "image")
+    assert ("Feed.of_images" in told["possible"]) == (pool.modality == "image")
 
 
 def test_doctor_prints_the_row(coevo_ray: Command, texts: Pool) -> None:
     ended = coevo_ray("doctor", str(texts.location))
     assert ended.returncode == 0
     assert "pool.modality" in ended.stdout
-    assert any(
-        "train --objective supervised" in line and "not with texts" in line for line in ended.stdout.splitlines()
-    )
+    assert any("Feed.of_images" in line and "not with texts" in line for line in ended.stdout.splitlines())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coevo_ray.errors import UsageError
-from coevo_ray.training.models import check_model, make_backbone, make_model
+from coevo_ray.training.models import check_network, make_backbone, make_model, sample_image
 
 
 @pytest.mark.parametrize("size", [8, 16, 33])
@@ -19,7 +19,7 @@ def test_models_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["torchvision:densenet121", "timm:resnet10t.c3_in1k", "timm:resnet18"])
 def test_models_of_libraries_take_images_of_the_given_size(name: str) -> None:
-    check_model(name, 7, 48)
+    check_network(name, make_model(name, 7, image_size=48), sample_image(48), 7)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_transformers_are_made_for_the_size_of_images(name: str) -> None:
         ("timm:no_such", "timm has no model"),
         ("torchvision:vit_b_32", "cannot be made for images of 8 pixels"),
         ("torchvision:alexnet", "does not take images of 8 pixels"),
-        ("tests.training.networks_for_tests:no_classifier", r"gives \[1, 5, 6, 6\] for one image, need \[1, 5\]"),
+        ("tests.training.networks_for_tests:no_classifier", r"gives \[1, 5, 6, 6\] for one sample, need \[1, 5\]"),
     ],
 )
 def test_networks_that_cannot_classify_are_named(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_model(name, 5, 8)
+        check_network(name, make_model(name, 5, image_size=8), sample_image(8), 5)
 
 
 def test_backbones_have_the_small_stem_too() -> None:

@@ -73,7 +73,7 @@ def make(model: str, stem: str, head: str | None, place: Path) -> torch.nn.Modul
         network = stirred(make_model(model, 7, stem=stem, image_size=SIZE))
         trained_folder(place, settings_of(model, stem, classes=7), network)
         return network.eval()
-    whole = stirred(TargetNetwork(model, SIZE, head, 5, stem))
+    whole = stirred(TargetNetwork.of_images(model, SIZE, head, 5, stem))
     trained_folder(place, settings_of(model, stem, head=head, dim=5), whole)
     return whole.get_submodule("backbone").eval()
 
@@ -106,7 +106,7 @@ def test_cards_load_networks_without_this_package(tmp_path: Path) -> None:
 def test_averaged_weights_are_loaded_on_demand(tmp_path: Path) -> None:
     images = torch.randn(2, 3, SIZE, SIZE)
     cases: list[tuple[str, torch.nn.Module, dict[str, Any]]] = [
-        ("targets", TargetNetwork(f"{NETWORKS}:plain", SIZE, "linear", 4), {"head": "linear", "dim": 4}),
+        ("targets", TargetNetwork.of_images(f"{NETWORKS}:plain", SIZE, "linear", 4), {"head": "linear", "dim": 4}),
         ("classifier", make_model(f"{NETWORKS}:plain", 4), {"classes": 4, "class_names": ["a", "b", "c", "d"]}),
     ]
     for name, network, settings in cases:
@@ -127,7 +127,7 @@ def test_averaged_weights_are_loaded_on_demand(tmp_path: Path) -> None:
 def test_folders_of_before_there_were_cards_load_too(tmp_path: Path) -> None:
     images = torch.randn(2, 3, SIZE, SIZE)
     for name, network, settings in (
-        ("targets", TargetNetwork("small_cnn", SIZE, "linear", 4), {"head": "linear", "dim": 4}),
+        ("targets", TargetNetwork.of_images("small_cnn", SIZE, "linear", 4), {"head": "linear", "dim": 4}),
         ("classifier", make_model("small_cnn", 4), {"classes": 4}),
     ):
         place = Location.parse(tmp_path / name)
@@ -169,7 +169,7 @@ def test_what_is_no_trained_network_is_refused(tmp_path: Path) -> None:
         coevo_ray.load_network(place)
     card = json.loads((tmp_path / "out" / NETWORK_CARD).read_text())
     (tmp_path / "out" / NETWORK_CARD).write_text(json.dumps({**card, "format": 9}))
-    with pytest.raises(InputError, match="format 9, this package reads up to 1"):
+    with pytest.raises(InputError, match="format 9, this package reads up to 2"):
         coevo_ray.load_network(place)
 
 

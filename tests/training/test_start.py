@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(folder: Path, model: str, seed: int = 7, stem: str = "standard") -> Location:
     torch.manual_seed(seed)
-    network = stirred(TargetNetwork(model, SIZE, "linear", 5, stem))
+    network = stirred(TargetNetwork.of_images(model, SIZE, "linear", 5, stem))
     return trained_folder(
         folder, {"model": model, "stem": stem, "image_size": SIZE, "head": "linear", "dim": 5}, network
     )
@@ -200,7 +200,7 @@ def test_any_model_starts_from_its_like_beneath_a_fresh_classifier(tmp_path: Pat
     torch.manual_seed(0)
     fresh = make_model(model, 7, image_size=SIZE).state_dict()
     torch.manual_seed(0)
-    network, tuning = make_classifier(config, 7, start)
+    network, tuning = make_classifier(config, start.shape, 7, start)
     given = package.load_network(init).module.state_dict()
     for name, tensor in network.state_dict().items():
         origin = fresh if name.startswith(f"{tuning.classifier}.") else given

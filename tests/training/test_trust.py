@@ -47,7 +47,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = {"model": "their_module:net", "stem": "standard", "image_size": SIZE, "classes": 4}
     _write(tmp_path / "classifier", settings, make_model("their_module:net", 4))
     targets = {**{name: settings[name] for name in ("model", "stem", "image_size")}, "head": "linear", "dim": 5}
-    _write(tmp_path / "targets", targets, TargetNetwork("their_module:net", SIZE, "linear", 5))
+    _write(tmp_path / "targets", targets, TargetNetwork.of_images("their_module:net", SIZE, "linear", 5))
     del sys.modules["their_module"]
     (tmp_path / "ran").unlink()
     return tmp_path

@@ -113,10 +113,27 @@ def _received(sent: Iterator[tuple[Batch, SentTensors]]) -> Iterator[Batch]:
         yield replace(batch, weights=weights, tensors=dict(zip(batch.tensors, tensors, strict=True)))
 
 
-def network_input(batch: Batch, device: torch.device) -> torch.Tensor:
-    """Takes a batch's images to a device, in the layout that convolutions are fastest in.
+def network_input(batch: Batch, column: str, device: torch.device) -> torch.Tensor:
+    """Takes a batch's samples to a device, in the layout that networks are fastest in.
 
-    Returns:
-        float32[rows, 3, s, s], channels last.
+    Args:
+        batch: with the samples as `column`.
+        column: name of the tensor.
+        device: of the network.
     """
-    return batch["image"].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    return laid_out(batch[column].to(device, non_blocking=True))
+
+
+def laid_out(samples: torch.Tensor) -> torch.Tensor:
+    """Images channels last, the layout that convolutions are fastest in; other samples as they are."""
+    return samples.contiguous(memory_format=torch.channels_last) if samples.dim() == 4 else samples
+
+
+def joined(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Samples of two batches as one; tokens, which are as wide as their batch needs, get -1 behind the shorter ones."""
+    if not first.is_floating_point() and first.dim() == 2:
+        widest = max(first.shape[1], second.shape[1])
+        first, second = (
+            torch.nn.functional.pad(tokens, (0, widest - tokens.shape[1]), value=-1) for tokens in (first, second)
+        )
+    return torch.cat([first, second])

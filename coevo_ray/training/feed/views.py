@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,6 @@ from torch import nn
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.store.row_table import vectors
-from coevo_ray.training.feed.batch import Batch
 from coevo_ray.training.feed.images import decode_square, scale_pixels
 
 # Area, aspect, place across and down, mirror; jitter or not, brightness, contrast, saturation, hue; grey.
@@ -43,6 +43,10 @@ class Views:
     min_crop: float = 0.2
     flip: bool = True
     colour: float = 1.0
+
+    def numbers(self, images: torch.Tensor) -> int:
+        """Random numbers that a view of one image takes."""
+        return NUMBERS
 
     def make(self, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """One view of each image.
@@ -71,9 +75,43 @@ def view_numbers(row_ids: Int64Array, seed: int, epoch: int, view: int, numbers:
     Returns:
         float32[b, numbers], uniform in [0, 1).
     """
+    if numbers == 0:
+        return torch.empty(len(row_ids), 0)
     rows = hash_rows(hash_rows(row_ids, seed).view(np.int64), 2 * epoch + view)
     hashes = np.stack([hash_rows(rows.view(np.int64), number) for number in range(numbers)], axis=1)
     return torch.from_numpy((hashes >> np.uint64(40)).astype(np.float32) / 2**24)
+
+
+class Augmented(Protocol):
+    """Views of samples, as `Views` are of images."""
+
+    def numbers(self, samples: torch.Tensor) -> int:
+        """Random numbers that a view of one sample takes."""
+        ...
+
+    def make(self, samples: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """One view of each sample."""
+        ...
+
+
+def views_of(
+    samples: torch.Tensor, row_ids: Int64Array, views: Augmented, seed: int, epoch: int, count: int = 2
+) -> torch.Tensor:
+    """Makes views of a feed's samples, on their device.
+
+    Args:
+        samples: [b, ...], as views are made of them.
+        row_ids: int64[b].
+        views: limits of what a view changes.
+        seed, epoch: which views.
+        count: views of a row, 1 or 2.
+
+    Returns:
+        [count b, ...]: the first views of all rows, then their second views.
+    """
+    wide = views.numbers(samples)
+    numbers = [view_numbers(row_ids, seed, epoch, view, wide).to(samples.device) for view in range(count)]
+    return torch.cat([views.make(samples, n) for n in numbers])
 
 
 class Decode:
@@ -98,24 +136,6 @@ class Decode:
         if "target" in rows.column_names:
             tensors["target"] = torch.from_numpy(vectors(rows.column("target")))
         return tensors
-
-
-def views_of(batch: Batch, views: Views, seed: int, epoch: int, device: torch.device, count: int = 2) -> torch.Tensor:
-    """Makes views of a feed's batch.
-
-    Args:
-        batch: rows with `image` uint8[b, 3, s, s].
-        views: limits of what a view changes.
-        seed, epoch: which views.
-        device: where they are made.
-        count: views of a row, 1 or 2.
-
-    Returns:
-        float32[count b, 3, s, s]: the first views of all rows, then their second views.
-    """
-    images = batch.tensors["image"].to(device, non_blocking=True)
-    numbers = [view_numbers(batch.row_ids, seed, epoch, view).to(device) for view in range(count)]
-    return torch.cat([views.make(images, n) for n in numbers])
 
 
 def _crops(numbers: torch.Tensor, min_crop: float, flip: bool) -> torch.Tensor:

@@ -13,13 +13,16 @@ from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.json import JsonObject
 from coevo_ray.store.location import Location
+from coevo_ray.training.feed.batch import laid_out
 from coevo_ray.training.feed.feed import Feed
-from coevo_ray.training.feed.views import Decode, Views, views_of
+from coevo_ray.training.feed.views import views_of
 from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
 from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
+from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.schedules import steps_of
 from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
+from coevo_ray.training.models import FEATURES_OF, without_classifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +31,18 @@ class TargetArguments:
 
     Attributes:
         config: network, views, schedule.
-        network: arguments of `TargetNetwork`.
+        dim: n of the targets.
+        source: what the network takes.
         mean: float32[n], taken off every target.
-        pool, targets: folders of the images and of their targets.
+        pool, targets: folders of the pool and of its targets.
         rows: int64[rows], training rows that have a target, increasing.
         probe_rows: rows for evaluation, or None.
         reports: destinations of the figures.
     """
 
     config: TargetTrainConfig
-    network: JsonObject
+    dim: int
+    source: InputSource
     mean: torch.Tensor
     pool: Location
     targets: Location
@@ -63,10 +68,12 @@ class _Targets:
         self.learner = Learner(config, [steps_of(len(self._rows), batch)] * config.epochs)
         self._probe_rows: ProbeRows | None = ray.get(arguments.probe_rows)
         self._pool = PoolWithTargets(arguments.pool, arguments.targets)
-        self._views = Views(config.min_crop, config.flip, config.colour)
-        decode, device, seed = Decode(config.image_size), self.learner.device, config.seed
-        self._feed = Feed(self._pool, ["image", "target"], decode, global_batch=batch, seed=seed, device=device)
-        network = TargetNetwork(**arguments.network)
+        self._source = source = arguments.source
+        self._views, columns = source.shape.augmented(config), [source.column, "target"]
+        decode, device, seed = source.shape.decoded(source.column), self.learner.device, config.seed
+        self._feed = Feed(self._pool, columns, decode, global_batch=batch, seed=seed, device=device)
+        backbone = without_classifier(config.model, source.network(config.model, FEATURES_OF), source.shape.sample())
+        network = TargetNetwork(backbone, config.head, arguments.dim)
         network.mean.copy_(arguments.mean)
         self._mean = network.mean
         self.learner.prepare(network)
@@ -77,9 +84,10 @@ class _Targets:
         learner.begin_training()
         mean = self._mean.to(learner.device)
         for batch in learner.epoch(self._feed, Subset(epoch, self._rows, None)):
-            images = views_of(batch, self._views, config.seed, epoch, learner.device, config.views)
+            samples = batch[self._source.column].to(learner.device, non_blocking=True)
+            seen = views_of(samples, batch.row_ids, self._views, config.seed, epoch, config.views)
             with learner.autocast():
-                predicted = learner.network(images.contiguous(memory_format=torch.channels_last))
+                predicted = learner.network(laid_out(seen))
             targets = batch.tensors["target"].to(learner.device)
             losses = cosine_loss(predicted, targets, mean)
             if config.contrast > 0:
@@ -111,4 +119,4 @@ class _Targets:
         assert isinstance(backbone, nn.Module)
         dtype: torch.dtype = getattr(torch, self._config.precision)
         place = (learner.device, learner.rank, learner.world)
-        return evaluate(backbone, self._pool, rows, self._config.image_size, *place, dtype=dtype)
+        return evaluate(backbone, self._source, rows, *place, dtype=dtype)

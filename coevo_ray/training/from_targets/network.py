@@ -24,22 +24,17 @@ class TargetNetwork(nn.Module):
     """A backbone and a head that maps its features to targets.
 
     Args:
-        model: name of the network, as in `make_model`; its classifier is taken off.
-        image_size: pixels of the square input.
+        backbone: samples -> features float[b, d], and d; see `inputs.base.backbone_for`.
         head: linear or mlp.
         dim: n of the targets.
-        stem: as in `make_model`.
 
     Attributes:
         mean: float32[n], what is taken off every target; zero unless it is set.
-
-    Raises:
-        UsageError: there is no such network, or it cannot be used so.
     """
 
-    def __init__(self, model: str, image_size: int, head: str, dim: int, stem: str = "standard") -> None:
+    def __init__(self, backbone: tuple[nn.Module, int], head: str, dim: int) -> None:
         super().__init__()
-        self.backbone, features = make_backbone(model, image_size, stem)
+        self.backbone, features = backbone
         self.mean: torch.Tensor
         self.register_buffer("mean", torch.zeros(dim))
         self.head: nn.Module = nn.Linear(features, dim)
@@ -48,9 +43,22 @@ class TargetNetwork(nn.Module):
             norm, active = nn.BatchNorm1d(wide), nn.ReLU(inplace=True)
             self.head = nn.Sequential(nn.Linear(features, wide, bias=False), norm, active, nn.Linear(wide, dim))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images float[b, 3, s, s] -> directions float[b, n] of their targets less the mean, of any length."""
-        predicted: torch.Tensor = self.head(self.backbone(images))
+    @classmethod
+    def of_images(cls, model: str, image_size: int, head: str, dim: int, stem: str = "standard") -> TargetNetwork:
+        """A network for images, fresh.
+
+        Args:
+            model, image_size, stem: as in `models.make_backbone`.
+            head, dim: as of the class.
+
+        Raises:
+            UsageError: there is no such network, or it cannot be used so.
+        """
+        return cls(make_backbone(model, image_size, stem), head, dim)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """Samples -> directions float[b, n] of their targets less the mean, of any length."""
+        predicted: torch.Tensor = self.head(self.backbone(samples))
         return predicted
 
 

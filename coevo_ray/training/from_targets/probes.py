@@ -16,7 +16,7 @@ from coevo_ray.core.probes.probe import LinearProbe, knn_accuracy
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed.feed import Feed
-from coevo_ray.training.feed.images import ImageTransform
+from coevo_ray.training.inputs.source import InputSource
 
 NEIGHBOURS = 20
 _BATCH_ROWS = 256
@@ -82,9 +82,8 @@ class ProbeRows:
 
 def evaluate(
     backbone: nn.Module,
-    pool: Pool,
+    source: InputSource,
     rows: ProbeRows,
-    image_size: int,
     device: torch.device,
     rank: int = 0,
     world: int = 1,
@@ -93,10 +92,9 @@ def evaluate(
     """Judges a network's frozen features; every rank extracts its share and gets the result.
 
     Args:
-        backbone: images float32[b, 3, s, s] -> features float[b, d].
-        pool: images.
+        backbone: samples -> features float[b, d].
+        source: what it takes.
         rows: which of them.
-        image_size: pixels of the network's square input.
         device: where the network is.
         rank, world: this worker's place.
         dtype: bfloat16 computes the features under autocast.
@@ -105,12 +103,13 @@ def evaluate(
         `linear_probe` and `knn`, shares in 0..1.
 
     Raises:
-        InputError: an image cannot be read, or features are not finite.
+        InputError: a sample cannot be read, or features are not finite.
     """
-    feed = Feed(pool, ["image"], ImageTransform(image_size, "none"), global_batch=_BATCH_ROWS, seed=0)
+    feed = source.feed(_BATCH_ROWS, 0, torch.device("cpu"))
     training = backbone.training
     backbone.eval()
-    parts = [_features(backbone, feed, ids, device, rank, world, dtype) for ids in (rows.train, rows.test)]
+    place = (device, rank, world, dtype)
+    parts = [_features(backbone, feed, source.column, ids, *place) for ids in (rows.train, rows.test)]
     backbone.train(training)
     result: list[Any] = [rows.judge(*parts) if rank == 0 else None]
     if world > 1:
@@ -123,6 +122,7 @@ def evaluate(
 def _features(
     backbone: nn.Module,
     feed: Feed,
+    column: str,
     row_ids: Int64Array,
     device: torch.device,
     rank: int,
@@ -133,9 +133,9 @@ def _features(
     ids, parts = [], []
     for batch in feed.epoch(Subset(0, row_ids, None), rank, world):
         real = batch.weights.numpy() > 0  # padding repeats a row that another rank has
-        images = batch.tensors["image"].to(device)
+        samples = batch[column].to(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            found = backbone(images)
+            found = backbone(samples)
         parts.append(found.float().cpu().numpy()[real])
         ids.append(batch.row_ids[real])
     mine = (np.concatenate(ids), np.concatenate(parts))

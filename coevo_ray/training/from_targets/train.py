@@ -19,7 +19,7 @@ from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SettingsLike, TargetTrainConfig, as_settings
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.progress import say
@@ -32,11 +32,14 @@ from coevo_ray.training.feed.statistics import input_statistics
 from coevo_ray.training.from_targets.loop import TargetArguments, train_loop
 from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork
 from coevo_ray.training.from_targets.probes import ProbeRows
+from coevo_ray.training.inputs.base import backbone_for
+from coevo_ray.training.inputs.choose import made_with, open_input, settled
+from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
 from coevo_ray.training.loop.weights import CARD, WEIGHTS, read_weights
 from coevo_ray.training.model_files import check_made, check_outputs, read_made
-from coevo_ray.training.models import make_backbone
 
 _TITLE = "train targets"
 
@@ -51,7 +54,8 @@ def train_targets(
 
     Args:
         config: network, views, schedule; a dict, or a YAML file.
-        pool: images, or their folder. Its labels are read for evaluation only.
+        pool: samples, or their folder. Its labels are read for evaluation only. Of a pool of vectors its column
+            `vector` is taken, of texts what `model` and `features` say.
         targets: target table of that pool, or its folder. Rows without a target take no part.
         out: folder of the result: `model.safetensors` (backbone and head), `model.json`, `network.safetensors` (the
             backbone alone, for `load_network`), `network.json` and manifest.
@@ -62,13 +66,19 @@ def train_targets(
 
     Raises:
         InputError: an input is missing, the targets are not this pool's, or no training row has a target.
-        UsageError: the model is unknown, or settings were changed.
+        UsageError: the model is unknown or does not take what the pool gives, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config, pool = as_settings(TargetTrainConfig, config, "train"), pool_for("train_targets", pool)
     targets = open_table(targets, "targets")
-    run = _TargetRun(config, pool, targets, _dimension(targets), Location.parse(out))
-    make_backbone(config.model, config.image_size, config.stem)  # a wrong name shows before any work
+    config = settled(config, pool.modality)
+    source = open_input(config, pool, targets)
+    if source.kind == "targets":
+        raise UsageError("targets cannot be learned from themselves", "set features to a column of the pool")
+    if config.views > 1 and source.shape.kind == "vector":
+        raise UsageError(f"views is {config.views}, and views of vectors are all the same", "leave views out")
+    backbone_for(source.shape, config.model)  # a wrong name shows before any work
+    run = _TargetRun(config, pool, targets, source, _dimension(targets), Location.parse(out))
     content = {"objective": "targets", **config.content()}
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity}
     return run_training(ModelArtifact(run.folder, content, inputs), run.prepare)
@@ -81,15 +91,14 @@ class _TargetRun:
     config: TargetTrainConfig
     pool: Pool
     targets: RowTable
+    source: InputSource
     dim: int
     folder: Location
 
     @property
     def _card(self) -> JsonObject:
-        """Arguments of `TargetNetwork`."""
-        config = self.config
-        network = {"model": config.model, "stem": config.stem, "image_size": config.image_size}
-        return {**network, "head": config.head, "dim": self.dim}
+        """Settings by which the network can be made again."""
+        return {**made_with(self.config, self.source), "head": self.config.head, "dim": self.dim}
 
     def prepare(self) -> Training[TargetArguments]:
         config = self.config
@@ -118,7 +127,8 @@ class _TargetRun:
         mean, _ = ray.get(task.remote(self.targets, target_rows, "target"))
         yield TargetArguments(
             config=self.config,
-            network=self._card,
+            dim=self.dim,
+            source=self.source.measured(rows),
             mean=mean if self.config.centre else torch.zeros(self.dim),
             pool=self.pool.location,
             targets=self.targets.location,
@@ -166,7 +176,8 @@ def load_target_network(location: ArtifactLike, *, average: bool = False, trust:
     made = read_made(location, manifest, {"head": str, "dim": int})
     check_made(made, location.child(CARD), trust)
     check_outputs(made["dim"], location.child(WEIGHTS).size(), location)
-    network = TargetNetwork(**{name: made[name] for name in ("model", "image_size", "head", "dim", "stem")})
+    shape = shape_of(made, location)
+    network = TargetNetwork(backbone_for(shape, made["model"]), made["head"], made["dim"])
     read_weights(location, manifest, network, average=average)
     return network.eval()
 

@@ -11,8 +11,7 @@ from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.training.feed.batch import network_input
-from coevo_ray.training.feed.feed import Feed
-from coevo_ray.training.feed.images import ImageTransform
+from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
 
 
@@ -20,24 +19,24 @@ class HeldOut:
     """The labelled rows of the held-out split.
 
     Args:
-        learner: has the network; its image size, batch and seed are taken.
-        pool: images and splits.
+        learner: has the network; its batch and seed are taken.
+        pool: splits.
+        source: what the network takes.
         labels: int64[rows of the pool], -1 where there is none.
     """
 
-    def __init__(self, learner: Learner, pool: Pool, labels: Int64Array) -> None:
+    def __init__(self, learner: Learner, pool: Pool, source: InputSource, labels: Int64Array) -> None:
         config, test = learner.config, pool.test_ids()
         self._learner, self._labels = learner, labels
-        transform = ImageTransform(config.image_size, "none")
-        batch, device = config.batch_rows, learner.device
-        self._feed = Feed(pool, ["image"], transform, global_batch=batch, seed=config.seed, device=device)
+        self._column = source.column
+        self._feed = source.feed(config.batch_rows, config.seed, learner.device)
         self._test = Subset(0, test[labels[test] >= 0], None)
 
     def accuracy(self) -> dict[str, float | None]:
         """`accuracy` (None without held-out labels) and, with averaged weights, `ema_accuracy`; all workers call it.
 
         Raises:
-            InputError: an image cannot be read.
+            InputError: a sample cannot be read.
         """
         learner = self._learner
         found = {"accuracy": self._of(learner.network)}
@@ -57,7 +56,7 @@ class HeldOut:
         for batch in self._feed.epoch(self._test, learner.rank, learner.world):
             labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device)
             with learner.autocast():
-                predicted = network(network_input(batch, learner.device)).argmax(dim=1)
+                predicted = network(network_input(batch, self._column, learner.device)).argmax(dim=1)
             right += ((predicted == labels) * batch.weights.to(learner.device)).sum()
         if learner.world > 1:
             torch.distributed.all_reduce(right)

@@ -11,7 +11,6 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from coevo_ray.config import LearningConfig
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.store.checked import read_checked
@@ -43,16 +42,6 @@ def write_weights(folder: Location, state: dict[str, Any], card: JsonObject) -> 
         average = {k.removeprefix(_INNER): v for k, v in state["average"].items() if k.startswith(_INNER)}
         files.append(write_blob(folder, AVERAGED, packed(average)))
     return files
-
-
-def classifier_card(config: LearningConfig, classes: int) -> JsonObject:
-    """Describes a classifier, so that `make_model` can make its network again.
-
-    Args:
-        config: settings of its training.
-        classes: outputs.
-    """
-    return {"model": config.model, "stem": config.stem, "image_size": config.image_size, "classes": classes}
 
 
 def read_weights(folder: Location, manifest: Manifest, network: nn.Module, *, average: bool = False) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from coevo_ray.config import SemiTrainConfig
+from coevo_ray.training.feed.batch import joined, laid_out
 
 # Of the running mean prediction. FreeMatch takes 0.999, for trainings of a million steps.
 _MOMENTUM = 0.99
@@ -125,13 +126,13 @@ def step_losses(
     predictions by them are surely wrong for many of the first steps.
 
     Args:
-        network: in training mode, or while its backbone is frozen in evaluation mode; images float32[b, 3, s, s] ->
-            logits float[b, classes].
+        network: in training mode, or while its backbone is frozen in evaluation mode; samples -> logits
+            float[b, classes].
         teacher: the same network, or averaged weights, which predict in evaluation mode.
         rule: chooses the predictions that become targets.
-        labelled: float32[b, 3, s, s], weak views.
+        labelled: weak views of b samples, as the network takes them.
         labels: int64[b].
-        unlabelled: weak views float32[u, 3, s, s], strong views of the same rows, and weights float[u], 0 for padding.
+        unlabelled: weak views of u samples, strong views of the same rows, and weights float[u], 0 for padding.
     """
     if unlabelled is None:
         return StepLosses(_cross_entropy(network(labelled), labels))
@@ -139,7 +140,7 @@ def step_losses(
     # Of a single image there are no statistics: batch norm refuses it behind the last pooling.
     training = teacher is network and network.training and len(weak) > 1
     targets = rule.choose(_predicted(teacher, weak, training=training), weights)
-    logits = network(torch.cat([labelled, strong]).contiguous(memory_format=torch.channels_last))
+    logits = network(laid_out(joined(labelled, strong)))
     rows = len(labels)
     consistency = consistency_losses(logits[rows:], targets)
     return StepLosses(_cross_entropy(logits[:rows], labels), consistency, targets)
@@ -165,9 +166,9 @@ def _cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _predicted(teacher: nn.Module, images: torch.Tensor, *, training: bool) -> torch.Tensor:
+def _predicted(teacher: nn.Module, samples: torch.Tensor, *, training: bool) -> torch.Tensor:
     before = teacher.training
     teacher.train(training)
-    logits: torch.Tensor = teacher(images.contiguous(memory_format=torch.channels_last))
+    logits: torch.Tensor = teacher(laid_out(samples))
     teacher.train(before)
     return logits

@@ -12,10 +12,8 @@ from coevo_ray.config import SemiTrainConfig
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
-from coevo_ray.training.feed.cached_pool import HeldRows
-from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.paired import PairedBatch, PairedFeed
-from coevo_ray.training.feed.views import Decode
+from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
 from coevo_ray.training.loop.validation import HeldOut, accuracy_note
@@ -29,7 +27,8 @@ class SemiSupervisedArguments:
 
     Attributes:
         config: network, views, rule, schedule.
-        pool: folder of the images.
+        pool: folder of the pool.
+        source: what the network takes.
         rows: labels and splits.
         start: trained network whose backbone the network starts from, or None.
         reports: destinations of the figures.
@@ -37,6 +36,7 @@ class SemiSupervisedArguments:
 
     config: SemiTrainConfig
     pool: Location
+    source: InputSource
     rows: ray.ObjectRef[SemiRows]
     start: Start | None
     reports: EpochReports
@@ -57,19 +57,16 @@ class _SemiSupervised:
         self.epochs = config.epochs
         labelled, unlabelled, steps = rows.plan(config)
         self.learner = learner = Learner(config, [steps] * config.epochs, FIGURES)
-        pool, device = Pool(arguments.pool), learner.device
-        decode, seed = Decode(config.image_size), config.seed
-        few, many = HeldRows(pool.location, labelled.row_ids, "image"), None
-        batch = labelled.cycle.batch
-        labelled_feed = Feed(few, ["image"], decode, global_batch=batch, seed=seed, prefetch=0)
+        source, device = arguments.source, learner.device
+        few, many = source.held_feed(labelled.row_ids, labelled.cycle.batch, config.seed), None
         if unlabelled is not None:
-            batch = unlabelled.cycle.batch
-            many = (Feed(pool, ["image"], decode, global_batch=batch, seed=seed, device=device), unlabelled)
-        self._feed = PairedFeed((labelled_feed, labelled), many, steps, device)
-        self._held_out = HeldOut(learner, pool, rows.known)
-        learner.prepare(*make_classifier(config, rows.classes, arguments.start))
+            many = (source.decoded_feed(unlabelled.cycle.batch, config.seed, device), unlabelled)
+        self._feed = PairedFeed((few, labelled), many, steps, device)
+        self._held_out = HeldOut(learner, Pool(arguments.pool), source, rows.known)
+        learner.prepare(*make_classifier(config, source, rows.classes, arguments.start))
         total = torch.distributed.all_reduce if learner.world > 1 else None
-        self._step = SemiSupervisedStep(config, rows, learner.descent, device, learner.world, total)
+        views = (source.column, source.view_pair(config))
+        self._step = SemiSupervisedStep(config, rows, learner.descent, device, views, learner.world, total)
         learner.keep("means", self._step.rule.means)
 
     def train_epoch(self, epoch: int) -> EpochResult:

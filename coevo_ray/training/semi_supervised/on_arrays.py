@@ -14,6 +14,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.training.feed.images import scale_pixels
 from coevo_ray.training.feed.paired import ArraySource, PairedFeed, Rows
+from coevo_ray.training.inputs.images import ImageShape
 from coevo_ray.training.loop.descent import Descent
 from coevo_ray.training.loop.fine_tuning import thaw
 from coevo_ray.training.loop.schedules import Progress, rate_factor
@@ -93,12 +94,14 @@ class _ArrayTraining:
         self._config, self._device, self._seconds = config, device, 0.0
         self._feed = _feed(config, rows, np.ascontiguousarray(images.transpose(0, 3, 1, 2)), device)
         torch.manual_seed(config.seed)
-        network, self._tuning = make_classifier(config, rows.classes, start)
+        shape = ImageShape(config.image_size, config.stem)
+        network, self._tuning = make_classifier(config, shape, rows.classes, start)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         self.network = network
         self._frozen = self._tuning.freeze(network, 0)
         self._descent = Descent(config, network, network, device, self._tuning)
-        self._step, self._progress = SemiSupervisedStep(config, rows, self._descent, device), Progress()
+        views = ("image", shape.view_pair(config, None))
+        self._step, self._progress = SemiSupervisedStep(config, rows, self._descent, device, views), Progress()
         self._progress.plan(self._feed.steps, [self._feed.steps] * (config.epochs - 1))
 
     def train_epoch(self, epoch: int) -> JsonObject:

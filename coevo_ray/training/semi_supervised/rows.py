@@ -10,11 +10,18 @@ from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.progress import say
+from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.label_tables import LabelTable, name_of, read_labels
 from coevo_ray.training.semi_supervised.step import SemiRows
 
 
-def gather_rows(pool: Pool, labels: LabelTable | None, pseudo: LabelTable | None, weight: str) -> SemiRows:
+def gather_rows(
+    pool: Pool,
+    labels: LabelTable | None,
+    pseudo: LabelTable | None,
+    weight: str,
+    readable: RowTable | None = None,
+) -> SemiRows:
     """Gathers the rows to train on and their labels.
 
     Args:
@@ -22,6 +29,7 @@ def gather_rows(pool: Pool, labels: LabelTable | None, pseudo: LabelTable | None
         labels: label table; None for the pool's own labels.
         pseudo: pseudo-labels; where a row has a label too, that one counts.
         weight: "confidence" or "one": weight of a row with a pseudo-label.
+        readable: table of the rows that can be taken, such as the targets that the network learns on; None for all.
 
     Raises:
         InputError: a table names a row or a class that is not there or a held-out row, a confidence is not in (0, 1],
@@ -34,7 +42,12 @@ def gather_rows(pool: Pool, labels: LabelTable | None, pseudo: LabelTable | None
         ids, found = read_labels(labels, pool, ["label"])
         use = np.full(len(pool), -1, dtype=np.int64)
         use[ids] = found["label"]
-    rows = SemiRows(use, weights, pool.train_ids(), known, pool.classes)
+    train = pool.train_ids()
+    if readable is not None:
+        there = np.zeros(len(pool), dtype=bool)
+        there[readable.row_ids()] = True
+        train, known = train[there[train]], np.where(there, known, -1)
+    rows = SemiRows(use, weights, train, known, pool.classes)
     rows.check()  # pseudo-labels alone are not enough: they are somebody's predictions
     if pseudo is not None:
         ids, found = read_labels(pseudo, pool, ["label", "confidence"])

@@ -18,9 +18,9 @@ from coevo_ray.errors import InputError
 from coevo_ray.training.feed.batch import Batch
 from coevo_ray.training.feed.paired import PairedBatch, Rows
 from coevo_ray.training.feed.views import view_numbers
+from coevo_ray.training.inputs.base import ViewPair
 from coevo_ray.training.loop.descent import Descent
 from coevo_ray.training.semi_supervised.consistency import PseudoTargets, Targets, step_losses
-from coevo_ray.training.semi_supervised.views import VIEW_NUMBERS, ConsistencyViews
 
 # Loss, its steps, labelled loss, consistency loss; unlabelled rows, those with a target, of these those whose label is
 # known, and those whose target is that label; labelled rows with a target, and those whose target is their label.
@@ -97,6 +97,7 @@ class SemiSupervisedStep:
         rows: labels.
         descent: the network in training.
         device: of the network.
+        views: name of the samples' tensor, and how their weak and strong views are made.
         world: number of workers.
         total: adds up a tensor over all workers, in place; None for one worker.
 
@@ -111,19 +112,20 @@ class SemiSupervisedStep:
         rows: SemiRows,
         descent: Descent,
         device: torch.device,
+        views: tuple[str, ViewPair],
         world: int = 1,
         total: Callable[[torch.Tensor], object] | None = None,
     ) -> None:
         self.config, self.rows, self.descent = config, rows, descent
         self._device, self._world = device, world
-        self.views = ConsistencyViews(config.flip, config.strength)
+        self._column, self.views = views
         self.rule = PseudoTargets(config, rows.classes, device, total)
 
     def __call__(self, batch: PairedBatch, ramp: float) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of this worker's part of a step, and the figures of it.
 
         Args:
-            batch: uint8 images of the rows.
+            batch: samples of the rows, as views are made of them.
             ramp: share of the consistency weight, in 0..1.
 
         Returns:
@@ -157,11 +159,12 @@ class SemiSupervisedStep:
         return self.descent.network  # with what joins the workers, which gives all of them the same statistics
 
     def _inputs(self, batch: Batch, number: int, view: int, *, labelled: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images, and the random numbers of their views in this pass."""
+        """Samples, and the random numbers of their views in this pass."""
         # A row may be in both feeds, in passes of the same number.
         seed = int(hash_rows(np.array([labelled], dtype=np.int64), self.config.seed)[0])
-        numbers = view_numbers(batch.row_ids, seed, number, view, VIEW_NUMBERS)
-        return batch["image"].to(self._device, non_blocking=True), numbers.to(self._device)
+        samples = batch[self._column].to(self._device, non_blocking=True)
+        numbers = view_numbers(batch.row_ids, seed, number, view, self.views.numbers(samples))
+        return samples, numbers.to(self._device)
 
     def _counts(self, targets: Targets | None, batch: Batch | None) -> torch.Tensor:
         """float64[6]: the last of FIGURES."""

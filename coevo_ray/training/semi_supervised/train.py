@@ -18,15 +18,16 @@ from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.digests import digest_array
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.manifest import FileEntry
+from coevo_ray.store.opening import open_table
+from coevo_ray.training.inputs.choose import made_with
+from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.label_tables import LabelTable, open_labels, open_pseudo_labels
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
-from coevo_ray.training.loop.weights import classifier_card
-from coevo_ray.training.models import check_model
 from coevo_ray.training.semi_supervised.loop import SemiSupervisedArguments, train_loop
 from coevo_ray.training.semi_supervised.rows import gather_rows
 from coevo_ray.training.semi_supervised.step import SemiRows
-from coevo_ray.training.start import Start, starting_from
+from coevo_ray.training.start import Start, prepare_input
 
 _TITLE = "train semi_supervised"
 # Figures of the last epoch that the summary repeats.
@@ -42,8 +43,9 @@ def train_semi_supervised(
     pseudo_labels: ArtifactLike | None = None,
     init: ArtifactLike | None = None,
     trust: Sequence[str] = (),
+    targets: ArtifactLike | None = None,
 ) -> Artifact:
-    """Trains a network on the labels of some training rows and on the images of all (FixMatch, arXiv 2001.07685).
+    """Trains a network on the labels of some training rows and on the samples of all (FixMatch, arXiv 2001.07685).
 
     Each step has labelled rows and `mu` times as many unlabelled ones. A labelled row's weak view has a cross-entropy
     with its label. Of an unlabelled row's weak view the teacher predicts the class; where it is sure enough, that class
@@ -52,8 +54,8 @@ def train_semi_supervised(
 
     Args:
         config: network, views, rule, schedule; a dict, or a YAML file.
-        pool: images, or their folder. Labels of unlabelled training rows are read for `pseudo_accuracy` alone, those of
-            held-out rows for `accuracy`.
+        pool: samples, or their folder. Labels of unlabelled training rows are read for `pseudo_accuracy` alone, those
+            of held-out rows for `accuracy`.
         out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `network.json`,
             `metrics.jsonl` with an object for each epoch, and manifest; `training.supervised.load_classifier` reads it.
         labels: label table of the pool, as the gate makes it, or its folder; None for the pool's own labels, of which
@@ -62,6 +64,7 @@ def train_semi_supervised(
             labelled ones, weighted by their confidence. Labels go before pseudo-labels.
         init, trust: trained network whose backbone is the start, of averaged weights too, as in
             `training.start.starting_from`.
+        targets: the pool's targets, or their folder, where the network takes them instead of samples.
 
     Returns:
         The model. Its summary: `accuracy` of the last epoch on held-out rows, with averaged weights `ema_accuracy`; its
@@ -73,23 +76,25 @@ def train_semi_supervised(
     Raises:
         InputError: an input is missing or of another pool, labels are unfit or of one class alone, or training
             diverged.
-        UsageError: the pool holds no images, or the settings are wrong, or were changed.
+        UsageError: the model does not take what the pool gives, or the settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config, pool = as_settings(SemiTrainConfig, config, "train"), pool_for("train_semi_supervised", pool)
     table = None if labels is None else open_labels(labels, pool)
     pseudo = None if pseudo_labels is None else open_pseudo_labels(pseudo_labels, pool)
-    config, start = starting_from(config, init, trust)
-    rows = gather_rows(pool, table, pseudo, config.pseudo_weight)
-    check_model(config.model, rows.classes, config.image_size, config.stem)
+    given = None if targets is None else open_table(targets, "targets")
+    config, source, start = prepare_input(config, pool, given, max(2, pool.classes), init, trust)
+    rows = gather_rows(pool, table, pseudo, config.pseudo_weight, None if source.kind == "pool" else given)
     inputs = {"pool": pool.manifest.identity}
     inputs["labels"] = digest_array(pool.labels()) if table is None else table.manifest.identity
     if pseudo is not None:
         inputs["pseudo_labels"] = pseudo.manifest.identity
+    if source.kind != "pool":
+        inputs[source.kind] = source.identity
     if start is not None:
         inputs |= start.inputs
     content = {"objective": "semi_supervised", **config.content()}
-    run = _SemiSupervisedRun(config, pool, rows, Location.parse(out), start)
+    run = _SemiSupervisedRun(config, pool, source, rows, Location.parse(out), start)
     return run_training(ModelArtifact(run.folder, content, inputs), run.prepare)
 
 
@@ -99,6 +104,7 @@ class _SemiSupervisedRun:
 
     config: SemiTrainConfig
     pool: Pool
+    source: InputSource
     rows: SemiRows
     folder: Location
     start: Start | None
@@ -123,13 +129,15 @@ class _SemiSupervisedRun:
 
     @contextmanager
     def _arguments(self, board: BoardHandle) -> Iterator[SemiSupervisedArguments]:
-        reports = EpochReports(board, self.folder)
-        yield SemiSupervisedArguments(self.config, self.pool.location, ray.put(self.rows), self.start, reports)
+        reports, source = EpochReports(board, self.folder), self.source.measured(self.rows.train)
+        yield SemiSupervisedArguments(self.config, self.pool.location, source, ray.put(self.rows), self.start, reports)
 
     def _write_files(self, trained: Trained[SemiSupervisedArguments]) -> list[FileEntry]:
         _warn_of_poor_targets(trained.history[-1]["own_accuracy"])
         names = self.pool.manifest.summary.get("class_names") or ()
-        return write_network(self.folder, trained, classifier_card(self.config, self.rows.classes), names)
+        return write_network(
+            self.folder, trained, {**made_with(self.config, self.source), "classes": self.rows.classes}, names
+        )
 
     def _summarise(self, trained: Trained[SemiSupervisedArguments]) -> JsonObject:
         history, last = trained.history, trained.history[-1]

@@ -17,8 +17,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed.batch import network_input
-from coevo_ray.training.feed.feed import Feed
-from coevo_ray.training.feed.images import ImageTransform
+from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.schedules import steps_of
 from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, train_epochs
@@ -36,7 +35,8 @@ class SupervisedArguments:
         planned: rows of each epoch, as far as the policy knows them beforehand.
         candidates: rows that may be selected.
         report_losses: whether the policy needs each row's loss.
-        pool: folder of the images.
+        pool: folder of the pool.
+        source: what the network takes.
         classes: outputs of the network.
         start: trained network whose backbone it starts from, or None.
         labels: int64[rows of the pool], -1 where a row has none.
@@ -49,6 +49,7 @@ class SupervisedArguments:
     candidates: int
     report_losses: bool
     pool: Location
+    source: InputSource
     classes: int
     start: Start | None
     labels: ray.ObjectRef[Int64Array]
@@ -74,12 +75,11 @@ class _Supervised:
         if self._reports is not None:
             self.learner.before_checkpoint = self._reports.flush
         self._labels: Int64Array = ray.get(arguments.labels)
-        pool = Pool(arguments.pool)
-        transform, device = ImageTransform(config.image_size, config.augment), self.learner.device
-        batch, seed = config.batch_rows, config.seed
-        self._feed = Feed(pool, ["image"], transform, global_batch=batch, seed=seed, device=device)
-        self._held_out = HeldOut(self.learner, pool, self._labels)
-        self.learner.prepare(*make_classifier(config, arguments.classes, arguments.start))
+        source = arguments.source
+        self._column = source.column
+        self._feed = source.feed(config.batch_rows, config.seed, self.learner.device, config.augment)
+        self._held_out = HeldOut(self.learner, Pool(arguments.pool), source, self._labels)
+        self.learner.prepare(*make_classifier(config, source, arguments.classes, arguments.start))
 
     def train_epoch(self, epoch: int) -> EpochResult:
         """One pass over the epoch's subset, or what is left of it."""
@@ -104,7 +104,7 @@ class _Supervised:
         for batch in learner.epoch(self._feed, subset):
             labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device)
             with learner.autocast():
-                logits = learner.network(network_input(batch, learner.device))
+                logits = learner.network(network_input(batch, self._column, learner.device))
             losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
             learner.step(losses, batch)
             if reports is not None:

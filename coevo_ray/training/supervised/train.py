@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import ray
 from torch import nn
 
@@ -26,12 +27,14 @@ from coevo_ray.store.digests import digest, digest_array
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.manifest import FileEntry, load_manifest
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.training.inputs.choose import made_with
+from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
-from coevo_ray.training.loop.weights import CARD, WEIGHTS, classifier_card, read_weights
+from coevo_ray.training.loop.weights import CARD, WEIGHTS, read_weights
 from coevo_ray.training.model_files import check_made, check_outputs, read_made
-from coevo_ray.training.models import check_model, make_model
-from coevo_ray.training.start import Start, starting_from
+from coevo_ray.training.start import Start, prepare_input
 from coevo_ray.training.supervised.loop import SupervisedArguments, train_loop
 
 # Entries of a policy's `uses` that come from the evidence table.
@@ -48,29 +51,33 @@ def train_policy(
     evidence: RowTable | None = None,
     init: ArtifactLike | None = None,
     trust: Sequence[str] = (),
+    targets: RowTable | None = None,
 ) -> Artifact:
     """Trains a network under one policy and evaluates it on the held-out split after each epoch.
 
     Args:
         config: network, optimizer, schedule, kept share.
         policy: name of the policy.
-        pool: images.
+        pool: samples.
         labels: int64[rows of the pool], -1 where there is none; held-out rows' labels are for evaluation only.
         scores: score table of the pool's rows, or None.
         out: folder of the result: `model.safetensors` (and `ema.safetensors`), `model.json`, `network.json`,
             `metrics.jsonl` with an object for each epoch, journal and manifest.
         evidence: evidence on labels and copies, for policies that look at it, or None.
         init, trust: trained network whose backbone is the start, as in `training.start.starting_from`.
+        targets: the pool's targets, where the network takes them instead of samples; rows without one have no label.
 
     Raises:
         InputError: no labelled training row, a policy that needs scores has none, init is no trained network, or
             training diverged.
-        UsageError: the model is unknown or not that of init, or settings were changed.
+        UsageError: the model is unknown, not that of init or does not take what the pool gives, or settings were
+            changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
-    config, start = starting_from(config, init, trust)
-    run = _PolicyRun(config, policy, pool, labels, scores, evidence, Location.parse(out), start)
-    check_model(config.model, pool.classes, config.image_size, config.stem)
+    config, source, start = prepare_input(config, pool, targets, pool.classes, init, trust)
+    if source.kind != "pool":
+        labels = np.where(np.isin(np.arange(len(pool)), source.table().row_ids()), labels, -1)
+    run = _PolicyRun(config, policy, pool, source, labels, scores, evidence, Location.parse(out), start)
     return run_training(run.artifact, run.prepare)
 
 
@@ -81,6 +88,7 @@ class _PolicyRun:
     config: TrainConfig
     policy: str
     pool: Pool
+    source: InputSource
     labels: Int64Array
     scores: RowTable | None
     evidence: RowTable | None
@@ -99,6 +107,8 @@ class _PolicyRun:
             inputs["scores"] = self.scores.manifest.identity
         if self._evidence is not None:
             inputs["evidence"] = self._evidence.manifest.identity
+        if self.source.kind != "pool":
+            inputs[self.source.kind] = self.source.identity
         if self.start is not None:
             inputs |= self.start.inputs
         return ModelArtifact(self.folder, content, inputs)
@@ -142,6 +152,7 @@ class _PolicyRun:
                 candidates=int(candidates.sum()),
                 report_losses=self.config.make_policy(self.policy).needs_losses,
                 pool=self.pool.location,
+                source=self.source.measured(np.flatnonzero(candidates)),
                 classes=self.pool.classes,
                 start=self.start,
                 labels=ray.put(self.labels),
@@ -165,7 +176,9 @@ class _PolicyRun:
 
     def _write_files(self, trained: Trained[SupervisedArguments]) -> list[FileEntry]:
         names = self.pool.manifest.summary.get("class_names") or ()
-        return write_network(self.folder, trained, classifier_card(self.config, self.pool.classes), names)
+        return write_network(
+            self.folder, trained, {**made_with(self.config, self.source), "classes": self.pool.classes}, names
+        )
 
     def _summarise(self, trained: Trained[SupervisedArguments]) -> JsonObject:
         last = trained.history[-1]
@@ -216,7 +229,7 @@ def load_classifier(location: ArtifactLike, *, average: bool = False, trust: Seq
         raise InputError(f"{location} is no classifier", "give what supervised training made")
     check_made(card, location.child(CARD), trust)
     check_outputs(card["classes"], location.child(WEIGHTS).size(), location)
-    network = make_model(card["model"], card["classes"], stem=card["stem"], image_size=card["image_size"])
+    network = shape_of(card, location).network(card["model"], card["classes"])
     read_weights(location, manifest, network, average=average)
     return network.eval()
 

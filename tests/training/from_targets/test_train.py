@@ -27,6 +27,7 @@ from coevo_ray.training.feed.views import Decode
 from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
 from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
 from coevo_ray.training.from_targets.train import load_target_network, train_targets
+from coevo_ray.training.inputs.choose import images_of
 from coevo_ray.training.models import make_backbone
 from tests.training import png
 from tests.training.networks_for_tests import faulty
@@ -158,7 +159,7 @@ def test_targets_of_several_pools_are_found_from_where_this_pool_begins(
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_the_classifier_is_taken_off_and_a_head_put_on(head: str) -> None:
     for name, features in (("small_cnn", 128), ("torchvision:resnet18", 512), (f"{NETWORKS}:plain", 128)):
-        network = TargetNetwork(name, 32, head, 7)
+        network = TargetNetwork.of_images(name, 32, head, 7)
         assert network.training
         assert network.backbone(torch.zeros(2, 3, 32, 32)).shape == (2, features)
         assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
@@ -186,7 +187,7 @@ def test_a_network_learns_from_targets_without_labels(tables: tuple[Pool, RowTab
     assert rows is not None
     torch.manual_seed(0)
     device = torch.device("cpu")
-    floor = evaluate(make_backbone(f"{NETWORKS}:normed", SIZE)[0], pool, rows, SIZE, device)
+    floor = evaluate(make_backbone(f"{NETWORKS}:normed", SIZE)[0], images_of(pool, SIZE), rows, device)
     # Measured: kNN from 0.71 to 0.94, linear probe from 0.84 to 0.97.
     config = {**SETTINGS, "model": f"{NETWORKS}:normed", "learning_rate": 0.01, "epochs": 6, "evaluate_every": 3}
     summary = train_targets(config, pool, targets, tmp_path / "out")
@@ -201,7 +202,9 @@ def test_a_network_learns_from_targets_without_labels(tables: tuple[Pool, RowTab
     labelled = (np.arange(ROWS - 20) % 7 != 0) & (np.arange(ROWS - 20) % 5 != 0)
     assert summary["probe_rows"][0] == labelled.sum()
     network = load_target_network(Location.parse(str(tmp_path / "out")), trust=[f"{NETWORKS}:normed"])
-    assert evaluate(network.backbone, pool, rows, SIZE, device)["knn"] == pytest.approx(summary["knn"], abs=0.011)
+    assert evaluate(network.backbone, images_of(pool, SIZE), rows, device)["knn"] == pytest.approx(
+        summary["knn"], abs=0.011
+    )
     # The same settings again are the same result, without work; other ones are refused.
     assert train_targets(config, pool, targets, tmp_path / "out") == summary
     with pytest.raises(UsageError, match=r"epochs: there 6, asked for 9"):

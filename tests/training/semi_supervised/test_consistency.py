@@ -17,10 +17,12 @@ from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.training.feed.batch import Batch
 from coevo_ray.training.feed.paired import PairedBatch
 from coevo_ray.training.feed.views import view_numbers
+from coevo_ray.training.inputs.base import ViewPair
+from coevo_ray.training.inputs.image_views import VIEW_NUMBERS
+from coevo_ray.training.inputs.images import ImageShape
 from coevo_ray.training.loop.descent import Descent
 from coevo_ray.training.semi_supervised.consistency import PseudoTargets, Targets, consistency_losses, step_losses
 from coevo_ray.training.semi_supervised.step import SemiRows, SemiSupervisedStep, figures, ramp_factor
-from coevo_ray.training.semi_supervised.views import VIEW_NUMBERS
 
 CLASSES, SIZE = 4, 8
 CPU = torch.device("cpu")
@@ -29,6 +31,10 @@ Array = npt.NDArray[np.float64]
 
 def settings(**chosen: Any) -> SemiTrainConfig:
     return SemiTrainConfig.model_validate({"thresholds": "fixed", "image_size": SIZE, "least_steps": 0, **chosen})
+
+
+def views_for(config: SemiTrainConfig) -> tuple[str, ViewPair]:
+    return "image", ImageShape(SIZE).view_pair(config, None)
 
 
 def softmax(logits: Array) -> Array:
@@ -120,9 +126,8 @@ def test_a_step_is_that_of_a_slow_loop_with_its_gradient(teacher: str) -> None:
     assert isinstance(average, Scripted)
     with torch.no_grad():
         average.matrix.mul_(-1.2)  # of another mind
-    step = SemiSupervisedStep(
-        config, SemiRows(LABELS, np.ones(12, np.float32), np.arange(12), KNOWN, CLASSES), descent, CPU
-    )
+    rows = SemiRows(LABELS, np.ones(12, np.float32), np.arange(12), KNOWN, CLASSES)
+    step = SemiSupervisedStep(config, rows, descent, CPU, views_for(config))
     few = part([0, 3, 4, 0], images, [1.0, 0.25, 0.5, 0.0])
     many = part([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2], images, [1.0] * 11 + [0.0])
     network.train()
@@ -164,7 +169,7 @@ def test_views_of_a_step_depend_on_row_pass_and_kind_alone() -> None:
 
     def shown(ids: list[int], others: list[int], passes: tuple[int, int]) -> list[torch.Tensor]:
         network = Scripted()
-        step = SemiSupervisedStep(config, rows, Descent(config, network, network, CPU), CPU)
+        step = SemiSupervisedStep(config, rows, Descent(config, network, network, CPU), CPU, views_for(config))
         few, many = (part(chosen, images, [1.0] * len(chosen)) for chosen in (ids, others))
         step(PairedBatch(few, many, passes, 1), 1.0)
         return [seen for seen, _, _ in network.shown]

@@ -38,6 +38,10 @@ class ConsistencyViews:
     flip: bool = True
     strength: float = 1.0
 
+    def numbers(self, images: torch.Tensor) -> int:
+        """Random numbers that a view of one image takes."""
+        return VIEW_NUMBERS
+
     def weak(self, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """One weak view of each image.
 

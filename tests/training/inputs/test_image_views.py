@@ -9,7 +9,7 @@ import torch
 
 from coevo_ray.training.feed.images import scale_pixels
 from coevo_ray.training.feed.views import NUMBERS, view_numbers
-from coevo_ray.training.semi_supervised.views import VIEW_NUMBERS, ConsistencyViews
+from coevo_ray.training.inputs.image_views import VIEW_NUMBERS, ConsistencyViews
 
 SIZE = 16
 IMAGES = torch.randint(0, 256, (40, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

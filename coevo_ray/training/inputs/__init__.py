@@ -1,0 +1,1 @@
+"""What networks take of a row: images, vectors or texts."""

@@ -1,0 +1,143 @@
+"""Vectors as networks take them: heads on stored targets or on a column of features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+from coevo_ray.config import SemiTrainConfig, TargetTrainConfig
+from coevo_ray.core.arrays import UInt64Array
+from coevo_ray.core.json import JsonObject
+from coevo_ray.errors import UsageError
+from coevo_ray.store.row_table import vectors
+from coevo_ray.training.feed.batch import Transform
+from coevo_ray.training.feed.images import labels_of
+from coevo_ray.training.feed.views import Augmented
+from coevo_ray.training.inputs.base import AsTheyAre, ViewPair
+from coevo_ray.training.models import HEADS, MLP, Sample, is_users, make_users
+
+_WIDTH = 512  # of the hidden layer
+_CUT = 0.3  # of a strong view's dimensions, at strength 1
+
+
+class VectorNetwork(nn.Module):
+    """A linear layer, or one hidden layer and one, on centred vectors of unit mean square.
+
+    All dimensions are divided by one number, so that directions keep their relative size, as in
+    `core.probes.probe.LinearProbe`.
+
+    Args:
+        dim: d of the vectors.
+        outputs: classes.
+        hidden: width of the hidden layer; 0 for none.
+
+    Attributes:
+        mean: float32[d], of the training rows; zero until `normalise`.
+        scale: float32[], root mean square about it; one until `normalise`.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, dim: int, outputs: int, hidden: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(()))
+        self.hidden: nn.Module = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU()) if hidden else nn.Identity()
+        self.head = nn.Linear(hidden or dim, outputs)
+
+    def normalise(self, mean: torch.Tensor, mean_square: float) -> None:
+        """Sets what is taken off the vectors, float32[d], and the square of what they are divided by."""
+        self.mean.copy_(mean)
+        self.scale.fill_(mean_square**0.5)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """Vectors float[b, d] -> logits float[b, classes]."""
+        logits: torch.Tensor = self.head(self.hidden((samples - self.mean) / self.scale))
+        return logits
+
+
+@dataclass(frozen=True)
+class VectorShape:
+    """A vector of d numbers; see `Shape`."""
+
+    dim: int
+
+    @property
+    def kind(self) -> str:
+        """See `Shape`."""
+        return "vector"
+
+    def settings(self) -> JsonObject:
+        """See `Shape`."""
+        return {"input": {"kind": self.kind, "dim": self.dim}}
+
+    def network(self, model: str, outputs: int) -> nn.Module:
+        """See `Shape`."""
+        if model in HEADS:
+            return VectorNetwork(self.dim, outputs, _WIDTH if model == MLP else 0)
+        if not is_users(model):
+            raise UsageError(f"{model} does not take vectors", f"take one of {', '.join(HEADS)}, or leave features out")
+        return make_users(model, outputs)
+
+    def sample(self) -> Sample:
+        """See `Shape`."""
+        return Sample(torch.zeros(1, self.dim), f"vectors of {self.dim} numbers", "model")
+
+    def transform(self, column: str, augment: str = "none") -> Transform:
+        """See `Shape`."""
+        return VectorTransform(column)
+
+    def decoded(self, column: str) -> Transform:
+        """See `Shape`."""
+        return VectorTransform(column)
+
+    def view_pair(self, config: SemiTrainConfig, mean: torch.Tensor | None) -> ViewPair:
+        """See `Shape`."""
+        return VectorViews(torch.zeros(self.dim) if mean is None else mean, config.strength)
+
+    def augmented(self, config: TargetTrainConfig) -> Augmented:
+        """See `Shape`."""
+        return AsTheyAre()
+
+
+@dataclass(frozen=True)
+class VectorTransform:
+    """Feed transform: a column of vectors -> float32[b, d]; `label` and `target` where rows have them."""
+
+    column: str
+
+    def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
+        """Makes one batch."""
+        made = {name: vectors(rows.column(name)) for name in {self.column, "target"} & set(rows.column_names)}
+        return {**{name: torch.from_numpy(values) for name, values in made.items()}, **labels_of(rows)}
+
+
+@dataclass(frozen=True, eq=False)
+class VectorViews:
+    """Weak views are the vectors; of strong ones some dimensions are cut to the mean.
+
+    Feature cutoff (Shen et al. 2020, arXiv 2009.13818), on the input.
+
+    Attributes:
+        mean: float32[d].
+        strength: 1 cuts three tenths of the dimensions.
+    """
+
+    mean: torch.Tensor
+    strength: float
+
+    def numbers(self, samples: torch.Tensor) -> int:
+        """See `ViewPair`."""
+        return samples.shape[1]
+
+    def weak(self, samples: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """See `ViewPair`."""
+        return samples
+
+    def strong(self, samples: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """See `ViewPair`."""
+        return torch.where(numbers < _CUT * self.strength, self.mean.to(samples.device), samples)
