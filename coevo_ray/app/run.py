@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coevo_ray.annotators.opening import check_annotator
 from coevo_ray.config import PoolConfig, RunConfig, SettingsLike, TrainConfig, as_run_config, make_config
+from coevo_ray.config.pool import TEXT
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pipelines.factors.score import score
@@ -144,7 +145,9 @@ def check(config: RunConfig) -> None:
 def _check_training(config: TrainConfig, pool: PoolConfig) -> None:
     training, _ = starting_from(config, modality=pool.modality)
     offered = _offered(pool).features
-    if training.features is None:
+    if training.features is None and pool.modality == TEXT:
+        check_prior(training.model, None, _offered(pool))
+    elif training.features is None:
         shape = ImageShape(training.image_size, training.stem)
         check_network(training.model, shape.network(training.model, 2), shape.sample(), 2)
     elif training.features != TARGETS and training.features not in offered:

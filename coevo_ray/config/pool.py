@@ -21,6 +21,7 @@ class SampleSetting(NamedTuple):
     plural: str
 
 
+TEXT = "text"
 IMAGE = "image"  # the modality of a source that names no other column
 VECTOR = "vector"  # the modality of samples that are nothing but a vector, which is one of the pool's feature columns
 NPY = ".npy"

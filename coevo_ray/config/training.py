@@ -21,7 +21,7 @@ class TrainCompute(Compute):
 
 
 # Settings that the manifests of version 0.1.0 lack, with the values that change nothing.
-_OFF: dict[str, Any] = {"features": None, "freeze_epochs": 0, "layer_decay": 1.0}
+_OFF: dict[str, Any] = {"features": None, "max_tokens": None, "freeze_epochs": 0, "layer_decay": 1.0}
 
 
 class LearningConfig(Model):
@@ -31,16 +31,19 @@ class LearningConfig(Model):
         "small_cnn",
         min_length=1,
         description="Of images small_cnn, torchvision:NAME or timm:NAME; of vectors linear (where none is named) or "
-        "mlp; of both also package.module:function.",
+        "mlp; of both also package.module:function; of texts hf:MODEL_OR_PATH#POOLING, which is fine-tuned.",
     )
     features: str | None = Field(
         None,
         min_length=1,
         description="Train on vectors instead of the samples: targets, or the name of a column of the pool. Default: "
-        "the samples, and for texts the targets.",
+        "the samples; for texts with no model for texts the targets.",
     )
     stem: Literal["standard", "small"] = Field(
         "standard", description="small: a 3x3 first layer of stride 1 and no max-pool, in ResNets and DenseNets."
+    )
+    max_tokens: int | None = Field(
+        None, ge=2, description="Most tokens of a text, of which the rest is left out. Default: what the model takes."
     )
     image_size: int = Field(32, ge=4, description="Pixels of the square network input.")
     epochs: int = Field(10, ge=1, description="Epochs of the full schedule.")

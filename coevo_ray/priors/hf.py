@@ -7,7 +7,9 @@ is not run. Without POOLING the mean is taken. `+windows` behind it encodes long
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol, cast
 
@@ -51,6 +53,8 @@ class _Config(Protocol):
     """The values of a model's configuration that every model has."""
 
     model_type: str
+
+    def to_json_string(self) -> str: ...
 
 
 class _Backend(Protocol):
@@ -97,6 +101,25 @@ class _Pooled(nn.Module):
         return self._pool(hidden, there)
 
 
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A model of the library with its tokenizer.
+
+    Attributes:
+        module: tokens int[b, l], -1 behind shorter texts -> float[b, dim].
+        pooling: of its last hidden states.
+        config: the library's configuration of it, JSON-able.
+        context: most tokens of a text.
+        vocabulary: the tokenizer, as the `tokenizers` library writes it in JSON.
+    """
+
+    module: nn.Module
+    pooling: str
+    config: JsonObject
+    context: int
+    vocabulary: str
+
+
 def check(model: str, input_size: int | None, samples: Samples) -> None:
     """See `registry.check_prior`."""
     name, _, _ = _split(model)
@@ -108,7 +131,25 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
 def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
     """See `registry.load_prior`."""
     check(model, input_size, samples)
-    spec, (name, pooling, windows) = f"hf:{model}", _split(model)
+    spec, (name, _, windows) = f"hf:{model}", _split(model)
+    found = load_encoder(model)
+    context = input_size or found.context
+    dim = feature_dim(spec, found.module, context, "text")
+    tokenize = TextTokens(found.vocabulary, context, windows)
+    return make_token_prior(spec, found.module, dim, tokenize, hub.licence(name))
+
+
+def load_encoder(model: str) -> Encoder:
+    """Loads a model with its weights and its tokenizer.
+
+    Args:
+        model: MODEL_OR_PATH#POOLING.
+
+    Raises:
+        UsageError: the transformers library is missing, or there is no such pooling.
+        InputError: the model cannot be loaded, or has no fast tokenizer.
+    """
+    spec, (name, pooling, _) = f"hf:{model}", _split(model)
     with hub.loading(spec):
         folder = hub.model_folder(name, spec)
         tokenizer = _library(model).AutoTokenizer.from_pretrained(folder)
@@ -117,13 +158,33 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
         )
     _require_weights(spec, found)
     stated = (getattr(tokenizer, "model_max_length", None), _positions(network.config))
-    own = min([size for size in stated if isinstance(size, int) and 0 < size < _MOST_CONTEXT], default=_CONTEXT)
-    context = input_size or own
+    context = min([size for size in stated if isinstance(size, int) and 0 < size < _MOST_CONTEXT], default=_CONTEXT)
+    config = json.loads(network.config.to_json_string())
+    return Encoder(_pooled(network, pooling), pooling, config, context, vocabulary_of(spec, tokenizer))
+
+
+def fresh_encoder(config: JsonObject, pooling: str, origin: object) -> nn.Module:
+    """A model without its weights.
+
+    Args:
+        config: as `Encoder.config`.
+        pooling: as `Encoder.pooling`.
+        origin: file of both, for the message.
+
+    Raises:
+        UsageError: the transformers library is missing.
+        InputError: the library does not know such a model, or there is no such pooling.
+    """
+    package = _library(str(origin))
+    if pooling not in _POOLINGS:
+        raise InputError(f"{origin} names the pooling {ascii(pooling)[:40]}", f"it can be: {', '.join(_POOLINGS)}")
+    with hub.loading(str(origin)):
+        return _pooled(package.AutoModel.from_config(package.AutoConfig.for_model(**config)), pooling)
+
+
+def _pooled(network: _Network, pooling: str) -> nn.Module:
     encoder = network.get_encoder() if getattr(network.config, "is_encoder_decoder", False) else network
-    module = _Pooled(cast(nn.Module, encoder), pooling)
-    dim = feature_dim(spec, module, context, "text")
-    tokenize = TextTokens(vocabulary_of(spec, tokenizer), context, windows)
-    return make_token_prior(spec, module, dim, tokenize, hub.licence(name))
+    return _Pooled(cast(nn.Module, encoder), pooling)
 
 
 def vocabulary_of(spec: str, tokenizer: object) -> str:

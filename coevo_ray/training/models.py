@@ -13,7 +13,7 @@ from torch import nn
 
 from coevo_ray.errors import UsageError
 
-_SMALL, _LIBRARIES = "small_cnn", ("torchvision", "timm")
+_SMALL, _LIBRARIES = "small_cnn", ("torchvision", "timm", "hf")
 LINEAR, MLP = "linear", "mlp"
 HEADS = (LINEAR, MLP)  # the networks for vectors, see `inputs.vectors`
 

@@ -8,8 +8,10 @@ from torch import nn
 
 from coevo_ray.config.pool import IMAGE
 from coevo_ray.core.json import JsonObject
+from coevo_ray.store.location import Location
 from coevo_ray.training.feed.images import MEAN, STD
 from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.texts import TOKENIZER, TextNetwork
 from coevo_ray.training.inputs.vectors import VectorNetwork
 from coevo_ray.training.models import classifier_of, stem_of, timm_options, torchvision_options
 
@@ -24,12 +26,31 @@ _SMALL_CNN = (
 )
 
 
-def make_card(settings: JsonObject, weights: str, averaged: str | None = None) -> JsonObject:
+_PREPROCESS: dict[str, JsonObject] = {
+    "image": {
+        "mean": list(MEAN),
+        "std": list(STD),
+        "preprocess": "8-bit RGB; the shorter side scaled to image_size (bicubic, antialiased), the centre cropped; "
+        "(pixels - mean) / std, as float32[3, image_size, image_size]",
+    },
+    "vector": {"preprocess": "float32 vectors as they are: the network centres and scales them"},
+    "text": {"preprocess": f"tokens by {TOKENIZER}, cut to input.context; ids, and a mask of 1 where there is a token"},
+}
+_POOLED = {
+    "mean": "(hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)",
+    "cls": "hidden[:, 0]",
+    "last": "hidden[torch.arange(len(hidden)), mask.sum(1) - 1]",
+    "max": "hidden.masked_fill(mask[:, :, None] == 0, -3e38).amax(1)",
+}
+
+
+def make_card(settings: JsonObject, folder: Location, weights: str, averaged: str | None = None) -> JsonObject:
     """Describes a trained network.
 
     Args:
         settings: `model`, and `stem` and `image_size` or `input`; of a classifier `classes` and maybe `class_names`.
             Without classes it is a backbone, which gives features.
+        folder: with the files of `Shape.files`.
         weights: file of the network's state dict.
         averaged: that of its averaged weights, or None.
 
@@ -40,7 +61,7 @@ def make_card(settings: JsonObject, weights: str, averaged: str | None = None) -
     Raises:
         UsageError: the network cannot be made here.
     """
-    name, shape = settings["model"], shape_of(settings, "the settings")
+    name, shape = settings["model"], shape_of(settings, folder)
     classes: int | None = settings.get("classes")
     network = shape.network(name, classes or _CLASSES)
     path, dim = None, classes
@@ -55,23 +76,9 @@ def make_card(settings: JsonObject, weights: str, averaged: str | None = None) -
         "dim": dim,
         "weights": weights,
         **({} if averaged is None else {"averaged_weights": averaged}),
-        **(_of_images() if shape.kind == IMAGE else _of_vectors(settings)),
+        **_PREPROCESS[shape.kind],
         "load": [*_made(settings, classes, network), *_changed(settings, network, path), *_loaded(weights)],
     }
-
-
-def _of_images() -> JsonObject:
-    return {
-        "mean": list(MEAN),
-        "std": list(STD),
-        "preprocess": "8-bit RGB; the shorter side scaled to image_size (bicubic, antialiased), the centre cropped; "
-        "(pixels - mean) / std, as float32[3, image_size, image_size]",
-    }
-
-
-def _of_vectors(settings: JsonObject) -> JsonObject:
-    dim = settings["input"]["dim"]
-    return {"preprocess": f"float32[{dim}], as they are: the network centres and scales them"}
 
 
 def _made(settings: JsonObject, classes: int | None, network: nn.Module) -> list[str]:
@@ -81,6 +88,8 @@ def _made(settings: JsonObject, classes: int | None, network: nn.Module) -> list
     image_size = settings.get("image_size")
     if isinstance(network, VectorNetwork):
         return _made_of_vectors(network, classes)
+    if isinstance(network, TextNetwork):
+        return _made_of_texts(settings["input"], network, classes)
     if name == "small_cnn":
         head = "nn.Identity()" if classes is None else f"nn.Linear(128, {classes})"
         return [*_SMALL_CNN, f"network = nn.Sequential(OrderedDict(features=features, head={head}))"]
@@ -111,6 +120,24 @@ def _made_of_vectors(network: VectorNetwork, classes: int | None) -> list[str]:
     ]
 
 
+def _made_of_texts(said: JsonObject, network: TextNetwork, classes: int | None) -> list[str]:
+    """Lines that make an encoder of the transformers library with a linear layer."""
+    head = "nn.Identity()" if classes is None else f"nn.Linear({network.head.in_features}, {classes})"
+    part = ".get_encoder()" if said["encoder"].get("is_encoder_decoder") else ""
+    return [
+        "import json, torch",
+        "from torch import nn",
+        "from transformers import AutoConfig, AutoModel",
+        "class Network(nn.Module):",
+        "    def forward(self, ids, mask):",
+        "        hidden = self.encoder.network(input_ids=ids, attention_mask=mask).last_hidden_state",
+        f"        return self.head({_POOLED[said['pooling']]})",
+        "network, network_of = Network(), AutoConfig.for_model(**json.load(open('network.json'))['input']['encoder'])",
+        f"network.encoder, network.head = nn.Module(), {head}",
+        f"network.encoder.network = AutoModel.from_config(network_of){part}",
+    ]
+
+
 def _changed(settings: JsonObject, network: nn.Module, classifier: str | None) -> list[str]:
     """Lines that make its stem small and take its classifier off."""
     lines, name = [], settings["model"]
@@ -119,7 +146,7 @@ def _changed(settings: JsonObject, network: nn.Module, classifier: str | None) -
         first, pool, layer = found
         channels = f"{layer.in_channels}, {layer.out_channels}, 3, padding=1, bias={layer.bias is not None}"
         lines += [f"{_of(first)} = torch.nn.Conv2d({channels})", f"{_of(pool)} = torch.nn.Identity()"]
-    if classifier is not None and name != "small_cnn" and not isinstance(network, VectorNetwork):
+    if classifier is not None and name != "small_cnn" and not isinstance(network, VectorNetwork | TextNetwork):
         lines.append(f"{_of(classifier)} = torch.nn.Identity()")
     return ["import torch", *lines] if lines else []
 

@@ -28,6 +28,7 @@ from coevo_ray.store.manifest import MANIFEST, FileEntry, load_manifest
 from coevo_ray.training.feed.images import decode_square
 from coevo_ray.training.inputs.base import backbone_for
 from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.texts import TextShape, TokensOf
 from coevo_ray.training.loop.weights import AVERAGED, CARD, WEIGHTS, packed
 from coevo_ray.training.model_files import check_made, check_outputs, input_sizes, read_made
 from coevo_ray.training.network_card import FORMAT, make_card
@@ -96,20 +97,36 @@ class VectorPreprocess:
         return made
 
 
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A trained network, free of this package but for those that take vectors.
+@dataclass(frozen=True)
+class TextPreprocess:
+    """Makes a network's input of texts; pickles.
 
     Attributes:
-        module: in evaluation mode; images float32[b, 3, s, s] or vectors float32[b, d] -> logits float32[b, classes] of
-            a classifier, features float32[b, d] of a network that was trained on targets. Of torchvision or timm, if
-            its model is.
-        preprocess: image of Pillow, or encoded bytes -> float32[3, s, s]; or vector -> float32[d].
+        tokenize: texts -> tokens.
+    """
+
+    tokenize: TokensOf
+
+    def __call__(self, texts: str | list[str]) -> torch.Tensor:
+        """Tokens int32[l] of a text, or int32[b, l] of several, -1 behind shorter ones."""
+        made = torch.from_numpy(self.tokenize([texts] if isinstance(texts, str) else texts))
+        return made[0] if isinstance(texts, str) else made
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network; one for images is free of this package.
+
+    Attributes:
+        module: in evaluation mode; images float32[b, 3, s, s], vectors float32[b, d] or tokens int32[b, l] -> logits
+            float32[b, classes] of a classifier, features float32[b, d] of a network that was trained on targets. Of
+            torchvision or timm, if its model is.
+        preprocess: image of Pillow, or encoded bytes -> float32[3, s, s]; or vector -> float32[d]; or text -> int32[l].
         card: content of `network.json`: `model`, `image_size` or `input`, `outputs`, `dim`, `classes`, ...
     """
 
     module: nn.Module
-    preprocess: Preprocess | VectorPreprocess
+    preprocess: Preprocess | VectorPreprocess | TextPreprocess
     card: JsonObject
 
 
@@ -136,6 +153,8 @@ def load_network(network: ArtifactLike, *, average: bool = False, trust: Sequenc
     else:
         module = shape.network(card["model"], card["classes"])
     put_weights(module, weights, folder)
+    if isinstance(shape, TextShape):
+        return Network(module.eval(), TextPreprocess(shape.tokenize), card)
     if shape.kind == "vector":
         return Network(module.eval(), VectorPreprocess(card["input"]["dim"]), card)
     return Network(module.eval(), Preprocess(card["image_size"], tuple(card["mean"]), tuple(card["std"])), card)
@@ -162,7 +181,7 @@ def write_network_files(folder: Location, state: dict[str, Any], settings: JsonO
         if averaged:
             average = _backbone_of(state["average"], f"module.{_BACKBONE}")
             files.append(write_blob(folder, NETWORK_AVERAGED, packed(average)))
-    card = json.dumps(make_card(settings, *names), indent=2)
+    card = json.dumps(make_card(settings, folder, *names), indent=2)
     return [*files, write_blob(folder, NETWORK_CARD, card.encode())]
 
 
@@ -188,7 +207,7 @@ def read_card(folder: Location, trust: Sequence[str] = ()) -> JsonObject:
     if is_card:
         return said
     averaged = AVERAGED if folder.child(AVERAGED).is_file() else None
-    return {name: value for name, value in make_card(said, WEIGHTS, averaged).items() if name != "load"}
+    return {name: value for name, value in make_card(said, folder, WEIGHTS, averaged).items() if name != "load"}
 
 
 def read_settings(folder: Location) -> JsonObject:

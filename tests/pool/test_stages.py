@@ -151,7 +151,7 @@ def test_the_design_page_has_the_table() -> None:
 
 
 def test_a_further_modality_of_a_stage_is_one_line(texts: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="Feed.of_images cannot take texts"):
+    with pytest.raises(UsageError, match=r"Feed.of_images cannot take texts"):
         pool_for("feed_of_images", texts)
     monkeypatch.setitem(STAGES, "feed_of_images", Stage("Feed.of_images", {"image": "", "text": ""}))
     assert pool_for("feed_of_images", texts) is texts
@@ -192,7 +192,7 @@ def test_a_run_whose_network_takes_no_texts_is_refused_before_its_first_stage(
     assert "remedy: set features: targets, or name a column of vectors" in ended.stderr
     assert not (tmp_path / "out").exists()
     config = as_run_config(run_file(tmp_path, train={"features": "w"}, pool={"sources": [source]}))
-    with pytest.raises(UsageError, match="train.features is 'w', the sources have v"):
+    with pytest.raises(UsageError, match=r"train.features is 'w', the sources have v"):
         check(config)
 
 

@@ -19,6 +19,7 @@ from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.image_formats import jpeg_fits
 from coevo_ray.pool.images import decode_image, resized
+from coevo_ray.store.row_table import vectors
 from coevo_ray.training.feed.batch import new_tensor
 
 # ImageNet's statistics in 0..255 units; a fixed choice, so that nothing has to be measured before training.
@@ -263,6 +264,11 @@ def labels_of(rows: pa.Table) -> dict[str, torch.Tensor]:
     if "label" not in rows.column_names:
         return {}
     return {"label": torch.from_numpy(rows.column("label").fill_null(-1).to_numpy().astype(np.int64))}
+
+
+def targets_of(rows: pa.Table) -> dict[str, torch.Tensor]:
+    """`target` float32[b, n]; nothing where the column was not read."""
+    return {"target": torch.from_numpy(vectors(rows.column("target")))} if "target" in rows.column_names else {}
 
 
 def scale_pixels(pixels: torch.Tensor) -> torch.Tensor:

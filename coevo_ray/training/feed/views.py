@@ -18,8 +18,7 @@ from torch import nn
 
 from coevo_ray.core.arrays import Int64Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
-from coevo_ray.store.row_table import vectors
-from coevo_ray.training.feed.images import decode_square, scale_pixels
+from coevo_ray.training.feed.images import decode_square, scale_pixels, targets_of
 
 # Area, aspect, place across and down, mirror; jitter or not, brightness, contrast, saturation, hue; grey.
 NUMBERS = 11
@@ -132,10 +131,7 @@ class Decode:
     def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
         images = np.stack([decode_square(data.as_py(), self.size) for data in rows.column("image")])
-        tensors = {"image": torch.from_numpy(images)}
-        if "target" in rows.column_names:
-            tensors["target"] = torch.from_numpy(vectors(rows.column("target")))
-        return tensors
+        return {"image": torch.from_numpy(images), **targets_of(rows)}
 
 
 def _crops(numbers: torch.Tensor, min_crop: float, flip: bool) -> torch.Tensor:

@@ -46,6 +46,10 @@ class Shape(Protocol):
         """Entries of `model.json` by which `shapes.shape_of` makes it again."""
         ...
 
+    def files(self) -> dict[str, bytes]:
+        """Further files that belong to a trained network, by name."""
+        ...
+
     def network(self, model: str, outputs: int) -> nn.Module:
         """A network at its start.
 

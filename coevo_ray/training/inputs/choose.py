@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from coevo_ray.config import LearningConfig
-from coevo_ray.config.pool import IMAGE, VECTOR
+from coevo_ray.config.pool import IMAGE, TEXT, VECTOR
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.modality import find_modality
@@ -14,13 +14,17 @@ from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.store.row_table import RowTable, vector_columns
 from coevo_ray.training.inputs.images import ImageShape
 from coevo_ray.training.inputs.source import InputSource
+from coevo_ray.training.inputs.texts import SCHEME, TextShape
 from coevo_ray.training.inputs.vectors import VectorShape
 from coevo_ray.training.models import HEADS, LINEAR
 
 ConfigT = TypeVar("ConfigT", bound=LearningConfig)
 TARGETS = "targets"
-# Settings that say something about images alone.
+# Settings that say something about images alone, and about texts alone.
 _OF_IMAGES = ("stem", "image_size", "augment", "flip", "min_crop", "colour")
+_OF_TEXTS = ("max_tokens",)
+# For encoders that are fine-tuned (Devlin et al. 2019, appendix A.3), where the settings have none.
+_FINE_TUNING = {"optimizer": "adamw", "learning_rate": 5e-5, "warm_up": 0.1, "weight_decay": 0.01, "clip_norm": 1.0}
 
 
 def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> ConfigT:
@@ -42,15 +46,16 @@ def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> C
     if features is None:
         features = _features_of(modality, named, said or {})
     if features is None:
-        _check_samples(config.model, modality)
-        return config
+        _check_samples(config, modality)
+        if modality == IMAGE:
+            return config
+        return config.model_copy(update={k: v for k, v in _FINE_TUNING.items() if k not in config.model_fields_set})
     if named is not None and (named.partition(":")[0] in ("torchvision", "timm", "small_cnn", "hf")):
         raise UsageError(
             f"the model {named} does not take the vectors of {features}",
             f"take one of {', '.join(HEADS)}, or leave features out",
         )
-    if wrong := [name for name in _OF_IMAGES if name in config.model_fields_set]:
-        raise UsageError(f"{', '.join(wrong)} is set, and the training takes the vectors of {features}", "leave it out")
+    _refuse(config, (*_OF_IMAGES, *_OF_TEXTS), f"the vectors of {features}")
     return config.model_copy(update={"features": features, "model": named or LINEAR})
 
 
@@ -65,14 +70,23 @@ def _features_of(modality: str, model: str | None, said: JsonObject) -> str | No
     return None
 
 
-def _check_samples(model: str, modality: str) -> None:
-    if modality != IMAGE:
+def _check_samples(config: LearningConfig, modality: str) -> None:
+    """Checks that a network for samples takes those of the pool."""
+    model, plural = config.model, find_modality(modality).plural
+    of_texts = model.startswith(SCHEME)
+    if modality != IMAGE and not (of_texts and modality == TEXT):
         raise UsageError(
-            f"the model {model} does not take {find_modality(modality).plural}",
+            f"the model {model} does not take {plural}",
             f"set features: {TARGETS}, or name a column of vectors, with model {' or '.join(HEADS)}",
         )
-    if model.startswith("hf:"):
+    if modality == IMAGE and of_texts:
         raise UsageError(f"the model {model} takes texts, the pool holds images", "take a model for images")
+    _refuse(config, _OF_TEXTS if modality == IMAGE else _OF_IMAGES, plural)
+
+
+def _refuse(config: LearningConfig, names: tuple[str, ...], taken: str) -> None:
+    if wrong := [name for name in names if name in config.model_fields_set]:
+        raise UsageError(f"{', '.join(wrong)} is set, and the training takes {taken}", "leave it out")
 
 
 def open_input(config: LearningConfig, pool: Pool, targets: RowTable | None) -> InputSource:
@@ -87,6 +101,9 @@ def open_input(config: LearningConfig, pool: Pool, targets: RowTable | None) -> 
         UsageError: features are targets and there are none.
         InputError: the targets are not of this pool alone, or the pool has no such column.
     """
+    if config.features is None and pool.modality == TEXT:
+        shape = TextShape.of_model(config.model, config.max_tokens)
+        return InputSource(shape, pool.location, "pool", TEXT, pool.manifest.identity)
     if config.features is None:
         return images_of(pool, config.image_size, config.stem)
     if config.features == TARGETS:

@@ -39,6 +39,10 @@ class ImageShape:
         """See `Shape`."""
         return {"stem": self.stem, "image_size": self.size}
 
+    def files(self) -> dict[str, bytes]:
+        """See `Shape`."""
+        return {}
+
     def network(self, model: str, outputs: int) -> nn.Module:
         """See `Shape`."""
         return make_model(model, outputs, stem=self.stem, image_size=self.size)

@@ -14,7 +14,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 from coevo_ray.store.row_table import vectors
 from coevo_ray.training.feed.batch import Transform
-from coevo_ray.training.feed.images import labels_of
+from coevo_ray.training.feed.images import labels_of, targets_of
 from coevo_ray.training.feed.views import Augmented
 from coevo_ray.training.inputs.base import AsTheyAre, ViewPair
 from coevo_ray.training.models import HEADS, MLP, Sample, is_users, make_users
@@ -75,6 +75,10 @@ class VectorShape:
         """See `Shape`."""
         return {"input": {"kind": self.kind, "dim": self.dim}}
 
+    def files(self) -> dict[str, bytes]:
+        """See `Shape`."""
+        return {}
+
     def network(self, model: str, outputs: int) -> nn.Module:
         """See `Shape`."""
         if model in HEADS:
@@ -112,8 +116,8 @@ class VectorTransform:
 
     def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
         """Makes one batch."""
-        made = {name: vectors(rows.column(name)) for name in {self.column, "target"} & set(rows.column_names)}
-        return {**{name: torch.from_numpy(values) for name, values in made.items()}, **labels_of(rows)}
+        own = torch.from_numpy(vectors(rows.column(self.column)))
+        return {**labels_of(rows), **targets_of(rows), self.column: own}
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -122,7 +122,11 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
 
 
 def write_network(
-    folder: Location, trained: Trained[ArgumentsT], card: JsonObject, class_names: Sequence[str] = ()
+    folder: Location,
+    trained: Trained[ArgumentsT],
+    card: JsonObject,
+    class_names: Sequence[str] = (),
+    further: Mapping[str, bytes] | None = None,
 ) -> list[FileEntry]:
     """Writes a trained network's weights, its cards and the figures of its epochs.
 
@@ -131,10 +135,12 @@ def write_network(
         trained: with the network's weights in its state.
         card: arguments to make the network with.
         class_names: of a classifier, as far as they are known.
+        further: files that belong to the network, by name, such as a tokenizer.
 
     Raises:
         StoppedError: the store refused.
     """
-    files = write_weights(folder, trained.state, card)
+    files = [write_blob(folder, name, content) for name, content in (further or {}).items()]
+    files += write_weights(folder, trained.state, card)
     files += write_network_files(folder, trained.state, {**card, "class_names": list(class_names)})
     return [*files, write_blob(folder, METRICS, json_lines(trained.history))]

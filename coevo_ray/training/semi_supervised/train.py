@@ -135,9 +135,8 @@ class _SemiSupervisedRun:
     def _write_files(self, trained: Trained[SemiSupervisedArguments]) -> list[FileEntry]:
         _warn_of_poor_targets(trained.history[-1]["own_accuracy"])
         names = self.pool.manifest.summary.get("class_names") or ()
-        return write_network(
-            self.folder, trained, {**made_with(self.config, self.source), "classes": self.rows.classes}, names
-        )
+        card = {**made_with(self.config, self.source), "classes": self.rows.classes}
+        return write_network(self.folder, trained, card, names, self.source.shape.files())
 
     def _summarise(self, trained: Trained[SemiSupervisedArguments]) -> JsonObject:
         history, last = trained.history, trained.history[-1]

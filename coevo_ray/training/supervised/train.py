@@ -176,9 +176,8 @@ class _PolicyRun:
 
     def _write_files(self, trained: Trained[SupervisedArguments]) -> list[FileEntry]:
         names = self.pool.manifest.summary.get("class_names") or ()
-        return write_network(
-            self.folder, trained, {**made_with(self.config, self.source), "classes": self.pool.classes}, names
-        )
+        card = {**made_with(self.config, self.source), "classes": self.pool.classes}
+        return write_network(self.folder, trained, card, names, self.source.shape.files())
 
     def _summarise(self, trained: Trained[SupervisedArguments]) -> JsonObject:
         last = trained.history[-1]
