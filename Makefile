@@ -66,6 +66,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.selection --json --quick
 	$(BIN)/python -m benchmarks.gate --json --quick
 	$(BIN)/python -m benchmarks.feed --json --quick
+	$(BIN)/python -m benchmarks.text_feed --json --quick
 	$(BIN)/python -m benchmarks.policies --json --quick
 	$(BIN)/python -m benchmarks.labels --json --quick
 	$(BIN)/python -m benchmarks.retrieval --json --quick

@@ -40,9 +40,9 @@ def _images(written: str) -> Stage:
 
 _COLUMN = "with --prior column:vector"
 _KEYS = "vectors are shown by their keys"
-_HEAD = "a head on the vectors (model linear or mlp)"
-_ON_TARGETS = "a head on the targets (model linear or mlp)"
-_ON_COLUMN = "a head on a column of vectors (features)"
+_HEAD = "a head on vectors"
+_ON_TEXTS = "an encoder (model hf:...), or a head on targets or another column of vectors"
+_FROM_TEXTS = "an encoder (model hf:...), or a head on a column of vectors"
 # Function, part of a run or kind of annotator -> what it takes.
 STAGES: dict[str, Stage] = {
     "ingest": _any("ingest"),
@@ -61,10 +61,11 @@ STAGES: dict[str, Stage] = {
     "label_studio": _any("gate --annotator label_studio", vector="people see the keys alone"),
     "gate_report": _any("gate report", vector=_KEYS),
     "retrieve": _any("retrieve"),
-    "train_supervised": _any("train --objective supervised", text=_ON_TARGETS, vector=_HEAD),
-    "train_semi_supervised": _any("train --objective semi_supervised", text=_ON_TARGETS, vector=_HEAD),
-    "train_targets": _any("train --objective targets", text=_ON_COLUMN, vector=_HEAD),
+    "train_supervised": _any("train --objective supervised", text=_ON_TEXTS, vector=_HEAD),
+    "train_semi_supervised": _any("train --objective semi_supervised", text=_ON_TEXTS, vector=_HEAD),
+    "train_targets": _any("train --objective targets", text=_FROM_TEXTS, vector=_HEAD),
     "feed_of_images": _images("Feed.of_images"),
+    "feed_of_texts": Stage("Feed.of_texts", {"text": ""}),
 }
 
 

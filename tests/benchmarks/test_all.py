@@ -190,6 +190,15 @@ def test_text_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None
 
 
 @pytest.mark.slow
+def test_text_feed_gives_its_keys() -> None:
+    result = _run("text_feed", "--rows", "1500", "--workers", "1")
+    assert result["rows"] == 1500 and result["ratio_to_dataloader"] > 0
+    assert result["relative_epoch_time"].keys() == {"0.1", "0.3", "0.5", "0.7"}
+    assert result["rows_per_s"]["ours"].keys() == result["rows_per_s"]["loader"].keys() == {"0", "1"}
+    assert result["holds"].keys() == {"ratio_to_dataloader", "relative_epoch_time"}
+
+
+@pytest.mark.slow
 def test_encode_gpu_gives_its_keys_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OUT", str(tmp_path))
     result = _run("encode_gpu")

@@ -32,6 +32,7 @@ class Batch:
         offset: global samples of the epoch that are done after this batch.
         global_rows: real rows of the global batch; dividing the weighted sum of losses by it, times the number
             of workers, makes DDP's mean gradient independent of that number.
+        texts: the rows' texts, of a feed of texts without a tokenizer; else None.
     """
 
     tensors: Tensors
@@ -39,6 +40,7 @@ class Batch:
     weights: torch.Tensor
     offset: int
     global_rows: int
+    texts: list[str] | None = None
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.tensors[name]

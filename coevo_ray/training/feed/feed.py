@@ -25,10 +25,12 @@ from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
-from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.row_table import RowTable, vector_column_of
 from coevo_ray.training.feed.batch import Batch, Tensors, Transform, ahead, on_device
 from coevo_ray.training.feed.images import PerImage
 from coevo_ray.training.feed.reading import Work, read_windows
+from coevo_ray.training.feed.texts import TextTransform, Tokenize
+from coevo_ray.training.feed.vectors import VectorTransform
 from coevo_ray.training.feed.workers import MakerProcesses, Packed
 
 __all__ = ["Batch", "Feed", "Tensors", "Transform"]
@@ -87,6 +89,8 @@ class Feed:
         block_bytes = sum(f.bytes for f in table.files) // max(1, len(self._blocks))
         self.window_blocks = max(1, min(window_blocks, _WINDOW_BYTES // max(1, block_bytes)))
         self._makers: MakerProcesses | None = None
+        # The column of the texts that batches have as they are.
+        self._texts = transform.column if isinstance(transform, TextTransform) and transform.tokenize is None else None
 
     @classmethod
     def of_images(
@@ -122,6 +126,73 @@ class Feed:
         made = PerImage(transform, receives=receives)
         place = _worker_device() if device is None else device
         return cls(opened, ["image", "label"], made, global_batch=global_batch, seed=seed, device=place, **options)
+
+    @classmethod
+    def of_texts(
+        cls,
+        pool: Pool | str | os.PathLike[str],
+        tokenize: Tokenize | None = None,
+        *,
+        global_batch: int,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> Feed:
+        """A feed of a pool's texts and labels, for a training loop of your own.
+
+        Batches have what the tokenizer made, and `label` int64[rows], -1 where a row has none.
+
+        Args:
+            pool: the pool, or its path or URI.
+            tokenize: any function of a list of texts that returns a tensor or array with a row for each, which batches
+                have as `text`, or a mapping of such, as tokenizers of transformers do with `return_tensors="pt"`. None
+                makes nothing of them: batches have the texts themselves as `batch.texts`.
+            global_batch: rows of a batch over all workers.
+            seed: seed of the order.
+            device: as in `of_images`.
+            options: as in `Feed`.
+
+        Raises:
+            InputError: there is no pool.
+            UsageError: it holds no texts.
+        """
+        opened = pool_for("feed_of_texts", pool)
+        place = _worker_device() if device is None else device
+        made = TextTransform(tokenize)
+        return cls(opened, ["text", "label"], made, global_batch=global_batch, seed=seed, device=place, **options)
+
+    @classmethod
+    def of_vectors(
+        cls,
+        table: RowTable | str | os.PathLike[str],
+        column: str | None = None,
+        *,
+        global_batch: int,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> Feed:
+        """A feed of a column of vectors, for a training loop of your own.
+
+        Batches have the vectors float32[rows, d] by the name of their column, of a pool also `label` int64[rows], -1
+        where a row has none.
+
+        Args:
+            table: a pool, targets, or any other row table; or its path or URI.
+            column: its name; None for the only one with vectors.
+            global_batch: rows of a batch over all workers.
+            seed: seed of the order.
+            device: as in `of_images`.
+            options: as in `Feed`.
+
+        Raises:
+            InputError: there is no such table or column, or there are several columns.
+        """
+        opened = table if isinstance(table, RowTable) else RowTable(table)
+        name, place = vector_column_of(opened, column), _worker_device() if device is None else device
+        columns = [name, *(["label"] if opened.manifest.kind == "pool" else [])]
+        made = VectorTransform(name)
+        return cls(opened, columns, made, global_batch=global_batch, seed=seed, device=place, **options)
 
     def plan(self, subset: Subset) -> EpochPlan:
         """The global order of an epoch; the same in every process.
@@ -178,7 +249,8 @@ class Feed:
         if self.workers == 0:
             for work in works:
                 self.rows_made += len(work.step.row_ids)
-                yield _batch(work, self.transform(work.rows, hash_rows(work.step.row_ids, epoch_seed)))
+                tensors = self.transform(work.rows, hash_rows(work.step.row_ids, epoch_seed))
+                yield _batch(work, tensors, self._texts)
             return
         if self._makers is None:
             self._makers = MakerProcesses(self.transform, self.workers)
@@ -188,21 +260,21 @@ class Feed:
                 self.rows_made += len(work.step.row_ids)
                 waiting.append((work, self._makers.make(work.rows, hash_rows(work.step.row_ids, epoch_seed))))
                 if len(waiting) > 2 * self.workers:  # one in work and one to begin with for each process
-                    yield _finished(*waiting.popleft())
+                    yield self._finished(*waiting.popleft())
             while waiting:
-                yield _finished(*waiting.popleft())
+                yield self._finished(*waiting.popleft())
         finally:
             for _, future in waiting:
                 future.cancel()
 
+    def _finished(self, work: Work, future: Future[Packed]) -> Batch:
+        return _batch(work, MakerProcesses.result(future), self._texts)
 
-def _finished(work: Work, future: Future[Packed]) -> Batch:
-    return _batch(work, MakerProcesses.result(future))
 
-
-def _batch(work: Work, tensors: Tensors) -> Batch:
+def _batch(work: Work, tensors: Tensors, texts: str | None) -> Batch:
     step = work.step
-    return Batch(tensors, step.row_ids, torch.from_numpy(step.weights), step.offset, step.global_rows)
+    values = None if texts is None else work.rows.column(texts).to_pylist()
+    return Batch(tensors, step.row_ids, torch.from_numpy(step.weights), step.offset, step.global_rows, values)
 
 
 def _worker_place() -> tuple[int, int]:

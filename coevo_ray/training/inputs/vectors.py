@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow as pa
 import torch
 from torch import nn
 
 from coevo_ray.config import SemiTrainConfig, TargetTrainConfig
-from coevo_ray.core.arrays import UInt64Array
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
-from coevo_ray.store.row_table import vectors
 from coevo_ray.training.feed.batch import Transform
-from coevo_ray.training.feed.images import labels_of, targets_of
+from coevo_ray.training.feed.vectors import VectorTransform
 from coevo_ray.training.feed.views import Augmented
 from coevo_ray.training.inputs.base import AsTheyAre, ViewPair
 from coevo_ray.training.models import HEADS, MLP, Sample, is_users, make_users
@@ -106,18 +103,6 @@ class VectorShape:
     def augmented(self, config: TargetTrainConfig) -> Augmented:
         """See `Shape`."""
         return AsTheyAre()
-
-
-@dataclass(frozen=True)
-class VectorTransform:
-    """Feed transform: a column of vectors -> float32[b, d]; `label` and `target` where rows have them."""
-
-    column: str
-
-    def __call__(self, rows: pa.Table, seeds: UInt64Array) -> dict[str, torch.Tensor]:
-        """Makes one batch."""
-        own = torch.from_numpy(vectors(rows.column(self.column)))
-        return {**labels_of(rows), **targets_of(rows), self.column: own}
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,9 @@ from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.row_table import RowTable, vector_column, vectors
 from coevo_ray.training.feed.batch import joined, laid_out
+from coevo_ray.training.feed.vectors import VectorTransform
 from coevo_ray.training.inputs.choose import open_input, settled
-from coevo_ray.training.inputs.vectors import VectorNetwork, VectorShape, VectorTransform, VectorViews
+from coevo_ray.training.inputs.vectors import VectorNetwork, VectorShape, VectorViews
 from coevo_ray.training.networks import VectorPreprocess
 from tests.training.inputs import DIM, ROWS, clouds, pool_of, targets_of
 
