@@ -3,7 +3,7 @@
     python -m benchmarks.text_feed --json [--quick] [--rows N] [--source URI] [--workers N]
 
 Both sides make batches of token arrays by one tokenizer of the transformers library, whose WordPiece vocabulary is
-learned from the texts. The DataLoader has the texts in memory and tokenizes whole batches (`batch_sampler`), its fastest way.
+learned from the texts. The DataLoader has the texts in memory and tokenizes whole batches, which is its fastest way.
 Without --source the texts are made up.
 """
 

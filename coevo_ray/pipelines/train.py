@@ -50,12 +50,12 @@ def train_supervised(
 
     Args:
         config: network, optimizer, schedule, one policy, kept share; a dict, or a YAML file.
-        pool: images and labels, or their folder.
+        pool: samples and labels, or their folder.
         out: folder of the result, as in `training.supervised.train.train_policy`; with `targets` also `evidence/`.
         scores: score table of the pool's rows, or its folder; for policies that look at factors.
         evidence: existing evidence on labels and copies, or its folder, for policies that look at it.
         targets: the pool's targets, or their folder: evidence on its labels is gathered from them where the policy
-            looks at it. Rows without a target have none.
+            looks at it (rows without a target have none), and a head learns on them (`features`).
         labels: labels of training rows that replace the pool's own: a gate, whose labels so far are taken; a label
             table, as `gate` and `gate_export` make it; or the folder of either, or of a run. Held-out rows keep the
             pool's labels, for evaluation. Rows without a score (without scores: without a target) take no part.
@@ -72,8 +72,8 @@ def train_supervised(
 
     Raises:
         InputError: an input is missing or unfit, no training row has a label, or training diverged.
-        UsageError: the pool holds no images; settings are wrong, were changed, are not those of `init`, or name several
-            policies.
+        UsageError: the model does not take what the pool gives; settings are wrong, were changed, are not those of
+            `init`, or name several policies.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(TrainConfig, config, "train")
@@ -103,7 +103,7 @@ def training_labels(pool: Pool, labels: LabelTable | None, readable: RowTable | 
     Args:
         pool: its own labels; those of its held-out rows serve evaluation.
         labels: label table of training rows that replaces the pool's; None for the pool's own.
-        readable: a table of the rows that can be read, such as their scores: those that encode rejected, whose images
+        readable: a table of the rows that can be read, such as their scores: those that encode rejected, whose samples
             cannot be read, are not in it. None for all.
 
     Returns:
@@ -187,7 +187,7 @@ def train_semi_supervised(
     Raises:
         InputError: an input is missing or of another pool, labels are unfit or of one class alone, or training
             diverged.
-        UsageError: the pool holds no images, or the settings are wrong, or were changed.
+        UsageError: the model does not take what the pool gives, or the settings are wrong, or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     table = None if labels is None else gate_labels(labels)

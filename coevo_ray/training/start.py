@@ -89,7 +89,7 @@ def starting_from(
     what = config.init if init is None else init
     if what is None:
         config = settled(config, modality)
-        _check_without(config)
+        _check_without(config, modality)
         return config, None
     opened = open_artifact(what, "model")
     said = read_settings(opened.location)
@@ -108,14 +108,14 @@ def starting_from(
     return settled(config, modality, start.card), start
 
 
-def _check_without(config: ClassifierConfig) -> None:
+def _check_without(config: ClassifierConfig, modality: str) -> None:
     """Refuses what a network with no start cannot have."""
     if config.freeze_epochs and config.model.partition(":")[0] in _WITHOUT_WEIGHTS:
         raise UsageError(
             f"freeze_epochs is {config.freeze_epochs} and {config.model} starts from random weights",
             "give init, a trained network; or leave freeze_epochs out",
         )
-    if (config.freeze_epochs or config.layer_decay < 1) and config.features is None:
+    if (config.freeze_epochs or config.layer_decay < 1) and config.features is None and modality == IMAGE:
         backbone_for(ImageShape(config.image_size, config.stem), config.model)
 
 
@@ -153,6 +153,8 @@ def prepare_input(
         )
     network = source.network(config.model, classes)
     check_network(config.model, network, source.shape.sample(), classes)
+    if config.freeze_epochs or config.layer_decay < 1:
+        classifier_of(config.model, network, classes)
     return config, source, start
 
 

@@ -45,7 +45,7 @@ class ProbeRows:
 
         Args:
             pool: labels and splits.
-            usable: int64 row_ids, increasing, to choose from: those whose images can be read.
+            usable: int64 row_ids, increasing, to choose from: those whose samples can be read.
             limit: most rows of each split, chosen by hash; features of so many rows are held in memory.
             seed: seed of that choice.
 

@@ -137,11 +137,11 @@ class SemiSupervisedStep:
         labels = torch.from_numpy(self.rows.labels[labelled.row_ids]).to(self._device)
         unlabelled = None
         if other is not None:
-            images = [
+            views = [
                 make(*self._inputs(other, batch.passes[1], view, labelled=False))
                 for view, make in enumerate((self.views.weak, self.views.strong))
             ]
-            unlabelled = (images[0], images[1], other.weights.to(self._device))
+            unlabelled = (views[0], views[1], other.weights.to(self._device))
         with self.descent.autocast():
             losses = step_losses(self.descent.network, self._teacher(), self.rule, weak, labels, unlabelled)
         of_labels = _mean(losses.labelled, labelled)
