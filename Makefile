@@ -65,6 +65,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.encode --json --quick
 	$(BIN)/python -m benchmarks.encode_memory --json --quick
 	$(BIN)/python -m benchmarks.text_encode --json --quick
+	$(BIN)/python -m benchmarks.text_run --json --quick
 	$(BIN)/python -m benchmarks.sae --json --quick
 	$(BIN)/python -m benchmarks.scale --json --quick
 	$(BIN)/python -m benchmarks.selection --json --quick

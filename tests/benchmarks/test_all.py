@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.common import in_child, middle, spread
@@ -187,6 +189,19 @@ def test_text_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None
     assert result["stage_seconds"].keys() >= {"read", "prepare", "encode", "project", "write", "waiting"}
     # Stored as float16: components of 32 to 64 by 2^-6, those of small variance have such values.
     assert result["max_feature_difference"] <= 2**-6
+
+
+@pytest.mark.slow
+def test_text_run_gives_its_keys(tmp_path: Path) -> None:
+    rows = [f"{word} of number {i} is here" for i in range(250) for word in ("lamp", "bill", "letter", "road")]
+    columns = {"id": [f"t{i}" for i in range(len(rows))], "text": rows, "label": [row.split()[0] for row in rows]}
+    pq.write_table(pa.table(columns), tmp_path / "train-0.parquet")
+    result = _run("text_run", "--data", str(tmp_path), "--rows", "900")
+    assert (result["data"], result["rows"]) == (tmp_path.name, 900)
+    assert result["characters"] == sum(map(len, rows[:900]))
+    assert result["by_stage"].keys() == {"pool", "encode", "sae", "gate"}
+    assert result["seconds"] > result["in_stages"] >= max(result["by_stage"].values()) > 0
+    assert 0 < result["label_share"] < 1 and result["full_accuracy"] > 0.9
 
 
 @pytest.mark.slow
