@@ -29,7 +29,9 @@ _STAGES = ("pool", "encode", "sae", "gate")
 def main() -> None:
     """Runs the benchmark."""
     made = parser(__doc__.split("\n")[0], 10_000, 1_500)
-    made.add_argument("--data", type=folder_of_texts, help="folder with train*.parquet; otherwise the file's own sample")
+    made.add_argument(
+        "--data", type=folder_of_texts, help="folder with train*.parquet; otherwise the file's own sample"
+    )
     arguments = made.parse_args()
     with tempfile.TemporaryDirectory(prefix="coevo-text-run-") as work:
         texts = first_texts(arguments.data, rows_of(arguments), Path(work))

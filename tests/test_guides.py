@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -41,7 +42,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 def test_the_python_of_the_guide_on_texts_runs(tmp_path: Path) -> None:
     (tmp_path / "tickets.csv").write_text('id,body,topic\n1,"The lamp\nis broken",fault\n2,"Again, no bill",billing\n')
-    rows = ['{"id": %d, "body": "Letter %d is lost", "topic": "fault"}' % (i, i) for i in range(10, 14)]
+    rows = [json.dumps({"id": i, "body": f"Letter {i} is lost", "topic": "fault"}) for i in range(10, 14)]
     (tmp_path / "tickets.jsonl").write_text("\n".join(rows))
     for topic, text in (("billing", "Two bills came"), ("other", "Thank you")):
         (tmp_path / "letters" / topic).mkdir(parents=True)
