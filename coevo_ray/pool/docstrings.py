@@ -40,6 +40,8 @@ _END = re.compile(
     r"|Notes?|Outputs?|Parameters|Raises|References|Returns?|Shape|Usage|Warnings?|Yields?)\b[^\n]*:\s*$)",
     re.MULTILINE,
 )
+# Sphinx's names and links: :class:`~ray.data.Dataset`, `a page <address>`_, ``code``.
+_MARKUP = re.compile(r"(?::[\w:]*\w:)?`+([~!]?)\.?([^`<]*[^`<\s])(?:\s*<[^`>]*>)?`+_{0,2}")
 
 
 class Documented(NamedTuple):
@@ -122,9 +124,15 @@ def _documented(of: ast.Module | ast.ClassDef, name: str) -> Iterator[Documented
 
 
 def prose(docstring: str) -> str:
-    """The sentences with which a docstring begins, before parameters, examples and the like."""
+    """The sentences with which a docstring begins, before parameters, examples and the like, without markup."""
     text = inspect.cleandoc(docstring)
     end = _END.search(text)
-    text = text if end is None else text[: end.start()]
+    text = _MARKUP.sub(_shown, text if end is None else text[: end.start()])
     paragraphs = re.split(r"\n\s*\n", text.strip())
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _shown(markup: re.Match[str]) -> str:
+    """What Sphinx shows of it: of a name with a tilde the last part."""
+    tilde, name = markup.groups()
+    return name.rpartition(".")[2] if tilde == "~" else name

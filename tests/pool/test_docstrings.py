@@ -49,7 +49,7 @@ raise RuntimeError("nothing is imported")
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A package that cannot be imported, with files that are left out and one for another Python."""
-    files = {
+    files: dict[str, str | bytes] = {
         "__init__.py": CODE,
         "sub/b.py": CODE,
         "sub/tests/c.py": CODE,
@@ -91,6 +91,20 @@ def test_prose_ends_before_what_is_none(rest: str) -> None:
     assert prose(f"A sentence\n    on two lines.\n\n    Another one.\n\n    {rest}") == (
         "A sentence on two lines.\n\nAnother one."
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("A :class:`~ray.data.Dataset` of ``rows``.", "A Dataset of rows."),
+        ("See :py:meth:`take <ray.data.Dataset.take>`, `numpy.sum`.", "See take, numpy.sum."),
+        ("By `Daft <https://example.org/x>`_ and :func:`!f.g`.", "By Daft and f.g."),
+        ("The list of `~.text.Text`, of an `.Artist`.", "The list of Text, of an Artist."),
+        ("A ratio of 1:2, **bold**.", "A ratio of 1:2, **bold**."),
+    ],
+)
+def test_markup_of_names_and_links_is_left_out(written: str, read: str) -> None:
+    assert prose(written) == read
 
 
 def test_words_that_only_look_like_headings_stay() -> None:
