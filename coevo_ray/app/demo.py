@@ -55,16 +55,18 @@ _TEXTS: JsonObject = {
 }
 
 
-def demo_config(out: Place, texts: bool = False) -> RunConfig:
+def demo_config(out: Place | None = None, texts: bool = False) -> RunConfig:
     """The demo's configuration.
 
     Args:
-        out: folder of the run.
+        out: folder of the run; None for coevo-demo, or coevo-demo-text.
         texts: texts instead of images.
 
     Raises:
         UsageError: `out` is empty.
     """
+    if out is None:
+        out = "coevo-demo-text" if texts else "coevo-demo"
     return make_config(RunConfig, {**(_TEXTS if texts else _DIGITS), "out": str(out)}, "demo")
 
 
@@ -81,6 +83,4 @@ def demo(out: Place | None = None, texts: bool = False) -> Artifact:
     Raises:
         CoevoError: as `coevo_ray.run`.
     """
-    if out is None:
-        out = "coevo-demo-text" if texts else "coevo-demo"
     return run(demo_config(out, texts))
