@@ -1,4 +1,5 @@
 # make demo   the whole loop on real data (needs Python >= 3.10 and nothing else)
+# make demo-text  the same on texts
 # make test   lint, types, layers, tests (a Label Studio server among them)
 # make slow   the tests that are left out there, one after another
 # make fuzz   a million damaged inputs for everything that reads files of others
@@ -13,7 +14,7 @@ SERVER_PINS := tests/annotators/label_studio_requirements.txt
 PYTEST_ARGS ?=
 FUZZ_INPUTS ?= 1000000
 
-.PHONY: demo test slow fuzz lint bench clean $(SERVER)
+.PHONY: demo demo-text test slow fuzz lint bench clean $(SERVER)
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
@@ -40,6 +41,9 @@ $(SERVER): $(SERVER)/ready
 demo: $(VENV)/demo
 	$(BIN)/coevo-ray demo
 
+demo-text: $(VENV)/demo
+	$(BIN)/coevo-ray demo --texts
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,6 +65,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.encode --json --quick
 	$(BIN)/python -m benchmarks.encode_memory --json --quick
 	$(BIN)/python -m benchmarks.text_encode --json --quick
+	$(BIN)/python -m benchmarks.text_run --json --quick
 	$(BIN)/python -m benchmarks.sae --json --quick
 	$(BIN)/python -m benchmarks.scale --json --quick
 	$(BIN)/python -m benchmarks.selection --json --quick
@@ -81,4 +86,4 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.battery stop --json --quick
 
 clean:
-	rm -rf $(VENV) $(SERVER) coevo-demo runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SERVER) coevo-demo coevo-demo-text runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

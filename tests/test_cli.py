@@ -46,6 +46,14 @@ def test_version(coevo_ray: Command) -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_the_demo_of_texts_is_another_one(coevo_ray: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "sympy", None)  # Python's own way to make an import fail
+    result = coevo_ray("demo", "--texts", "--out", str(tmp_path / "run"))
+    assert result.returncode == 2
+    assert "sample:docstrings needs sympy.combinatorics" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_plan_prints_one_json_object_and_nothing_else(coevo_ray: Command) -> None:
     result = coevo_ray("plan", "--rows", "100", "--policy", "rotation", "--keep", "0.3", "--epochs", "7", "--json")
     assert result.returncode == 0, result.stderr

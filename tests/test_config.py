@@ -41,6 +41,12 @@ def test_the_demo_is_the_digits_example() -> None:
     assert demo_config("here") == load_config(example, out="here")
 
 
+def test_the_demo_of_texts_is_the_texts_example() -> None:
+    example = next(p for p in EXAMPLES if p.name == "texts.yaml")
+    assert demo_config("here", texts=True) == load_config(example, out="here")
+    assert (demo_config(texts=True).out, demo_config().out) == ("coevo-demo-text", "coevo-demo")
+
+
 def test_the_cluster_job_runs_the_digits_example() -> None:
     job = yaml.safe_load((Path(__file__).parents[1] / "cluster" / "rayjob.yaml").read_text())
     assert job["kind"] == "RayJob"

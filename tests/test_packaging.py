@@ -44,6 +44,6 @@ def test_licence_and_types_are_shipped() -> None:
 
 def test_ci_runs_the_readmes_commands() -> None:
     ci, readme = (ROOT / ".ci" / "run").read_text(), (ROOT / "README.md").read_text()
-    for command in ("make demo", "make test"):
+    for command in ("make demo", "make demo-text", "make test"):
         assert command in ci
         assert command in readme

@@ -1,4 +1,7 @@
-"""`coevo-ray demo`: the whole loop on real data that need no download; the same run as examples/digits.yaml."""
+"""`coevo-ray demo`: the whole loop on real data that need no download.
+
+It is the same run as examples/digits.yaml, with `--texts` as examples/texts.yaml.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.store.artifact import Artifact
 from coevo_ray.store.location import Place
 
-_CONFIG: JsonObject = {
+_DIGITS: JsonObject = {
     "title": "Handwritten digits",
     "pool": {"sources": ["sample:digits"], "test_fraction": 0.2, "shard_rows": 600},
     "encode": {
@@ -33,20 +36,46 @@ _CONFIG: JsonObject = {
 }
 
 
-def demo_config(out: Place) -> RunConfig:
+_TEXTS: JsonObject = {
+    "title": "Docstrings",
+    "pool": {
+        "sources": [{"uri": "sample:docstrings", "text_column": "text", "key_column": "id"}],
+        "test_fraction": 0.2,
+        "shard_rows": 2048,
+    },
+    "encode": {
+        "priors": [{"name": "wordllama:256"}, {"name": "tfidf:chars"}],
+        "dim": 128,
+        "shared": 0.2,
+        "coverage": "all",
+    },
+    "sae": {"latents": 512, "k": 16, "epochs": 20},
+    "gate": {"seed_fraction": 0.05, "round_fraction": 0.05},
+    "train": None,
+}
+
+
+def demo_config(out: Place | None = None, texts: bool = False) -> RunConfig:
     """The demo's configuration.
+
+    Args:
+        out: folder of the run; None for coevo-demo, or coevo-demo-text.
+        texts: texts instead of images.
 
     Raises:
         UsageError: `out` is empty.
     """
-    return make_config(RunConfig, {**_CONFIG, "out": str(out)}, "demo")
+    if out is None:
+        out = "coevo-demo-text" if texts else "coevo-demo"
+    return make_config(RunConfig, {**(_TEXTS if texts else _DIGITS), "out": str(out)}, "demo")
 
 
-def demo(out: Place = "coevo-demo") -> Artifact:
+def demo(out: Place | None = None, texts: bool = False) -> Artifact:
     """Runs the demo.
 
     Args:
-        out: folder of the run.
+        out: folder of the run; None for coevo-demo, or coevo-demo-text.
+        texts: texts instead of images: docstrings of the installed libraries instead of handwritten digits.
 
     Returns:
         The run, as `coevo_ray.run` does.
@@ -54,4 +83,4 @@ def demo(out: Place = "coevo-demo") -> Artifact:
     Raises:
         CoevoError: as `coevo_ray.run`.
     """
-    return run(demo_config(out))
+    return run(demo_config(out, texts))

@@ -18,7 +18,7 @@ _OF_POOL = plain_fields(PoolConfig)
 
 @takes(*options(Source, _OF_SOURCES), *options(PoolConfig, _OF_POOL))
 def ingest(
-    sources: Annotated[list[str], typer.Argument(help="Folders or files; local, s3:// or gs://; or sample:digits.")],
+    sources: Annotated[list[str], typer.Argument(help="Folders or files; local, s3:// or gs://; or sample:NAME.")],
     out: Out,
     *,
     feature_column: Annotated[

@@ -7,16 +7,25 @@ from typing import Annotated
 
 import typer
 
-from coevo_ray.cli.options import JsonFlag, Out
+from coevo_ray.cli.options import JsonFlag
 from coevo_ray.cli.show import show
 from coevo_ray.progress import say
 
 
-def demo(out: Out = "coevo-demo", as_json: JsonFlag = False) -> None:
-    """Run the whole loop on handwritten digits; needs the extra `demo` and no download."""
+def demo(
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Folder of the result; by default coevo-demo, with --texts coevo-demo-text."),
+    ] = None,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Docstrings of the installed libraries instead of digits.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the whole loop on handwritten digits, or on texts; needs the extra `demo` and no download."""
     from coevo_ray.app import api
 
-    show(api.demo(out).summary, as_json)
+    show(api.demo(out, texts).summary, as_json)
 
 
 def run(

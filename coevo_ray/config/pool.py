@@ -41,7 +41,10 @@ class Source(Model):
     NumPy have no columns: their keys and labels lie in files beside them.
     """
 
-    uri: str = Field(min_length=1, description="Folder or file: local path, s3://, gs://; sample:digits; dataset:NAME.")
+    uri: str = Field(
+        min_length=1,
+        description="Folder or file: local path, s3://, gs://; sample:digits, sample:docstrings; dataset:NAME.",
+    )
     format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy"] = Field(
         "auto",
         description="Image folders, Parquet, that of a Hugging Face dataset, tars, or npy: matrices N x d of vectors; "

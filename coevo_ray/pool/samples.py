@@ -3,39 +3,84 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
+from coevo_ray.config import Source
+from coevo_ray.config.pool import IMAGE, SAMPLE_SETTINGS
 from coevo_ray.errors import UsageError
+from coevo_ray.pool.docstrings import LIBRARIES, check_libraries, docstrings_of
 from coevo_ray.store.location import Location
 
 SCHEME = "sample:"
 
 
-def check_sample(uri: str) -> None:
+@dataclass(frozen=True)
+class _Sample:
+    """A set of samples that an installation can make.
+
+    Attributes:
+        modality: of its samples.
+        check: raises UsageError if a package is missing.
+        write: makes it below a folder, and returns the location of the source.
+    """
+
+    modality: str
+    check: Callable[[], None]
+    write: Callable[[Location], Location]
+
+
+def check_sample(source: Source) -> None:
     """Checks that a sample exists and that its package is installed, without making it.
 
     Raises:
-        UsageError: the sample is unknown, or its package is missing.
+        UsageError: the sample is unknown, its package is missing, or it holds samples of another modality.
     """
+    sample = _sample(source.uri)
+    if source.modality != sample.modality:
+        setting = SAMPLE_SETTINGS[sample.modality]
+        raise UsageError(
+            f"{source.uri} holds {setting.plural}, the source says {SAMPLE_SETTINGS[source.modality].plural}",
+            f"set {setting.column}: {sample.modality}" if sample.modality != IMAGE else "leave its column out",
+        )
+    sample.check()
+
+
+def materialise_sample(source: Source, folder: Location) -> Location:
+    """Writes a sample as files of a user would be, and returns their location.
+
+    Args:
+        source: the sample.
+        folder: to write below; what is there already is not made again.
+
+    Raises:
+        UsageError: as in `check_sample`.
+        StoppedError: the store refused.
+    """
+    check_sample(source)
+    return _sample(source.uri).write(folder)
+
+
+def _sample(uri: str) -> _Sample:
     name = uri.removeprefix(SCHEME)
-    if name != "digits":
-        raise UsageError(f"unknown sample {uri!r}", "the one sample is sample:digits")
+    if name not in _SAMPLES:
+        known = " and ".join(f"{SCHEME}{name}" for name in _SAMPLES)
+        raise UsageError(f"unknown sample {uri!r}", f"samples are {known}")
+    return _SAMPLES[name]
+
+
+def _check_digits() -> None:
     if find_spec("sklearn") is None:
         raise UsageError("sample:digits needs scikit-learn", "pip install 'coevo-ray[demo]'")
 
 
-def materialise_sample(uri: str, folder: Location) -> Location:
-    """Writes a sample as an image folder with one sub-folder per class, and returns its location.
-
-    sample:digits is scikit-learn's set of 1 797 handwritten digits, 8x8 grey, written as PNG.
-
-    Raises:
-        UsageError: the sample is unknown, or its package is missing.
-        StoppedError: the store refused.
-    """
-    check_sample(uri)
+def _write_digits(folder: Location) -> Location:
+    """scikit-learn's 1 797 handwritten digits, 8x8 grey, as PNG in one sub-folder per class."""
     from sklearn.datasets import load_digits
 
     target = folder.child("digits")
@@ -50,3 +95,29 @@ def materialise_sample(uri: str, folder: Location) -> Location:
         target.child("images", str(label), f"{index:04d}.png").write_bytes(png.getvalue())
     done.write_bytes(b"")
     return target.child("images")
+
+
+def _write_docstrings(folder: Location) -> Location:
+    """Docstrings of installed libraries as Parquet of `id`, `text` and `label`, the library; equal texts once."""
+    file = folder.child("docstrings", "docstrings.parquet")
+    if file.is_file():
+        return file
+    rows: dict[str, tuple[str, str]] = {}
+    texts: set[str] = set()
+    for library in LIBRARIES:
+        for key, text in docstrings_of(library):
+            if key not in rows and text not in texts:
+                rows[key] = (text, library)
+                texts.add(text)
+    values = rows.values()
+    columns = {"id": [*rows], "text": [text for text, _ in values], "label": [library for _, library in values]}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    file.write_bytes(sink.getvalue())
+    return file
+
+
+_SAMPLES = {
+    "digits": _Sample(IMAGE, _check_digits, _write_digits),
+    "docstrings": _Sample("text", check_libraries, _write_docstrings),
+}

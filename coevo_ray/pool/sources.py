@@ -268,12 +268,13 @@ def check_source(source: Source) -> None:
 
     Raises:
         InputError: the source does not exist.
-        UsageError: the sample is unknown, the store cannot be opened, or a dataset was named but not passed.
+        UsageError: the sample is unknown, lacks its package or holds other samples, the store cannot be opened, or a
+            dataset was named but not passed.
     """
     from coevo_ray.pool.samples import SCHEME, check_sample
 
     if source.uri.startswith(SCHEME):
-        check_sample(source.uri)
+        check_sample(source)
     elif source.uri.startswith(DATASET):
         raise UsageError(
             f"source {source.uri} stands for a Ray Dataset", "call coevo_ray.ingest(config, out, dataset=...) in Python"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.common import in_child, middle, spread
@@ -20,9 +22,9 @@ from benchmarks.gate.sides import LoopGate, _fused
 _ROOT = Path(__file__).parents[2]
 
 
-def _run(name: str, *options: str) -> dict[str, Any]:
+def _run(name: str, *options: str, timeout_s: float = 280) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--quick", *options]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert isinstance(result, dict)
@@ -196,6 +198,19 @@ def test_text_feed_gives_its_keys() -> None:
     assert result["relative_epoch_time"].keys() == {"0.1", "0.3", "0.5", "0.7"}
     assert result["rows_per_s"]["ours"].keys() == result["rows_per_s"]["loader"].keys() == {"0", "1"}
     assert result["holds"].keys() == {"ratio_to_dataloader", "relative_epoch_time"}
+
+
+@pytest.mark.slow
+def test_text_run_gives_its_keys(tmp_path: Path) -> None:
+    rows = [f"{word} of number {i} is here" for i in range(250) for word in ("lamp", "bill", "letter", "road")]
+    columns = {"id": [f"t{i}" for i in range(len(rows))], "text": rows, "label": [row.split()[0] for row in rows]}
+    pq.write_table(pa.table(columns), tmp_path / "train-0.parquet")
+    result = _run("text_run", "--data", str(tmp_path), "--rows", "900", timeout_s=600)
+    assert (result["data"], result["rows"]) == (tmp_path.name, 900)
+    assert result["characters"] == sum(map(len, rows[:900]))
+    assert result["by_stage"].keys() == {"pool", "encode", "sae", "gate"}
+    assert result["seconds"] > result["in_stages"] >= max(result["by_stage"].values()) > 0
+    assert 0 < result["label_share"] < 1 and result["full_accuracy"] > 0.9
 
 
 @pytest.mark.slow

@@ -218,6 +218,15 @@ def test_the_sample_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.remedy == "pip install 'coevo-ray[demo]'"
 
 
+def test_a_sample_is_not_taken_for_samples_of_another_kind() -> None:
+    check_source(Source(uri="sample:docstrings", text_column="text"))
+    with pytest.raises(UsageError, match="sample:docstrings holds texts, the source says images") as caught:
+        check_source(Source(uri="sample:docstrings"))
+    assert caught.value.remedy == "set text_column: text"
+    with pytest.raises(UsageError, match="sample:digits holds images, the source says texts"):
+        check_source(Source(uri="sample:digits", text_column="text"))
+
+
 def test_a_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
     write_images(tmp_path, {"readme.txt": b"x", "deep/data.csv": b"x"})
     with pytest.raises(InputError, match=r"no images in .*: 2 files, none ends in \.png, \.jpg") as caught:

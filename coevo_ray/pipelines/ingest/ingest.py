@@ -273,8 +273,8 @@ def _list(config: PoolConfig, location: Location, dataset: ray.data.Dataset | No
     for source in config.sources:
         name = source.uri
         if name.startswith(SCHEME):
-            # Samples are written once beside the pool, then treated like a user's images.
-            folder = materialise_sample(name, location.child(SCRATCH.rstrip("/")))
+            # Samples are written once beside the pool, then treated like a user's own files.
+            folder = materialise_sample(source, location.child(SCRATCH.rstrip("/")))
             source = Source(**{**source.model_dump(exclude_unset=True), "uri": folder.uri})
         if dataset is not None and name in wanted:
             shards = list_dataset(config, source, dataset, location)
