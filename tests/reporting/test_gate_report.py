@@ -143,7 +143,9 @@ def test_rows_of_each_round_stand_with_their_text_and_label(ended: Path) -> None
     parts = re.split(r"<h3>Round (\d+), (\d+) labels</h3>", html)[1:]
     assert [int(n) for n in parts[::3]] == [0, 1, 2, 3]
     for round_, count, part in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        shown = re.findall(r'<li title="(sample-\d+)"><span>(\w+)</span>(text \d+)</li>', part)
+        shown = re.findall(
+            r'<li title="(sample-\d+)"><span><bdi>(\w+)</bdi></span><div dir="auto">(text \d+)</div></li>', part
+        )
         assert len(shown) == len({key for key, _, _ in shown}) == 8
         assert int(count) == sum(r == int(round_) for _, r in known.values())
         for key, label, text in shown:
