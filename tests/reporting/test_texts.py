@@ -28,18 +28,9 @@ HEBREW = "שלום עולם, חבילה " * 40
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    texts = [
-        "short",
-        LONG,
-        HUGE,
-        HEBREW,
-        "a\0b\x1b[31m\u202ec",
-        " \n",
-        "\u200b",
-        "</div><script>x</script>",
-        "x" * 9_999,
-    ]
-    return make_pool(tmp_path_factory.mktemp("pool"), ROWS, texts=[*texts, *(f"text {i}" for i in range(9, ROWS))])
+    harmful = ["a\0b\x1b[31m\u202ec", "</div><script>x</script>"]
+    texts = ["short", LONG, HUGE, HEBREW, *harmful, " \n", "\u200b"]
+    return make_pool(tmp_path_factory.mktemp("pool"), ROWS, texts=[*texts, *(f"text {i}" for i in range(8, ROWS))])
 
 
 def tile(pool: Pool, row: int) -> Tile:
@@ -61,20 +52,20 @@ def test_long_texts_begin_at_most_320_characters_long_and_unfold(pool: Pool) -> 
 
 
 def test_what_is_not_seen_is_said(pool: Pool) -> None:
-    assert (tile(pool, 5).text, tile(pool, 5).said) == ("empty text", True)
-    assert (tile(pool, 6).text, tile(pool, 6).said) == ("no visible characters", True)
+    assert (tile(pool, 6).text, tile(pool, 6).said) == ("empty text", True)
+    assert (tile(pool, 7).text, tile(pool, 7).said) == ("no visible characters", True)
     assert tile(pool, 4).text == "a␀b␛[31m\ufffdc"
 
 
 def test_a_sheet_of_hostile_texts_is_small_and_well_formed(pool: Pool, tmp_path: Path) -> None:
     page = tmp_path / "factors.html"
-    sae_show(save(tmp_path, factors()), pool, page, choose="0,1", rows=ROWS)
+    sae_show(save(tmp_path, factors()), pool, page, choose="0,1,3", rows=ROWS)
     html = page.read_text()
     parsed = Page(html)
     assert "script" not in parsed.tags and "</div><script>x</script>" in parsed.text
     assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]", html)
     assert len(html) < 100_000  # the megabyte is not in it
-    assert parsed.text.count("more characters") == 3
+    assert parsed.text.count("more characters") == 2
     assert "<em>empty text</em>" in html and "<em>no visible characters</em>" in html
     # Every text has a direction of its own, that of its first letter.
     own = re.findall(r'dir="auto">(.*?)<', html, re.DOTALL)
@@ -88,7 +79,7 @@ def test_texts_wrap_and_keep_their_direction_to_themselves() -> None:
 
 
 def test_doubted_texts_are_a_list_and_pictures_a_grid(pool: Pool) -> None:
-    rows = [DoubtedRow(tile(pool, 1), "<b>old</b>", "new"), DoubtedRow(tile(pool, 5), "old", "new")]
+    rows = [DoubtedRow(tile(pool, 1), "<b>old</b>", "new"), DoubtedRow(tile(pool, 6), "old", "new")]
     html = render_report(example(evidence=EvidencePlots(rows, showing_of("text").as_grid)))
     assert 'class="texts labelled doubted"' in html and 'class="tiles doubted"' not in html
     assert html.count("<details class=") == 1 and "<em>empty text</em>" in html
