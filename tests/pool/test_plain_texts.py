@@ -20,7 +20,7 @@ from coevo_ray.pool.plain_texts import ELLIPSIS, excerpt, harmless, is_blank, ut
         ("a\r\nb\rc\u2028d\x85e\tf", "a\nb\nc\nd\ne\tf"),
         ("gpj.\u202eexe", "gpj.\ufffdexe"),
         ("\ud800 alone", "\ufffd alone"),
-        ("שלום \u2067עולם\u2069 مرحبا", "שלום \u2067עולם\u2069 مرحبا"),
+        ("שלג \u2067גשם\u2069 مرحبا", "שלג \u2067גשם\u2069 مرحبا"),
         ("क्षि 👩‍👩‍👧 é ß 包裹", "क्षि 👩‍👩‍👧 é ß 包裹"),
     ],
 )
