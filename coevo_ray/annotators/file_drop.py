@@ -199,9 +199,10 @@ class FileDrop:
 
     def _cells(self, row_ids: Int64Array, samples: pa.ChunkedArray, written: set[str]) -> Sequence[str]:
         """What the request table has of each sample; one that is cut there has a file, which its cell names."""
+        texts: list[str] = samples.to_pylist()
         if self.format != "csv" or self._shown.cell is None:
-            return samples.to_pylist()
-        cells = [self._shown.cell(sample) for sample in samples.to_pylist()]
+            return texts
+        cells = [self._shown.cell(text) for text in texts]
         cut = np.flatnonzero([not whole for _, whole in cells])
         paths = self._write_samples(row_ids[cut], samples.take(pa.array(cut)), written)
         path_of = dict(zip(cut.tolist(), paths, strict=True))

@@ -40,6 +40,9 @@ def _images(written: str) -> Stage:
 
 _COLUMN = "with --prior column:vector"
 _KEYS = "vectors are shown by their keys"
+_KEYS_ALONE = "people see the keys alone"
+_CELL = "texts too long for a cell of CSV have a file"
+_TASK = "people see the first 20,000 characters"
 # Function, part of a run or kind of annotator -> what it takes.
 STAGES: dict[str, Stage] = {
     "ingest": _any("ingest"),
@@ -54,8 +57,8 @@ STAGES: dict[str, Stage] = {
     "gate": _any("gate"),
     "gate_open": _any("gate open"),
     "label_column": _any("gate --annotator label_column"),
-    "file_drop": _any("gate --annotator file_drop", vector="people see the keys alone"),
-    "label_studio": _any("gate --annotator label_studio", vector="people see the keys alone"),
+    "file_drop": _any("gate --annotator file_drop", text=_CELL, vector=_KEYS_ALONE),
+    "label_studio": _any("gate --annotator label_studio", text=_TASK, vector=_KEYS_ALONE),
     "gate_report": _any("gate report", vector=_KEYS),
     "retrieve": _any("retrieve"),
     "train_supervised": _images("train --objective supervised"),

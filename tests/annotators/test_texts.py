@@ -18,6 +18,7 @@ from coevo_ray.annotators.label_studio_tasks import labelling_config
 from coevo_ray.annotators.sample_files import CELL_LENGTH, TASK_LENGTH
 from coevo_ray.pool.plain_texts import utf_16_length
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import STAGES
 from coevo_ray.store.location import Location
 from tests.annotators.pools import as_dicts, make_pool, questions
 
@@ -97,4 +98,5 @@ def test_tasks_of_texts_are_harmless_and_bounded(pool: Pool, monkeypatch: pytest
     texts = [task["data"]["text"] for task, _ in desk._make_tasks(asked, np.arange(6))]
     assert texts[:5] == ["one", 'two "quoted",\nlines; a\ttab', "a␀b␛[31m", "=1+1", "שלום abc \ufffdevil"]
     assert texts[5].endswith(f"\n\n[the first 20,000 of {len(HUGE):,} characters]")
+    assert f"the first {TASK_LENGTH:,} characters" in STAGES["label_studio"].takes["text"]
     assert TASK_LENGTH - 50 < len(texts[5]) < TASK_LENGTH + 100

@@ -53,7 +53,7 @@ def test_texts_of_all_kinds_reach_the_pages_and_unusable_ones_are_told(tmp_path:
         *["text that is not UTF-8 in column text"] * 2,
     ]
     assert [key for key, _ in reasons(pool)] == [f"a.parquet:{first + i}" for i in range(len(BLANK))]
-    targets = coevo_ray.encode(ENCODE, pool, tmp_path / "encode")
+    targets = coevo_ray.encode({**ENCODE, "priors": ["wordllama:64"]}, pool, tmp_path / "encode")
     assert len(targets) == len(pool)
     found = coevo_ray.dedup(pool, targets, tmp_path / "dedup")
     assert found.summary["groups"] >= len(HOSTILE) - 1

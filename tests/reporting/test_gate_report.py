@@ -282,6 +282,7 @@ def test_labels_that_are_likely_wrong_are_shown_with_the_likely_one(tmp_path: Pa
     page = page_of(tmp_path / "page.html")
     assert f"{figures['doubted_labels']} labels are more likely wrong than right" in page.text
     assert f"text {named[0]['row_id']}" in page.text
+    assert "texts labelled doubted" in (tmp_path / "page.html").read_text()
 
 
 def test_of_many_classes_the_largest_confusions_are_listed() -> None:
