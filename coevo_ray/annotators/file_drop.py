@@ -3,6 +3,7 @@
 folder/README.txt                 instructions and classes
 folder/requests/round-0003.csv    rows to label; may be filled in directly
 folder/images/17.png              images of the rows
+folder/texts/17.txt               texts that are too long for a cell of the request file
 folder/answers/anna.csv           labels; any number of files
 """
 
@@ -153,7 +154,8 @@ class FileDrop:
     def _place_of_samples(self) -> str:
         name = self.pool.modality
         if self._in_table:
-            return f"The column {name} holds what is to be labelled."
+            cut = f" Long ones are cut there, and {self._samples}/ has them whole." if self.format == "csv" else ""
+            return f"The column {name} holds what is to be labelled.{cut}"
         if self.with_images:
             return f"The column {name} names the file of each row's {name}, from this folder."
         return f"The column key says which {name} it is."
@@ -172,7 +174,7 @@ class FileDrop:
 
     def _sample_names(self) -> list[str]:
         folder = self.folder.child(self._samples)
-        return folder.files() if self.with_images and folder.is_folder() else []
+        return folder.files() if (self.with_images or self._in_table) and folder.is_folder() else []
 
     def _part(self, questions: Questions, places: npt.NDArray[np.intp], written: set[str]) -> pa.Table:
         """The request lines of some questions; writes the files of their samples."""
@@ -182,7 +184,8 @@ class FileDrop:
         columns: dict[str, object] = {"row_id": row_ids, "key": rows.column("key")}
         if shown:
             samples = rows.column(name)
-            columns[name] = samples if self._in_table else self._write_samples(row_ids, samples, written)
+            make = self._cells if self._in_table else self._write_samples
+            columns[name] = make(row_ids, samples, written)
         confidence = pa.array(questions.confidence[places], from_pandas=True)
         return pa.table(
             {
@@ -194,13 +197,22 @@ class FileDrop:
             }
         )
 
+    def _cells(self, row_ids: Int64Array, samples: pa.ChunkedArray, written: set[str]) -> Sequence[str]:
+        """What the request table has of each sample; one that is cut there has a file, which its cell names."""
+        texts: list[str] = samples.to_pylist()
+        if self.format != "csv" or self._shown.cell is None:
+            return texts
+        cells = [self._shown.cell(text) for text in texts]
+        cut = np.flatnonzero([not whole for _, whole in cells])
+        paths = self._write_samples(row_ids[cut], samples.take(pa.array(cut)), written)
+        path_of = dict(zip(cut.tolist(), paths, strict=True))
+        return [text if whole else f"{text}\n[whole in {path_of[i]}]" for i, (text, whole) in enumerate(cells)]
+
     def _write_samples(self, row_ids: Int64Array, samples: pa.ChunkedArray, written: set[str]) -> list[str]:
         """Writes the files of samples that have none yet; returns the path of each, relative to the folder."""
-        assert self._ending is not None
-        ending = self._ending
 
         def write(row_id: int, sample: Sample) -> str:
-            path = f"{self._samples}/{row_id}.{ending(sample)}"
+            path = f"{self._samples}/{row_id}.{self._ending(sample) if self._ending is not None else 'txt'}"
             if str(row_id) not in written:
                 self.folder.child(path).write_bytes(sample.encode() if isinstance(sample, str) else sample)
             return path

@@ -45,7 +45,11 @@ def labelling_config(label_set: LabelSet, modality: str) -> str:
     """
     shown = by_modality(SHOWN, modality, "the label_studio annotator")
     view = ET.Element("View")
-    ET.SubElement(view, shown.tag, name=SAMPLE, value="$key" if shown.by_key else f"${modality}")
+    if shown.explained:
+        ET.SubElement(view, "Header", value=shown.explained, size="4")
+    sample = ET.SubElement(view, shown.tag, name=SAMPLE, value="$key" if shown.by_key else f"${modality}")
+    if shown.tag == "Text":
+        sample.set("valueType", "text")  # where a server is set to be secure, its default fetches texts as addresses
     choices = ET.SubElement(view, "Choices", name=CONTROL, toName=SAMPLE, choice="single", required="true")
     choices.set(*(("layout", "select") if label_set.classes > _MOST_BUTTONS else ("showInline", "true")))
     for name in label_set.all_shown():

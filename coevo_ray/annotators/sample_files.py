@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from coevo_ray.pool.image_formats import ImageError, open_image
 from coevo_ray.pool.images import decode_image
 from coevo_ray.pool.modality import Sample
+from coevo_ray.pool.plain_texts import excerpt, harmless, utf_16_length
 
 _ENDINGS = {"JPEG": "jpg", "TIFF": "tif", "MPO": "jpg", "JPEG2000": "jp2"}
 _BROWSERS_SHOW = {
@@ -19,6 +20,8 @@ _BROWSERS_SHOW = {
     "WEBP": "image/webp",
     "BMP": "image/bmp",
 }
+# Characters of a text in a Label Studio task, and of one in a request table (as UTF-16, which spreadsheets count).
+TASK_LENGTH, CELL_LENGTH = 20_000, 30_000
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,21 @@ class Shown:
 
     Attributes:
         tag: Label Studio's object tag.
-        value: sample -> its value in a Label Studio task: a data URI or a text.
+        value: sample -> its value in a Label Studio task: a data URI, or a harmless text of at most `TASK_LENGTH`
+            characters, which says how many it leaves out.
         file_ending: sample -> ending of its file in a file drop, without the dot; None for samples that stand in the
             request table itself.
+        cell: sample -> what a request table of CSV has of it, and whether that is all; None for samples with files.
         by_key: people see the key alone, for samples that say nothing to them.
+        explained: what Label Studio's page says above the sample, or "".
     """
 
     tag: str
     value: Callable[[Sample], str]
     file_ending: Callable[[Sample], str] | None = None
+    cell: Callable[[Sample], tuple[str, bool]] | None = None
     by_key: bool = False
+    explained: str = ""
 
 
 def image_format(data: bytes) -> str:
@@ -78,9 +86,25 @@ def _image_value(sample: Sample) -> str:
     return data_uri(sample)
 
 
+def _text_value(sample: Sample) -> str:
+    assert isinstance(sample, str)
+    text = harmless(sample)
+    begin = excerpt(text, TASK_LENGTH)
+    return f"{begin.text}\n\n[the first {TASK_LENGTH:,} of {begin.length:,} characters]" if begin.cut else text
+
+
+def _text_cell(sample: Sample) -> tuple[str, bool]:
+    """A text as a cell that spreadsheets hold: Excel's ends after 32,767 characters, and the rest spoils other rows."""
+    assert isinstance(sample, str)
+    text = harmless(sample)
+    if utf_16_length(text) <= CELL_LENGTH:
+        return text, True
+    return excerpt(text, CELL_LENGTH // 2).text, False  # a character is at most two of Excel's
+
+
 # Modality -> how annotators see its samples.
 SHOWN = {
     "image": Shown("Image", _image_value, _image_ending),
-    "text": Shown("Text", str),
-    "vector": Shown("Text", str, by_key=True),
+    "text": Shown("Text", _text_value, cell=_text_cell),
+    "vector": Shown("Text", str, by_key=True, explained="A vector is known to you by its key:"),
 }

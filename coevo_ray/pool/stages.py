@@ -40,6 +40,9 @@ def _images(written: str) -> Stage:
 
 _COLUMN = "with --prior column:vector"
 _KEYS = "vectors are shown by their keys"
+_KEYS_ALONE = "people see the keys alone"
+_CELL = "texts too long for a cell of CSV have a file"
+_TASK = "people see the first 20,000 characters"
 _HEAD = "a head on vectors"
 _ON_TEXTS = "an encoder (model hf:...), or a head on targets or another column of vectors"
 _FROM_TEXTS = "an encoder (model hf:...), or a head on a column of vectors"
@@ -57,8 +60,8 @@ STAGES: dict[str, Stage] = {
     "gate": _any("gate"),
     "gate_open": _any("gate open"),
     "label_column": _any("gate --annotator label_column"),
-    "file_drop": _any("gate --annotator file_drop", vector="people see the keys alone"),
-    "label_studio": _any("gate --annotator label_studio", vector="people see the keys alone"),
+    "file_drop": _any("gate --annotator file_drop", text=_CELL, vector=_KEYS_ALONE),
+    "label_studio": _any("gate --annotator label_studio", text=_TASK, vector=_KEYS_ALONE),
     "gate_report": _any("gate report", vector=_KEYS),
     "retrieve": _any("retrieve"),
     "train_supervised": _any("train --objective supervised", text=_ON_TEXTS, vector=_HEAD),

@@ -106,9 +106,15 @@ class DoubtedRow:
 
 @dataclass(frozen=True)
 class EvidencePlots:
-    """Evidence on labels: the most doubted rows, most first."""
+    """Evidence on labels.
+
+    Attributes:
+        doubted: the most doubted rows, most first.
+        as_grid: a grid of pictures, or a list of texts.
+    """
 
     doubted: Sequence[DoubtedRow] = ()
+    as_grid: bool = True
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 import pyarrow as pa
-from jinja2 import Environment, StrictUndefined
 
 from coevo_ray._version import __version__
 from coevo_ray.config import DedupConfig, SettingsLike
@@ -17,6 +15,7 @@ from coevo_ray.pipelines.dedup import find_duplicates
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.reporting import style
+from coevo_ray.reporting.templates import page_template
 from coevo_ray.reporting.tiles import Tile, showing_of, tiles_of
 from coevo_ray.reporting.wording import count, decimal, integer, percent
 from coevo_ray.reporting.write import Headline
@@ -113,9 +112,7 @@ def render_groups(pool: Pool, found: RowTable, table: pa.Table, most: int) -> st
         table: its rows.
         most: groups shown.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"decimal": decimal, "rows": lambda n: count(n, "row")}
-    template = environment.from_string(files("coevo_ray.reporting").joinpath("duplicates.html.j2").read_text("utf-8"))
+    template = page_template("duplicates.html.j2", decimal=decimal, rows=lambda n: count(n, "row"))
     shown = chosen_groups(table, most)
     return template.render(
         groups=_groups(pool, table, shown),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from coevo_ray._version import __version__
@@ -14,6 +12,7 @@ from coevo_ray.core.arrays import Float64Array
 from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.reporting import style
 from coevo_ray.reporting.plots import Plot
+from coevo_ray.reporting.templates import page_template
 from coevo_ray.reporting.tiles import Showing, Tile
 from coevo_ray.reporting.wording import count, decimal, integer, percent
 from coevo_ray.reporting.write import Headline
@@ -54,9 +53,7 @@ class FactorSheet:
 
 def render_sheet(sheet: FactorSheet) -> str:
     """The sheet as the text of a self-contained HTML page; the same data give the same text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _share, "decimal": decimal, "rows": lambda n: count(n, "row")}
-    template = environment.from_string(files("coevo_ray.reporting").joinpath("factor_sheet.html.j2").read_text("utf-8"))
+    template = page_template("factor_sheet.html.j2", percent=_share, decimal=decimal, rows=lambda n: count(n, "row"))
     return template.render(
         sheet=sheet,
         version=__version__,

@@ -35,7 +35,12 @@ _REMEDIES = {
 
 
 def render_gate(
-    figures: GateFigures, groups: tuple[TileGroup, ...], asked: str, doubted: tuple[DoubtedRow, ...], created: str
+    figures: GateFigures,
+    groups: tuple[TileGroup, ...],
+    asked: str,
+    doubted: tuple[DoubtedRow, ...],
+    created: str,
+    as_grid: bool = True,
 ) -> str:
     """The page as the text of a self-contained HTML file.
 
@@ -45,10 +50,12 @@ def render_gate(
         asked: says which rows those are.
         doubted: rows whose labels are doubted, most first.
         created: ISO 8601 text.
+        as_grid: shows doubted rows as a grid of pictures, not as a list of texts.
     """
     data = ReportData("Annotation gate", created, __version__, figures.content(), notes=_notes(figures))
     rows = Section("rows", "Rows asked, by round", (asked,), (), None, groups=groups)
-    again = Section("doubted", "Labels to look at again", (_doubt_sentence(figures, doubted),), (), None, doubted)
+    doubts = (_doubt_sentence(figures, doubted),)
+    again = Section("doubted", "Labels to look at again", doubts, (), None, doubted, as_grid)
     sections = (_curve(figures), _classes(figures), _confusions(figures), again, rows)
     return render_page(data, _strip(figures), sections, lead=lead(figures), figures="gate report --json")
 

@@ -73,6 +73,7 @@ def gate_report(
         asked,
         _doubted_rows(gate, figures.most_doubted),
         datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        showing_of(gate.pool.modality).as_grid,
     )
     page.write_bytes(html.encode())
     return {"report": str(page), **figures.content()}

@@ -25,7 +25,7 @@ from coevo_ray.reporting.data import (
     SaePlots,
     TrainPlots,
 )
-from coevo_ray.reporting.tiles import tiles_of
+from coevo_ray.reporting.tiles import showing_of, tiles_of
 from coevo_ray.reporting.write import render_report
 from coevo_ray.store.artifact import Artifact, begin, begun_config, finish
 from coevo_ray.store.data_files import write_blob
@@ -238,7 +238,7 @@ def _gate_plots(manifest: Manifest) -> GatePlots:
 
 
 def _evidence_plots(stages: dict[str, Manifest], folders: RunLayout) -> EvidencePlots:
-    """The most doubted rows with their pictures."""
+    """The most doubted rows with their pictures or texts."""
     doubted = stages["evidence"].summary.get("most_doubted", [])[:_DOUBTED_SHOWN]
     if not doubted:
         return EvidencePlots()
@@ -252,7 +252,8 @@ def _evidence_plots(stages: dict[str, Manifest], folders: RunLayout) -> Evidence
         return str(names[label]) if label < len(names) else str(label)
 
     shown = [(row["row_id"], row["likely"]) for row in doubted]
-    return EvidencePlots([DoubtedRow(tiles[row], named(label_of[row]), named(likely)) for row, likely in shown])
+    rows_shown = [DoubtedRow(tiles[row], named(label_of[row]), named(likely)) for row, likely in shown]
+    return EvidencePlots(rows_shown, showing_of(pool.modality).as_grid)
 
 
 def _train_plots(config: RunConfig, stages: dict[str, Manifest]) -> TrainPlots:

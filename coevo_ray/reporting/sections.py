@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coevo_ray.reporting import plots
-from coevo_ray.reporting.data import DoubtedRow, PriorPlot, ReportData
+from coevo_ray.reporting.data import DoubtedRow, EvidencePlots, PriorPlot, ReportData
 from coevo_ray.reporting.forecasts import accuracy_now, gain_to_come
 from coevo_ray.reporting.policies import PolicyRow, headline_row, policy_rows
 from coevo_ray.reporting.tiles import Tile
@@ -81,6 +81,7 @@ class Section:
     plots: tuple[plots.Plot, ...]
     table: Table | None
     doubted: tuple[DoubtedRow, ...] = ()
+    doubted_as_grid: bool = True
     matrix: Matrix | None = None
     groups: tuple[TileGroup, ...] = ()
 
@@ -247,12 +248,20 @@ def evidence(data: ReportData) -> Section | None:
         )
         sentences.append(they if copied else "No row has a near-duplicate.")
         measures += [("rows with a near-duplicate", integer(copied)), ("groups of near-duplicates", integer(groups))]
-    shown = tuple(data.evidence.doubted) if data.evidence is not None else ()
-    if shown:
+    drawn = data.evidence or EvidencePlots()
+    if drawn.doubted:
         sentences.append(
             "Of those doubted most, the label that they have is struck out below, and the likeliest stands beside it."
         )
-    return Section("evidence", "Labels and copies", _took(data, "evidence", sentences), (), _measures(measures), shown)
+    return Section(
+        "evidence",
+        "Labels and copies",
+        _took(data, "evidence", sentences),
+        (),
+        _measures(measures),
+        tuple(drawn.doubted),
+        drawn.as_grid,
+    )
 
 
 def _doubt_sentence(doubted: float, rows: float | None) -> str:

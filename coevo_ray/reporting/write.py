@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
 
 from coevo_ray.reporting import style
 from coevo_ray.reporting.data import ReportData
 from coevo_ray.reporting.policies import headline_row, policy_rows
 from coevo_ray.reporting.sections import Section, absent, sections
+from coevo_ray.reporting.templates import page_template
 from coevo_ray.reporting.wording import against, count, duration, integer, number, percent, shorten
 
 
@@ -56,9 +54,7 @@ def render_page(
         absent: a sentence on what is missing.
         figures: where else the summary is found.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["short"] = lambda name: shorten(name, 14)
-    template = environment.from_string(files("coevo_ray.reporting").joinpath("report.html.j2").read_text("utf-8"))
+    template = page_template("report.html.j2", short=lambda name: shorten(name, 14))
     html = template.render(
         data=data,
         headlines=headlines,

@@ -21,10 +21,12 @@ from coevo_ray.annotators import label_studio as module
 from coevo_ray.annotators.label_studio import LabelStudio
 from coevo_ray.annotators.label_studio_connection import TOKEN, Connection
 from coevo_ray.annotators.label_studio_tasks import labels_given, row_of
+from coevo_ray.annotators.sample_files import TASK_LENGTH
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pool.pool import Pool
 from tests.annotators.label_studio_server import Server, User
 from tests.annotators.pools import as_dicts, make_pool, questions
+from tests.pool.test_stages import make_pool as make_small_pool
 
 pytestmark = pytest.mark.labelstudio
 
@@ -224,6 +226,40 @@ def test_texts_and_addresses(server: Server, pool: Pool, desk: Open, tmp_path: P
     ]
     config = client(server, server.anna).projects.get(int(mine.where.rsplit("/", 1)[1])).label_config
     assert "<Text" in str(config)
+
+
+HARMFUL = ["a\0b\x1b[31m", "שלום \u202eevil", "$key =1+1 https://example.org", "word \N{CREDIT CARD}\n" * 150_000]
+
+
+def test_texts_that_do_harm_are_shown_bounded_and_answered(server: Server, desk: Open, tmp_path: Path) -> None:
+    mine = desk(make_pool(tmp_path, 4, texts=HARMFUL, files=1))
+    assert [mine.send(questions(range(4))), mine.send(questions(range(4)))] == [4, 0]
+    made = tasks(server, mine)
+    assert [made[row]["data"]["text"] for row in range(3)] == ["a␀b␛[31m", "שלום \ufffdevil", HARMFUL[2]]
+    long = made[3]["data"]["text"]
+    assert len(long) < TASK_LENGTH + 100
+    assert long.endswith(f"[the first 20,000 of {len(HARMFUL[3]):,} characters]")
+    anna = client(server, server.anna)
+    for row in range(4):
+        choose(anna, made[row]["id"], NAMES[row % 3])
+    collected = mine.collect()
+    assert as_dicts(collected) == {server.anna.email: {row: row % 3 for row in range(4)}}
+    assert collected.problems == ()
+    config = str(anna.projects.get(int(mine.where.rsplit("/", 1)[1])).label_config)
+    assert '<Text name="sample" value="$text" valueType="text"' in config
+
+
+def test_vectors_are_asked_about_by_key(server: Server, desk: Open, tmp_path: Path) -> None:
+    mine = desk(make_small_pool(tmp_path / "pool", "vector"), names=("x", "y"))
+    assert mine.send(questions(range(3), classes=2)) == 3
+    made = tasks(server, mine)
+    assert [made[row]["data"]["key"] for row in range(3)] == ["key 0", "key 1", "key 2"]
+    assert "vector" not in made[0]["data"]
+    anna = client(server, server.anna)
+    config = str(anna.projects.get(int(mine.where.rsplit("/", 1)[1])).label_config)
+    assert "A vector is known to you by its key:" in config and 'value="$key"' in config
+    choose(anna, made[1]["id"], "y")
+    assert as_dicts(mine.collect()) == {server.anna.email: {1: 1}}
 
 
 def test_images_elsewhere(server: Server, desk: Open, tmp_path: Path) -> None:

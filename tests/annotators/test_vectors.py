@@ -29,7 +29,9 @@ def test_the_request_table_of_a_file_drop_has_keys_and_no_numbers(tmp_path: Path
 
 def test_label_studio_shows_the_key(tmp_path: Path) -> None:
     drop = FileDrop(Location.parse(str(tmp_path / "drop")), make_pool(tmp_path / "pool", "vector"))
-    assert '<Text name="sample" value="$key" />' in labelling_config(drop.label_set, "vector")
+    config = labelling_config(drop.label_set, "vector")
+    assert '<Text name="sample" value="$key" valueType="text" />' in config
+    assert '<Header value="A vector is known to you by its key:"' in config
 
 
 def test_pages_show_the_key(tmp_path: Path) -> None:

@@ -143,7 +143,9 @@ def test_rows_of_each_round_stand_with_their_text_and_label(ended: Path) -> None
     parts = re.split(r"<h3>Round (\d+), (\d+) labels</h3>", html)[1:]
     assert [int(n) for n in parts[::3]] == [0, 1, 2, 3]
     for round_, count, part in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        shown = re.findall(r'<li title="(sample-\d+)"><span>(\w+)</span>(text \d+)</li>', part)
+        shown = re.findall(
+            r'<li title="(sample-\d+)"><span><bdi>(\w+)</bdi></span><div dir="auto">(text \d+)</div></li>', part
+        )
         assert len(shown) == len({key for key, _, _ in shown}) == 8
         assert int(count) == sum(r == int(round_) for _, r in known.values())
         for key, label, text in shown:
@@ -280,6 +282,7 @@ def test_labels_that_are_likely_wrong_are_shown_with_the_likely_one(tmp_path: Pa
     page = page_of(tmp_path / "page.html")
     assert f"{figures['doubted_labels']} labels are more likely wrong than right" in page.text
     assert f"text {named[0]['row_id']}" in page.text
+    assert "texts labelled doubted" in (tmp_path / "page.html").read_text()
 
 
 def test_of_many_classes_the_largest_confusions_are_listed() -> None:

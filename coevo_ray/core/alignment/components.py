@@ -61,7 +61,7 @@ def fit_components(moments: Moments, count: int) -> Components:
     if kept < 1:
         raise InputError(
             f"the features are constant on {moments.count} shared rows",
-            "check the prior's weights and preprocessing, or leave it out",
+            "are these samples all the same? else check the prior's weights and preprocessing, or leave it out",
         )
     directions: Float64Array = vectors[:, :kept] / np.sqrt(values[:kept].mean())
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)

@@ -11,10 +11,17 @@ from coevo_ray.pool.entries import Reading, SourceShard
 from coevo_ray.pool.labels import is_whole
 
 _MOST_NAMES = 65_536  # a column with more different texts holds captions or ids
+# So does one in which nearly every row has its own; of few rows nobody can tell.
+_OWN_SHARE, _FEWEST_ROWS = 0.9, 100
+_SHOWN = 60
 
 
 def name_classes(
-    shards: list[SourceShard], checked: Sequence[Checked], names: tuple[str, ...], fixed: bool
+    shards: list[SourceShard],
+    checked: Sequence[Checked],
+    names: tuple[str, ...],
+    fixed: bool,
+    stated: int | None = None,
 ) -> tuple[list[SourceShard], tuple[str, ...]]:
     """Numbers the classes of sources whose labels are texts and not all whole numbers.
 
@@ -23,12 +30,14 @@ def name_classes(
         checked: findings of each shard.
         names: class names of the other sources, or empty.
         fixed: whether the pool that is appended to has those names.
+        stated: number of classes that the user says there are; then texts are classes also where they hardly repeat.
 
     Returns:
         The shards, which read such labels by name now, and the class names.
 
     Raises:
-        InputError: texts and numbers are mixed, names are too many, or are not among those that there are.
+        InputError: texts and numbers are mixed, names are too many, nearly every row has its own, or some are not
+            among those that there are.
     """
     texts: dict[Reading, set[str]] = {}
     numbers: set[Reading] = set()
@@ -41,14 +50,34 @@ def name_classes(
         return shards, names
     wanted = set[str]().union(*(texts[reading] for reading in named))
     _check(named, numbers, wanted, names, fixed)
+    if not names and stated is None:
+        _check_repeat(named, shards, checked, wanted)
     names = names or tuple(sorted(wanted))
     changed = {reading: replace(reading, names=names, by_name=True) for reading in named}
     return [replace(shard, reading=changed.get(shard.reading, shard.reading)) for shard in shards], names
 
 
-def _check(named: set[Reading], numbers: set[Reading], wanted: set[str], names: tuple[str, ...], fixed: bool) -> None:
+def _check_repeat(named: set[Reading], shards: list[SourceShard], checked: Sequence[Checked], wanted: set[str]) -> None:
+    """Refuses sentences and ids: nothing is learned from classes of one row, and annotators would list them all."""
+    rows = sum(int(found.usable.sum()) for shard, found in zip(shards, checked, strict=True) if shard.reading in named)
+    if rows >= _FEWEST_ROWS and len(wanted) > _OWN_SHARE * rows:
+        place, column = _first_column(named)
+        raise InputError(
+            f"column {column!r} of {place} has {len(wanted)} different texts in {rows} rows, such as "
+            f"{min(wanted)[:_SHOWN]!r}: where nearly every row has its own, labels are no classes but sentences or ids",
+            "name the column of classes with --label-column, or leave labels out with label_column: null; if they are "
+            f"classes all the same, say so with classes: {len(wanted)}",
+        )
+
+
+def _first_column(named: set[Reading]) -> tuple[str, str]:
+    """The first source whose labels are texts, and its column of labels."""
     first = min(reading.uri for reading in named)
-    column = next(reading.label_column or "label" for reading in named if reading.uri == first)
+    return first, next(reading.label_column or "label" for reading in named if reading.uri == first)
+
+
+def _check(named: set[Reading], numbers: set[Reading], wanted: set[str], names: tuple[str, ...], fixed: bool) -> None:
+    first, column = _first_column(named)
     if len(wanted) > _MOST_NAMES:
         raise InputError(
             f"column {column!r} of {first} has {len(wanted)} different texts, need {_MOST_NAMES} or fewer classes",

@@ -128,7 +128,7 @@ def _make(
     if known is not None:
         shards = known.only_new(config, shards)
     checked = check_shards(config, shards)
-    shards, names = name_classes(shards, checked, names, fixed=bool(earlier.class_names))
+    shards, names = name_classes(shards, checked, names, bool(earlier.class_names), config.classes)
     _check_alike(shards, earlier, names)
     if known is not None:
         known.forget(checked)

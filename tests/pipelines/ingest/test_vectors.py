@@ -185,3 +185,27 @@ def test_labels_that_are_sentences_are_told(
     told = capsys.readouterr().err
     assert (f"warning: {kinds} classes for 80 labelled rows, such as 'a sentence that says 0" in told) == warns
     assert ("--label-column" in told) == warns
+
+
+def write_sentences(file: Path, rows: int, kinds: int) -> dict[str, Any]:
+    labels = [f"a sentence that says {row % kinds} of something" for row in range(rows)]
+    pq.write_table(pa.table({"text": [f"text {row}" for row in range(rows)], "label": labels}), file)
+    return {"uri": str(file), "text_column": "text"}
+
+
+def test_sentences_in_nearly_every_row_are_refused_unless_the_user_says_that_they_are_classes(tmp_path: Path) -> None:
+    source = write_sentences(tmp_path / "a.parquet", 120, 109)
+    with pytest.raises(
+        InputError, match=r"column 'label' of .* has 109 different texts in 120 rows, such as 'a sent"
+    ) as no:
+        ingest(settings(source), tmp_path / "refused")
+    assert "--label-column" in no.value.remedy and "label_column: null" in no.value.remedy
+    assert "say so with classes: 109" in no.value.remedy
+    assert ingest(settings(source, classes=109), tmp_path / "stated").classes == 109
+    assert ingest(settings({**source, "label_column": None}), tmp_path / "without").classes == 0
+
+
+@pytest.mark.parametrize(("rows", "kinds"), [(120, 108), (99, 99), (300, 150)])
+def test_many_classes_are_taken_as_long_as_some_repeat(rows: int, kinds: int, tmp_path: Path) -> None:
+    source = write_sentences(tmp_path / "a.parquet", rows, kinds)
+    assert ingest(settings(source), tmp_path / "pool").classes == kinds
