@@ -90,7 +90,10 @@ def run(work: str) -> dict[str, Any]:
     summary = json.loads(done.stdout)
     return {
         "rows": summary["pool"]["rows"],
-        "by_stage": {stage: summary[stage]["seconds"] for stage in _STAGES},
+        "by_stage": {
+            **{stage: summary[stage]["seconds"] for stage in _STAGES},
+            "train": sum(part["wall_seconds"] for part in summary["train"].values()),
+        },
         "in_stages": summary["seconds"],
         "verdict": summary["encode"]["verdict"]["kind"],
         "explained_variance": round(summary["sae"]["explained_variance"], 4),
@@ -98,6 +101,7 @@ def run(work: str) -> dict[str, Any]:
         "accuracy": round(summary["gate"]["accuracy"], 4),
         "random_accuracy": round(summary["gate"]["random_accuracy"], 4),
         "full_accuracy": round(summary["gate"]["full_accuracy"], 4),
+        "trained": {policy: round(part["accuracy"], 4) for policy, part in summary["train"].items()},
     }
 
 

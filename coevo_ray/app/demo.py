@@ -51,7 +51,13 @@ _TEXTS: JsonObject = {
     },
     "sae": {"latents": 512, "k": 16, "epochs": 20},
     "gate": {"seed_fraction": 0.05, "round_fraction": 0.05},
-    "train": None,
+    "train": {
+        "model": "linear",
+        "features": "targets",
+        "labels": "pool",
+        "policies": ["full", "random", "factors"],
+        "keep": 0.5,
+    },
 }
 
 

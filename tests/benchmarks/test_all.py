@@ -208,7 +208,8 @@ def test_text_run_gives_its_keys(tmp_path: Path) -> None:
     result = _run("text_run", "--data", str(tmp_path), "--rows", "900", timeout_s=600)
     assert (result["data"], result["rows"]) == (tmp_path.name, 900)
     assert result["characters"] == sum(map(len, rows[:900]))
-    assert result["by_stage"].keys() == {"pool", "encode", "sae", "gate"}
+    assert result["by_stage"].keys() == {"pool", "encode", "sae", "gate", "train"}
+    assert result["trained"].keys() == {"full", "random", "factors"} and min(result["trained"].values()) > 0.9
     assert result["seconds"] > result["in_stages"] >= max(result["by_stage"].values()) > 0
     assert 0 < result["label_share"] < 1 and result["full_accuracy"] > 0.9
 

@@ -26,6 +26,9 @@ _OF_TEXTS = ("max_tokens",)
 # For encoders that are fine-tuned (Devlin et al. 2019, appendix A.3), where the settings have none.
 _FINE_TUNING = {"optimizer": "adamw", "learning_rate": 5e-5, "warm_up": 0.1, "weight_decay": 0.01, "clip_norm": 1.0}
 
+# For heads on vectors, chosen by benchmarks.vector_heads.
+_FOR_HEADS = {"learning_rate": 0.03, "weight_decay": 8e-3}
+
 
 def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> ConfigT:
     """Says what a training takes, where its settings leave that to the pool.
@@ -47,16 +50,20 @@ def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> C
         features = _features_of(modality, named, said or {})
     if features is None:
         _check_samples(config, modality)
-        if modality == IMAGE:
-            return config
-        return config.model_copy(update={k: v for k, v in _FINE_TUNING.items() if k not in config.model_fields_set})
+        return config if modality == IMAGE else _with(config, _FINE_TUNING)
     if named is not None and (named.partition(":")[0] in ("torchvision", "timm", "small_cnn", "hf")):
         raise UsageError(
             f"the model {named} does not take the vectors of {features}",
             f"take one of {', '.join(HEADS)}, or leave features out",
         )
     _refuse(config, (*_OF_IMAGES, *_OF_TEXTS), f"the vectors of {features}")
-    return config.model_copy(update={"features": features, "model": named or LINEAR})
+    config = config.model_copy(update={"features": features, "model": named or LINEAR})
+    return _with(config, _FOR_HEADS) if config.optimizer == "sgd" else config
+
+
+def _with(config: ConfigT, defaults: dict[str, Any]) -> ConfigT:
+    """Settings with other defaults where they were not set."""
+    return config.model_copy(update={k: v for k, v in defaults.items() if k not in config.model_fields_set})
 
 
 def _features_of(modality: str, model: str | None, said: JsonObject) -> str | None:

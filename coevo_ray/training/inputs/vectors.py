@@ -17,14 +17,15 @@ from coevo_ray.training.inputs.base import AsTheyAre, ViewPair
 from coevo_ray.training.models import HEADS, MLP, Sample, is_users, make_users
 
 _WIDTH = 512  # of the hidden layer
+_SQUARED_LENGTH = 256  # mean, of normalised vectors
 _CUT = 0.3  # of a strong view's dimensions, at strength 1
 
 
 class VectorNetwork(nn.Module):
-    """A linear layer, or one hidden layer and one, on centred vectors of unit mean square.
+    """A linear layer, or one hidden layer and one, on centred vectors whose mean squared length is 256.
 
     All dimensions are divided by one number, so that directions keep their relative size, as in
-    `core.probes.probe.LinearProbe`.
+    `core.probes.probe.LinearProbe`. With one length for vectors of any dimension one learning rate fits all.
 
     Args:
         dim: d of the vectors.
@@ -33,7 +34,7 @@ class VectorNetwork(nn.Module):
 
     Attributes:
         mean: float32[d], of the training rows; zero until `normalise`.
-        scale: float32[], root mean square about it; one until `normalise`.
+        scale: float32[], what centred vectors are divided by; one until `normalise`.
     """
 
     mean: torch.Tensor
@@ -47,9 +48,14 @@ class VectorNetwork(nn.Module):
         self.head = nn.Linear(hidden or dim, outputs)
 
     def normalise(self, mean: torch.Tensor, mean_square: float) -> None:
-        """Sets what is taken off the vectors, float32[d], and the square of what they are divided by."""
+        """Sets mean and scale.
+
+        Args:
+            mean: float32[d], of the training rows.
+            mean_square: about the mean, over rows and dimensions.
+        """
         self.mean.copy_(mean)
-        self.scale.fill_(mean_square**0.5)
+        self.scale.fill_((mean_square * len(mean) / _SQUARED_LENGTH) ** 0.5)
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Vectors float[b, d] -> logits float[b, classes]."""
