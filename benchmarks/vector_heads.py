@@ -3,9 +3,9 @@
     python -m benchmarks.vector_heads --json [--quick] [--data FOLDER] [--pools NAME,...] [--rows N] [--seeds K]
 
 For each pool of the battery: features of its standard prior, as they are and in their first 256 principal components,
-which is what stored targets look like. `linear` and `mlp` make the steps of `train --objective supervised` in memory, on
-all rows, for 10 epochs, with each learning rate and weight decay of a grid. Those of the package were chosen by the mean
-over all pools; `chosen_elsewhere` has for each pool the pair that is best on the other pools.
+which is what stored targets look like. `linear` and `mlp` make the steps of `train --objective supervised` in memory,
+on all rows, for 10 epochs, with each learning rate and weight decay of a grid. Those of the package were chosen by the
+mean over all pools; `chosen_elsewhere` has for each pool the pair that is best on the other pools.
 """
 
 from __future__ import annotations

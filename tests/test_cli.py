@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -47,6 +48,7 @@ def test_version(coevo_ray: Command) -> None:
 
 
 def test_the_demo_of_texts_is_another_one(coevo_ray: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    importlib.import_module("coevo_ray.app.demo")  # torch, which it imports, needs sympy itself
     monkeypatch.setitem(sys.modules, "sympy", None)  # Python's own way to make an import fail
     result = coevo_ray("demo", "--texts", "--out", str(tmp_path / "run"))
     assert result.returncode == 2
@@ -178,7 +180,7 @@ SEMI = ("train", "--objective", "semi_supervised", "--pool", "p", "--out", "o")
         ("train", "--objective", "semi_supervised", "--pool", "p"),
         ("train", "--objective", "targets", "--pool", "p", "--targets", "t", "--out", "o", "--labels", "l"),
         (*SEMI, "--policy", "full"),
-        (*SEMI, "--targets", "t"),
+        (*SEMI, "--scores", "s"),
         (*SEMI, "--keep", "0.5"),
         (*SEMI, "--threshold", "1.5"),
         (*SEMI, "--thresholds", "none"),
