@@ -235,7 +235,8 @@ def test_two_workers_learn_what_one_does(tables: tuple[Pool, RowTable], tmp_path
     for actors in (1, 2):
         place = tmp_path / str(actors)
         found.append(train_targets({**config, "compute": {"actors": actors, "cpus": 0.5}}, *tables, place))
-        networks.append(load_target_network(Location.parse(str(place))).state_dict())
+        trained = load_target_network(Location.parse(str(place)), trust=[f"{NETWORKS}:plain"])
+        networks.append(trained.state_dict())
     for name, tensor in networks[0].items():
         assert torch.allclose(tensor, networks[1][name], atol=1e-4), name
     assert found[0]["samples"] == found[1]["samples"]
@@ -257,7 +258,7 @@ def test_a_pool_without_labels_is_trained_on_and_not_judged(
     assert (summary["linear_probe"], summary["knn"], summary["probe_rows"]) == (None, None, None)
     assert math.isfinite(summary["loss"])
     assert "no evaluation" in capsys.readouterr().err
-    network = load_target_network(Location.parse(str(tmp_path / "out")))
+    network = load_target_network(Location.parse(str(tmp_path / "out")), trust=[f"{NETWORKS}:plain"])
     assert not network.mean.any()
 
 
