@@ -192,6 +192,17 @@ def test_text_encode_gives_its_keys_and_does_the_same_work_as_the_loop() -> None
 
 
 @pytest.mark.slow
+def test_vector_heads_gives_its_keys(tmp_path: Path) -> None:
+    result = _run("vector_heads", "--cache", str(tmp_path), "--rows", "300")
+    assert result["table"].keys() == {"digits"}
+    for cell in result["table"]["digits"].values():
+        assert min(cell["tuned_linear"], cell["linear"]["median"], cell["mlp"]["median"]) > 0.5
+        assert all(len(pairs) == 2 for pairs in cell["grid"].values())
+    assert result["chosen"].keys() == {"linear", "mlp"}
+    assert "gap_here" in result["chosen_elsewhere"]["digits"]["linear"]
+
+
+@pytest.mark.slow
 def test_text_feed_gives_its_keys() -> None:
     result = _run("text_feed", "--rows", "1500", "--workers", "1")
     assert result["rows"] == 1500 and result["ratio_to_dataloader"] > 0
