@@ -157,6 +157,7 @@ def frozen_part(folder: Path, file: str) -> list[Any]:
 def test_the_command_starts_from_a_network_on_a_gates_labels(former: Path, tmp_path: Path, coevo_ray: Command) -> None:
     places = ("--pool", str(former / "pool"), "--labels", str(former / "gate"), "--out", str(tmp_path / "out"))
     start = ("--init", str(pretrained(tmp_path / "init")), "--freeze-epochs", "1", "--layer-decay", "0.5")
+    start = (*start, "--trust", TINY["model"])
     command = ("train", "--objective", "supervised", *places, "--epochs", "1", "--policy", "full", "--cpus", "0.5")
     result = coevo_ray(*command, *start, "--json")
     assert result.returncode == 0, result.stderr
@@ -174,7 +175,9 @@ def test_the_training_of_a_run_starts_from_the_network_of_its_file(former: Path,
     file = yaml.safe_load((former / "run.yaml").read_text())
     out = Path(shutil.copytree(former / "run", tmp_path / "run"))
     shutil.rmtree(out / "train" / "rotation")
-    settings = {k: v for k, v in file["train"].items() if k not in TINY} | {"epochs": 1, "freeze_epochs": 1}
+    # A file that names a module's network trusts it; the other settings of the network are those of its folder.
+    settings = {k: v for k, v in file["train"].items() if k not in ("stem", "image_size")}
+    settings |= {"epochs": 1, "freeze_epochs": 1}
     config = {**file, "out": str(out), "train": {**settings, "init": str(pretrained(tmp_path / "init"))}}
     made = package.train(config, "rotation")["rotation"]
     assert made.manifest.inputs["init"] == load_manifest(Location.parse(tmp_path / "init")).identity
