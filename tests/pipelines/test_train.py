@@ -156,8 +156,8 @@ def frozen_part(folder: Path, file: str) -> list[Any]:
 @pytest.mark.usefixtures("ray_local")
 def test_the_command_starts_from_a_network_on_a_gates_labels(former: Path, tmp_path: Path, coevo_ray: Command) -> None:
     places = ("--pool", str(former / "pool"), "--labels", str(former / "gate"), "--out", str(tmp_path / "out"))
-    start = ("--init", str(pretrained(tmp_path / "init")), "--freeze-epochs", "1", "--layer-decay", "0.5")
-    start = (*start, "--trust", TINY["model"])
+    tuned = ("--freeze-epochs", "1", "--layer-decay", "0.5")
+    start = ("--init", str(pretrained(tmp_path / "init")), "--trust", str(TINY["model"]), *tuned)
     command = ("train", "--objective", "supervised", *places, "--epochs", "1", "--policy", "full", "--cpus", "0.5")
     result = coevo_ray(*command, *start, "--json")
     assert result.returncode == 0, result.stderr

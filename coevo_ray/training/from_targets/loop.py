@@ -16,7 +16,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.training.feed.batch import laid_out
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.views import views_of
-from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
+from coevo_ray.training.from_targets.network import Keys, PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
 from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
@@ -91,7 +91,8 @@ class _Targets:
             targets = batch.tensors["target"].to(learner.device)
             losses = cosine_loss(predicted, targets, mean)
             if config.contrast > 0:
-                losses = losses + config.contrast * contrast_loss(predicted, targets, mean)
+                keys = Keys.gather(targets, batch.weights.to(learner.device), learner.rank, learner.world)
+                losses = losses + config.contrast * contrast_loss(predicted, targets, mean, keys)
             learner.step(losses, batch)
         return EpochResult(len(self._rows), {**self._evaluated(epoch)})
 

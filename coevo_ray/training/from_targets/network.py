@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import torch
+import torch.distributed
 from torch import nn
 
 from coevo_ray.core.arrays import Int64Array
@@ -79,7 +81,40 @@ def cosine_loss(predicted: torch.Tensor, targets: torch.Tensor, mean: torch.Tens
     return (1 - nn.functional.cosine_similarity(views, (targets - mean).unsqueeze(0), dim=2)).mean(dim=0)
 
 
-def contrast_loss(predicted: torch.Tensor, targets: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """The targets of a whole batch, over all workers.
+
+    Attributes:
+        targets: float[k, n].
+        own: int64[b], which of them are those of this worker's rows; any for padding.
+    """
+
+    targets: torch.Tensor
+    own: torch.Tensor
+
+    @classmethod
+    def gather(cls, targets: torch.Tensor, weights: torch.Tensor, rank: int, world: int) -> Keys:
+        """Gathers the targets of all workers; padding, which repeats a row of another worker, is left out.
+
+        Args:
+            targets: float[b, n], of this worker's rows; b is the same on all workers.
+            weights: float[b], 0 for padding.
+            rank, world: this worker's place; all workers call it.
+        """
+        all_targets, all_weights = [targets], [weights]
+        if world > 1:
+            all_targets, all_weights = ([torch.empty_like(x) for _ in range(world)] for x in (targets, weights))
+            torch.distributed.all_gather(all_targets, targets.contiguous())
+            torch.distributed.all_gather(all_weights, weights.contiguous())
+        real = torch.cat(all_weights) > 0
+        places = (real.cumsum(0) - 1).clamp(min=0)
+        return cls(torch.cat(all_targets)[real], places[rank * len(targets) : (rank + 1) * len(targets)])
+
+
+def contrast_loss(
+    predicted: torch.Tensor, targets: torch.Tensor, mean: torch.Tensor, keys: Keys | None = None
+) -> torch.Tensor:
     """Cross-entropy, in nats, of telling a row's target among those of the whole batch by their cosines.
 
     InfoNCE (van den Oord et al. 2018) with targets for keys. The cosine to the row's own target alone does not say
@@ -89,14 +124,16 @@ def contrast_loss(predicted: torch.Tensor, targets: torch.Tensor, mean: torch.Te
         predicted: float[v b, n], the views of all rows one after another.
         targets: float[b, n].
         mean: float[n], of all targets; zero leaves them as they are.
+        keys: the targets of the whole batch, where these rows are a worker's part of it; None where they are all of it.
 
     Returns:
         float32[b], 0 or more.
     """
     rows = len(targets)
-    keys = nn.functional.normalize(targets - mean, dim=1)
-    cosines = nn.functional.normalize(predicted.float(), dim=1) @ keys.T
-    own = torch.arange(len(predicted), device=predicted.device) % rows
+    keys = keys or Keys(targets, torch.arange(rows, device=targets.device))
+    directions = nn.functional.normalize(keys.targets - mean, dim=1)
+    cosines = nn.functional.normalize(predicted.float(), dim=1) @ directions.T
+    own = keys.own.repeat(len(predicted) // rows)
     return nn.functional.cross_entropy(cosines / _TEMPERATURE, own, reduction="none").view(-1, rows).mean(dim=0)
 
 

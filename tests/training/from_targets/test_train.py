@@ -24,7 +24,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.training.feed.feed import Feed
 from coevo_ray.training.feed.views import Decode
-from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
+from coevo_ray.training.from_targets.network import Keys, PoolWithTargets, TargetNetwork, contrast_loss, cosine_loss
 from coevo_ray.training.from_targets.probes import ProbeRows, evaluate
 from coevo_ray.training.from_targets.train import load_target_network, train_targets
 from coevo_ray.training.inputs.choose import images_of
@@ -111,6 +111,21 @@ def test_contrast_is_that_of_slow_loops(views: int) -> None:
             shares = np.exp(np.array(cosines) / 0.1)
             losses.append(-np.log(shares[row] / shares.sum()))
         assert found[row].item() == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+def test_parts_of_a_batch_contrast_with_all_of_it_and_not_with_padding() -> None:
+    random = torch.Generator().manual_seed(0)
+    predicted, targets, mean = (torch.randn(size, generator=random) for size in ((5, 6), (5, 6), (6,)))
+    whole = contrast_loss(predicted, targets, mean)
+    for rows in ([0, 1, 2], [3, 4]):
+        keys = Keys(targets, torch.tensor(rows))
+        assert torch.allclose(contrast_loss(predicted[rows], targets[rows], mean, keys), whole[rows], atol=1e-6)
+    # A worker whose last row is padding: that is no key, and the others are found.
+    padded = torch.cat([targets, targets[:1]])
+    keys = Keys.gather(padded, torch.tensor([1.0, 1, 1, 1, 1, 0]), 0, 1)
+    assert torch.equal(keys.targets, targets) and keys.own[:5].tolist() == [0, 1, 2, 3, 4]
+    both = torch.cat([predicted, predicted[:1]])
+    assert torch.allclose(contrast_loss(both, padded, mean, keys)[:5], whole, atol=1e-6)
 
 
 def test_the_loss_is_zero_for_the_target_and_two_for_its_opposite() -> None:
