@@ -182,6 +182,23 @@ def fresh_encoder(config: JsonObject, pooling: str, origin: object) -> nn.Module
         return _pooled(package.AutoModel.from_config(package.AutoConfig.for_model(**config)), pooling)
 
 
+def parameters_of(config: JsonObject, origin: object) -> int:
+    """Counts a model's weights without memory for them.
+
+    Args:
+        config: as `Encoder.config`.
+        origin: its file, for the message.
+
+    Raises:
+        UsageError: the transformers library is missing.
+        InputError: the library does not know such a model.
+    """
+    package = _library(str(origin))
+    with hub.loading(str(origin)), torch.device("meta"):
+        network: nn.Module = package.AutoModel.from_config(package.AutoConfig.for_model(**config))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def _pooled(network: _Network, pooling: str) -> nn.Module:
     encoder = network.get_encoder() if getattr(network.config, "is_encoder_decoder", False) else network
     return _Pooled(cast(nn.Module, encoder), pooling)

@@ -27,7 +27,7 @@ from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import MANIFEST, FileEntry, load_manifest
 from coevo_ray.training.feed.images import decode_square
 from coevo_ray.training.inputs.base import backbone_for
-from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.shapes import check_size, shape_of
 from coevo_ray.training.inputs.texts import TextShape, TokensOf
 from coevo_ray.training.loop.weights import AVERAGED, CARD, WEIGHTS, packed
 from coevo_ray.training.model_files import check_made, check_outputs, input_sizes, read_made
@@ -202,6 +202,7 @@ def read_card(folder: Location, trust: Sequence[str] = ()) -> JsonObject:
     check_made(said, origin, trust)
     if is_card:
         weights = folder.child(said["weights"])
+    check_size(said, weights.size(), origin)
     for size in (said.get("classes") or 1, *input_sizes(said.get("input", {}), origin).values()):
         check_outputs(size, weights.size(), origin)
     if is_card:

@@ -34,7 +34,7 @@ from coevo_ray.training.from_targets.network import PoolWithTargets, TargetNetwo
 from coevo_ray.training.from_targets.probes import ProbeRows
 from coevo_ray.training.inputs.base import backbone_for
 from coevo_ray.training.inputs.choose import made_with, open_input, settled
-from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.shapes import check_size, shape_of
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
@@ -176,6 +176,7 @@ def load_target_network(location: ArtifactLike, *, average: bool = False, trust:
     made = read_made(location, manifest, {"head": str, "dim": int})
     check_made(made, location.child(CARD), trust)
     check_outputs(made["dim"], location.child(WEIGHTS).size(), location)
+    check_size(made, location.child(WEIGHTS).size(), location)
     shape = shape_of(made, location)
     network = TargetNetwork(backbone_for(shape, made["model"]), made["head"], made["dim"])
     read_weights(location, manifest, network, average=average)

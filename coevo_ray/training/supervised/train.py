@@ -28,7 +28,7 @@ from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.manifest import FileEntry, load_manifest
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.inputs.choose import made_with
-from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.shapes import check_size, shape_of
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
@@ -228,6 +228,7 @@ def load_classifier(location: ArtifactLike, *, average: bool = False, trust: Seq
         raise InputError(f"{location} is no classifier", "give what supervised training made")
     check_made(card, location.child(CARD), trust)
     check_outputs(card["classes"], location.child(WEIGHTS).size(), location)
+    check_size(card, location.child(WEIGHTS).size(), location)
     network = shape_of(card, location).network(card["model"], card["classes"])
     read_weights(location, manifest, network, average=average)
     return network.eval()

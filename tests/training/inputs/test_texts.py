@@ -20,7 +20,7 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location
 from coevo_ray.training.inputs.base import backbone_for
 from coevo_ray.training.inputs.choose import open_input, settled
-from coevo_ray.training.inputs.shapes import shape_of
+from coevo_ray.training.inputs.shapes import check_size, shape_of
 from coevo_ray.training.inputs.texts import TOKENIZER, TextShape, TokenViews
 from coevo_ray.training.networks import TextPreprocess
 from tests.priors.tiny_texts import CONTEXT, SENTENCES, save_bert
@@ -156,6 +156,19 @@ def test_two_workers_learn_what_one_does(bert: Path, pool: Pool, tmp_path: Path)
     two = coevo_ray.train_supervised({**settings, "compute": {"cpus": 0.5, "actors": 2}}, pool, tmp_path / "two")
     assert two["samples"] == one["samples"]
     assert two["history"][0]["loss"] == pytest.approx(one["history"][0]["loss"], rel=0.1)
+
+
+def test_an_encoder_that_its_weights_cannot_be_is_refused_before_memory_is_taken(bert: Path) -> None:
+    said = TextShape.of_model(f"hf:{bert}", None).settings()
+    weights = sum(p.numel() for p in TextShape.of_model(f"hf:{bert}", None).network(f"hf:{bert}", 2).parameters())
+    check_size(said, 4 * weights, "network.json")
+    for name, value in (("vocab_size", 10**12), ("num_hidden_layers", 10**9), ("hidden_size", 2048)):
+        changed = {"input": {**said["input"], "encoder": {**said["input"]["encoder"], name: value}}}
+        with pytest.raises(InputError, match=r"network.json describes an encoder with \d+ weights or more"):
+            check_size(changed, 4 * weights, "network.json")
+    with pytest.raises(InputError, match="cannot load"):
+        check_size({"input": {"kind": "text", "encoder": {"model_type": "no such"}}}, 10**6, "network.json")
+    check_size({"input": {"kind": "vector", "dim": 10**9}}, 1, "network.json")  # others are checked elsewhere
 
 
 def test_a_model_that_is_not_there_is_named_before_any_work(pool: Pool, tmp_path: Path) -> None:
