@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from coevo_ray.training.feed.vectors import VectorTransform
 from coevo_ray.training.inputs.choose import open_input, settled
 from coevo_ray.training.inputs.vectors import VectorNetwork, VectorShape, VectorViews
 from coevo_ray.training.networks import VectorPreprocess
+from tests.training import trained_folder
 from tests.training.inputs import DIM, ROWS, clouds, pool_of, targets_of
 
 
@@ -138,6 +140,22 @@ def test_inputs_that_are_not_there_are_named(vector_pool: Pool, text_pool: Pool,
         open_input(settled(TrainConfig(features="targets"), "vector"), vector_pool, text_targets)
     source = open_input(settled(TrainConfig(), "text"), text_pool, text_targets)
     assert source.shape == VectorShape(DIM) and source.column == "target"
+
+
+def test_a_head_for_vectors_that_its_weights_cannot_take_is_refused(tmp_path: Path) -> None:
+    settings = {"model": "mlp", "input": {"kind": "vector", "dim": DIM}, "classes": 4}
+    trained_folder(tmp_path, settings, VectorShape(DIM).network("mlp", 4))
+    card = json.loads((tmp_path / "network.json").read_text())
+    assert coevo_ray.load_network(tmp_path).module(torch.zeros(2, DIM)).shape == (2, 4)
+    for said, message in (
+        ({"kind": "vector", "dim": 10**12}, "states 1000000000000 outputs, its weights are"),
+        ({"kind": "vector", "dim": 0}, "sizes are 1 or more"),
+        ({"kind": "vector"}, "dim"),
+        ({"kind": "sound"}, "is for 'sound'"),
+    ):
+        (tmp_path / "network.json").write_text(json.dumps({**card, "input": said}))
+        with pytest.raises(InputError, match=message):
+            coevo_ray.load_network(tmp_path)
 
 
 SETTINGS: dict[str, Any] = {"batch_rows": 16, "epochs": 3, "compute": {"cpus": 0.5}}
