@@ -387,7 +387,7 @@ def test_pools_that_cannot_be_trained_on_are_refused(pool: Pool, tmp_path: Path)
     finish(texts, "pool", {}, {}, [write_table(texts, "a.parquet", words)], {"classes": 10, "modality": "text"})
     for place, refusal, message in (
         (bare, InputError, "no training row has a label"),
-        (texts, UsageError, "train --objective semi_supervised cannot take texts"),
+        (texts, UsageError, "does not take texts"),
     ):
         with pytest.raises(refusal, match=message):
             train_semi_supervised(PLAIN, str(place), tmp_path / "out")
