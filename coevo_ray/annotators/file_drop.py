@@ -198,7 +198,7 @@ class FileDrop:
         )
 
     def _cells(self, row_ids: Int64Array, samples: pa.ChunkedArray, written: set[str]) -> Sequence[str]:
-        """What the request table has of each sample; one that is cut there has a file, which its cell names."""
+        """Cells of the samples in the request table; a sample that is cut there has a file, which its cell names."""
         texts: list[str] = samples.to_pylist()
         if self.format != "csv" or self._shown.cell is None:
             return texts

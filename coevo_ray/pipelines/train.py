@@ -24,7 +24,7 @@ from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.inputs.choose import TARGETS, settled
-from coevo_ray.training.label_tables import LabelTable, open_labels, read_labels
+from coevo_ray.training.label_tables import LabelTable, open_labels, read_labels, rows_there
 from coevo_ray.training.semi_supervised import train as semi_supervised
 from coevo_ray.training.start import prepare_input
 from coevo_ray.training.supervised.train import check_one_policy, looks_at_evidence, train_policy
@@ -119,9 +119,7 @@ def training_labels(pool: Pool, labels: LabelTable | None, readable: RowTable | 
         known[row_ids] = columns["label"]
     if readable is None:
         return known
-    seen = np.zeros(len(pool), dtype=bool)
-    seen[readable.row_ids()] = True
-    return np.where(seen, known, -1)
+    return np.where(rows_there(readable, len(pool)), known, -1)
 
 
 class _Supervised:

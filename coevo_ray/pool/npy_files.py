@@ -51,7 +51,7 @@ class NpyFile:
             if version > (2, 0):
                 raise InputError(f"{place} is of version {version} of the format", "save plain numbers or texts")
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, by_columns, dtype = read(file)  # type: ignore[no-untyped-call]  # as above
+            shape, by_columns, dtype = read(file)  # type: ignore[no-untyped-call]  # NumPy gives it no types
             offset, size = file.tell(), file.size()
         if min(shape, default=0) < 0:
             raise InputError(f"{place} says that its shape is {shape}", _DAMAGED)

@@ -50,7 +50,7 @@ def harmless(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has no character that is seen: spaces and marks without width alone."""
+    """True for a text without a visible character: of spaces and marks without width alone."""
     return not any(unicodedata.category(character)[0] in "LMNPS" for character in text)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
-from coevo_ray.core.arrays import Arrays, Int64Array
+from coevo_ray.core.arrays import Arrays, BoolArray, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.store.location import ArtifactLike, Location
@@ -110,6 +111,21 @@ def read_labels(table: LabelTable, pool: Pool, columns: list[str]) -> tuple[Int6
             "give labels of this pool, or ingest it with classes set",
         )
     return ids, found
+
+
+def rows_there(table: RowTable, rows: int) -> BoolArray:
+    """Tells which rows of a pool a table has.
+
+    Args:
+        table: its row_ids are the pool's.
+        rows: of the pool.
+
+    Returns:
+        bool[rows].
+    """
+    there = np.zeros(rows, dtype=np.bool_)
+    there[table.row_ids()] = True
+    return there
 
 
 def name_of(table: LabelTable) -> str:

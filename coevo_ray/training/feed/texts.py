@@ -45,7 +45,7 @@ class TextTransform:
 
 
 def _tensor(name: object, value: object, rows: int) -> torch.Tensor:
-    """What a function made of texts, as a tensor."""
+    """Checks the result of a tokenizer and makes it a tensor."""
     tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
     if not isinstance(tensor, torch.Tensor):
         raise UsageError(

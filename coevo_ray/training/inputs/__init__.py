@@ -1,1 +1,1 @@
-"""What networks take of a row: images, vectors or texts."""
+"""Inputs of networks: images, vectors or texts."""

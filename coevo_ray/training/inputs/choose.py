@@ -1,4 +1,4 @@
-"""What a training takes of its pool: the samples, a column of vectors, or the pool's targets."""
+"""Chooses the input of a training: a pool's samples, a column of vectors, or its targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coevo_ray.training.inputs.images import ImageShape
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.inputs.texts import SCHEME, TextShape
 from coevo_ray.training.inputs.vectors import VectorShape
-from coevo_ray.training.models import HEADS, LINEAR
+from coevo_ray.training.models import HEADS, LINEAR, is_users
 
 ConfigT = TypeVar("ConfigT", bound=LearningConfig)
 TARGETS = "targets"
@@ -51,7 +51,7 @@ def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> C
     if features is None:
         _check_samples(config, modality)
         return config if modality == IMAGE else _with(config, _FINE_TUNING)
-    if named is not None and (named.partition(":")[0] in ("torchvision", "timm", "small_cnn", "hf")):
+    if named is not None and named not in HEADS and not is_users(named):
         raise UsageError(
             f"the model {named} does not take the vectors of {features}",
             f"take one of {', '.join(HEADS)}, or leave features out",

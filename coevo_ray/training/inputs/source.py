@@ -1,4 +1,4 @@
-"""Where a training reads its samples, and what they are to its network."""
+"""The source of a training's samples: a column of a table, and their shape."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import TRAIN, Pool
 from coevo_ray.progress import say
 from coevo_ray.store.row_table import RowTable
-from coevo_ray.training.label_tables import LabelTable, name_of, read_labels
+from coevo_ray.training.label_tables import LabelTable, name_of, read_labels, rows_there
 from coevo_ray.training.semi_supervised.step import SemiRows
 
 
@@ -44,8 +44,7 @@ def gather_rows(
         use[ids] = found["label"]
     train = pool.train_ids()
     if readable is not None:
-        there = np.zeros(len(pool), dtype=bool)
-        there[readable.row_ids()] = True
+        there = rows_there(readable, len(pool))
         train, known = train[there[train]], np.where(there, known, -1)
     rows = SemiRows(use, weights, train, known, pool.classes)
     rows.check()  # pseudo-labels alone are not enough: they are somebody's predictions

@@ -30,6 +30,7 @@ from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.inputs.choose import made_with
 from coevo_ray.training.inputs.shapes import check_size, shape_of
 from coevo_ray.training.inputs.source import InputSource
+from coevo_ray.training.label_tables import rows_there
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
 from coevo_ray.training.loop.train_epochs import EpochReports
 from coevo_ray.training.loop.weights import CARD, WEIGHTS, read_weights
@@ -76,7 +77,7 @@ def train_policy(
     """
     config, source, start = prepare_input(config, pool, targets, pool.classes, init, trust)
     if source.kind != "pool":
-        labels = np.where(np.isin(np.arange(len(pool)), source.table().row_ids()), labels, -1)
+        labels = np.where(rows_there(source.table(), len(pool)), labels, -1)
     run = _PolicyRun(config, policy, pool, source, labels, scores, evidence, Location.parse(out), start)
     return run_training(run.artifact, run.prepare)
 
