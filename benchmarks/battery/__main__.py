@@ -1,8 +1,9 @@
 """The battery: what the methods are worth on real pools that differ in kind, and on your own.
 
-    python -m benchmarks.battery targets|labels|policies|networks|stop|doubt|duplicates --json [--data FOLDER]
+    python -m benchmarks.battery targets|labels|policies|networks|backbones|stop|doubt|duplicates --json [--data FOLDER]
         [--pool FOLDER]... [--pools NAME,...] [--settings NAME,...] [--kept SHARE,...] [--seeds K] [--rows N]
-        [--cache FOLDER] [--threads N] [--choose] [--model NAME] [--image-size PIXELS] [--device NAME]
+        [--cache FOLDER] [--threads N] [--choose] [--model NAME] [--models NAME,...] [--image-size PIXELS]
+        [--epochs N] [--rates RATE,...] [--device NAME]
     python -m benchmarks.battery labels --json --quick
 
 Without --data it runs on scikit-learn's digits, and on any pool that --pool names.
@@ -28,7 +29,7 @@ from benchmarks.common import cores, finish, parser, positive, rows_of
 from coevo_ray.errors import CoevoError, UsageError
 
 # Each is a module of this package with measure(places, options) -> result.
-PARTS = ("targets", "labels", "policies", "networks", "stop", "doubt", "duplicates")
+PARTS = ("targets", "labels", "policies", "networks", "backbones", "stop", "doubt", "duplicates")
 _TRAIN_ROWS, _QUICK_ROWS = 15_000, 2_000
 _SEEDS, _QUICK_SEEDS = 3, 2
 _KEPT, _QUICK_KEPT = (0.1, 0.3, 0.5), (0.3,)
@@ -82,6 +83,9 @@ def options_of(arguments: Namespace) -> Options:
         quick=arguments.quick,
         threads=arguments.threads,
         network=Network(arguments.model, arguments.device),
+        models=arguments.models,
+        epochs=arguments.epochs,
+        rates=arguments.rates,
         image_size=arguments.image_size or (16 if arguments.quick else 32),
         choose=arguments.choose,
     )
@@ -104,6 +108,9 @@ def _arguments() -> Namespace:
     made.add_argument("--cache", type=Path, default=default_cache(), help="folder that keeps encoded pools")
     made.add_argument("--threads", type=positive, default=cores(), help="threads of the computation")
     made.add_argument("--model", default=Network.model, help="what `networks` trains, named as for train")
+    made.add_argument("--models", type=_names, default=(), help="what `backbones` trains; otherwise its own list")
+    made.add_argument("--epochs", type=positive, default=Options.epochs, help="of `networks` and `backbones`")
+    made.add_argument("--rates", type=_rates, default=Options.rates, help="learning rates they choose among")
     made.add_argument("--image-size", type=positive, help="pixels of its input; otherwise 32, with --quick 16")
     made.add_argument("--device", default=Network.device, help="of torch, where it is trained")
     made.add_argument(
@@ -128,6 +135,10 @@ def _shares(text: str) -> tuple[float, ...]:
     if wrong := [share for share in shares if not 0 < share <= 1]:
         raise ArgumentTypeError(f"{wrong[0]:g} is no share above 0, up to 1")
     return shares
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(each) for each in _names(text))
 
 
 def _several(text: str) -> int:

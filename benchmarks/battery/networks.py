@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from benchmarks.battery.pools import Ids, Place, Pool
 from benchmarks.battery.settings import COPIES
 from benchmarks.battery.verdicts import cell, lost_cells, verdicts
 from benchmarks.common import note
-from benchmarks.policies.data import Setting
+from benchmarks.policies.data import Setting, Vectors
 from benchmarks.policies.heads import Head, preparation_seconds
 from benchmarks.policies.measure import ROWS
 from coevo_ray.core.selection.policies import KeptShares, make_policy
@@ -29,24 +29,26 @@ from coevo_ray.core.selection.policies import KeptShares, make_policy
 OURS = "factors"
 SIMPLE = ("full_budget", "rotation")
 POLICIES = (OURS, *SIMPLE)
-# Start of a network -> suffix of its rows. The targets are the standard prior's components, which
-# `factors` looks at, too.
+# Start of a network -> suffix of its rows.
 STARTS = {"random weights": "", "targets": "_from_targets"}
-# Peak learning rates; each setting, share and start has the one that is best with `full_budget`.
-RATES = (0.01, 0.03, 0.1, 0.3)
+# Each setting, share and start has the peak learning rate that is best with it.
 _TUNED_BY = "full_budget"
-HEAD = Head(epochs=20)
-TARGET_EPOCHS = 20
-_QUICK_HEAD, _QUICK_TARGET_EPOCHS, _QUICK_RATES = Head(epochs=2), 1, RATES[1:3]
+_QUICK_EPOCHS, _QUICK_TARGET_EPOCHS, _QUICK_RATES = 2, 1, (0.03, 0.1)
 _FOLDS = 5  # the first is held out to choose a rate
 
 
-def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
+# Pool and its standard features -> targets float32[n + m, d] of training rows and near-copies behind them.
+TargetsOf = Callable[[Pool, Features], Vectors]
+
+
+def measure(places: Sequence[Place], options: Options, targets_of: TargetsOf | None = None) -> dict[str, Any]:
     """Runs the part of the battery on networks; text pools are passed over.
 
     Args:
         places: the pools.
         options: of the run.
+        targets_of: what a start from targets learns; None for the standard prior's components, which `factors` looks
+            at, too.
 
     Returns:
         As `policies.measure`, with the rows of `POLICIES` and the same from targets; `weight_decays` are not chosen,
@@ -54,11 +56,12 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         in `target_epochs` passes over all rows; `model`, `image_size`.
     """
     images = [place for place in places if place.modality == "image"]
-    head = _QUICK_HEAD if options.quick else HEAD
+    head = Head(epochs=_QUICK_EPOCHS if options.quick else options.epochs)
 
     def prepare(pool: Pool, features: Features) -> Settings:
         known = rows_and_factors(features, QUICK_SAE_STEPS if options.quick else None)
-        trainings = _Trainings(pool, features, known, head, options)
+        targets = known[0] if targets_of is None else targets_of(pool, features)
+        trainings = _Trainings(pool, features, known, targets, head, options)
         return trainings.setting
 
     result = over_pools(images, options, CHOSEN_ON, (OURS,), prepare)
@@ -99,8 +102,11 @@ def pictures_of(pool: Pool, rows: Ids, size: int, with_copies: bool) -> Pictures
 class _Trainings:
     """The trainings of one pool."""
 
-    def __init__(self, pool: Pool, features: Features, known: Known, head: Head, options: Options) -> None:
+    def __init__(
+        self, pool: Pool, features: Features, known: Known, targets: Vectors, head: Head, options: Options
+    ) -> None:
         self._pool, self._features, self._known, self._head, self._options = pool, features, known, head, options
+        self._targets = targets
         self._learned: dict[tuple[int, bytes], nn.Module] = {}
 
     def setting(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -141,7 +147,7 @@ class _Trainings:
         return {**spent, "preparation_seconds": before, "rate": rate}
 
     def _rate(self, setting: Setting, pictures: Pictures, keep: float, start: nn.Module | None) -> float:
-        """The rate, of `RATES`, that is best on a held-out fold of the labels as a trainer sees them."""
+        """The rate, of the options', that is best on a held-out fold of the labels as a trainer sees them."""
         held_out = stratified_folds(setting.labels, _FOLDS, 0) == 0
         policy, network = ROWS[_TUNED_BY], self._options.network
 
@@ -150,7 +156,7 @@ class _Trainings:
             tried = train_network(setting, pictures, policy, KeptShares(keep), head, 0, network, start, held_out)
             return float(tried["accuracy"])
 
-        return max(_QUICK_RATES if self._options.quick else RATES, key=accuracy)
+        return max(_QUICK_RATES if self._options.quick else self._options.rates, key=accuracy)
 
     def _start(self, setting: Setting, pictures: Pictures, seed: int) -> nn.Module:
         """A backbone that learned the targets of these rows; settings with the same rows share it."""
@@ -160,13 +166,14 @@ class _Trainings:
             note(f"{self._pool.name}: learning targets of {len(order):,} rows, seed {seed} ...")
             images = Pictures(pictures.train[order], pictures.test)
             epochs = _target_epochs(self._options)
-            made = learn_targets(images, setting.features[order], self._options.network, epochs, seed)
+            targets = self._targets[setting.rows[order]]
+            made = learn_targets(images, targets, self._options.network, epochs, seed)
             self._learned[key] = made.backbone
         return self._learned[key]
 
 
 def _target_epochs(options: Options) -> int:
-    return _QUICK_TARGET_EPOCHS if options.quick else TARGET_EPOCHS
+    return _QUICK_TARGET_EPOCHS if options.quick else options.epochs
 
 
 def _cell(trained: list[dict[str, float]]) -> dict[str, Any]:

@@ -23,7 +23,10 @@ class Options:
         quick: a small run that shows the form.
         threads: of the computation.
         network: what `networks` trains.
+        models: what `backbones` trains in its place; none for its own list.
         image_size: pixels of its input.
+        epochs: of its trainings, on labels (a kept share of each) and on targets (all rows).
+        rates: peak learning rates, among which its trainings on labels choose.
         choose: also run our methods with other constants, and choose among them for each pool on the others.
     """
 
@@ -35,5 +38,8 @@ class Options:
     quick: bool = False
     threads: int = 1
     network: Network = field(default_factory=Network)
+    models: tuple[str, ...] = ()
     image_size: int = 32
+    epochs: int = 20
+    rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     choose: bool = False

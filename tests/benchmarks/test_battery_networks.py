@@ -119,7 +119,7 @@ def test_the_part_gives_a_verdict_for_each_start(
     cells = result["table"]["digits"]["clean"]["0.5"]
     rows = ["factors", "full_budget", "rotation"]
     assert list(cells) == [*rows, *(f"{row}_from_targets" for row in rows)]
-    assert all(len(cell["values"]) == 2 and cell["rate"] in networks.RATES for cell in cells.values())
+    assert all(len(cell["values"]) == 2 and cell["rate"] in options.rates for cell in cells.values())
     assert all(cell["visits"] == 300 for cell in cells.values()), "two epochs of half the rows"
     said = result["verdicts"]["digits"]["copies"]["0.5"]
     assert list(said) == ["factors", "factors_from_targets"]
