@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,21 +14,28 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from coevo_ray.progress import Ticker
 
+_BEAT_S = 5.0
+
 
 @ray.remote(num_cpus=0)
 class ProgressBoard:
     """Holds the latest count of finished units."""
 
     def __init__(self) -> None:
-        self.done, self.text = 0, ""
+        self.done, self.text, self.beats = 0, "", 0
+
+    def beat(self) -> None:
+        """Notes that work moves, though no unit is finished."""
+        self.beats += 1
 
     def note(self, done: int, text: str = "") -> None:
         """Sets the number of finished units and a short text."""
         self.done, self.text = max(done, self.done), text
+        self.beats += 1
 
-    def read(self) -> tuple[int, str]:
-        """The latest count and text."""
-        return self.done, self.text
+    def read(self) -> tuple[int, str, int]:
+        """The latest count and text, and a number that grows while work moves."""
+        return self.done, self.text, self.beats
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,30 @@ class BoardHandle:
         """Sets the number of finished units and a short text; does not wait for the board."""
         self.actor.note.remote(done, text)
 
+    def beats(self) -> Callable[[], None]:
+        """A function to call with every step: every few seconds it notes that work moves."""
+        last = [time.monotonic()]
+
+        def beat() -> None:
+            if time.monotonic() - last[0] > _BEAT_S:
+                last[0] = time.monotonic()
+                self.actor.beat.remote()
+
+        return beat
+
 
 @contextmanager
-def progress_board(title: str, total: int, unit: str) -> Iterator[BoardHandle]:
-    """Yields a board's handle for workers; shows it until the block ends."""
+def progress_board(title: str, total: int, unit: str, moved: Callable[[], None] | None = None) -> Iterator[BoardHandle]:
+    """Yields a board's handle for workers; shows it until the block ends.
+
+    Args:
+        title, total, unit: see `Ticker`.
+        moved: called, in a thread of its own, whenever workers noted something.
+    """
     board = ProgressBoard.remote()  # type: ignore[attr-defined]  # ray.remote adds it at run time
     stop = threading.Event()
     with Ticker(title, total, unit) as ticker:
-        watcher = threading.Thread(target=_watch, args=(board, ticker, stop), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(board, ticker, stop, moved), daemon=True)
         watcher.start()
         try:
             yield BoardHandle(board)
@@ -61,14 +85,17 @@ def progress_board(title: str, total: int, unit: str) -> Iterator[BoardHandle]:
             ray.kill(board)
 
 
-def _watch(board: Any, ticker: Ticker, stop: threading.Event) -> None:
-    last = False
+def _watch(board: Any, ticker: Ticker, stop: threading.Event, moved: Callable[[], None] | None) -> None:
+    last, beats = False, 0
     while not last:
         last = stop.wait(0.5)
         try:
-            done, text = ray.get(board.read.remote(), timeout=2)
+            done, text, now = ray.get(board.read.remote(), timeout=2)
         except GetTimeoutError:
             continue  # a busy machine; the next look will do
         except RayError:
             return  # the board is only for show: the work goes on without it
         ticker.advance(done - ticker.done, text)
+        if moved is not None and now != beats:
+            moved()
+        beats = now

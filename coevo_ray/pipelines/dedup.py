@@ -25,6 +25,7 @@ from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_tasks
 from coevo_ray.store.artifact import begin, finish
@@ -84,6 +85,7 @@ def _find(config: DedupConfig, pool: Pool, targets: RowTable, location: Location
         centre=True,
         held_out=True,
     )
+    require(KIND, Need("task", cpus))
     task: Any = ray.remote(group_rows).options(num_cpus=cpus)
     found: dict[str, Any] = ray.get(task.remote(folder, config))
     rows: Int64Array = found["row_id"]

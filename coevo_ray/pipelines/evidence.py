@@ -41,8 +41,9 @@ from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import require_stages
 from coevo_ray.progress import say
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import Row, ray_errors, run_shards
+from coevo_ray.runtime.shards import Row, ray_errors, run_each
 from coevo_ray.store.artifact import begin, begun_config, finish
 from coevo_ray.store.digests import digest_array
 from coevo_ray.store.graph_files import load_graph, read_targets
@@ -159,6 +160,8 @@ def _gather(
     former: bool,
 ) -> None:
     started, cpus = time.monotonic(), config.compute.cpus
+    need = Need("task", cpus)
+    require(KIND, need)
     rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
     rows = rows[labels[rows] >= 0]
     if len(rows) == 0:
@@ -183,7 +186,7 @@ def _gather(
         summary |= {"graph": graph.summary["fields"], **figures}
     stage = _Files(targets, Parts.of(location, KIND, config.content(), inputs), parts)
     shards = range(len(targets.files))
-    made = list(run_shards(KIND, shards, lambda d: d.map(stage.make, num_cpus=cpus), total=len(rows)))
+    made = list(run_each(KIND, shards, stage.make, need=need, total=len(rows)))
     if config.doubt:
         judges: Judges | FormerJudges = ray.get(parts["judges"])
         summary |= {

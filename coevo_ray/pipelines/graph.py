@@ -22,7 +22,8 @@ from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.runtime.shards import Row, ray_errors, run_shards
+from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.shards import Row, ray_errors, run_each
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import describe, write_blob
 from coevo_ray.store.graph_files import KIND, ROWS, read_half
@@ -81,15 +82,16 @@ def build_graph_artifact(
         if done is not None:
             return done
         started = time.monotonic()
-        resources: JsonObject = {"num_cpus": cpus, "num_gpus": gpus}
+        need = Need("task", cpus, gpus)
         threads = max(1, int(cpus))
         parts = Parts.of(location, KIND, content, inputs)
         source = _Source(pool.location, targets, parts, neighbours, seed, centre, method, threads, held_out)
+        require(KIND, need)
         with ray_errors(KIND):
-            prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **resources)
+            prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **need.options)
             head, arrays = prepare.remote(source)
             found: JsonObject = ray.get(head)
-            entries = _search(source, arrays, found, part_rows, resources)
+            entries = _search(source, arrays, found, part_rows, need)
         fields = found["fields"]
         if fields["parameters"].get("goal_reached") is False and fields["recall"] is not None:
             say(f"graph: recall {fields['recall']:.3f} on a sample, below {fields['parameters']['recall_goal']}")
@@ -97,7 +99,7 @@ def build_graph_artifact(
         return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
 
 
-def _search(source: _Source, arrays: Any, found: JsonObject, part_rows: int, resources: JsonObject) -> list[FileEntry]:
+def _search(source: _Source, arrays: Any, found: JsonObject, part_rows: int, need: Need) -> list[FileEntry]:
     rows: int = found["rows"]
     size = block_rows(rows)
     size *= -(-part_rows // size)
@@ -106,7 +108,8 @@ def _search(source: _Source, arrays: Any, found: JsonObject, part_rows: int, res
     there = parts.entries(_part_name(a, b) for a, b in ranges)
     todo = [{"start": a, "stop": b} for a, b in ranges if _part_name(a, b) not in there]
     stage = _Part(source, parts, arrays)
-    made = {row["start"]: row["entry"] for row in run_shards(KIND, todo, lambda d: d.map(stage.make, **resources))}
+    found_rows = run_each(KIND, todo, stage.make, need=need)
+    made = {row["start"]: row["entry"] for row in found_rows}
     return [made.get(a) or there[_part_name(a, b)] for a, b in ranges]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -15,12 +16,17 @@ from ray.exceptions import RayError
 
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.progress import Ticker
+from coevo_ray.runtime.at_work import at_work
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import configure
+from coevo_ray.runtime.watchdog import Patience, watched
 from coevo_ray.store.writing import check_leases
 
 Row = dict[str, Any]
+TASK = Need("task", 0.5)
 _IN_FLIGHT = 256  # tasks, so that the results of many items do not pile up
 _IN_ORDER = 16
+_NAMES = frozenset({"shard", "name", "start", "stop", "at", "index"})  # of items, that tell one from another
 _RAY_ADVICE = "\nFailed to apply UDF transform"
 
 
@@ -31,6 +37,7 @@ def run_shards(
     *,
     total: int | None = None,
     unit: str = "rows",
+    needs: Sequence[Need] = (TASK,),
 ) -> Iterator[Row]:
     """Runs stages over some shards and yields their result rows as they come, in any order.
 
@@ -40,21 +47,44 @@ def run_shards(
         stages: adds map stages to a dataset of rows {"shard": int}, or of those rows.
         total: sum of the result rows' "rows", for progress.
         unit: name of a unit, for progress.
+        needs: what of the stages runs at the same time at least.
 
     Raises:
         CoevoError: an error of a stage, as it was raised there.
-        StoppedError: Ray failed (a lost node, a killed worker that could not be replaced), or another process has taken
-            over what is written.
+        UsageError: the cluster has no room for what it needs, see `runtime.resources.require`.
+        StoppedError: Ray failed (a lost node, a killed worker that could not be replaced), nothing moved for too long,
+            or another process has taken over what is written.
     """
     if not shards:
         return
+    require(title, *needs)
     items = [shard if isinstance(shard, dict) else {"shard": shard} for shard in shards]
-    dataset = configure(ray.data.from_items(items, override_num_blocks=len(items)))
+    dataset = stages(configure(ray.data.from_items(items, override_num_blocks=len(items))))
     with Ticker(title, total, unit) as ticker, ray_errors(title):
-        for row in stages(dataset).iter_rows():
+        for row in watched(title, dataset.iter_rows, lambda: _end(dataset)):
             check_leases()
             ticker.advance(int(row.get("rows", 1)))
             yield dict(row)
+
+
+def run_each(
+    title: str,
+    items: Sequence[int] | Sequence[Row],
+    work: Callable[[Row], Row],
+    *,
+    need: Need = TASK,
+    total: int | None = None,
+    unit: str = "rows",
+) -> Iterator[Row]:
+    """`run_shards` with a single stage, of one task for each item.
+
+    Args:
+        title, items, total, unit: as there.
+        work: item -> result row.
+        need: of each task.
+    """
+    noted = _noted(title, work)
+    return run_shards(title, items, lambda d: d.map(noted, **need.options), total=total, unit=unit, needs=[need])
 
 
 def run_tasks(
@@ -83,23 +113,59 @@ def run_tasks(
 
     Raises:
         CoevoError: an error of a task, as it was raised there.
-        StoppedError: Ray failed, or another process has taken over what is written.
+        UsageError: the cluster has no room for one, see `runtime.resources.require`.
+        StoppedError: Ray failed, nothing moved for too long, or another process has taken over what is written.
     """
     if not items:
         return
-    task = ray.remote(num_cpus=num_cpus)(work)
+    require(title, Need("task", num_cpus))
+    task = ray.remote(num_cpus=num_cpus)(_noted(title, work))
     todo = list(reversed(items))
     most = at_once or (_IN_ORDER if in_order else _IN_FLIGHT)
     running: list[ray.ObjectRef[Row]] = []
-    with Ticker(title, total, "rows") as ticker, ray_errors(title):
+    patience = Patience(title)
+    with Ticker(title, total, "rows") as ticker, ray_errors(title), _cancelled_on_error(running):
         while todo or running:
             while todo and len(running) < most:
                 running.append(task.remote(todo.pop()))
-            (done,), running = (running[:1], running[1:]) if in_order else ray.wait(running, num_returns=1)
-            row = ray.get(done)
+            done, _ = ray.wait(running[:1] if in_order else running, num_returns=1, timeout=patience.wait_s())
+            if not done:
+                patience.check()
+                continue
+            running.remove(done[0])
+            row = ray.get(done[0])
             check_leases()
             ticker.advance(int(row.get("rows", 1)))
             yield row
+            patience.moved()
+
+
+def _noted(title: str, work: Callable[[Row], Row]) -> Callable[[Row], Row]:
+    """The function, with a note of what it is at; see `runtime.at_work`."""
+
+    def noted(row: Row) -> Row:
+        plain = (f"{name} {value}" for name, value in row.items() if isinstance(value, int | str) and name in _NAMES)
+        with at_work(f"{title}, {', '.join(plain) or 'a part'}"):
+            return work(row)
+
+    return noted
+
+
+def _end(dataset: ray.data.Dataset) -> None:
+    """Ends an execution whose iterator hangs in another thread; for this Ray has no public way."""
+    executor = getattr(dataset, "_current_executor", None)
+    if executor is not None:
+        executor.shutdown(force=True)
+
+
+@contextmanager
+def _cancelled_on_error(running: list[ray.ObjectRef[Row]]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        raise
 
 
 class ray_errors:  # noqa: N801 - used like a function, in a with statement

@@ -15,6 +15,7 @@ from coevo_ray.priors.fitted import PREFIX, state_hash, state_name
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import fit_prior, is_fitted
 from coevo_ray.progress import say
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST, load_manifest
@@ -97,6 +98,7 @@ def _fit(job: Job, index: int, parts: Parts) -> str:
     rows: Int64Array = np.arange(len(shared), dtype=np.int64) if isinstance(shared, Pool) else shared
     chosen = choose_rows(rows, min(len(rows), _MOST_ROWS), seed=0)
     say(f"{prior.label}: fits to {len(chosen):,} shared rows")
+    require("fit priors", Need("task", compute.cpus))
     task = ray.remote(_fit_to_rows).options(num_cpus=compute.cpus)
     with ray_errors("fit priors"):
         name: str = ray.get(task.remote(prior, job.samples, pool, chosen, parts))

@@ -21,6 +21,7 @@ from coevo_ray.priors.base import PriorInfo
 from coevo_ray.priors.encoder import Encoder, Precision
 from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import load_prior
+from coevo_ray.runtime.at_work import at_work
 from coevo_ray.store.consensus_files import components_to_arrays
 from coevo_ray.store.digests import digest_array
 from coevo_ray.store.location import Location
@@ -103,7 +104,10 @@ class EncodeParts:
         # Actors with a thread for every core would slow one another down.
         torch.set_num_threads(max(1, round(compute.cpus)) if compute.gpus == 0 else 1)
         device = device_of(compute)
-        prior = load_prior(participant.prior.name, participant.prior.input_size, participant.samples, participant.state)
+        with at_work(f"load {participant.prior.label}"):
+            prior = load_prior(
+                participant.prior.name, participant.prior.input_size, participant.samples, participant.state
+            )
         if prior.info.weights != participant.info.weights:
             raise InputError(
                 f"{prior.info.name} has weights {prior.info.weights[:12]} on this node, "
@@ -139,6 +143,10 @@ class EncodeParts:
         return pa.concat_tables([to_block(parts), others]) if others.num_rows else to_block(parts)
 
     def _encode(self, part: Part) -> Part:
+        with at_work(f"encode shard {part.shard} by {self.participant.prior.label}"):
+            return self._encoded(part)
+
+    def _encoded(self, part: Part) -> Part:
         busy = self.encoder.busy_seconds
         usable = np.array([reason == "" for reason in part.reasons], dtype=bool)
         features = self._features(part, usable)

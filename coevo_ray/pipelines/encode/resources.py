@@ -1,14 +1,12 @@
-"""Resources of encode: settled and checked before the start, so that no actor waits for ever."""
+"""Resources of encode: the number of actors, and who works at the same time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import ray
-
 from coevo_ray.config import Compute, EncodeCompute
-from coevo_ray.errors import UsageError
+from coevo_ray.runtime.resources import LOWER, Need, nodes, require, shortage, total
 
 Item = TypeVar("Item")
 Resources = dict[str, float]
@@ -24,39 +22,28 @@ def settle(wanted: Sequence[EncodeCompute]) -> list[Compute]:
         wanted: request of each prior.
 
     Raises:
-        UsageError: no node has room for an actor, or actors leave none for reading; states need and stock.
+        UsageError, StoppedError: actors and reading have no room, see `runtime.resources.require`.
     """
-    nodes = _nodes()
-    have = _total(nodes)
+    at_least = [Compute(**{**compute.model_dump(), "actors": compute.actors or 1}) for compute in wanted]
+    for least in at_least:
+        require("encode", *needs_of(least), remedy=f"{LOWER}, or compute.reader_cpus")
+    there = nodes()
+    have = total(there)
     by_gpu = sum(c.gpus for c in wanted if c.actors is None)
     by_cpu = sum(c.cpus + c.reader_cpus for c in wanted if c.actors is None and c.gpus == 0)
     computes = []
-    for compute in wanted:
+    for compute, least in zip(wanted, at_least, strict=True):
         share = have["GPU"] / by_gpu if compute.gpus > 0 and by_gpu else have["CPU"] / (by_cpu or 1)
-        actors = compute.actors or max(1, int(share))
-        computes.append(Compute(**{**compute.model_dump(), "actors": actors}))
-    _check(computes, nodes)
+        chosen = least if compute.actors else least.model_copy(update={"actors": max(1, int(share))})
+        while not compute.actors and chosen.actors > 1 and shortage(needs_of(chosen), there):
+            chosen = chosen.model_copy(update={"actors": chosen.actors - 1})  # by sums there was room, on no node
+        computes.append(chosen)
     return computes
 
 
-def _check(computes: Sequence[Compute], nodes: list[Resources]) -> None:
-    for compute in computes:
-        for name, need in (("CPU", compute.cpus), ("GPU", compute.gpus)):
-            have = max((node.get(name, 0.0) for node in nodes), default=0.0)
-            if need > have:
-                raise UsageError(
-                    f"an actor needs {need:g} {name}s, the largest node of the Ray cluster has {have:g}",
-                    f"lower compute.{name.lower()}s, or start a node with more",
-                )
-        together, there = _need(compute), _total(nodes)
-        together["CPU"] += compute.reader_cpus
-        for name, need in together.items():
-            if need > there[name]:
-                raise UsageError(
-                    f"{compute.actors} actors and one reading task need {need:g} {name}s, "
-                    f"the Ray cluster has {there[name]:g}",
-                    "lower compute.actors, compute.cpus or compute.reader_cpus, or start more nodes",
-                )
+def needs_of(compute: Compute) -> tuple[Need, Need]:
+    """What a prior's actors, and one task that reads for them, need at the same time."""
+    return Need("actor", compute.cpus, compute.gpus, compute.actors), Need("reading task", compute.reader_cpus)
 
 
 def waves(items: Sequence[Item], compute_of: Callable[[Item], Compute]) -> list[list[Item]]:
@@ -66,7 +53,7 @@ def waves(items: Sequence[Item], compute_of: Callable[[Item], Compute]) -> list[
         items: participants.
         compute_of: participant -> its resources.
     """
-    groups = fit_waves([compute_of(item) for item in items], _total(_nodes()))
+    groups = fit_waves([compute_of(item) for item in items], total(nodes()))
     return [[items[i] for i in group] for group in groups]
 
 
@@ -92,12 +79,3 @@ def fit_waves(computes: Sequence[Compute], have: Resources) -> list[list[int]]:
 
 def _need(compute: Compute) -> Resources:
     return {"CPU": compute.actors * compute.cpus, "GPU": compute.actors * compute.gpus}
-
-
-def _nodes() -> list[Resources]:
-    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-    return [node["Resources"] for node in alive]
-
-
-def _total(nodes: list[Resources]) -> Resources:
-    return {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}

@@ -16,7 +16,9 @@ from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.factors.sae import TopKSAE
 from coevo_ray.core.factors.table import FactorTable
 from coevo_ray.errors import InputError
-from coevo_ray.runtime.shards import run_shards
+from coevo_ray.runtime.at_work import at_work
+from coevo_ray.runtime.resources import Need
+from coevo_ray.runtime.shards import run_each, run_shards
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import read_table
 from coevo_ray.store.location import Location
@@ -64,20 +66,23 @@ def encode_codes(
     there = parts.entries(names)
     todo = [i for i, name in enumerate(names) if name not in there]
 
+    compute = config.compute
+    actors = Need("actor", compute.cpus, compute.gpus, compute.actors)
+
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map_batches(
             EncodeCodes,
-            fn_constructor_args=(sae, features, column, parts, top_rows, config.compute.cpus, config.compute.gpus),
+            fn_constructor_args=(sae, features, column, parts, top_rows, compute.cpus, compute.gpus),
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=config.compute.actors),
-            num_cpus=config.compute.cpus,
-            num_gpus=config.compute.gpus,
+            compute=ray.data.ActorPoolStrategy(size=actors.count),
+            **actors.options,
         )
 
     # Shards of an interrupted attempt are counted from its files.
     table = _count(location, list(there), shape.latents, top_rows)
     files = list(there.values())
-    for row in run_shards("SAE codes", todo, stages, total=sum(features.files[i].rows for i in todo)):
+    total = sum(features.files[i].rows for i in todo)
+    for row in run_shards("SAE codes", todo, stages, total=total, needs=[actors]):
         files.append(row["result"])
         table = table + row["table"]
     finish(location, "codes", content, inputs, files, {"seconds": round(time.monotonic() - started, 3)})
@@ -110,6 +115,10 @@ class EncodeCodes:
         return {"rows": [e.rows for e, _ in made], "result": [e for e, _ in made], "table": [t for _, t in made]}
 
     def _encode(self, shard: int) -> tuple[FileEntry, FactorTable]:
+        with at_work(f"SAE codes, shard {shard}"):
+            return self._encoded(shard)
+
+    def _encoded(self, shard: int) -> tuple[FileEntry, FactorTable]:
         row_ids, indices, values = [], [], []
         for part in self.features.iter_file(shard, [self.column]):
             row_ids.append(part.column("row_id").to_numpy())
@@ -148,7 +157,7 @@ def _count(location: Location, names: list[str], latents: int, top_rows: int) ->
         return {"result": FactorTable.measure(*read_codes(location, names[row["shard"]]), latents, top_rows)}
 
     table = FactorTable.empty(latents, top_rows)
-    for row in run_shards("count factors", range(len(names)), lambda d: d.map(count, num_cpus=0.5), unit="files"):
+    for row in run_each("count factors", range(len(names)), count, unit="files"):
         table = table + row["result"]
     return table
 

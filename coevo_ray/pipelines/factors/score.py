@@ -22,7 +22,7 @@ from coevo_ray.pipelines.factors.codes import count_codes, encode_codes, read_co
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import Row, run_shards
+from coevo_ray.runtime.shards import Row, run_each
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import read_table
 from coevo_ray.store.factor_files import KIND, load_factors, save_factors
@@ -190,7 +190,7 @@ def _rate(codes: RowTable, p: Float64Array, quantile: float, raw: Parts) -> dict
         return {"rows": table.num_rows, "result": sketches}
 
     totals = {score: RankSketch.empty() for score in _SCORES}
-    shards = run_shards("score", range(len(names)), lambda d: d.map(rate, num_cpus=0.5), total=len(codes))
+    shards = run_each("score", range(len(names)), rate, total=len(codes))
     for row in shards:
         totals = {score: total + row["result"][score] for score, total in totals.items()}
     return totals
@@ -209,5 +209,5 @@ def _rank(codes: RowTable, sketches: dict[str, RankSketch], raw: Parts, parts: P
     there = parts.entries(names)
     todo = [i for i, name in enumerate(names) if name not in there]
     rows = sum(codes.files[i].rows for i in todo)
-    made = run_shards("rank", todo, lambda d: d.map(rank, num_cpus=0.5), total=rows)
+    made = run_each("rank", todo, rank, total=rows)
     return [*there.values(), *(row["result"] for row in made)]

@@ -22,6 +22,7 @@ from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_cl
 from coevo_ray.core.probes.probe import LinearProbe, Scaling
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool.pool import Pool
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.store.graph_files import read_targets
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
@@ -170,9 +171,11 @@ class Learning:
         return found
 
     def _task(self, method: Any, *arguments: Any) -> Any:
+        require("gate", Need("task", self.cpus))
         return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
 
     def _stream(self, method: Any, *arguments: Any) -> Any:
+        require("gate", Need("task", self.cpus))
         return ray.remote(method).options(num_cpus=self.cpus, num_returns="streaming").remote(self, *arguments)
 
     def _fit(

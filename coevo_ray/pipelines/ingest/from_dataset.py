@@ -21,6 +21,7 @@ from coevo_ray.pool.entries import FoundFiles, SourceShard
 from coevo_ray.pool.parquet_source import list_parquet
 from coevo_ray.pool.sources import DATASET
 from coevo_ray.progress import Ticker
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.store.artifact import SCRATCH
@@ -99,6 +100,7 @@ def _run(config: PoolConfig, source: Source, dataset: ray.data.Dataset, folder: 
         write_table(folder, name, _columns(source, block), group_rows=1024)
         return pa.table({"file": [name], "rows": [block.num_rows]})
 
+    require(_TITLE, Need("reading task", config.compute.reader_cpus))
     context = dataset.context
     options = context.execution_options
     before = options.preserve_order, context.raise_original_map_exception

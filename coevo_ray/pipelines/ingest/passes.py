@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from coevo_ray.config import PoolConfig
 from coevo_ray.core.arrays import BoolArray, Int8Array, UInt64Array
@@ -24,13 +23,13 @@ from coevo_ray.pool.modality import Modality, Sample, find_modality
 from coevo_ray.pool.pool import pool_schema
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, read_keys, read_shard
-from coevo_ray.runtime.shards import Row, run_shards
+from coevo_ray.runtime.resources import Need
+from coevo_ray.runtime.shards import Row, run_each
 from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.parts import Parts
 
-Stages = Callable[[ray.data.Dataset], ray.data.Dataset]
 _GROUP_BYTES = 4 << 20
 _BATCH_ROWS = 256
 
@@ -51,7 +50,7 @@ def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShar
         cuts[todo[0]] = cut(shards[todo[0]], rows)
     else:
         parts = [(i, pickle.dumps(shards[i])) for i in todo]
-        for row in run_shards("look through tars", _rows(parts), _one(config, task), total=len(todo), unit="tars"):
+        for row in _run(config, "look through tars", parts, task, len(todo), unit="tars"):
             cuts[row["shard"]] = pickle.loads(row["result"])
     return [part for i, shard in enumerate(shards) for part in cuts.get(i, [shard])]
 
@@ -100,7 +99,7 @@ def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]
 
     total = None if any(s.rows < 0 for s in shards) else sum(s.rows for s in shards)
     parts = [(i, pickle.dumps(shard)) for i, shard in enumerate(shards)]
-    rows = run_shards("check samples", _rows(parts), _one(config, task), total=total)
+    rows = _run(config, "check samples", parts, task, total)
     return sorted((pickle.loads(row["result"]) for row in rows), key=lambda c: c.shard)
 
 
@@ -152,7 +151,7 @@ def keys_at(config: PoolConfig, shards: list[SourceShard], wanted: dict[int, lis
     parts = [(i, pickle.dumps((shards[i], wanted[i]))) for i in sorted(wanted)]
     total = sum(map(len, wanted.values()))
     result = {}
-    for row in run_shards("name duplicates", _rows(parts), _one(config, task), total=total):
+    for row in _run(config, "name duplicates", parts, task, total):
         result.update({(row["shard"], i): key for i, key in zip(wanted[row["shard"]], row["keys"], strict=True)})
     return result
 
@@ -165,7 +164,7 @@ def keys_of(config: PoolConfig, shards: dict[int, SourceShard]) -> dict[int, UIn
         return {"rows": len(keys), "shard": row["shard"], "keys": keys.tobytes()}
 
     parts = [(i, pickle.dumps(shard)) for i, shard in shards.items()]
-    rows = run_shards("look for new samples", _rows(parts), _one(config, task), total=None)
+    rows = _run(config, "look for new samples", parts, task, None)
     return {row["shard"]: as_hashes(row["keys"]) for row in rows}
 
 
@@ -203,7 +202,7 @@ def hashes_of_pool(config: PoolConfig, location: Location, files: Sequence[FileE
     found: dict[int, tuple[UInt64Array, UInt64Array]] = {}
     parts = [(i, file.path.encode()) for i, file in enumerate(files)]
     total = sum(file.rows for file in files)
-    for row in run_shards("read earlier keys", _rows(parts), _one(config, task), total=total):
+    for row in _run(config, "read earlier keys", parts, task, total):
         found[row["shard"]] = pickle.loads(row["result"])
     return EarlierHashes([found[i][0] for i in range(len(files))], [found[i][1] for i in range(len(files))])
 
@@ -272,7 +271,7 @@ def write_shards(
 
     parts = [(i, pickle.dumps((shards[i], part, part.name in there))) for i, part in rows.items()]
     total = sum(len(part.splits) for part in rows.values())
-    results = run_shards("write pool", _rows(parts), _one(config, task), total=total)
+    results = _run(config, "write pool", parts, task, total)
     return sorted((pickle.loads(row["result"]) for row in results), key=lambda w: w.file.path)
 
 
@@ -353,14 +352,15 @@ def _count_labels(table: pa.Table) -> dict[int, int]:
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
-def _rows(parts: list[tuple[int, bytes]]) -> list[Row]:
-    return [{"shard": i, "part": part} for i, part in parts]
-
-
-def _one(config: PoolConfig, task: Callable[[Row], Row]) -> Stages:
-    """A stage of Ray Data with one task per shard."""
-
-    def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        return dataset.map(task, num_cpus=config.compute.reader_cpus)
-
-    return stages
+def _run(
+    config: PoolConfig,
+    title: str,
+    parts: list[tuple[int, bytes]],
+    task: Callable[[Row], Row],
+    total: int | None,
+    unit: str = "rows",
+) -> Iterator[Row]:
+    """Runs one Ray task for each (shard, part); see `run_shards`."""
+    need = Need("reading task", config.compute.reader_cpus)
+    items = [{"shard": shard, "part": part} for shard, part in parts]
+    return run_each(title, items, task, need=need, total=total, unit=unit)

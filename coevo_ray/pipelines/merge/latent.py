@@ -20,7 +20,8 @@ from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.encode.joined import SharedFit, fit_shared, join_shared
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
-from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.runtime.resources import require
+from coevo_ray.runtime.shards import TASK, ray_errors
 from coevo_ray.store.consensus_files import StoredConsensus, read_consensus
 from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
@@ -101,7 +102,8 @@ def measure_quality(tables: Sequence[Contribution], maps: Sequence[PriorMap], se
         StoppedError: the cluster failed.
     """
     places = [t.location for t in tables]
-    task = ray.remote(num_cpus=0.5)(_quality)
+    require("measure the consensus", TASK)
+    task = ray.remote(num_cpus=TASK.cpus)(_quality)
     with ray_errors("measure the consensus"):
         quality: Quality = ray.get(task.remote(places, list(maps), seed))
     return quality

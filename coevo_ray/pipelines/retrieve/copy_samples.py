@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
+from coevo_ray.runtime.resources import Need
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import Row, ray_errors, run_shards
+from coevo_ray.runtime.shards import Row, ray_errors, run_each
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 from coevo_ray.store.writing import confirm, writing
@@ -51,7 +52,7 @@ def _copy(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float) -> Non
     parts = [row_ids[start : start + _FILE_ROWS] for start in starts]
     todo = [{"name": name, "rows_of": part} for name, part in zip(names, parts, strict=True)]
     with ray_session(), ray_errors("copy samples"):
-        for _ in run_shards("copy samples", todo, lambda d: d.map(work.make, num_cpus=cpus), total=len(row_ids)):
+        for _ in run_each("copy samples", todo, work.make, need=Need("task", cpus), total=len(row_ids)):
             pass
     confirm(folder)
     _mark(folder, set(names))

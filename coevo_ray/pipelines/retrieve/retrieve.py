@@ -31,8 +31,9 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import ray_session
-from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.runtime.shards import ray_errors, run_each
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import read_table, write_table
 from coevo_ray.store.digests import digest_array
@@ -239,7 +240,7 @@ class _Retrieval:
         names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
         stage = ScoreFile(self.targets, self.parts, keep, shared)
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
-        for _ in run_shards("score", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(self.targets)):
+        for _ in run_each("score", todo, stage.make, need=Need("task", self.cpus), total=len(self.targets)):
             pass
         best: Arrays = {}
         looked = unusable = usable = 0
@@ -267,7 +268,7 @@ class _Retrieval:
         names = [f"{_COPIES}{start:012d}-{stop:012d}-{i:06d}.parquet" for i in range(len(slices))]
         stage = CompareSlice(self.targets, self.parts, self.settings.same, shared)
         todo = [{"name": name, "rows_of": slices[i]} for i, name in self._missing(names)]
-        for _ in run_shards("compare", todo, lambda d: d.map(stage.make, num_cpus=self.cpus), total=len(rows)):
+        for _ in run_each("compare", todo, stage.make, need=Need("task", self.cpus), total=len(rows)):
             pass
         parts = [read_table(self.location, name).column("copy").to_numpy(zero_copy_only=False) for name in names]
         found: BoolArray = np.concatenate(parts)
@@ -334,6 +335,7 @@ class _Retrieval:
         return [(i, name) for i, name in enumerate(names) if name not in there]
 
     def _task(self, function: Callable[..., Result], *arguments: object) -> ray.ObjectRef[Result]:
+        require(KIND, Need("task", self.cpus))
         made: Any = ray.remote(function)
         reference: ray.ObjectRef[Result] = made.options(num_cpus=self.cpus).remote(*arguments)
         return reference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,9 @@ from coevo_ray.config import Compute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.runtime.shards import ray_errors, unwrap
+from coevo_ray.runtime.watchdog import Patience, watched
 from coevo_ray.store.location import Location
+from coevo_ray.training.loop.controller import Reachable, end_controller
 
 ArgumentsT = TypeVar("ArgumentsT")
 HISTORY = "history.json"
@@ -27,7 +30,12 @@ STATE = "state.pt"
 
 
 def fit(
-    title: str, worker: Callable[[ArgumentsT], None], arguments: ArgumentsT, compute: Compute, location: Location
+    title: str,
+    worker: Callable[[ArgumentsT], None],
+    arguments: ArgumentsT,
+    compute: Compute,
+    location: Location,
+    patience: Patience | None = None,
 ) -> Checkpoint:
     """Runs a function on Ray Train workers; a run that was stopped goes on from its last checkpoint.
 
@@ -37,23 +45,26 @@ def fit(
         arguments: of the function; must pickle.
         compute: workers and their resources.
         location: folder of the run's checkpoints; it must be seen by all nodes.
+        patience: counts the time without progress; what notes progress calls its `moved`. None for the limit on
+            the whole training.
 
     Returns:
         The last checkpoint.
 
     Raises:
         CoevoError: what the worker raised; an InputError or UsageError at once, without another attempt.
-        StoppedError: workers were lost more often than they are replaced, or never started.
+        StoppedError: workers were lost more often than they are replaced, never started, or did not move for too long.
     """
     trainer = TorchTrainer(
         _work,
         train_loop_config={"worker": worker, "arguments": arguments, "compute": compute},
         scaling_config=_scaling(compute),
-        run_config=_run_config(location),
+        run_config=_run_config(location, run := uuid.uuid4().hex),
     )
     with ray_errors(title):
         try:
-            result = trainer.fit()
+            # In a thread of its own: in the main one Ray Train takes Ctrl-C for itself and ends the process with 0.
+            [result] = watched(title, lambda: [trainer.fit()], lambda: end_controller(run), patience)
         except TrainingFailedError as error:
             if unwrap(error) is None and _workers_were_lost(error):
                 raise StoppedError(
@@ -83,13 +94,13 @@ def _scaling(compute: Compute) -> ScalingConfig:
     return ScalingConfig(num_workers=compute.actors, use_gpu=compute.gpus > 0, resources_per_worker=resources)
 
 
-def _run_config(location: Location) -> RunConfig:
+def _run_config(location: Location, run: str) -> RunConfig:
     storage = {} if location.is_local else {"storage_filesystem": location.file_system}
     return RunConfig(
         name="ray",
         storage_path=location.path,
         failure_config=FailureConfig(max_failures=2),
-        callbacks=[EndAtOnce()],  # type: ignore[list-item]  # typed as those of Tune
+        callbacks=[EndAtOnce(), Reachable(run)],  # type: ignore[list-item]  # typed as those of Tune
         checkpoint_config=CheckpointConfig(num_to_keep=1),
         **storage,
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from coevo_ray.actors.progress_board import BoardHandle, progress_board
 from coevo_ray.config import Compute
 from coevo_ray.core.json import JsonObject
+from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.runtime.watchdog import Patience
 from coevo_ray.store.artifact import Artifact, begin, finish
 from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import Location
@@ -105,20 +107,29 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
             return Artifact(artifact.folder, done, done.summary)
         started = time.monotonic()
         training = prepare()
-        title, folder = training.title, artifact.folder
+        patience = Patience(training.title)
+        title, folder, compute = training.title, artifact.folder, training.compute
         with (
             ray_session(),
             ray_errors(title),
-            progress_board(title, training.epochs, "epochs") as board,
+            _room_for(title, compute),
+            progress_board(title, training.epochs, "epochs", patience.moved) as board,
             training.arguments(board) as arguments,
         ):
-            checkpoint = fit(title, training.worker, arguments, training.compute, folder.child("training"))
+            checkpoint = fit(title, training.worker, arguments, compute, folder.child("training"), patience)
             state, history = load_checkpoint(checkpoint)
             trained = Trained(arguments, state, history, round(time.monotonic() - started, 3))
             summary = training.summarise(trained)
         files = training.write_files(trained)
         made = finish(folder, artifact.kind, artifact.content, artifact.inputs, files, summary)
     return Artifact(folder, made, made.summary)
+
+
+@contextmanager
+def _room_for(title: str, compute: Compute) -> Iterator[None]:
+    """A block that is entered only where the cluster has room for the workers."""
+    require(title, Need("training worker", compute.cpus, compute.gpus, compute.actors))
+    yield
 
 
 def write_network(

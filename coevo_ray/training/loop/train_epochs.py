@@ -75,6 +75,8 @@ def train_epochs(learner: Learner, objective: Objective, reports: EpochReports) 
         InputError: a row cannot be read, or the loss is not finite.
         StoppedError: the store refused.
     """
+    if learner.rank == 0:
+        learner.after_step = reports.board.beats()
     for epoch in range(len(learner.history), objective.epochs):
         result = objective.train_epoch(epoch)
         entry = learner.finish(result.samples, **result.figures)

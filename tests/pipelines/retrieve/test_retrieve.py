@@ -200,13 +200,13 @@ def test_a_retrieval_that_was_stopped_goes_on(
     with pytest.raises(UsageError, match="budget"):
         retrieve(gate, pool, targets, out, {"budget": 51})
     done: list[Any] = []
-    original: Any = vars(pipeline)["run_shards"]
+    original: Any = vars(pipeline)["run_each"]
 
     def counted(title: str, todo: list[Any], *rest: Any, **more: Any) -> Any:
         done.extend(todo)
         return original(title, todo, *rest, **more)
 
-    monkeypatch.setattr(pipeline, "run_shards", counted)
+    monkeypatch.setattr(pipeline, "run_each", counted)
     made = retrieve(gate, pool, targets, out, {"budget": 50})
     assert done == [] and made.scan(made.schema().names).equals(whole.scan(whole.schema().names))
     before = (Path(out) / "manifest.json").read_bytes()
