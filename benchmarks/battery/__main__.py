@@ -3,7 +3,7 @@
     python -m benchmarks.battery targets|labels|policies|networks|backbones|stop|doubt|duplicates --json [--data FOLDER]
         [--pool FOLDER]... [--pools NAME,...] [--settings NAME,...] [--kept SHARE,...] [--seeds K] [--rows N]
         [--cache FOLDER] [--threads N] [--choose] [--model NAME] [--models NAME,...] [--image-size PIXELS]
-        [--epochs N] [--rates RATE,...] [--device NAME]
+        [--epochs N] [--batch-rows N] [--rates RATE,...] [--device NAME]
     python -m benchmarks.battery labels --json --quick
 
 Without --data it runs on scikit-learn's digits, and on any pool that --pool names.
@@ -82,7 +82,7 @@ def options_of(arguments: Namespace) -> Options:
         seeds=arguments.seeds or (_QUICK_SEEDS if arguments.quick else _SEEDS),
         quick=arguments.quick,
         threads=arguments.threads,
-        network=Network(arguments.model, arguments.device),
+        network=Network(arguments.model, arguments.device, arguments.batch_rows),
         models=arguments.models,
         epochs=arguments.epochs,
         rates=arguments.rates,
@@ -111,6 +111,7 @@ def _arguments() -> Namespace:
     made.add_argument("--models", type=_names, default=(), help="what `backbones` trains; otherwise its own list")
     made.add_argument("--epochs", type=positive, default=Options.epochs, help="of `networks` and `backbones`")
     made.add_argument("--rates", type=_rates, default=Options.rates, help="learning rates they choose among")
+    made.add_argument("--batch-rows", type=positive, default=Network.batch_rows, help="of a step of both")
     made.add_argument("--image-size", type=positive, help="pixels of its input; otherwise 32, with --quick 16")
     made.add_argument("--device", default=Network.device, help="of torch, where it is trained")
     made.add_argument(

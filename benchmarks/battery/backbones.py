@@ -58,6 +58,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         network = replace(options.network, model=model)
         found = networks.measure(places, replace(options, network=network), consensus)
         whole |= {name: found[name] for name in _SAME}
+        whole["batch_rows"], whole["rates"] = network.batch_rows, list(options.rates)
         whole["table"][model], whole["verdicts"][model] = found["table"], found["verdicts"]
         whole["lost"] += [{"model": model, **cell} for cell in found["lost"]]
         whole["from_targets"][model] = round(100 * statistics.fmean(_gains(found["table"])), 2)

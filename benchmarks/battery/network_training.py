@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks.policies.data import Setting
-from benchmarks.policies.heads import BATCH, Head, cosine_rate, make_ledger, per_class
+from benchmarks.policies.heads import Head, cosine_rate, make_ledger, per_class
 from coevo_ray.config import TargetTrainConfig
 from coevo_ray.core.arrays import BoolArray
 from coevo_ray.core.rows.hashing import hash_rows
@@ -47,10 +47,12 @@ class Network:
     Attributes:
         model: name, see `make_model`.
         device: of torch.
+        batch_rows: of a step on labels.
     """
 
     model: str = "benchmarks.networks:small_resnet"
     device: str = "cpu"
+    batch_rows: int = 256
 
 
 def learn_targets(
@@ -122,15 +124,15 @@ def train_network(
     optimizer = torch.optim.SGD(
         trained.parameters(), lr=head.learning_rate, momentum=0.9, nesterov=True, weight_decay=head.weight_decay
     )
-    order, visits = np.random.default_rng([seed, 1]), 0
+    order, visits, batch = np.random.default_rng([seed, 1]), 0, network.batch_rows
     for epoch in range(len(planned)):
         subset = ledger.select(epoch)
         mixed = order.permutation(len(subset.row_ids))
         ids = subset.row_ids[mixed]
         weights = np.ones(len(ids), np.float32) if subset.weights is None else subset.weights[mixed]
         losses, entropies = np.empty(len(ids), np.float32), np.empty(len(ids), np.float32)
-        for first in range(0, len(ids), BATCH):
-            part = slice(first, first + BATCH)
+        for first in range(0, len(ids), batch):
+            part = slice(first, first + batch)
             optimizer.param_groups[0]["lr"] = cosine_rate(head.learning_rate, (visits + first) / sum(planned))
             x = _scaled(
                 _augmented(pictures.train[ids[part]], hash_rows(ids[part], seed * 1009 + epoch)), network.device
