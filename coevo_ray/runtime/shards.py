@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.progress import Ticker
 from coevo_ray.runtime.at_work import at_work
+from coevo_ray.runtime.causes import cause_of
 from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import configure
 from coevo_ray.runtime.watchdog import Patience, watched
@@ -186,7 +187,7 @@ class ray_errors:  # noqa: N801 - used like a function, in a with statement
             raise inner from _without_frames(error)
         if isinstance(error, RayError):
             raise StoppedError(
-                f"{self.title}: Ray stopped the work: {str(error).strip().splitlines()[-1]}",
+                f"{self.title}: Ray stopped the work: {cause_of(error)}",
                 "see the Ray logs for the cause, then run the same command again: finished shards are kept",
             ) from _without_frames(error)
 

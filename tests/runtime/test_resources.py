@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_ray.runtime.resources import Need, Node, shortage
+from coevo_ray.errors import StoppedError, UsageError
+from coevo_ray.runtime.autoscaler import autoscales, manages_nodes
+from coevo_ray.runtime.resources import WAIT, Need, Node, require, shortage
 
 SIZES = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0])
 NEEDS = st.builds(
@@ -62,3 +68,67 @@ def test_shares_add_up(share: float, count: int) -> None:
     node = Node("node", 1, 0)
     assert shortage([Need("task", share, count=count)], [node]) is None
     assert shortage([Need("task", share, count=count + 1)], [node]) is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (b'{"autoscaler_report": {"node_type_mapping": {"f0": "ray.head.default"}}}', True),
+        (b'{"autoscaler_report": {"node_type_mapping": {"f0": "node_f0"}}}', False),
+        (b'{"autoscaler_report": null}', False),
+        (b"[]", False),
+        (b"{", False),
+    ],
+)
+def test_a_status_tells_whether_nodes_are_managed(status: bytes, said: bool) -> None:
+    assert manages_nodes(status) == said
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_what_has_no_room_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    require("small", Need("task", 0.5))
+    assert not autoscales()
+    begun = time.monotonic()
+    with pytest.raises(
+        UsageError, match=r"train needs 1 training worker of 1 CPU and 1 GPU, and the Ray cluster has no"
+    ):
+        require("train", Need("training worker", 1, 1))
+    assert time.monotonic() - begun < 5
+    monkeypatch.setenv(WAIT, "2")
+    with pytest.raises(StoppedError, match=r"no other nodes came within 2 s") as stopped:
+        require("train", Need("training worker", 1, 1))
+    assert WAIT in stopped.value.remedy
+    monkeypatch.setenv(WAIT, "long")
+    with pytest.raises(UsageError, match=WAIT):
+        require("train", Need("training worker", 1, 1))
+
+
+_LATE = """
+import threading
+import ray
+from ray.cluster_utils import Cluster
+from coevo_ray.runtime.resources import Need, nodes, require
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+ray.init(address=cluster.address, log_to_driver=False)
+waiting = threading.Thread(target=lambda: require("encode", Need("actor", 2, count=2)), daemon=True)
+waiting.start()
+waiting.join(timeout=3)
+assert waiting.is_alive()
+cluster.add_node(num_cpus=4)
+waiting.join(timeout=60)
+assert not waiting.is_alive() and len(nodes()) == 2
+print("came")
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_in_time_is_waited_for() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {WAIT: "120"}
+    done = subprocess.run(
+        [sys.executable, "-c", _LATE], env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.stdout.split()[-1:] == ["came"], done.stderr
+    assert "waiting for nodes, 120 s at most" in done.stderr

@@ -19,6 +19,7 @@ from ray.train.v2.api.callback import UserCallback
 from coevo_ray.config import Compute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.runtime.causes import cause_of
 from coevo_ray.runtime.shards import ray_errors, unwrap
 from coevo_ray.runtime.watchdog import Patience, watched
 from coevo_ray.store.location import Location
@@ -55,11 +56,12 @@ def fit(
         CoevoError: what the worker raised; an InputError or UsageError at once, without another attempt.
         StoppedError: workers were lost more often than they are replaced, never started, or did not move for too long.
     """
+    run = uuid.uuid4().hex
     trainer = TorchTrainer(
         _work,
         train_loop_config={"worker": worker, "arguments": arguments, "compute": compute},
         scaling_config=_scaling(compute),
-        run_config=_run_config(location, run := uuid.uuid4().hex),
+        run_config=_run_config(location, run),
     )
     with ray_errors(title):
         try:
@@ -68,7 +70,7 @@ def fit(
         except TrainingFailedError as error:
             if unwrap(error) is None and _workers_were_lost(error):
                 raise StoppedError(
-                    f"{title}: Ray Train lost workers or could not start them: {str(error).strip().splitlines()[-1]}",
+                    f"{title}: Ray Train lost workers or could not start them: {cause_of(error, *_failures(error))}",
                     "give them memory and a machine that stays, then run the same command again: it goes on from its "
                     "last checkpoint",
                 ) from error
@@ -108,10 +110,14 @@ def _run_config(location: Location, run: str) -> RunConfig:
 
 def _workers_were_lost(error: TrainingFailedError) -> bool:
     """Tells failures of machines and processes from those of the code in them, whose own error says more."""
-    failures = getattr(error, "worker_failures", None)
-    if failures is None:
-        return True
-    return any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures.values())
+    failures = _failures(error)
+    return not failures or any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures)
+
+
+def _failures(error: TrainingFailedError) -> list[BaseException]:
+    """What went wrong on each worker; none where Ray Train's controller failed."""
+    failures: dict[int, BaseException] | None = getattr(error, "worker_failures", None)
+    return list((failures or {}).values())
 
 
 class EndAtOnce(UserCallback):
