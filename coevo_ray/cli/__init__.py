@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -37,6 +38,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit(0)
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+
+
 def _fail(error: CoevoError) -> NoReturn:
     from rich.console import Console
 
@@ -61,11 +65,16 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and exits with a documented code."""
     signal.signal(signal.SIGTERM, _stop)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         # Before anything repeats an argument that it cannot take.
-        for argument in sys.argv[1:] if arguments is None else arguments:
+        for argument in given:
             refuse_secrets(argument, "an argument: an address")
-        code = app(args=arguments, standalone_mode=False)
+        # Ray tells of workers that died on stdout, which is for the result alone: `show.result` writes past this.
+        with redirect_stdout(sys.stderr) if "--json" in given else nullcontext():
+            code = app(args=arguments, standalone_mode=False)
+        if code == _INTERRUPTED:  # typer makes this of KeyboardInterrupt
+            raise KeyboardInterrupt
     except CoevoError as error:
         _fail(error)
     except KeyboardInterrupt:

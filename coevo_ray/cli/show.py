@@ -13,8 +13,9 @@ from rich.table import Table
 def show(result: dict[str, Any], as_json: bool) -> None:
     """Prints one JSON object, or a table of dotted keys."""
     if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-        sys.stdout.flush()
+        out = sys.__stdout__ or sys.stdout  # `main` keeps `sys.stdout` from what others print
+        out.write(json.dumps(result) + "\n")
+        out.flush()
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _lines(result):

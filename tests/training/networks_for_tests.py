@@ -48,7 +48,7 @@ class _Fault(nn.Module):
 
     What follows the number in the file says how: `once` (the default) raises and takes the file away, `killed` ends the
     process by SIGKILL and takes the file away, `always` does so at the first step of every later process too, `input`
-    raises an error of the input.
+    raises an error of the input, `hang` never comes back.
     """
 
     def __init__(self, file: str) -> None:
@@ -77,6 +77,8 @@ class _Fault(nn.Module):
             new.replace(self.file)
         if how in ("killed", "always"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if how == "hang":
+            time.sleep(3600)
         if how == "input":
             raise InputError("a planned fault of the input", "plan none")
         raise RuntimeError("a planned fault")
