@@ -226,6 +226,15 @@ def test_text_run_gives_its_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_vector_run_gives_its_keys() -> None:
+    result = _run("vector_run", "--rows", "900", "--dim", "24", timeout_s=600)
+    assert (result["rows"], result["dim"], result["verdict"]) == (900, 24, "one_prior")
+    assert result["by_stage"].keys() == {"pool", "encode", "sae", "gate", "train"}
+    assert result["seconds"] > result["in_stages"] >= max(result["by_stage"].values()) > 0
+    assert min(result["trained"].values()) > 0.5
+
+
+@pytest.mark.slow
 def test_encode_gpu_gives_its_keys_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OUT", str(tmp_path))
     result = _run("encode_gpu")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.battery import networks
+from benchmarks.battery import backbones, networks
 from benchmarks.battery.copies import make_copies
 from benchmarks.battery.labels import setting_of, standard_features
 from benchmarks.battery.network_training import Network, learn_targets, train_network
@@ -26,6 +26,7 @@ from benchmarks.policies.data import Setting
 from benchmarks.policies.heads import Head
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.selection.policies import KeptShares
+from coevo_ray.errors import UsageError
 from coevo_ray.pool.images import decode_resized
 
 SIZE = 8
@@ -145,3 +146,24 @@ def test_lost_cells_have_the_same_start() -> None:
     assert [(each["share"], each["method"], each["points"]) for each in lost] == [
         ("0.3", "rotation_from_targets", -9.0)
     ]
+
+
+def test_backbones_are_one_table(options: Options, few_factors: None) -> None:
+    models = ("small_cnn", "benchmarks.networks:small_resnet")
+    chosen = replace(options, settings=("clean",), models=models)
+    places = [Place("digits", "image")]
+    with torch_threads(1):
+        result = backbones.measure(places, chosen)
+        alone = networks.measure(places, replace(chosen, network=Network(models[1])))
+    assert json.loads(json.dumps(result)) == result
+    assert list(result["table"]) == list(models) == list(result["verdicts"]) == list(result["from_targets"])
+    ours, cells = (each["table"] for each in (result, alone))
+    row, start = ours[models[1]]["digits"]["clean"]["0.5"], cells["digits"]["clean"]["0.5"]
+    # From random weights it is the same training; targets are those of all priors in place of one.
+    assert row["factors"]["values"] == start["factors"]["values"]
+    assert row["factors_from_targets"]["values"] != start["factors_from_targets"]["values"]
+    gains = [row[f"{name}_from_targets"]["mean"] - row[name]["mean"] for name in networks.POLICIES]
+    assert result["from_targets"][models[1]] == pytest.approx(100 * sum(gains) / 3, abs=0.01)
+    assert sum(line.startswith(("| small_cnn |", f"| {models[1]} |")) for line in result["page"]) == 2
+    with pytest.raises(UsageError, match="copies"):
+        backbones.measure(places, replace(chosen, settings=("copies",)))
