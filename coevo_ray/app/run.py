@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coevo_ray.annotators.opening import check_annotator
+from coevo_ray.app.room import require_room
 from coevo_ray.config import PoolConfig, RunConfig, SettingsLike, TrainConfig, as_run_config, make_config
 from coevo_ray.config.pool import TEXT
 from coevo_ray.errors import InputError, UsageError
@@ -60,6 +61,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
     if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
     with writing_all(unfinished(config, out), at_once=True), ray_session():
+        require_room(config, folders)
         pool = ingest(config.pool, folders.pool)
         targets = encode(config.encode, pool, folders.encode)
         sae = fit_sae(config.sae, pool, targets, folders.factors.model)

@@ -118,7 +118,7 @@ class TrainConfig(ClassifierConfig):
     keep_last: Share | None = Field(None, description="Kept share of the last epoch; linear between. Default: as keep.")
     full_tail: float = Field(0.0, ge=0, le=1, description="Share of the epochs, at the end, on all rows.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that all classes divide.")
-    compute: TrainCompute = TrainCompute(actors=2, cpus=0.75)
+    compute: TrainCompute = TrainCompute(actors=2, cpus=0.5)
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:

@@ -24,21 +24,29 @@ def settle(wanted: Sequence[EncodeCompute]) -> list[Compute]:
     Raises:
         UsageError, StoppedError: actors and reading have no room, see `runtime.resources.require`.
     """
-    at_least = [Compute(**{**compute.model_dump(), "actors": compute.actors or 1}) for compute in wanted]
-    for least in at_least:
-        require("encode", *needs_of(least), remedy=f"{LOWER}, or compute.reader_cpus")
+    for compute in wanted:
+        require("encode", *at_least(compute), remedy=f"{LOWER}, or compute.reader_cpus")
     there = nodes()
     have = total(there)
     by_gpu = sum(c.gpus for c in wanted if c.actors is None)
     by_cpu = sum(c.cpus + c.reader_cpus for c in wanted if c.actors is None and c.gpus == 0)
     computes = []
-    for compute, least in zip(wanted, at_least, strict=True):
+    for compute in wanted:
         share = have["GPU"] / by_gpu if compute.gpus > 0 and by_gpu else have["CPU"] / (by_cpu or 1)
-        chosen = least if compute.actors else least.model_copy(update={"actors": max(1, int(share))})
+        chosen = _with_actors(compute, compute.actors or max(1, int(share)))
         while not compute.actors and chosen.actors > 1 and shortage(needs_of(chosen), there):
             chosen = chosen.model_copy(update={"actors": chosen.actors - 1})  # by sums there was room, on no node
         computes.append(chosen)
     return computes
+
+
+def at_least(compute: EncodeCompute) -> tuple[Need, Need]:
+    """What a prior needs at the same time with the fewest actors that it takes."""
+    return needs_of(_with_actors(compute, compute.actors or 1))
+
+
+def _with_actors(compute: EncodeCompute, actors: int) -> Compute:
+    return Compute(**{**compute.model_dump(), "actors": actors})
 
 
 def needs_of(compute: Compute) -> tuple[Need, Need]:

@@ -128,8 +128,13 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
 @contextmanager
 def _room_for(title: str, compute: Compute) -> Iterator[None]:
     """A block that is entered only where the cluster has room for the workers."""
-    require(title, Need("training worker", compute.cpus, compute.gpus, compute.actors))
+    require(title, workers_of(compute))
     yield
+
+
+def workers_of(compute: Compute) -> Need:
+    """What a training runs at the same time."""
+    return Need("training worker", compute.cpus, compute.gpus, compute.actors)
 
 
 def write_network(
