@@ -414,8 +414,8 @@ def test_a_prior_that_gives_a_wrong_shape_is_named(toy_pool: Pool, tmp_path: Pat
         ({"priors": [LITE[0], LITE[0]]}, "priors are named twice"),
         ({"reference": "open_clip:x/y"}, "reference 'open_clip:x/y' is not one of the priors"),
         ({"shared": 10.5}, "give a share below 1, whole rows, or a pool's folder"),
-        ({"compute": {"gpus": 1}}, "an actor needs 1 GPUs, the largest node of the Ray cluster has 0"),
-        ({"compute": {"cpus": 1000}}, "an actor needs 1000 CPUs, the largest node of the Ray cluster has "),
+        ({"compute": {"gpus": 1}}, "1 actor of 0.5 CPUs and 1 GPU, and the Ray cluster has no room: "),
+        ({"compute": {"cpus": 1000}}, "1 actor of 1000 CPUs, and the Ray cluster has no room: "),
     ],
     ids=["prior", "class", "twice", "reference", "shared", "gpus", "cpus"],
 )
