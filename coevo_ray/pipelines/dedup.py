@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from coevo_ray.config import DedupConfig, SettingsLike, as_settings
 from coevo_ray.core.arrays import Float32Array, Int64Array
@@ -25,9 +24,10 @@ from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
-from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.resources import Need
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_tasks
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.graph_files import load_graph
@@ -85,9 +85,8 @@ def _find(config: DedupConfig, pool: Pool, targets: RowTable, location: Location
         centre=True,
         held_out=True,
     )
-    require(KIND, Need("task", cpus))
-    task: Any = ray.remote(group_rows).options(num_cpus=cpus)
-    found: dict[str, Any] = ray.get(task.remote(folder, config))
+    grouping = start_task("group copies", group_rows, folder, config, need=Need("task", cpus))
+    found: dict[str, Any] = task_result("group copies", grouping)
     rows: Int64Array = found["row_id"]
     split, label = pool.splits()[rows], pool.labels()[rows]
     worth = ((label >= 0).astype(np.int64), _sizes(pool, rows, cpus)) if config.keep == "best" else ()

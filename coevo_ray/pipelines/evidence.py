@@ -41,9 +41,10 @@ from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import require_stages
 from coevo_ray.progress import say
-from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.resources import Need
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_each
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin, begun_config, finish
 from coevo_ray.store.digests import digest_array
 from coevo_ray.store.graph_files import load_graph, read_targets
@@ -161,7 +162,6 @@ def _gather(
 ) -> None:
     started, cpus = time.monotonic(), config.compute.cpus
     need = Need("task", cpus)
-    require(KIND, need)
     rows = np.intersect1d(targets.row_ids(), pool.train_ids(), assume_unique=True)
     rows = rows[labels[rows] >= 0]
     if len(rows) == 0:
@@ -171,15 +171,17 @@ def _gather(
     if config.doubt:
         sample = choose_rows(rows, min(len(rows), config.probe_rows), config.seed)
         fit = fit_former_judges if former else fit_judges
-        parts["judges"] = _task(fit, cpus).remote(targets, sample, labels[sample], config.l2, config.seed, cpus)
+        asked = (targets, sample, labels[sample], config.l2, config.seed, cpus)
+        parts["judges"] = start_task("judge labels", fit, *asked, need=need)
     if config.copies:
         folder = location.child("graph")
         graph = build_graph_artifact(
             pool, targets, folder, neighbours=config.neighbours, seed=config.seed, cpus=cpus, centre=True
         )
         judges_of = None if former else parts.get("judges")
-        grouping = _task(group_rows, cpus, 2).remote(folder, config, parts["rows"], parts["labels"], judges_of)
-        parts["groups"], figures = grouping[0], ray.get(grouping[1])
+        given = (folder, config, parts["rows"], parts["labels"], judges_of)
+        parts["groups"], told = start_task("group copies", group_rows, *given, need=need, returns=2)
+        figures: JsonObject = task_result("group copies", told)
         if apart := figures.get("near_rows_apart"):
             agree = f"their labels agree in {figures['copy_agreement']:.0%}"
             say(f"evidence: {apart} rows are near others, but {agree}: they are no copies, and each counts")
@@ -188,7 +190,7 @@ def _gather(
     shards = range(len(targets.files))
     made = list(run_each(KIND, shards, stage.make, need=need, total=len(rows)))
     if config.doubt:
-        judges: Judges | FormerJudges = ray.get(parts["judges"])
+        judges: Judges | FormerJudges = task_result("judge labels", parts["judges"])
         summary |= {
             **judges.figures(len(rows)),
             "doubted_rows": sum(part["doubted_rows"] for part in made),
@@ -196,10 +198,6 @@ def _gather(
         }
     summary["seconds"] = round(time.monotonic() - started, 3)
     finish(location, KIND, config.content(), inputs, [part["entry"] for part in made if part["rows"]], summary)
-
-
-def _task(function: Any, cpus: float, returns: int = 1) -> Any:
-    return ray.remote(function).options(num_cpus=cpus, num_returns=returns)
 
 
 def _spread(found: list[JsonObject]) -> list[JsonObject]:

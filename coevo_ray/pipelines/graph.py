@@ -22,8 +22,9 @@ from coevo_ray.core.graph.unit_rows import UnitRows
 from coevo_ray.core.json import JsonObject
 from coevo_ray.pool.pool import Pool
 from coevo_ray.progress import say
-from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.resources import Need
 from coevo_ray.runtime.shards import Row, ray_errors, run_each
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import describe, write_blob
 from coevo_ray.store.graph_files import KIND, ROWS, read_half
@@ -86,11 +87,9 @@ def build_graph_artifact(
         threads = max(1, int(cpus))
         parts = Parts.of(location, KIND, content, inputs)
         source = _Source(pool.location, targets, parts, neighbours, seed, centre, method, threads, held_out)
-        require(KIND, need)
         with ray_errors(KIND):
-            prepare: Any = ray.remote(_Source.prepare).options(num_returns=2, **need.options)
-            head, arrays = prepare.remote(source)
-            found: JsonObject = ray.get(head)
+            head, arrays = start_task("prepare graph", _Source.prepare, source, need=need, returns=2)
+            found: JsonObject = task_result("prepare graph", head)
             entries = _search(source, arrays, found, part_rows, need)
         fields = found["fields"]
         if fields["parameters"].get("goal_reached") is False and fields["recall"] is not None:

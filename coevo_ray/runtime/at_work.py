@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,10 @@ from ray.experimental import internal_kv
 
 _SPACE = b"coevo-ray"
 _SHOWN = 3
+_BEAT_S, _GONE_S = 10.0, 60.0  # a note that is not renewed is of a process that ended
+_LOCK = threading.Lock()
+_OPEN: dict[bytes, dict[str, object]] = {}  # notes of this process
+_RENEWING = threading.Event()  # a thread does
 
 
 @contextmanager
@@ -29,29 +34,66 @@ def at_work(what: str) -> Iterator[None]:
         yield
         return
     key = f"{_job()}/{what}".encode()
-    note = {"begun": time.time(), "where": f"process {os.getpid()} on {socket.gethostname()}"}
-    with suppress(Exception):
-        internal_kv._internal_kv_put(key, json.dumps(note).encode(), overwrite=True, namespace=_SPACE)
+    note: dict[str, object] = {"begun": time.time(), "where": f"process {os.getpid()} on {socket.gethostname()}"}
+    with _LOCK:
+        _OPEN[key] = note
+        if not _RENEWING.is_set():
+            _RENEWING.set()
+            threading.Thread(target=_renew, name="coevo-at-work", daemon=True).start()
+        _put(key, note)
     try:
         yield
     finally:
-        with suppress(Exception):
-            internal_kv._internal_kv_del(key, namespace=_SPACE)
+        with _LOCK:
+            _OPEN.pop(key, None)
+            with suppress(Exception):
+                internal_kv._internal_kv_del(key, namespace=_SPACE)
 
 
 def longest_at_work() -> list[str]:
     """What of this driver's work has been going on for longest, in words; none where it is not known."""
     if not _there():
         return []
-    prefix, found = f"{_job()}/".encode(), []
+    now, found = time.time(), []
     with suppress(Exception):
-        for key in internal_kv._internal_kv_list(prefix, namespace=_SPACE):
+        for key in _keys():
             value = internal_kv._internal_kv_get(key, namespace=_SPACE)
-            if value is not None:
-                found.append((json.loads(value), key.removeprefix(prefix).decode()))
-    found.sort(key=lambda each: each[0]["begun"])
-    now = time.time()
+            note = {} if value is None else json.loads(value)
+            if now - note.get("seen", 0.0) < _GONE_S:
+                found.append((note, key.decode().partition("/")[2]))
+    found.sort(key=lambda each: float(each[0]["begun"]))
     return [f"{what} since {now - note['begun']:.0f} s ({note['where']})" for note, what in found[:_SHOWN]]
+
+
+def forget_work() -> None:
+    """Takes away the notes of this driver's work, whose processes are about to be ended."""
+    if _there():
+        with suppress(Exception):
+            for key in _keys():
+                internal_kv._internal_kv_del(key, namespace=_SPACE)
+
+
+def _renew() -> None:
+    """Renews the notes of this process until there are none."""
+    while True:
+        time.sleep(_BEAT_S)
+        with _LOCK:
+            if not _OPEN:
+                _RENEWING.clear()
+                return
+            for key, note in _OPEN.items():
+                _put(key, note)
+
+
+def _put(key: bytes, note: dict[str, object]) -> None:
+    with suppress(Exception):
+        value = json.dumps({**note, "seen": time.time()}).encode()
+        internal_kv._internal_kv_put(key, value, overwrite=True, namespace=_SPACE)
+
+
+def _keys() -> list[bytes]:
+    found: list[bytes] = internal_kv._internal_kv_list(f"{_job()}/".encode(), namespace=_SPACE)
+    return found
 
 
 def _there() -> bool:

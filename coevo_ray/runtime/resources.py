@@ -59,6 +59,9 @@ class Need:
         return f"{self.count} {self.what}{'' if self.count == 1 else 's'} of {each}"
 
 
+TASK = Need("task", 0.5)
+
+
 @dataclass(frozen=True)
 class Node:
     """A node that is alive.
@@ -143,6 +146,14 @@ def nodes() -> list[Node]:
         Node(each["NodeManagerAddress"], each["Resources"].get("CPU", 0.0), each["Resources"].get("GPU", 0.0))
         for each in alive
     ]
+
+
+def free_cpus() -> str:
+    """How many CPUs nothing holds, in words."""
+    if not ray.is_initialized():
+        return "there is no Ray session"
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    return f"{free.get('CPU', 0.0):g} of the cluster's {total(nodes())['CPU']:g} CPUs are free"
 
 
 def total(there: Sequence[Node]) -> dict[str, float]:

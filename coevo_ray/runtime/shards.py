@@ -18,13 +18,12 @@ from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.progress import Ticker
 from coevo_ray.runtime.at_work import at_work
 from coevo_ray.runtime.causes import cause_of
-from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.resources import TASK, Need, require
 from coevo_ray.runtime.session import configure
 from coevo_ray.runtime.watchdog import Patience, watched
 from coevo_ray.store.writing import check_leases
 
 Row = dict[str, Any]
-TASK = Need("task", 0.5)
 _IN_FLIGHT = 256  # tasks, so that the results of many items do not pile up
 _IN_ORDER = 16
 _NAMES = frozenset({"shard", "name", "start", "stop", "at", "index"})  # of items, that tell one from another

@@ -10,17 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import ray
-from ray.exceptions import GetTimeoutError
-
 from coevo_ray.errors import StoppedError, UsageError
 from coevo_ray.progress import say
-from coevo_ray.runtime.at_work import longest_at_work
+from coevo_ray.runtime.at_work import forget_work, longest_at_work
+from coevo_ray.runtime.resources import free_cpus
 
 Item = TypeVar("Item")
 STALL = "COEVO_RAY_STALL_SECONDS"  # environment variable: seconds without progress after which work is ended; 0: never
 _STALL_S = 3600.0
-_SAY_AFTER = 0.25  # of that, once
+_SAY_AFTER, _SAY_AFTER_S = 0.25, 120.0  # of that, and at most: it is said once
 
 
 class Patience:
@@ -45,7 +43,7 @@ class Patience:
         """Seconds to wait for something before calling `check`; None for as long as it takes."""
         if math.isinf(self.limit):
             return None
-        goal = self.limit if self._said else self.limit * _SAY_AFTER
+        goal = self.limit if self._said else self._say_after()
         return max(0.01, self._moved + goal - time.monotonic())
 
     def check(self) -> None:
@@ -56,14 +54,19 @@ class Patience:
         """
         still = time.monotonic() - self._moved
         if still >= self.limit:
+            at_work = _at_work()
+            forget_work()
             raise StoppedError(
-                f"{self.title}: nothing moved for {still:.0f} s{_named(longest_at_work())}",
+                f"{self.title}: nothing moved for {still:.0f} s; {at_work}",
                 "look at that process and at `ray status`, then run the same command again: finished parts are kept. "
                 f"Where single parts take longer than that: {STALL}=SECONDS, or 0 to wait without an end",
             )
-        if not self._said and still >= self.limit * _SAY_AFTER:
+        if not self._said and still >= self._say_after():
             self._said = True
-            say(f"{self.title}: nothing moved for {still:.0f} s{_named(longest_at_work())}; ends at {self.limit:g} s")
+            say(f"{self.title}: nothing moved for {still:.0f} s; {_at_work()}; ends at {self.limit:g} s")
+
+    def _say_after(self) -> float:
+        return min(self.limit * _SAY_AFTER, _SAY_AFTER_S)
 
 
 def stall_seconds() -> float:
@@ -80,24 +83,6 @@ def stall_seconds() -> float:
     if not 0 <= seconds < math.inf:
         raise UsageError(f"{STALL} is {text!r}", "give seconds without progress, or 0 for no limit")
     return seconds or math.inf
-
-
-def patient_get(title: str, reference: ray.ObjectRef[Item]) -> Item:
-    """`ray.get` of one task, for as long as the limit allows.
-
-    Raises:
-        StoppedError: it took longer; the task is cancelled.
-    """
-    patience = Patience(title)
-    while True:
-        try:
-            return ray.get(reference, timeout=patience.wait_s())
-        except GetTimeoutError:
-            try:
-                patience.check()
-            except StoppedError:
-                ray.cancel(reference, force=True)
-                raise
 
 
 def watched(
@@ -171,5 +156,7 @@ class _Pump(threading.Thread):
         return False
 
 
-def _named(at_work: list[str]) -> str:
-    return f"; at work: {'; '.join(at_work)}" if at_work else ""
+def _at_work() -> str:
+    """What is at work, or where nothing is known to be, how much of the cluster is free for it."""
+    found = longest_at_work()
+    return f"at work: {'; '.join(found)}" if found else f"nothing of it is at work: {free_cpus()}"

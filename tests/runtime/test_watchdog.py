@@ -11,9 +11,10 @@ import pytest
 import ray
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.runtime.at_work import forget_work
 from coevo_ray.runtime.resources import nodes, total
 from coevo_ray.runtime.shards import run_each, run_tasks
-from coevo_ray.runtime.watchdog import STALL, Patience, patient_get, watched
+from coevo_ray.runtime.watchdog import STALL, Patience, watched
 
 
 def hang(row: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def test_a_shard_that_hangs_is_named_and_gives_back_what_it_holds(
     run: Callable[..., Iterator[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(run("warm", [{"shard": 0}], hang))  # starting a process is no hang
+    forget_work()
     monkeypatch.setenv(STALL, "6")
     done = []
     with pytest.raises(StoppedError, match=r"encode: nothing moved for \d+ s; at work: encode, shard 1 since \d+ s"):
@@ -43,19 +45,6 @@ def test_a_shard_that_hangs_is_named_and_gives_back_what_it_holds(
     while free_cpus() < total(nodes())["CPU"] and time.monotonic() < limit:
         time.sleep(0.2)
     assert free_cpus() == total(nodes())["CPU"]
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_a_task_is_waited_for_and_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sleep(seconds: float) -> None:
-        time.sleep(seconds)
-
-    task: Any = ray.remote(num_cpus=0.5)(sleep)
-    monkeypatch.setenv(STALL, "0")
-    assert patient_get("wait", task.remote(0.1)) is None
-    monkeypatch.setenv(STALL, "2")
-    with pytest.raises(StoppedError, match="wait: nothing moved"):
-        patient_get("wait", task.remote(600))
 
 
 def test_what_moves_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:

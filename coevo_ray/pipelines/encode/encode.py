@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import ray
 
 from coevo_ray.config import Compute, EncodeConfig, PriorConfig, SettingsLike, as_settings
 from coevo_ray.core.alignment.components import Components
@@ -36,7 +35,9 @@ from coevo_ray.priors.encoder import Precision, settle_precision
 from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import load_prior
 from coevo_ray.progress import say
+from coevo_ray.runtime.resources import Need
 from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin
 from coevo_ray.store.consensus_files import file_name, to_bytes
 from coevo_ray.store.digests import digest
@@ -225,15 +226,13 @@ def _participants(job: Job, locations: list[Location], made_of: list[str]) -> li
     """All priors are loaded once, on the cluster, for their cards: the driver's machine may be too small for them."""
     config = job.config
     states = fit_priors(job, locations, made_of)
-    load = ray.remote(_card)
-    waiting = [
-        load.options(num_cpus=compute.cpus, num_gpus=compute.gpus).remote(
-            prior, job.samples, config.precision, compute, state
-        )
-        for prior, compute, state in zip(config.priors, job.computes, states, strict=True)
-    ]
+    waiting = []
+    for prior, compute, state in zip(config.priors, job.computes, states, strict=True):
+        title, need = f"load {prior.label}", Need("actor", compute.cpus, compute.gpus)
+        given = (prior, job.samples, config.precision, compute, state)
+        waiting.append((title, start_task(title, _card, *given, need=need)))
     with ray_errors("load priors"):
-        cards = ray.get(waiting)
+        cards = [task_result(title, card, computes=False) for title, card in waiting]  # weights may come over a network
     return [
         Participant(
             place=job.place(index),

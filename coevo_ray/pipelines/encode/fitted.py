@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import ray
 
 from coevo_ray.config import PriorConfig
 from coevo_ray.core.arrays import Int64Array
@@ -15,8 +14,9 @@ from coevo_ray.priors.fitted import PREFIX, state_hash, state_name
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import fit_prior, is_fitted
 from coevo_ray.progress import say
-from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.resources import Need
 from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST, load_manifest
 from coevo_ray.store.parts import Parts
@@ -98,10 +98,10 @@ def _fit(job: Job, index: int, parts: Parts) -> str:
     rows: Int64Array = np.arange(len(shared), dtype=np.int64) if isinstance(shared, Pool) else shared
     chosen = choose_rows(rows, min(len(rows), _MOST_ROWS), seed=0)
     say(f"{prior.label}: fits to {len(chosen):,} shared rows")
-    require("fit priors", Need("task", compute.cpus))
-    task = ray.remote(_fit_to_rows).options(num_cpus=compute.cpus)
-    with ray_errors("fit priors"):
-        name: str = ray.get(task.remote(prior, job.samples, pool, chosen, parts))
+    title, need = f"fit {prior.label}", Need("task", compute.cpus)
+    with ray_errors(title):
+        fitting = start_task(title, _fit_to_rows, prior, job.samples, pool, chosen, parts, need=need)
+        name: str = task_result(title, fitting)
     return name
 
 

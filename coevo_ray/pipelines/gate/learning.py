@@ -23,6 +23,7 @@ from coevo_ray.core.probes.probe import LinearProbe, Scaling
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.pool.pool import Pool
 from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.graph_files import read_targets
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable, vectors
@@ -120,7 +121,7 @@ class Learning:
         self, labelled: LabelColumns, offered: ray.ObjectRef[Arrays], decay_rows: float | None = None
     ) -> tuple[LightClassifier, float | None]:
         """Fits on the labels so far: see `_fit`. `offered` may be an object reference."""
-        fitted: tuple[LightClassifier, float | None] = ray.get(self._task(Learning._fit, labelled, offered, decay_rows))
+        fitted: tuple[LightClassifier, float | None] = self._result(Learning._fit, labelled, offered, decay_rows)
         return fitted
 
     def predict(self, classifier: LightClassifier, offered: Any, rows: int) -> list[StoredPart]:
@@ -151,12 +152,12 @@ class Learning:
             `random`: a number for each point, and `full`; None where the pool has no labels to compare with, or fewer
             than the point.
         """
-        compared: JsonObject = ray.get(self._task(Learning._compare, points))
+        compared: JsonObject = self._result(Learning._compare, points)
         return compared
 
     def confusions(self, classifier: LightClassifier) -> Confusions:
         """Labels of the held-out rows against the classes that a classifier says; empty where none has a label."""
-        found: Confusions = ray.get(self._task(Learning._confusions, classifier))
+        found: Confusions = self._result(Learning._confusions, classifier)
         return found
 
     def doubted(self, labelled: LabelColumns, offered: Arrays, count: int) -> tuple[int, Doubted]:
@@ -167,12 +168,11 @@ class Learning:
             offered: see `GateService.offered`.
             count: of rows to name, at most.
         """
-        found: tuple[int, Doubted] = ray.get(self._task(Learning._doubted, labelled, offered, count))
+        found: tuple[int, Doubted] = self._result(Learning._doubted, labelled, offered, count)
         return found
 
-    def _task(self, method: Any, *arguments: Any) -> Any:
-        require("gate", Need("task", self.cpus))
-        return ray.remote(method).options(num_cpus=self.cpus).remote(self, *arguments)
+    def _result(self, method: Any, *arguments: Any) -> Any:
+        return task_result("learn", start_task("learn", method, self, *arguments, need=Need("task", self.cpus)))
 
     def _stream(self, method: Any, *arguments: Any) -> Any:
         require("gate", Need("task", self.cpus))

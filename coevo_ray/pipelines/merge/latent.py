@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import ray
 
 from coevo_ray.core.alignment.agreement import neighbour_agreement, prior_recognition
 from coevo_ray.core.alignment.alignment import held_out
@@ -20,8 +19,8 @@ from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.encode.joined import SharedFit, fit_shared, join_shared
 from coevo_ray.pipelines.encode.shared import read_components
 from coevo_ray.pipelines.encode.shared_files import SharedFiles
-from coevo_ray.runtime.resources import require
-from coevo_ray.runtime.shards import TASK, ray_errors
+from coevo_ray.runtime.shards import ray_errors
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.consensus_files import StoredConsensus, read_consensus
 from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
@@ -102,10 +101,9 @@ def measure_quality(tables: Sequence[Contribution], maps: Sequence[PriorMap], se
         StoppedError: the cluster failed.
     """
     places = [t.location for t in tables]
-    require("measure the consensus", TASK)
-    task = ray.remote(num_cpus=TASK.cpus)(_quality)
-    with ray_errors("measure the consensus"):
-        quality: Quality = ray.get(task.remote(places, list(maps), seed))
+    title = "measure the consensus"
+    with ray_errors(title):
+        quality: Quality = task_result(title, start_task(title, _quality, places, list(maps), seed))
     return quality
 
 

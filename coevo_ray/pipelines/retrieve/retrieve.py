@@ -9,9 +9,7 @@ open targets into files.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +29,10 @@ from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone
 from coevo_ray.progress import say
-from coevo_ray.runtime.resources import Need, require
+from coevo_ray.runtime.resources import Need
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors, run_each
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import read_table, write_table
 from coevo_ray.store.digests import digest_array
@@ -43,7 +42,6 @@ from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing
 
-Result = TypeVar("Result")
 KIND = "retrieved"
 _HEAD = 4  # candidates of the choice, in budgets
 _SLICE_ROWS = 8192  # rows that a task compares with the gate's own
@@ -190,19 +188,21 @@ class _Retrieval:
     ) -> None:
         self.gate, self.pool, self.targets, self.settings = gate, pool, targets, settings
         self.parts, self.location, self.gain = parts, parts.folder, gain
-        self.cpus = settings.compute.cpus
+        self.need = Need("task", settings.compute.cpus)
 
     def run(self, inputs: dict[str, str]) -> None:
         """Scores, compares, chooses and writes."""
         started = time.monotonic()
         shared: Shared = {
-            "own": self._task(
+            "own": start_task(
+                "features of the gate",
                 gate_features,
                 self.gate.targets,
                 self.gate.location,
                 self.gate.service.offered(),
                 self.gain.anchors,
                 self.settings.stray,
+                need=self.need,
             ),
             "worth": ray.put(self.gain.worth),
             "near": ray.put(self.settings.near_by(self.gain.model is not None)),
@@ -240,7 +240,7 @@ class _Retrieval:
         names = [f"{_SCORES}{index:06d}-{keep}.parquet" for index in range(len(self.targets.files))]
         stage = ScoreFile(self.targets, self.parts, keep, shared)
         todo = [{"shard": i, "name": name} for i, name in self._missing(names)]
-        for _ in run_each("score", todo, stage.make, need=Need("task", self.cpus), total=len(self.targets)):
+        for _ in run_each("score", todo, stage.make, need=self.need, total=len(self.targets)):
             pass
         best: Arrays = {}
         looked = unusable = usable = 0
@@ -268,7 +268,7 @@ class _Retrieval:
         names = [f"{_COPIES}{start:012d}-{stop:012d}-{i:06d}.parquet" for i in range(len(slices))]
         stage = CompareSlice(self.targets, self.parts, self.settings.same, shared)
         todo = [{"name": name, "rows_of": slices[i]} for i, name in self._missing(names)]
-        for _ in run_each("compare", todo, stage.make, need=Need("task", self.cpus), total=len(rows)):
+        for _ in run_each("compare", todo, stage.make, need=self.need, total=len(rows)):
             pass
         parts = [read_table(self.location, name).column("copy").to_numpy(zero_copy_only=False) for name in names]
         found: BoolArray = np.concatenate(parts)
@@ -279,7 +279,8 @@ class _Retrieval:
         if len(fresh) == 0:
             return fresh
         ids = ranking.columns["row_id"][fresh]
-        picks: Int64Array = ray.get(self._task(choose_rows, self.targets, ids, self.settings, shared["own"]))
+        choosing = start_task("choose", choose_rows, self.targets, ids, self.settings, shared["own"], need=self.need)
+        picks: Int64Array = task_result("choose", choosing)
         return fresh[picks]
 
     def _write(
@@ -333,9 +334,3 @@ class _Retrieval:
     def _missing(self, names: list[str]) -> list[tuple[int, str]]:
         there = self.parts.entries(names)
         return [(i, name) for i, name in enumerate(names) if name not in there]
-
-    def _task(self, function: Callable[..., Result], *arguments: object) -> ray.ObjectRef[Result]:
-        require(KIND, Need("task", self.cpus))
-        made: Any = ray.remote(function)
-        reference: ray.ObjectRef[Result] = made.options(num_cpus=self.cpus).remote(*arguments)
-        return reference

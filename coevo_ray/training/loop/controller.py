@@ -24,7 +24,7 @@ class Reachable(ControllerCallback):
     def __init__(self, run: str) -> None:
         self.run = run
 
-    def after_controller_start(self, train_run_context: object) -> None:
+    def after_controller_start(self, *context: object) -> None:
         """Called in the controller before its loop begins."""
         dumps: Callable[[object], bytes] = ray.cloudpickle.dumps  # Ray leaves it untyped
         handle = dumps(ray.get_runtime_context().current_actor)
