@@ -61,8 +61,13 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
         whole["batch_rows"], whole["rates"] = network.batch_rows, list(options.rates)
         whole["table"][model], whole["verdicts"][model] = found["table"], found["verdicts"]
         whole["lost"] += [{"model": model, **cell} for cell in found["lost"]]
-        whole["from_targets"][model] = round(100 * statistics.fmean(_gains(found["table"])), 2)
+    whole["from_targets"] = gains(whole["table"])
     return {**whole, "page": list(page_of(whole))}
+
+
+def gains(table: dict[str, Any]) -> dict[str, float]:
+    """Model -> points that a start from targets adds, mean over policies and cells."""
+    return {model: round(100 * statistics.fmean(_gains(cells)), 2) for model, cells in table.items()}
 
 
 def _cells(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

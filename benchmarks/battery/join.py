@@ -1,7 +1,8 @@
 """python -m benchmarks.battery.join RESULT.json... [--page]: results of one part, as one.
 
-Long runs are made in pieces: other pools, other settings or other shares of one pool. Prints the joined JSON, or with
-`--page` its tables. Constants are chosen anew, each pool's on the others, and lost cells are found anew.
+Long runs are made in pieces: other pools, other settings or other shares of one pool, of backbones other models.
+Prints the joined JSON, or with `--page` its tables. Constants are chosen anew, each pool's on the others, and lost
+cells are found anew.
 """
 
 from __future__ import annotations
@@ -15,13 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.battery import labels, networks, policies, targets
+from benchmarks.battery import backbones, labels, networks, policies, targets
 from benchmarks.battery.table import lines
 from benchmarks.battery.verdicts import chosen_constants
 from coevo_ray.errors import InputError
 
 # Equal in all runs that are joined, where they have it.
-_SAME = ("benchmark", "part", "quick", "repeats", "chosen_on", "assignment_chosen_on", "versions", "head", "model")
+_SAME = (
+    "benchmark",
+    "part",
+    "quick",
+    "repeats",
+    "chosen_on",
+    "assignment_chosen_on",
+    "versions",
+    "head",
+    "model",
+    "batch_rows",
+    "rates",
+)
 _BY_POOL = ("table", "verdicts", "labels", "share_of_labels", "sweep")  # of the part on targets
 
 
@@ -44,14 +57,39 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One result of several.
 
     Args:
-        results: of the parts `targets`, `labels`, `policies` or `networks`, as the battery printed them.
+        results: of the parts `targets`, `labels`, `policies`, `networks` or `backbones`, as the battery printed them.
 
     Raises:
         InputError: they differ in what is the same for a whole run, or two of them have the same cell.
     """
+    joined = _facts(results)
+    if joined["part"] == "targets":
+        return joined | _targets(results, joined["pools"])
+    for name in ("table", "verdicts"):
+        joined[name] = {}
+        for each in results:
+            _add(joined[name], each[name])
+    if joined["part"] == "backbones":
+        return joined | _backbones(results, joined)
+    part = _PARTS[joined["part"]]
+    joined |= part.lists(joined["table"])
+    if "kept" in joined:
+        joined["kept"] = sorted({share for each in results for share in each["kept"]})
+    if all("constants" in each for each in results):
+        joined["constants"] = chosen_constants(joined["table"], part.ours)
+    joined["busy_before"] = max(float(each.get("busy_before") or 0.0) for each in results)
+    return joined
+
+
+def _facts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is the same for all, their pools, and the machines.
+
+    Raises:
+        InputError: they are not of one run.
+    """
     first = results[0]
     differ = [name for name in _SAME if any(each.get(name) != first.get(name) for each in results)]
-    if differ or first["part"] not in {*_PARTS, "targets"}:
+    if differ or first["part"] not in {*_PARTS, "targets", "backbones"}:
         raise _not_one(f"results that differ in {differ}")
     joined = dict(first)
     for name in ("pools", "left_out"):
@@ -61,19 +99,6 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     machines = [each.get("hardware") for each in results]
     if any(machine != machines[0] for machine in machines):
         joined["hardware"] = machines
-    if first["part"] == "targets":
-        return joined | _targets(results, joined["pools"])
-    for name in ("table", "verdicts"):
-        joined[name] = {}
-        for each in results:
-            _add(joined[name], each[name])
-    part = _PARTS[first["part"]]
-    joined |= part.lists(joined["table"])
-    if "kept" in first:
-        joined["kept"] = sorted({share for each in results for share in each["kept"]})
-    if all("constants" in each for each in results):
-        joined["constants"] = chosen_constants(joined["table"], part.ours)
-    joined["busy_before"] = max(float(each.get("busy_before") or 0.0) for each in results)
     return joined
 
 
@@ -86,6 +111,13 @@ def _targets(results: Sequence[dict[str, Any]], pools: dict[str, Any]) -> dict[s
         name: {pool: value for each in results for pool, value in each.get(name, {}).items()} for name in _BY_POOL
     }
     return found | {"page": list(targets.page_of({"pools": pools, **found}))}
+
+
+def _backbones(results: Sequence[dict[str, Any]], joined: dict[str, Any]) -> dict[str, Any]:
+    """What is said of each model, with the tables of all of them."""
+    lost = [cell for each in results for cell in each["lost"]]
+    found = {**joined, "lost": lost, "from_targets": backbones.gains(joined["table"])}
+    return {name: found[name] for name in ("lost", "from_targets")} | {"page": list(backbones.page_of(found))}
 
 
 def _add(whole: dict[str, Any], part: dict[str, Any], place: str = "") -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from benchmarks.battery import backbones, networks
 from benchmarks.battery.copies import make_copies
+from benchmarks.battery.join import join
 from benchmarks.battery.labels import setting_of, standard_features
 from benchmarks.battery.network_training import Network, learn_targets, train_network
 from benchmarks.battery.networks import pictures_of
@@ -26,7 +27,7 @@ from benchmarks.policies.data import Setting
 from benchmarks.policies.heads import Head
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.selection.policies import KeptShares
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.images import decode_resized
 
 SIZE = 8
@@ -165,5 +166,19 @@ def test_backbones_are_one_table(options: Options, few_factors: None) -> None:
     gains = [row[f"{name}_from_targets"]["mean"] - row[name]["mean"] for name in networks.POLICIES]
     assert result["from_targets"][models[1]] == pytest.approx(100 * sum(gains) / 3, abs=0.01)
     assert sum(line.startswith(("| small_cnn |", f"| {models[1]} |")) for line in result["page"]) == 2
+    pieces = [
+        {
+            **result,
+            "part": "backbones",
+            **{name: {model: result[name][model]} for name in ("table", "verdicts", "from_targets")},
+            "lost": [cell for cell in result["lost"] if cell["model"] == model],
+            "page": [],
+        }
+        for model in models
+    ]
+    joined = join(pieces)
+    assert all(joined[name] == result[name] for name in ("table", "verdicts", "from_targets", "lost", "page", "pools"))
+    with pytest.raises(InputError, match="two results with small_cnn digits clean"):
+        join([pieces[0], pieces[0]])
     with pytest.raises(UsageError, match="copies"):
         backbones.measure(places, replace(chosen, settings=("copies",)))
