@@ -27,6 +27,7 @@ from tests.processes import Marked, coevo_ray
 # Minutes each. Every day `make demo` runs the whole loop, and each stage has a test of its own that kills it.
 pytestmark = pytest.mark.slow
 
+TOKEN = "ray get-auth-token --generate"
 ROOT = Path(__file__).parents[1]
 # Files at whose first sight a run is killed.
 ENCODE, GATE = "encode/contributions/00/features-000001.parquet", "gate/journal/000000000[4-9].*"
@@ -196,14 +197,17 @@ def test_killed_and_continued_it_ends_like_a_run_that_nothing_disturbed(
 
 @pytest.fixture
 def ray_head(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A cluster of one node as `ray start --head` makes it, token authentication on; ended by process ids."""
+    """A cluster of one node as cluster/README.md starts it, with a token of its own; ended by process ids."""
     home = tmp_path / "home"
     home.mkdir()
-    token = {"RAY_AUTH_MODE": "token", "HOME": str(home), "RAY_AUTH_TOKEN": os.urandom(16).hex()}
+    token = {"RAY_AUTH_MODE": "token", "HOME": str(home)}
     token["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # as cluster/README.md advises for short epochs
     # A short folder: Ray keeps sockets in it, and their paths are limited to 107 characters.
     session = Path("/tmp") / f"coevo-{os.getpid()}"
     ray = str(Path(sys.executable).with_name("ray"))
+    made = _run([ray, *TOKEN.split()[1:]], {"HOME": str(home)})
+    assert made.returncode == 0, made.stderr
+    assert (home / ".ray" / "auth_token").read_text().strip() == made.stdout.strip() != ""
     ports = [
         "--port=26379",
         "--dashboard-port=28265",
@@ -258,7 +262,16 @@ def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str]
 
 def test_without_its_token_a_client_is_refused_with_a_remedy(ray_head: dict[str, str], tmp_path: Path) -> None:
     file, _ = write_config(tmp_path, "run")
-    wrong = {**ray_head, "RAY_ADDRESS": "127.0.0.1:26379", "RAY_AUTH_TOKEN": "0" * 32}
-    command = coevo_ray(tmp_path, "run", str(file), environment=wrong)
-    assert command.wait(120) == 2, command.err.read_text()
-    assert "RAY_ADDRESS" in command.err.read_text()
+    nobody = tmp_path / "nobody"
+    nobody.mkdir()
+    for wrong in ({"RAY_AUTH_TOKEN": "0" * 32}, {"HOME": str(nobody)}):
+        there = {**ray_head, "RAY_ADDRESS": "127.0.0.1:26379", **wrong}
+        command = coevo_ray(tmp_path, "run", str(file), environment=there)
+        assert command.wait(120) == 2, command.err.read_text()
+        assert "RAY_ADDRESS" in command.err.read_text()
+
+
+def test_the_start_of_a_cluster_is_what_its_page_says() -> None:
+    page = (ROOT / "cluster" / "README.md").read_text()
+    lines = [line.split("#")[0].strip() for line in page.splitlines() if line.startswith("    ")]
+    assert lines.index(TOKEN) < lines.index("export RAY_AUTH_MODE=token") < lines.index("ray start --head")

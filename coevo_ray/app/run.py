@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coevo_ray.annotators.opening import check_annotator
 from coevo_ray.app.room import require_room
+from coevo_ray.app.status import noting_error
 from coevo_ray.config import PoolConfig, RunConfig, SettingsLike, TrainConfig, as_run_config, make_config
 from coevo_ray.config.pool import TEXT
 from coevo_ray.errors import InputError, UsageError
@@ -60,7 +61,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
     folders = RunLayout.of(out)
     if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
-    with writing_all(unfinished(config, out), at_once=True), ray_session():
+    with writing_all(unfinished(config, out), at_once=True), noting_error(out), ray_session():
         require_room(config, folders)
         pool = ingest(config.pool, folders.pool)
         targets = encode(config.encode, pool, folders.encode)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coevo_ray.cli.options import JsonFlag
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show, show_status
 from coevo_ray.progress import say
 
 
@@ -52,6 +52,20 @@ def report(
     from coevo_ray.config import load_config
 
     show(api.report(load_config(file, **({} if out is None else {"out": out}))).summary, as_json)
+
+
+def status(
+    folder: Annotated[str, typer.Argument(help="Folder of a run or of any artifact, on any store.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how far a run or any folder of artifacts is, who writes there, and what went wrong."""
+    from coevo_ray.app import api
+
+    result = api.status(folder)
+    if as_json:
+        show(result, True)
+    else:
+        show_status(result)
 
 
 def doctor(

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:
@@ -21,6 +22,31 @@ def show(result: dict[str, Any], as_json: bool) -> None:
     for key, value in _lines(result):
         table.add_row(key, value)
     Console().print(table)
+
+
+def show_status(result: dict[str, Any]) -> None:
+    """Prints what `status` tells: a line for each artifact, then writers and the error."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{result['folder']}: {result['state']}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("artifact", "state", "rows", "done", "rows/s", "last change, UTC"):
+        table.add_column(title, no_wrap=True)
+    for each in result["artifacts"]:
+        share, rate = each.get("share"), each.get("rows_per_s")
+        table.add_row(
+            Text(each["artifact"]),
+            each["state"],
+            f"{each['rows']:,}" if each["rows"] else "",
+            "" if share is None else f"{share:.0%}",
+            "" if rate is None else f"{rate:,.0f}",
+            (each.get("last_change") or each.get("created", ""))[:19].replace("T", " "),
+        )
+    console.print(table)
+    for writer in sorted({each["writer"] for each in result["artifacts"] if each.get("writer")}):
+        console.print(writer, markup=False)
+    if result["error"] is not None:
+        error = result["error"]
+        console.print(f"last error, {error['time']}: {error['cause']}\nremedy: {error['remedy']}", markup=False)
 
 
 def _lines(value: Any, prefix: str = "") -> list[tuple[str, str]]:

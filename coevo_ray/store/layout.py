@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from coevo_ray.store.artifact import is_begun
 from coevo_ray.store.location import Location
 
+METRICS = "metrics.jsonl"  # a line for each finished epoch of a training
 EVIDENCE = "evidence"  # in the folder of a training, or of the trainings of a run
 
 

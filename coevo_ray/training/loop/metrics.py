@@ -13,9 +13,9 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from coevo_ray.store.layout import METRICS
 from coevo_ray.store.location import Location
 
-METRICS = "metrics.jsonl"
 _EVENTS = "tensorboard"
 
 

@@ -17,10 +17,11 @@ from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.runtime.watchdog import Patience
 from coevo_ray.store.artifact import Artifact, begin, finish
 from coevo_ray.store.data_files import write_blob
+from coevo_ray.store.layout import METRICS
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.writing import writing
-from coevo_ray.training.loop.metrics import METRICS, json_lines
+from coevo_ray.training.loop.metrics import json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint
 from coevo_ray.training.loop.weights import write_weights
 from coevo_ray.training.networks import write_network_files

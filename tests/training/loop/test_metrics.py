@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from coevo_ray.store.layout import METRICS
 from coevo_ray.store.location import Location
-from coevo_ray.training.loop.metrics import METRICS, write_metrics
+from coevo_ray.training.loop.metrics import write_metrics
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 0, "loss": 2.25, "accuracy": None, "samples": 10, "learning_rate": 0.1},
