@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.api import sae_score as sae_score
     from coevo_ray.app.api import sae_show as sae_show
     from coevo_ray.app.api import status as status
+    from coevo_ray.app.api import submit as submit
     from coevo_ray.app.api import train as train
     from coevo_ray.app.api import train_semi_supervised as train_semi_supervised
     from coevo_ray.app.api import train_supervised as train_supervised

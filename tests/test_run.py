@@ -242,14 +242,22 @@ def _run(command: list[str], environment: dict[str, str], timeout_s: float = 60)
 
 @pytest.mark.timeout(1200)  # two minutes on a quiet machine
 def test_the_digits_run_as_a_job_on_a_cluster_then_here(ray_head: dict[str, str], tmp_path: Path) -> None:
-    """Submitted once as cluster/README.md says; repeated on this machine it redoes nothing."""
+    """Submitted as cluster/README.md says, found again while it runs; repeated on this machine it redoes nothing."""
     out = tmp_path / "digits"
     example = str(ROOT / "examples" / "digits.yaml")
-    program = f"{sys.executable} -m coevo_ray"
-    ray = str(Path(sys.executable).with_name("ray"))
-    submit = [ray, "job", "submit", "--", *program.split(), "run", example, "--out", str(out), "--json"]
-    result = _run(submit, ray_head, timeout_s=900)
-    assert result.returncode == 0, result.stdout + result.stderr
+    submit = ["submit", "--json", "run", example, "--out", str(out)]
+    there = {**ray_head, "RAY_API_SERVER_ADDRESS": ray_head["RAY_ADDRESS"]}
+    first = coevo_ray(tmp_path, *submit, environment=there)
+    first.until(lambda: "job coevo-" in first.err.read_text())
+    again = coevo_ray(tmp_path, "submit", "--json", "--no-wait", *submit[2:], environment=there)
+    assert again.wait() == 0, again.err.read_text()
+    assert first.wait(900) == 0, first.err.read_text()
+    one, other = (json.loads(each.out.read_text()) for each in (first, again))
+    assert (one["status"], one["exit_code"], one["found"]) == ("SUCCEEDED", 0, False)
+    assert other["id"] == one["id"] and other["found"] and other["status"] in ("PENDING", "RUNNING")
+    assert "report: " in first.err.read_text()  # the job's own log
+    wrong = coevo_ray(tmp_path, "submit", "run", example, "--out", str(out), "--no-such-option", environment=there)
+    assert wrong.wait() == 2, wrong.err.read_text()  # the exit code of the job
     summary = json.loads((out / "summary.json").read_text())
     assert summary["gate"]["accuracy"] > 0.75
     assert summary["train"]["factors"]["accuracy"] > 0.9
@@ -275,3 +283,28 @@ def test_the_start_of_a_cluster_is_what_its_page_says() -> None:
     page = (ROOT / "cluster" / "README.md").read_text()
     lines = [line.split("#")[0].strip() for line in page.splitlines() if line.startswith("    ")]
     assert lines.index(TOKEN) < lines.index("export RAY_AUTH_MODE=token") < lines.index("ray start --head")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # four minutes on a quiet machine
+def test_two_runs_share_a_cluster_and_a_third_is_refused_the_folder_of_the_first(
+    whole: tuple[Path, Path, dict[str, Any]], ray_head: dict[str, str], tmp_path: Path
+) -> None:
+    cluster = {**ray_head, "RAY_ADDRESS": "127.0.0.1:26379"}
+    places = [write_config(tmp_path, name) for name in ("one", "two")]
+    runs = [coevo_ray(tmp_path, "run", str(file), "--json", environment=cluster) for file, _ in places]
+    try:
+        runs[0].until(lambda: (places[0][1] / "pool" / "manifest.json").exists())
+        third = coevo_ray(tmp_path, "run", str(places[0][0]), environment=cluster)
+        assert third.wait(200) == 2, third.err.read_text()
+        assert "writes there since" in third.err.read_text()
+        for run, (_, out) in zip(runs, places, strict=True):
+            assert run.wait(1000) == 0, run.err.read_text()
+            assert timeless(json.loads(run.out.read_text())) == timeless(whole[2])
+            for name in ("pool", "encode/targets", "sae/scores", "gate"):
+                made, expected = (load_manifest(Location.parse(str(at / name))) for at in (out, whole[1]))
+                assert [(f.path, f.sha256) for f in made.files] == [(f.path, f.sha256) for f in expected.files], name
+            run.assert_gone()
+    finally:
+        for run in runs:
+            run.end()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.run import run as run
     from coevo_ray.app.run import train as train
     from coevo_ray.app.status import status as status
+    from coevo_ray.app.submit import submit as submit
     from coevo_ray.pipelines.encode.encode import contribute as contribute
     from coevo_ray.pipelines.factors.score import sae as sae
     from coevo_ray.pipelines.factors.score import sae_score as sae_score
@@ -71,6 +72,7 @@ _MODULES = {
     "sae_score": "coevo_ray.pipelines.factors.score",
     "sae_show": "coevo_ray.reporting.factor_sheet",
     "status": "coevo_ray.app.status",
+    "submit": "coevo_ray.app.submit",
     "train": "coevo_ray.app.run",
     "train_semi_supervised": "coevo_ray.pipelines.train",
     "train_supervised": "coevo_ray.pipelines.train",
@@ -106,6 +108,7 @@ __all__ = [
     "sae_score",
     "sae_show",
     "status",
+    "submit",
     "train",
     "train_semi_supervised",
     "train_supervised",

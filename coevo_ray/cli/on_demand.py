@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to leave out, a page."),
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
+    "submit": ("submit", "Run a command as a job of a Ray cluster, and follow it; found again by its output."),
     "status": ("run", "Show how far a run or any folder of artifacts is, who writes there, and what went wrong."),
     "doctor": (
         "run",
