@@ -298,3 +298,15 @@ def test_a_prior_may_name_a_size_and_a_revision(text: str, name: str, size: int 
 def test_a_size_that_is_none_is_refused(coevo_ray: Command, tmp_path: Path) -> None:
     result = coevo_ray("encode", "--prior", "efficientnet_lite:0@64px", "--pool", str(tmp_path), "--out", str(tmp_path))
     assert result.returncode == 2 and "'64px' is not a number of pixels" in result.stderr
+
+
+def test_with_json_stdout_has_the_result_alone(monkeypatch: pytest.MonkeyPatch, coevo_ray: Command) -> None:
+    def loud(*_: object) -> dict[str, object]:
+        print("(raylet) a worker died")
+        return {"ok": True, "problems": []}
+
+    monkeypatch.setattr("coevo_ray.app.doctor.doctor", loud)
+    told = coevo_ray("doctor", "--json")
+    assert json.loads(told.stdout) == {"ok": True, "problems": []}
+    assert "(raylet) a worker died" in told.stderr
+    assert "(raylet) a worker died" in coevo_ray("doctor").stdout

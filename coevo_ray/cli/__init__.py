@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -17,6 +17,7 @@ import typer
 
 from coevo_ray._version import __version__
 from coevo_ray.cli.on_demand import add_commands
+from coevo_ray.cli.show import stdout_for_the_result
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.store.credentials import refuse_secrets
 
@@ -70,8 +71,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # Before anything repeats an argument that it cannot take.
         for argument in given:
             refuse_secrets(argument, "an argument: an address")
-        # Ray tells of workers that died on stdout, which is for the result alone: `show.result` writes past this.
-        with redirect_stdout(sys.stderr) if "--json" in given else nullcontext():
+        with stdout_for_the_result() if "--json" in given else nullcontext():
             code = app(args=arguments, standalone_mode=False)
         if code == _INTERRUPTED:  # typer makes this of KeyboardInterrupt
             raise KeyboardInterrupt

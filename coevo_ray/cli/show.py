@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_ALONE: list[TextIO] = []  # stdout, while it is kept for the result
+
+
+@contextmanager
+def stdout_for_the_result() -> Iterator[None]:
+    """Sends to stderr what others print within the block: Ray tells of workers that died on stdout."""
+    _ALONE.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _ALONE.pop()
+
 
 def show(result: dict[str, Any], as_json: bool) -> None:
     """Prints one JSON object, or a table of dotted keys."""
     if as_json:
-        out = sys.__stdout__ or sys.stdout  # `main` keeps `sys.stdout` from what others print
+        out = _ALONE[-1] if _ALONE else sys.stdout
         out.write(json.dumps(result) + "\n")
         out.flush()
         return
