@@ -302,7 +302,7 @@ def test_a_size_that_is_none_is_refused(coevo_ray: Command, tmp_path: Path) -> N
 
 def test_with_json_stdout_has_the_result_alone(monkeypatch: pytest.MonkeyPatch, coevo_ray: Command) -> None:
     def loud(*_: object) -> dict[str, object]:
-        print("(raylet) a worker died")
+        sys.stdout.write("(raylet) a worker died\n")
         return {"ok": True, "problems": []}
 
     monkeypatch.setattr("coevo_ray.app.doctor.doctor", loud)
