@@ -202,6 +202,7 @@ def ray_head(tmp_path: Path) -> Iterator[dict[str, str]]:
     home.mkdir()
     token = {"RAY_AUTH_MODE": "token", "HOME": str(home)}
     token["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # as cluster/README.md advises for short epochs
+    token["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an active environment, or an image
     # A short folder: Ray keeps sockets in it, and their paths are limited to 107 characters.
     session = Path("/tmp") / f"coevo-{os.getpid()}"
     ray = str(Path(sys.executable).with_name("ray"))
@@ -301,7 +302,10 @@ def test_two_runs_share_a_cluster_and_a_third_is_refused_the_folder_of_the_first
         for run, (_, out) in zip(runs, places, strict=True):
             assert run.wait(1000) == 0, run.err.read_text()
             assert timeless(json.loads(run.out.read_text())) == timeless(whole[2])
-            for name in ("pool", "encode/targets", "sae/scores", "gate"):
+            labels = [RowTable(Location.parse(str(at / "gate")), "labels") for at in (out, whole[1])]
+            columns = ["row_id", "label", "round"]  # the rest of a gate's files has times
+            assert labels[0].scan(columns).equals(labels[1].scan(columns))
+            for name in ("pool", "encode/targets", "sae/scores"):
                 made, expected = (load_manifest(Location.parse(str(at / name))) for at in (out, whole[1]))
                 assert [(f.path, f.sha256) for f in made.files] == [(f.path, f.sha256) for f in expected.files], name
             run.assert_gone()
