@@ -149,6 +149,16 @@ def save_checkpoint(state: dict[str, Any], history: list[JsonObject], metrics: J
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 
+def wait_for_checkpoints() -> None:
+    """Waits until Ray Train knows the checkpoints that this worker reported; a new start would not find others.
+
+    It asks its workers several times a second at most: what they reported since is lost when it ends.
+    """
+    known = getattr(ray.train, "get_all_reported_checkpoints", None)  # not in the oldest versions
+    if known is not None:
+        known()
+
+
 def resume() -> tuple[dict[str, Any] | None, list[JsonObject]]:
     """State and history of the last checkpoint inside a worker; (None, []) at the start."""
     checkpoint = ray.train.get_checkpoint()

@@ -10,6 +10,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.store.location import Location
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.metrics import write_metrics
+from coevo_ray.training.loop.ray_train import wait_for_checkpoints
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ def train_epochs(learner: Learner, objective: Objective, reports: EpochReports) 
         result = objective.train_epoch(epoch)
         entry = learner.finish(result.samples, **result.figures)
         if learner.rank == 0:
-            # All ranks are past the epoch here: its figures have joined them.
+            # All ranks are past the epoch here: its figures have joined them. A new start goes back by one commit at
+            # most, so that the checkpoint of the epoch before has to be known by now.
+            if epoch > 0:
+                wait_for_checkpoints()
             reports.board.note(epoch + 1, objective.after_epoch(epoch, entry))
         learner.save()
         if learner.rank == 0:
