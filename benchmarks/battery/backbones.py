@@ -78,7 +78,7 @@ def _cells(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _gains(table: dict[str, Any]) -> Iterator[float]:
-    """What a start from targets adds to each policy of each cell."""
+    """Accuracy that a start from targets adds, for each policy of each cell."""
     for _, rows in _cells(table):
         yield from (rows[f"{name}_from_targets"]["mean"] - rows[name]["mean"] for name in networks.POLICIES)
 

@@ -82,7 +82,7 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _facts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What is the same for all, their pools, and the machines.
+    """Facts that all results share, with the pools and machines of each.
 
     Raises:
         InputError: they are not of one run.
@@ -114,7 +114,7 @@ def _targets(results: Sequence[dict[str, Any]], pools: dict[str, Any]) -> dict[s
 
 
 def _backbones(results: Sequence[dict[str, Any]], joined: dict[str, Any]) -> dict[str, Any]:
-    """What is said of each model, with the tables of all of them."""
+    """Lost cells, gains and page of the joined tables."""
     lost = [cell for each in results for cell in each["lost"]]
     found = {**joined, "lost": lost, "from_targets": backbones.gains(joined["table"])}
     return {name: found[name] for name in ("lost", "from_targets")} | {"page": list(backbones.page_of(found))}

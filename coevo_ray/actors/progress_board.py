@@ -93,8 +93,10 @@ def _watch(board: Any, ticker: Ticker, stop: threading.Event, moved: Callable[[]
             done, text, now = ray.get(board.read.remote(), timeout=2)
         except GetTimeoutError:
             continue  # a busy machine; the next look will do
-        except RayError:
-            return  # the board is only for show: the work goes on without it
+        except RayError:  # the board is gone and nobody knows: the work goes on, and counts as moving
+            if moved is not None:
+                moved()
+            continue
         ticker.advance(done - ticker.done, text)
         if moved is not None and now != beats:
             moved()

@@ -1,4 +1,4 @@
-"""What every stage of a run needs at the same time, asked of the cluster before the first one starts."""
+"""Compares the needs of all stages of a run with the cluster before the first one starts."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from coevo_ray.errors import CoevoError, InputError, StoppedError
 from coevo_ray.store.json_text import object_of
 from coevo_ray.store.layout import METRICS
 from coevo_ray.store.lease import Holder
-from coevo_ray.store.location import LEASE, ArtifactLike, FileFacts, Location
-from coevo_ray.store.manifest import MANIFEST, STARTED, load_manifest
+from coevo_ray.store.listing import FileFacts, list_files
+from coevo_ray.store.location import LEASE, ArtifactLike, Location
+from coevo_ray.store.manifest import MANIFEST, STARTED, Manifest, load_manifest
 
 ERROR = "_error.json"  # why the last run of a folder ended early
 FINISHED, RUNNING, STOPPED = "finished", "running", "stopped"
@@ -40,13 +41,13 @@ def status(folder: ArtifactLike) -> JsonObject:
         InputError: there is no artifact at or below the folder.
     """
     location = Location.parse(folder)
-    files = location.listed() if location.is_folder() else {}
+    files = list_files(location) if location.is_folder() else {}
     below = {name.rpartition("/")[0] for name in files if name.rpartition("/")[2] in (MANIFEST, STARTED)}
     if not below:
         raise InputError(f"there is no artifact at or below {location}", "give the folder of a run, or one above")
     views = [_View.of(location, name, files, below) for name in below]
     views.sort(key=lambda view: (view.begun, view.name))
-    rows = next((view.rows for view in views if view.kind == "pool" and view.finished), None)
+    rows = next((view.manifest.rows for view in views if view.kind == "pool" and view.manifest), None)
     artifacts = [view.facts(rows) for view in views]
     writers = [each["writer"] for each in artifacts if each.get("writer")]
     unfinished = any(each["state"] != FINISHED for each in artifacts)
@@ -81,20 +82,18 @@ class _View:
         location: its folder.
         name: of the folder, below the one that is looked at.
         files: its own, by name, without those of artifacts inside it.
-        finished: whether it has a manifest.
+        manifest: of a finished one.
         kind: of artifact.
         config: the settings that shape it.
-        rows: of a finished one.
         begun: when, UTC, as text.
     """
 
     location: Location
     name: str
     files: Mapping[str, FileFacts]
-    finished: bool
+    manifest: Manifest | None
     kind: str
     config: JsonObject
-    rows: int
     begun: str
 
     @classmethod
@@ -111,18 +110,18 @@ class _View:
         if MANIFEST in own:
             manifest = load_manifest(location)
             begun = own[STARTED].changed if STARTED in own else own[MANIFEST].changed
-            return cls(location, name, own, True, manifest.kind, manifest.config, manifest.rows, begun.isoformat())
+            return cls(location, name, own, manifest, manifest.kind, manifest.config, begun.isoformat())
         file = location.child(STARTED)
         content = object_of(file.read_json(), file, {"kind": str, "config": dict})
-        return cls(location, name, own, False, content["kind"], content["config"], 0, own[STARTED].changed.isoformat())
+        return cls(location, name, own, None, content["kind"], content["config"], own[STARTED].changed.isoformat())
 
     def facts(self, pool_rows: int | None) -> JsonObject:
-        """What is told of it, see `status`."""
+        """Its entry among the artifacts of `status`."""
         told: JsonObject = {"artifact": self.name or ".", "kind": self.kind}
         writer = self._writer()
-        if self.finished:
-            manifest = load_manifest(self.location)
-            told |= {"state": FINISHED, "rows": self.rows, "created": manifest.created, "writer": writer}
+        if self.manifest is not None:
+            manifest = self.manifest
+            told |= {"state": FINISHED, "rows": manifest.rows, "created": manifest.created, "writer": writer}
             return told | {name: value for name, value in manifest.summary.items() if name in _OF_SUMMARY}
         parts = {name: facts for name, facts in self.files.items() if not name.rpartition("/")[2].startswith("_")}
         times = sorted(facts.changed for facts in parts.values())
@@ -140,7 +139,7 @@ class _View:
         return {**told, "rows_per_s": round(rows / seconds, 1) if rows and seconds > 0 else None}
 
     def _writer(self) -> str | None:
-        """Who holds its lease, in words."""
+        """Describes the holder of its lease; None where nobody holds it."""
         if LEASE not in self.files:
             return None
         holder = Holder.of(self.location.child(LEASE).read_bytes())

@@ -97,7 +97,7 @@ def _keys() -> list[bytes]:
 
 
 def _there() -> bool:
-    return ray.is_initialized() and bool(internal_kv._internal_kv_initialized())  # type: ignore[no-untyped-call]  # Ray's
+    return ray.is_initialized() and bool(internal_kv._internal_kv_initialized())  # type: ignore[no-untyped-call]  # untyped
 
 
 def _job() -> str:

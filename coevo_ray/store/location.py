@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -42,19 +41,6 @@ def _file_system(root: str) -> pafs.FileSystem:
             "use a local path, s3://bucket/folder or gs://bucket/folder, and check the credentials",
         ) from error
     return file_system
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """Size in bytes, and time of the last change, UTC."""
-
-    size: int
-    changed: datetime
-
-
-def _in_utc(time: datetime | None) -> datetime:
-    """The time that a store tells; the epoch where it tells none."""
-    return datetime.fromtimestamp(0 if time is None else time.timestamp(), timezone.utc)
 
 
 @runtime_checkable
@@ -245,20 +231,6 @@ class Location:
         infos = self.file_system.get_file_info(pafs.FileSelector(self.path, recursive=recursive))
         skip = len(self.path.rstrip("/")) + 1
         return [info.path[skip:] for info in infos if info.type == pafs.FileType.File]
-
-    def listed(self) -> dict[str, FileFacts]:
-        """All files below, with those that `files` leaves out: path relative to here -> size and time.
-
-        Raises:
-            InputError: the folder does not exist or cannot be listed.
-        """
-        try:
-            infos = self.file_system.get_file_info(pafs.FileSelector(self.path, recursive=True))
-        except OSError as error:
-            raise InputError(f"cannot list {self}: {error}", "check the path and your permission to read it") from error
-        skip = len(self.path.rstrip("/")) + 1
-        found = [info for info in infos if info.type == pafs.FileType.File and TEMPORARY not in info.path]
-        return {info.path[skip:]: FileFacts(int(info.size), _in_utc(info.mtime)) for info in found}
 
     # -- writing -------------------------------------------------------------------------------------------------
 

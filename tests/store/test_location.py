@@ -148,11 +148,16 @@ def test_a_place_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.timeout(60)
-def test_a_store_that_cannot_be_reached_stops_the_command(coevo_ray: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_reached_stops_the_command(
+    tmp_path: Path, coevo_ray: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     ended = coevo_ray(
-        "ingest", "s3://bucket/data?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1", "--out", "pool"
+        "ingest",
+        "s3://bucket/data?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1",
+        "--out",
+        str(tmp_path / "pool"),
     )
     assert ended.returncode == 4
     assert "cannot reach s3://bucket/data" in ended.stderr

@@ -162,9 +162,9 @@ class Learner:
         self._seconds = before + time.monotonic() - started
 
     def _seed_step(self, seed: int) -> None:
-        """What `torch.manual_seed` does for this worker's device.
+        """Seeds this worker's device as `torch.manual_seed` does.
 
-        For devices that are not in use it keeps a stack trace with each call: a third of a head's time, and memory.
+        That also keeps a stack trace with each call for devices that are not in use: half of a head's time, and memory.
         """
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
