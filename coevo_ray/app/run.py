@@ -61,7 +61,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
     folders = RunLayout.of(out)
     if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
-    with writing_all(unfinished(config, out), at_once=True), noting_error(out), ray_session():
+    with writing_all(unfinished(config, out), at_once=True), noting_error(out), ray_session(writes=[out]):
         require_room(config, folders)
         pool = ingest(config.pool, folders.pool)
         targets = encode(config.encode, pool, folders.encode)

@@ -68,7 +68,7 @@ def find_duplicates(
     inputs = {"pool": opened.manifest.identity, "targets": table.manifest.identity}
     with writing(location):
         if begin(location, KIND, settings.content(), inputs) is None:
-            with ray_session(), ray_errors(KIND):
+            with ray_session([opened.location, table.location], [location]), ray_errors(KIND):
                 _find(settings, opened, table, location, inputs)
     return RowTable(location, KIND)
 

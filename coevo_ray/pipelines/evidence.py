@@ -146,7 +146,7 @@ def gather_evidence(
     inputs = {"pool": pool.manifest.identity, "targets": targets.manifest.identity, "labels": digest_array(labels)}
     with writing(location):
         if begin(location, KIND, config.content(), inputs) is None:
-            with ray_session(), ray_errors(KIND):
+            with ray_session([pool.location, targets.location], [location]), ray_errors(KIND):
                 _gather(config, pool, targets, labels, location, inputs, former)
     return RowTable(location, KIND)
 

@@ -153,7 +153,7 @@ class _Supervised:
             return self.train(None)
         # A wrong name shows before evidence is gathered.
         prepare_input(settings, self.pool, targets, self.pool.classes, self.init, self.trust)
-        with ray_session():
+        with ray_session(reads=[self.pool.location, targets.location]):
             evidence = gather_evidence(looking, self.pool, targets, self.labels, self.out.child(EVIDENCE))
             made = self.train(evidence)
         found = {name: value for name, value in evidence.summary.items() if name in _EVIDENCE_FIGURES}

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,6 +19,9 @@ import ray.data
 
 from coevo_ray.errors import CoevoError, UsageError
 from coevo_ray.runtime.address import check_address
+from coevo_ray.runtime.alike import AlikeNodes
+from coevo_ray.store.location import LEASE, Location
+from coevo_ray.store.manifest import MANIFEST
 
 _OBJECT_STORE_BYTES = 2 << 30
 # Set before the first worker of a local session starts; a user's own setting wins.
@@ -41,15 +44,25 @@ _LEVELS = {
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(
+    reads: Sequence[Location] = (), writes: Sequence[Location] = (), sources: Sequence[Location] = ()
+) -> Iterator[None]:
     """Connects to Ray for the duration of the block; closes only what it opened, after the last block of any thread.
 
+    Args:
+        reads: folders of finished artifacts that the work on every node reads.
+        writes: folders that it writes to, whose leases are held.
+        sources: other files and folders that it reads.
+
     Raises:
-        UsageError: Ray cannot be started, or the cluster at RAY_ADDRESS cannot be reached. It takes two minutes at most
-            to find out.
+        UsageError: Ray cannot be started, or the cluster at RAY_ADDRESS cannot be reached; it takes two minutes at most
+            to find out. Or a node of the cluster is not like this process, see `runtime.alike`.
+        StoppedError: a node does not answer.
     """
     _BLOCKS.enter()
     try:
+        places = [folder.child(MANIFEST) for folder in reads] + [folder.child(LEASE) for folder in writes]
+        _BLOCKS.check([*places, *sources])
         yield
     finally:
         _BLOCKS.leave()
@@ -80,6 +93,11 @@ class _Blocks:
 
     def __init__(self) -> None:
         self._lock, self._open, self._undo = threading.Lock(), 0, ExitStack()
+        self._nodes: AlikeNodes | None = None  # None where all nodes are this machine and this Python
+
+    def check(self, seen: Sequence[Location]) -> None:
+        if self._nodes is not None:
+            self._nodes.check(seen)
 
     def enter(self) -> None:
         with self._lock:
@@ -96,6 +114,8 @@ class _Blocks:
     def _connect(self) -> None:
         with ExitStack() as undo:
             undo.enter_context(_levels_kept())
+            own = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+            self._nodes = None if own else AlikeNodes()
             if not ray.is_initialized():
                 undo.enter_context(_environment_kept())
                 undo.enter_context(_terminate_kept())

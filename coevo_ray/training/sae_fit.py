@@ -108,6 +108,7 @@ class _SaeRun:
             arguments=functools.partial(self._arguments, rows),
             write_files=self._write_files,
             summarise=functools.partial(self._summarise, len(rows)),
+            reads=(self.features.location,),
         )
 
     @contextmanager

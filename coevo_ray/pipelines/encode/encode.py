@@ -36,6 +36,7 @@ from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import load_prior
 from coevo_ray.progress import say
 from coevo_ray.runtime.resources import Need
+from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin
@@ -111,6 +112,8 @@ def _make_contributions(job: Job, locations: list[Location]) -> SharedFit | None
     ]
     if not todo:
         return None
+    with ray_session(writes=[locations[index] for index in todo]):
+        pass  # every node sees where it is to write
     participants = _participants(job, locations, [digest([content, inputs]) for content in contents])
     plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
     fitted = None

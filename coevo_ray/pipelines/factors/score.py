@@ -129,7 +129,7 @@ def score(
         raise UsageError(f"top_rows = {top_rows}", "keep 1 row or more for each factor")
     folders = FactorLayout.of(Location.parse(out))
     column = vector_column_of(features, column)
-    with writing_all([folders.codes, folders.table, folders.scores]), ray_session():
+    with writing_all([folders.codes, folders.table, folders.scores]), ray_session(reads=[features.location]):
         codes, latents, counted = encode_codes(config, features, column, sae, folders.codes, top_rows)
         table = folders.table
         content, inputs = {"top_rows": top_rows}, {"codes": codes.manifest.identity}

@@ -134,7 +134,7 @@ class GateSession:
             from coevo_ray.runtime.session import ray_session
             from coevo_ray.runtime.shards import ray_errors
 
-            with ray_session(), ray_errors("gate"):
+            with ray_session([pool.location, targets.location], [location]), ray_errors("gate"):
                 build_graph_artifact(
                     pool,
                     targets,
@@ -167,7 +167,11 @@ class GateSession:
         from coevo_ray.runtime.session import ray_session
         from coevo_ray.runtime.shards import ray_errors
 
-        with writing(self.location, at_once=True), ray_session(), ray_errors("gate"):
+        with (
+            writing(self.location, at_once=True),
+            ray_session([self.pool.location, self.targets.location], [self.location]),
+            ray_errors("gate"),
+        ):
             self._plain = None
             run = digest([str(self.location), self.inputs])
             self._handle = start_selection(run, self._make())

@@ -56,7 +56,7 @@ def list_dataset(
     kept = complete.read_json() if complete.is_file() and unlisted_files(location) else None
     if kept is None or kept["source"] != columns:
         discard_spool(location)
-        with ray_session():
+        with ray_session(writes=[location]):
             kept = {"source": columns, "files": _run(config, source, dataset, folder)}
         complete.write_json(kept)
     files: dict[str, int] = {name: rows for name, rows in kept["files"] if rows}

@@ -100,9 +100,14 @@ def ingest(
         settings, earlier = begun
         require_stages(["ingest"], settings.modality, "the source")
         sources = _list(settings, location, dataset)  # finds a missing source before Ray starts
-        with ray_session():
+        with ray_session(writes=[location], sources=_places(settings)):
             _make(settings, location, earlier, sources, started)
     return Pool(location)
+
+
+def _places(config: PoolConfig) -> list[Location]:
+    """The sources that lie somewhere."""
+    return [Location.parse(source.uri) for source in config.sources if not source.uri.startswith((SCHEME, DATASET))]
 
 
 def _begin(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolConfig, Earlier] | None:

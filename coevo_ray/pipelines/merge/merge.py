@@ -101,7 +101,7 @@ def merge_fitted(
         if _is_wanted(location, content, inputs, settings.refit):
             claim(location)
             if _is_wanted(location, content, inputs, settings.refit):  # whoever wrote until now may have made them
-                with ray_session():
+                with ray_session([table.location for table in tables], [location]):
                     _merge(tables, groups, location, settings, content, inputs, fitted)
         targets = RowTable(location, "targets")
         write_card(location, targets.manifest)

@@ -51,7 +51,7 @@ def _copy(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float) -> Non
     work = _Copy(pool, folder, columns)
     parts = [row_ids[start : start + _FILE_ROWS] for start in starts]
     todo = [{"name": name, "rows_of": part} for name, part in zip(names, parts, strict=True)]
-    with ray_session(), ray_errors("copy samples"):
+    with ray_session(reads=[pool.location]), ray_errors("copy samples"):
         for _ in run_each("copy samples", todo, work.make, need=Need("task", cpus), total=len(row_ids)):
             pass
     confirm(folder)

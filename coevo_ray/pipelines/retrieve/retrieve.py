@@ -102,7 +102,7 @@ def retrieve(
         if begin(location, KIND, settings.content(), inputs) is None:
             parts = Parts.of(location, KIND, settings.content(), inputs)
             work = _Retrieval(opened, pool, table, parts, settings, gain)
-            with ray_session(), ray_errors("retrieve"):
+            with ray_session([pool.location, table.location], [location]), ray_errors("retrieve"):
                 work.run(inputs)
     made = RowTable(location, KIND)
     if copy_to is not None:

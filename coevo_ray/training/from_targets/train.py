@@ -117,6 +117,7 @@ class _TargetRun:
             arguments=functools.partial(self._arguments, rows, rows + joined.first_target, probe_rows),
             write_files=lambda trained: write_network(self.folder, trained, self._card, (), self.source.shape.files()),
             summarise=functools.partial(self._summarise, len(rows), probe_rows),
+            reads=(self.pool.location, self.targets.location),
         )
 
     @contextmanager

@@ -76,6 +76,7 @@ class Training(Generic[ArgumentsT]):
             them lives until the summary is made.
         write_files: writes the artifact's files.
         summarise: makes its summary.
+        reads: folders of the artifacts that workers read.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Training(Generic[ArgumentsT]):
     arguments: Callable[[BoardHandle], AbstractContextManager[ArgumentsT]]
     write_files: Callable[[Trained[ArgumentsT]], list[FileEntry]]
     summarise: Callable[[Trained[ArgumentsT]], JsonObject]
+    reads: tuple[Location, ...]
 
 
 def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[ArgumentsT]]) -> Artifact:
@@ -111,7 +113,7 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
         patience = Patience(training.title)
         title, folder, compute = training.title, artifact.folder, training.compute
         with (
-            ray_session(),
+            ray_session(training.reads, [folder]),
             ray_errors(title),
             _room_for(title, compute),
             progress_board(title, training.epochs, "epochs", patience.moved) as board,

@@ -125,6 +125,7 @@ class _SemiSupervisedRun:
             arguments=self._arguments,
             write_files=self._write_files,
             summarise=self._summarise,
+            reads=(self.pool.location,),
         )
 
     @contextmanager

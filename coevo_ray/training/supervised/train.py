@@ -138,6 +138,7 @@ class _PolicyRun:
             arguments=functools.partial(self._arguments, candidates, planned),
             write_files=self._write_files,
             summarise=self._summarise,
+            reads=(self.pool.location,),
         )
 
     @contextmanager
