@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import option, options, plain_fields, settings, takes
 from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show, show_lines
 from coevo_ray.config import EncodeConfig, MergeConfig, make_config
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
-_COMPUTE = [f"compute.{name}" for name in ("gpus", "cpus", "actors", "batch_rows")]
+_COMPUTE = [f"compute.{name}" for name in ("gpus", "cpus", "actors", "max_actors", "batch_rows")]
 _ENCODE = [*plain_fields(EncodeConfig), *_COMPUTE]
 _MERGE = plain_fields(MergeConfig)
 
@@ -40,7 +41,8 @@ def encode(
     from coevo_ray.app import api
 
     made = api.contribute(config, pool, out) if config.alone else api.encode(config, pool, out)
-    show({made.manifest.kind: str(made.location), **made.manifest.summary}, as_json)
+    told = {made.manifest.kind: str(made.location), **made.manifest.summary}
+    show_lines(told, closing.of_targets(pool, told), as_json)
 
 
 def _priors(texts: list[str], weights: list[float] | None) -> list[JsonObject]:
@@ -97,7 +99,8 @@ def merge(
     from coevo_ray.app import api
 
     targets = api.merge(contributions, out, settings(MergeConfig, _MERGE, given))
-    show({"targets": str(targets.location), **targets.manifest.summary}, as_json)
+    told = {"targets": str(targets.location), **targets.manifest.summary}
+    show_lines(told, closing.of_targets("", told), as_json)
 
 
 def probe(

@@ -7,6 +7,7 @@ artifact's manifest, and changing them is refused) and `compute`, which only say
 from coevo_ray.config.base import Compute, SettingsLike, as_settings, make_config, read_section, read_settings
 from coevo_ray.config.dedup import DedupConfig
 from coevo_ray.config.encode import (
+    ActorPool,
     Alignment,
     Consensus,
     EncodeCompute,
@@ -30,6 +31,7 @@ from coevo_ray.config.training import (
 )
 
 __all__ = [
+    "ActorPool",
     "Alignment",
     "ClassifierConfig",
     "Compute",

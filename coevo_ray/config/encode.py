@@ -6,13 +6,34 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from coevo_ray.config.base import BaseCompute, Model
+from coevo_ray.config.base import BaseCompute, Compute, Model
 
 
 class EncodeCompute(BaseCompute):
     """Resources of a prior; they never change its result."""
 
     actors: int | None = Field(None, ge=1, description="Actors of each prior; null for as many as there is room for.")
+    max_actors: int | None = Field(
+        None, ge=1, description="Grow to these while nodes join, and shrink while they leave; null to keep the number."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> EncodeCompute:
+        if self.max_actors is not None and self.max_actors < (self.actors or 1):
+            raise ValueError(
+                f"max_actors is {self.max_actors}, and actors {self.actors}: give actors no more than that"
+            )
+        return self
+
+
+class ActorPool(Compute):
+    """The settled resources of a prior.
+
+    Attributes:
+        max_actors: that the pool may grow to; null where their number is fixed.
+    """
+
+    max_actors: int | None = None
 
 
 class PriorConfig(Model):

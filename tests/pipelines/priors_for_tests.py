@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -49,6 +50,23 @@ class Constant:
 class WrongShape:
     def __init__(self) -> None:
         self.module, self.dim, self.input_size = _OneRow(), 192, 8
+
+
+class Noted:
+    """Leaves a file of its process and node in the folder COEVO_NOTED; each pass takes a while."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self.module, self.dim, self.input_size = _Slow(), 192, 8
+        node = ray.get_runtime_context().get_node_id()
+        (Path(os.environ["COEVO_NOTED"]) / f"{node}-{os.getpid()}").touch()
+
+
+class _Slow(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.5)
+        return images.flatten(1) - 0.5
 
 
 class _Linear(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from coevo_ray.config import Compute, PriorConfig
+from coevo_ray.config import ActorPool, Compute, PriorConfig
 from coevo_ray.core.alignment.components import Components, to_components
 from coevo_ray.core.alignment.projection import finite_rows, project, projection_matrix, unit_features
 from coevo_ray.core.arrays import BoolArray, Float32Array, FloatArray
@@ -63,7 +63,7 @@ class Participant:
     seed: int
     precision: Precision
     compile: bool
-    compute: Compute
+    compute: ActorPool
     location: Location
     made_of: str
     components: Components | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coevo_ray.config import Compute, EncodeConfig, Projection, as_settings
+from coevo_ray.config import ActorPool, EncodeConfig, Projection, as_settings
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import InputError
@@ -105,7 +105,7 @@ def prepared(config: EncodeConfig, pool: ArtifactLike) -> Iterator[Job]:
         check_prior(prior.name, prior.input_size, samples)
     like = None if config.like is None else open_like(Location.parse(config.like), [p.label for p in config.priors])
     shared = _NO_ROWS if like is not None else _shared(config, pool)
-    with ray_session():
+    with ray_session(reads=[pool.location]):
         computes = settle([config.compute_of(i) for i in range(len(config.priors))])
         yield Job(config, pool, samples, shared, computes, like)
 
@@ -152,7 +152,7 @@ class Job:
     pool: Pool
     samples: Samples
     shared: Pool | Int64Array
-    computes: list[Compute]
+    computes: list[ActorPool]
     like: Like | None = None
 
     @property

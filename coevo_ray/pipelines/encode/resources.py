@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from coevo_ray.config import Compute, EncodeCompute
+import ray.data
+
+from coevo_ray.config import ActorPool, Compute, EncodeCompute
 from coevo_ray.runtime.resources import LOWER, Need, nodes, require, shortage, total
 
 Item = TypeVar("Item")
 Resources = dict[str, float]
 
 
-def settle(wanted: Sequence[EncodeCompute]) -> list[Compute]:
+def settle(wanted: Sequence[EncodeCompute]) -> list[ActorPool]:
     """Settles the number of actors of each prior, and refuses requests beyond the cluster.
 
     Priors without a number share the cluster: its GPUs by an actor's share of one, else its CPUs by those of an actor
@@ -33,7 +35,8 @@ def settle(wanted: Sequence[EncodeCompute]) -> list[Compute]:
     computes = []
     for compute in wanted:
         share = have["GPU"] / by_gpu if compute.gpus > 0 and by_gpu else have["CPU"] / (by_cpu or 1)
-        chosen = _with_actors(compute, compute.actors or max(1, int(share)))
+        most = compute.max_actors or max(1, int(share))
+        chosen = _with_actors(compute, compute.actors or min(most, max(1, int(share))))
         while not compute.actors and chosen.actors > 1 and shortage(needs_of(chosen), there):
             chosen = chosen.model_copy(update={"actors": chosen.actors - 1})  # by sums there was room, on no node
         computes.append(chosen)
@@ -45,8 +48,19 @@ def at_least(compute: EncodeCompute) -> tuple[Need, Need]:
     return needs_of(_with_actors(compute, compute.actors or 1))
 
 
-def _with_actors(compute: EncodeCompute, actors: int) -> Compute:
-    return Compute(**{**compute.model_dump(), "actors": actors})
+def _with_actors(compute: EncodeCompute, actors: int) -> ActorPool:
+    return ActorPool(**{**compute.model_dump(), "actors": actors})
+
+
+def strategy_of(compute: ActorPool) -> ray.data.ActorPoolStrategy:
+    """How Ray Data runs a prior's actors: so many, or, where they may grow, from one on, as far as there is room.
+
+    A pool that may grow asks a cluster that adds nodes by itself for them.
+    """
+    most = compute.max_actors or compute.actors
+    if most <= compute.actors:
+        return ray.data.ActorPoolStrategy(size=compute.actors)
+    return ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=compute.actors)
 
 
 def needs_of(compute: Compute) -> tuple[Need, Need]:

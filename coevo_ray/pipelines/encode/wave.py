@@ -12,6 +12,7 @@ import ray
 from coevo_ray.pipelines.encode.contribution import Plan, read_shard_rejects
 from coevo_ray.pipelines.encode.forward import EncodeParts, Participant
 from coevo_ray.pipelines.encode.prepare import Prepare
+from coevo_ray.pipelines.encode.resources import strategy_of
 from coevo_ray.pipelines.encode.write import WriteParts
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.runtime.shards import run_shards
@@ -94,7 +95,7 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
                 fn_constructor_args=(who,),
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=who.compute.actors),
+                compute=strategy_of(who.compute),
                 num_cpus=who.compute.cpus,
                 num_gpus=who.compute.gpus,
             )
