@@ -2,8 +2,8 @@
 
 The commands of the command line are functions: `ingest`, `encode`, `merge`, `probe`, `sae`, `plan`, `gate`, `train`
 (with `--objective`: `train_supervised`, `train_semi_supervised` and `train_targets`), `retrieve`, `dedup`, `run`,
-`report`, `demo` and `doctor`. Each takes objects that others returned, or their paths; settings are a dict, a model, or
-the path of a YAML file. Results have `.location`, `.manifest` and `.summary`.
+`report`, `start`, `demo` and `doctor`. Each takes objects that others returned, or their paths; settings are a dict, a
+model, or the path of a YAML file. Results have `.location`, `.manifest` and `.summary`.
 
 They are imported when first used, so that `import coevo_ray` stays light.
 """
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.api import sae_import as sae_import
     from coevo_ray.app.api import sae_score as sae_score
     from coevo_ray.app.api import sae_show as sae_show
+    from coevo_ray.app.api import start as start
     from coevo_ray.app.api import status as status
     from coevo_ray.app.api import submit as submit
     from coevo_ray.app.api import train as train

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.plan import plan as plan
     from coevo_ray.app.run import run as run
     from coevo_ray.app.run import train as train
+    from coevo_ray.app.start.start import start as start
     from coevo_ray.app.status import status as status
     from coevo_ray.app.submit import submit as submit
     from coevo_ray.pipelines.encode.encode import contribute as contribute
@@ -71,6 +72,7 @@ _MODULES = {
     "sae_import": "coevo_ray.store.sae_files",
     "sae_score": "coevo_ray.pipelines.factors.score",
     "sae_show": "coevo_ray.reporting.factor_sheet",
+    "start": "coevo_ray.app.start.start",
     "status": "coevo_ray.app.status",
     "submit": "coevo_ray.app.submit",
     "train": "coevo_ray.app.run",
@@ -107,6 +109,7 @@ __all__ = [
     "sae_import",
     "sae_score",
     "sae_show",
+    "start",
     "status",
     "submit",
     "train",

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import options, plain_fields, settings, takes
 from coevo_ray.cli.options import JsonFlag, Out, PoolPath
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show_lines
 from coevo_ray.config import DedupConfig
 from coevo_ray.core.json import JsonObject
 
@@ -32,4 +33,5 @@ def dedup(
     made = api.dedup(pool, targets, out, settings(DedupConfig, _SETTINGS, given), groups)
     place = made.location
     files = {"page": str(place.child(PAGE)), "dropped_file": str(place.child(DROPPED))}
-    show({"duplicates_at": str(place), **files, **made.manifest.summary}, as_json)
+    told = {"duplicates_at": str(place), **files, **made.manifest.summary}
+    show_lines(told, closing.of_copies(told), as_json)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import default_text, option, options, parameter, settings, takes
 from coevo_ray.cli.options import JsonFlag, Out, PoolPath, TargetsPath, Trust, given_only, refuse_early, spelled
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show, show_lines
 from coevo_ray.config import GateSettings, read_settings
 from coevo_ray.config.annotators import annotator_kinds, settings_of_kind
 from coevo_ray.config.gate import TERMS
@@ -92,7 +93,8 @@ def gate(
     from coevo_ray.app import api
 
     labels = api.gate(config, pool, targets, out)
-    show({"labels_table": str(labels.location), **labels.manifest.summary}, as_json)
+    made = {"labels_table": str(labels.location), **labels.manifest.summary}
+    show_lines(made, closing.of_labels(made), as_json)
 
 
 @gate_app.command("open")
@@ -133,7 +135,8 @@ def gate_next(
     """Rows to label now; sent to the annotator where there is one. Learns first from labels that came since."""
     from coevo_ray.app import api
 
-    show(api.gate_next(gate, predictions, out, set_aside, trust=trust or (), url=url), as_json)
+    asked = api.gate_next(gate, predictions, out, set_aside, trust=trust or (), url=url)
+    show_lines(asked, closing.of_requests(gate, asked), as_json)
 
 
 @gate_app.command("submit")

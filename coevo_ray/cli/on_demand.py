@@ -12,6 +12,10 @@ from typer.main import get_command
 # Command -> module below `coevo_ray.cli`, and the line of the list, which is the first of the command's docstring.
 COMMANDS = {
     "demo": ("run", "Run the whole loop on handwritten digits, or on texts; needs the extra `demo` and no download."),
+    "start": (
+        "start",
+        "Look at data, propose a run and write its file; with --go run to the first requests for labels.",
+    ),
     "run": ("run", "Run the whole loop that a YAML file describes, or continue it."),
     "ingest": ("pools", "Make a pool from images, texts or vectors: row_ids, splits, rejects. Or append to one."),
     "encode": ("targets", "Encode disjoint parts of a pool with prior models and align them into targets."),

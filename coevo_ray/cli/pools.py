@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import options, plain_fields, settings, takes
 from coevo_ray.cli.options import JsonFlag, Out
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show_lines
 from coevo_ray.config import PoolConfig, Source
 from coevo_ray.core.json import JsonObject
 
@@ -43,4 +44,5 @@ def ingest(
         columns["feature_columns"] = feature_column
     config = settings(PoolConfig, _OF_POOL, given) | {"sources": [{"uri": uri, **columns} for uri in sources]}
     pool = api.ingest(config, out, append=append)
-    show({"pool": str(pool.location), **pool.manifest.summary}, as_json)
+    made = {"pool": str(pool.location), **pool.manifest.summary}
+    show_lines(made, closing.of_pool(made), as_json)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import options, plain_fields, settings, takes
 from coevo_ray.cli.options import JsonFlag, Out
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show_lines
 from coevo_ray.config import RetrieveSettings
 from coevo_ray.core.json import JsonObject
 
@@ -34,4 +35,5 @@ def retrieve(
     config = settings(RetrieveSettings, _SETTINGS, given)
     made = api.retrieve(gate, pool, targets, out, config, copy_to)
     copied = {} if copy_to is None else {"copied_to": copy_to}
-    show({"retrieved": str(made.location), **made.manifest.summary, **copied}, as_json)
+    told = {"retrieved": str(made.location), **made.manifest.summary, **copied}
+    show_lines(told, closing.of_retrieved(told), as_json)

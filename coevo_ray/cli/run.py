@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.options import JsonFlag
-from coevo_ray.cli.show import show, show_status
+from coevo_ray.cli.show import show, show_lines, show_status
 from coevo_ray.progress import say
 
 
@@ -25,7 +26,8 @@ def demo(
     """Run the whole loop on handwritten digits, or on texts; needs the extra `demo` and no download."""
     from coevo_ray.app import api
 
-    show(api.demo(out, texts).summary, as_json)
+    made = api.demo(out, texts).summary
+    show_lines(made, closing.of_run(made), as_json)
 
 
 def run(
@@ -39,7 +41,8 @@ def run(
     config = load_config(file, **({} if out is None else {"out": out}))  # a mistake shows before the slow imports
     from coevo_ray.app import api
 
-    show(api.run(config).summary, as_json)
+    made = api.run(config).summary
+    show_lines(made, closing.of_run(made), as_json)
 
 
 def report(
@@ -51,7 +54,8 @@ def report(
     from coevo_ray.app import api
     from coevo_ray.config import load_config
 
-    show(api.report(load_config(file, **({} if out is None else {"out": out}))).summary, as_json)
+    made = api.report(load_config(file, **({} if out is None else {"out": out}))).summary
+    show_lines(made, closing.of_run(made), as_json)
 
 
 def status(

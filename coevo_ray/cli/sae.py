@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import options, plain_fields, settings, takes
 from coevo_ray.cli.options import JsonFlag, Out, PoolPath, given_only, refuse_early, spelled
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show, show_lines
 from coevo_ray.config import SaeConfig
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
@@ -67,8 +68,14 @@ def sae_score(
 
 def _show_scores(scores: RowTable, out: str, as_json: bool) -> None:
     from coevo_ray.store.factor_files import find_factors
+    from coevo_ray.store.layout import FactorLayout
+    from coevo_ray.store.location import Location
+    from coevo_ray.store.manifest import MANIFEST, load_manifest
 
-    show({"scores": str(scores.location), "table": str(find_factors(out)), **scores.manifest.summary}, as_json)
+    told = {"scores": str(scores.location), "table": str(find_factors(out)), **scores.manifest.summary}
+    model = FactorLayout.of(Location.parse(out)).model
+    fitted = load_manifest(model).summary if model.child(MANIFEST).is_file() else None
+    show_lines(told, closing.of_factors(told, fitted), as_json)
 
 
 @sae_app.command("show")

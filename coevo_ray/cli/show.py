@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
@@ -37,6 +37,16 @@ def show(result: dict[str, Any], as_json: bool) -> None:
     for key, value in _lines(result):
         table.add_row(key, value)
     Console().print(table)
+
+
+def show_lines(result: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
+    """Prints one JSON object, or a few lines for people."""
+    if as_json:
+        show(result, True)
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False)
 
 
 def show_status(result: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import default_text, option, parameter, plain_fields, takes
 from coevo_ray.cli.options import JsonFlag, PolicyOptions, Trust, policy_options, spelled
-from coevo_ray.cli.show import show
+from coevo_ray.cli.show import show, show_lines
 from coevo_ray.config import LearningConfig, SemiTrainConfig, TargetTrainConfig, TrainCompute, TrainConfig, load_config
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
@@ -111,7 +112,8 @@ def train(
         config = {**chosen, **_policies(given), "labels": "pool"}
         tables = {name: given.get(name) for name in ("targets", "labels")}
         summary = api.train_supervised(config, pool, out, given.get("scores"), **tables, trust=given.get("trust", ()))
-    show({"model": str(out), **summary}, as_json)
+    made = {"model": str(out), **summary}
+    show_lines(made, closing.of_model(made), as_json)
 
 
 def _train_file(file: Path | None, given: JsonObject) -> JsonObject:

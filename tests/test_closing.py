@@ -1,0 +1,103 @@
+"""The last lines of commands: few, true, and with a next command that the command line takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.main import get_command
+
+from coevo_ray.cli import app, closing
+from coevo_ray.core.json import JsonObject
+from tests.command_line import Command
+
+
+def check_next(line: str) -> None:
+    """Each command that a line names is there and has the options that it is named with."""
+    for found in re.findall(r"coevo-ray ([^;(]+)", line):
+        words = found.split()
+        top = command = get_command(app)
+        context = typer.Context(command)
+        while words and hasattr(command, "get_command") and (inner := command.get_command(context, words[0])):
+            command = inner.load() if hasattr(inner, "load") else inner
+            words = words[1:]
+        options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+        named = {word for word in words if word.startswith("--")}
+        assert command is not top and named <= options, (line, named - options)
+
+
+_GATE: JsonObject = {
+    "labels_table": "g",
+    "labels": 504,
+    "label_fraction": 0.35,
+    "rounds": 1,
+    "stopped_by": "tolerance",
+    "accuracy": 0.9192,
+    "random_accuracy": 0.9164,
+    "full_accuracy": None,
+}
+_NEXT: JsonObject = {"round": 2, "requested": 40, "where": None, "file": None, "stopped_by": None, "blocking": []}
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (closing.of_labels(_GATE), "504 labels (35% of the rows) in 1 round, stopped by tolerance"),
+        (closing.of_labels(_GATE), "held-out accuracy 91.9% against 91.6% of as many random labels"),
+        (closing.of_labels({**_GATE, "accuracy": None}), "504 labels"),
+        (closing.of_requests("g", _NEXT), "round 2: 40 rows to label; --out FILE.csv writes them"),
+        (closing.of_requests("g", {**_NEXT, "where": "drop", "blocking": list("abcd")}), "waits for a, b, c, ..."),
+        (closing.of_requests("g", {**_NEXT, "requested": 0, "stopped_by": "budget"}), "the gate has stopped: budget"),
+        (closing.of_model({"model": "m", "accuracy": None}), "model: m"),
+        (closing.of_model({"model": "m", "accuracy": 0.5, "samples": 1000}), "accuracy 50.0% on held-out rows, 1,000"),
+        (
+            closing.of_run({"report": "r", "gate": _GATE, "train": {"full": {"accuracy": 0.99, "samples": 14380}}}),
+            "trained: full 99.0% (14,380 rows)",
+        ),
+        (closing.of_run({"report": "r", "gate": None}), "report: r"),
+        (
+            closing.of_copies(
+                {
+                    "duplicates_at": "d",
+                    "rows": 100,
+                    "duplicates": 10,
+                    "groups": 4,
+                    "dropped": 6,
+                    "leaks": 1,
+                    "page": "p",
+                    "dropped_file": "f",
+                }
+            ),
+            "10 of 100 rows in 4 groups, 6 to leave out, 1 leaks",
+        ),
+        (closing.of_retrieved({"retrieved": "r", "chosen": 5, "looked_at": 50}), "5 of 50 rows"),
+        (closing.of_retrieved({"retrieved": "r", "chosen": 5, "looked_at": 50, "copied_to": "c"}), "ingest c --append"),
+        (closing.of_targets("p", {"contribution": "c", "rows": 7, "rows_per_s": 3.2}), "7 rows, 3 rows/s"),
+        (closing.of_targets("", {"targets": "t", "dim": 8, "priors": [1, 2]}), "8 dimensions of 2 priors"),
+        (
+            closing.of_factors({"scores": "s"}, {"explained_variance": 0.876, "dead_fraction": 0.0, "latents": 256}),
+            "256 factors explain 88% of the variance",
+        ),
+        (closing.of_factors({"scores": "s"}, None), "scores: s"),
+    ],
+)
+def test_three_lines_at_most_say_what_was_made_and_what_comes_next(lines: list[str], said: str) -> None:
+    assert said in "\n".join(lines)
+    assert len(lines) <= 3
+    for line in lines:
+        check_next(line)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_ingest_ends_with_its_lines(tmp_path: Path, coevo_ray: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("X.npy", np.ones((30, 4), np.float32))
+    np.save("X.labels.npy", np.arange(30) % 3)
+    made = coevo_ray("ingest", "X.npy", "--format", "npy", "--out", "pool")
+    assert made.returncode == 0, made.stderr
+    first, then = made.stdout.splitlines()
+    assert "30 vectors of 3 classes; 24 to train on, 6 held out, 0 rejected" in first
+    check_next(then)
