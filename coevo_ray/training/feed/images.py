@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random as python_random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
-from torchvision import io as torchvision_io
-from torchvision import tv_tensors
 
 from coevo_ray.core.arrays import Float64Array, UInt8Array, UInt64Array
 from coevo_ray.core.rows.hashing import hash_rows
@@ -26,10 +26,6 @@ from coevo_ray.training.feed.batch import new_tensor
 MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
 _MEAN, _STD = (torch.tensor(channels).view(1, 3, 1, 1) for channels in (MEAN, STD))
 _JPEG = b"\xff\xd8\xff"
-# The operator below torchvision.io.decode_jpeg: torchvision 0.29 warns at each call of that function that it will go. A
-# build or version without it leaves JPEG to Pillow, with the same pixels.
-_decode_jpeg: Any = getattr(torch.ops.image, "decode_jpeg", None)
-_UNCHANGED: int = torchvision_io.ImageReadMode.UNCHANGED.value
 
 
 class ImageTransform:
@@ -146,8 +142,9 @@ def _are_alike(images: list[Any]) -> bool:
 def _whole(images: list[torch.Tensor]) -> torch.Tensor:
     """Images as one tensor of their kind: transforms may ask for it (`tv_tensors.Image`)."""
     whole = torch.stack(images)
-    if isinstance(images[0], tv_tensors.TVTensor):
-        wrapped: torch.Tensor = tv_tensors.wrap(whole, like=images[0])
+    kinds = sys.modules.get("torchvision.tv_tensors")  # where nobody imported it, nobody made one
+    if kinds is not None and isinstance(images[0], kinds.TVTensor):
+        wrapped: torch.Tensor = kinds.wrap(whole, like=images[0])
         return wrapped
     return whole
 
@@ -223,6 +220,22 @@ def _of_torchvision(transform: Any, holds: Callable[[str], bool]) -> bool:
     return holds(kind.__name__) and all(_of_torchvision(part, holds) for part in getattr(transform, "transforms", []))
 
 
+@cache
+def jpeg_decoder() -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Decodes a JPEG to uint8[channels, h, w], upright as EXIF says; None where torchvision cannot.
+
+    torchvision is imported when the first JPEG comes: it takes seconds of every process, and trainings on vectors and
+    texts need none of it.
+    """
+    from torchvision import io
+
+    # The operator below `decode_jpeg`: torchvision 0.29 warns at each call of that function that it will go. A build or
+    # version without it leaves JPEG to Pillow, with the same pixels.
+    decode: Any = getattr(torch.ops.image, "decode_jpeg", None)
+    unchanged: int = io.ImageReadMode.UNCHANGED.value
+    return None if decode is None else lambda encoded: decode(encoded, unchanged, True)
+
+
 def decode_pixels(data: bytes) -> torch.Tensor:
     """Decodes an image to the pixels of `decode_image`, JPEG about twice as fast.
 
@@ -232,10 +245,10 @@ def decode_pixels(data: bytes) -> torch.Tensor:
     Raises:
         ImageError: it cannot be decoded.
     """
-    if _decode_jpeg is not None and data[:3] == _JPEG and jpeg_fits(data):
+    if data[:3] == _JPEG and jpeg_fits(data) and (decode := jpeg_decoder()) is not None:
         try:
             encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())  # torch warns of read-only memory
-            pixels: torch.Tensor = _decode_jpeg(encoded, _UNCHANGED, True)  # True: upright as EXIF says
+            pixels = decode(encoded)
             if len(pixels) == 3:
                 return pixels
         except RuntimeError:

@@ -70,7 +70,7 @@ def test_torchvision_decodes_jpeg_here(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(images_module, "decode_image", None)
         assert torch.equal(decode_pixels(data), expected)
-    monkeypatch.setattr(images_module, "_decode_jpeg", None)
+    monkeypatch.setattr(images_module, "jpeg_decoder", lambda: None)
     assert (decode_pixels(data).int() - expected.int()).abs().max() <= 2
 
 
@@ -100,7 +100,7 @@ def test_a_jpeg_that_says_it_is_huge_is_refused_before_memory_is_taken(
     data[frame + 5 : frame + 9] = struct.pack(">HH", 12_000, 12_000)  # 144 million pixels in a kilobyte
     assert jpeg_fits(bytes(data)) is not progressive  # the coefficients of a progressive one stay in memory
     data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
-    monkeypatch.setattr(images_module, "_decode_jpeg", lambda *_: pytest.fail("it took the memory"))
+    monkeypatch.setattr(images_module, "jpeg_decoder", lambda: lambda _: pytest.fail("it took the memory"))
     with pytest.raises(ImageError, match="too large"):
         decode_pixels(bytes(data))
 
