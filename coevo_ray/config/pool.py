@@ -45,10 +45,10 @@ class Source(Model):
         min_length=1,
         description="Folder or file: local path, s3://, gs://; sample:digits, sample:docstrings; dataset:NAME.",
     )
-    format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy"] = Field(
+    format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy", "csv", "jsonl"] = Field(
         "auto",
-        description="Image folders, Parquet, that of a Hugging Face dataset, tars, or npy: matrices N x d of vectors; "
-        "auto looks at the files.",
+        description="Image folders, Parquet, that of a Hugging Face dataset, tars, npy: matrices N x d of vectors, or "
+        "texts in CSV or JSON Lines; auto looks at the files.",
     )
     image_column: str = Field(
         "image", description="Parquet column of encoded image bytes, or extension in tars, by default any image's."

@@ -17,6 +17,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.cells import holds_numbers, storage
 from coevo_ray.pool.huggingface import hub_features
+from coevo_ray.pool.line_tables import RECORDS, Records
 from coevo_ray.pool.npy_source import NPY
 from coevo_ray.pool.parquet_source import is_parquet, place_of
 from coevo_ray.pool.sources import find_files
@@ -30,7 +31,7 @@ _A_SENTENCE = 20  # letters: the mean length from which a column of texts is no 
 
 
 def guess_columns(uri: str, given: JsonObject) -> JsonObject:
-    """Settings of a source whose files are Parquet and that does not say what its samples are.
+    """Settings of a source whose files are Parquet, CSV or JSON Lines and that does not say what its samples are.
 
     Args:
         uri: of the source.
@@ -45,11 +46,19 @@ def guess_columns(uri: str, given: JsonObject) -> JsonObject:
         UsageError: the store cannot be opened.
     """
     files = find_files(Source(uri=uri, **given), _SAMPLE_ROWS)
+    if not files.found.count and not {"image_column", "vector_column"} & given.keys():
+        files = find_files(Source(uri=uri, **{"text_column": _TEXTS[0], **given}), _SAMPLE_ROWS)
     if files.chosen is NPY and "format" not in given:
         return {**given, "format": NPY.name}
-    if not files.found.count or not is_parquet(files.found.names[0]):
+    if not files.found.count:
         return given
-    head = _head(place_of(files.found.location, files.found.names[0]))
+    place = place_of(files.found.location, files.found.names[0])
+    if files.chosen.name in RECORDS:
+        head = _head_of_lines(RECORDS[files.chosen.name](place))
+    elif is_parquet(files.found.names[0]):
+        head = _head(place)
+    else:
+        return given
     found = dict(given)
     chosen = {"image_column", "text_column", "vector_column"} & given.keys()
     if not chosen and not _is_default(head):
@@ -71,6 +80,17 @@ def _head(place: Location) -> pa.Table:
             return pa.Table.from_batches(batches, parquet.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{place} cannot be read: {error}", "restore the file, or leave it out") from error
+
+
+def _head_of_lines(records: Records) -> pa.Table:
+    """The first records of CSV or JSON Lines, as texts."""
+    rows = [record for _, record in zip(range(_SAMPLE_ROWS), records, strict=False) if isinstance(record, dict)]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: pa.array([_as_text(row.get(name)) for row in rows], pa.string()) for name in columns})
+
+
+def _as_text(cell: object) -> str | None:
+    return None if cell is None else str(cell).encode(errors="replace").decode()
 
 
 def _first(file: pq.ParquetFile) -> Sequence[pa.RecordBatch]:

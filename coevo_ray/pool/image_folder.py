@@ -62,7 +62,7 @@ def list_images(source: Source, found: FoundFiles, shard_rows: int) -> list[Sour
         raise InputError(
             f"no images in {source.uri}: {found.seen} files, none ends in .png, .jpg, .jpeg, .webp, ...",
             "give a folder of images (sub-folders are classes), of Parquet files or of tars; of .npy matrices with "
-            "format: npy",
+            "format: npy; of CSV or JSON Lines of texts with their text_column",
         )
     if found.location.is_file():
         raise InputError(f"{source.uri} is one image", "give the folder that holds the images")

@@ -18,6 +18,7 @@ from coevo_ray.core.arrays import UInt64Array
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import Entry, Format, FoundFiles, ListedSource, Reading, SourceShard
 from coevo_ray.pool.image_folder import IMAGES
+from coevo_ray.pool.line_tables import CSV, JSONL
 from coevo_ray.pool.listing import ARTIFACTS, HIDDEN, PassedOver, is_of_the_system, walk_data
 from coevo_ray.pool.npy_source import NPY
 from coevo_ray.pool.parquet_source import HUGGINGFACE, PARQUET
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 # In the order in which `auto` prefers them.
-FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET, NPY)}
+FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET, NPY, CSV, JSONL)}
 DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
 
 
@@ -62,7 +63,7 @@ def placed(source: Source, known: Collection[str] = ()) -> Source:
 
 
 def list_source(source: Source, shard_rows: int) -> ListedSource:
-    """Cuts a source into shards of at most `shard_rows` entries; tars are left whole for `cut`.
+    """Cuts a source into shards of at most `shard_rows` entries; tars, CSV and JSON Lines are left whole for `cut`.
 
     Raises:
         InputError: the path does not exist, or holds nothing of the wanted format; a column is missing.

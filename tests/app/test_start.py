@@ -209,3 +209,18 @@ def test_from_vectors_to_requests_and_on_with_answers(
     with pytest.raises(StoppedError, match="wait for labels"):  # `run` takes the answers and asks for the next round
         gate(config.gate, folders.pool, folders.targets, folders.gate)
     assert len([*Path("made-labels/requests").iterdir()]) == 2
+
+
+def test_texts_as_people_have_them(tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerows(
+            [["id", "review", "stars", "category"], *([i, s, i % 5, "ab"[i % 2]] for i, s in enumerate(_SENTENCES))]
+        )
+    found = look(str(tmp_path / "a.csv"), {})
+    assert (found.modality, found.rows, found.labelled) == ("text", 40, 1.0)
+    named = {"text_column": "review", "label_column": "category", "key_column": "id"}
+    assert {name: value for name, value in found.source.items() if name != "uri"} == named
+    assert [p.name for p in propose(found)] == ["wordllama:256", "tfidf:chars"]
+    (tmp_path / "b.jsonl").write_text("".join(f'{{"content": "{s}"}}\n' for s in _SENTENCES))
+    assert look(str(tmp_path / "b.jsonl"), {}).source["text_column"] == "content"

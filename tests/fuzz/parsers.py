@@ -126,6 +126,14 @@ def _tables(folder: Path) -> list[Files]:
     return [{name: data} for name, data in _files(folder).items()]
 
 
+def _lines(folder: Path) -> list[Files]:
+    return [
+        {"a.csv": b'id,text,label\n1,one,cat\n2,"two, with\na line",dog\n3,"3 "" quotes",\n'},
+        {"a.csv": b"\xef\xbb\xbfsep=;\r\nid;text;label\r\n1;one;1\r\n2;two;2\r\n"},
+        {"a.jsonl": b'{"id": 1, "text": "one", "label": "cat"}\n\n{"id": "b", "text": "\\u00e4", "label": null}\n'},
+    ]
+
+
 def _matrices(folder: Path) -> list[Files]:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "x.npy", np.arange(12, dtype=np.float16).reshape(4, 3))
@@ -289,6 +297,7 @@ PARSERS = {
         Parser("images", _images, lambda folder: decode_image((folder / "image").read_bytes())),
         Parser("tars", _tars, _read_source),
         Parser("tables", _tables, lambda folder: _read_source(folder, feature_columns=["v"])),
+        Parser("lines", _lines, lambda folder: _read_source(folder, text_column="text", key_column="id")),
         Parser("matrices", _matrices, lambda folder: _read_source(folder, format="npy")),
         Parser("image metadata", _described_images, _read_source),
         Parser("answers in CSV", _csv.csv, _csv.parse),

@@ -38,7 +38,7 @@ _BATCH_ROWS = 256
 
 
 def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShard]:
-    """Replaces each tar among the shards by its parts; several are cut in tasks, a single one on the driver."""
+    """Replaces each tar and each table of lines by its parts; several are cut in tasks, a single one on the driver."""
     todo = [i for i, shard in enumerate(shards) if shard.rows < 0]
     rows = config.shard_rows
 
@@ -50,7 +50,7 @@ def cut_shards(config: PoolConfig, shards: list[SourceShard]) -> list[SourceShar
         cuts[todo[0]] = cut(shards[todo[0]], rows)
     else:
         parts = [(i, pickle.dumps(shards[i])) for i in todo]
-        for row in _run(config, "look through tars", parts, task, len(todo), unit="tars"):
+        for row in _run(config, "look through files", parts, task, len(todo), unit="files"):
             cuts[row["shard"]] = pickle.loads(row["result"])
     return [part for i, shard in enumerate(shards) for part in cuts.get(i, [shard])]
 
