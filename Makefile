@@ -68,6 +68,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.text_run --json --quick
 	$(BIN)/python -m benchmarks.sae --json --quick
 	$(BIN)/python -m benchmarks.scale --json --quick
+	$(BIN)/python -m benchmarks.scale --json --quick parts
 	$(BIN)/python -m benchmarks.selection --json --quick
 	$(BIN)/python -m benchmarks.gate --json --quick
 	$(BIN)/python -m benchmarks.feed --json --quick

@@ -57,7 +57,7 @@ def test_selection_gives_its_keys() -> None:
 
 
 def test_scale_gives_its_keys() -> None:
-    result = _run("scale", "--rows", "3000", "--classes", "40")
+    result = _run("scale", "parts", "--rows", "3000", "--classes", "40")
     assert (result["rows"], result["classes"], result["drawn"]) == (3000, 40, 90)
     draws = {"draw_herding", "draw_typical", "draw_top", "draw_first"}
     assert result["parts"].keys() == {"predictions", "near_duplicates", "own_copies", "groups"} | draws
@@ -65,8 +65,32 @@ def test_scale_gives_its_keys() -> None:
         assert part["seconds"] > 0 and part["cpu_seconds"] > 0
         assert part["peak_bytes"] >= part["kept_bytes"] > 3000 * 16 * 8  # the graph is among it
         assert part["transient_bytes_per_row"] >= 0
-    whole = _run("scale", "--rows", "3000", "--classes", "40", "--whole", "--parts", "predictions")
+    whole = _run("scale", "parts", "--rows", "3000", "--classes", "40", "--whole", "--parts", "predictions")
     assert whole["whole"] and whole["parts"].keys() == {"predictions"}
+
+
+def test_scale_by_rows_gives_its_keys() -> None:
+    result = _run("scale", "rows", "--sizes", "2000,6000")
+    assert result["slopes"].keys() == result["table"].keys() >= {"gate: groups", "ledger: factors", "score"}
+    for row in result["table"].values():
+        assert row.keys() == {"2000", "6000"}
+        assert all(cell["seconds"] > 0 for cell in row.values())
+    by_rows = {n: cell["cpu_seconds"] for n, cell in result["table"]["score"].items()}
+    slope = np.log(by_rows["6000"] / by_rows["2000"]) / np.log(3)
+    assert result["slopes"]["score"] == pytest.approx(slope, abs=0.05)
+
+
+@pytest.mark.slow
+def test_scale_by_nodes_gives_its_keys() -> None:
+    result = _run("scale", "nodes", "--nodes", "1,2", "--node-rows", "600", timeout_s=660)
+    stages = {f"{stage}: {scaling}" for stage in ("encode", "graph", "score") for scaling in ("strong", "weak")}
+    assert result["table"].keys() == stages
+    for name, row in result["table"].items():
+        assert row["1"]["efficiency"] == row["1"]["speedup"] == 1
+        many = 1200 if "strong" in name else 600
+        assert row["1"]["rows"] == many * (1 if "encode" in name else 10)
+        faster = row["2"]["rows"] / row["2"]["seconds"] * row["1"]["seconds"] / row["1"]["rows"]
+        assert row["2"]["efficiency"] == pytest.approx(faster / 2, rel=0.05)
 
 
 def test_ingest_gives_its_keys() -> None:

@@ -1,7 +1,5 @@
 """Gate and graph at scale: time and transient memory of what a round does to all rows, in one process.
 
-    python -m benchmarks.scale --json [--quick] [--rows N] [--classes C] [--whole] [--parts NAME,NAME]
-
 Each part runs in a process of its own, on a graph made up for it: neighbours anywhere in the pool, at the distances
 that rows of ten dimensions have, a tenth of the rows copies of the one before. `predictions` hands the predictions of
 C classes to a `GateService` with a journal on the local disk, a block of classes at a time as they come from Ray's
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import Child, busiest, finish, in_child, names, note, parser, peak_bytes, positive, rows_of
+from benchmarks.common import Child, in_child, note, peak_bytes
 
 if TYPE_CHECKING:
     from coevo_ray.core.gate.gate import AnnotationGate
@@ -33,30 +31,34 @@ _CHUNK = 1 << 17
 _PART = 1 << 16
 
 
-def main() -> None:
-    """Runs the benchmark."""
-    read = parser(__doc__.split("\n")[0], 1_000_000, 100_000)
-    read.add_argument("--classes", type=positive, default=CLASSES, help="classes of the predictions")
-    read.add_argument("--whole", action="store_true", help="predictions at once, as far as memory allows")
-    read.add_argument("--parts", type=names, default=tuple(PARTS), help="which parts to measure")
-    arguments = read.parse_args()
-    rows, parts, children = rows_of(arguments), {}, list[Child]()
-    for part in arguments.parts:
-        child = in_child(PARTS[part], rows, arguments.classes, arguments.whole)
+def measure(rows: int, classes: int, whole: bool, parts: Sequence[str]) -> tuple[dict[str, Any], list[Child]]:
+    """Measures parts, each in a process of its own.
+
+    Args:
+        rows: of the pool.
+        classes: of the predictions.
+        whole: hand predictions over at once.
+        parts: keys of `PARTS`.
+
+    Returns:
+        The result, and its processes.
+    """
+    found, children = {}, list[Child]()
+    for part in parts:
+        child = in_child(PARTS[part], rows, classes, whole)
         children.append(child)
-        parts[part] = child.result
+        found[part] = child.result
         note(f"{part}: {rows:,} rows, {child.result}")
     result = {
         "rows": rows,
-        "classes": arguments.classes,
-        "whole": arguments.whole,
+        "classes": classes,
+        "whole": whole,
         "neighbours": NEIGHBOURS,
         "drawn": round(ROUND * rows),
         "repeats": 1,
-        "parts": parts,
-        "busy_before": busiest(children),
+        "parts": found,
     }
-    finish("scale", result, arguments.json)
+    return result, children
 
 
 def measured(rows: int, work: Callable[[], object]) -> dict[str, Any]:
@@ -247,6 +249,3 @@ PARTS = {
     "draw_top": draw_top,
     "draw_first": draw_first,
 }
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""What grows with rows and with nodes; see `__main__`."""
