@@ -170,7 +170,7 @@ class GateSession:
         with writing(self.location, at_once=True), ray_session(), ray_errors("gate"):
             self._plain = None
             run = digest([str(self.location), self.inputs])
-            self._handle = start_selection(run, self._make())
+            self._handle = start_selection(run, self._make(), "gate")
             try:
                 yield self
             finally:
