@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import ray
-from ray.util.metrics import Gauge
 
 from coevo_ray.actors.gate_service import GateService
 from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.actors.protocols import GateCalls, LedgerCalls
 from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.errors import InputError
+from coevo_ray.runtime.metrics import RayMetrics
+from coevo_ray.telemetry import receive, run_name
 
 ServiceName = Literal["ledger", "gate"]
-# Calls that change the gauges.
-_COUNTED = frozenset({"select", "commit"})
-_GAUGES = {
-    "kept_share": "Share of the candidates in the latest selected epoch.",
-    "never_used_share": "Share of the candidates that no committed epoch used.",
-    "usage_spread": "Most minus least committed uses of a candidate.",
-    "selection_seconds": "Seconds of the latest selection of an epoch, journal included.",
-}
 
 
 @dataclass(frozen=True)
@@ -46,49 +39,19 @@ class SelectionActor:
 
     Args:
         make: builds the services, reading their inputs where the actor lives and not on the driver.
-        run: identity of the run, for its metrics.
+        run, stage: names for its metrics.
     """
 
-    def __init__(self, make: Callable[[], Services], run: str) -> None:
+    def __init__(self, make: Callable[[], Services], run: str, stage: str) -> None:
+        receive(RayMetrics(), run, stage)
         self._services = make()
-        ledger = self._services.ledger
-        self._gauges = None if ledger is None else SelectionGauges(run, ledger.policy_name())
-        self._publish()
 
     def call(self, service: ServiceName, method: str, *arguments: Any, **keywords: Any) -> Any:
         """Calls a method of a service; every one of them may be repeated."""
         hosted = getattr(self._services, service)
         if hosted is None:
             raise InputError(f"this actor hosts no {service}", "start it with one")
-        result = getattr(hosted, method)(*arguments, **keywords)
-        if method in _COUNTED:
-            self._publish()
-        return result
-
-    def _publish(self) -> None:
-        if self._gauges is not None and self._services.ledger is not None:
-            self._gauges.publish(self._services.ledger.figures())
-
-
-class SelectionGauges:
-    """Gauges `coevo_selection_NAME` (Ray puts `ray_` before) with the tags run and policy, for Prometheus.
-
-    Args:
-        run: identity of the run.
-        policy: name of its policy.
-    """
-
-    def __init__(self, run: str, policy: str) -> None:
-        self._tags = {"run": run, "policy": policy}
-        self._gauges = {
-            name: Gauge(f"coevo_selection_{name}", description=text, tag_keys=("run", "policy"))
-            for name, text in _GAUGES.items()
-        }
-
-    def publish(self, figures: Mapping[str, float]) -> None:
-        """Sets the gauges to `LedgerService.figures()`."""
-        for name, gauge in self._gauges.items():
-            gauge.set(figures[name], tags=self._tags)
+        return getattr(hosted, method)(*arguments, **keywords)
 
 
 class RemoteCalls:
@@ -180,12 +143,14 @@ class SelectionHandle:
         ray.kill(self.actor)
 
 
-def start_selection(run: str, make: Callable[[], Services]) -> SelectionHandle:
+def start_selection(run: str, make: Callable[[], Services], stage: str = "selection") -> SelectionHandle:
     """Starts the selection actor of a run; its name carries the run, so that two runs never meet.
 
     Args:
         run: identity of the run.
         make: builds the services inside the actor.
+        stage: that it serves, for its metrics.
     """
     # ray.remote adds `options` at run time.
-    return SelectionHandle(SelectionActor.options(name=f"coevo-selection-{run}").remote(make, run))  # type: ignore[attr-defined]
+    options = SelectionActor.options(name=f"coevo-selection-{run}")  # type: ignore[attr-defined]
+    return SelectionHandle(options.remote(make, run_name(), stage))

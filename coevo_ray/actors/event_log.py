@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Journal, Record
 from coevo_ray.store.location import Location
+from coevo_ray.telemetry import JOURNAL_SECONDS, record
 
 # Applies a record to the state; called when it was written, and again when it is replayed.
 Handler = Callable[[Record], object]
@@ -48,12 +50,12 @@ class EventLog:
         Raises:
             InputError: the journal is damaged, an event is unknown, or a record does not fit the state.
         """
-        for record in self._journal.replay():
-            if record.event not in self._handlers:
+        for written in self._journal.replay():
+            if written.event not in self._handlers:
                 raise InputError(
-                    f"unknown journal event {record.event!r}", "it was written by a newer version: upgrade"
+                    f"unknown journal event {written.event!r}", "it was written by a newer version: upgrade"
                 )
-            self._handlers[record.event](record)
+            self._handlers[written.event](written)
 
     def append(self, event: str, fields: Mapping[str, Any], arrays: ArrayMapping | None = None) -> Record:
         """Writes an event, which is not applied yet.
@@ -61,7 +63,10 @@ class EventLog:
         Raises:
             StoppedError: the store refused, or another process writes here too; the event must not be acknowledged.
         """
-        return self._journal.append(event, fields, arrays)
+        started = time.perf_counter()
+        written = self._journal.append(event, fields, arrays)
+        record(JOURNAL_SECONDS, time.perf_counter() - started, event=event)
+        return written
 
     def snapshot(self) -> None:
         """Writes the whole state and drops older records.

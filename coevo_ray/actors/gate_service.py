@@ -15,6 +15,7 @@ import numpy as np
 from coevo_ray.actors.answered import Answered
 from coevo_ray.actors.arrivals import Arrivals, MakeOnline
 from coevo_ray.actors.event_log import EventLog
+from coevo_ray.actors.gate_figures import publish_counts, publish_decisions, publish_learned
 from coevo_ray.actors.predicted import GatheredPredictions
 from coevo_ray.actors.protocols import (
     AnswerColumns,
@@ -78,6 +79,7 @@ class GateService:
             },
         )
         self._log.replay()
+        publish_counts(self.gate)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -99,6 +101,7 @@ class GateService:
             arrays: Arrays = {"row_ids": self._arrivals.names(drawn.positions), "gains": drawn.gains}
             # The rows themselves: what was asked of people stays asked, also after an upgrade draws differently.
             self._open(self._log.append("request", {"round": drawn.round}, arrays))
+            publish_counts(self.gate)
         return np.sort(self._arrivals.names(drawn.positions))
 
     def questions(self) -> OpenQuestions:
@@ -151,6 +154,7 @@ class GateService:
         taken = self._apply_labels(self._log.append("labels", fields, arrays))
         if self._log.snapshot_due():  # each append looks through the records: thousands of annotators make as many
             self.snapshot()
+        publish_counts(self.gate)
         return taken
 
     def set_aside(self, round_: int) -> int:
@@ -170,7 +174,9 @@ class GateService:
         if round_ != gate.rounds or gate.outstanding == 0:
             return 0
         gate.check_aside()
-        return self._put_aside(self._log.append("aside", {"round": round_}))
+        count = self._put_aside(self._log.append("aside", {"round": round_}))
+        publish_counts(self.gate)
+        return count
 
     def _put_aside(self, record: Record) -> int:
         return self.gate.set_aside()
@@ -213,6 +219,7 @@ class GateService:
             gate.check_loss(round_, loss)
         now = {"labels": gate.labelled_rows, "answers": len(self._answered), "mean_gain": gate.mean_gain}
         self._learned(self._log.append("learned", {"round": round_, **now, **figures}))
+        publish_learned(gate, self._history[-1])
         return self._history[-1]
 
     # -- arriving rows -------------------------------------------------------------------------------------------
@@ -237,6 +244,7 @@ class GateService:
         if new.any():
             arrays = self._arrivals.decide(row_ids[new], features[new], probabilities[new])
             self._arrivals.take(self._log.append("offer", {}, arrays))
+            publish_decisions(arrays["action"])
             if self._log.snapshot_due():
                 self.snapshot()
         self._arrivals.note_time(started)

@@ -18,6 +18,7 @@ from coevo_ray.core.selection.subset import arrays_of, part_of, subset_of
 from coevo_ray.errors import InputError
 from coevo_ray.store.journal import Record
 from coevo_ray.store.location import Location
+from coevo_ray.telemetry import KEPT, NEVER_USED, SELECTION_SECONDS, USAGE_SPREAD, is_received, record
 
 _SNAPSHOT_EVERY = 16
 
@@ -51,6 +52,7 @@ class LedgerService:
             },
         )
         self._log.replay()
+        self._publish()
 
     def select(self, epoch: int) -> Subset:
         """The subset of an epoch; the same however often it is asked for.
@@ -68,6 +70,7 @@ class LedgerService:
             self.ledger.begin(subset)
             self._selection_seconds = time.perf_counter() - started
             self._changed()
+            self._publish()
         return subset
 
     def commit(self, epoch: int) -> bool:
@@ -83,6 +86,7 @@ class LedgerService:
         self.ledger.commit(epoch)
         self._commits_since_snapshot += 1
         self._changed()
+        self._publish()
         return True
 
     def report_losses(
@@ -199,6 +203,15 @@ class LedgerService:
             arrays["representativeness"], arrays["diversity"], arrays["factor"], row_ids=arrays["row_ids"]
         )
         self._scores_given = True
+
+    def _publish(self) -> None:
+        if not is_received():
+            return
+        figures, policy = self.figures(), self.policy_name()
+        record(KEPT, figures["kept_share"], policy=policy)
+        record(NEVER_USED, figures["never_used_share"], policy=policy)
+        record(USAGE_SPREAD, figures["usage_spread"], policy=policy)
+        record(SELECTION_SECONDS, figures["selection_seconds"], policy=policy)
 
     def _changed(self) -> None:
         """Drops stale figures; takes a snapshot where one is due."""

@@ -24,8 +24,9 @@ class ProgressBoard:
     def __init__(self) -> None:
         self.done, self.text, self.beats = 0, "", 0
 
-    def beat(self) -> None:
-        """Notes that work moves, though no unit is finished."""
+    def beat(self, text: str = "") -> None:
+        """Notes that work moves, though no unit is finished; a text says how far the open one is."""
+        self.text = text or self.text
         self.beats += 1
 
     def note(self, done: int, text: str = "") -> None:
@@ -52,14 +53,14 @@ class BoardHandle:
         """Sets the number of finished units and a short text; does not wait for the board."""
         self.actor.note.remote(done, text)
 
-    def beats(self) -> Callable[[], None]:
-        """A function to call with every step: every few seconds it notes that work moves."""
+    def beats(self) -> Callable[[str], None]:
+        """A function to call with every step and a text: every few seconds it notes that work moves, and how far."""
         last = [time.monotonic()]
 
-        def beat() -> None:
+        def beat(text: str = "") -> None:
             if time.monotonic() - last[0] > _BEAT_S:
                 last[0] = time.monotonic()
-                self.actor.beat.remote()
+                self.actor.beat.remote(text)
 
         return beat
 
@@ -98,6 +99,8 @@ def _watch(board: Any, ticker: Ticker, stop: threading.Event, moved: Callable[[]
                 moved()
             continue
         ticker.advance(done - ticker.done, text)
-        if moved is not None and now != beats:
-            moved()
+        if now != beats:
+            ticker.moved()
+            if moved is not None:
+                moved()
         beats = now

@@ -9,6 +9,7 @@ nor torch.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -122,4 +123,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'coevo_ray.app.api' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    if (module := sys.modules.get(_MODULES[name])) is None:
+        from coevo_ray.progress import waiting
+
+        with waiting("load the libraries"):  # Ray and torch take seconds
+            module = import_module(_MODULES[name])
+    return getattr(module, name)

@@ -29,6 +29,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing_all
+from coevo_ray.telemetry import named_run
 from coevo_ray.training.inputs.choose import TARGETS
 from coevo_ray.training.inputs.images import ImageShape
 from coevo_ray.training.models import check_network
@@ -61,7 +62,12 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
     folders = RunLayout.of(out)
     if config.gate and not folders.gate.child(MANIFEST).is_file():
         check_annotator(config.gate.annotator)
-    with writing_all(unfinished(config, out), at_once=True), noting_error(out), ray_session(writes=[out]):
+    with (
+        named_run(out.name),
+        writing_all(unfinished(config, out), at_once=True),
+        noting_error(out),
+        ray_session(writes=[out]),
+    ):
         require_room(config, folders)
         pool = ingest(config.pool, folders.pool)
         targets = encode(config.encode, pool, folders.encode)
@@ -116,7 +122,7 @@ def _train(
         raise InputError("train.labels is 'gate' and there are no labels of a gate", "run the gate first")
     use = training_labels(pool, labels if settings.labels == "gate" else None, scores)
     results: dict[str, Artifact] = {}
-    with ray_session():
+    with named_run(folders.out.name), ray_session():
         evidence = None
         if config.evidence and looks_at_evidence(settings):
             evidence = gather_evidence(config.evidence, pool, targets, use, folders.evidence)

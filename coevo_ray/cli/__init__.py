@@ -6,20 +6,25 @@ or configuration, 3 bad input, 4 stopped part-way and resumable, 1 anything else
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from coevo_ray._version import __version__
+from coevo_ray.cli.clean_stderr import clean_stderr
 from coevo_ray.cli.on_demand import add_commands
 from coevo_ray.cli.show import stdout_for_the_result
 from coevo_ray.errors import CoevoError, StoppedError
+from coevo_ray.logs import LOG_FORMAT, check_log_format, is_json, say
 from coevo_ray.store.credentials import refuse_secrets
+from coevo_ray.telemetry import RUN_NAME, where_it_failed
 
 app = typer.Typer(
     name="coevo-ray",
@@ -33,16 +38,29 @@ add_commands(app)
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    log_format: Annotated[
+        str | None, typer.Option(help="Lines on stderr: text (default) or json; also behind a command.")
+    ] = None,
+    run_name: Annotated[
+        str | None, typer.Option(help="Name of the run in metrics and logs, by default of the output's folder.")
+    ] = None,
+) -> None:
     if version:
         typer.echo(__version__)
         raise typer.Exit(0)
 
 
 _INTERRUPTED = 128 + signal.SIGINT
+_EVERYWHERE = {"--log-format": LOG_FORMAT, "--run-name": RUN_NAME}
 
 
 def _fail(error: CoevoError) -> NoReturn:
+    if is_json():
+        with where_it_failed():
+            say(error.cause, level=logging.ERROR, remedy=error.remedy, exit_code=error.exit_code)
+        _end(error.exit_code)
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -67,12 +85,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and exits with a documented code."""
     signal.signal(signal.SIGTERM, _stop)
     given = sys.argv[1:] if arguments is None else arguments
+    with _environment_of(given) as given, clean_stderr():
+        _end(_called(given))
+
+
+def _called(given: list[str]) -> int:
+    """Runs a command; returns its exit code, or ends with that of its error."""
     try:
         # Before anything repeats an argument that it cannot take.
         for argument in given:
             refuse_secrets(argument, "an argument: an address")
+        check_log_format()
         with stdout_for_the_result() if "--json" in given else nullcontext():
-            code = app(args=arguments, standalone_mode=False)
+            code = app(args=given, standalone_mode=False)
         if code == _INTERRUPTED:  # typer makes this of KeyboardInterrupt
             raise KeyboardInterrupt
     except CoevoError as error:
@@ -81,12 +106,48 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(StoppedError("stopped by Ctrl-C", "run the same command again: finished parts are kept"))
     except OSError as error:
         if error.errno is None:
+            _tell_trace(error)
             raise
         _fail(StoppedError(f"{error}", "repair the store, then run the same command again: finished parts are kept"))
     except Exception as error:  # usage errors of whichever click typer brings; all others go on
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None or not hasattr(error, "exit_code"):
+            _tell_trace(error)
             raise
         show()
-        _end(2)
-    _end(code if isinstance(code, int) else 0)
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _tell_trace(error: BaseException) -> None:
+    """Ends the command with the traceback of an error that is none of ours, where lines are JSON."""
+    if is_json():
+        with where_it_failed():
+            sys.excepthook(type(error), error, error.__traceback__)
+        _end(1)
+
+
+@contextmanager
+def _environment_of(given: list[str]) -> Iterator[list[str]]:
+    """Takes the options that every command has out of the arguments, wherever they stand, into the environment.
+
+    What a job is submitted with is the job's.
+    """
+    before = {name: os.environ.get(name) for name in _EVERYWHERE.values()}
+    end = given.index("submit") if "submit" in given else len(given)
+    rest, words = [], iter(given[:end])
+    for word in words:
+        option, equals, value = word.partition("=")
+        given_value = (value if equals else next(words, None)) if option in _EVERYWHERE else None
+        if given_value is None:  # another option, or one without its value, which is refused later
+            rest.append(word)
+        else:
+            os.environ[_EVERYWHERE[option]] = given_value
+    try:
+        yield rest + given[end:]
+    finally:
+        for name, text in before.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text

@@ -107,7 +107,8 @@ def _search(source: _Source, arrays: Any, found: JsonObject, part_rows: int, nee
     there = parts.entries(_part_name(a, b) for a, b in ranges)
     todo = [{"start": a, "stop": b} for a, b in ranges if _part_name(a, b) not in there]
     stage = _Part(source, parts, arrays)
-    found_rows = run_each(KIND, todo, stage.make, need=need)
+    total = sum(part["stop"] - part["start"] for part in todo)
+    found_rows = run_each(KIND, todo, stage.make, need=need, total=total)
     made = {row["start"]: row["entry"] for row in found_rows}
     return [made.get(a) or there[_part_name(a, b)] for a, b in ranges]
 

@@ -16,12 +16,17 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.job_config import JobConfig
 
 from coevo_ray.errors import CoevoError, UsageError
+from coevo_ray.logs import is_json
+from coevo_ray.progress import waiting
 from coevo_ray.runtime.address import check_address
 from coevo_ray.runtime.alike import AlikeNodes
+from coevo_ray.runtime.metrics import RayMetrics
 from coevo_ray.store.location import LEASE, Location
 from coevo_ray.store.manifest import MANIFEST
+from coevo_ray.telemetry import receive
 
 _OBJECT_STORE_BYTES = 2 << 30
 # Set before the first worker of a local session starts; a user's own setting wins.
@@ -120,7 +125,9 @@ class _Blocks:
                 undo.enter_context(_environment_kept())
                 undo.enter_context(_terminate_kept())
                 undo.callback(ray.shutdown)  # after a start that failed half-way, too
-                _start()
+                with waiting("connect to Ray" if os.environ.get("RAY_ADDRESS") else "start Ray"):
+                    _start()
+            undo.callback(receive, receive(RayMetrics()))
             for name, level in _LEVELS.items():
                 logging.getLogger(name).setLevel(level)
             self._undo.push(undo.pop_all())
@@ -153,6 +160,9 @@ def _start() -> None:
 
 def _init(address: str | None) -> None:
     settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if is_json():  # in the workers' files; what this process says has a format already
+        settings["job_config"] = JobConfig()
+        settings["job_config"].set_py_logging_config(ray.LoggingConfig(encoding="JSON", log_level="WARNING"))
     if address:
         ray.init(address=address, **settings)
         return

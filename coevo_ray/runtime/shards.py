@@ -45,7 +45,7 @@ def run_shards(
         title: shown while it runs.
         shards: indices of shards, or rows that describe them; without any, nothing is started.
         stages: adds map stages to a dataset of rows {"shard": int}, or of those rows.
-        total: sum of the result rows' "rows", for progress.
+        total: sum of the result rows' "rows", for progress; "rejected" says how many of them are rejected.
         unit: name of a unit, for progress.
         needs: what of the stages runs at the same time at least.
 
@@ -63,7 +63,7 @@ def run_shards(
     with Ticker(title, total, unit) as ticker, ray_errors(title):
         for row in watched(title, dataset.iter_rows, lambda: _end(dataset)):
             check_leases()
-            ticker.advance(int(row.get("rows", 1)))
+            _advance(ticker, row)
             yield dict(row)
 
 
@@ -135,9 +135,13 @@ def run_tasks(
             running.remove(done[0])
             row = ray.get(done[0])
             check_leases()
-            ticker.advance(int(row.get("rows", 1)))
+            _advance(ticker, row)
             yield row
             patience.moved()
+
+
+def _advance(ticker: Ticker, row: Row) -> None:
+    ticker.advance(int(row.get("rows", 1)), rejected=int(row.get("rejected") or 0))
 
 
 def _noted(title: str, work: Callable[[Row], Row]) -> Callable[[Row], Row]:

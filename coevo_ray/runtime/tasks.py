@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from coevo_ray.errors import StoppedError
+from coevo_ray.progress import waiting
 from coevo_ray.runtime.at_work import at_work, longest_at_work
 from coevo_ray.runtime.resources import TASK, Need, require
 from coevo_ray.runtime.watchdog import Patience
@@ -51,6 +52,11 @@ def task_result(title: str, reference: ray.ObjectRef[Any], *, computes: bool = T
         StoppedError: it has not begun within `COEVO_RAY_STALL_SECONDS`, or not ended where it does not only compute.
     """
     patience = Patience(title)
+    with waiting(title):
+        return _result(title, reference, computes, patience)
+
+
+def _result(title: str, reference: ray.ObjectRef[Any], computes: bool, patience: Patience) -> Any:
     while True:
         try:
             return ray.get(reference, timeout=patience.wait_s())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coevo_ray.errors import CoevoError, InputError
@@ -46,9 +47,16 @@ def verify_below(folder: Location) -> Verified:
     if not of[MANIFEST] and not of[STARTED]:
         raise InputError(f"there is no artifact at or below {folder}", "give the folder of a run, or one above")
     found = Verified(unfinished=[str(_below(folder, name)) for name in sorted(of[STARTED] - of[MANIFEST])])
-    with Ticker("verify", None, "files") as ticker:
-        for name in sorted(of[MANIFEST]):
-            _verify_artifact(_below(folder, name), found, ticker)
+    places = [_below(folder, name) for name in sorted(of[MANIFEST])]
+    entries = [_entries(place) for place in places]
+    total = sum(len(files) for files in entries if not isinstance(files, str))
+    with Ticker("verify", total, "files") as ticker:
+        for place, files in zip(places, entries, strict=True):
+            found.artifacts += 1
+            if isinstance(files, str):
+                found.damaged.append(files)
+            else:
+                _verify_artifact(place, files, found, ticker)
     return found
 
 
@@ -57,13 +65,15 @@ def verify(location: Location, manifest: Manifest) -> list[str]:
     return [entry.path for entry in manifest.files if _problem(location.child(entry.path), entry) is not None]
 
 
-def _verify_artifact(place: Location, found: Verified, ticker: Ticker) -> None:
-    found.artifacts += 1
+def _entries(place: Location) -> Sequence[FileEntry] | str:
+    """The files of an artifact, or what is wrong with its manifest."""
     try:
-        entries = load_manifest(place).files
+        return load_manifest(place).files
     except InputError as error:
-        found.damaged.append(error.cause)
-        return
+        return error.cause
+
+
+def _verify_artifact(place: Location, entries: Sequence[FileEntry], found: Verified, ticker: Ticker) -> None:
     for entry in entries:
         problem = _problem(place.child(entry.path), entry)
         if problem is not None:

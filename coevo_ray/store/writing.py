@@ -17,6 +17,7 @@ from coevo_ray.store.lease import SECONDS, Lease, take
 from coevo_ray.store.lease_cells import Cell, FileCell, SettledCell
 from coevo_ray.store.location import LEASE, Location
 from coevo_ray.store.object_cell import ObjectCell
+from coevo_ray.telemetry import named_run, named_stage
 
 _CONDITIONAL = ("s3://", "gs://", "gcs://")  # stores whose writes may have a condition
 
@@ -72,7 +73,8 @@ def writing(location: Location, at_once: bool = False) -> Iterator[None]:
     try:
         if at_once:
             claim(location)
-        yield
+        with named_run(location.name), named_stage(location.name):
+            yield
     finally:
         if outer:
             scopes.pop(key).end()

@@ -29,6 +29,7 @@ from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.row_table import RowTable, vector_column_of, vectors
 from coevo_ray.store.sae_files import save_sae
 from coevo_ray.training.feed.feed import Batch, Feed
+from coevo_ray.training.feed.meter import FeedMeter
 from coevo_ray.training.feed.statistics import input_statistics
 from coevo_ray.training.loop.ray_train import resume, save_checkpoint
 from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training
@@ -178,8 +179,12 @@ class _Worker:
         """Passes over the rows until the schedule ends; it shortens itself where the fit stops to improve."""
         if self.steps.done:
             return  # the run was stopped after its last checkpoint
+        if self.rank == 0:
+            self.board.note(self.epoch, "training")
+        meter = FeedMeter(self.rank)
         for epoch in range(self.epoch, self.config.epochs):
-            for batch in self.feed.epoch(Subset(epoch, self.rows, None), self.rank, self.world, self.offset):
+            batches = self.feed.epoch(Subset(epoch, self.rows, None), self.rank, self.world, self.offset)
+            for batch in meter.timed(batches, self.offset):
                 if self._step(batch):
                     return
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -225,13 +222,6 @@ def test_a_killed_actor_has_lost_nothing(selection: SelectionHandle) -> None:
     assert selection.ledger.usage().sum() == len(rows)
 
 
-def until(what: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.5)
-
-
 def test_all_cpus_are_left_to_the_work(selection: SelectionHandle) -> None:
     """A training whose workers take every CPU would wait for ever for what an actor holds."""
     assert len(selection.ledger.select(0).row_ids)
@@ -243,22 +233,3 @@ def test_all_cpus_are_left_to_the_work(selection: SelectionHandle) -> None:
     cpus = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     reference = work.options(num_cpus=cpus).remote()
     assert ray.get(reference, timeout=60) == 1
-
-
-def test_gauges_are_on_the_nodes_metrics_page(selection: SelectionHandle, tmp_path: Path) -> None:
-    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
-    page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-
-    def gauges() -> dict[str, float]:
-        with urllib.request.urlopen(page, timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        mine = [line for line in lines if f'run="durability-{tmp_path.name}"' in line and 'policy="entropy"' in line]
-        return {line.split("{")[0].removeprefix("ray_coevo_selection_"): float(line.split()[-1]) for line in mine}
-
-    rows = len(selection.ledger.select(0).row_ids)
-    selection.ledger.commit(0)
-    selection.ledger.select(1)
-    expected = selection.ledger.figures()
-    assert expected["never_used_share"] == pytest.approx(1 - rows / 51) and expected["usage_spread"] == 1
-    assert expected["selection_seconds"] > 0
-    until(lambda: gauges() == pytest.approx(expected))

@@ -22,6 +22,7 @@ from coevo_ray.progress import say
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location, Place
+from coevo_ray.telemetry import named_run
 
 # Seconds on two cores beside the priors' own work, measured by benchmarks.start: of a session, ingest and the gate's
 # start, and of each row.
@@ -121,7 +122,7 @@ def _first_requests(config: RunConfig) -> JsonObject:
     assert config.gate is not None
     out = Location.parse(config.out)
     folders = RunLayout.of(out)
-    with noting_error(out), ray_session():
+    with named_run(out.name), noting_error(out), ray_session():
         pool = ingest(config.pool, folders.pool)
         targets = encode(config.encode, pool, folders.encode)
         gate = gate_open(config.gate, pool, targets, folders.gate)

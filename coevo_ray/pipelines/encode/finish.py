@@ -80,7 +80,7 @@ def finish_contribution(
     """
     rows = sum(f.rows for f in made.files)
     check_share(made.rejects, rows + len(made.rejects), job.config.max_reject_fraction, str(who.location))
-    busy, waiting = made.times["encode"] + made.times["project"], made.times["waiting"]
+    waiting = made.waiting_share
     summary = {
         "name": who.prior.name,
         "prior": {**who.info.__dict__},
@@ -100,7 +100,7 @@ def finish_contribution(
         "side_by_side": made.side_by_side,
         "startup_seconds": round(made.startup, 3),
         "stage_seconds": {name: round(seconds, 3) for name, seconds in sorted(made.times.items())},
-        "waiting_share": round(waiting / (waiting + busy), 4) if busy else None,
+        "waiting_share": None if waiting is None else round(waiting, 4),
         "rows_per_s": round((rows - made.resumed) / made.times["encode"], 1) if made.times["encode"] else 0.0,
         **_describe_texts(made),
     }

@@ -99,7 +99,8 @@ def mark_owners(plan: Plan, who: Participant, made: Made, components: Components
             parts.write_table(name, table, group_rows=4096)
         return {"rows": len(own)}
 
-    for _ in run_tasks("owners of the shared set", [{"shard": s} for s in plan.shared_shards], mark):
+    items = [{"shard": s} for s in plan.shared_shards]
+    for _ in run_tasks("owners of the shared set", items, mark, total=sum(f.rows for f in made.files)):
         pass
     names = [f"{plan.name(shard)}.parquet" for shard in plan.shared_shards]
     made.files = list(parts.entries(names).values())
@@ -166,7 +167,8 @@ def _keep_components(plan: Plan, wave: list[Participant], count: int) -> Iterato
         return {"place": who.place, "rows": rows, "seconds": time.monotonic() - started}
 
     title = f"components {', '.join(who.prior.label for who in wave)}"
-    for row in run_tasks(title, [{"place": place} for place in by_place], keep):
+    total = (plan.shared_rows or len(plan.shared)) * len(by_place)
+    for row in run_tasks(title, [{"place": place} for place in by_place], keep, total=total):
         yield {**row, "who": by_place[row["place"]]}
 
 

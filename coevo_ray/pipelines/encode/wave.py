@@ -18,6 +18,7 @@ from coevo_ray.pool.rejects import Reject
 from coevo_ray.runtime.shards import run_shards
 from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.parts import Parts
+from coevo_ray.telemetry import WAITING, record
 
 _COUNTED_SHARDS = 512
 
@@ -48,6 +49,12 @@ class Made:
     seconds: float = 0.0
     startup: float = 0.0
     side_by_side: int = 1
+
+    @property
+    def waiting_share(self) -> float | None:
+        """Share of its actors' time in which they waited for input; None before the first part."""
+        busy, waiting = self.times["encode"] + self.times["project"], self.times["waiting"]
+        return waiting / (waiting + busy) if busy else None
 
     def add(self, later: Made) -> None:
         """Adds the result of a later pass of the same participant."""
@@ -83,6 +90,7 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
     made = {who.place: Made() for who in participants}
     missing = {who.place: _resume(plan, shards, who.parts, made[who.place]) for who in participants}
     reader_cpus = participants[0].compute.reader_cpus
+    labels = {who.place: who.prior.label for who in participants}
     todo = sorted(set().union(*missing.values()))
     items = [{"shard": s, "wanted": [k for k in made if s in missing[k]]} for s in todo]
 
@@ -113,6 +121,7 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
         mine.bytes_moved += row["bytes_moved"]
         ready = max(0.0, row["ready"] - started)
         mine.startup = min(mine.startup, ready) if mine.startup else ready
+        record(WAITING, mine.waiting_share, stage=title, prior=labels[row["participant"]])
     seconds = time.time() - started
     for one in made.values():
         one.seconds, one.side_by_side = seconds, len(made)

@@ -46,7 +46,8 @@ class WriteParts:
         entry = parts.write_table(f"{name}.parquet", pa.table(columns), group_rows=4096)
         return {
             "participant": part.participant,
-            "rows": entry.rows,
+            "rows": len(good),
+            "rejected": len(rejects),
             "result": entry,
             "rejects": rejects,
             "times": {**part.times, "write": time.monotonic() - started},

@@ -157,7 +157,7 @@ def _count(location: Location, names: list[str], latents: int, top_rows: int) ->
         return {"result": FactorTable.measure(*read_codes(location, names[row["shard"]]), latents, top_rows)}
 
     table = FactorTable.empty(latents, top_rows)
-    for row in run_each("count factors", range(len(names)), count, unit="files"):
+    for row in run_each("count factors", range(len(names)), count, total=len(names), unit="files"):
         table = table + row["result"]
     return table
 

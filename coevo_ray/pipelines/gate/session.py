@@ -174,7 +174,7 @@ class GateSession:
         ):
             self._plain = None
             run = digest([str(self.location), self.inputs])
-            self._handle = start_selection(run, self._make())
+            self._handle = start_selection(run, self._make(), "gate")
             try:
                 yield self
             finally:

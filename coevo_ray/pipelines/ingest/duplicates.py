@@ -14,6 +14,7 @@ from coevo_ray.pool.entries import SourceShard
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.rejects import Reject
 from coevo_ray.store.location import Location
+from coevo_ray.telemetry import ROWS_REJECTED, record
 
 
 def reject_duplicates(
@@ -54,6 +55,7 @@ def reject_duplicates(
     rejects = [Reject(keys[p], "ingest", "duplicate key") for p in by_key.tolist()]
     for position, first in zip(by_content.tolist(), firsts.tolist(), strict=True):
         rejects.append(Reject(keys[position], "ingest", f"duplicate content: the same as {keys[first]}"))
+    record(ROWS_REJECTED, len(rejects), stage="check samples")
     return rejects
 
 

@@ -7,6 +7,7 @@ driver holds hashes and packed names, never samples.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -204,7 +205,7 @@ def _of_sources(
 def _say_labels(summary: JsonObject) -> None:
     say(_of_labels(summary))
     if warning := _too_many_classes(summary):
-        say(f"warning: {warning}")
+        say(warning, level=logging.WARNING)
 
 
 def _of_labels(summary: JsonObject) -> str:

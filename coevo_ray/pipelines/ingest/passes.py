@@ -95,7 +95,7 @@ def check_shards(config: PoolConfig, shards: list[SourceShard]) -> list[Checked]
 
     def task(row: Row) -> Row:
         found = check_shard(row["shard"], pickle.loads(row["part"]), config)
-        return {"rows": len(found.usable), "result": pickle.dumps(found)}
+        return {"rows": len(found.usable), "rejected": len(found.rejects), "result": pickle.dumps(found)}
 
     total = None if any(s.rows < 0 for s in shards) else sum(s.rows for s in shards)
     parts = [(i, pickle.dumps(shard)) for i, shard in enumerate(shards)]
@@ -164,7 +164,8 @@ def keys_of(config: PoolConfig, shards: dict[int, SourceShard]) -> dict[int, UIn
         return {"rows": len(keys), "shard": row["shard"], "keys": keys.tobytes()}
 
     parts = [(i, pickle.dumps(shard)) for i, shard in shards.items()]
-    rows = _run(config, "look for new samples", parts, task, None)
+    total = None if any(shard.rows < 0 for shard in shards.values()) else sum(s.rows for s in shards.values())
+    rows = _run(config, "look for new samples", parts, task, total)
     return {row["shard"]: as_hashes(row["keys"]) for row in rows}
 
 

@@ -7,6 +7,7 @@ former targets stay valid until the new manifest replaces theirs.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _merge(
     summary |= {"rows": sum(f.rows for f in files), "seconds": round(ended - started, 3)}
     summary |= {"stage_seconds": {name: round(seconds, 3) for name, seconds in times.items()}}
     for warning in summary["warnings"]:
-        say(f"warning: {warning}")
+        say(warning, level=logging.WARNING)
     former = {f.path for f in load_manifest(location).files} if location.child(MANIFEST).is_file() else set()
     finish(location, "targets", content, inputs, [*files, *others, blob], summary)
     kept = {f.path for f in [*files, *others, blob]}
@@ -271,6 +272,8 @@ def _write_targets(
     for group, parts in zip(groups, of, strict=True):
         there |= parts.entries(name for name in group.names(parts.made_of) if name not in there)
     todo = [{"name": name} for name in names if name not in there]
+    spans = (names[item["name"]] for item in todo)
+    total = sum(min(group.file_rows, group.rows - index * group.file_rows) for group, _, index in spans)
     places = [t.location for t in tables]
     inputs = ray.put((names, places, maps))
 
@@ -288,7 +291,7 @@ def _write_targets(
         return {"rows": entry.rows, "result": entry}
 
     passes = sum(t.manifest.rows for t in tables)
-    results = run_tasks("align targets", todo, write, at_once=1 + passes // _ROWS_A_PROCESS)
+    results = run_tasks("align targets", todo, write, total=total, at_once=1 + passes // _ROWS_A_PROCESS)
     return [*there.values(), *(row["result"] for row in results)]
 
 

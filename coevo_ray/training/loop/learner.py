@@ -18,6 +18,7 @@ from coevo_ray.config import LearningConfig
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.errors import InputError
 from coevo_ray.training.feed.feed import Batch, Feed
+from coevo_ray.training.feed.meter import FeedMeter
 from coevo_ray.training.loop.descent import Descent
 from coevo_ray.training.loop.fine_tuning import FineTuning, thaw
 from coevo_ray.training.loop.ray_train import resume, save_checkpoint
@@ -57,7 +58,7 @@ class Learner:
         average: its averaged weights, or None.
         descent: its optimizer.
         history: one entry for each finished epoch.
-        after_step: called after every step.
+        after_step: called after every step, with a text that says how far the epoch is.
         before_checkpoint: called on every worker before a checkpoint inside an epoch, which no later start repeats.
     """
 
@@ -73,7 +74,7 @@ class Learner:
         self._sums = torch.zeros(sums, dtype=torch.float64, device=self.device)
         self._since_checkpoint, self._offset, self._seconds = 0, 0, 0.0
         self.before_checkpoint: Callable[[], None] | None = None
-        self.after_step: Callable[[], None] | None = None
+        self.after_step: Callable[[str], None] | None = None
         self._kept: dict[str, torch.Tensor] = {}
         torch.manual_seed(config.seed)
 
@@ -135,27 +136,31 @@ class Learner:
         def batches(start: int) -> Iterator[Batch]:
             return feed.epoch(subset, self.rank, self.world, start)
 
-        return self.steps(batches, rows, steps_of(rows, self.config.batch_rows))
+        return self.steps(batches, rows, steps_of(rows, self.config.batch_rows), counts_rows=True)
 
-    def steps(self, batches: Callable[[int], Iterator[StepT]], length: int, steps: int) -> Iterator[StepT]:
+    def steps(
+        self, batches: Callable[[int], Iterator[StepT]], length: int, steps: int, *, counts_rows: bool = False
+    ) -> Iterator[StepT]:
         """This worker's part of the next epoch's steps; where one was left open, of those behind the last checkpoint.
 
         Args:
             batches: makes the steps' inputs, from an offset on; 0 is the beginning.
             length: the last step's offset.
             steps: their number in the whole epoch.
+            counts_rows: whether offsets count rows, for the metrics.
         """
         started, epoch = time.monotonic(), len(self.history)
         self._begin(steps)
         before = self._seconds
-        for batch in batches(self._offset):
+        meter = FeedMeter(self.rank, counts_rows)
+        for batch in meter.timed(batches(self._offset), self._offset):
             # What the network draws (dropout) is a function of the step, so that a restart changes nothing.
             self._seed_step(_seed(self.config.seed, epoch, batch.offset, self.rank))
             self.descent.set_rate(self._factor())
             yield batch
             self._offset = batch.offset
             if self.after_step is not None:
-                self.after_step()
+                self.after_step(f"epoch {epoch + 1}: {self._offset / max(1, length):.0%}")
             self._seconds = before + time.monotonic() - started
             if self._checkpoint_due(length):
                 self._save_open()

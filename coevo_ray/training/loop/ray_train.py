@@ -20,9 +20,11 @@ from coevo_ray.config import Compute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.runtime.causes import cause_of
+from coevo_ray.runtime.metrics import RayMetrics
 from coevo_ray.runtime.shards import ray_errors, unwrap
 from coevo_ray.runtime.watchdog import Patience, watched
 from coevo_ray.store.location import Location
+from coevo_ray.telemetry import receive, run_name
 from coevo_ray.training.loop.controller import Reachable, end_controller
 
 ArgumentsT = TypeVar("ArgumentsT")
@@ -59,7 +61,13 @@ def fit(
     run = uuid.uuid4().hex
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"worker": worker, "arguments": arguments, "compute": compute},
+        train_loop_config={
+            "worker": worker,
+            "arguments": arguments,
+            "compute": compute,
+            "run": run_name(),
+            "stage": title,
+        },
         scaling_config=_scaling(compute),
         run_config=_run_config(location, run),
     )
@@ -84,6 +92,7 @@ def fit(
 def _work(config: dict[str, Any]) -> None:
     """Calls the worker function on a worker; Ray Train passes a dict and nothing else."""
     compute: Compute = config["compute"]
+    receive(RayMetrics(), config["run"], config["stage"])
     # As many threads as it has reserved cores, so that workers do not fight over them.
     torch.set_num_threads(max(1, int(compute.cpus)) if compute.gpus == 0 else 1)
     config["worker"](config["arguments"])

@@ -78,6 +78,7 @@ def train_epochs(learner: Learner, objective: Objective, reports: EpochReports) 
     """
     if learner.rank == 0:
         learner.after_step = reports.board.beats()
+        reports.board.note(len(learner.history), "training")
     for epoch in range(len(learner.history), objective.epochs):
         result = objective.train_epoch(epoch)
         entry = learner.finish(result.samples, **result.figures)

@@ -146,7 +146,8 @@ class _PolicyRun:
         self, candidates: BoolArray, planned: list[int], board: BoardHandle
     ) -> Iterator[SupervisedArguments]:
         """Starts the selection actor for as long as the workers need it."""
-        selection = start_selection(digest([str(self.folder), self.artifact.inputs]), self._ledger(candidates).make)
+        identity = digest([str(self.folder), self.artifact.inputs])
+        selection = start_selection(identity, self._ledger(candidates).make, f"train {self.policy}")
         try:
             yield SupervisedArguments(
                 config=self.config,
