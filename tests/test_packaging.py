@@ -13,7 +13,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 
 
-def _pins() -> dict[str, str]:
+def pins() -> dict[str, str]:
+    """Versions in constraints.txt by canonical name."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert lines, "constraints.txt is empty"
     for line in lines:
@@ -22,15 +23,15 @@ def _pins() -> dict[str, str]:
 
 
 def test_every_dependency_is_pinned_inside_its_bounds() -> None:
-    pins = _pins()
+    pinned = pins()
     checked = 0
     for text in requires("coevo-ray") or []:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         if name == "coevo-ray":
             continue
-        assert name in pins, f"{name} is not in constraints.txt"
-        assert requirement.specifier.contains(Version(pins[name])), f"{name}: {pins[name]} is outside {requirement}"
+        assert name in pinned, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(Version(pinned[name])), f"{name}: {pinned[name]} is outside {requirement}"
         assert requirement.specifier, f"{name} has no lower bound"
         checked += 1
     assert checked >= 20
