@@ -20,6 +20,7 @@ from coevo_ray.cli.on_demand import add_commands
 from coevo_ray.cli.show import stdout_for_the_result
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.store.credentials import refuse_secrets
+from coevo_ray.store.failures import is_of_a_store, reading_failed
 
 app = typer.Typer(
     name="coevo-ray",
@@ -80,6 +81,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         _fail(StoppedError("stopped by Ctrl-C", "run the same command again: finished parts are kept"))
     except OSError as error:
+        if is_of_a_store(error):
+            _fail(reading_failed("a store", error))
         if error.errno is None:
             raise
         _fail(StoppedError(f"{error}", "repair the store, then run the same command again: finished parts are kept"))
