@@ -66,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         name = unquote(urlsplit(self.path).path).strip("/")
         file = self.server.root / name
+        if file.is_dir():  # a bucket: it is there, and is not listed
+            self._empty(200)
+            return
         if not file.is_file():
             self._empty(404)
             return

@@ -24,6 +24,7 @@ from coevo_ray.cli.show import stdout_for_the_result
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.logs import LOG_FORMAT, check_log_format, is_json, say
 from coevo_ray.store.credentials import refuse_secrets
+from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.telemetry import RUN_NAME, where_it_failed
 
 app = typer.Typer(
@@ -105,6 +106,8 @@ def _called(given: list[str]) -> int:
     except KeyboardInterrupt:
         _fail(StoppedError("stopped by Ctrl-C", "run the same command again: finished parts are kept"))
     except OSError as error:
+        if is_of_a_store(error):
+            _fail(reading_failed("a store", error))
         if error.errno is None:
             _tell_trace(error)
             raise

@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 
 from coevo_ray.core.arrays import AnyArray
 from coevo_ray.errors import InputError
+from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import Location
 
 _SHOWN = 200
@@ -138,5 +139,7 @@ def _readable(place: Location) -> Iterator[None]:
     except InputError:  # a ValueError, too
         raise
     except _RAISED as error:
+        if is_of_a_store(error):
+            raise reading_failed(place, error) from error
         words = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
         raise InputError(f"cannot read {place}: {words}", _DAMAGED) from error

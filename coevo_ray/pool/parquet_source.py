@@ -21,6 +21,7 @@ from coevo_ray.pool.folder_layout import Split, path_columns, read_layout
 from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
 from coevo_ray.pool.labels import LabelReader
 from coevo_ray.pool.modality import ReadSample, find_modality, vector_sample
+from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import Location
 
 SUFFIX = ".parquet"
@@ -330,6 +331,8 @@ def _readable(location: Location, part: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        if is_of_a_store(error):
+            raise reading_failed(location, error) from error
         words = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
         raise InputError(
             f"cannot read {part}{location}: {words}", "it is damaged, or no Parquet: copy it again"

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 
 from coevo_ray.errors import InputError
 from coevo_ray.pool.entries import SourceShard
+from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import Location
 
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset's rule: key, then all extensions
@@ -201,6 +202,8 @@ def open_members(shard: SourceShard) -> Iterator[tarfile.TarFile]:
                 with tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictHeader) as archive:
                     yield archive
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        if is_of_a_store(error):
+            raise reading_failed(place, error) from error
         raise InputError(
             f"{place} is damaged or cut off: {error}", "copy it again, or leave it out of the source"
         ) from error

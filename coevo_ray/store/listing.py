@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import pyarrow.fs as pafs
 
-from coevo_ray.errors import InputError
+from coevo_ray.store.failures import reading_failed
 from coevo_ray.store.location import TEMPORARY, Location
 
 
@@ -24,11 +24,12 @@ def list_files(folder: Location) -> dict[str, FileFacts]:
 
     Raises:
         InputError: the folder does not exist or cannot be listed.
+        StoppedError: its store failed.
     """
     try:
         infos = folder.file_system.get_file_info(pafs.FileSelector(folder.path, recursive=True))
     except OSError as error:
-        raise InputError(f"cannot list {folder}: {error}", "check the path and your permission to read it") from error
+        raise reading_failed(folder, error) from error
     skip = len(folder.path.rstrip("/")) + 1
     found = [info for info in infos if info.type == pafs.FileType.File and TEMPORARY not in info.path]
     return {info.path[skip:]: FileFacts(int(info.size), _in_utc(info.mtime)) for info in found}

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -22,25 +21,14 @@ import pyarrow.fs as pafs
 
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.store.credentials import refuse_secrets
+from coevo_ray.store.failures import is_of_a_store, reading_failed, writing_failed
+from coevo_ray.store.file_systems import file_system, reached
 from coevo_ray.store.json_text import parse_json
 
 TEMPORARY = ".tmp-"  # in the name of a file that is being written
 LEASE = "_lease.json"  # says who writes to a folder; part of nothing that lies there
 # It would be a local folder, of that name.
 _ONE_STROKE = re.compile(r"(s3a?|gs|gcs|https?|abfss?):(?!//)", re.IGNORECASE)
-
-
-@lru_cache(maxsize=64)
-def _file_system(root: str) -> pafs.FileSystem:
-    """Returns the file system of a URI's scheme, host and query; one per process."""
-    try:
-        file_system, _ = pafs.FileSystem.from_uri(root)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot open the store {root!r}: {error}",
-            "use a local path, s3://bucket/folder or gs://bucket/folder, and check the credentials",
-        ) from error
-    return file_system
 
 
 @runtime_checkable
@@ -97,7 +85,7 @@ class Location:
             if scheme == "file":
                 return cls(_local_path(text))
             location = cls(text.rstrip("/"))
-            _file_system(location._root)
+            file_system(location._root)
             return location
         return cls(_absolute(text))
 
@@ -113,8 +101,12 @@ class Location:
 
     @property
     def file_system(self) -> pafs.FileSystem:
-        """The pyarrow file system that holds this location."""
-        return pafs.LocalFileSystem() if self.is_local else _file_system(self._root)
+        """The pyarrow file system that holds this location.
+
+        Raises:
+            UsageError, StoppedError: see `file_systems.reached`.
+        """
+        return pafs.LocalFileSystem() if self.is_local else reached(self._root)
 
     @property
     def path(self) -> str:
@@ -122,7 +114,8 @@ class Location:
         if self.is_local:
             return self.uri
         parts = urlsplit(self.uri)
-        return (parts.netloc + parts.path).rstrip("/")
+        host = parts.netloc.removeprefix("anonymous@")  # it says how to ask, and is no part of a bucket's name
+        return (host + parts.path).rstrip("/")
 
     @property
     def name(self) -> str:
@@ -157,10 +150,7 @@ class Location:
         except OSError as error:
             if self.is_local:
                 raise
-            raise StoppedError(
-                f"cannot reach {self}: {error}",
-                "check the address, the network and the credentials, then run the same command again",
-            ) from error
+            raise reading_failed(self, error) from error
 
     def exists(self) -> bool:
         """Tests whether a file or folder exists here."""
@@ -190,14 +180,15 @@ class Location:
 
         Raises:
             InputError: the file is missing or cannot be read.
+            StoppedError: its store failed; UsageError: its credentials or address are wrong.
         """
         try:
             if self.is_local:  # many small files: Arrow's streams take longer to open
                 return Path(self.path).read_bytes()
-            with self.file_system.open_input_stream(self.path, compression=None) as stream:
-                return bytes(stream.read())
+            with self.file_system.open_input_file(self.path) as file:
+                return bytes(file.read(file.size()))  # one request; without the size there is one for each 256 KiB
         except OSError as error:
-            raise InputError(f"cannot read {self}: {error}", "check the path and your permission to read it") from error
+            raise reading_failed(self, error) from error
 
     def read_json(self) -> Any:
         """Reads the file's content as JSON.
@@ -217,7 +208,7 @@ class Location:
             names = self._names(recursive)
             "".join(names).encode()
         except OSError as error:
-            raise InputError(f"cannot list {self}: {error}", "check the path and your permission to read it") from error
+            raise reading_failed(self, error) from error
         except UnicodeError as error:
             raise InputError(
                 f"{self} has a file whose name is not UTF-8, so that its files cannot be listed", "rename that file"
@@ -239,6 +230,7 @@ class Location:
 
         Raises:
             UsageError: nothing can be written here.
+            StoppedError: the store failed.
         """
         probe = self.child(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
@@ -247,27 +239,26 @@ class Location:
                 stream.write(b"coevo-ray")
             self.file_system.delete_file(probe.path)
         except OSError as error:
-            raise UsageError(
-                f"cannot write to {self}: {error}", "choose another output with --out, or grant the permission to write"
-            ) from error
+            raise writing_failed(self, error) from error
 
     def write_bytes(self, *parts: bytes | memoryview | pa.Buffer) -> None:
         """Writes a file atomically; on a local disk it is synced to the disk before this returns.
 
         Args:
-            parts: the file's content in order; no copy joins them.
+            parts: the file's content in order; on a local disk no copy joins them.
 
         Raises:
-            StoppedError: the store refused (full disk, lost connection); nothing earlier is damaged.
+            StoppedError: the store failed (full disk, lost connection); nothing earlier is damaged.
+            UsageError: an object store refuses this process's credentials.
         """
         with _stopping(self):
             if self.is_local:
                 _write_local(Path(self.path), parts)
                 return
-            # Object stores show an object only once its upload has been completed.
+            # Object stores show an object only once its upload has been completed; a stream completes it even where an
+            # error or a signal ends the block early, so that all has to be written at once.
             with self.file_system.open_output_stream(self.path) as stream:
-                for part in parts:
-                    stream.write(part)
+                stream.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def note_bytes(self, content: bytes) -> None:
         """Writes a small file of constant length, which takes microseconds on a local disk.
@@ -394,6 +385,8 @@ def _stopping(location: Location) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_of_a_store(error):
+            raise writing_failed(location, error) from error
         raise StoppedError(
             f"cannot write {location}: {error}",
             "free space or restore the store, then run the same command again: finished parts are kept",

@@ -5,14 +5,17 @@ obstore is optional (`pip install 'coevo-ray[leases]'`): pyarrow, which does eve
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from coevo_ray.store.file_systems import S3Address
 from coevo_ray.store.lease_cells import RELEASED, Seen
 from coevo_ray.store.location import Location
 
 _TIMEOUT = "10s"
+_WAITS_S = (0.2, 0.5, 1.0)
 _RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 
 
@@ -66,10 +69,26 @@ class ObjectCell:
         return self.replace(RELEASED, seen) is not None
 
     def _put(self, content: bytes, mode: Any) -> Seen | None:
+        """Writes on a condition, again where no answer came: obstore itself would not know whether it was written."""
+        for wait_s in _WAITS_S:
+            try:
+                return self._put_once(content, mode)
+            except OSError:
+                time.sleep(wait_s)
+            there = self.read()
+            if there is not None and there.content == content:  # which is of nobody else: the answer was lost
+                return there
+        return self._put_once(content, mode)
+
+    def _put_once(self, content: bytes, mode: Any) -> Seen | None:
         errors = self._errors
         try:
             made = self._client.put(self._store, self._key, content, mode=mode, use_multipart=False)
-        except (errors.AlreadyExistsError, errors.PreconditionError, errors.NotFoundError, FileNotFoundError):
+        except (errors.AlreadyExistsError, errors.PreconditionError):
+            return None
+        except (errors.NotFoundError, FileNotFoundError) as error:
+            if mode == "create":  # then it is the bucket that is not there
+                raise OSError(str(error)) from error
             return None
         except errors.BaseError as error:
             raise OSError(str(error)) from error
@@ -82,18 +101,24 @@ def _tag(meta: Any) -> str:
 
 
 def _open(location: Location) -> Any:
-    """The bucket, with what the URI says as pyarrow understands it; credentials are those of the environment."""
+    """The bucket, with what the URI and the environment say as pyarrow understands it."""
     from obstore.store import GCSStore, S3Store
 
     uri = urlsplit(location.uri)
-    bucket = uri.netloc.rpartition("@")[2]
-    if uri.scheme in ("gs", "gcs"):
-        return GCSStore(bucket, client_options={"timeout": _TIMEOUT}, retry_config=_RETRIES)
     given = {name: values[-1] for name, values in parse_qs(uri.query).items()}
     config: Any = {}
-    if "region" in given:
-        config["region"] = given["region"]
-    if "endpoint_override" in given:
-        config["endpoint"] = f"{given.get('scheme', 'https')}://{given['endpoint_override']}"
-    options: Any = {"timeout": _TIMEOUT, "allow_http": given.get("scheme") == "http"}
-    return S3Store(bucket, config=config, client_options=options, retry_config=_RETRIES)
+    if uri.scheme in ("gs", "gcs"):
+        login, _, bucket = uri.netloc.rpartition("@")
+        if "endpoint_override" in given:
+            config["base_url"] = f"{given.get('scheme', 'https')}://{given['endpoint_override']}"
+        options: Any = {"timeout": _TIMEOUT, "allow_http": given.get("scheme") == "http"}
+        # Only emulators take writes without credentials; obstore asks for a token all the same.
+        token: Any = {"token": "anonymous", "expires_at": None}
+        by: Any = {"credential_provider": lambda: token} if login == "anonymous" else {}
+        return GCSStore(bucket, config=config, client_options=options, retry_config=_RETRIES, **by)
+    address = S3Address.of(location.uri)
+    config["region"] = location.file_system.region
+    if address.end_point:
+        config["endpoint"] = f"{address.scheme}://{address.end_point}"
+    options = {"timeout": _TIMEOUT, "allow_http": address.scheme == "http"}
+    return S3Store(address.bucket, config=config, client_options=options, retry_config=_RETRIES)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.store.checked import REMEDY, SMALL_BYTES, check_content, check_size
+from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import FileEntry, Manifest, load_manifest
 
@@ -45,6 +46,8 @@ class _Open:
             yield
         except (OSError, pa.ArrowException) as error:
             # Arrow raises OSError for a page whose checksum or header is wrong; a store raises it for anything.
+            if is_of_a_store(error):
+                raise reading_failed(self.location, error) from error
             if isinstance(error, OSError) and "page" not in str(error):
                 raise
             raise InputError(f"{self.location} is damaged: {error}", REMEDY) from error
@@ -244,7 +247,7 @@ class RowTable:
         except (OSError, pa.ArrowException, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"cannot read {location}: {error}", "the artifact is damaged; make it again") from error
+            raise reading_failed(location, error, "the artifact is damaged; make it again") from error
         if file.metadata.num_rows != entry.rows:
             raise InputError(
                 f"{location} has {file.metadata.num_rows} rows, its manifest says {entry.rows}",

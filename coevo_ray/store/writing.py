@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from coevo_ray.errors import UsageError
 from coevo_ray.progress import say
+from coevo_ray.store.failures import may_pass, writing_failed
 from coevo_ray.store.lease import SECONDS, Lease, take
 from coevo_ray.store.lease_cells import Cell, FileCell, SettledCell
 from coevo_ray.store.location import LEASE, Location
@@ -104,6 +104,7 @@ def claim(location: Location, seconds: float = SECONDS) -> None:
 
     Raises:
         UsageError: another process or thread writes there, or nothing can be written.
+        StoppedError: the store failed.
     """
     scope = _SCOPES.by_folder.get(_key(location))
     if scope is None or scope.lease is not None:
@@ -112,9 +113,7 @@ def claim(location: Location, seconds: float = SECONDS) -> None:
         scope.made += _make_folder(location)
         scope.lease = take(_cell(location), str(location), seconds)
     except OSError as error:
-        raise UsageError(
-            f"cannot write to {location}: {error}", "choose another output with --out, or grant the permission to write"
-        ) from error
+        raise writing_failed(location, error) from error
     scope.lease.keep()
 
 
@@ -157,6 +156,8 @@ def _cell(location: Location) -> Cell:
     except ImportError:
         return SettledCell(file)
     except OSError as error:
+        if may_pass(error):  # a lease that others enforce is not to be taken without
+            raise
         say(f"{location}: its lease is checked but not enforced, for obstore cannot read there: {error}")
         return SettledCell(file)
     return cell

@@ -76,6 +76,6 @@ def test_the_page_names_every_file_and_no_other() -> None:
     page = (CLUSTER / "README.md").read_text()
     there = {path.name for path in FILES} - {"README.md"}
     table = re.findall(r"^\| (`[^|]+) \|", page.split("## Any Ray cluster")[0], re.MULTILINE)
-    assert {name for row in table for name in re.findall(r"`([\w.]+)`", row)} == there
-    for path in re.findall(r"cluster/([\w.]+\.(?:yaml|sh))", "".join(each.read_text() for each in FILES)):
+    assert {name for row in table for name in re.findall(r"`([\w.-]+)`", row)} == there
+    for path in re.findall(r"cluster/([\w.-]+\.(?:yaml|sh))", "".join(each.read_text() for each in FILES)):
         assert path in there, path

@@ -160,5 +160,5 @@ def test_a_store_that_cannot_be_reached_stops_the_command(
         str(tmp_path / "pool"),
     )
     assert ended.returncode == 4
-    assert "cannot reach s3://bucket/data" in ended.stderr
+    assert "cannot reach s3://bucket?endpoint_override=127.0.0.1:1" in ended.stderr
     assert "check the address, the network and the credentials" in ended.stderr

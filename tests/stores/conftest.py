@@ -1,0 +1,53 @@
+"""One server of each kind for all tests that need one; credentials of a user who may read and write."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from coevo_ray.store.location import Location
+from tests.stores.servers import ENVIRONMENT, FakeGCS, SeaweedFS, running, uri
+
+BUCKET = "tests"
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    server = SeaweedFS(tmp_path_factory.mktemp("seaweed"))
+    with running(server):
+        server.make_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGCS]:
+    server = FakeGCS(tmp_path_factory.mktemp("gcs"))
+    with running(server):
+        yield server
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket, the address of its server, and a prefix that is one test's own."""
+
+    name: str
+    address: str
+    prefix: str
+
+    def uri(self, path: str, address: str = "") -> str:
+        """The URI of a key below the prefix; through a proxy where its address is given."""
+        return uri(f"{self.name}/{self.prefix}/{path}", address or self.address)
+
+    def place(self, path: str, address: str = "") -> Location:
+        """As `uri`."""
+        return Location.parse(self.uri(path, address))
+
+
+@pytest.fixture
+def bucket(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return Bucket(BUCKET, seaweed.address, uuid.uuid4().hex[:8])
