@@ -1,6 +1,7 @@
 # make demo   the whole loop on real data (needs Python >= 3.10 and nothing else)
 # make demo-text  the same on texts
-# make test   lint, types, layers, tests (a Label Studio server among them)
+# make test   lint, types, layers, the site, tests (a Label Studio server among them)
+# make docs   the site, into build/site
 # make slow   the tests that are left out there, one after another
 # make fuzz   a million damaged inputs for everything that reads files of others
 # make bench  quick benchmarks
@@ -14,7 +15,7 @@ SERVER_PINS := tests/annotators/label_studio_requirements.txt
 PYTEST_ARGS ?=
 FUZZ_INPUTS ?= 1000000
 
-.PHONY: demo demo-text test slow fuzz lint bench clean $(SERVER)
+.PHONY: demo demo-text test slow fuzz lint docs bench clean $(SERVER)
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
@@ -49,6 +50,10 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m website
+
+docs: $(VENV)/dev
+	$(BIN)/python -m website
 
 test: lint $(SERVER)/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not labelstudio' $(PYTEST_ARGS)

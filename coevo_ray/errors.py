@@ -1,7 +1,7 @@
 """Errors that people see: each states a cause and a remedy and carries the exit code of the command line.
 
-Exit codes (tested against the README): 0 done, 2 wrong usage or configuration, 3 bad input, 4 stopped part-way and
-resumable, 1 anything else.
+Exit codes (tested against docs/exit-codes.md): 0 done, 2 wrong usage or configuration, 3 bad input, 4 stopped
+part-way and resumable, 1 anything else.
 """
 
 from __future__ import annotations

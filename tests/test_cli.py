@@ -1,4 +1,4 @@
-"""The command line: exit codes as the README says, and nothing but JSON on stdout."""
+"""The command line: exit codes as their page says, and nothing but JSON on stdout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from coevo_ray import __version__, cli
 from coevo_ray.cli.targets import prior_settings
 from tests.command_line import Command
+from website import commands
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -33,13 +34,13 @@ COMMANDS = (
 )
 
 
-def test_help_names_every_command_and_the_readme_too(coevo_ray: Command) -> None:
+def test_help_names_every_command_and_the_page_of_commands_too(coevo_ray: Command) -> None:
     result = coevo_ray("--help")
     assert result.returncode == 0
-    readme = (ROOT / "README.md").read_text()
+    page = commands.page()
     for command in COMMANDS:
         assert re.search(rf"^\W*{command}\s", result.stdout, re.MULTILINE), command
-        assert f"`{command}`" in readme, command
+        assert f"## `{command}` {{ #{command} }}" in page, command
 
 
 def test_version(coevo_ray: Command) -> None:
@@ -276,7 +277,9 @@ def test_every_exit_code_is_documented() -> None:
     from coevo_ray import errors
 
     codes = {e.exit_code for e in (errors.CoevoError, errors.UsageError, errors.InputError, errors.StoppedError)}
-    documented = {int(c) for c in re.findall(r"^\| (\d) \|", (ROOT / "README.md").read_text(), re.MULTILINE)}
+    documented = {
+        int(c) for c in re.findall(r"^\| (\d) \|", (ROOT / "docs" / "exit-codes.md").read_text(), re.MULTILINE)
+    }
     assert documented == codes | {0}
 
 

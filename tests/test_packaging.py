@@ -6,6 +6,7 @@ import re
 from importlib.metadata import metadata, requires
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -41,6 +42,13 @@ def test_licence_and_types_are_shipped() -> None:
     assert metadata("coevo-ray")["License-Expression"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert (ROOT / "coevo_ray" / "py.typed").is_file()
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == metadata("coevo-ray")["Version"]
+    papers = {each["identifiers"][0]["value"].removeprefix("arXiv:") for each in citation["references"]}
+    assert papers == set(re.findall(r"arXiv (\d+\.\d+)", (ROOT / "docs" / "papers.md").read_text()))
 
 
 def test_ci_runs_the_readmes_commands() -> None:

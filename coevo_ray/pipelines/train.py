@@ -175,8 +175,13 @@ def train_semi_supervised(
     """Trains on the labels of some training rows and on the samples of all, on a gate's labels so far too.
 
     Args:
-        config, pool, out, pseudo_labels, init, targets: see `training.semi_supervised.train.train_semi_supervised`.
+        config: settings of the training, see `SemiTrainConfig`.
+        pool: the pool, or its folder.
+        out: folder of the result.
         labels: as in `train_supervised`; None for the pool's own.
+        pseudo_labels: labels of rows without one, see `training.semi_supervised.train.train_semi_supervised`.
+        init: a network to start from, see there.
+        targets: the pool's targets, which a head may take as its input, see there.
         trust: as in `train_supervised`.
 
     Returns:

@@ -65,7 +65,10 @@ def dedup(
     """Finds duplicates of a pool, and writes the rows to leave out and a page of groups.
 
     Args:
-        pool, targets, out, config: see `pipelines.dedup.find_duplicates`.
+        pool: the pool, or its folder.
+        targets: its targets, or their folder.
+        out: folder of the result.
+        config: settings of the search, see `DedupConfig`.
         groups: most groups on the page: those with leaks first, then those of several labels, then the largest.
 
     Returns:

@@ -16,6 +16,7 @@ from coevo_ray.store.changes import refuse_change
 from coevo_ray.store.json_text import object_of
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST, STARTED, FileEntry, Manifest, load_manifest
+from coevo_ray.store.shown import shown
 from coevo_ray.store.writing import claim, confirm
 
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
@@ -49,6 +50,9 @@ class Artifact(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<{self.manifest.kind} at {self.location}>"
+
+    def _repr_html_(self) -> str:
+        return shown(self.manifest.kind, str(self.location), self.summary)
 
     def __getitem__(self, name: str) -> Any:
         return self.summary[name]

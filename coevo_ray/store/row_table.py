@@ -24,6 +24,7 @@ from coevo_ray.store.checked import REMEDY, SMALL_BYTES, check_content, check_si
 from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import FileEntry, Manifest, load_manifest
+from coevo_ray.store.shown import shown
 
 _OPEN_FILES = 128
 # Files of a far store that are read at a time: each request waits long for its first byte.
@@ -90,6 +91,14 @@ class RowTable:
 
     def __len__(self) -> int:
         return sum(f.rows for f in self.files)
+
+    def __repr__(self) -> str:
+        return f"<{self.manifest.kind} of {len(self):,} rows at {self.location}>"
+
+    def _repr_html_(self) -> str:
+        columns = {field.name: str(field.type) for field in self.schema()}
+        about = f"of {len(self):,} rows at {self.location}"
+        return shown(self.manifest.kind, about, {"columns": columns, **self.summary})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (type(self), self.location, self.prefix))  # open files do not travel

@@ -40,6 +40,7 @@ from coevo_ray.store.digests import digest
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable
+from coevo_ray.store.shown import shown
 from coevo_ray.store.writing import writing
 
 if TYPE_CHECKING:
@@ -410,6 +411,9 @@ class GateSession:
     def summary(self) -> JsonObject:
         """Figures so far, see `status`."""
         return self.status()
+
+    def _repr_html_(self) -> str:
+        return shown("gate", f"of {self.rows:,} rows at {self.location}", self.status())
 
     def status(self) -> JsonObject:
         """Rounds, labels, open requests, disputed rows, mean gain, accuracy so far, `forecast`, `stopped_by` (or None).

@@ -168,7 +168,8 @@ def gate_submit(
         gate: the gate, or its folder.
         files: one or more of CSV or Parquet, see `read_answer_file`.
         annotator: who gave the labels of records that do not say; None takes each file's name.
-        trust, url: as in `gate_next`; without files.
+        trust: as in `gate_next`; without files.
+        url: as in `gate_next`; without files.
 
     Returns:
         `answers` (new ones), `labels`, `unasked`, `changed`: see `Taken`; `outstanding`: requested rows that still wait

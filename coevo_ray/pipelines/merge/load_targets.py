@@ -21,6 +21,7 @@ from coevo_ray.runtime.shards import Row
 from coevo_ray.store.location import ArtifactLike
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable, vectors
+from coevo_ray.store.shown import shown
 
 _BLOCK_ROWS = 4096
 
@@ -58,6 +59,10 @@ class Targets:
 
     def __len__(self) -> int:
         return len(self.row_ids)
+
+    def _repr_html_(self) -> str:
+        about = f"of {len(self):,} rows at {self.table.location}"
+        return shown("targets", about, {"columns": ["row_id", "target", "prior", *self.columns], **self.card})
 
     def read(self, row_ids: Int64Array) -> pa.Table:
         """Some rows: `row_id`, `target`, `prior`, and the pool's columns.

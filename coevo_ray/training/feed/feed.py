@@ -215,7 +215,8 @@ class Feed:
 
         Args:
             subset: rows and weights of the epoch.
-            rank, world_size: this worker's place; None is its place in Ray Train, outside of Ray Train the only one.
+            rank: this worker's place; None is its place in Ray Train, outside of Ray Train the only one.
+            world_size: number of workers; None as for `rank`.
             start: global samples that are already done (a batch's `offset`); their rows are not read again. The number
                 of workers may have changed since.
 

@@ -1,0 +1,1 @@
+"""The documentation site: pages made of the code and the results, and the build (`python -m website`)."""
