@@ -5,6 +5,8 @@
 # make slow   the tests that are left out there, one after another
 # make fuzz   a million damaged inputs for everything that reads files of others
 # make bench  quick benchmarks
+# make dist   wheel and sdist, tested from outside of the checkout
+# make test-lowest  the core's tests with the lowest versions that pyproject.toml allows
 # make clean  removes what these made
 PYTHON ?= python3
 VENV := .venv
@@ -12,10 +14,11 @@ BIN := $(VENV)/bin
 # The server that the annotator is tested against; its pins are not ours.
 SERVER := .venv-labelstudio
 SERVER_PINS := tests/annotators/label_studio_requirements.txt
+LOWEST := .venv-lowest
 PYTEST_ARGS ?=
 FUZZ_INPUTS ?= 1000000
 
-.PHONY: demo demo-text test slow fuzz lint docs bench clean $(SERVER)
+.PHONY: demo demo-text test slow fuzz lint docs bench dist test-lowest clean $(SERVER)
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
@@ -92,5 +95,16 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.battery networks --json --quick
 	$(BIN)/python -m benchmarks.battery stop --json --quick
 
+dist: $(VENV)/dev
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m pytest -m slow tests/test_dist.py
+
+# Without the extras: their lowest versions are those of other projects' releases of the time.
+test-lowest: $(VENV)/dev
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python -m uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --requirements pyproject.toml
+	$(BIN)/python -m uv pip install --quiet --python $(LOWEST) hypothesis pytest pytest-timeout scikit-learn
+	$(LOWEST)/bin/python -m pytest -p no:cacheprovider tests/core tests/test_config.py $(PYTEST_ARGS)
+
 clean:
-	rm -rf $(VENV) $(SERVER) coevo-demo coevo-demo-text runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SERVER) $(LOWEST) coevo-demo coevo-demo-text runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

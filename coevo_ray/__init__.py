@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.api import demo as demo
     from coevo_ray.app.api import doctor as doctor
     from coevo_ray.app.api import encode as encode
+    from coevo_ray.app.api import export as export
     from coevo_ray.app.api import gate as gate
     from coevo_ray.app.api import gate_export as gate_export
     from coevo_ray.app.api import gate_next as gate_next
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from coevo_ray.core.selection.policies import Policy as Policy
     from coevo_ray.core.selection.policies import SelectionContext as SelectionContext
     from coevo_ray.core.selection.rotation import take_turns as take_turns
+    from coevo_ray.pipelines.export import issues_of as issues_of
+    from coevo_ray.pipelines.export import write_subset as write_subset
     from coevo_ray.pipelines.merge.load_targets import load_targets as load_targets
     from coevo_ray.pool.pool import Pool as Pool
     from coevo_ray.store.artifact import Artifact as Artifact
@@ -79,11 +82,13 @@ _PUBLIC = {
     "RunConfig": "coevo_ray.config",
     "SelectionContext": "coevo_ray.core.selection.policies",
     "Subset": "coevo_ray.core.feed.epoch_plan",
+    "issues_of": "coevo_ray.pipelines.export",
     "load_config": "coevo_ray.config",
     "load_factors": "coevo_ray.store.factor_files",
     "load_network": "coevo_ray.training.networks",
     "load_targets": "coevo_ray.pipelines.merge.load_targets",
     "take_turns": "coevo_ray.core.selection.rotation",
+    "write_subset": "coevo_ray.pipelines.export",
 }
 
 __all__ = ["__version__", *_PUBLIC]

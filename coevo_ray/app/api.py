@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coevo_ray.app.status import status as status
     from coevo_ray.app.submit import submit as submit
     from coevo_ray.pipelines.encode.encode import contribute as contribute
+    from coevo_ray.pipelines.export import export as export
     from coevo_ray.pipelines.factors.score import sae as sae
     from coevo_ray.pipelines.factors.score import sae_score as sae_score
     from coevo_ray.pipelines.gate.run_rounds import gate as gate
@@ -53,6 +54,7 @@ _MODULES = {
     "demo": "coevo_ray.app.demo",
     "doctor": "coevo_ray.app.doctor",
     "encode": "coevo_ray.pipelines.make_targets",
+    "export": "coevo_ray.pipelines.export",
     "gate": "coevo_ray.pipelines.gate.run_rounds",
     "gate_export": "coevo_ray.pipelines.gate.steps",
     "gate_next": "coevo_ray.pipelines.gate.steps",
@@ -90,6 +92,7 @@ __all__ = [
     "demo",
     "doctor",
     "encode",
+    "export",
     "gate",
     "gate_export",
     "gate_next",

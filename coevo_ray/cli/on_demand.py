@@ -31,6 +31,10 @@ COMMANDS = {
         "Find the rows of another pool that lie where the gate's gain remains: those to label next.",
     ),
     "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to leave out, a page."),
+    "export": (
+        "export",
+        "Write an artifact for other tools: Lance, a table of issues, or a data set of the Hugging Face Hub.",
+    ),
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
     "submit": ("submit", "Run a command as a job of a Ray cluster, and follow it; found again by its output."),
     "status": ("run", "Show how far a run or any folder of artifacts is, who writes there, and what went wrong."),

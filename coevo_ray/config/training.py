@@ -18,6 +18,16 @@ class TrainCompute(Compute):
         1000, ge=0, description="Also checkpoint after every so many steps inside an epoch; 0 only at epochs' ends."
     )
     tensorboard: bool = Field(False, description="Also write every epoch's figures as TensorBoard event files.")
+    trackers: tuple[str, ...] = Field(
+        (),
+        description="Hand every epoch's figures to tensorboard, mlflow, wandb, or package.module:Class of your own. "
+        "Servers, projects and keys are told by the variables of MLflow and Weights & Biases.",
+    )
+
+    @property
+    def all_trackers(self) -> tuple[str, ...]:
+        """Names of the trackers, TensorBoard among them where either setting asks for it."""
+        return tuple(dict.fromkeys([*(["tensorboard"] if self.tensorboard else []), *self.trackers]))
 
 
 # Settings that the manifests of version 0.1.0 lack, with the values that change nothing.

@@ -30,6 +30,7 @@ from coevo_ray.runtime.shards import Row, ray_errors, run_tasks
 from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import write_table
+from coevo_ray.store.dataset_card import write_dataset_card
 from coevo_ray.store.graph_files import load_graph
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
@@ -99,7 +100,7 @@ def _find(config: DedupConfig, pool: Pool, targets: RowTable, location: Location
         "graph": graph.summary["fields"],
         "seconds": round(time.monotonic() - started, 3),
     }
-    finish(location, KIND, config.content(), inputs, entries, summary)
+    write_dataset_card(location, finish(location, KIND, config.content(), inputs, entries, summary))
 
 
 def group_rows(folder: Location, config: DedupConfig) -> dict[str, Any]:

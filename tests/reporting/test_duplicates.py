@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -85,6 +86,8 @@ def test_copies_are_found_and_one_of_each_group_is_kept(tmp_path: Path) -> None:
     pool, targets = make(tmp_path)
     found = coevo_ray.dedup(pool, targets, tmp_path / "out")
     table = found.scan(ALL)
+    read = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert read["kept"][:] == table.column("kept").to_pylist()
     rows = table.column("row_id").to_pylist()
     assert rows == [*range(COPIES), *range(ROWS - COPIES, ROWS)]
     assert table.column("group").to_pylist() == [*range(COPIES), *range(COPIES)]

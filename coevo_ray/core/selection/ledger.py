@@ -181,6 +181,11 @@ class SelectionLedger:
         """Number of rows N."""
         return len(self._usage.counts)
 
+    @property
+    def candidates(self) -> RowSet:
+        """The rows that may be selected, out of N."""
+        return self._candidates
+
     def may_select(self, subset: Subset) -> bool:
         """Tests whether all rows of a subset, int64[n], are candidates of this ledger."""
         return set_of(subset).issubset(self._candidates)

@@ -14,6 +14,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 from coevo_ray.store.artifact import finish
 from coevo_ray.store.data_files import write_blob, write_table
+from coevo_ray.store.dataset_card import write_dataset_card
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST, Manifest, load_manifest
 from coevo_ray.store.writing import writing
@@ -56,6 +57,7 @@ def write_labels(
         ]
         made = finish(place, "labels", config, inputs, entries, {"labels": len(table), **summary})
         _drop(place, before, made)
+        write_dataset_card(place, made)
         return made
 
 
@@ -79,6 +81,7 @@ def write_pseudo_labels(place: Location, pseudo: PseudoLabels, config: JsonObjec
             place, "pseudo_labels", config, inputs, [entry], {"rows": len(table), "shared": int(pseudo["shared"].sum())}
         )
         _drop(place, before, made)
+        write_dataset_card(place, made)
         return made
 
 

@@ -16,6 +16,7 @@ from coevo_ray.pipelines.encode.contribution import Contribution
 from coevo_ray.pipelines.merge.check import Group, prior_label
 from coevo_ray.pipelines.merge.latent import Quality
 from coevo_ray.store.consensus_files import StoredConsensus
+from coevo_ray.store.dataset_card import CARD, hub_head
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import Manifest
 
@@ -244,7 +245,8 @@ def write_card(location: Location, manifest: Manifest) -> None:
         StoppedError: the store refused.
     """
     card, own = card_of(manifest.summary), {f.path for f in manifest.files}
-    for name, content in (("card.json", json.dumps(card, indent=2) + "\n"), ("README.md", _markdown(card))):
+    pages = {"card.json": json.dumps(card, indent=2) + "\n", CARD: hub_head(manifest, "Targets") + _markdown(card)}
+    for name, content in pages.items():
         file = location.child(name)
         if name not in own and (not file.is_file() or file.read_bytes() != content.encode()):
             file.write_bytes(content.encode())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -20,14 +20,20 @@ import ray.train
 import ray.train.torch
 import torch
 
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import EpochPlan, Subset, plan_epoch
 from coevo_ray.core.rows.hashing import hash_rows
+from coevo_ray.core.selection.policies import KeptShares, Policy
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
+from coevo_ray.store.location import ArtifactLike
 from coevo_ray.store.row_table import RowTable, vector_column_of
 from coevo_ray.training.feed.batch import Batch, Tensors, Transform, ahead, on_device
+from coevo_ray.training.feed.exchange import device_of_accelerator, place_among_processes
 from coevo_ray.training.feed.images import PerImage
+from coevo_ray.training.feed.ledger_of_table import ledger_of
+from coevo_ray.training.feed.loader import Columns, FeedLoader
 from coevo_ray.training.feed.reading import Work, read_windows
 from coevo_ray.training.feed.texts import TextTransform, Tokenize
 from coevo_ray.training.feed.vectors import VectorTransform
@@ -115,7 +121,8 @@ class Feed:
             global_batch: rows of a batch over all workers.
             seed: seed of the order and of augmentation.
             receives: "tensor": the transform gets uint8[3, h, w]; "pil": an RGB image of Pillow.
-            device: destination of the tensors; None is the device of this Ray Train worker, outside of one the CPU.
+            device: destination of the tensors; None is the device of this Ray Train worker or of the Accelerator that
+                this process has made, else the CPU.
             options: as in `Feed`.
 
         Raises:
@@ -215,7 +222,8 @@ class Feed:
 
         Args:
             subset: rows and weights of the epoch.
-            rank: this worker's place; None is its place in Ray Train, outside of Ray Train the only one.
+            rank: this worker's place; None is its place in Ray Train, or else among the processes of
+                `torch.distributed`, or else the only one.
             world_size: number of workers; None as for `rank`.
             start: global samples that are already done (a batch's `offset`); their rows are not read again. The number
                 of workers may have changed since.
@@ -238,6 +246,42 @@ class Feed:
         if self.prefetch and not shares_random:
             made = ahead(made, self.prefetch)
         return on_device(made, self.device)
+
+    def loader(
+        self,
+        epochs: int,
+        columns: Columns = None,
+        *,
+        policy: str | Policy = "rotation",
+        keep: float | KeptShares = 1.0,
+        rows: Int64Array | None = None,
+        scores: ArtifactLike | None = None,
+        evidence: ArtifactLike | None = None,
+        policy_options: Mapping[str, Any] | None = None,
+    ) -> FeedLoader:
+        """An iterable in the place of a torch DataLoader, of the rows that a policy selects for each epoch.
+
+        For Lightning, Accelerate, the Trainer of transformers, or a loop of your own; see `FeedLoader`.
+
+        Args:
+            epochs: of the training; policies spread rows over them.
+            columns: what a batch holds, see `FeedLoader`: names make it a tuple, a mapping or None a dict.
+            policy: its name, or the policy.
+            keep: share of the rows that an epoch keeps, in (0, 1], or the schedule of one.
+            rows: int64[n], rows that may be selected; None for a pool's training rows (those with a label, where there
+                are any), or all rows of another table.
+            scores: what `sae` made, for policies by factors or scores.
+            evidence: what `encode` made of labels and copies, for policies that look at it.
+            policy_options: the policy's own options, where it is given by name.
+
+        Raises:
+            InputError: there are no such rows or tables, or the policy needs what is not given.
+            UsageError: the policy, an option or a share is wrong.
+        """
+        known = {"scores": scores, "evidence": evidence}
+        options = dict(policy_options or {})
+        ledger = ledger_of(self.table, policy, options, rows, known, keep=keep, epochs=epochs, seed=self.seed)
+        return FeedLoader(self, ledger, columns)
 
     def close(self) -> None:
         """Ends the processes that make tensors; a later epoch would start them again."""
@@ -279,15 +323,15 @@ def _batch(work: Work, tensors: Tensors, texts: str | None) -> Batch:
 
 
 def _worker_place() -> tuple[int, int]:
-    """Rank and number of Ray Train's workers; (0, 1) in a process that is none of them."""
+    """Rank and number of Ray Train's workers, or else of torch's processes; (0, 1) in a process that is alone."""
     context = _train_context()
-    return (0, 1) if context is None else (context.get_world_rank(), context.get_world_size())
+    return place_among_processes() if context is None else (context.get_world_rank(), context.get_world_size())
 
 
 def _worker_device() -> torch.device:
-    """The device that Ray Train gave to this worker; the CPU in a process that is none of them."""
+    """The device that Ray Train gave to this worker, or that an Accelerator here has; in other processes the CPU."""
     if _train_context() is None:
-        return torch.device("cpu")
+        return device_of_accelerator() or torch.device("cpu")
     device: torch.device = ray.train.torch.get_device()
     return device
 

@@ -36,8 +36,14 @@ from coevo_ray.training.inputs.base import backbone_for
 from coevo_ray.training.inputs.choose import made_with, open_input, settled
 from coevo_ray.training.inputs.shapes import check_size, shape_of
 from coevo_ray.training.inputs.source import InputSource
-from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
-from coevo_ray.training.loop.train_epochs import EpochReports
+from coevo_ray.training.loop.run_training import (
+    ModelArtifact,
+    Trained,
+    Training,
+    epoch_reports,
+    run_training,
+    write_network,
+)
 from coevo_ray.training.loop.weights import CARD, WEIGHTS, read_weights
 from coevo_ray.training.model_files import check_made, check_outputs, read_made
 
@@ -135,7 +141,7 @@ class _TargetRun:
             targets=self.targets.location,
             rows=ray.put(rows),
             probe_rows=ray.put(probe_rows),
-            reports=EpochReports(board, self.folder),
+            reports=epoch_reports(board, _TITLE, self.folder, self.config),
         )
 
     def _summarise(self, rows: int, probe_rows: ProbeRows | None, trained: Trained[TargetArguments]) -> JsonObject:

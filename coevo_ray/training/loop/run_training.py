@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from coevo_ray.actors.progress_board import BoardHandle, progress_board
 from coevo_ray.config import Compute
+from coevo_ray.config.training import LearningConfig, TrainCompute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.runtime.resources import Need, require
 from coevo_ray.runtime.session import ray_session
@@ -23,8 +24,10 @@ from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.writing import writing
 from coevo_ray.training.loop.metrics import json_lines
 from coevo_ray.training.loop.ray_train import fit, load_checkpoint
+from coevo_ray.training.loop.train_epochs import EpochReports
 from coevo_ray.training.loop.weights import write_weights
 from coevo_ray.training.networks import write_network_files
+from coevo_ray.training.trackers.base import TRACKED, TrackedRun, Trackers, check_trackers
 
 ArgumentsT = TypeVar("ArgumentsT")
 
@@ -110,6 +113,8 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
             return Artifact(artifact.folder, done, done.summary)
         started = time.monotonic()
         training = prepare()
+        if isinstance(training.compute, TrainCompute):
+            check_trackers(training.compute.all_trackers)
         patience = Patience(training.title)
         title, folder, compute = training.title, artifact.folder, training.compute
         with (
@@ -126,6 +131,24 @@ def run_training(artifact: ModelArtifact, prepare: Callable[[], Training[Argumen
         files = training.write_files(trained)
         made = finish(folder, artifact.kind, artifact.content, artifact.inputs, files, summary)
     return Artifact(folder, made, made.summary)
+
+
+def epoch_reports(board: BoardHandle, title: str, folder: Location, config: LearningConfig) -> EpochReports:
+    """Destinations of the figures of a training's epochs.
+
+    Args:
+        board: the progress that the driver shows.
+        title: shown by trackers.
+        folder: the training's output.
+        config: its settings, which name the trackers.
+
+    Raises:
+        UsageError: a tracker is unknown, or its package is not installed.
+        StoppedError: the store refused.
+    """
+    run = TrackedRun(title, folder, config.content(), "")
+    trackers = Trackers(config.compute.all_trackers, run, folder.child("training", TRACKED))
+    return EpochReports(board, folder, trackers)
 
 
 @contextmanager

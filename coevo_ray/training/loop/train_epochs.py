@@ -11,6 +11,7 @@ from coevo_ray.store.location import Location
 from coevo_ray.training.loop.learner import Learner
 from coevo_ray.training.loop.metrics import write_metrics
 from coevo_ray.training.loop.ray_train import wait_for_checkpoints
+from coevo_ray.training.trackers.base import Trackers
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class EpochReports:
 
     Attributes:
         board: the progress that the driver shows.
-        folder: the training's output, for `metrics.jsonl` and TensorBoard's files.
+        folder: the training's output, for `metrics.jsonl`.
+        trackers: take them too.
     """
 
     board: BoardHandle
     folder: Location
+    trackers: Trackers
 
 
 @dataclass(frozen=True)
@@ -90,4 +93,7 @@ def train_epochs(learner: Learner, objective: Objective, reports: EpochReports) 
             reports.board.note(epoch + 1, objective.after_epoch(epoch, entry))
         learner.save()
         if learner.rank == 0:
-            write_metrics(reports.folder, learner.history, tensorboard=learner.config.compute.tensorboard)
+            write_metrics(reports.folder, learner.history)
+            reports.trackers.log(learner.history[-1])
+    if learner.rank == 0:
+        reports.trackers.close()

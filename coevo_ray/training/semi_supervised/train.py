@@ -22,8 +22,14 @@ from coevo_ray.store.opening import open_table
 from coevo_ray.training.inputs.choose import made_with
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.label_tables import LabelTable, open_labels, open_pseudo_labels
-from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
-from coevo_ray.training.loop.train_epochs import EpochReports
+from coevo_ray.training.loop.run_training import (
+    ModelArtifact,
+    Trained,
+    Training,
+    epoch_reports,
+    run_training,
+    write_network,
+)
 from coevo_ray.training.semi_supervised.loop import SemiSupervisedArguments, train_loop
 from coevo_ray.training.semi_supervised.rows import gather_rows
 from coevo_ray.training.semi_supervised.step import SemiRows
@@ -130,7 +136,7 @@ class _SemiSupervisedRun:
 
     @contextmanager
     def _arguments(self, board: BoardHandle) -> Iterator[SemiSupervisedArguments]:
-        reports, source = EpochReports(board, self.folder), self.source.measured(self.rows.train)
+        reports, source = epoch_reports(board, _TITLE, self.folder, self.config), self.source.measured(self.rows.train)
         yield SemiSupervisedArguments(self.config, self.pool.location, source, ray.put(self.rows), self.start, reports)
 
     def _write_files(self, trained: Trained[SemiSupervisedArguments]) -> list[FileEntry]:

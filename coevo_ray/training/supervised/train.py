@@ -31,8 +31,14 @@ from coevo_ray.training.inputs.choose import made_with
 from coevo_ray.training.inputs.shapes import check_size, shape_of
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.label_tables import rows_there
-from coevo_ray.training.loop.run_training import ModelArtifact, Trained, Training, run_training, write_network
-from coevo_ray.training.loop.train_epochs import EpochReports
+from coevo_ray.training.loop.run_training import (
+    ModelArtifact,
+    Trained,
+    Training,
+    epoch_reports,
+    run_training,
+    write_network,
+)
 from coevo_ray.training.loop.weights import CARD, WEIGHTS, read_weights
 from coevo_ray.training.model_files import check_made, check_outputs, read_made
 from coevo_ray.training.start import Start, prepare_input
@@ -160,7 +166,7 @@ class _PolicyRun:
                 start=self.start,
                 labels=ray.put(self.labels),
                 selection=selection.ledger,
-                reports=EpochReports(board, self.folder),
+                reports=epoch_reports(board, f"train {self.policy}", self.folder, self.config),
             )
         finally:
             selection.stop()

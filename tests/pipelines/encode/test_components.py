@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -119,13 +120,15 @@ def test_contributions_and_targets_are_what_a_plain_loop_gives(pool: Pool, made:
     assert made_table.column("encoders").to_pylist() == encoders.tolist()
 
 
-def test_the_card_and_the_summary_state_the_verdict_and_the_bytes(made: Path) -> None:
+def test_the_card_and_the_summary_state_the_verdict_and_the_bytes(made: Path, tmp_path: Path) -> None:
     table = RowTable(Location(str(made / "targets")), "targets")
     summary = table.manifest.summary
     assert summary["verdict"]["kind"] == "leave_out" and summary["verdict"]["priors"] == [NAMES[2]]
     assert summary["verdict"]["text"] in summary["warnings"]
     readme = (made / "targets" / "README.md").read_text()
     assert summary["verdict"]["text"] in readme and "| `encoders` | uint8 |" in readme
+    read = datasets.load_dataset(str(made / "targets"), split="train", cache_dir=str(tmp_path))  # by the card's head
+    assert read.column_names == ["row_id", "target", "prior", "encoders"] and read["row_id"][:] == list(range(ROWS))
     r2 = [prior["alignment_r2"] for prior in summary["priors"]]
     assert min(r2[:2]) > 0.9 > 0.5 > r2[2]
     assert json.loads((made / "targets" / "card.json").read_text())["verdict"] == summary["verdict"]

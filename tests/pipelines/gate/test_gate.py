@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -271,6 +272,8 @@ def test_files_of_two_annotators(tmp_path: Path) -> None:
     table = export_labels(gate, str(tmp_path / "labels"))
     label = dict(zip(table.row_ids().tolist(), table.scan(["label"]).column("label").to_pylist(), strict=True))
     assert NAMES[label[int(rows[0])]] == other[rows[0]]
+    read = datasets.load_dataset(str(tmp_path / "labels"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert read["label"][:] == table.scan(["label"]).column("label").to_pylist()
     (answers,) = (tmp_path / "labels").glob("answers-*.parquet")
     said = pq.read_table(answers)
     assert said.num_rows == 3 * 54

@@ -1,4 +1,4 @@
-"""Figures of a training in its folder: one line and one event file per epoch, whatever was interrupted."""
+"""Figures of a training in its folder: one line per epoch, whatever was interrupted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coevo_ray.store.layout import METRICS
 from coevo_ray.store.location import Location
@@ -23,21 +22,13 @@ def test_every_epoch_is_there_once_after_repeated_writes(tmp_path: Path) -> None
     place = Location.parse(str(tmp_path))
     # A worker was killed after it wrote epoch 1, went on from the checkpoint of epoch 0, and wrote it again.
     for epochs in (1, 2, 1, 2):
-        write_metrics(place, HISTORY[:epochs], tensorboard=True)
+        write_metrics(place, HISTORY[:epochs])
     lines = (tmp_path / METRICS).read_text().splitlines()
     assert [json.loads(line) for line in lines] == HISTORY
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert sorted(events.Tags()["scalars"]) == ["accuracy", "learning_rate", "loss", "samples"]
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(0, 2.25), (1, 1.5)]
-    assert [(e.step, e.value) for e in events.Scalars("accuracy")] == [(1, 0.75)]
-
-
-def test_event_files_are_written_only_when_asked(tmp_path: Path) -> None:
-    write_metrics(Location.parse(str(tmp_path)), HISTORY, tensorboard=False)
     assert [p.name for p in tmp_path.iterdir()] == [METRICS]
 
 
 def test_a_figure_that_is_no_number_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float"):
-        write_metrics(Location.parse(str(tmp_path)), [{"epoch": 0, "loss": float("nan")}], tensorboard=False)
+        write_metrics(Location.parse(str(tmp_path)), [{"epoch": 0, "loss": float("nan")}])
     assert list(tmp_path.iterdir()) == []
