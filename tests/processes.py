@@ -68,12 +68,23 @@ class Marked:
         """All processes end by themselves; names those that do not.
 
         Args:
-            killed: the command was killed: then Ray's own agents may try to reach their cluster for another minute, and
-                a worker that was just starting looks for its raylet for nearly as long.
+            killed: the command was killed: then a worker that was just starting looks for its raylet for nearly a
+                minute, and Ray's agents are not waited for, see `assert_agents_gone`.
         """
-        deadline = time.monotonic() + (120 if killed else 60)
+        self._assert_ends(120 if killed else 60, agents_too=not killed)
+
+    def assert_agents_gone(self) -> None:
+        """All processes of a killed command end by themselves, Ray's agents too.
+
+        The two agents of its node report the end of their raylet to Ray's head, which has ended as well: they give up
+        after the 60 s that Ray waits for a head that does not answer.
+        """
+        self._assert_ends(150, agents_too=True)
+
+    def _assert_ends(self, seconds: float, agents_too: bool) -> None:
+        deadline = time.monotonic() + seconds
         while commands := [command for pid in self.left() if (command := _command(pid))]:
-            if killed and all(b"Agent" in command for command in commands):
+            if not agents_too and all(b"Agent" in command for command in commands):
                 return
             if time.monotonic() > deadline:
                 raise AssertionError(f"processes were left behind: {commands}")

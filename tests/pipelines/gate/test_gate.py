@@ -673,7 +673,7 @@ def test_killed_at_any_write_nothing_is_lost_or_counted_twice(tmp_path: Path, mo
 
 @pytest.mark.slow
 def test_killed_commands_go_on(tmp_path: Path) -> None:
-    """The same with real processes and SIGKILL, while they learn."""
+    """The same with real processes and SIGKILL, while they learn; of those that were killed nothing is left."""
     inputs(tmp_path)
     places = ("--pool", str(tmp_path / "pool"), "--targets", str(tmp_path / "targets"))
     gate = ("--gate", str(tmp_path / "gate"))
@@ -682,13 +682,14 @@ def test_killed_commands_go_on(tmp_path: Path) -> None:
         return Marked([sys.executable, "-m", "coevo_ray", "gate", *arguments], tmp_path)
 
     assert command("open", *places, "--out", gate[1], "--max-rounds", "3").wait() == 0
-    delays = iter((2.0, 4.0, 6.0, 8.0, 10.0, 14.0))
+    delays, all_killed = iter((2.0, 4.0, 6.0, 8.0, 10.0, 14.0)), []
     while GateSession(Location.parse(gate[1])).status()["stopped_by"] is None:
         for name in ("next", "submit"):
             killed = command(name, *gate)
             time.sleep(next(delays, 0.0))
             killed.kill()
             killed.assert_gone(killed=True)
+            all_killed.append(killed)
             again = command(name, *gate, "--json")
             assert again.wait() == 0, again.err.read_text()
     with_kills = GateSession(Location.parse(gate[1]))
@@ -697,3 +698,5 @@ def test_killed_commands_go_on(tmp_path: Path) -> None:
     table = export_labels(with_kills, str(tmp_path / "labels"))
     columns = ["row_id", "label", "round"]
     assert table.scan(columns).equals(labels.scan(columns))
+    for killed in all_killed:
+        killed.assert_agents_gone()
