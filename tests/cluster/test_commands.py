@@ -15,7 +15,7 @@ from typer.main import get_command
 from coevo_ray.cli import app
 from coevo_ray.config import load_config
 from tests.cluster import CLUSTER, ROOT
-from tests.test_readme import parse_commands
+from tests.pages import parse_commands
 
 GROUP = get_command(app)
 NAMES = tuple(GROUP.commands)  # type: ignore[attr-defined]
