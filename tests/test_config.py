@@ -48,9 +48,9 @@ def test_the_demo_of_texts_is_the_texts_example() -> None:
 
 
 def test_the_cluster_job_runs_the_digits_example() -> None:
-    job = yaml.safe_load((Path(__file__).parents[1] / "cluster" / "rayjob.yaml").read_text())
+    [job] = yaml.safe_load_all((Path(__file__).parents[1] / "cluster" / "rayjob.yaml").read_text())
     assert job["kind"] == "RayJob"
-    assert "coevo-ray run examples/digits.yaml" in job["spec"]["entrypoint"]
+    assert "coevo-ray run /opt/coevo-ray/examples/digits.yaml" in job["spec"]["entrypoint"]
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:
