@@ -92,7 +92,7 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
     compared, nothing = None, np.zeros(0, dtype=np.int64)
     confusions = Confusions(nothing, nothing, nothing)
     if history and held_out:
-        with ray_session(), ray_errors("gate report"):
+        with ray_session([gate.pool.location, gate.targets.location]), ray_errors("gate report"):
             confusions = gate.learning().confusions(gate.classifier())
             compared = _compared(gate, history)
     elif history:
@@ -120,7 +120,7 @@ def _doubted(gate: GateSession) -> tuple[int | None, Doubted | None]:
     labelled = gate.service.labelled()
     if len(labelled["row_id"]) < FEWEST_ROWS:
         return None, None
-    with ray_session(), ray_errors("gate report"):
+    with ray_session([gate.pool.location, gate.targets.location]), ray_errors("gate report"):
         return gate.learning().doubted(labelled, gate.service.offered(), _DOUBTED_SHOWN)
 
 
