@@ -17,7 +17,7 @@ from tests.command_line import Command
 
 def check_next(line: str) -> None:
     """Each command that a line names is there and has the options that it is named with."""
-    for found in re.findall(r"coevo-ray ([^;(]+)", line):
+    for found in re.findall(r"coevo-ray ([^;,(]+)", line):
         words = found.split()
         top = command = get_command(app)
         context = typer.Context(command)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow.fs as pafs
 
 from coevo_ray.errors import InputError
-from coevo_ray.store.failures import reading_failed
+from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import Location
 
 _UNFINISHED = ".tmp-"  # in the names of files that Location has not finished writing
@@ -113,7 +113,9 @@ def _sorted_names(folder: Location) -> list[str]:
     try:
         names = list(_local_names(folder) if folder.is_local else _remote_names(folder))
     except OSError as error:
-        raise reading_failed(folder, error) from error
+        if is_of_a_store(error):
+            raise reading_failed(folder, error) from error
+        raise InputError(f"cannot list {folder}: {error}", "check the path and your permission to read it") from error
     names.sort()
     return names
 

@@ -26,6 +26,7 @@ from coevo_ray.store.file_systems import file_system, reached
 from coevo_ray.store.json_text import parse_json
 
 TEMPORARY = ".tmp-"  # in the name of a file that is being written
+_GOOGLE = ("gs://", "gcs://")
 LEASE = "_lease.json"  # says who writes to a folder; part of nothing that lies there
 # It would be a local folder, of that name.
 _ONE_STROKE = re.compile(r"(s3a?|gs|gcs|https?|abfss?):(?!//)", re.IGNORECASE)
@@ -185,6 +186,9 @@ class Location:
         try:
             if self.is_local:  # many small files: Arrow's streams take longer to open
                 return Path(self.path).read_bytes()
+            if self.uri.startswith(_GOOGLE):  # its client asks the server while it holds Python's lock to tell a size
+                with self.file_system.open_input_stream(self.path, compression=None) as stream:
+                    return bytes(stream.read())
             with self.file_system.open_input_file(self.path) as file:
                 return bytes(file.read(file.size()))  # one request; without the size there is one for each 256 KiB
         except OSError as error:

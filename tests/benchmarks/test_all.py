@@ -69,6 +69,7 @@ def test_scale_gives_its_keys() -> None:
     assert whole["whole"] and whole["parts"].keys() == {"predictions"}
 
 
+@pytest.mark.slow
 def test_scale_by_rows_gives_its_keys() -> None:
     result = _run("scale", "rows", "--sizes", "2000,6000")
     assert result["slopes"].keys() == result["table"].keys() >= {"gate: groups", "ledger: factors", "score"}

@@ -149,6 +149,7 @@ def test_lost_cells_have_the_same_start() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_backbones_are_one_table(options: Options, few_factors: None) -> None:
     models = ("small_cnn", "benchmarks.networks:small_resnet")
     chosen = replace(options, settings=("clean",), models=models)

@@ -30,7 +30,8 @@ def scrape(run: str) -> Page:
     """Values of a run by (name, stage, further tags by name); of restarted processes the largest."""
     (node,) = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    with urllib.request.urlopen(page, timeout=30) as answer:
+    # Not `urlopen`, which keeps proxies that another test had set when it was first called.
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(page, timeout=30) as answer:
         text = answer.read().decode()
     names = {f"ray_{metric.name}": metric for metric in METRICS}
     found: Page = {}

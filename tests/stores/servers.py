@@ -22,6 +22,8 @@ KEY, SECRET = "test-key", "test-secret"
 REGION = "us-east-1"
 # Of clients: without the last one they would ask for a role at the address of a cloud's metadata service.
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
+# Without proxies: `urlopen` keeps for the whole process those that another test had set when it was first called.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _GRPC = 10_000  # SeaweedFS listens there too, above each port
 _ACTIONS = ["Read", "Write", "List", "Tagging"]
 
@@ -146,7 +148,7 @@ class FakeGCS:
             json.dumps({"name": name}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30):
+        with _OPENER.open(request, timeout=30):
             return name
 
     def kill(self) -> None:
@@ -209,7 +211,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path, seconds
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(address, timeout=5):
+            with _OPENER.open(address, timeout=5):
                 return
         except urllib.error.HTTPError:
             return  # it answers, and refuses who has no key

@@ -11,7 +11,7 @@ import json
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,14 +22,30 @@ from coevo_ray.core.rows.row_set import Subset
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.store.row_table import RowTable
 from coevo_ray.training.feed.batch import Batch
 from coevo_ray.training.feed.exchange import from_all_ranks
 
-if TYPE_CHECKING:
-    from coevo_ray.training.feed.feed import Feed
-
 Columns = Sequence[str] | Mapping[str, str] | None
 _VERSION = 1
+
+
+class Batches(Protocol):
+    """What a loader takes of a `Feed`, which makes it."""
+
+    table: RowTable
+    global_batch: int
+    seed: int
+    window_blocks: int
+    rows_made: int
+
+    def epoch(self, subset: Subset, *, start: int = 0) -> Iterator[Batch]:
+        """See `Feed.epoch`."""
+        ...
+
+    def close(self) -> None:
+        """See `Feed.close`."""
+        ...
 
 
 class FeedLoader:
@@ -57,7 +73,7 @@ class FeedLoader:
     # What `accelerate.skip_first_batches` asks a loader for, besides `dataset`: batches come ready from that.
     batch_size, drop_last, num_workers, prefetch_factor = None, False, 0, None
 
-    def __init__(self, feed: Feed, ledger: SelectionLedger, columns: Columns = None) -> None:
+    def __init__(self, feed: Batches, ledger: SelectionLedger, columns: Columns = None) -> None:
         self.feed, self.ledger = feed, ledger
         self.columns = columns if columns is None or isinstance(columns, Mapping) else list(columns)
         self.planned = planned_visits(ledger.policy, ledger.keep, ledger.epochs, len(ledger.candidates), ledger.rules)

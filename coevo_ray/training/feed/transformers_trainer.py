@@ -7,11 +7,10 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 from coevo_ray.errors import UsageError
-from coevo_ray.training.feed.loader import FeedLoader
 
 
-def attach(loader: FeedLoader, trainer: Trainer) -> None:
-    """See `FeedLoader.attach`."""
+def attach(loader: Any, trainer: Trainer) -> None:
+    """See `FeedLoader.attach`, which this is for: `loader` is that loader."""
     if loader.ledger.policy.needs_losses:
         raise UsageError(
             f"policy {loader.ledger.policy.name} needs each row's loss, which the Trainer does not report",
@@ -34,7 +33,7 @@ class _Position(TrainerCallback):  # type: ignore[misc]  # types of transformers
     Its number of batches goes on to `accelerate.skip_first_batches`, which takes the loader's `dataset`.
     """
 
-    def __init__(self, loader: FeedLoader) -> None:
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -83,7 +83,7 @@ def slow_division(budget: int, shares: list[float], sizes: list[int]) -> list[in
         full |= over
     parts = [min(part, size) for part, size in zip(parts, sizes, strict=True)]
     whole = [math.floor(part + 1e-9) for part in parts]
-    for g in sorted(range(len(sizes)), key=lambda g: whole[g] - parts[g]) * 2:
+    for g in sorted(range(len(sizes)), key=lambda g: round(whole[g] - parts[g], 9)) * 2:
         if sum(whole) < budget and whole[g] < sizes[g]:
             whole[g] += 1
     return whole

@@ -97,6 +97,7 @@ def test_defaults_are_for_fine_tuning_and_settings_of_images_are_refused(bert: P
         settled(TrainConfig(model="hf:a/b", features=None), "vector")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_an_encoder_is_fine_tuned_and_loaded_elsewhere(
     bert: Path, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -195,6 +195,7 @@ def test_a_head_on_vectors_learns_under_a_policy_and_is_loaded_elsewhere(vector_
     assert coevo_ray.load_network(begun).card["model"] == "mlp"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_texts_train_on_their_targets_with_every_objective(
     text_pool: Pool, text_targets: RowTable, tmp_path: Path
@@ -219,6 +220,7 @@ def test_texts_train_on_their_targets_with_every_objective(
         coevo_ray.train_targets(SETTINGS, text_pool, text_targets, tmp_path / "no")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_network_learns_targets_from_vectors(vector_pool: Pool, tmp_path: Path) -> None:
     matrix, _ = clouds()

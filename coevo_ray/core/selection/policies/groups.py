@@ -51,7 +51,8 @@ def divided(budget: int, shares: Float64Array, sizes: Int64Array) -> Int64Array:
         open_ &= ~full
     parts = np.minimum(parts, sizes)
     whole = np.floor(parts + 1e-9).astype(np.int64)
-    order = np.argsort(whole - parts, kind="stable")
+    # Rounded: equal remainders differ in their last bits by the order in which numbers were added up.
+    order = np.argsort(np.round(whole - parts, 9), kind="stable")
     while (left := budget - int(whole.sum())) > 0:
         room = order[whole[order] < sizes[order]][:left]
         whole[room] += 1
