@@ -133,6 +133,12 @@ def test_an_error_names_the_run_and_stage_that_it_came_from(tmp_path: Path) -> N
     assert (line["run"], line["stage"]) == ("digits", "digits")
 
 
+def test_answers_are_submitted_in_json_too(tmp_path: Path) -> None:
+    """`gate submit` is no job, whose options would be its own."""
+    done = run_command("gate", "submit", "--gate", str(tmp_path / "none"), "--log-format", "json")
+    assert done.returncode == 3 and objects(done.stderr)[-1]["level"] == "ERROR"
+
+
 def test_usage_errors_are_json_too() -> None:
     done = run_command("no-such-command", "--log-format", "json")
     assert done.returncode == 2 and any("no-such-command" in line["message"] for line in objects(done.stderr))

@@ -156,6 +156,25 @@ def test_what_policies_are_worth_is_what_was_measured() -> None:
     assert f"better in {len(won)} of {len(cells['0.1'])} cells of three pools, by {won[0]} to {won[-1]}" in page
 
 
+def test_what_policies_are_worth_at_other_shares_is_what_was_measured() -> None:
+    found = _results("battery-policies-shares")
+    cells = [setting["0.1"]["factors"] for pool in found["verdicts"].values() for setting in pool.values()]
+    won = sorted(round(cell["points"], 1) for cell in cells if cell["verdict"] == "won")
+    assert not [cell for cell in cells if cell["verdict"] == "lost"]
+    page = " ".join(text_of("docs/policies.md").split())
+    assert f"and banking77, in {len(won)} of {len(cells)}, by {won[0]} to {won[-1]}, and even in three" in page
+    assert len(cells) - len(won) == 3
+    slower = [cell for cell in found["lost"] if cell["share"] == "0.1" and cell["method"] == "full_budget_seconds"]
+    assert len(slower) == 8 and "above it in eight of these ten cells" in page
+
+
+def test_the_way_to_the_first_requests_is_as_long_as_was_measured() -> None:
+    seconds = {name: each["seconds"] for name, each in _results("start")["pools"].items()}
+    page = " ".join(text_of("docs/start.md").split())
+    assert f"10 000 images of 64 pixels took {seconds['images_10000']:.0f} s to the first requests" in page
+    assert f"2 000 took {seconds['images_2000']:.0f} s and 10 000 texts {seconds['texts_10000']:.0f} s" in page
+
+
 def test_where_the_gate_stops_is_what_was_measured() -> None:
     clean = [pool["clean"]["gate"] for pool in _results("battery-stop")["table"].values()]
     shares = sorted(cell["share"]["mean"] for cell in clean)

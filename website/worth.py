@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,18 +68,16 @@ def _labels(pool: str, setting: str, share: str, told: str) -> Cell:
     found = _read("battery-labels")
     verdict, table = found["verdicts"][pool][setting][share]["gate"], found["table"][pool][setting]
     against = verdict["against"]
-    mean: Callable[[str], float] = lambda method: table[method][share]["mean"]  # noqa: E731
-    return Cell(f"labels: {told}", pool, against, mean(against), mean("gate"), verdict["verdict"])
+    before, after = (table[method][share]["mean"] for method in (against, "gate"))
+    return Cell(f"labels: {told}", pool, against, before, after, verdict["verdict"])
 
 
 def _policy(pool: str, setting: str, kept: str, told: str) -> Cell:
     found = _read("battery-policies")
     verdict, table = found["verdicts"][pool][setting][kept]["factors"], found["table"][pool][setting][kept]
     against = verdict["against"]
-    mean: Callable[[str], float] = lambda policy: table[policy]["mean"]  # noqa: E731
-    return Cell(
-        f"30 % of the rows per epoch: {told}", pool, against, mean(against), mean("factors"), verdict["verdict"]
-    )
+    before, after = (table[policy]["mean"] for policy in (against, "factors"))
+    return Cell(f"30 % of the rows per epoch: {told}", pool, against, before, after, verdict["verdict"])
 
 
 def _head_start(pool: str) -> Cell:

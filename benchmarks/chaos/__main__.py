@@ -95,7 +95,7 @@ def _arguments() -> argparse.Namespace:
 
 
 class _Undisturbed:
-    """What undisturbed runs of each command have in common; they run when it is first asked for.
+    """Facts that undisturbed runs of each command share; a command runs when it is first asked for.
 
     Args:
         place: where they run.

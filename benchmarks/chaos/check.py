@@ -31,7 +31,7 @@ Facts = dict[str, object]
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What undisturbed runs of a command have in common.
+    """Facts that undisturbed runs of a command share.
 
     Attributes:
         facts: name -> value.
@@ -124,7 +124,7 @@ def _flat(value: Any, name: str) -> Facts:
 
 
 def _said(folder: Path, name: str) -> Facts:
-    """What a journal says in the end: each epoch's rows and whether it counts, each answer by its row and annotator.
+    """A journal's state at its end: each epoch's rows and whether it counts, each answer by its row and annotator.
 
     Raises:
         InputError: it is damaged.

@@ -98,7 +98,7 @@ def _choose(known: list[_Before], points: int, chance: random.Random) -> tuple[l
 def _lost(
     subject: Ledger | Gate, step: Step, known: _Before, point: _Point, folder: Path, chance: random.Random
 ) -> str:
-    """What was lost, in words; "" where nothing was."""
+    """Dies at a point, goes on, and describes the loss; "" for none."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, content in known.files.items():
@@ -110,7 +110,7 @@ def _lost(
         if point.power:
             disk.cut_power(chance)
         found = _went_on(subject, step, known, folder)
-    except Exception as error:  # noqa: BLE001 - whatever a restart raises is a point that was lost
+    except Exception as error:  # noqa: BLE001 - any error of a restart is a finding, not an end of the search
         found = f"{type(error).__name__}: {error}"
     return found and f"{subject.name}: {point}: {found}"
 

@@ -41,7 +41,7 @@ class Ledger:
         return LedgerService(Location(str(folder)), ledger)
 
     def steps(self) -> list[Step]:
-        """What a training does with it, each to be repeated without harm."""
+        """The calls of a training; each may be repeated."""
         made: list[Step] = []
         for epoch in range(_EPOCHS):
             made += [_select(epoch), _report(epoch, 0), _report(epoch, 1), _commit(epoch)]
@@ -74,7 +74,7 @@ class Gate:
         return GateService(Location(str(folder)), gate, _ROW_IDS, online)
 
     def steps(self) -> list[Step]:
-        """What commands and people do with it, each to be repeated without harm."""
+        """The calls of commands and people; each may be repeated."""
         made: list[Step] = [lambda service: service.request(8)]
         for round_ in range(_ROUNDS):
             made += [_answer(round_, "ann", 2), _answer(round_, "bob", 1), _answer(round_, "cay", 3)]

@@ -135,7 +135,7 @@ def differences(out: Path, known: Undisturbed) -> list[str]:
     """What of a finished result is not as it has to be, in words."""
     try:
         different = known.difference(facts_of(out))
-    except Exception as error:  # noqa: BLE001 - whatever a damaged result raises
+    except Exception as error:  # noqa: BLE001 - a damaged result may raise anything, and is told as lost
         return [f"the result cannot be read: {type(error).__name__}: {error}"]
     return [f"the result differs in {len(different)} facts: {different[:10]}"] if different else []
 

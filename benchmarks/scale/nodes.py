@@ -87,7 +87,7 @@ def main() -> None:
             print(json.dumps(_stages(Path(folder), arguments.nodes, arguments.gpus)))
         finally:
             ray.shutdown()
-            cluster.shutdown()  # type: ignore[no-untyped-call]
+            cluster.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
 
 
 def _write(folder: Path, rows: int) -> None:

@@ -151,6 +151,5 @@ def start_selection(run: str, make: Callable[[], Services], stage: str = "select
         make: builds the services inside the actor.
         stage: that it serves, for its metrics.
     """
-    # ray.remote adds `options` at run time.
-    options = SelectionActor.options(name=f"coevo-selection-{run}")  # type: ignore[attr-defined]
+    options = SelectionActor.options(name=f"coevo-selection-{run}")  # type: ignore[attr-defined]  # ray.remote adds it
     return SelectionHandle(options.remote(make, run_name(), stage))

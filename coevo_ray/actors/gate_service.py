@@ -15,6 +15,7 @@ import numpy as np
 from coevo_ray.actors.answered import Answered
 from coevo_ray.actors.arrivals import Arrivals, MakeOnline
 from coevo_ray.actors.event_log import EventLog
+from coevo_ray.actors.gate_columns import answers_of, labels_of, questions_of
 from coevo_ray.actors.gate_figures import publish_counts, publish_decisions, publish_learned
 from coevo_ray.actors.predicted import GatheredPredictions
 from coevo_ray.actors.protocols import (
@@ -110,19 +111,7 @@ class GateService:
         `row_ids` int64[n], `gains` float32[n], `predicted` int64[n] and `confidence` float32[n]: the model's class and
         its probability, -1 and NaN before the first predictions; `asked` int64[m], the round's rows, answered or not.
         """
-        gate = self.gate
-        open_ = gate.open_requests()
-        order = np.argsort(open_.positions)
-        rows = open_.positions[order]
-        predicted, confidence = gate.predictions(rows)
-        return {
-            "round": open_.round,
-            "row_ids": self._arrivals.names(rows),
-            "gains": open_.gains[order],
-            "predicted": predicted,
-            "confidence": confidence,
-            "asked": np.sort(self._arrivals.names(gate.open_positions)),
-        }
+        return questions_of(self.gate, self._arrivals)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -268,27 +257,7 @@ class GateService:
         `copy_label`, rows without a label that are near-duplicates of labelled ones; `group`, equal for labelled
         near-duplicates; `validation`, labels that the gate's model must not learn from.
         """
-        rows, labels, rounds = self.gate.labels()
-        copies, copied = readings.copied_labels(self.gate.inner)
-        row_ids = self._arrivals.names(rows)
-        said = self._answered.columns()
-        resolved = resolve(said["row_id"], said["label"], said["annotator"])
-        place = np.searchsorted(resolved.row_ids, row_ids)
-        first = resolved.first[place]
-        return {
-            "row_id": row_ids,
-            "label": labels,
-            "round": rounds,
-            "time": said["time"][first],
-            "annotator": said["annotator"][first],
-            "votes": resolved.votes[place],
-            "annotators": resolved.annotators[place],
-            "copy_id": self._arrivals.names(copies),
-            "copy_label": copied,
-            "group": readings.groups(self.gate.inner, rows),
-            "validation": self.gate.is_validating(rows),
-            "names": list(self._answered.names),
-        }
+        return labels_of(self.gate, self._arrivals, self._answered)
 
     def history(self) -> list[JsonObject]:
         """What `note_learned` took, in its order."""
@@ -300,15 +269,7 @@ class GateService:
 
     def answers(self) -> AnswerColumns:
         """Every answer as it came: arrays `row_id`, `label`, `round`, `time`, `annotator`, and all `names`."""
-        columns = self._answered.columns()
-        return {
-            "row_id": columns["row_id"],
-            "label": columns["label"],
-            "round": columns["round"],
-            "time": columns["time"],
-            "annotator": columns["annotator"],
-            "names": list(self._answered.names),
-        }
+        return answers_of(self._answered)
 
     def pseudo_labels(self, least: float) -> PseudoLabels:
         """What rows without a label most likely are, where that is sure.

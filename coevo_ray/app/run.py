@@ -145,7 +145,7 @@ def check(config: RunConfig) -> None:
         for source in config.pool.sources:
             check_source(source)
     for prior in config.encode.priors:
-        check_prior(prior.name, prior.input_size, _offered(config.pool))
+        check_prior(prior.name, prior.input_size, offered(config.pool))
     if config.train:
         _check_training(config.train, config.pool)
     Location.parse(config.out).check_writable()
@@ -153,14 +153,14 @@ def check(config: RunConfig) -> None:
 
 def _check_training(config: TrainConfig, pool: PoolConfig) -> None:
     training, _ = starting_from(config, modality=pool.modality)
-    offered = _offered(pool).features
+    columns = offered(pool).features
     if training.features is None and pool.modality == TEXT:
-        check_prior(training.model, None, _offered(pool))
+        check_prior(training.model, None, offered(pool))
     elif training.features is None:
         shape = ImageShape(training.image_size, training.stem)
         check_network(training.model, shape.network(training.model, 2), shape.sample(), 2)
-    elif training.features != TARGETS and training.features not in offered:
-        have = ", ".join(offered) or "no columns of vectors"
+    elif training.features != TARGETS and training.features not in columns:
+        have = ", ".join(columns) or "no columns of vectors"
         raise UsageError(
             f"train.features is {training.features!r}, the sources have {have}",
             f"name it in feature_columns of a source, or take {TARGETS}",
@@ -178,7 +178,7 @@ def stages_of(config: RunConfig) -> list[str]:
     return stages
 
 
-def _offered(config: PoolConfig) -> Samples:
+def offered(config: PoolConfig) -> Samples:
     """Samples that priors will get from the pool; dimensions of its feature columns are known once they are read."""
     columns = {column: 0 for source in config.sources for column in source.feature_columns}
     own = {config.modality: 0} if find_modality(config.modality).type is None else {}

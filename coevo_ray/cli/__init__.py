@@ -137,7 +137,8 @@ def _environment_of(given: list[str]) -> Iterator[list[str]]:
     What a job is submitted with is the job's.
     """
     before = {name: os.environ.get(name) for name in _EVERYWHERE.values()}
-    end = given.index("submit") if "submit" in given else len(given)
+    places = (i for i, word in enumerate(given) if word == "submit" and given[i - 1 : i] != ["gate"])
+    end = next(places, len(given))
     rest, words = [], iter(given[:end])
     for word in words:
         option, equals, value = word.partition("=")

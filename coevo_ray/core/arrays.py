@@ -1,4 +1,4 @@
-"""Aliases of array types, named by dtype; shapes stand in the docstrings of what takes and returns them."""
+"""Aliases of array types, named by dtype, and a view of one. Shapes stand in the docstrings of functions that use them."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ AnyArray = npt.NDArray[Any]
 # Arrays by name, as they are journalled and saved.
 Arrays = dict[str, AnyArray]
 ArrayMapping = Mapping[str, AnyArray]
+
+
+def read_only(array: AnyArray) -> AnyArray:
+    """A view of the same memory that cannot be written through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,8 +77,7 @@ def _head(place: Location) -> pa.Table:
     try:
         with place.file_system.open_input_file(place.path) as file:
             parquet = pq.ParquetFile(file)
-            batches = list(_first(parquet))
-            return pa.Table.from_batches(batches, parquet.schema_arrow)
+            return pa.Table.from_batches(islice(parquet.iter_batches(_SAMPLE_ROWS), 1), parquet.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{place} cannot be read: {error}", "restore the file, or leave it out") from error
 
@@ -91,12 +91,6 @@ def _head_of_lines(records: Records) -> pa.Table:
 
 def _as_text(cell: object) -> str | None:
     return None if cell is None else str(cell).encode(errors="replace").decode()
-
-
-def _first(file: pq.ParquetFile) -> Sequence[pa.RecordBatch]:
-    for batch in file.iter_batches(_SAMPLE_ROWS):
-        return [batch]
-    return []
 
 
 def _is_default(head: pa.Table) -> bool:

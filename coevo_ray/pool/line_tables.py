@@ -41,6 +41,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _HEAD_RECORDS = 256
 _SHOWN = 200
 
+Header = tuple[list[str], str]
 Record = dict[str, Any] | str  # column -> cell, or why it cannot be read
 
 
@@ -49,11 +50,11 @@ class Records(Protocol):
 
     Attributes:
         position: the byte behind the last record.
-        columns: names, in order; of JSON Lines those of the last record.
+        header: names of the columns, in order, and the delimiter; of JSON Lines, which have neither, empty.
     """
 
     position: int
-    columns: list[str]
+    header: Header
 
     def __iter__(self) -> Iterator[Record]:
         """Yields records."""
@@ -71,15 +72,13 @@ class _Lines:
         with _opened(self.place) as file:
             file.seek(self.position)
             while block := file.read(_BLOCK):
-                held += block
-                lines = held.splitlines(keepends=True) if b"\r" not in held else _split(held)
-                held = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+                *lines, held = (held + block).split(b"\n")  # alone: \r is left to the reader
                 if len(held) > _MOST:
                     raise InputError(
                         f"{self.place}: a line of more than {_MOST >> 20} MiB at byte {self.position}",
                         "cut it, or convert the file to Parquet",
                     )
-                yield from map(self._take, lines)
+                yield from (self._take(line + b"\n") for line in lines)
             if held:
                 yield self._take(held)
 
@@ -93,22 +92,16 @@ class _Lines:
         return line.decode(errors="surrogateescape")
 
 
-def _split(data: bytes) -> list[bytes]:
-    """Lines by \\n alone: \\r is left to the reader, and other separators are part of texts."""
-    lines = data.split(b"\n")
-    return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
-
-
 class CsvRecords:
     """Records of a CSV file; columns and delimiter are those of its header unless they are given."""
 
-    def __init__(self, place: Location, offset: int = 0, header: tuple[list[str], str] | None = None) -> None:
+    def __init__(self, place: Location, offset: int = 0, header: Header | None = None) -> None:
         self._lines = _Lines(place, offset)
         self._place, self._source = place, iter(self._lines)
-        self.columns, self.delimiter = header if header is not None else self._header()
+        self.header = header if header is not None else self._read_header()
         self.position = self._lines.position
 
-    def _header(self) -> tuple[list[str], str]:
+    def _read_header(self) -> Header:
         line = next(self._source, "")
         told = line.strip().removeprefix(_SEP) if line.lower().startswith(_SEP) else ""
         if told:
@@ -127,7 +120,7 @@ class CsvRecords:
         return names, delimiter
 
     def __iter__(self) -> Iterator[Record]:
-        rows = csv.reader(self._source, delimiter=self.delimiter)
+        rows = csv.reader(self._source, delimiter=self.header[1])
         with _large_fields():
             while True:
                 try:
@@ -149,18 +142,19 @@ class CsvRecords:
                     yield self._record(cells)
 
     def _record(self, cells: list[str]) -> Record:
-        if len(cells) != len(self.columns):
-            return f"{len(cells)} fields, the header names {len(self.columns)}"
-        return {name: cell if cell != "" else None for name, cell in zip(self.columns, cells, strict=True)}
+        columns, _ = self.header
+        if len(cells) != len(columns):
+            return f"{len(cells)} fields, the header names {len(columns)}"
+        return {name: cell or None for name, cell in zip(columns, cells, strict=True)}
 
 
 class JsonRecords:
     """Records of a JSON Lines file: an object a line."""
 
-    def __init__(self, place: Location, offset: int = 0, header: tuple[list[str], str] | None = None) -> None:
+    def __init__(self, place: Location, offset: int = 0, header: Header | None = None) -> None:
         self._lines = _Lines(place, offset)
         self.position = offset
-        self.columns: list[str] = []
+        self.header: Header = ([], "")
 
     def __iter__(self) -> Iterator[Record]:
         for line in self._lines:
@@ -175,7 +169,6 @@ class JsonRecords:
             return f"no JSON: {str(error)[:_SHOWN]}"
         if not isinstance(value, dict):
             return f"no JSON object but {type(value).__name__}"
-        self.columns = [*value]
         return value
 
 
@@ -235,8 +228,9 @@ class _Kind:
         made = []
         for name in found.names:
             records = self.records(place_of(found.location, name))
-            start, header = records.position, pack_values([records.columns, getattr(records, "delimiter", "")])
-            columns = records.columns or columns_of(records)
+            start, (columns, _) = records.position, records.header
+            header = pack_values(records.header)
+            columns = columns or columns_of(records)
             reading = self._reading(source, name, columns)
             split = source.split or layout.split(name)
             made.append(SourceShard(reading, pack_names([name]), 0, -1, offset=start, split=split, parts=header))

@@ -81,6 +81,15 @@ def test_a_folder_without_labels_needs_names_of_classes(tmp_path: Path) -> None:
         run_settings(found, propose(found), Wanted("made", ("cat", "dog"), budget=31))
 
 
+def test_somebody_has_to_answer(tmp_path: Path) -> None:
+    found = look(str(images(tmp_path / "shots", [f"{i}.png" for i in range(30)])), {})
+    Wanted("made", ask="file_drop").check(found)
+    with pytest.raises(UsageError, match="--ask phone"):
+        Wanted("made", ask="phone").check(found)
+    with pytest.raises(UsageError, match="0% of the rows"):
+        Wanted("made", ask="label_column").check(found)
+
+
 def test_splits_by_folders_are_kept(tmp_path: Path) -> None:
     names = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in "ab" for i in range(10)]
     found = look(str(images(tmp_path / "pets", names)), {})

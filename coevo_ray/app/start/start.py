@@ -12,7 +12,7 @@ from coevo_ray.app.start.look import Found, look
 from coevo_ray.app.start.priors import Proposed, measured, propose
 from coevo_ray.app.start.settings import Wanted, file_text, run_settings
 from coevo_ray.app.status import noting_error
-from coevo_ray.config import RunConfig, load_config, make_config
+from coevo_ray.config import EncodeConfig, RunConfig, load_config, make_config
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.gate.steps import gate_next, gate_open
@@ -27,7 +27,7 @@ from coevo_ray.telemetry import named_run
 # Seconds on two cores beside the priors' own work, measured by benchmarks.start: of a session, ingest and the gate's
 # start, and of each row.
 _ALWAYS_S, _ROW_S = 48.0, 0.0015
-_SHARED = 0.1  # of the rows, which every prior encodes
+_SHARED: float = EncodeConfig.model_fields["shared"].default  # of the rows, which every prior encodes
 
 
 def start(
@@ -72,6 +72,7 @@ def start(
     for line in found.lines():
         say(line)
     wanted = Wanted(str(out), tuple(classes), budget, ask)
+    wanted.check(found)
     chosen = propose(found, priors)
     settings = run_settings(found, chosen, wanted)
     place = Path(file) if file is not None else Path(f"{Location.parse(out).name}.yaml")

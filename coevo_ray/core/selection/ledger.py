@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, FloatArray, Int64Array, IntArray
+from coevo_ray.core.arrays import Arrays, BoolArray, FloatArray, Int64Array, IntArray, read_only
 from coevo_ray.core.rows.row_set import RowSet, Subset
 from coevo_ray.core.selection.losses import LossReport, LossTable
 from coevo_ray.core.selection.policies import RULES, KeptShares, Policy, SelectionContext, check_schedule
@@ -370,7 +370,7 @@ class SelectionLedger:
         return {**self._usage.arrays(), **self._attributes.arrays, **losses}
 
     def _context(self, epoch: int) -> SelectionContext:
-        columns: dict[str, Any] = {name: _read_only(array) for name, array in self._attribute_arrays().items()}
+        columns: dict[str, Any] = {name: read_only(array) for name, array in self._attribute_arrays().items()}
         return SelectionContext(
             epoch=epoch,
             epochs=self.epochs,
@@ -387,12 +387,6 @@ class SelectionLedger:
 def rules_of(fields: dict[str, Any]) -> int:
     """Returns the rules with which a state or a subset was made: version 0.1.0 names none and has the first."""
     return int(fields.get("rules", 1))
-
-
-def _read_only(array: AnyArray) -> AnyArray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _check_state(fields: dict[str, Any], arrays: Arrays) -> None:

@@ -103,7 +103,7 @@ class Trackers:
     def _try(self, name: str, call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - of whatever is behind it
+        except Exception as error:  # noqa: BLE001 - a tracker that fails in any way must not end the training
             _LOG.warning("the tracker %s gets no more figures of %s: %s", name, self._run.title, error)
             assert self._open is not None
             self._open.pop(name, None)
