@@ -1,4 +1,4 @@
-"""Aliases of array types, named by dtype, and a view of one. Shapes stand in the docstrings of functions that use them."""
+"""Aliases of array types, named by dtype, and a view of one. Shapes stand in the docstrings that use them."""
 
 from __future__ import annotations
 
