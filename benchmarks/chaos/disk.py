@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from unittest.mock import patch
 from coevo_ray.store.location import Location
 
 _HEADS_KEPT = 3  # former contents of an unsynced file that a power cut may bring back
+_NOW = 1_700_000_000.25  # seconds since 1970; a step made again writes as many bytes, whatever it says of the time
 
 
 class Killed(BaseException):
@@ -63,6 +65,7 @@ class Disk:
             stack.enter_context(
                 patch.object(Location, "delete_file", lambda place: Path.unlink(Path(place.path), True))
             )
+            stack.enter_context(patch.object(time, "time", lambda: _NOW))
             yield
 
     def cut_power(self, chance: random.Random) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def test_a_service_that_dies_anywhere_keeps_what_it_acknowledged(subject: Ledger
     found = kill_points(subject, 60, seed=0)
     assert (found["points"], found["held"], found["lost"]) == (60, 60, [])
     assert found["boundaries"] == 30 and found["possible"] > 10_000
+
+
+@pytest.mark.parametrize("subject", [Ledger(), Gate()], ids=lambda subject: subject.name)
+def test_the_same_work_is_as_many_units_at_any_time(subject: Ledger | Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time is written in 10 to 18 characters; a point behind the last byte of a shorter record is no kill."""
+    possible = set()
+    for now in (1_700_000_001.0, 1_700_000_002.123456):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        possible.add(kill_points(subject, 1, seed=0)["possible"])
+    assert len(possible) == 1
 
 
 class Forgetful(Ledger):
