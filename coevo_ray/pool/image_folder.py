@@ -15,6 +15,7 @@ from coevo_ray.pool.folder_layout import FolderLayout, Split, class_of, read_lay
 from coevo_ray.pool.image_metadata import is_metadata, labels_by_metadata
 from coevo_ray.pool.modality import MODALITIES
 from coevo_ray.store.location import Location
+from coevo_ray.store.read_ahead import map_ahead
 
 _MODALITY = "image"
 _SUFFIXES = tuple(f".{extension}" for extension in MODALITIES[_MODALITY].extensions)
@@ -98,13 +99,18 @@ def read_images(shard: SourceShard) -> Iterator[Entry]:
     location = Location.parse(shard.reading.uri)
     modality, labels = MODALITIES[_MODALITY], shard.reading.labels()
     values = unpack_values(shard.labels) if shard.labels else None
-    for i, name in enumerate(shard.files):
+
+    def read(name: str) -> bytes | InputError:
+        try:
+            return location.child(name).read_bytes()
+        except InputError as error:
+            return error
+
+    for i, (name, data) in enumerate(zip(shard.files, map_ahead(read, shard.files, location), strict=True)):
         label = labels.read(values[i] if values is not None else class_of(name, shard.reading.class_part))
         key = shard.reading.prefix + name
-        try:
-            data = location.child(name).read_bytes()
-        except InputError as error:
-            yield Entry(key, None, label.number, f"unreadable file: {error.cause}", text=label.text)
+        if isinstance(data, InputError):
+            yield Entry(key, None, label.number, f"unreadable file: {data.cause}", text=label.text)
             continue
         sample, problem = modality.from_file(data, name.rpartition(".")[2].lower())
         yield Entry(key, sample, label.number, problem or label.error, text=label.text)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from coevo_ray.pool.labels import LabelReader
 from coevo_ray.pool.modality import ReadSample, find_modality, vector_sample
 from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import Location
+from coevo_ray.store.read_ahead import map_ahead
 
 SUFFIX = ".parquet"
 _BATCH_ROWS = 256
@@ -185,7 +187,7 @@ class _Rows:
             return [vector_sample(vector, f"column {column}") for vector in found[0]]
         cells = storage(self.table.column(column)).to_pylist()
         if self.reading.modality == IMAGE:
-            cells = [with_bytes(cell, file) for cell in cells]
+            cells = list(map_ahead(partial(with_bytes, file=file), cells, file))
         return [modality.from_cell(cell, column) for cell in cells]
 
 

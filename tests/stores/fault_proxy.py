@@ -30,8 +30,9 @@ class Answer:
         return text.encode() if self.code else b""
 
 
-# "reset" before the server hears of it, "lost" after it did, "flip" a byte of what is sent, "hang" until the end.
-Fault = Answer | Literal["reset", "lost", "flip", "hang"] | None
+# "reset" before the server hears of it, "lost" after it did, "flip" a byte of what is sent, "hang" until the end; what
+# can be called is waited for, then the request is passed on.
+Fault = Answer | Literal["reset", "lost", "flip", "hang"] | Callable[[], object] | None
 SLOW_DOWN, BROKEN = Answer(503, "SlowDown"), Answer(500, "InternalError")
 
 
@@ -48,7 +49,7 @@ class FaultProxy(ThreadingHTTPServer):
     """Listens on a port of its own; each request is passed on unless the rule says otherwise.
 
     Attributes:
-        rule: fault of a request; called by several threads.
+        rule: fault of a request; called by several threads, one at a time.
         delay_s: of each request.
         seen: requests so far.
     """
@@ -88,12 +89,15 @@ class Handler(BaseHTTPRequestHandler):
     """One connection of a `FaultProxy`."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms for an acknowledgement
     server: FaultProxy
 
     def _pass(self) -> None:
         body = self._body()
         fault = self.server.fault(self.command, self.path)
         time.sleep(self.server.delay_s)
+        if callable(fault):
+            fault()
         if fault == "hang":
             self.server.ended.wait()
         if fault in ("hang", "reset"):

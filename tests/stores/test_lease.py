@@ -90,9 +90,8 @@ def test_of_two_drivers_on_one_output_the_second_is_refused(bucket: Bucket, tmp_
     go_on = threading.Event()
 
     def rule(request: Request) -> Fault:
-        if request.method == "PUT" and ".parquet" in request.path:
-            go_on.wait(600)
-        return None
+        first_part = request.method == "PUT" and ".parquet" in request.path
+        return (lambda: go_on.wait(600)) if first_part else None
 
     with fault_proxy(bucket.address, rule) as proxy:
         arguments = ("ingest", "sample:digits", "--out")
