@@ -45,6 +45,7 @@ _LEVELS = {
     "ray.data._internal.progress": logging.ERROR,
     # An error comes back to the caller as it was raised; its printed trace hides that in a page of Ray's own frames.
     "ray.data._internal.execution.streaming_executor_state": logging.CRITICAL,
+    "ray.data.exceptions": logging.CRITICAL,
 }
 
 

@@ -6,6 +6,8 @@ coevo-ray ingest DATA/train --out DATA/pool
 python examples/trainers/accelerate_feed.py DATA OUT
 torchrun --nproc-per-node 2 examples/trainers/accelerate_feed.py DATA OUT
 
+On CPUs, several processes need ACCELERATE_USE_CPU=true; Accelerate trains each alone otherwise.
+
 Given again, it goes on after the batch of the last checkpoint, with any number of processes.
 """
 

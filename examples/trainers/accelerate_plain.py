@@ -3,6 +3,8 @@
 python examples/trainers/accelerate_plain.py DATA OUT
 torchrun --nproc-per-node 2 examples/trainers/accelerate_plain.py DATA OUT
 
+On CPUs, several processes need ACCELERATE_USE_CPU=true; Accelerate trains each alone otherwise.
+
 DATA holds train/ and test/ with a sub-folder of images for each class. Given again, it goes on where it stopped.
 """
 

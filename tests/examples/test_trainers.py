@@ -53,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
         place = folder / ("train" if i < TRAIN else "test") / str(label)
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.kron(image * 15.9, np.ones((2, 2))).astype(np.uint8)).save(place / f"{i:04}.png")
-    ingest({"sources": [str(folder / "train")]}, folder / "pool")
+    ingest({"sources": [str(folder / "train")], "test_fraction": 0}, folder / "pool")
     return folder
 
 
@@ -64,6 +64,7 @@ def run(script: str, data: Path, out: Path, log: Path, *, processes: int = 1, di
         nodes = ["--standalone", "--nproc-per-node", str(processes)]
         command = ["-m", "torch.distributed.run", *nodes, *command]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"ACCELERATE_USE_CPU": "true"}  # as `accelerate launch --cpu` has it
     example = Marked([sys.executable, *command], log.parent, environment)
     code = example.wait()
     example.assert_gone()
@@ -120,6 +121,26 @@ def test_it_goes_on_with_another_number_of_processes_after_the_same_batch(
     assert first == (1, BATCH if trainer == "accelerate" else 5 * BATCH)
     assert after == {position: rows for position, rows in whole.items() if position >= first}
     assert Pool.open(data / "pool").labels().shape == (TRAIN,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["accelerate", "transformers"])
+def test_processes_that_accelerate_leaves_apart_are_refused(trainer: str, data: Path, tmp_path: Path) -> None:
+    """On CPUs it does, unless it is told: each process would train a network of its own on its part of the rows."""
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(SCRIPTS / f"{trainer}_feed.py"),
+    ]
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    example = Marked([sys.executable, *command, str(data), str(tmp_path / "out")], tmp_path, environment)
+    assert example.wait() != 0
+    assert "there are 2 processes, and Accelerate trains each of them alone" in example.err.read_text()
+    assert "ACCELERATE_USE_CPU=true" in example.err.read_text()
+    example.assert_gone()
 
 
 @pytest.mark.slow

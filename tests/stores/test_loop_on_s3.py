@@ -113,7 +113,7 @@ def test_a_store_that_dies_on_the_way_ends_the_command_and_the_same_one_goes_on(
             far = Location.parse(uri("bucket/run", proxy.address))
             pool, encoded = str(far.child("pool")), str(far.child("encode"))
             steps = (
-                ("pool/00000", ("ingest", str(data), *INGEST, "--out", pool, "--json")),
+                ("pool/rows-00000", ("ingest", str(data), *INGEST, "--out", pool, "--json")),
                 ("features-00000", ("encode", "--pool", pool, *ENCODE, "--out", encoded, "--json")),
             )
             for wanted, arguments in steps:

@@ -9,23 +9,42 @@ import torch
 from torch import distributed
 
 from coevo_ray.core.arrays import Float32Array, Int64Array
+from coevo_ray.errors import UsageError
 
 
 def place_among_processes() -> tuple[int, int]:
-    """Rank and number of the processes of torch's default group; (0, 1) where there is none."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+    """Rank and number of the processes of torch's default group; (0, 1) where there is none.
+
+    Raises:
+        UsageError: there are several, and this process's Accelerator trains it alone, as it does where torchrun started
+            them on CPUs. Each would learn from its part of the rows only.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    accelerator = _accelerator()
+    if world > 1 and accelerator is not None and accelerator.num_processes == 1:
+        raise UsageError(
+            f"there are {world} processes, and Accelerate trains each of them alone",
+            "on CPUs set ACCELERATE_USE_CPU=true, or start them by `accelerate launch --cpu`",
+        )
+    return rank, world
 
 
 def device_of_accelerator() -> torch.device | None:
     """The device of the Accelerator that this process has made, also by the Trainer of transformers; None without."""
+    accelerator = _accelerator()
+    device: torch.device | None = None if accelerator is None else accelerator.device
+    return device
+
+
+def _accelerator() -> Any:
+    """The state of Accelerate; None where this process has made none."""
     accelerate: Any = sys.modules.get("accelerate")
     # Asking its public class would make the state that is to be looked for.
     if accelerate is None or not getattr(accelerate.PartialState, "_shared_state", None):
         return None
-    device: torch.device = accelerate.PartialState().device
-    return device
+    return accelerate.PartialState()
 
 
 def from_all_ranks(
