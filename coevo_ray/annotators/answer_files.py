@@ -21,8 +21,10 @@ from coevo_ray.annotators.spellings import Spellings, trimmed
 from coevo_ray.core.arrays import BoolArray, Int64Array
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.unread import refuse_lfs_pointer
 from coevo_ray.store.location import Location
 
+_MOST_BYTES = (1 << 31) - 1  # of a column of texts, in Arrow
 _LONGEST_ANNOTATOR = 1000  # characters
 # As spreadsheets and data frames write an absent value. "none" is not among them: people mean a class by it.
 _NOTHING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null")
@@ -78,7 +80,9 @@ class AnswerReader:
         Raises:
             InputError: as `read_answer_file`.
         """
+        refuse_lfs_pointer(location)
         table = read_answer_table(location)
+        _check_size(location, table)
         given = table.columns.column("label").combine_chunks()
         all_labels = self._labels(given, table.escaped)
         records = np.flatnonzero((all_labels >= 0) | ~_is_nothing(trimmed(given))).astype(np.int64)
@@ -189,6 +193,20 @@ class _Causes:
             told += [f"{location}, {place}: {tell(i)}" for place, (i, tell) in zip(places, found, strict=True)]
         more = table.misread_lines + len(self._found) + self._more - len(told[:MOST_PROBLEMS])
         return (*told[:MOST_PROBLEMS], *([f"{location}: {more} more lines are invalid"] if more else []))
+
+
+def _check_size(location: Location, table: AnswerTable) -> None:
+    """Refuses columns that are too long for what follows.
+
+    Raises:
+        InputError: a column holds 2 GiB of texts or more.
+    """
+    for name in table.columns.column_names:
+        if (size := table.columns.column(name).nbytes) > _MOST_BYTES:
+            raise InputError(
+                f"{location} has {size:,} bytes in the column {name}, need {_MOST_BYTES:,} or fewer",
+                "write it as several files",
+            )
 
 
 def _annotators(columns: dict[str, pa.Array], default: str, size: int) -> tuple[pa.Array, BoolArray]:

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 from coevo_ray.annotators.answer_columns import SAVE_AS, AnswerTable, filled, wanted
 from coevo_ray.annotators.quoting import printable
 from coevo_ray.errors import InputError
+from coevo_ray.pool.parquet_files import parts_of
 from coevo_ray.store.location import Location
 
+_FREE_BYTES, _MOST_RATIO = 256 << 20, 100  # a file may give so many bytes, and so many times its size
 _EXACT = 2.0**53  # larger floats are whole, whatever was meant
 _READ = (
     pa.types.is_string,
@@ -37,7 +39,7 @@ def read_parquet(location: Location, data: bytes) -> AnswerTable:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = wanted(location, file.schema_arrow.names)
-        table = file.read(columns=list(names))
+        table = _read(location, file, list(names), len(data))
         columns = {ours: _texts(location, name, table.column(name)) for name, ours in names.items()}
         for column in columns.values():
             column.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
@@ -47,6 +49,39 @@ def read_parquet(location: Location, data: bytes) -> AnswerTable:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{location} cannot be read as Parquet: {printable(str(error))}", SAVE_AS) from error
     return AnswerTable(filled(columns), (), 0, lambda records: [f"record {i + 1}" for i in records.tolist()], False)
+
+
+def _read(location: Location, file: pq.ParquetFile, names: list[str], size: int) -> pa.Table:
+    """Reads columns part by part.
+
+    Raises:
+        InputError: they take more memory than any label file of this size.
+    """
+    parts, most, taken = [], max(_FREE_BYTES, _MOST_RATIO * size), 0
+    for group in range(file.metadata.num_row_groups):
+        for _, part in parts_of(file, group, names, 0, file.metadata.row_group(group).num_rows, location):
+            parts.append(part)
+            taken += sum(_bytes(column) for column in part.columns)
+            if taken > most:
+                raise InputError(
+                    f"{location} decompresses from {size:,} to more than {most:,} bytes",
+                    "write row_id or key, label and annotator alone, as short texts or numbers",
+                )
+    return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(names)
+
+
+def _bytes(column: pa.ChunkedArray) -> int:
+    """Bytes of a column; of a dictionary, those that its texts take once each row has its own."""
+    kind = column.type
+    if not pa.types.is_dictionary(kind) or not _has_lengths(kind.value_type):
+        return int(column.nbytes)
+    chunks = column.chunks
+    return sum(pc.sum(pc.binary_length(c.dictionary).cast(pa.int64()).take(c.indices)).as_py() or 0 for c in chunks)
+
+
+def _has_lengths(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(test(kind) for test in tests)
 
 
 def _texts(location: Location, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

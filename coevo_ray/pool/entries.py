@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from coevo_ray.config import Source
 from coevo_ray.core.arrays import Float32Array
-from coevo_ray.pool.folder_layout import Folders, stands_for_split
+from coevo_ray.pool.folder_layout import Folders, split_folder
 from coevo_ray.pool.labels import LabelReader
 from coevo_ray.pool.modality import Sample
 from coevo_ray.store.location import Location
@@ -151,15 +151,15 @@ class FoundFiles:
     metadata: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     _open: list[str] = field(default_factory=list)
-    _top: str = ""
+    _split: str = ""
 
     def add(self, name: str) -> None:
         """Takes a file's name, relative to the source."""
-        top = name.partition("/")[0] if "/" in name else ""
-        if top != self._top:
-            if stands_for_split(self._top) or stands_for_split(top):
-                self.close()
-            self._top = top
+        folder = name.rpartition("/")[0]
+        split = split_folder(folder) if folder else ""
+        if split != self._split:
+            self.close()
+            self._split = split
         self._open.append(name)
         self.folders.add(name)
         if len(self._open) == self.run_length:

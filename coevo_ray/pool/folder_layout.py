@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -52,6 +52,21 @@ def split_word(name: str) -> str | None:
 def stands_for_split(name: str) -> bool:
     """Whether a top folder of this name may hold rows of one split."""
     return name.lower() in _UNLABELLED or split_word(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def split_folder(folder: str) -> str:
+    """The part of a folder's path that may stand for a split: `images/train` of `images/train/cat`; empty without one.
+
+    Folders above it hold everything (`images`, `data`).
+    """
+    parts = folder.split("/")
+    for i, part in enumerate(parts):
+        if stands_for_split(part):
+            return "/".join(parts[: i + 1])
+        if part.lower() not in _GENERIC:
+            break
+    return ""
 
 
 def split_of(word: str | None, words: Collection[str | None]) -> Split | None:
@@ -108,7 +123,8 @@ class FolderLayout:
     """Meaning of a source's folders.
 
     Attributes:
-        splits: top folder -> its split, None for rows that may be assigned freely; empty where folders are no splits.
+        splits: folder -> its split, None for rows that may be assigned freely; empty where folders are no splits.
+        split_part: position in a file's path of the folder that is its split.
         class_part: position in a file's path of the folder that is its class; -1 where no folder is.
         classes: names of classes, sorted; in NFC, so that both Unicode forms of a name are one class.
         said: what people should know of it, in words.
@@ -118,11 +134,12 @@ class FolderLayout:
     class_part: int = -1
     classes: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
+    split_part: int = 0
 
     def split(self, name: str) -> Split | None:
         """The split of a file, by its name relative to the source; None where it may be assigned freely."""
-        top, slash, _ = name.partition("/")
-        return self.splits.get(top) if slash else None
+        parts = name.split("/")
+        return self.splits.get(parts[self.split_part]) if self.split_part < len(parts) - 1 else None
 
 
 def class_of(name: str, class_part: int) -> str | None:
@@ -140,8 +157,8 @@ def class_of(name: str, class_part: int) -> str | None:
 
 
 def class_name_of(folder: str) -> str:
-    """The name of a class, by its folder: `label=cat` is `cat`; NFC."""
-    return unicodedata.normalize("NFC", folder.rpartition("=")[2] or folder)
+    """The name of a class, by its folder: `label=cat` is `cat`; NFC, without spaces at its ends, as labels are read."""
+    return unicodedata.normalize("NFC", (folder.rpartition("=")[2] or folder).strip() or folder)
 
 
 def read_layout(folders: Folders, where: str, mode: str = "auto", label: str | None = "label") -> FolderLayout:
@@ -161,37 +178,55 @@ def read_layout(folders: Folders, where: str, mode: str = "auto", label: str | N
         return FolderLayout()
     if mode == "classes":
         return _with_classes(FolderLayout(class_part=0), _level(folders, 0), label)
-    depth, splits, said = _splits(folders, where, required=mode == "splits")
+    above = _below_everything(folders, 0, alone=True)
+    if not any(split_word(name) for name in _level(folders, above)):
+        above = 0
+    splits, said = _splits(folders, above, where, required=mode == "splits")
+    depth = _below_everything(folders, above + 1, alone=False) if splits else _below_everything(folders, 0, alone=True)
+    layout = FolderLayout(splits, said=said, split_part=above)
     names = _level(folders, depth)
-    while len(names) > 0 and all(name.lower() in _GENERIC for name in names) and (splits or len(names) == 1):
-        depth += 1
-        names = _level(folders, depth)
-    layout = FolderLayout(splits, said=said)
     if label is None or not names:
         return layout
     meaning, why = _meaning(names, folders, label)
     if meaning == "ambiguous":
         raise UsageError(f"{where}: {why}", _OPTIONS)
     if meaning == "none":
-        return FolderLayout(splits, said=(*said, *([why] if why else [])))
-    return _with_classes(FolderLayout(splits, depth, said=said), names, label)
+        return replace(layout, said=(*said, *([why] if why else [])))
+    return _with_classes(replace(layout, class_part=depth), names, label)
 
 
-def _splits(folders: Folders, where: str, required: bool) -> tuple[int, dict[str, Split | None], tuple[str, ...]]:
-    """Depth below the splits (0 without any), top folder -> split, and what is said of it."""
-    tops = sorted(_level(folders, 0))
+def _below_everything(folders: Folders, depth: int, alone: bool) -> int:
+    """The depth below folders that hold everything: `images`, `data`.
+
+    Args:
+        folders: of a source.
+        depth: to begin at.
+        alone: pass a level only if it has one folder; else also one whose folders are all of this kind.
+    """
+    names = _level(folders, depth)
+    while names and all(name.lower() in _GENERIC for name in names) and (not alone or len(names) == 1):
+        depth += 1
+        names = _level(folders, depth)
+    return depth
+
+
+def _splits(
+    folders: Folders, depth: int, where: str, required: bool
+) -> tuple[dict[str, Split | None], tuple[str, ...]]:
+    """Folder -> its split, of those at a depth, and what is said of it; empty where they are none."""
+    tops = sorted(_level(folders, depth))
     words = {top: split_word(top) for top in tops}
     others = [top for top in tops if words[top] is None and top.lower() not in _UNLABELLED]
     if not any(words.values()):
         if required:
             raise UsageError(f"{where} has no folder of a split: {tops[:8]}", "name them train, val and test")
-        return 0, {}, ()
+        return {}, ()
     if others:
         have = sorted(top for top in tops if words[top])
         raise UsageError(f"{where}: folders {have[:4]} are splits, or classes like {others[:4]}", _OPTIONS)
     splits = {top: split_of(word, set(words.values())) if word else "train" for top, word in words.items()}
     told = ", ".join(f"{top}: {split}" for top, split in splits.items())
-    return 1, splits, (f"splits by folders ({told})",)
+    return splits, (f"splits by folders ({told})",)
 
 
 def _meaning(names: Collection[str], folders: Folders, label: str) -> tuple[str, str]:
@@ -205,6 +240,9 @@ def _meaning(names: Collection[str], folders: Folders, label: str) -> tuple[str,
         return _numbers(sorted(names), widths, shown)
     if len(names) >= _HEX_FOLDERS and len(widths) == 1 and all(_HEX.fullmatch(name) for name in names):
         return "none", f"folders {shown} are parts of a hash, not classes (--folders classes makes each a class)"
+    if folders.inside and not folders.loose and all(split_word(name) for name in folders.inside):
+        inside = _shown(folders.inside)
+        return "ambiguous", f"folder {shown} is a class, or holds the splits {inside} (then give it as the source)"
     if len(names) == 1 and len(folders.inside) > 1 and not folders.loose and not _alike(folders.inside):
         return "ambiguous", f"folder {shown} is one class, or holds the classes {_shown(folders.inside)}, ..."
     return "classes", ""
@@ -224,9 +262,9 @@ def _numbers(names: Sequence[str], widths: Collection[int], shown: str) -> tuple
 
 def _with_classes(layout: FolderLayout, names: Collection[str], label: str | None) -> FolderLayout:
     if label is None:
-        return FolderLayout(layout.splits, said=layout.said)
+        return replace(layout, class_part=-1)
     classes = tuple(sorted({class_name_of(name) for name in names}))
-    return FolderLayout(layout.splits, layout.class_part if classes else -1, classes, layout.said)
+    return replace(layout, class_part=layout.class_part if classes else -1, classes=classes)
 
 
 def _level(folders: Folders, depth: int) -> set[str]:

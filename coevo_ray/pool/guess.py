@@ -20,7 +20,7 @@ from coevo_ray.pool.cells import holds_numbers, storage
 from coevo_ray.pool.huggingface import hub_features
 from coevo_ray.pool.line_tables import RECORDS, Records
 from coevo_ray.pool.npy_source import NPY
-from coevo_ray.pool.parquet_source import is_parquet, place_of
+from coevo_ray.pool.parquet_files import is_parquet, place_of
 from coevo_ray.pool.sources import find_files
 from coevo_ray.store.location import Location
 

@@ -56,8 +56,8 @@ def list_images(source: Source, found: FoundFiles, shard_rows: int) -> list[Sour
         others = source.modality != _MODALITY
         setting = SAMPLE_SETTINGS[source.modality].column if others else "feature_columns"
         raise UsageError(
-            f"{setting} is set and {source.uri} holds no Parquet or tars",
-            f"leave {setting} out, or give Parquet files",
+            f"{setting} is set and {source.uri} holds no Parquet, tars, CSV or JSON Lines",
+            f"leave {setting} out, or give such files (of lines, texts alone are read)",
         )
     if not found.runs:
         raise InputError(

@@ -14,6 +14,7 @@ from functools import lru_cache
 from PIL import Image, UnidentifiedImageError
 
 from coevo_ray.errors import InputError
+from coevo_ray.pool.unread import FETCH_LFS, LFS, is_lfs_pointer
 
 _HEIF = "HEIF"  # opened by pillow-heif, where it is installed
 # Pillow's name of a format -> the usual endings of its files, in lower case.
@@ -151,6 +152,8 @@ def _unknown(data: bytes) -> ImageError:
         return ImageError(
             f"HEIC image, which needs pillow-heif ({len(data)} bytes)", "pip install 'coevo-ray[heif]', or convert it"
         )
+    if is_lfs_pointer(data):
+        return ImageError(f"{LFS} ({len(data)} bytes)", FETCH_LFS)
     return ImageError(f"not an image that Pillow can read ({len(data)} bytes)")
 
 

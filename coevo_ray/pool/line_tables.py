@@ -29,7 +29,7 @@ from coevo_ray.pool.entries import (
 )
 from coevo_ray.pool.folder_layout import read_layout
 from coevo_ray.pool.modality import find_modality
-from coevo_ray.pool.parquet_source import place_of
+from coevo_ray.pool.parquet_files import place_of
 from coevo_ray.store.location import Location
 
 _TEXT = "text"
@@ -110,12 +110,16 @@ class CsvRecords:
         try:
             names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
         except csv.Error as error:
-            raise InputError(f"{self._place}: its first line is no header: {error}", "repair it") from error
+            mend = "end its lines in line feeds: tr '\\r' '\\n' < FILE > NEW" if "\r" in line.strip() else "repair it"
+            raise InputError(f"{self._place}: its first line is no header: {error}", mend) from error
         if not all(map(_is_text, names)):
-            raise InputError(f"{self._place}: its first line is not UTF-8", "convert it: iconv -t UTF-8")
+            raise InputError(
+                f"{self._place}: its first line is not UTF-8",
+                "save it as CSV UTF-8, or convert it: iconv -f UTF-16 (or its encoding) -t UTF-8 FILE > NEW",
+            )
         if not any(names):
             raise InputError(f"{self._place} has no header", "put the names of its columns into its first line")
-        if len(set(names)) < len(names):
+        if len({*filter(None, names)}) < len([*filter(None, names)]):  # those without a name hold nothing of ours
             raise InputError(f"{self._place} names a column twice: {names}", "name each column once")
         return names, delimiter
 
@@ -230,7 +234,7 @@ class _Kind:
             records = self.records(place_of(found.location, name))
             start, (columns, _) = records.position, records.header
             header = pack_values(records.header)
-            columns = columns or columns_of(records)
+            columns = columns or _columns_of_objects(records, place_of(found.location, name))
             reading = self._reading(source, name, columns)
             split = source.split or layout.split(name)
             made.append(SourceShard(reading, pack_names([name]), 0, -1, offset=start, split=split, parts=header))
@@ -308,6 +312,23 @@ def columns_of(records: Records) -> list[str]:
     for _, record in zip(range(_HEAD_RECORDS), records, strict=False):
         found |= dict.fromkeys(record if isinstance(record, dict) else ())
     return [*found]
+
+
+def _columns_of_objects(records: Records, place: Location) -> list[str]:
+    """The columns of the first objects of JSON Lines.
+
+    Raises:
+        InputError: no line is one.
+    """
+    why: Record = "it is empty"
+    for number, record in zip(range(_HEAD_RECORDS), records, strict=False):
+        if isinstance(record, dict):
+            return [*dict.fromkeys([*record, *columns_of(records)])]
+        why = record if number == 0 else why
+    raise InputError(
+        f"{place}: none of its first lines is a JSON object: {why}",
+        "write one object a line, in UTF-8: jq -c '.[]' FILE > NEW for an array, jq -c . for objects of several lines",
+    )
 
 
 def _key(shard: SourceShard, row: int, record: Record) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow.fs as pafs
@@ -20,11 +20,13 @@ from coevo_ray.store.location import Location
 
 _UNFINISHED = ".tmp-"  # in the names of files that Location has not finished writing
 HIDDEN, ARTIFACTS = "hidden", "artifacts of coevo-ray"
+LINKS, DEVICES = "links to nothing", "pipes and devices"
 _SYSTEM = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}  # of Windows and macOS, in lower case
 # Cameras name photographs in Adobe's colour space `_DSC0001.JPG`, `_MG_1234.CR2`: they are no hidden files.
 _PHOTOGRAPH = re.compile(r"_[A-Z0-9]{2,4}_?[0-9]{4,}[.]")
-_MANIFESTS = {"manifest.json", "_started.json"}
+_MANIFESTS = frozenset({"manifest.json", "_started.json"})
 _OF_AN_ARTIFACT = {"kind", "config", "inputs"}
+_SHOWN = 40
 
 
 @dataclass
@@ -32,7 +34,8 @@ class PassedOver:
     """Files and folders that a listing left out because they are no data.
 
     Attributes:
-        counts: reason -> how many: files and folders with hidden names, folders that are artifacts of this package.
+        counts: reason -> how many: files and folders with hidden names, folders that are artifacts of this package,
+            links to files that are not there, pipes and devices.
         first: reason -> the first of them.
     """
 
@@ -57,6 +60,8 @@ def walk(folder: Location) -> Iterator[str]:
 def walk_data(folder: Location, passed: PassedOver) -> Iterator[str]:
     """As `walk`, without what is no data: hidden names, and folders that are artifacts of this package.
 
+    Links to files that are not there, pipes and devices, of which there is nothing to read, are counted.
+
     Hidden are names that begin with a dot or an underscore (checkpoints of notebooks, logs of Delta and Spark, what
     macOS puts beside files, but not the photographs that cameras name `_DSC0001.JPG`), and files of the system.
 
@@ -71,10 +76,13 @@ def walk_data(folder: Location, passed: PassedOver) -> Iterator[str]:
 
 
 def _walk(folder: Location, prefix: str, passed: PassedOver | None) -> Iterator[str]:
-    names = _sorted_names(folder)
-    if passed is not None and prefix and _is_artifact(folder, names):
+    names, others = _sorted_names(folder)
+    if passed is not None and prefix and artifact_kind(folder, names):
         passed.add(ARTIFACTS, prefix)
         return
+    if passed is not None:
+        for name, reason in others:
+            passed.add(HIDDEN if is_hidden(name) else reason, prefix + name)
     for name in names:
         if passed is not None and is_hidden(name):
             passed.add(HIDDEN, prefix + name)
@@ -96,31 +104,37 @@ def is_of_the_system(name: str) -> bool:
     return name.lower() in _SYSTEM or name.startswith(("._", "__MACOSX"))
 
 
-def _is_artifact(folder: Location, names: list[str]) -> bool:
-    """Whether a folder holds a finished or begun artifact, by what its manifest says."""
+def artifact_kind(folder: Location, names: Collection[str] = _MANIFESTS) -> str:
+    """The kind of the finished or begun artifact that a folder holds, by what its manifest says; empty for others.
+
+    Args:
+        folder: the folder.
+        names: of its files.
+    """
     for name in _MANIFESTS.intersection(names):
         try:
             content = folder.child(name).read_json()
         except InputError:
             continue
         if isinstance(content, dict) and content.keys() >= _OF_AN_ARTIFACT:
-            return True
-    return False
+            return str(content["kind"])[:_SHOWN]
+    return ""
 
 
-def _sorted_names(folder: Location) -> list[str]:
-    """Returns the names in a folder; those of sub-folders end in a slash."""
+def _sorted_names(folder: Location) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the names in a folder, those of sub-folders with a slash; and what is neither, with the reason."""
+    others: list[tuple[str, str]] = []
     try:
-        names = list(_local_names(folder) if folder.is_local else _remote_names(folder))
+        names = list(_local_names(folder, others) if folder.is_local else _remote_names(folder))
     except OSError as error:
         if is_of_a_store(error):
             raise reading_failed(folder, error) from error
         raise InputError(f"cannot list {folder}: {error}", "check the path and your permission to read it") from error
     names.sort()
-    return names
+    return names, sorted(others)
 
 
-def _local_names(folder: Location) -> Iterator[str]:
+def _local_names(folder: Location, others: list[tuple[str, str]]) -> Iterator[str]:
     # os.scandir reads only names and types; pyarrow would also query the size and time of each file.
     with os.scandir(folder.path) as entries:
         for entry in entries:
@@ -130,6 +144,8 @@ def _local_names(folder: Location) -> Iterator[str]:
                 yield entry.name + "/"
             elif entry.is_file():
                 yield entry.name
+            else:
+                others.append((entry.name, LINKS if entry.is_symlink() else DEVICES))
 
 
 def _is_text(name: str) -> bool:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coevo_ray.config import Source
 from coevo_ray.config.pool import IMAGE
@@ -22,19 +20,12 @@ from coevo_ray.pool.folder_layout import Split, path_columns, read_layout
 from coevo_ray.pool.huggingface import HubFeatures, hub_features, hub_splits
 from coevo_ray.pool.labels import LabelReader
 from coevo_ray.pool.modality import ReadSample, find_modality, vector_sample
-from coevo_ray.store.failures import is_of_a_store, reading_failed
+from coevo_ray.pool.parquet_files import BATCH_ROWS, footer, is_parquet, opened, parts_of, place_of, readable
 from coevo_ray.store.location import Location
 from coevo_ray.store.read_ahead import map_ahead
 
-SUFFIX = ".parquet"
-_BATCH_ROWS = 256
-_SHOWN = 200
+_MOST_NUMBERS = 1 << 20  # of a vector
 _FOOTERS_AT_ONCE = 16  # reading footers waits for the store, not for the processor
-
-
-def is_parquet(name: str) -> bool:
-    """Tests whether a file name ends in `.parquet`."""
-    return name.lower().endswith(SUFFIX)
 
 
 def list_parquet(source: Source, found: FoundFiles, shard_rows: int) -> list[SourceShard]:
@@ -48,7 +39,7 @@ def list_parquet(source: Source, found: FoundFiles, shard_rows: int) -> list[Sou
     if not files:
         raise InputError(f"no Parquet files in {source.uri}", "give a .parquet file or a folder of them")
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-        footers = list(pool.map(lambda name: _footer(place_of(location, name)), files))
+        footers = list(pool.map(lambda name: footer(place_of(location, name)), files))
     schemas = [schema for _, schema in footers]
     hub = hub_features(schemas[0].metadata) if source.format in ("auto", "huggingface") else None
     if source.format == "huggingface" and hub is None:
@@ -104,7 +95,7 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
     """
     reading, labels = shard.reading, shard.reading.labels()
     place = place_of(Location.parse(reading.uri), shard.files[0])
-    with _open(place) as file:
+    with opened(place) as file:
         named = file.schema_arrow.names
         label = reading.label_column if reading.label_column in named else None
         of_path = dict(path_columns(shard.files[0])).get(reading.label_column or "") if label is None else None
@@ -115,12 +106,11 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if position < stop and position + rows > shard.start:
-                table = _read_group(file, group, columns, place) if columns else None
-                first = max(0, shard.start - position)
-                last = min(rows, stop - position)
-                for low in range(first, last, _BATCH_ROWS):
-                    count = min(_BATCH_ROWS, last - low)
-                    part = _Rows(None if table is None else table.slice(low, count), count, shard, position + low)
+                first, last = max(0, shard.start - position), min(rows, stop - position)
+                if not columns:
+                    yield from _Rows(None, last - first, shard, position + first).keys_only()
+                for low, table in parts_of(file, group, columns, first, last, place) if columns else ():
+                    part = _Rows(table, table.num_rows, shard, position + low)
                     yield from part.keys_only() if keys_only else part.entries(label, of_path, labels, place)
             position += rows
 
@@ -236,6 +226,9 @@ def _check_columns(source: Source, reading: Reading, schema: pa.Schema, name: st
                 f"set {setting} of the source to one of them"
                 + (" or to null" if setting in ("label_column", "key_column") else ""),
             )
+    for column in dict.fromkeys([*(column for _, column in needed), reading.label_column]):
+        if have.count(column) > 1:
+            raise InputError(f"{source.uri}: {name} has {have.count(column)} columns {column!r}", "name each once")
     for setting, column in _vector_columns(source):
         if not holds_numbers(schema.field(column).type):
             raise InputError(
@@ -270,6 +263,11 @@ def _dimensions(
         dimension = next(iter(declared), None) or _usual_length(location, files, column)
         if not dimension:
             raise InputError(f"{source.uri}: column {column!r} holds no vectors", f"leave it out of {setting}")
+        if dimension > _MOST_NUMBERS:
+            raise InputError(
+                f"{source.uri}: column {column!r} holds vectors of {dimension} numbers, need {_MOST_NUMBERS} or fewer",
+                f"leave it out of {setting}, or reduce its vectors",
+            )
         result.append((column if setting == "feature_columns" else source.modality, dimension))
     return tuple(result)
 
@@ -278,8 +276,8 @@ def _usual_length(location: Location, files: list[str], column: str) -> int | No
     """Returns the most common length of a list column in the first rows that have a value."""
     for name in files:
         place = place_of(location, name)
-        with _open(place) as file, _readable(place):
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
+        with opened(place) as file, readable(place):
+            for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
                 cells = storage(pa.chunked_array([batch.column(0)]))
                 lengths = Counter(len(v) for v in cells if v.is_valid and len(v))
                 if lengths:
@@ -294,51 +292,6 @@ def _shards(source: Source, found: FoundFiles, shard_rows: int) -> list[SourceSh
 
 def _read_keys(shard: SourceShard) -> Iterator[str]:
     return (entry.key for entry in read_parquet(shard, keys_only=True))
-
-
-def place_of(location: Location, name: str) -> Location:
-    """Returns the location of a source's file; a source may be a single file."""
-    return location if location.is_file() else location.child(name)
-
-
-def schema_of(location: Location) -> pa.Schema:
-    """Reads a file's schema.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    return _footer(location)[1]
-
-
-def _footer(location: Location) -> tuple[int, pa.Schema]:
-    with _open(location) as file, _readable(location):
-        return file.metadata.num_rows, file.schema_arrow
-
-
-def _open(location: Location) -> pq.ParquetFile:
-    with _readable(location):
-        return pq.ParquetFile(location.path, filesystem=location.file_system)
-
-
-def _read_group(file: pq.ParquetFile, group: int, columns: list[str], location: Location) -> pa.Table:
-    with _readable(location, f"row group {group} of "):
-        table = file.read_row_group(group, columns=columns)
-        table.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
-        return table
-
-
-@contextmanager
-def _readable(location: Location, part: str = "") -> Iterator[None]:
-    """Turns what a damaged file raises into an `InputError`."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
-        if is_of_a_store(error):
-            raise reading_failed(location, error) from error
-        words = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
-        raise InputError(
-            f"cannot read {part}{location}: {words}", "it is damaged, or no Parquet: copy it again"
-        ) from error
 
 
 PARQUET = Format("parquet", is_parquet, _shards, read_parquet, _read_keys)

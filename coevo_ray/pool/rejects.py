@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from coevo_ray.errors import InputError
+from coevo_ray.pool.unread import FETCH_LFS, LFS
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
@@ -78,6 +79,7 @@ _REMEDIES = (
     ("duplicate key", "if they are other samples, tell their keys apart by --key-prefix; else leave that source out"),
     ("duplicate content", "leave the second copies out, or set reject_duplicates: key"),
     ("HEIC image", "pip install 'coevo-ray[heif]', which reads them"),
+    (LFS, FETCH_LFS),
     ("not an image", "take these files out of the source, or name the format or the column of images"),
     ("empty", "fetch these files again, or take them out"),
     ("truncated", "fetch these images again, or take them out"),
@@ -88,8 +90,11 @@ _REMEDIES = (
     ),
     ("[0-9]+ images in column", "give one image a row: a list holds several"),
     ("no image bytes in column", "name the column of encoded images: --image-column; for texts --text-column"),
+    ("text that is not UTF-8", "convert the files: iconv -f WINDOWS-1252 (or their encoding) -t UTF-8 FILE > NEW"),
     ("no text in column", "name the column of texts: --text-column"),
     ("no image among its files", "name the extension of images: --image-column; a key ends at a file name's first dot"),
+    (r"[0-9]+ fields, the header names", "quote texts that hold the delimiter, or convert the file to Parquet"),
+    ("no JSON", "write one JSON object a line: jq -c '.' FILE > NEW.jsonl, or '.[]' for an array"),
     (r"no file [.]", "name the extension of samples: --image-column or --text-column"),
     ("label outside the range", "raise or leave out classes, or mend the labels"),
     ("label", "mend the labels, name another --label-column, or null for none"),

@@ -10,19 +10,30 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
 from coevo_ray.config import Source
 from coevo_ray.core.arrays import UInt64Array
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.errors import CoevoError, InputError, UsageError
 from coevo_ray.pool.entries import Entry, Format, FoundFiles, ListedSource, Reading, SourceShard
 from coevo_ray.pool.image_folder import IMAGES
 from coevo_ray.pool.line_tables import CSV, JSONL
-from coevo_ray.pool.listing import ARTIFACTS, HIDDEN, PassedOver, is_of_the_system, walk_data
+from coevo_ray.pool.listing import (
+    ARTIFACTS,
+    DEVICES,
+    HIDDEN,
+    LINKS,
+    PassedOver,
+    artifact_kind,
+    is_of_the_system,
+    walk_data,
+)
 from coevo_ray.pool.npy_source import NPY
 from coevo_ray.pool.parquet_source import HUGGINGFACE, PARQUET
 from coevo_ray.pool.tar_source import WEBDATASET
+from coevo_ray.pool.unread import FETCH_LINKED, refuse_lfs_pointer, remedy_for_unread
 from coevo_ray.store.location import Location
 
 __all__ = [
@@ -45,6 +56,7 @@ __all__ = [
 
 # In the order in which `auto` prefers them.
 FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET, NPY, CSV, JSONL)}
+_LOOKED_AT = 3  # files of a source that cannot be read, to find out why
 DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
 
 
@@ -70,8 +82,12 @@ def list_source(source: Source, shard_rows: int) -> ListedSource:
         UsageError: the store cannot be opened, a setting does not fit the format, or folders allow two readings.
     """
     files = find_files(source, shard_rows)
+    _refuse_artifact(files)
     source = source.model_copy(update={"uri": files.found.uri})  # workers are started elsewhere
-    shards = files.chosen.shards(source, files.found, shard_rows)
+    try:
+        shards = files.chosen.shards(source, files.found, shard_rows)
+    except (InputError, UsageError) as error:
+        raise _explained(error, files) from None
     left_out = {**files.passed.counts, **files.endings}
     return ListedSource(shards, files.found.count, left_out, [*files.found.said, *_in_words(files)])
 
@@ -125,10 +141,47 @@ def find_files(source: Source, shard_rows: int) -> SourceFiles:
     # A source without a file of any format gets the error of the first one.
     sure = (made for made in considered if found[made.name].count > found[made.name].guessed)
     chosen = next(sure, None) or next((made for made in considered if found[made.name].runs), considered[0])
-    for made in considered:
-        if made is not chosen:
-            endings.update(_ending(name) for name in [*found[made.name].names, *found[made.name].metadata])
+    for name in (n for made in considered if made is not chosen for n in _all_names(found[made.name])):
+        if chosen.describes(name):  # a table that images do not need, but may have
+            found[chosen.name].metadata.append(name)
+        else:
+            endings[_ending(name)] += 1
     return SourceFiles(chosen, found[chosen.name], passed, endings)
+
+
+def _refuse_artifact(files: SourceFiles) -> None:
+    """Refuses the tables of an artifact, of which class names, keys and splits would be lost."""
+    location = files.found.location
+    kind = artifact_kind(location) if files.chosen is PARQUET and files.found.count and location.is_folder() else ""
+    if kind:
+        raise UsageError(
+            f"source {files.found.uri} is a folder of coevo-ray ({kind}), and no source",
+            "give the sources that it was made of; commands take a pool as it is, and coevo-ray retrieve --copy-to "
+            "copies samples of one to files that ingest reads; where --out is the source itself, choose another folder",
+        )
+
+
+def _all_names(files: FoundFiles) -> list[str]:
+    return [*files.names, *files.metadata]
+
+
+def _explained(error: CoevoError, files: SourceFiles) -> CoevoError:
+    """The error of a format that found nothing of its own, with what can be done with the files that are there."""
+    found = files.found
+    if found.count:
+        for name in islice(found.names, _LOOKED_AT):
+            refuse_lfs_pointer(found.location if found.location.is_file() else found.location.child(name))
+        return error
+    remedy = remedy_for_unread(files.endings, files.passed.counts[LINKS])
+    if not remedy:
+        return error
+    counts = files.passed.counts[LINKS]
+    there = [*([f"{counts} x {LINKS}"] if counts else []), *_counted(files.endings)]
+    return type(error)(f"{error.cause}; it has {', '.join(there)}", remedy)
+
+
+def _counted(endings: Counter[str]) -> list[str]:
+    return [f"{count} x {ending}" for ending, count in endings.most_common(8)]
 
 
 def _ending(name: str) -> str:
@@ -145,9 +198,12 @@ def _in_words(files: SourceFiles) -> list[str]:
     if hidden and not is_of_the_system(hidden):
         count = passed.counts[HIDDEN]
         said.append(f"passed over {count} files and folders with hidden names (first: {passed.first[HIDDEN]})")
+    if passed.counts[LINKS]:
+        said.append(f"passed over {passed.counts[LINKS]} {LINKS} (first: {passed.first[LINKS]}): {FETCH_LINKED}")
+    if passed.counts[DEVICES]:
+        said.append(f"passed over {passed.counts[DEVICES]} {DEVICES} (first: {passed.first[DEVICES]})")
     if files.endings:
-        listed = ", ".join(f"{count} x {ending}" for ending, count in files.endings.most_common(8))
-        said.append(f"files that are not read: {listed}")
+        said.append(f"files that are not read: {', '.join(_counted(files.endings))}")
     return said
 
 

@@ -19,6 +19,8 @@ from typing import IO, Any, cast
 
 from coevo_ray.errors import InputError
 from coevo_ray.pool.entries import SourceShard
+from coevo_ray.pool.listing import is_of_the_system
+from coevo_ray.pool.unread import refuse_lfs_pointer
 from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import Location
 
@@ -29,7 +31,7 @@ _LOCAL_BUFFER, _REMOTE_BUFFER = 1 << 16, 8 << 20
 _LARGEST = 512 << 20  # bytes of a sample's file
 _LARGEST_HEADER = 1 << 20  # bytes of a long name or of extended attributes
 _LARGEST_PASSED = 16 << 30  # bytes of any file in a compressed tar
-_FREE_BYTES, _MOST_RATIO = 1 << 30, 100  # a compressed tar may give so many bytes, and so many times its size
+_FREE_BYTES, _MOST_RATIO = 1 << 28, 100  # a compressed tar may give so many bytes, and so many times its size
 _HEADERS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -57,12 +59,18 @@ class TarSample:
 
 
 def _named_files(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
-    """Yields regular files with key and extension by WebDataset's rules."""
+    """Yields regular files with key and extension by WebDataset's rules, without what systems leave in tars."""
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # otherwise every header stays in memory
         match = _NAME.match(member.name)
-        if member.isreg() and match and not _META.match(member.name):
+        if member.isreg() and match and not _META.match(member.name) and not _is_of_a_system(member.name):
             yield member, match[1], match[2].lower()
+
+
+def _is_of_a_system(name: str) -> bool:
+    """Whether macOS or Windows made a file of this name beside people's own, or it is hidden."""
+    base = name.rpartition("/")[2]
+    return base.startswith(".") or is_of_the_system(base) or "__MACOSX" in name.split("/")
 
 
 def runs_of_keys(archive: tarfile.TarFile) -> Iterator[tuple[str, list[int], list[str]]]:
@@ -204,6 +212,7 @@ def open_members(shard: SourceShard) -> Iterator[tarfile.TarFile]:
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         if is_of_a_store(error):
             raise reading_failed(place, error) from error
+        refuse_lfs_pointer(place)
         raise InputError(
             f"{place} is damaged or cut off: {error}", "copy it again, or leave it out of the source"
         ) from error

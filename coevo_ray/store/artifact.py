@@ -13,11 +13,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from coevo_ray.store.changes import refuse_change
-from coevo_ray.store.json_text import object_of
+from coevo_ray.store.json_text import json_bytes, object_of
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST, STARTED, FileEntry, Manifest, load_manifest
 from coevo_ray.store.shown import shown
-from coevo_ray.store.writing import claim, confirm
+from coevo_ray.store.writing import claim, commit, committing
 
 SCRATCH = "_samples/"  # what is written beside an artifact and is not part of it
 
@@ -131,11 +131,11 @@ def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: di
     Raises:
         StoppedError: the store refused, or another process has taken over the folder; call it again.
     """
-    confirm(location)
-    # The manifest goes last: until then whoever comes finds the former settings and refuses, or these.
-    location.child(STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
-    if location.child(MANIFEST).is_file():
-        location.child(MANIFEST).delete_file()
+    with committing(location):
+        # The manifest goes last: until then whoever comes finds the former settings and refuses, or these.
+        location.child(STARTED).write_json({"kind": kind, "config": json.loads(json.dumps(config)), "inputs": inputs})
+        if location.child(MANIFEST).is_file():
+            location.child(MANIFEST).delete_file()
 
 
 def begin_more(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
@@ -167,7 +167,6 @@ def finish(
     Raises:
         StoppedError: the store refused, or another process has taken over the folder.
     """
-    confirm(location)
     manifest = Manifest(
         kind=kind,
         config=json.loads(json.dumps(config)),
@@ -177,7 +176,7 @@ def finish(
         summary=summary,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    location.child(MANIFEST).write_json(manifest.to_json())
+    commit(location, MANIFEST, json_bytes(manifest.to_json()))
     location.child(STARTED).delete_file()
     return manifest
 

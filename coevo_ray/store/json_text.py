@@ -67,3 +67,12 @@ def _inside(value: Any) -> list[Any]:
 
 def _too_deep(origin: object) -> InputError:
     return InputError(f"{origin} nests deeper than {_MOST_DEPTH} levels", _REMEDY)
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON as files of ours have it: indented, keys in the order given.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

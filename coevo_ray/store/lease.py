@@ -11,7 +11,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
@@ -161,12 +162,44 @@ class Lease:
         try:
             kept = self.renew()
         except OSError as error:
-            raise StoppedError(
-                f"cannot renew the lease on {self.place}: {error}",
-                "restore the store, then run the same command again: finished parts are kept",
-            ) from error
+            raise self._not_renewed(error) from error
         if not kept:
             self.refuse()
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Renews it for a block that makes results seen, and checks after the block that it was held all the time.
+
+        Where its store has locks nobody takes it over within the block, even while this process is suspended there.
+
+        Raises:
+            StoppedError: it was lost before the block, which is not entered then, or within it; or the store failed.
+        """
+        self.confirm()
+        with self._lock, ExitStack() as stack:
+            try:
+                self.lost = not stack.enter_context(self.cell.kept(self.seen))
+            except OSError as error:
+                raise self._not_renewed(error) from error
+            if not self.lost:
+                yield
+        try:
+            there = None if self.lost else self.cell.read()
+        except OSError as error:
+            raise self._not_renewed(error) from error
+        if there is None or not _is_of(there, self.holder):
+            self.lost = True
+            self.refuse()
+
+    def _not_renewed(self, error: OSError) -> StoppedError:
+        return StoppedError(
+            f"cannot renew the lease on {self.place}: {error}",
+            "restore the store, then run the same command again: finished parts are kept",
+        )
+
+    def is_overdue(self) -> bool:
+        """Whether it was not renewed for its whole time, so that another process may have it; asks no store."""
+        return boot_clock() - self.holder.clock > self.holder.seconds
 
     def refuse(self) -> None:
         """Says that it is lost.
@@ -243,7 +276,10 @@ def take(
             raise _refusal(place, there)
         watched = watched or _Watched(there, waiting.clock(), seconds)
         if watched.is_free(waiting, place):
-            seen = cell.replace(holder.to_bytes(), there)
+            try:
+                seen = cell.replace(holder.to_bytes(), there)
+            except BlockingIOError as error:  # its holder was suspended while it wrote a manifest, and will end that
+                raise _refusal(place, there) from error
             if seen is not None:
                 return Lease(cell, place, holder, seen)
             watched = None

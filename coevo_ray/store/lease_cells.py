@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,12 @@ class Cell(Protocol):
     def remove(self, seen: Seen) -> bool:
         """Deletes it if it still is as seen, or makes it `RELEASED`."""
 
+    def kept(self, seen: Seen) -> AbstractContextManager[bool]:
+        """Keeps others from changing it within the block, where its store has locks; False if it is not as seen.
+
+        A store without locks says True, and whoever needs to know reads the cell again after the block.
+        """
+
 
 class FileCell:
     """A file of a mounted file system: created by a link, which refuses a name that is taken, changed under `flock`.
@@ -87,14 +93,14 @@ class FileCell:
 
     def replace(self, content: bytes, seen: Seen) -> Seen | None:
         """See `Cell`."""
-        with self._written(content) as temporary, self._alone(seen) as same:
+        with self._written(content) as temporary, self.kept(seen) as same:
             if same:
                 temporary.replace(self.path)
         return Seen(content) if same else None
 
     def remove(self, seen: Seen) -> bool:
         """See `Cell`."""
-        with self._alone(seen) as same:
+        with self.kept(seen) as same:
             if same:
                 self.path.unlink()
         return same
@@ -118,8 +124,8 @@ class FileCell:
             temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def _alone(self, seen: Seen) -> Iterator[bool]:
-        """Whether the file is as seen, while no other process changes it."""
+    def kept(self, seen: Seen) -> Iterator[bool]:
+        """See `Cell`: a process that is suspended within the block keeps the lock."""
         try:
             file = os.open(self.path, os.O_RDWR)  # NFS locks only what is open for writing
         except FileNotFoundError:
@@ -154,7 +160,7 @@ def _lock(file: int, path: Path) -> None:
             return
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                raise OSError(errno.EAGAIN, f"another process keeps {path} locked") from error
+                raise BlockingIOError(errno.EAGAIN, f"another process keeps {path} locked") from error
             time.sleep(0.005)
         except OSError as error:
             if error.errno in _NO_LOCKS:
@@ -207,6 +213,10 @@ class SettledCell:
             return False
         self.location.file_system.delete_file(self.location.path)
         return True
+
+    def kept(self, seen: Seen) -> AbstractContextManager[bool]:
+        """See `Cell`."""
+        return nullcontext(True)
 
     def _settled(self, content: bytes) -> Seen | None:
         try:

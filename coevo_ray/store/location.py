@@ -5,7 +5,6 @@ A `Location` is a plain string underneath, so that it pickles into Ray tasks and
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import uuid
@@ -23,7 +22,7 @@ from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.store.credentials import refuse_secrets
 from coevo_ray.store.failures import is_of_a_store, reading_failed, writing_failed
 from coevo_ray.store.file_systems import file_system, reached
-from coevo_ray.store.json_text import parse_json
+from coevo_ray.store.json_text import json_bytes, parse_json
 
 TEMPORARY = ".tmp-"  # in the name of a file that is being written
 _GOOGLE = ("gs://", "gcs://")
@@ -306,7 +305,7 @@ class Location:
         Raises:
             StoppedError: the store refused.
         """
-        self.write_bytes((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+        self.write_bytes(json_bytes(value))
 
     def delete_file(self) -> None:
         """Deletes a file; a missing one is fine.

@@ -6,6 +6,7 @@ obstore is optional (`pip install 'coevo-ray[leases]'`): pyarrow, which does eve
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,7 +15,7 @@ from coevo_ray.store.file_systems import S3Address
 from coevo_ray.store.lease_cells import RELEASED, Seen
 from coevo_ray.store.location import Location
 
-_TIMEOUT = "10s"
+_TIMEOUT_S = 10.0
 _WAITS_S = (0.2, 0.5, 1.0)
 _RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
 
@@ -26,20 +27,21 @@ class ObjectCell:
 
     Args:
         location: the object, of s3:// or gs://.
+        timeout_s: seconds for a request.
 
     Raises:
         ImportError: obstore is not installed.
         OSError: the store cannot be opened with the settings of the location and the environment.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, timeout_s: float = _TIMEOUT_S) -> None:
         import obstore
         from obstore import exceptions
 
         self._client, self._errors = obstore, exceptions
         self._key = urlsplit(location.uri).path.lstrip("/")
         try:
-            self._store = _open(location)
+            self._store = _open(location, f"{timeout_s:g}s")
         except (exceptions.BaseError, ValueError) as error:
             raise OSError(str(error)) from error
 
@@ -67,6 +69,10 @@ class ObjectCell:
     def remove(self, seen: Seen) -> bool:
         """See `Cell`."""
         return self.replace(RELEASED, seen) is not None
+
+    def kept(self, seen: Seen) -> AbstractContextManager[bool]:
+        """See `Cell`."""
+        return nullcontext(True)
 
     def _put(self, content: bytes, mode: Any) -> Seen | None:
         """Writes on a condition, again where no answer came: obstore itself would not know whether it was written."""
@@ -100,7 +106,7 @@ def _tag(meta: Any) -> str:
     return f"{meta.get('e_tag') or ''}\n{meta.get('version') or ''}"
 
 
-def _open(location: Location) -> Any:
+def _open(location: Location, timeout: str) -> Any:
     """The bucket, with what the URI and the environment say as pyarrow understands it."""
     from obstore.store import GCSStore, S3Store
 
@@ -111,7 +117,7 @@ def _open(location: Location) -> Any:
         login, _, bucket = uri.netloc.rpartition("@")
         if "endpoint_override" in given:
             config["base_url"] = f"{given.get('scheme', 'https')}://{given['endpoint_override']}"
-        options: Any = {"timeout": _TIMEOUT, "allow_http": given.get("scheme") == "http"}
+        options: Any = {"timeout": timeout, "allow_http": given.get("scheme") == "http"}
         # Only emulators take writes without credentials; obstore asks for a token all the same.
         token: Any = {"token": "anonymous", "expires_at": None}
         by: Any = {"credential_provider": lambda: token} if login == "anonymous" else {}
@@ -120,5 +126,5 @@ def _open(location: Location) -> Any:
     config["region"] = location.file_system.region
     if address.end_point:
         config["endpoint"] = f"{address.scheme}://{address.end_point}"
-    options = {"timeout": _TIMEOUT, "allow_http": address.scheme == "http"}
+    options = {"timeout": timeout, "allow_http": address.scheme == "http"}
     return S3Store(address.bucket, config=config, client_options=options, retry_config=_RETRIES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from coevo_ray.progress import say
@@ -20,6 +20,7 @@ from coevo_ray.store.object_cell import ObjectCell
 from coevo_ray.telemetry import named_run, named_stage
 
 _CONDITIONAL = ("s3://", "gs://", "gcs://")  # stores whose writes may have a condition
+_COMMIT_S = 120.0  # a manifest of many files takes longer to upload than a lease
 
 
 class _Scopes(threading.local):
@@ -117,26 +118,74 @@ def claim(location: Location, seconds: float = SECONDS) -> None:
     scope.lease.keep()
 
 
-def confirm(location: Location) -> None:
-    """Checks that this thread still holds its lease on a folder; call it before the step that readers see.
+@contextmanager
+def committing(location: Location) -> Iterator[None]:
+    """Renews this thread's lease on a folder for the block, which is the step that readers see.
+
+    A process that was suspended so long that another one took over does not enter the block. On a mounted file system
+    nobody can take over within it, either; on other stores that is noticed at its end.
 
     Raises:
-        StoppedError: it is lost, or the store failed.
+        StoppedError: the lease is lost, or the store failed.
     """
-    scope = _SCOPES.by_folder.get(_key(location))
-    if scope is not None and scope.lease is not None:
-        scope.lease.confirm()
+    lease = _held(location)
+    with lease.committing() if lease is not None else nullcontext():
+        yield
+
+
+def commit(location: Location, name: str, content: bytes) -> None:
+    """Writes the file that makes an artifact seen, as `committing`.
+
+    A store with conditional writes refuses it if the file has changed since the lease was renewed: the manifest of
+    whoever took over within that moment stays.
+
+    Args:
+        location: folder of the artifact.
+        name: of the file.
+        content: of the file.
+
+    Raises:
+        StoppedError: the lease is lost, or the store failed.
+    """
+    lease, file = _held(location), location.child(name)
+    if lease is None or not isinstance(lease.cell, ObjectCell):
+        with committing(location):
+            file.write_bytes(content)
+        return
+    try:
+        cell = ObjectCell(file, timeout_s=_COMMIT_S)
+        before = cell.read()
+        with lease.committing():
+            done = cell.create(content) if before is None else cell.replace(content, before)
+            if done is None:
+                lease.refuse()
+    except OSError as error:
+        raise writing_failed(file, error) from error
 
 
 def check_leases() -> None:
     """Stops work whose lease is known to be lost; cheap.
 
+    A process that wakes after a time in which it was suspended asks its stores, for the thread that renews its leases
+    may not have woken yet.
+
     Raises:
         StoppedError: one of this thread is lost.
     """
     for scope in _SCOPES.by_folder.values():
-        if scope.lease is not None and scope.lease.lost:
+        if scope.lease is None:
+            continue
+        if scope.lease.is_overdue():
+            with suppress(OSError):  # whoever needs the lease asks again, and is told
+                scope.lease.renew()
+        if scope.lease.lost:
             scope.lease.refuse()
+
+
+def _held(location: Location) -> Lease | None:
+    """The lease of this thread on a folder, once it is claimed."""
+    scope = _SCOPES.by_folder.get(_key(location))
+    return None if scope is None else scope.lease
 
 
 def _key(location: Location) -> str:

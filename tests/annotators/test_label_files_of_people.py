@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_ray.actors.answered import MOST_ANNOTATORS
+from coevo_ray.annotators import answer_files
 from coevo_ray.annotators.answer_files import read_answer_file
 from coevo_ray.annotators.base import Collected
 from coevo_ray.errors import InputError
@@ -388,6 +389,40 @@ def test_large_files_take_neither_ages_nor_all_memory(pool: Pool, tmp_path: Path
     assert time.monotonic() - started < 120 and peak < 1 << 30
     assert collected.answers and collected.problems
     check_messages(*collected.problems)
+
+
+@pytest.mark.parametrize("rows", [300, 3000])
+def test_small_parquet_files_of_long_texts_are_refused_before_they_take_memory(
+    pool: Pool, tmp_path: Path, rows: int
+) -> None:
+    texts = pa.array(["a" * 1_000_000])
+    named = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), texts)
+    table = pa.table({"row_id": np.zeros(rows, np.int64), "label": named if rows > 300 else named.cast(texts.type)})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    del table, named
+    content, before = (tmp_path / "a.parquet").read_bytes(), pa.total_allocated_bytes()
+    assert len(content) < 10_000
+    with pytest.raises(InputError, match=r"decompresses from [0-9,]+ to more than 268,435,456 bytes") as caught:
+        read(pool, tmp_path, content, file="a.parquet")
+    check_messages(str(caught.value))
+    assert pa.total_allocated_bytes() - before < 512 << 20
+
+
+def test_columns_beyond_what_arrow_joins_are_refused(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_files, "_MOST_BYTES", 1000)
+    lines = [f"{KEYS[i % 10]},other" for i in range(100)]
+    for content in ("\n".join(["key,label", *lines]), "\n".join(["row_id,label", *["0," + "x" * 2000]])):
+        with pytest.raises(InputError, match=r"bytes in the column \w+, need 1,000 or fewer"):
+            read(pool, tmp_path, content)
+
+
+def test_a_pointer_of_git_lfs_is_called_so(pool: Pool, tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 12345\n"
+    for file in ("a.csv", "a.parquet"):
+        with pytest.raises(InputError, match="is a Git LFS pointer, not the file"):
+            read(pool, tmp_path, pointer, file=file)
 
 
 def test_a_name_for_each_answer_is_refused(pool: Pool, tmp_path: Path) -> None:

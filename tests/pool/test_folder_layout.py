@@ -47,6 +47,12 @@ def meaning(*names: str, mode: str = "auto", label: str | None = "label") -> dic
         (["year=2024/1.png", "year=2025/1.png"], [(None, None), (None, None)]),
         (["split=train/label=a/1.png", "split=test/label=a/1.png"], [("train", "a"), ("test", "a")]),
         (["cafe\u0301/1.png", "caf\u00e9/2.png"], [(None, "caf\u00e9"), (None, "caf\u00e9")]),
+        (["images/train/1.png", "images/val/1.png"], [("train", None), ("test", None)]),
+        (["images/train2017/1.jpg", "images/1.jpg"], [("train", None), (None, None)]),
+        (["data/images/train/1.png", "data/images/test/1.png"], [("train", None), ("test", None)]),
+        (["dataset/train/cat/1.png", "dataset/test/cat/1.png"], [("train", "cat"), ("test", "cat")]),
+        (["data/train/images/cat/1.png", "data/val/images/cat/1.png"], [("train", "cat"), ("test", "cat")]),
+        (["cat /1.png", " cat/2.png", "cat/3.png", "dog/1.png"], [(None, "cat")] * 3 + [(None, "dog")]),
         (["cat/1.png"], [(None, "cat")]),
         (["n01/images/1.JPEG"], [(None, "n01")]),
     ],
@@ -65,6 +71,9 @@ def test_layouts_that_people_have(names: list[str], expected: list[tuple[str | N
             ["flowers/rose/1.png", "flowers/tulip/1.png"],
             "folder flowers is one class, or holds the classes rose, tulip",
         ),
+        (["pets/train/cat/1.png", "pets/val/cat/1.png"], r"folder pets is a class, or holds the splits train, val"),
+        (["pets/train/cat/1.png"], r"folder pets is a class, or holds the splits train \(then give it as the source"),
+        (["jar/train/good/1.png", "nut/train/good/1.png"], "folder jar, nut is a class, or holds the splits train"),
     ],
 )
 def test_two_readings_are_refused_with_the_options_to_choose_by(names: list[str], between: str) -> None:
@@ -85,6 +94,12 @@ def test_what_the_user_says_wins() -> None:
     assert meaning("train/a/1.png", "test/a/1.png", mode="none")["test/a/1.png"] == (None, None)
     with pytest.raises(UsageError, match=r"SOURCE has no folder of a split: \['cat'\]"):
         layout("cat/1.png", mode="splits")
+
+
+def test_splits_below_a_folder_that_holds_everything_may_be_said() -> None:
+    names = ("images/train/1.png", "images/val/1.png")
+    assert meaning(*names, mode="splits") == dict(zip(names, [("train", None), ("test", None)], strict=True))
+    assert meaning(*names, mode="classes") == dict.fromkeys(names, (None, "images"))
 
 
 def test_without_a_label_column_folders_are_splits_at_most() -> None:

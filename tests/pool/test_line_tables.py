@@ -108,7 +108,7 @@ def test_records_that_cannot_be_used_are_told(tmp_path: Path, content: bytes, er
         ("a.csv", b"text,text\na,b\n", "twice"),
         ("a.csv", b"body\na\n", "no column 'text'; its columns are"),
         ("a.jsonl", b'{"body": 1}\n', "no column 'text'"),
-        ("a.jsonl", b"[1]\n{]\n", "no column 'text'"),
+        ("a.jsonl", b"[1]\n{]\n", "none of its first lines is a JSON object"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:

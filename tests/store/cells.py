@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import AbstractContextManager, nullcontext
 
 from coevo_ray.store.lease_cells import Seen
 
@@ -28,6 +29,9 @@ class MemoryCell:
             return False
         self.there = None
         return True
+
+    def kept(self, seen: Seen) -> AbstractContextManager[bool]:
+        return nullcontext(True)
 
     def _write(self, content: bytes) -> Seen:
         self.there = Seen(content, str(next(self._versions)))

@@ -169,6 +169,18 @@ def test_a_store_that_fails_stops_the_work_and_loses_nothing() -> None:
     lease.confirm()
 
 
+def test_a_store_without_locks_tells_afterwards_that_another_one_took_over() -> None:
+    cell, clock = MemoryCell(), Clock()
+    late = take(cell, "the pool", seconds=60)
+    with pytest.raises(StoppedError, match="the lease on the pool is lost"), late.committing():
+        expired = replace(late.holder, clock=boot_clock() - 61)
+        hold(cell, expired)
+        take(cell, "the pool", waiting=waiting(clock))
+    assert late.lost
+    with pytest.raises(StoppedError), late.committing():
+        raise AssertionError("it went on")
+
+
 class Writers(RuleBasedStateMachine):
     """Three writers on machines of their own, whose steps and delays come in any order."""
 

@@ -17,7 +17,7 @@ from coevo_ray.store.lease_cells import RELEASED, Seen, SettledCell
 from coevo_ray.store.location import Location
 from coevo_ray.store.object_cell import ObjectCell
 from coevo_ray.store.process import Process
-from coevo_ray.store.writing import claim, confirm, writing
+from coevo_ray.store.writing import claim, committing, writing
 from tests.s3_server import S3Folder, s3_server
 
 pytest.importorskip("obstore")
@@ -92,7 +92,8 @@ def test_a_lease_on_s3_is_taken_confirmed_and_released(place: Location, cell: Ob
             there = cell.read()
             holder = None if there is None else Holder.of(there.content)
             assert holder is not None and holder.process == Process.current()
-            confirm(place)
+            with committing(place):
+                pass
         after = cell.read()
         assert after is not None and after.content == RELEASED
 
@@ -110,8 +111,8 @@ def test_a_lost_lease_on_s3_is_noticed(place: Location, cell: ObjectCell) -> Non
         assert there is not None
         other = Holder.new(60, replace(Process.current(), pid=1))
         assert cell.replace(other.to_bytes(), there) is not None
-        with pytest.raises(StoppedError, match="is lost"):
-            confirm(place)
+        with pytest.raises(StoppedError, match="is lost"), committing(place):
+            pass
     after = cell.read()
     assert after is not None and after.content == other.to_bytes()
 

@@ -7,19 +7,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from coevo_ray.errors import CoevoError, StoppedError, UsageError
+from coevo_ray.store import lease, lease_cells
 from coevo_ray.store import writing as module
-from coevo_ray.store.artifact import begin, finish
+from coevo_ray.store.artifact import begin, begin_with, finish
 from coevo_ray.store.data_files import write_blob
 from coevo_ray.store.location import LEASE, Location
-from coevo_ray.store.manifest import load_manifest
-from coevo_ray.store.writing import check_leases, claim, confirm, writing, writing_all
+from coevo_ray.store.manifest import MANIFEST, load_manifest
+from coevo_ray.store.process import boot_clock
+from coevo_ray.store.writing import check_leases, claim, commit, committing, writing, writing_all
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -42,6 +44,25 @@ except CoevoError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
 """
+# The same, which stands still once more just before the bytes of its manifest are written.
+LATE_HOLDER = (
+    """
+from coevo_ray.store import location
+
+written = location._write_local
+
+
+def late(path, *more, **options):
+    if path.name == "manifest.json":
+        print("at its manifest", flush=True)
+        sys.stdin.readline()
+    return written(path, *more, **options)
+
+
+location._write_local = late
+"""
+    + HOLDER
+)
 
 
 @pytest.fixture
@@ -50,9 +71,9 @@ def place(tmp_path: Path) -> Location:
 
 
 @contextmanager
-def another_process(place: Location, seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
+def another_process(place: Location, seconds: float = 60, code: str = HOLDER) -> Iterator[subprocess.Popen[str]]:
     """A process that has begun the artifact and finishes it once it gets a line."""
-    command = [sys.executable, "-c", HOLDER, place.path, str(seconds)]
+    command = [sys.executable, "-c", code, place.path, str(seconds)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     assert process.stdout.readline() == "holding\n"
@@ -67,6 +88,10 @@ def make(place: Location, who: str = "us") -> None:
     with writing(place):
         if begin(place, "pool", {}, {}) is None:
             finish(place, "pool", {}, {}, [write_blob(place, "a.bin", who.encode())], {"who": who})
+
+
+def commit_manifest(place: Location) -> None:
+    commit(place, MANIFEST, b"{}")
 
 
 def names(place: Location) -> set[str]:
@@ -141,6 +166,40 @@ def test_a_holder_that_was_suspended_notices_before_its_manifest(place: Location
     assert names(place) == {"a.bin", "manifest.json"}
 
 
+def test_nobody_takes_over_while_a_suspended_holder_writes_its_manifest(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_cells, "_LOCK_S", 0.5)
+    with another_process(place, seconds=1, code=LATE_HOLDER) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "at its manifest\n"
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        with pytest.raises(UsageError, match=f"is being written: process {process.pid} on "):
+            make(place)
+        assert MANIFEST not in names(place)
+        os.kill(process.pid, signal.SIGCONT)
+        process.communicate("go\n", timeout=60)
+        assert process.returncode == 0
+    make(place)
+    assert load_manifest(place).summary == {"who": "them"}
+
+
+@pytest.mark.parametrize("step", [commit_manifest, lambda place: begin_with(place, "pool", {"other": 1}, {})])
+def test_a_lease_that_is_lost_at_the_last_moment_changes_nothing(
+    place: Location, step: Callable[[Location], None]
+) -> None:
+    make(place)
+    before = place.child(MANIFEST).read_bytes()
+    with pytest.raises(StoppedError, match="is lost"), writing(place, at_once=True):
+        place.child(LEASE).write_json({**place.child(LEASE).read_json(), "owner": "another one"})
+        step(place)
+    assert place.child(MANIFEST).read_bytes() == before
+    assert names(place) == {"a.bin", MANIFEST, LEASE}  # which is not ours to delete
+
+
 def test_a_holder_that_works_for_longer_than_its_lease_renews_it(place: Location) -> None:
     with another_process(place, seconds=1) as process:
         time.sleep(2.5)
@@ -199,8 +258,19 @@ def test_work_stops_once_its_lease_is_known_to_be_lost(place: Location) -> None:
             while time.monotonic() < deadline:
                 time.sleep(0.05)
                 check_leases()
+        with pytest.raises(StoppedError, match="is lost"), committing(place):
+            pass
+
+
+def test_whoever_wakes_after_its_time_asks_before_it_goes_on(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    with writing(place, at_once=True):
+        check_leases()
+        place.child(LEASE).write_json({"owner": "another one"})
+        check_leases()  # its time is not over: nothing is read
+        now = boot_clock()
+        monkeypatch.setattr(lease, "boot_clock", lambda: now + 61)  # as after a minute in which the machine was asleep
         with pytest.raises(StoppedError, match="is lost"):
-            confirm(place)
+            check_leases()
 
 
 def test_a_fork_keeps_the_lease_of_its_parent(place: Location) -> None:
@@ -213,7 +283,8 @@ def test_a_fork_keeps_the_lease_of_its_parent(place: Location) -> None:
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
-        confirm(place)
+        with committing(place):
+            pass
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from coevo_ray.store.journal import Journal
 from coevo_ray.store.lease_cells import RELEASED, Seen
 from coevo_ray.store.location import Location
 from coevo_ray.store.object_cell import ObjectCell
-from coevo_ray.store.writing import claim, confirm, writing
+from coevo_ray.store.writing import claim, committing, writing
 from tests.stores.fault_proxy import serving
 from tests.stores.gcs_xml import XmlGate
 from tests.stores.servers import FakeGCS
@@ -94,7 +94,8 @@ def test_a_second_writer_is_refused(place: Location) -> None:
 
     for _ in range(2):  # the second one finds that the first was released
         with writing(place, at_once=True):
-            confirm(place)
+            with committing(place):
+                pass
             with ThreadPoolExecutor(1) as other:  # another thread is another writer
                 other.submit(second).result(120)
 

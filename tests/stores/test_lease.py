@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import StoppedError, UsageError
+from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.lease_cells import RELEASED, Seen
 from coevo_ray.store.location import Location
+from coevo_ray.store.manifest import MANIFEST, load_manifest
 from coevo_ray.store.object_cell import ObjectCell
-from coevo_ray.store.writing import _cell, claim, confirm, writing
+from coevo_ray.store.writing import _cell, claim, committing, writing
 from tests.processes import coevo_ray
 from tests.stores.conftest import Bucket
 from tests.stores.fault_proxy import SLOW_DOWN, Fault, Request, fault_proxy
@@ -65,17 +68,46 @@ def test_a_lease_is_taken_and_kept_through_faults(bucket: Bucket) -> None:
         assert isinstance(_cell(place), ObjectCell)
         with writing(place, at_once=True):
             for _ in range(20):
-                confirm(place)
+                with committing(place):
+                    pass
             with ThreadPoolExecutor(1) as other:  # another thread is another writer
                 other.submit(_assert_refused, place).result(120)
         proxy.rule = lambda request: None
-        with writing(place, at_once=True):
-            confirm(place)
+        with writing(place, at_once=True), committing(place):
+            pass
 
 
 def _assert_refused(place: Location) -> None:
     with pytest.raises(UsageError, match="is being written"), writing(place):
         claim(place)
+
+
+def test_a_manifest_that_comes_late_does_not_replace_that_of_whoever_took_over(bucket: Bucket) -> None:
+    """The first writer's request waits in the network for longer than its lease."""
+    at_it, go_on = threading.Event(), threading.Event()
+
+    def rule(request: Request) -> Fault:
+        if request.method == "PUT" and MANIFEST in request.path:
+            at_it.set()
+            go_on.wait(60)
+        return None
+
+    with fault_proxy(bucket.address, rule) as proxy, ThreadPoolExecutor(1) as other:
+        late = other.submit(_make, bucket.place("run", proxy.address), "late", 1.0)
+        assert at_it.wait(60)
+        time.sleep(1.5)
+        _make(bucket.place("run"), "after", 60.0)
+        go_on.set()
+        with pytest.raises(StoppedError, match="is lost"):
+            late.result(120)
+    assert load_manifest(bucket.place("run")).summary == {"who": "after"}
+
+
+def _make(place: Location, who: str, seconds: float) -> None:
+    with writing(place):
+        claim(place, seconds)
+        assert begin(place, "pool", {}, {}) is None
+        finish(place, "pool", {}, {}, [], {"who": who})
 
 
 def test_a_lease_in_a_bucket_that_is_not_there_is_no_lease(bucket: Bucket) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import ray
@@ -204,15 +205,16 @@ def _of_sources(
 
 def _say_labels(summary: JsonObject) -> None:
     say(_of_labels(summary))
-    if warning := _too_many_classes(summary):
-        say(warning, level=logging.WARNING)
+    for warning in (_too_many_classes(summary), _far_apart(summary), _alike(summary["class_names"])):
+        if warning:
+            say(warning, level=logging.WARNING)
 
 
 def _of_labels(summary: JsonObject) -> str:
     """Classes with their rows, and rows without a label, in a line."""
     names, rows = summary["class_names"], summary["class_rows"]
     largest = sorted(rows, key=lambda label: (-rows[label], int(label)))[:_SHOWN_CLASSES]
-    shown = ", ".join(f"{names[int(label)] if names else label}: {rows[label]}" for label in largest)
+    shown = ", ".join(f"{names[int(label)][:_SHOWN_NAME] if names else label}: {rows[label]}" for label in largest)
     more = f", and {len(rows) - len(largest)} more" if len(rows) > len(largest) else ""
     splits = f"{summary['train_rows']} rows to train on, {summary['test_rows']} held out"
     unlabelled = summary["rows"] - summary["labelled"]
@@ -231,6 +233,32 @@ def _too_many_classes(summary: JsonObject) -> str:
     return (
         f"{classes} classes for {labelled} labelled rows{such}: labels that hardly repeat are no classes but sentences "
         "or ids; name the column of classes with --label-column, or leave labels out with label_column: null"
+    )
+
+
+def _far_apart(summary: JsonObject) -> str:
+    """Cause and remedy where numbers of classes leave nearly all numbers below them out; else ""."""
+    classes, have = summary["classes"], len(summary["class_rows"])
+    if not have or summary["class_names"] or classes <= max(_MOST_CLASSES, _ROWS_OF_A_CLASS * have):
+        return ""
+    return (
+        f"labels run up to {classes - 1:,}, and {have:,} of these numbers occur: each number below is a class too; if "
+        "they are ids, name another --label-column, or write names as texts, which become classes"
+    )
+
+
+def _alike(names: Sequence[str]) -> str:
+    """Cause and remedy where names of classes differ in case alone; else ""."""
+    spellings: dict[str, str] = {}
+    alike = [
+        (spellings[name.casefold()], name) for name in names if spellings.setdefault(name.casefold(), name) != name
+    ]
+    if not alike:
+        return ""
+    first, second = (name[:_SHOWN_NAME] for name in alike[0])
+    return (
+        f"{len(alike)} classes differ from another one in case alone, such as {first!r} and {second!r}: they are "
+        "different classes; if one is meant, rename it in the source and ingest it again"
     )
 
 

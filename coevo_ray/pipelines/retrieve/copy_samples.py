@@ -13,7 +13,7 @@ from coevo_ray.runtime.session import ray_session
 from coevo_ray.runtime.shards import Row, ray_errors, run_each
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
-from coevo_ray.store.writing import confirm, writing
+from coevo_ray.store.writing import committing, writing
 
 # Names the files that a copy has written or begins to write: only they may be replaced or deleted.
 _MARK = "_samples.json"
@@ -54,8 +54,8 @@ def _copy(pool: Pool, row_ids: Int64Array, folder: Location, cpus: float) -> Non
     with ray_session(reads=[pool.location]), ray_errors("copy samples"):
         for _ in run_each("copy samples", todo, work.make, need=Need("task", cpus), total=len(row_ids)):
             pass
-    confirm(folder)
-    _mark(folder, set(names))
+    with committing(folder):
+        _mark(folder, set(names))
 
 
 def check_folder(folder: Location) -> None:

@@ -13,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from coevo_ray.config import GateSettings
+from coevo_ray.config.base import make_config
 from coevo_ray.errors import InputError
+from coevo_ray.pipelines.gate.opened import class_names
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pool.pool import Pool
 from tests.pipelines.ingest.helpers import reasons, rows, snapshot
@@ -89,6 +92,34 @@ def test_a_pool_inside_its_source_is_no_part_of_it(tmp_path: Path, capsys: pytes
     assert rows(second) == rows(first)
     assert len(second) == 6
     assert "passed over 3 artifacts of coevo-ray (first: begun/)" in capsys.readouterr().err
+
+
+def test_classes_that_differ_in_case_alone_are_told_and_long_names_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(
+        tmp_path / "data",
+        {f"{c}/{i}.png": png(10 * k + i) for k, c in enumerate(("Cat", "cat", "dog")) for i in (0, 1)},
+    )
+    pool = pool_of(tmp_path / "data", tmp_path / "pool")
+    assert pool.manifest.summary["class_rows"] == {"0": 2, "1": 2, "2": 2}
+    assert "1 classes differ from another one in case alone, such as 'Cat' and 'cat'" in capsys.readouterr().err
+    table = {"image": [png(i) for i in range(4)], "label": ["x" * 100_000, "y"] * 2}
+    (tmp_path / "long").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "long" / "a.parquet")
+    pool_of(tmp_path / "long", tmp_path / "pool2")
+    told = capsys.readouterr().err
+    assert "2 classes (" in told and "case alone" not in told and len(told) < 5000
+
+
+def test_ids_that_pass_for_classes_are_told_and_open_no_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_parquet(tmp_path / "a.parquet", image=[png(i) for i in range(4)], label=[0, 1, 10**9, 10**9])
+    pool = pool_of(tmp_path / "a.parquet", tmp_path / "pool")
+    assert "labels run up to 1,000,000,000, and 3 of these numbers occur" in capsys.readouterr().err
+    with pytest.raises(InputError, match="run up to 1,000,000,000, need 1,048,576 classes or fewer"):
+        class_names(make_config(GateSettings, {}, "gate"), pool)
 
 
 def test_without_a_label_column_folders_are_no_classes(tmp_path: Path) -> None:
