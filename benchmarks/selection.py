@@ -177,6 +177,7 @@ def _ledger(policy: str, rows: int) -> SelectionLedger:
             column[part] = random.random(count, dtype=np.float32)
         factor[part] = (FACTORS * random.random(count) ** 2).astype(np.int16)
     ledger.set_scores(scores[0], scores[1], factor)
+    del scores, column  # a policy that does not look at scores does not keep them
     if policy == "factors_all":
         _judge(ledger, rows)
     return ledger

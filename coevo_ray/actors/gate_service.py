@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coevo_ray.actors.answered import Answered
 from coevo_ray.actors.arrivals import Arrivals, MakeOnline
 from coevo_ray.actors.event_log import EventLog
 from coevo_ray.actors.gate_columns import answers_of, labels_of, questions_of
@@ -30,10 +29,10 @@ from coevo_ray.actors.protocols import (
     Taken,
     Validated,
 )
+from coevo_ray.actors.submissions import Submissions
 from coevo_ray.core.arrays import Arrays, BoolArray, Float16Array, Float32Array, Int64Array
 from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.config import Requests
-from coevo_ray.core.gate.votes import resolve
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.selection.subset import part_of
 from coevo_ray.errors import StoppedError
@@ -42,8 +41,6 @@ from coevo_ray.store.location import Location
 
 if TYPE_CHECKING:
     from coevo_ray.core.gate.gate import AnnotationGate
-
-_NOTHING = Taken(0, 0, 0, 0)
 
 
 class GateService:
@@ -64,8 +61,7 @@ class GateService:
     ) -> None:
         self.gate = gate
         self._arrivals = Arrivals(gate, row_ids, online)
-        self._answered = Answered()
-        self._latest = ("", _NOTHING)  # the latest submission that changed something
+        self._submissions = Submissions(gate, self._arrivals)
         self._history: list[JsonObject] = []
         self._log = EventLog(
             journal,
@@ -73,7 +69,7 @@ class GateService:
             self._restore,
             {
                 "request": self._open,
-                "labels": self._apply_labels,
+                "labels": self._submissions.apply,
                 "aside": self._put_aside,
                 "learned": self._learned,
                 "offer": self._arrivals.take,
@@ -133,14 +129,12 @@ class GateService:
                 place for a further annotator; none is taken.
             StoppedError: the journal cannot be written; nothing is taken, or it is kept already: submit it again.
         """
-        self.gate.check_answers(self._arrivals.positions(row_ids), labels, row_ids)
-        new = self._answered.new(row_ids, labels, annotator)
+        new = self._submissions.new(row_ids, labels, annotator)
         if not new.any():
-            name, taken = self._latest
-            return taken if submission and submission == name else _NOTHING
+            return self._submissions.repeated(submission)
         fields = {"annotator": annotator, "time": time.time(), "submission": submission}
         arrays = {"row_ids": row_ids[new].astype(np.int64), "labels": labels[new].astype(np.int64)}
-        taken = self._apply_labels(self._log.append("labels", fields, arrays))
+        taken = self._submissions.apply(self._log.append("labels", fields, arrays))
         if self._log.snapshot_due():  # each append looks through the records: thousands of annotators make as many
             self.snapshot()
         publish_counts(self.gate)
@@ -206,7 +200,7 @@ class GateService:
         round_, loss = gate.rounds - 1, figures.get("validation_loss")
         if loss is not None:
             gate.check_loss(round_, loss)
-        now = {"labels": gate.labelled_rows, "answers": len(self._answered), "mean_gain": gate.mean_gain}
+        now = {"labels": gate.labelled_rows, "answers": len(self._submissions.answered), "mean_gain": gate.mean_gain}
         self._learned(self._log.append("learned", {"round": round_, **now, **figures}))
         publish_learned(gate, self._history[-1])
         return self._history[-1]
@@ -257,7 +251,7 @@ class GateService:
         `copy_label`, rows without a label that are near-duplicates of labelled ones; `group`, equal for labelled
         near-duplicates; `validation`, labels that the gate's model must not learn from.
         """
-        return labels_of(self.gate, self._arrivals, self._answered)
+        return labels_of(self.gate, self._arrivals, self._submissions.answered)
 
     def history(self) -> list[JsonObject]:
         """What `note_learned` took, in its order."""
@@ -269,7 +263,7 @@ class GateService:
 
     def answers(self) -> AnswerColumns:
         """Every answer as it came: arrays `row_id`, `label`, `round`, `time`, `annotator`, and all `names`."""
-        return answers_of(self._answered)
+        return answers_of(self._submissions.answered)
 
     def pseudo_labels(self, least: float) -> PseudoLabels:
         """What rows without a label most likely are, where that is sure.
@@ -290,7 +284,7 @@ class GateService:
             "label": labels,
             "confidence": confidence,
             "shared": shared,
-            "answers": len(self._answered),
+            "answers": len(self._submissions.answered),
         }
 
     def gains(self) -> Gains:
@@ -323,8 +317,8 @@ class GateService:
             "labels": gate.labelled_rows,
             "outstanding": gate.outstanding,
             "set_aside": gate.aside_rows,
-            "answers": len(self._answered),
-            "annotators": list(self._answered.names),
+            "answers": len(self._submissions.answered),
+            "annotators": list(self._submissions.answered.names),
             "disputed": int((labelled["votes"] < labelled["annotators"]).sum()),
             "predicted": gate.has_predictions,
             "learned_answers": self._history[-1]["answers"] if self._history else None,
@@ -345,18 +339,19 @@ class GateService:
         self._log.snapshot()
 
     def _state(self) -> tuple[JsonObject, Arrays]:
-        fields: JsonObject = {"annotators": self._answered.names, "history": self._history, "latest": self._latest}
-        arrays = {f"answered.{name}": column for name, column in self._answered.columns().items()}
+        answered, latest = self._submissions.answered, self._submissions.latest
+        fields: JsonObject = {"annotators": answered.names, "history": self._history, "latest": latest}
+        arrays = {f"answered.{name}": column for name, column in answered.columns().items()}
         arrays |= {f"offered.{name}": column for name, column in self._arrivals.columns().items()}
         fields["gate"], part = self.gate.state()
         arrays |= {f"gate.{name}": array for name, array in part.items()}
         return fields, arrays
 
     def _restore(self, record: Record) -> None:
-        self._answered = Answered.restore(part_of(record.arrays, "answered"), record.fields["annotators"])
-        self._history = list(record.fields.get("history", []))  # early journals have neither this
-        name, taken = record.fields.get("latest", self._latest)  # nor this
-        self._latest = (name, Taken(*taken))
+        # Early journals have neither `latest` nor `history`.
+        answered, fields = part_of(record.arrays, "answered"), record.fields
+        self._submissions.restore(answered, fields["annotators"], fields.get("latest"))
+        self._history = list(fields.get("history", []))
         self._arrivals.restore(part_of(record.arrays, "offered"))
         self.gate.restore(record.fields["gate"], part_of(record.arrays, "gate"))
 
@@ -370,31 +365,3 @@ class GateService:
         self._history = [old for old in self._history if old["round"] != entry["round"]] + [entry]
         if entry.get("validation_loss") is not None:
             self.gate.note_loss(int(entry["round"]), float(entry["validation_loss"]))
-
-    def _apply_labels(self, record: Record) -> Taken:
-        row_ids, labels = record.arrays["row_ids"], record.arrays["labels"]
-        gate, positions = self.gate, self._arrivals.positions(row_ids)
-        first = ~gate.is_labelled(positions)
-        asked = first & np.isin(positions, gate.open_positions)
-        unasked = first & ~asked
-        rounds = np.where(asked, gate.rounds, gate.rounds_of(positions)).astype(np.int32)
-        self._answered.add(row_ids, labels, rounds, record.fields["annotator"], record.fields["time"])
-        # Unasked ones first: the last answer of a round closes it.
-        gate.volunteer(positions[unasked], labels[unasked])
-        gate.submit(positions[asked], labels[asked])
-        changed = self._settle(row_ids[~first])
-        taken = Taken(len(row_ids), int(first.sum()), int(unasked.sum()), changed)
-        self._latest = (str(record.fields.get("submission", "")), taken)
-        return taken
-
-    def _settle(self, row_ids: Int64Array) -> int:
-        """Gives rows with several opinions the label that follows from them; returns how many labels changed."""
-        if len(row_ids) == 0:
-            return 0
-        said, gate = self._answered.columns(), self.gate
-        about = np.isin(said["row_id"], row_ids)
-        resolved = resolve(said["row_id"][about], said["label"][about], said["annotator"][about])
-        positions = self._arrivals.positions(resolved.row_ids)
-        other = gate.predictions(positions)[0] != resolved.labels
-        gate.relabel(positions[other], resolved.labels[other])
-        return int(other.sum())

@@ -17,9 +17,10 @@ from coevo_ray.core.gate import readings
 from coevo_ray.core.gate.class_blocks import ClassBlocks
 from coevo_ray.core.gate.config import GateConfig, Requests
 from coevo_ray.core.gate.forecast import Forecast
+from coevo_ray.core.gate.intake import LabelIntake
 from coevo_ray.core.gate.refusal import refuse
 from coevo_ray.core.gate.rounds import RoundDraw
-from coevo_ray.core.gate.state import UNASKED, GateState
+from coevo_ray.core.gate.state import GateState
 from coevo_ray.core.gate.stop import StopReason, stop_reason, stop_terms
 from coevo_ray.core.graph.types import Neighbours
 from coevo_ray.core.json import JsonObject
@@ -44,7 +45,7 @@ class AnnotationGate:
     def __init__(self, config: GateConfig, graph: Neighbours, candidates: BoolArray) -> None:
         self.config = config
         self.inner = GateState(config, graph, candidates)
-        self._draw = RoundDraw(self.inner)
+        self._draw, self._intake = RoundDraw(self.inner), LabelIntake(self.inner)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -146,9 +147,7 @@ class AnnotationGate:
             InputError: a row is unknown or was not requested, a label is outside 0..C-1, or two labels of a row differ;
                 nothing is taken.
         """
-        new = self.inner.beliefs.new_answers(self.inner.open, positions, labels)
-        self._take(positions[new].astype(np.int64), labels[new], self.inner.rounds)
-        return int(new.sum())
+        return self._intake.submit(positions, labels)
 
     def volunteer(self, positions: Int64Array, labels: Int64Array) -> int:
         """Takes labels that came unasked, of round -1: they teach like others, but are no random sample.
@@ -163,11 +162,7 @@ class AnnotationGate:
         Raises:
             InputError: a row is no candidate or is requested, and as `submit`; nothing is taken.
         """
-        free = self.inner.candidates.copy()
-        free[self.inner.open] = False
-        new = self.inner.beliefs.new_answers(np.flatnonzero(free), positions, labels)
-        self._take(positions[new].astype(np.int64), labels[new], UNASKED)
-        return int(new.sum())
+        return self._intake.volunteer(positions, labels)
 
     def relabel(self, positions: Int64Array, labels: Int64Array) -> None:
         """Replaces labels of labelled rows, where annotators came to another conclusion.
@@ -179,29 +174,7 @@ class AnnotationGate:
         Raises:
             InputError: a row has no label, or a label is outside 0..C-1; nothing is taken.
         """
-        beliefs = self.inner.beliefs
-        beliefs.check_labels(positions, labels)
-        refuse(~beliefs.labelled[positions], positions, "have no label to replace")
-        beliefs.take_labels(positions, labels)
-
-    def _take(self, positions: Int64Array, labels: Int64Array, round_: int) -> None:
-        state = self.inner
-        state.labelled = np.concatenate([state.labelled, positions])
-        requested = np.full(len(positions), round_, dtype=np.int32)
-        state.label_rounds = np.concatenate([state.label_rounds, requested])
-        # A label that came unasked is of no random row: the model learns from it like from others.
-        untold = np.isin(positions, state.reserved) & (round_ != UNASKED)
-        state.beliefs.take_labels(positions, labels, untold)
-        if len(state.open) > 0 and self.outstanding == 0:
-            self._close()
-
-    def _close(self) -> None:
-        state = self.inner
-        # Only now, not after each part of the answers, so that their parts and order do not matter.
-        if self.config.rule == "compat" and state.predicted:
-            state.beliefs.recheck(state.open[state.beliefs.labelled[state.open]])
-        state.rounds += 1
-        state.open, state.open_gains = state.open[:0], state.open_gains[:0]
+        self._intake.relabel(positions, labels)
 
     def set_aside(self) -> int:
         """Closes the open round without the rows that have no label: they are not requested again.
@@ -214,13 +187,7 @@ class AnnotationGate:
         Raises:
             InputError: no row of the round has a label yet.
         """
-        self.check_aside()
-        if len(self.inner.open) == 0:
-            return 0
-        waiting = self.inner.requests().positions
-        self.inner.aside = np.concatenate([self.inner.aside, waiting])
-        self._close()
-        return len(waiting)
+        return self._intake.set_aside()
 
     def check_aside(self) -> None:
         """Refuses what `set_aside` does.
@@ -228,11 +195,7 @@ class AnnotationGate:
         Raises:
             InputError: no row of the open round has a label yet.
         """
-        if 0 < len(self.inner.open) == self.outstanding:
-            raise InputError(
-                f"none of the {self.outstanding} rows of round {self.rounds} has a label",
-                "label some, or wait for them",
-            )
+        self._intake.check_aside()
 
     def update_predictions(self, probabilities: Float32Array | ClassBlocks) -> None:
         """Takes the model's new predictions and computes all gains from them.
@@ -259,8 +222,7 @@ class AnnotationGate:
         Raises:
             InputError: the round is not closed, or the loss is no number of 0 or more.
         """
-        self.check_loss(round_, loss)
-        self.inner.measured[int(round_)] = (self.labelled_rows, float(loss))
+        self.inner.note_loss(round_, loss)
 
     def check_loss(self, round_: int, loss: float) -> None:
         """Refuses what `note_loss` does.
@@ -268,10 +230,7 @@ class AnnotationGate:
         Raises:
             InputError: the round is not closed, or the loss is no number of 0 or more.
         """
-        if not -1 <= round_ < self.rounds:
-            raise InputError(f"a loss of round {round_}; {self.rounds} rounds are closed", "note it afterwards")
-        if not 0 <= loss < np.inf:
-            raise InputError(f"loss {loss}", "give a number of 0 or more")
+        self.inner.check_loss(round_, loss)
 
     # -- arriving rows -------------------------------------------------------------------------------------------
 
@@ -339,7 +298,7 @@ class AnnotationGate:
     @property
     def outstanding(self) -> int:
         """Requested rows that are not answered."""
-        return int((~self.inner.beliefs.labelled[self.inner.open]).sum())
+        return self._intake.outstanding
 
     @property
     def aside_rows(self) -> int:
@@ -394,9 +353,7 @@ class AnnotationGate:
 
     def rounds_of(self, positions: Int64Array) -> Int32Array:
         """The round that requested each row, int32[n]; -1 where none did, or the row has no label yet."""
-        rounds = np.full(self.inner.graph.rows, UNASKED, dtype=np.int32)
-        rounds[self.inner.labelled] = self.inner.label_rounds
-        return rounds[positions]
+        return readings.rounds_of(self.inner, positions)
 
     def is_labelled(self, positions: Int64Array) -> BoolArray:
         """Which rows have a label, bool[n]."""
@@ -404,9 +361,7 @@ class AnnotationGate:
 
     def labels(self) -> tuple[Int64Array, Int64Array, Int32Array]:
         """Accepted labels: positions int64[L], labels int64[L], rounds int32[L], in the order of the answers."""
-        state = self.inner
-        best = state.beliefs.best[state.labelled].astype(np.int64)
-        return state.labelled.copy(), best, state.label_rounds.copy()
+        return readings.labels(self.inner)
 
     def predictions(self, positions: Int64Array) -> tuple[Int64Array, Float32Array]:
         """Class int64[n] and probability float32[n] of each row, see `readings.predictions`."""

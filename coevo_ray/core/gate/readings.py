@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array
+from coevo_ray.core.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.gate.forecast import Interval
-from coevo_ray.core.gate.state import GateState
+from coevo_ray.core.gate.state import UNASKED, GateState
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 
@@ -31,6 +31,19 @@ def predictions(state: GateState, positions: Int64Array) -> tuple[Int64Array, Fl
     sure = state.beliefs.confidence[positions] * (1.0 - chance) + chance  # undoes the correction for chance
     best = np.where(told, state.beliefs.best[positions].astype(np.int64), -1)
     return best, np.where(told, sure, np.nan).astype(np.float32)
+
+
+def labels(state: GateState) -> tuple[Int64Array, Int64Array, Int32Array]:
+    """Accepted labels: positions int64[L], labels int64[L], rounds int32[L], in the order of the answers."""
+    best = state.beliefs.best[state.labelled].astype(np.int64)
+    return state.labelled.copy(), best, state.label_rounds.copy()
+
+
+def rounds_of(state: GateState, positions: Int64Array) -> Int32Array:
+    """The round that requested each row of int64[n], int32[n]; -1 where none did, or the row has no label yet."""
+    rounds = np.full(state.graph.rows, UNASKED, dtype=np.int32)
+    rounds[state.labelled] = state.label_rounds
+    return rounds[positions]
 
 
 def copied_labels(state: GateState) -> tuple[Int64Array, Int64Array]:

@@ -98,6 +98,26 @@ class GateState:
         free[self.open] = False
         return self.reserved[free[self.reserved]]
 
+    def note_loss(self, round_: int, loss: float) -> None:
+        """Takes the loss after a round, see `AnnotationGate.note_loss`.
+
+        Raises:
+            InputError: as `check_loss`.
+        """
+        self.check_loss(round_, loss)
+        self.measured[int(round_)] = (len(self.labelled), float(loss))
+
+    def check_loss(self, round_: int, loss: float) -> None:
+        """Refuses what `note_loss` does.
+
+        Raises:
+            InputError: the round is not closed, or the loss is no number of 0 or more.
+        """
+        if not -1 <= round_ < self.rounds:
+            raise InputError(f"a loss of round {round_}; {self.rounds} rounds are closed", "note it afterwards")
+        if not 0 <= loss < np.inf:
+            raise InputError(f"loss {loss}", "give a number of 0 or more")
+
     @property
     def validating(self) -> BoolArray:
         """bool[h], reserved rows with a label that was asked for."""

@@ -36,15 +36,30 @@ def hash_rows(row_ids: Int64Array, seed: int) -> UInt64Array:
         >>> bool((first == second[::-1]).all())  # a row's hash depends on neither order nor neighbours
         True
     """
-    offset = _mix(np.array([seed % 2**64], dtype=np.uint64) + _GAMMA)
-    return _mix(row_ids.astype(np.uint64) * _GAMMA + offset)
+    return hash_from(row_ids, seed_offset(seed))
+
+
+def seed_offset(seed: int) -> UInt64Array:
+    """Returns where a seed begins the sequences of `hash_rows`, which `hash_from` takes: uint64[1]."""
+    return _mix(np.array([seed % 2**64], dtype=np.uint64) + _GAMMA)
+
+
+def hash_from(row_ids: Int64Array, offsets: UInt64Array) -> UInt64Array:
+    """Hashes row_ids int64[n] as `hash_rows`, each from the offset of a seed, uint64[n] or uint64[1]: uint64[n]."""
+    hashed = row_ids.astype(np.uint64)
+    hashed *= _GAMMA
+    hashed += offsets
+    return _mix(hashed)
 
 
 def _mix(x: UInt64Array) -> UInt64Array:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: UInt64Array = x ^ (x >> np.uint64(31))
-    return mixed
+    """Mixes the bits of x, in place."""
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def assign_participants(row_ids: Int64Array, weights: Sequence[float], seed: int) -> UInt8Array:

@@ -12,7 +12,7 @@ from coevo_ray.core.arrays import Arrays, BoolArray, FloatArray, Int64Array, Int
 from coevo_ray.core.rows.row_set import RowSet, Subset
 from coevo_ray.core.selection.losses import LossReport, LossTable
 from coevo_ray.core.selection.policies import RULES, KeptShares, Policy, SelectionContext, check_schedule
-from coevo_ray.core.selection.row_attributes import RowAttributes
+from coevo_ray.core.selection.row_attributes import RowAttributes, count_flagged
 from coevo_ray.core.selection.subset import arrays_of, draw_subset, part_of, set_of, subset_of
 from coevo_ray.core.selection.usage import UsageCounts
 from coevo_ray.errors import InputError
@@ -114,8 +114,8 @@ class SelectionLedger:
         Raises:
             InputError: the length differs from N, or a value is outside or not finite.
         """
-        if (wrong := ~((doubt >= 0) & (doubt <= 1))).any():
-            raise InputError(f"doubts of {int(wrong.sum())} rows are not in [0, 1]", "compute them again")
+        if wrong := count_flagged(len(doubt), lambda at: ~((doubt[at] >= 0) & (doubt[at] <= 1))):
+            raise InputError(f"doubts of {wrong} rows are not in [0, 1]", "compute them again")
         self._attributes.set({"doubt": doubt} | ({} if irreducible is None else {"irreducible": irreducible}))
 
     def set_copies(self, copies: IntArray, copy: IntArray) -> None:
@@ -124,9 +124,9 @@ class SelectionLedger:
         Raises:
             InputError: lengths differ from N, or a number is not below its group's members.
         """
-        wrong = (copy < 0) | (copy >= copies) if len(copy) == len(copies) else np.zeros(0)
-        if wrong.any():
-            raise InputError(f"{int(wrong.sum())} rows are not among their group's copies", "need 0 <= copy < copies")
+        rows = len(copy) if len(copy) == len(copies) else 0
+        if wrong := count_flagged(rows, lambda at: (copy[at] < 0) | (copy[at] >= copies[at])):
+            raise InputError(f"{wrong} rows are not among their group's copies", "need 0 <= copy < copies")
         self._attributes.set({"copies": copies, "copy": copy})
 
     def scores(self, row_ids: Int64Array) -> Arrays:

@@ -69,7 +69,7 @@ def take_turns(
     # Rows used less often than `cycle` are all taken; among those used `cycle` times the phases decide.
     cycle = int(np.searchsorted(at_most, count))
     left = count - (int(at_most[cycle - 1]) if cycle else 0)
-    groups = None if strata is None else _Groups(rows, strata)
+    groups = None if strata is None else Groups(rows, strata)
     quotas = (
         np.array([left], dtype=np.int64)
         if groups is None
@@ -95,7 +95,7 @@ def _quotas(
     usage: IntArray,
     cycle: int,
     count: int,
-    groups: _Groups,
+    groups: Groups,
     offsets: OffsetsOf,
     turns: IntArray | None,
 ) -> Int64Array:
@@ -138,7 +138,10 @@ def window(total: Int64Array, done: Int64Array, open_: Int64Array, count: int, o
 
     low, high = 0.0, 2.0  # all phases are below 1, and rounding is far below 1
     while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if int(taken(middle).sum()) <= count else (low, middle)
+        quotas = taken(middle)
+        if (there := int(quotas.sum())) == count:
+            return quotas  # as for any other end with that sum, since each stratum's rows grow with the end
+        low, high = (middle, high) if there < count else (low, middle)
     quotas = taken(low)
     # What is left lies between two neighbouring floats, at equal phases: the first strata win.
     more = np.flatnonzero(taken(high) > quotas)
@@ -244,18 +247,19 @@ def _count(rows: Rows, values: Callable[[_Part], IntArray], at_least: int = 1) -
     return counts
 
 
-class _Groups:
+class Groups:
     """Strata renumbered from 0: by an offset where their numbers are dense, else by a sorted table.
 
     Attributes:
         names: int64[s], original numbers, increasing; some may have no rows.
+        sparse: whether they are looked up in the table.
     """
 
     def __init__(self, rows: Rows, strata: IntArray) -> None:
         self._strata, self._first = strata, int(strata.min())
         width = int(strata.max()) - self._first + 1
-        self._sparse = width > max(_MOST_EMPTY, _positions(rows))
-        if self._sparse:
+        self.sparse = width > max(_MOST_EMPTY, _positions(rows))
+        if self.sparse:
             self.names = np.unique(strata).astype(np.int64)
         else:
             self.names = np.arange(self._first, self._first + width, dtype=np.int64)
@@ -263,7 +267,7 @@ class _Groups:
     def of(self, pick: Int64Array | slice) -> Int64Array:
         """Returns the group of each row, int64[n] or a slice of all rows: int64[n]."""
         values = self._strata[pick].astype(np.int64)
-        if self._sparse:
+        if self.sparse:
             return np.searchsorted(self.names, values)
         values -= self._first
         return values

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from coevo_ray.core.arrays import AnyArray, Arrays, Int64Array
+from coevo_ray.core.arrays import AnyArray, Arrays, BoolArray, Int64Array
 from coevo_ray.core.rows.chunks import map_chunks
 from coevo_ray.errors import InputError
 
@@ -79,8 +79,13 @@ class RowAttributes:
         return merged
 
 
+def count_flagged(rows: int, flags_of: Callable[[slice], BoolArray]) -> int:
+    """Counts the rows, out of N = `rows`, for which a function of a slice of them, called in threads, gives True."""
+    return sum(map_chunks(rows, lambda chunk: int(np.count_nonzero(flags_of(chunk.slice)))))
+
+
 def _not_finite(values: AnyArray) -> int:
-    return sum(map_chunks(len(values), lambda chunk: int(np.count_nonzero(~np.isfinite(values[chunk.slice])))))
+    return count_flagged(len(values), lambda at: ~np.isfinite(values[at]))
 
 
 def _compact(values: AnyArray, *, floats: bool) -> AnyArray:

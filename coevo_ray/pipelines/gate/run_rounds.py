@@ -11,7 +11,8 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.pipelines.gate.export import write_labels
 from coevo_ray.pipelines.gate.opened import class_names, inputs_of
-from coevo_ray.pipelines.gate.session import GateSession, Submitted
+from coevo_ray.pipelines.gate.session import GateSession
+from coevo_ray.pipelines.gate.submission import Submitted
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.pool.targets_of_pool import require_alone

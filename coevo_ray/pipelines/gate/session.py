@@ -6,16 +6,13 @@ status, export) is done in the calling process; what does is done by Ray tasks, 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coevo_ray.actors.gate_service import GateService
-from coevo_ray.actors.protocols import GateCalls, Predictions, Taken
+from coevo_ray.actors.protocols import GateCalls, Predictions
 from coevo_ray.annotators.base import Annotator, Answers, Desk, Questions
 from coevo_ray.annotators.opening import check_annotator, note_given, open_stored
 from coevo_ray.config import GateSettings, make_config
@@ -23,6 +20,7 @@ from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.core.gate.config import OfferConfig
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pipelines.gate.gate_host import GateHost
 from coevo_ray.pipelines.gate.gate_maker import GateMaker
 from coevo_ray.pipelines.gate.opened import (
     FORMER_RULE,
@@ -34,9 +32,9 @@ from coevo_ray.pipelines.gate.opened import (
     read_opened,
     write_opened,
 )
+from coevo_ray.pipelines.gate.submission import Submitted, submit_answers
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin
-from coevo_ray.store.digests import digest
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable
@@ -45,7 +43,6 @@ from coevo_ray.store.writing import writing
 
 if TYPE_CHECKING:
     # At run time where they are used: what only looks at a gate loads neither Ray nor torch.
-    from coevo_ray.actors.actor import SelectionHandle
     from coevo_ray.core.probes.light_classifier import LightClassifier
     from coevo_ray.core.probes.probe import Scaling
     from coevo_ray.pipelines.gate.learning import Learning
@@ -53,19 +50,6 @@ if TYPE_CHECKING:
 
 _CLASSIFIER = "classifier.safetensors"
 _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """What a submission changed, and what could not be taken.
-
-    Attributes:
-        taken: see `Taken`.
-        problems: each with its cause and remedy.
-    """
-
-    taken: Taken
-    problems: tuple[str, ...] = ()
 
 
 class GateSession:
@@ -110,8 +94,9 @@ class GateSession:
         self._former = is_former(opened["settings"])
         self.scaling: Scaling = "each" if self._former else "one"
         self.rule = self.settings.rule_for(self.rows, len(self.classes), **(FORMER_RULE if self._former else {}))
-        self._handle: SelectionHandle | None = None
-        self._plain: GateService | None = None
+        offers = OfferConfig(sure=self.settings.pseudo_label, same=self.settings.same)
+        maker = GateMaker(self.rule, location, self.targets, offers)
+        self._host = GateHost(maker, self.inputs, [self.pool.location, self.targets.location])
 
     @classmethod
     def open(cls, config: GateSettings | JsonObject, pool: Pool, targets: RowTable, out: str | Location) -> GateSession:
@@ -161,52 +146,21 @@ class GateSession:
     @contextmanager
     def hosted(self) -> Iterator[GateSession]:
         """Moves the gate into the selection actor for the duration of the block; starts Ray where it does not run."""
-        if self._handle is not None:
+        with self._host.hosted():
             yield self
-            return
-        from coevo_ray.actors.actor import start_selection
-        from coevo_ray.runtime.session import ray_session
-        from coevo_ray.runtime.shards import ray_errors
 
-        with (
-            writing(self.location, at_once=True),
-            ray_session([self.pool.location, self.targets.location], [self.location]),
-            ray_errors("gate"),
-        ):
-            self._plain = None
-            run = digest([str(self.location), self.inputs])
-            self._handle = start_selection(run, self._make(), "gate")
-            try:
-                yield self
-            finally:
-                self._handle.stop()
-                self._handle = None
-
-    @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> AbstractContextManager[None]:
         """Keeps other processes from changing the gate within the block; a hosted gate does so anyway.
 
         Raises:
             UsageError: another process changes it now.
         """
-        if self._handle is not None:  # whoever hosts it may use it from other threads
-            yield
-            return
-        with writing(self.location, at_once=True):
-            yield
+        return self._host.changing()
 
     @property
     def service(self) -> GateCalls:
         """The gate's service: in the actor, or a plain one here."""
-        if self._handle is not None:
-            return self._handle.gate
-        if self._plain is None:
-            self._plain = self._make().service()
-        return self._plain
-
-    def _make(self) -> GateMaker:
-        offers = OfferConfig(sure=self.settings.pseudo_label, same=self.settings.same)
-        return GateMaker(self.rule, self.location, self.targets, offers)
+        return self._host.service
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
@@ -261,13 +215,14 @@ class GateSession:
                 raise InputError("the gate has no labels to learn from", "submit some first")
             learning = self.learning()
             now, settled = int((~labelled["validation"]).sum()), self._settled_decay()
-            assert self._handle is not None
-            offered = self._handle.offered_reference()
+            handle = self._host.handle
+            assert handle is not None
+            offered = handle.offered_reference()
             classifier, accuracy = learning.fit(labelled, offered, settled[0] if now < 2 * settled[1] else None)
             rows = self.service.gate_status()["rows"]
             parts = learning.predict(classifier, offered, rows)  # references: the actor reads them itself
             save_classifier(classifier, self.location.child(_CLASSIFIER))
-            self._handle.update_predictions(parts)
+            handle.update_predictions(parts)
             result: JsonObject = self.service.note_learned(
                 {
                     "accuracy": accuracy,
@@ -325,21 +280,7 @@ class GateSession:
             StoppedError: the store failed, or another process went ahead; submit them again.
         """
         with self.changing():
-            return self._take(answers)
-
-    def _take(self, answers: Sequence[Answers]) -> Submitted:
-        totals, problems = np.zeros(len(Taken._fields), dtype=np.int64), []
-        for given in answers:
-            if not given.annotator:
-                raise UsageError("answers without an annotator", "say who gave them")
-            known = self.service.knows(given.row_ids)
-            if not known.all():
-                problems.append(
-                    f"{given.annotator}: {int((~known).sum())} of {len(known)} rows are not the gate's (held out, or "
-                    f"without a target), first row_ids {given.row_ids[~known][:3].tolist()}; leave them out"
-                )
-            totals += self.service.submit(given.row_ids[known], given.labels[known], given.annotator, uuid.uuid4().hex)
-        return Submitted(Taken(*(int(n) for n in totals)), tuple(problems))
+            return submit_answers(self.service, answers)
 
     # -- arriving rows -------------------------------------------------------------------------------------------
 
@@ -389,9 +330,10 @@ class GateSession:
         """
         from coevo_ray.pipelines.gate.offers import OfferStage
 
-        if self._handle is None:
+        handle = self._host.handle
+        if handle is None:
             raise UsageError("a stage of a gate that is not hosted", "use it inside: with gate.hosted(): ...")
-        return OfferStage(self._handle.gate, features, predictions, row_id, None if predictions else self.classifier())
+        return OfferStage(handle.gate, features, predictions, row_id, None if predictions else self.classifier())
 
     def classifier(self) -> LightClassifier:
         """The gate's light classifier, as it was fitted last.

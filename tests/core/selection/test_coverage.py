@@ -117,7 +117,7 @@ def test_offsets_are_evenly_spaced_within_a_factor(pairs: set[tuple[int, int]], 
 def test_a_class_finds_its_strata(bits: bool) -> None:
     labels, factors = np.array([2, 0, 2, 0, 2]), np.array([-1, 5, 3, 5, -1], dtype=np.int32)
     rows = np.arange(1, 5)
-    strata = ClassStrata(RowSet.from_ids(rows, 5) if bits else rows, labels, factors, 9)
+    strata = ClassStrata.of_rows(RowSet.from_ids(rows, 5) if bits else rows, labels, factors, 9)
     classes, kinds = np.array([0, 2, 2]), np.array([5, -1, 3])
     expected = dict(zip(zip(classes, kinds, strict=True), spread(classes, kinds + 1, 9, 4), strict=True))
     for label in (0, 2):

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from coevo_ray.core.arrays import Float64Array, Int64Array, IntArray
-from coevo_ray.core.rows.chunks import each_chunk
+from coevo_ray.core.arrays import BoolArray, Float64Array, FloatArray, Int64Array, IntArray
+from coevo_ray.core.rows.chunks import Chunk, each_chunk
 from coevo_ray.core.rows.row_set import Rows, RowSet
-from coevo_ray.core.selection.class_strata import ClassStrata, random_offsets
+from coevo_ray.core.selection.class_rotation import ClassRows, rotate_classes
+from coevo_ray.core.selection.class_strata import random_offsets
 from coevo_ray.core.selection.inclusion import shared_chances
 from coevo_ray.core.selection.policies.base import Policy, SelectionContext
-from coevo_ray.core.selection.policies.quotas import budgets_until, class_sizes, fair_shares, select_by_class
-from coevo_ray.core.selection.rotation import OffsetsOf, take_turns
+from coevo_ray.core.selection.policies.quotas import (
+    budgets_until,
+    class_sizes,
+    fair_shares,
+    quotas_in_turn,
+    select_by_class,
+)
+from coevo_ray.core.selection.rotation import take_turns
 from coevo_ray.errors import UsageError
 
 
@@ -62,35 +70,26 @@ class Factors(Policy):
     def select(self, context: SelectionContext) -> Rows:
         """Selects the epoch's rows, see the class: int64[n] or a set."""
         believed = self._believed(context)
-        copies = self._copies(context)
-        if copies is not None and context.copy is not None:
-            turns = turns_taken(believed.candidates, context.usage, copies, context.copy)
-            believed = dataclasses.replace(believed, usage=turns)
-        label, factor = believed.label, believed.factor
-        if self.quota_power == 1 or label is None:
-            return self.take(believed)
-        strata = None
-        if factor is not None and context.part is None and context.rules > 1:
-            class_sizes(believed.candidates, label)  # refuses rows without a label
-            strata = ClassStrata(believed.candidates, label, factor, context.seed)
-        budgets = budgets_until(self, context) if context.rules > 1 else [believed.budget]
-        there = len(believed.candidates)
-        budgets = [min(budget, there) for budget in budgets]
-        return select_by_class(_Inside(self, strata), believed, self.quota_power, budgets, in_threads=True)
+        label = None if self.quota_power == 1 else believed.label
+        if label is None:
+            return self.take(self._in_turns(believed))
+        if context.rules == 1:
+            return select_by_class(
+                _Inside(self), self._in_turns(believed), self.quota_power, [believed.budget], in_threads=True
+            )
+        return self._in_classes(context, believed, label)
 
-    def take(self, context: SelectionContext, strata: ClassStrata | None = None) -> Rows:
+    def take(self, context: SelectionContext) -> Rows:
         """Takes the next rows of the rotation, ignoring doubt and classes: int64[n] or a set; `usage` counts turns.
 
         Args:
             context: of all candidates, or of those of the class `part`.
-            strata: offsets of the classes' factors; None for random ones.
         """
-        offsets: OffsetsOf | None = None
-        copies = self._copies(context)
+        offsets, copies = None, self._copies(context)
         if context.rules == 1:
             copies = None
-        elif (part := context.part) is not None:
-            offsets = functools.partial(random_offsets, part, context.seed) if strata is None else strata.of_class(part)
+        elif context.part is not None:
+            offsets = partial(random_offsets, context.part, context.seed)
         return take_turns(
             context.candidates,
             context.usage,
@@ -100,6 +99,34 @@ class Factors(Policy):
             offsets=offsets,
             turns=copies,
         )
+
+    def _in_turns(self, context: SelectionContext) -> SelectionContext:
+        """Returns the context with turns taken in the place of usage, where near-duplicates share visits."""
+        copies = self._copies(context)
+        if copies is None or context.copy is None:
+            return context
+        turns = turns_taken(context.candidates, context.usage, copies, context.copy)
+        return dataclasses.replace(context, usage=turns)
+
+    def _in_classes(self, context: SelectionContext, believed: SelectionContext, label: IntArray) -> RowSet:
+        """Rotates within every class, each with its quota of the epoch's budget."""
+        kept, size = believed.candidates, len(context.usage)
+        candidates = kept if isinstance(kept, RowSet) else RowSet.from_ids(kept, size)
+        sizes = class_sizes(candidates, label)
+        budgets = [min(budget, len(candidates)) for budget in budgets_until(self, context)]
+        quotas = np.zeros(len(sizes), dtype=np.int64)
+        for of, quota in quotas_in_turn(sizes, budgets, self.quota_power).items():
+            quotas[of] = quota
+        rows = ClassRows(
+            candidates,
+            context.usage,
+            label,
+            factor=context.factor,
+            copies=self._copies(context),
+            copy=context.copy,
+        )
+        # Within a class of `ClassQuotas` there are no others to spread across.
+        return rotate_classes(rows, quotas, context.seed, spread=context.part is None)
 
     def inclusion(self, context: SelectionContext, rows: Int64Array) -> Float64Array:
         """Returns the share of a long run's epochs that use each of the rows: float64[n] of selected rows int64[n].
@@ -130,7 +157,7 @@ class Factors(Policy):
             return context
         kept: Rows
         if isinstance(candidates, RowSet):
-            kept = candidates.without(lambda chunk: doubt[chunk.slice] > self.max_doubt)
+            kept = candidates.without(_above(doubt, self.max_doubt))
         else:
             kept = candidates[doubt[candidates] <= self.max_doubt]
         # The budget stays that of all candidates, as far as enough rows are left.
@@ -138,16 +165,25 @@ class Factors(Policy):
 
 
 class _Inside(Policy):
-    """The rotation of `Factors` within a class."""
+    """The rotation of `Factors` within a class, by the rules of version 0.1.0."""
 
     name = "factors"
 
-    def __init__(self, factors: Factors, strata: ClassStrata | None) -> None:
-        self.factors, self.strata = factors, strata
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
 
     def select(self, context: SelectionContext) -> Rows:
         """Selects rows of the class, see `Factors.take`: int64[n] or a set."""
-        return self.factors.take(context, self.strata)
+        return self.factors.take(context)
+
+
+def _above(values: FloatArray, most: float) -> Callable[[Chunk], BoolArray]:
+    """Returns chunk -> whether values float[N], none below 0, are above a number from 0: bool[stop - start]."""
+    if values.dtype != np.float16:
+        return lambda chunk: values[chunk.slice] > most
+    # Half floats are compared slowly; from 0 on their bits have the same order, and those of -0 are below all.
+    bits, edge = values.view(np.int16), np.float16(most + 0.0).view(np.int16)
+    return lambda chunk: bits[chunk.slice] > edge
 
 
 def turns_taken(rows: Rows, usage: IntArray, copies: IntArray, copy: IntArray) -> IntArray:
