@@ -264,11 +264,11 @@ class Location:
             with self.file_system.open_output_stream(self.path) as stream:
                 stream.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def note_bytes(self, content: bytes) -> None:
-        """Writes a small file of constant length, which takes microseconds on a local disk.
+    def note_bytes(self, content: bytes, offset: int = 0) -> None:
+        """Overwrites some bytes of a small file in place, which takes microseconds on a local disk.
 
-        It is written in place there, and reaches the disk when the system likes: after a power cut the file has its new
-        content, its former, or none.
+        They are not synced: after a crash the file may have its new content, its former, a part of both, or none. An
+        object store replaces the whole file.
 
         Raises:
             StoppedError: the store refused.
@@ -279,7 +279,9 @@ class Location:
         with _stopping(self):
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
-                os.write(file, content)
+                while content:
+                    written = os.pwrite(file, content, offset)
+                    content, offset = content[written:], offset + written
             finally:
                 os.close(file)
 
