@@ -119,7 +119,7 @@ class FileCell:
 
     @contextmanager
     def _alone(self, seen: Seen) -> Iterator[bool]:
-        """Whether the file is as seen, while no other process changes it."""
+        """Tests whether the file is as seen, while no other process changes it."""
         try:
             file = os.open(self.path, os.O_RDWR)  # NFS locks only what is open for writing
         except FileNotFoundError:

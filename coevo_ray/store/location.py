@@ -59,7 +59,7 @@ class Location:
             text: a path, a URI, a location, or an object with one (its folder).
 
         Raises:
-            UsageError: the text is empty, has a secret in it, its store cannot be opened, or it is nothing of these.
+            UsageError: the text is empty, has a secret in it, its store cannot be opened, or it is none of these.
         """
         if isinstance(text, Location):
             return text
@@ -67,7 +67,7 @@ class Location:
             return text.location
         if not isinstance(text, str | os.PathLike):
             raise UsageError(
-                f"{type(text).__name__} is no path: {text!r}",
+                f"{type(text).__name__} is not a path: {text!r}",
                 "give a path, a URI, or what a function returned",
             )
         text = os.fspath(text)
@@ -81,7 +81,7 @@ class Location:
                 scheme = urlsplit(text).scheme
             except ValueError as error:
                 raise UsageError(
-                    f"a path is no URI: {error}", "write s3://bucket/folder or gs://bucket/folder"
+                    f"a path is not a valid URI: {error}", "write s3://bucket/folder or gs://bucket/folder"
                 ) from None
             if scheme == "file":
                 return cls(_local_path(text))
@@ -133,7 +133,7 @@ class Location:
 
     @property
     def parent(self) -> Location:
-        """The folder that this one lies in."""
+        """The parent folder."""
         if self.is_local:
             return Location(self.uri.rsplit("/", 1)[0] or "/")
         uri = urlsplit(self.uri)
@@ -288,8 +288,8 @@ class Location:
     def create_bytes(self, *parts: bytes | memoryview | pa.Buffer) -> bool:
         """Writes a file as `write_bytes` does unless it exists; returns False, without writing, if it does.
 
-        On a local disk two writers cannot both be told True. On an object store, only a check before
-        the upload prevents it.
+        On a local disk, True is returned to one writer only. On an object store, only a check before the upload
+        prevents two.
 
         Raises:
             StoppedError: the store refused.
