@@ -1,4 +1,4 @@
-"""Errors that people see: each states a cause and a remedy and carries the exit code of the command line.
+"""Errors for users: each states a cause and a remedy and carries the exit code of the command line.
 
 Exit codes (tested against docs/exit-codes.md): 0 done, 2 wrong usage or configuration, 3 bad input, 4 stopped
 part-way and resumable, 1 anything else.
@@ -11,8 +11,8 @@ class CoevoError(Exception):
     """Base of the package's errors.
 
     Args:
-        cause: what is wrong, with what was needed against what is there.
-        remedy: what to do about it, if possible as a command.
+        cause: what is wrong, with need against have.
+        remedy: how to fix it, if possible as a command.
     """
 
     exit_code: int = 1

@@ -40,7 +40,7 @@ def say(text: str, *, level: int = logging.INFO, **counters: object) -> None:
 
 
 def is_json() -> bool:
-    """Whether lines are JSON objects."""
+    """Tests whether lines are JSON objects."""
     return os.environ.get(LOG_FORMAT, "").strip().lower() == "json"
 
 

@@ -117,7 +117,7 @@ class Receiver(Protocol):
 
 
 class _Process:
-    """What holds for the process: who takes figures, and the tags of a worker that serves one run."""
+    """State of the process: the receiver of figures, and the tags of a worker that serves one run."""
 
     receiver: Receiver | None = None
     run = ""
@@ -145,7 +145,7 @@ def record(metric: Metric, value: float | None, **tags: str) -> None:
 
 
 def is_received() -> bool:
-    """Whether anybody takes figures."""
+    """Tests whether there is a receiver of figures."""
     return _Process.receiver is not None
 
 

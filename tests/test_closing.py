@@ -71,7 +71,7 @@ _NEXT: JsonObject = {"round": 2, "requested": 40, "where": None, "file": None, "
                     "dropped_file": "f",
                 }
             ),
-            "10 of 100 rows in 4 groups, 6 to leave out, 1 leaks",
+            "10 of 100 rows in 4 groups, 6 to drop, 1 leaks",
         ),
         (closing.of_retrieved({"retrieved": "r", "chosen": 5, "looked_at": 50}), "5 of 50 rows"),
         (closing.of_retrieved({"retrieved": "r", "chosen": 5, "looked_at": 50, "copied_to": "c"}), "ingest c --append"),

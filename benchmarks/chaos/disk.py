@@ -1,9 +1,8 @@
 """A local disk that fails at a chosen byte or operation: the process dies there, or the power goes with it.
 
 The package's own code runs on it: what it calls to write, sync, link, replace and delete files counts, a unit for each
-operation and each byte. Once the units are used up nothing happens any more, as in a process that was killed. A
-journal's head is overwritten in place by one call of 128 bytes at offset 0: these lie in one page and one sector, which
-neither a kill nor a power cut divides, so that it counts as one operation.
+operation and each byte. Once the units are used up nothing happens any more, as in a process that was killed. A kill or
+a power cut may tear a write in place, such as that of a journal's head, at any byte.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Disk:
                 (Path, "unlink"),
                 (os, "link"),
                 (os, "open"),
-                (os, "write"),
+                (os, "pwrite"),
                 (os, "fsync"),
                 (os, "close"),
             ):
@@ -77,8 +76,8 @@ class Disk:
             self._undo.pop()()
         for path, former in self._unsynced.items():
             if Path(path).exists():
-                now = Path(path).read_bytes()
-                Path(path).write_bytes(chance.choice([now, b"", *former[-_HEADS_KEPT:]]))
+                contents = [*former[-_HEADS_KEPT:], Path(path).read_bytes()]
+                Path(path).write_bytes(chance.choice([b"", *contents, _torn(contents, chance)]))
 
     # -- what is counted -----------------------------------------------------------------------------------------
 
@@ -142,13 +141,15 @@ class Disk:
             self._open[number] = str(path)
         return number
 
-    def _os_write(self, real: Callable[..., Any], number: int, content: bytes) -> int:
+    def _os_pwrite(self, real: Callable[..., Any], number: int, content: bytes, offset: int) -> int:
         path = self._open.get(number)
         if path is None:
-            return int(real(number, content))
+            return int(real(number, content, offset))
         self._operation()
         self._unsynced.setdefault(path, []).append(Path(path).read_bytes())
-        return int(real(number, content))
+        self.boundaries.append(self.used)
+        self._write(len(content), lambda n: real(number, content[:n], offset))
+        return int(real(number, content, offset))
 
     def _os_fsync(self, real: Callable[..., Any], number: int) -> None:
         path = self._open.get(number)
@@ -194,6 +195,14 @@ class _Stream:
     def __exit__(self, *_: object) -> None:
         self._disk._open.pop(self._stream.fileno(), None)
         self._stream.close()
+
+
+def _torn(contents: list[bytes], chance: random.Random) -> bytes:
+    """One of the writes that led from the first content to the last, of which a part reached the disk."""
+    i = chance.randrange(len(contents))
+    before, after = contents[max(0, i - 1)], contents[i]
+    cut = chance.randint(0, len(after))
+    return after[:cut] + before[cut:]
 
 
 def _bound(mine: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:

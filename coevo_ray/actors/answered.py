@@ -1,4 +1,4 @@
-"""What annotators answered, in the order in which it came."""
+"""The annotators' answers, in order of arrival."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Answered:
         return sum(len(part) for part in self.row_ids)
 
     def new(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> BoolArray:
-        """Which answers say something that the annotator has not said last of that row; of equal ones the first.
+        """Tests which answers differ from the annotator's last one about that row; of equal ones the first.
 
         Args:
             row_ids: int64[n].
@@ -46,7 +46,7 @@ class Answered:
         if annotator not in self._index and len(self.names) >= MOST_ANNOTATORS:
             raise InputError(
                 f"{len(self.names):,} annotators have answered, a gate takes no more",
-                "check the column annotator: a name stands for a person, not for an answer",
+                "check the column annotator: use one name per person, not per answer",
             )
         new: BoolArray = np.zeros(len(row_ids), dtype=np.bool_)
         new[np.unique(row_ids, return_index=True)[1]] = True

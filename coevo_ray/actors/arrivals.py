@@ -83,7 +83,7 @@ class Arrivals:
     # -- arriving rows -------------------------------------------------------------------------------------------
 
     def new(self, row_ids: Int64Array) -> BoolArray:
-        """Which offered rows did not come before, bool[b].
+        """Tests which offered rows are new, bool[b].
 
         Raises:
             InputError: a row comes twice, or is one that the gate was opened with.

@@ -102,7 +102,7 @@ class GateService:
         return np.sort(self._arrivals.names(drawn.positions))
 
     def questions(self) -> OpenQuestions:
-        """What is requested and not answered: `round`, and arrays by increasing row.
+        """Open requests without an answer: `round`, and arrays by increasing row.
 
         `row_ids` int64[n], `gains` float32[n], `predicted` int64[n] and `confidence` float32[n]: the model's class and
         its probability, -1 and NaN before the first predictions; `asked` int64[m], the round's rows, answered or not.
@@ -254,11 +254,11 @@ class GateService:
         return labels_of(self.gate, self._arrivals, self._submissions.answered)
 
     def history(self) -> list[JsonObject]:
-        """What `note_learned` took, in its order."""
+        """The figures that `note_learned` took, in order."""
         return [dict(entry) for entry in self._history]
 
     def knows(self, row_ids: Int64Array) -> BoolArray:
-        """Which rows are the gate's, bool[n]."""
+        """Tests which rows are the gate's, bool[n]."""
         return self._arrivals.find(row_ids)[1]
 
     def answers(self) -> AnswerColumns:
@@ -266,7 +266,7 @@ class GateService:
         return answers_of(self._submissions.answered)
 
     def pseudo_labels(self, least: float) -> PseudoLabels:
-        """What rows without a label most likely are, where that is sure.
+        """The likeliest labels of unlabelled rows, where they are sure.
 
         Args:
             least: smallest probability of the class, as model and neighbours have it together.
@@ -288,7 +288,7 @@ class GateService:
         }
 
     def gains(self) -> Gains:
-        """Where gain remains: `row_id` int64[n] of the rows without a label, increasing, `gain` float32[n].
+        """The remaining gain: `row_id` int64[n] of the rows without a label, increasing, `gain` float32[n].
 
         Raises:
             InputError: there are no predictions yet.

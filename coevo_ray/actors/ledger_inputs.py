@@ -1,4 +1,4 @@
-"""What tables know of a pool's rows, put into a ledger."""
+"""Puts the tables about a pool's rows into a ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def set_known(
     scores: Location | None,
     evidence: Location | None,
 ) -> None:
-    """Gives a ledger all that its policy may look at; what is not there is left out.
+    """Gives a ledger all inputs that its policy may use; missing ones are skipped.
 
     Args:
         ledger: of N rows.
@@ -85,7 +85,7 @@ def _fill(columns: Arrays, table: RowTable) -> None:
 
 @dataclass(frozen=True)
 class LedgerInputs:
-    """What the selection actor builds its ledger from.
+    """Inputs from which the selection actor builds its ledger.
 
     Attributes:
         policy: name of the policy.

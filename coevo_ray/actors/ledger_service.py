@@ -149,7 +149,7 @@ class LedgerService:
         return dict(self._figures)
 
     def usage(self) -> IntArray:
-        """How many committed epochs used each row, uint8[N] or uint16[N]."""
+        """Number of committed epochs that used each row, uint8[N] or uint16[N]."""
         return self.ledger.usage()
 
     def usage_histogram(self) -> dict[int, int]:

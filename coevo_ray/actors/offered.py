@@ -26,14 +26,14 @@ class Offered:
         return max(self._place, default=-1)
 
     def new(self, row_ids: Int64Array) -> BoolArray:
-        """Which rows have not come before, bool[b].
+        """Tests which rows are new, bool[b].
 
         Raises:
             InputError: a row is named twice.
         """
         if row_ids.ndim != 1 or row_ids.dtype.kind not in "iu" or len(np.unique(row_ids)) < len(row_ids):
             raise InputError(
-                f"offered row_ids {row_ids.dtype}{list(row_ids.shape)} that are no different whole numbers",
+                f"offered row_ids {row_ids.dtype}{list(row_ids.shape)} that are not distinct integers",
                 "give each row one of its own",
             )
         return np.array([row not in self._place for row in row_ids.tolist()], dtype=np.bool_)

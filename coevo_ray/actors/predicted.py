@@ -55,7 +55,7 @@ class GatheredPredictions:
         self._parts = [_held(*part, classes, ranges) if isinstance(part, tuple) else part for part in parts]
         self._ranges = self._parts[0].ranges if self._parts else ranges
         if any(list(part.ranges) != list(self._ranges) for part in self._parts):
-            raise InputError("parts of predictions with different blocks of classes", "cut all of them alike")
+            raise InputError("parts of predictions with different blocks of classes", "split all of them alike")
         self._rows = len(names)
         self._positions = [positions(part.row_ids()) for part in self._parts]
         there = np.zeros(len(names), dtype=np.bool_)

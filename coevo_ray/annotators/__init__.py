@@ -1,1 +1,1 @@
-"""Whoever answers requests for labels."""
+"""Annotators: answer label requests."""

@@ -10,7 +10,7 @@ from coevo_ray.core.arrays import Float32Array, Int64Array
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Rows of one round that still need a label, with what an annotator may be shown.
+    """Rows of one round that still need a label, with details to show an annotator.
 
     Attributes:
         round: number of the round, from 0.
@@ -18,7 +18,7 @@ class Questions:
         gains: float32[n], expected gain of each label; 0 for random rows.
         predicted: int64[n], the model's class; -1 where there is no prediction yet.
         confidence: float32[n], the model's probability of that class; NaN where there is none.
-        asked: int64[m], all rows of the round, increasing: those that are answered meanwhile too.
+        asked: int64[m], all rows of the round, increasing, including those answered meanwhile.
     """
 
     round: int
@@ -49,9 +49,9 @@ class Collected:
     """Answers so far.
 
     Attributes:
-        answers: one for each annotator, at most one label a row in each; all that there is, also what was collected
-            before (labels that are known already change nothing).
-        problems: what could not be taken, each with where it stands (file and line, or task), the cause and the remedy.
+        answers: one per annotator, at most one label per row in each; everything so far, including earlier collections
+            (known labels change nothing).
+        problems: answers that were refused, each with its place (file and line, or task), cause and remedy.
     """
 
     answers: tuple[Answers, ...]
@@ -78,22 +78,22 @@ class Desk(Protocol):
     """Takes questions and has answers later: files, an annotation tool."""
 
     def send(self, questions: Questions) -> int:
-        """Sends questions to people; rows that were sent before are not sent again, so it may be repeated.
+        """Sends questions to people; idempotent, since rows already sent are not sent again.
 
         Returns:
             Rows that were new.
 
         Raises:
-            InputError: the questions do not fit what is there.
+            InputError: the questions do not fit the existing ones.
             StoppedError: the store or the tool cannot be reached; send them again.
         """
         ...
 
     def collect(self) -> Collected:
-        """All answers so far, those of earlier rounds too.
+        """All answers so far, earlier rounds included.
 
         Raises:
-            InputError: what is there is not ours.
+            InputError: the existing content is not ours.
             StoppedError: the store or the tool cannot be reached.
         """
         ...

@@ -279,7 +279,7 @@ class LabelStudio:
             if not left:
                 return
         raise StoppedError(
-            f"Label Studio at {self._connection.url} took {len(left)} tasks and does not show them",
+            f"Label Studio at {self._connection.url} took {len(left)} tasks but does not list them",
             "see the server's log, then run the same command again: existing tasks are kept",
         )
 

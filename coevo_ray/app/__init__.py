@@ -1,1 +1,1 @@
-"""What a user calls, in Python and through the command line."""
+"""The functions that users call, in Python and through the command line."""

@@ -1,7 +1,7 @@
 """The commands as Python functions, one of the same name for each; the command line only parses and prints.
 
-All of them are in `coevo_ray` itself too. They take an object that another of them returned, or a path (str or
-PathLike), a URI or a `Location`; for settings a dict, a model of `coevo_ray.config`, or the path of a YAML file.
+All of them are in `coevo_ray` itself too. They take an object returned by another command, or a path (str or PathLike),
+a URI or a `Location`; for settings a dict, a model of `coevo_ray.config`, or the path of a YAML file.
 
 A function's module is imported when the function is first used, so that commands that need no cluster load neither Ray
 nor torch.

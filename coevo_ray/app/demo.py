@@ -1,4 +1,4 @@
-"""`coevo-ray demo`: the whole loop on real data that need no download.
+"""`coevo-ray demo`: the whole loop on real data, without a download.
 
 It is the same run as examples/digits.yaml, with `--texts` as examples/texts.yaml.
 """

@@ -1,4 +1,4 @@
-"""`coevo-ray doctor`: looks whether this machine can run the package, and says how to mend what cannot."""
+"""`coevo-ray doctor`: checks whether this machine can run the package, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def doctor(
     """Checks packages, devices, memory and disk; with an artifact or a folder also checksums of files.
 
     Args:
-        pool: also tell what can be done with this pool.
+        pool: also report which stages take this pool.
         artifact: the artifact, or its folder.
         verify_folder: all files of all artifacts at and below this folder are compared with their manifests.
 
@@ -40,7 +40,7 @@ def doctor(
         folder `verified`: `artifacts`, `files`, `bytes`, `unfinished` (folders) and `damaged` (a line for each file).
 
     Raises:
-        InputError: the artifact is not there, or there is none at or below the folder.
+        InputError: the artifact is missing, or there is none at or below the folder.
     """
     problems: list[str] = []
     versions = {"python": sys.version.split()[0], "coevo-ray": __version__}
@@ -66,11 +66,11 @@ def doctor(
     if artifact is not None:
         location = Location.parse(artifact)
         damaged = verify(location, load_manifest(location))
-        problems += [f"{location.child(path)} differs from its checksum: make the artifact anew" for path in damaged]
+        problems += [f"{location.child(path)} differs from its checksum: make the artifact again" for path in damaged]
         result["artifact"] = str(location)
     if verify_folder is not None:
         found = verify_below(Location.parse(verify_folder))
-        problems += [f"{line}: restore it from a copy, or make the artifact anew" for line in found.damaged]
+        problems += [f"{line}: restore it from a copy, or make the artifact again" for line in found.damaged]
         result["verified"] = {"folder": str(Location.parse(verify_folder)), **asdict(found)}
     return {"ok": not problems, "problems": problems, **result}
 

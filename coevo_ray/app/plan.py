@@ -60,8 +60,8 @@ def plan(
     """Simulates a trajectory: the subsets are those of a training with the same settings, seed and inputs.
 
     Args:
-        policy: name of the policy, or `package.module:Class` for one of yours.
-        rows: rows of the training split, where no `pool`, `scores` or `evidence` says which they are.
+        policy: name of the policy, or `package.module:Class` for your own.
+        rows: rows of the training split, if no `pool`, `scores` or `evidence` gives them.
         keep: kept share in (0, 1].
         epochs: epochs of the full schedule.
         seed: seed of the policy.
@@ -69,7 +69,7 @@ def plan(
         keep_last: kept share of the last epoch, linear between; None for the same in all.
         full_tail: share of the epochs, at the end, on all rows.
         class_power: class quotas in proportion to size ** this, which need `pool`; None leaves classes alone.
-        unbiased: weigh rows by the inverse of their chance; changes weights alone.
+        unbiased: weight rows by the inverse of their selection probability; changes only weights.
         policy_options: the policy's own options.
         pool: a pool, or its folder, whose training rows with a label are the candidates. Without one they are the rows
             that all given tables have.
@@ -77,15 +77,15 @@ def plan(
 
     Returns:
         `rows` (candidates), `epochs` (that are run), `samples`, `never_used_share`, `usage` (count -> rows), and by
-        epoch: `kept` (rows), `never_used_by_epoch` (share of the candidates that neither it nor an earlier epoch
-        used); with scores `factors_covered` and `factors_covered_so_far` (share of the candidates' factors with a
-        selected row in this epoch, or in any up to it) and `factors_covered_at_random` (the former's mean for as many
-        random rows); where rows are weighed `largest_weight`. Of a policy that goes by losses, which only a training
-        knows, `rows`, `epochs`, `samples` and `kept` alone.
+        epoch: `kept` (rows), `never_used_by_epoch` (share of the candidates that neither it nor an earlier epoch used);
+        with scores `factors_covered` and `factors_covered_so_far` (share of the candidates' factors with a selected row
+        in this epoch, or in any up to it) and `factors_covered_at_random` (the former's mean for as many random rows);
+        with weights `largest_weight`. For a policy that uses losses, which only a training knows, only `rows`,
+        `epochs`, `samples` and `kept`.
 
     Raises:
         UsageError: the policy is unknown, needs something that was not given, or a number is out of bounds.
-        InputError: an input is not there, or they do not fit together.
+        InputError: an input is missing, or the inputs do not fit together.
     """
     places = {"pool": pool, "scores": scores, "evidence": evidence}
     _check(rows, epochs, keep, places)

@@ -20,7 +20,6 @@ from coevo_ray.pool.sources import check_source
 from coevo_ray.pool.stages import STAGES, pool_for, require_stages
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
-from coevo_ray.progress import say
 from coevo_ray.reporting.run import is_finished, unfinished, write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import Artifact
@@ -39,9 +38,9 @@ from coevo_ray.training.supervised.train import looks_at_evidence, train_policy
 
 
 def run(config: SettingsLike[RunConfig]) -> Artifact:
-    """Runs the whole loop, or what is left of it.
+    """Runs the whole loop, or the rest of it.
 
-    Every stage is an artifact below `out`; what is finished is not done again.
+    Every stage is an artifact below `out`; finished stages are not repeated.
 
     Args:
         config: the run: its settings, their content, or its YAML file.
@@ -50,7 +49,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
         The run; its summary is the content of `summary.json`.
 
     Raises:
-        UsageError: the settings are wrong or differ from those of the artifacts that are there.
+        UsageError: the settings are wrong or differ from those of existing artifacts.
         InputError: the data are wrong.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
@@ -76,9 +75,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
         labels = gate_rounds(config.gate, pool, targets, folders.gate) if config.gate else None
         if config.train:
             _train(config, folders, config.train, pool, targets, scores, labels)
-        made = write_report(config, out)
-    say(f"report: {made['report']}")
-    return made
+        return write_report(config, out)
 
 
 def train(config: SettingsLike[RunConfig], policy: str | None = None) -> dict[str, Artifact]:
@@ -119,7 +116,7 @@ def _train(
     labels: RowTable | None,
 ) -> dict[str, Artifact]:
     if settings.labels == "gate" and labels is None:
-        raise InputError("train.labels is 'gate' and there are no labels of a gate", "run the gate first")
+        raise InputError("train.labels is 'gate', but there are no labels from a gate", "run the gate first")
     use = training_labels(pool, labels if settings.labels == "gate" else None, scores)
     results: dict[str, Artifact] = {}
     with named_run(folders.out.name), ray_session():
@@ -133,7 +130,7 @@ def _train(
 
 
 def check(config: RunConfig) -> None:
-    """Checks all that can be known before any work.
+    """Checks everything that can be checked before any work.
 
     Raises:
         UsageError: a stage cannot take the samples; a prior, a model or a sample is unknown, or the output cannot be

@@ -1,4 +1,4 @@
-"""`coevo-ray status`: how far a run or any other folder of artifacts is, from the store alone, alive or dead."""
+"""`coevo-ray status`: the progress of a run or any other folder of artifacts, from the store alone, alive or dead."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _MOST_READ = 1000  # parts whose rows are read; of more the rest is estimated by
 
 
 def status(folder: ArtifactLike) -> JsonObject:
-    """Tells what is finished at and below a folder, what is being made, by whom, and what went wrong.
+    """Reports what is finished at and below a folder, what is being made, by whom, and what went wrong.
 
     Args:
         folder: of a run or of any artifact, on any store; no Ray is needed.
 
     Returns:
-        `folder`; `state`: finished, running (somebody holds a lease) or stopped; `error`: `cause`, `remedy`,
+        `folder`; `state`: finished, running (a process holds a lease) or stopped; `error`: `cause`, `remedy`,
         `exit_code` and `time` of the last run that ended early, or None; `artifacts`, in the order in which they were
         begun: `artifact` (path below the folder), `kind`, `state`; of finished ones `rows`, `rejected`, `seconds` and
-        `created`; of others `writer`, `files`, `bytes`, `rows` and `rows_per_s` of the parts that are there, `share` of
-        the pool's rows or of the epochs where it is known, `last_change`.
+        `created`; of others `writer`, `files`, `bytes`, `rows` and `rows_per_s` of existing parts, `share` of the
+        pool's rows or of the epochs if known, `last_change`.
 
     Raises:
         InputError: there is no artifact at or below the folder.
@@ -98,7 +98,7 @@ class _View:
 
     @classmethod
     def of(cls, folder: Location, name: str, files: Mapping[str, FileFacts], below: set[str]) -> _View:
-        """Looks at one folder of those that hold artifacts."""
+        """Inspects one of the folders that hold artifacts."""
         location = folder.child(*name.split("/")) if name else folder
         start = f"{name}/" if name else ""
         inner = tuple(f"{other}/" for other in below if other != name and other.startswith(start))
@@ -139,7 +139,7 @@ class _View:
         return {**told, "rows_per_s": round(rows / seconds, 1) if rows and seconds > 0 else None}
 
     def _writer(self) -> str | None:
-        """Describes the holder of its lease; None where nobody holds it."""
+        """Describes the holder of its lease; None if it is free."""
         if LEASE not in self.files:
             return None
         holder = Holder.of(self.location.child(LEASE).read_bytes())

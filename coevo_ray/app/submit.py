@@ -33,25 +33,25 @@ def submit(
     env: Sequence[str] = (),
     wait: bool = True,
 ) -> JsonObject:
-    """Submits a command as a job; where one with the same output is under way, that one is followed.
+    """Submits a command as a job; if one with the same output is running, follows it instead.
 
     Args:
         command: of the command line, for instance `["run", "mine.yaml", "--out", "s3://bucket/mine"]`; the output must
             be a place that all nodes see. The file of `run` is sent with it.
         address: of the cluster's dashboard; None for RAY_API_SERVER_ADDRESS, or port 8265 of this machine.
-        working_dir: folder that is sent to the cluster, with modules of yours that the file names; paths in the command
-            are relative to it.
-        env: names of environment variables of this process that the job gets; whoever may look at the cluster's jobs
+        working_dir: folder to upload to the cluster, with your modules that the file names; paths in the command are
+            relative to it.
+        env: names of environment variables of this process to pass to the job; anyone who can see the cluster's jobs
             sees their values.
         wait: follow the job's logs, on stderr, to its end.
 
     Returns:
         `id`, `status` (PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED), `exit_code` of the command (None until it
-        ended), `out`, `found` (whether it was under way before) and `address`.
+        ended), `out`, `found` (whether it was already running) and `address`.
 
     Raises:
         UsageError: the cluster cannot be reached, the output is not a place that all nodes see, a variable is not set,
-            or the job was ended by somebody before the command itself did.
+            or the job was stopped before the command ended.
         StoppedError: the cluster was lost while the job was followed.
     """
     out = _output_of(command)
@@ -69,7 +69,7 @@ def submit(
             )
     else:
         job = found
-        say(f"{job} already writes {out}: it is followed, and nothing is submitted")
+        say(f"{job} already writes {out}: following it; nothing is submitted")
     say(f"job {job} at {where}; its state without a cluster: coevo-ray status {out}")
     if wait:
         _follow(client, job)
@@ -85,7 +85,7 @@ def submit(
 
 
 def _output_of(command: Sequence[str]) -> str:
-    """Where a command writes, absolute.
+    """The absolute output of a command.
 
     Raises:
         UsageError: it names no output, or a relative one.
@@ -97,10 +97,10 @@ def _output_of(command: Sequence[str]) -> str:
     if out is None and command[0] == "run" and len(command) > 1:
         out = load_config(Path(command[1])).out
     if out is None:
-        raise UsageError(f"{command[0]} without --out", "name its output, by which the job is found again")
+        raise UsageError(f"{command[0]} without --out", "name its output, which identifies the job")
     if "://" not in out and not Path(out).is_absolute():
         raise UsageError(
-            f"the output {out} is relative, and nodes have other folders",
+            f"the output {out} is relative, and nodes have different folders",
             "give --out as an absolute path of a volume that all nodes see, or as s3://... or gs://...",
         )
     return out if "://" in out else str(Location.parse(out))  # what a store needs to be opened is there, not here

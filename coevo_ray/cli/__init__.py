@@ -42,10 +42,11 @@ add_commands(app)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     log_format: Annotated[
-        str | None, typer.Option(help="Lines on stderr: text (default) or json; also behind a command.")
+        str | None,
+        typer.Option(help="Format of lines on stderr: text (default) or json; also accepted after a command."),
     ] = None,
     run_name: Annotated[
-        str | None, typer.Option(help="Name of the run in metrics and logs, by default of the output's folder.")
+        str | None, typer.Option(help="Name of the run in metrics and logs; default: the output folder's.")
     ] = None,
 ) -> None:
     if version:

@@ -32,7 +32,7 @@ def of_targets(pool: str, made: JsonObject) -> list[str]:
     verdict = (made.get("verdict") or {}).get("text")
     said += [verdict] if verdict else []
     ahead = f"--pool {pool or 'POOL'} --targets {made['targets']} --out FOLDER"
-    return [*said, f"next: coevo-ray gate {ahead}; or coevo-ray probe, where there are labels"]
+    return [*said, f"next: coevo-ray gate {ahead}; or, with labels, coevo-ray probe"]
 
 
 def of_factors(made: JsonObject, model: JsonObject | None) -> list[str]:
@@ -102,8 +102,8 @@ def of_copies(made: JsonObject) -> list[str]:
     """After dedup."""
     told = f"{made['duplicates']:,} of {made['rows']:,} rows in {made['groups']:,} groups"
     return [
-        f"copies: {made['duplicates_at']}; {told}, {made['dropped']:,} to leave out, {made['leaks']:,} leaks",
-        f"next: look at {made['page']}; {made['dropped_file']} names the rows to leave out",
+        f"copies: {made['duplicates_at']}; {told}, {made['dropped']:,} to drop, {made['leaks']:,} leaks",
+        f"next: look at {made['page']}; {made['dropped_file']} names the rows to drop",
     ]
 
 
@@ -111,7 +111,7 @@ def of_retrieved(made: JsonObject) -> list[str]:
     """After retrieve."""
     copied = f"coevo-ray ingest {made['copied_to']} --append --out POOL" if "copied_to" in made else ""
     return [
-        f"retrieved: {made['retrieved']}, {made['chosen']:,} of {made['looked_at']:,} rows that were looked at",
+        f"retrieved: {made['retrieved']}, {made['chosen']:,} of {made['looked_at']:,} rows examined",
         f"next: {copied or 'label these rows, or take their samples along with --copy-to FOLDER'}",
     ]
 

@@ -19,14 +19,14 @@ _SETTINGS = [*plain_fields(DedupConfig), "compute.cpus"]
 @takes(*options(DedupConfig, _SETTINGS))
 def dedup(
     pool: PoolPath,
-    targets: Annotated[str, typer.Option(help="Folder of the pool's targets, as encode or merge made it.")],
+    targets: Annotated[str, typer.Option(help="Folder of the pool's targets made by encode or merge.")],
     out: Out,
-    groups: Annotated[int, typer.Option(help="Most groups on the page.")] = 60,
+    groups: Annotated[int, typer.Option(help="Maximum groups on the page.")] = 60,
     *,
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Find copies in a pool and between its splits: a table, a file of rows to leave out, a page."""
+    """Find copies in a pool and between its splits: a table, a file of rows to drop, a page."""
     from coevo_ray.app import api
     from coevo_ray.reporting.duplicates import DROPPED, PAGE
 

@@ -20,17 +20,17 @@ class Kind(str, Enum):
 
 def export(
     artifact: Annotated[str, typer.Argument(help="Folder of an artifact: targets, labels, duplicates, a pool, ...")],
-    out: Annotated[str | None, typer.Option(help="The result: a folder, of issues a .parquet or .csv file.")] = None,
+    out: Annotated[str | None, typer.Option(help="Output: a folder; for issues a .parquet or .csv file.")] = None,
     to: Annotated[
-        Kind, typer.Option(help="lance: a Lance dataset; issues: evidence on labels as cleanlab's table of issues.")
+        Kind, typer.Option(help="lance: a Lance dataset; issues: label evidence as a table like cleanlab's.")
     ] = Kind.LANCE,
     push_to_hub: Annotated[
-        str | None, typer.Option(help="OWNER/NAME of a data set of the Hugging Face Hub that takes the files.")
+        str | None, typer.Option(help="OWNER/NAME of the Hugging Face Hub data set to upload to.")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="A data set that is made there is public.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new data set public.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write an artifact for other tools: Lance, a table of issues, or a data set of the Hugging Face Hub."""
+    """Write an artifact for other tools: Lance, an issues table, or a Hugging Face Hub data set."""
     from coevo_ray.app import api
 
     show(api.export(artifact, out, to.value, push_to_hub, public), as_json)

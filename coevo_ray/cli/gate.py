@@ -28,26 +28,24 @@ _OF_ANNOTATORS = {
     if field.is_required()
 }
 Classes = Annotated[
-    str | None, typer.Option(help="Names of the classes, with commas, or how many; default: the pool's.")
+    str | None, typer.Option(help="Class names, separated by commas, or their number; default: the pool's.")
 ]
 SettingsFile = Annotated[
     str | None,
-    typer.Option("--settings", help="YAML of any settings of the gate, or of a run with them; options replace them."),
+    typer.Option("--settings", help="YAML file of gate settings, or of a run that has them; options override it."),
 ]
 AnnotatorKind = Annotated[
     str | None,
     typer.Option(
-        help=f"Answers the requests: {', '.join(annotator_kinds())}, or package.module:NAME of yours. "
+        help=f"Who answers the requests: {', '.join(annotator_kinds())}, or your own package.module:NAME. "
         f"[{default_text(GateSettings.model_fields['annotator'].default.kind)}]"
     ),
 ]
 ServerAddress = Annotated[
     str | None,
-    typer.Option(
-        "--url", help="Label Studio server that the gate names: your token may go there. Once on each machine."
-    ),
+    typer.Option("--url", help="The gate's Label Studio server, to allow sending your token there; once per machine."),
 ]
-GatePath = Annotated[str, typer.Option("--gate", help="Folder of a gate, as gate open made it, or of a run.")]
+GatePath = Annotated[str, typer.Option("--gate", help="Folder of a gate made by gate open, or of a run.")]
 
 _of_annotator = (
     parameter("annotator", AnnotatorKind),
@@ -69,16 +67,16 @@ _TERMS = tuple(name for name in TERMS if name != "annotator")
 @_of_settings
 def gate(
     context: typer.Context,
-    pool: Annotated[str | None, typer.Option(help="Folder of a pool, as ingest made it.")] = None,
-    targets: Annotated[str | None, typer.Option(help="Folder of targets, as encode or merge made it.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder of the result: local path, s3:// or gs://.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Folder of a pool made by ingest.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Folder of targets made by encode or merge.")] = None,
+    out: Annotated[str | None, typer.Option(help="Output folder: local path, s3:// or gs://.")] = None,
     *,
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Ask for labels until the gate stops by itself; or, with a command, one step of it at a time.
+    """Ask for labels until the gate stops by itself; or, with a subcommand, run one step at a time.
 
-    While answers are awaited it ends with exit code 4; the same command goes on with what was answered.
+    If answers are missing it ends with exit code 4; run it again to continue.
     """
     if context.invoked_subcommand is not None:
         names = ["settings" if name == "settings_file" else name for name in given]
@@ -107,7 +105,7 @@ def gate_open(
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Open a gate: build its neighbour graph and begin its journal. Again with another annotator, it is that one's."""
+    """Open a gate: build its neighbour graph and begin its journal. Run it again to change the annotator."""
     config = _settings(given)
     from coevo_ray.app import api
 
@@ -121,18 +119,18 @@ def gate_next(
     predictions: Annotated[
         str | None,
         typer.Option(
-            help="Parquet of your own model: row_id and probabilities, a list of one number for each class. It must "
-            "not learn from labels for validation, which gate export names."
+            help="Parquet file of your own model's predictions: row_id and probabilities, a list of one number per "
+            "class. Do not train it on validation labels, which gate export marks."
         ),
     ] = None,
     set_aside: Annotated[
-        bool, typer.Option("--set-aside", help="Close the round first: what nobody labelled is not asked about again.")
+        bool, typer.Option("--set-aside", help="Close the round first; its unlabelled rows are not asked about again.")
     ] = False,
     trust: Trust = None,
     url: ServerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rows to label now; sent to the annotator where there is one. Learns first from labels that came since."""
+    """Request rows to label now, from the annotator if there is one. Learns from new labels first."""
     from coevo_ray.app import api
 
     asked = api.gate_next(gate, predictions, out, set_aside, trust=trust or (), url=url)
@@ -145,17 +143,17 @@ def gate_submit(
     file: Annotated[
         list[str] | None,
         typer.Option(
-            help="CSV or Parquet with row_id or key, label and perhaps annotator; default: ask the annotator."
+            help="CSV or Parquet with row_id or key, label and optionally annotator; default: ask the annotator."
         ),
     ] = None,
     annotator: Annotated[
-        str | None, typer.Option(help="Who gave the labels, where a file does not say; default: the file's name.")
+        str | None, typer.Option(help="Who gave the labels, if the file does not say; default: the file's name.")
     ] = None,
     trust: Trust = None,
     url: ServerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Take answers: from files, or from the gate's annotator. Exit code 3 where some could not be taken."""
+    """Take answers: from files, or from the gate's annotator. Exit code 3 if some were refused."""
     from coevo_ray.app import api
 
     result = api.gate_submit(gate, file, annotator, trust=trust or (), url=url)
@@ -176,7 +174,7 @@ def gate_status(gate: GatePath, as_json: JsonFlag = False) -> None:
 @gate_app.command("set")
 @takes(*(option(name, GateSettings.model_fields[name], default="") for name in _TERMS), *_of_annotator)
 def gate_set(gate: GatePath, *, as_json: JsonFlag = False, given: JsonObject) -> None:
-    """Change limits, the size of rounds, the stop or the annotator of an open gate; what was not given stays."""
+    """Change limits, the size of rounds, the stop or the annotator of an open gate; other terms stay."""
     from coevo_ray.app import api
 
     show(api.gate_set(gate, {**settings(GateSettings, _TERMS, given), **_annotator(given)}), as_json)
@@ -188,7 +186,7 @@ def gate_export(
     out: Out,
     pseudo_labels: Annotated[
         float | None,
-        typer.Option(help="Also write labels of rows that are at least so sure, to pseudo_labels/ below, e.g. 0.95."),
+        typer.Option(help="Also write pseudo-labels of at least this confidence, such as 0.95, to pseudo_labels/."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -201,12 +199,12 @@ def gate_export(
 @gate_app.command("report")
 def gate_report(
     gate: GatePath,
-    out: Annotated[str | None, typer.Option(help="The page, an .html file. [report.html in the gate's folder]")] = None,
+    out: Annotated[str | None, typer.Option(help="Output .html file. [report.html in the gate's folder]")] = None,
     seconds_per_label: Annotated[
-        float | None, typer.Option(help="Seconds that one answer takes: shows hours spent and saved.")
+        float | None, typer.Option(help="Seconds per answer: shows hours spent and saved.")
     ] = None,
     cost_per_label: Annotated[
-        float | None, typer.Option(help="Price of one answer, in any currency: shows money spent and saved.")
+        float | None, typer.Option(help="Price per answer, in any currency: shows money spent and saved.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -14,7 +14,7 @@ COMMANDS = {
     "demo": ("run", "Run the whole loop on handwritten digits, or on texts; needs the extra `demo` and no download."),
     "start": (
         "start",
-        "Look at data, propose a run and write its file; with --go run to the first requests for labels.",
+        "Inspect data, propose a run and write its file; with --go run up to the first label requests.",
     ),
     "run": ("run", "Run the whole loop that a YAML file describes, or continue it."),
     "ingest": ("pools", "Make a pool from images, texts or vectors: row_ids, splits, rejects. Or append to one."),
@@ -28,25 +28,25 @@ COMMANDS = {
     ),
     "retrieve": (
         "retrieve",
-        "Find the rows of another pool that lie where the gate's gain remains: those to label next.",
+        "Find the rows of another pool to label next: those where the gate's gain remains.",
     ),
-    "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to leave out, a page."),
+    "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to drop, a page."),
     "export": (
         "export",
-        "Write an artifact for other tools: Lance, a table of issues, or a data set of the Hugging Face Hub.",
+        "Write an artifact for other tools: Lance, an issues table, or a Hugging Face Hub data set.",
     ),
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
-    "submit": ("submit", "Run a command as a job of a Ray cluster, and follow it; found again by its output."),
-    "status": ("run", "Show how far a run or any folder of artifacts is, who writes there, and what went wrong."),
+    "submit": ("submit", "Run a command as a job on a Ray cluster and follow it; its output identifies the job."),
+    "status": ("run", "Show the progress of a run or any folder of artifacts, its writer, and the last error."),
     "doctor": (
         "run",
-        "Check this machine; optionally an artifact, all below a folder, or what a pool is good for.",
+        "Check this machine; optionally an artifact, all below a folder, or which stages take a pool.",
     ),
     "sae": (
         "sae",
-        "Fit the sparse autoencoder and score every row; or, with a command, look at factors and carry models.",
+        "Fit the sparse autoencoder and score every row; or, with a subcommand, show factors and convert models.",
     ),
-    "gate": ("gate", "Ask for labels until the gate stops by itself; or, with a command, one step of it at a time."),
+    "gate": ("gate", "Ask for labels until the gate stops by itself; or, with a subcommand, run one step at a time."),
 }
 
 
@@ -68,7 +68,7 @@ class OnDemand(TyperCommand):
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Puts every command into the list of an application."""
+    """Adds every command to an application."""
     for name, (_, line) in COMMANDS.items():
         app.command(name, help=line, cls=OnDemand)(_stand_in)
 

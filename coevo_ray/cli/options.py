@@ -12,17 +12,17 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import UsageError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
-Out = Annotated[str, typer.Option("--out", help="Folder of the result: local path, s3:// or gs://.")]
-PoolPath = Annotated[str, typer.Option("--pool", help="Folder of a pool, as ingest made it.")]
-TargetsPath = Annotated[str, typer.Option("--targets", help="Folder of targets, as encode or merge made it.")]
+Out = Annotated[str, typer.Option("--out", help="Output folder: local path, s3:// or gs://.")]
+PoolPath = Annotated[str, typer.Option("--pool", help="Folder of a pool made by ingest.")]
+TargetsPath = Annotated[str, typer.Option("--targets", help="Folder of targets made by encode or merge.")]
 PolicyOptions = Annotated[
-    list[str] | None, typer.Option("--policy-option", help="NAME=VALUE, an option of the policy; may be repeated.")
+    list[str] | None, typer.Option("--policy-option", help="Policy option NAME=VALUE; may be repeated.")
 ]
 Trust = Annotated[
     list[str] | None,
     typer.Option(
         "--trust",
-        help="package.module:NAME of yours that a folder may name: it is imported and run. May be repeated.",
+        help="package.module:NAME that a folder may name: it is imported and run. May be repeated.",
     ),
 ]
 # YAML 1.1, which PyYAML reads, takes 1e-3 for a text.
@@ -47,7 +47,7 @@ def policy_options(texts: list[str] | None) -> JsonObject:
         if not (name.isidentifier() and equals and isinstance(value, str | int | float | None)):
             raise UsageError(f"--policy-option {text} is not NAME=VALUE", "write it as max_doubt=0.7, one each time")
         if name in ("class_power", "unbiased"):
-            raise UsageError(f"{name} is no option of one policy", f"give --{name.replace('_', '-')} instead")
+            raise UsageError(f"{name} is not an option of a single policy", f"give --{name.replace('_', '-')} instead")
         if name in options:
             raise UsageError(f"--policy-option {name} is given twice", "leave one of them out")
         options[name] = value
@@ -71,4 +71,4 @@ def refuse_early(command: str, subcommand: str, names: Iterable[str]) -> None:
         UsageError: there are some.
     """
     if early := spelled(names):
-        raise UsageError(f"{early} before {subcommand}", f"put the options behind it: {command} {subcommand} ...")
+        raise UsageError(f"{early} before {subcommand}", f"put the options after it: {command} {subcommand} ...")

@@ -34,18 +34,18 @@ def plan(
     policy: Annotated[
         str,
         typer.Option(
-            help="full, full_budget, static_random, random, rotation, factors, scored or your own; of one that goes by "
-            "losses only the numbers of rows."
+            help="full, full_budget, static_random, random, rotation, factors, scored or your own; for policies that "
+            "use losses, only the numbers of rows are shown."
         ),
     ],
-    rows: Annotated[int | None, typer.Option(help="Rows of the training split, where no folder says so.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows of the training split, if no folder is given.")] = None,
     policy_option: PolicyOptions = None,
     pool: Annotated[
         str | None, typer.Option(help="Folder of a pool: its training rows with a label; class quotas need it.")
     ] = None,
     scores: Annotated[str | None, typer.Option(help="Folder of a score table, for factors and scored.")] = None,
     evidence: Annotated[
-        str | None, typer.Option(help="Folder of evidence on labels and copies, as a training left it, for factors.")
+        str | None, typer.Option(help="Folder of a training's evidence on labels and copies, for factors.")
     ] = None,
     *,
     as_json: JsonFlag = False,

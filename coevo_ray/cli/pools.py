@@ -35,8 +35,7 @@ def ingest(
 
     Formats: image folders (class sub-folders give labels), Parquet, Parquet of Hugging Face datasets (split and class
     names are understood), WebDataset tars, CSV and JSON Lines of texts, NumPy matrices of vectors (keys and labels lie
-    beside NAME.npy as NAME.keys.txt and NAME.labels.npy). What stands in square brackets is used when an option is not
-    given.
+    beside NAME.npy as NAME.keys.txt and NAME.labels.npy). Defaults are in square brackets.
     """
     from coevo_ray.app import api
 

@@ -18,18 +18,18 @@ _SETTINGS = [*plain_fields(RetrieveSettings), "compute.cpus"]
 
 @takes(*options(RetrieveSettings, _SETTINGS))
 def retrieve(
-    gate: Annotated[str, typer.Option(help="Folder of a gate, as gate open made it, or of a run.")],
-    pool: Annotated[str, typer.Option(help="Folder of the open pool, as ingest made it; not the gate's own.")],
-    targets: Annotated[str, typer.Option(help="Folder of the open pool's targets, in the space of the gate's.")],
+    gate: Annotated[str, typer.Option(help="Folder of a gate made by gate open, or of a run.")],
+    pool: Annotated[str, typer.Option(help="Folder of the open pool made by ingest; not the gate's own.")],
+    targets: Annotated[str, typer.Option(help="Folder of the open pool's targets, in the gate's space.")],
     out: Out,
     copy_to: Annotated[
-        str | None, typer.Option(help="Also write the chosen samples to this folder, as Parquet that ingest takes.")
+        str | None, typer.Option(help="Also write the chosen samples to this folder, as Parquet for ingest.")
     ] = None,
     *,
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Find the rows of another pool that lie where the gate's gain remains: those to label next."""
+    """Find the rows of another pool to label next: those where the gate's gain remains."""
     from coevo_ray.app import api
 
     config = settings(RetrieveSettings, _SETTINGS, given)

@@ -16,7 +16,7 @@ from coevo_ray.progress import say
 def demo(
     out: Annotated[
         str | None,
-        typer.Option("--out", help="Folder of the result; by default coevo-demo, with --texts coevo-demo-text."),
+        typer.Option("--out", help="Output folder; default: coevo-demo, with --texts coevo-demo-text."),
     ] = None,
     texts: Annotated[
         bool, typer.Option("--texts", help="Docstrings of the installed libraries instead of digits.")
@@ -62,7 +62,7 @@ def status(
     folder: Annotated[str, typer.Argument(help="Folder of a run or of any artifact, on any store.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Show how far a run or any folder of artifacts is, who writes there, and what went wrong."""
+    """Show the progress of a run or any folder of artifacts, its writer, and the last error."""
     from coevo_ray.app import api
 
     result = api.status(folder)
@@ -73,14 +73,14 @@ def status(
 
 
 def doctor(
-    pool: Annotated[str | None, typer.Argument(help="Also show what can be done with this pool.")] = None,
+    pool: Annotated[str | None, typer.Argument(help="Also show which stages take this pool.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Also verify this artifact's checksums.")] = None,
     verify: Annotated[
-        str | None, typer.Option(help="Also read every file of every artifact below this folder, and compare it.")
+        str | None, typer.Option(help="Also verify every file of every artifact below this folder.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check this machine; optionally an artifact, all below a folder, or what a pool is good for."""
+    """Check this machine; optionally an artifact, all below a folder, or which stages take a pool."""
     from coevo_ray.app import api
 
     result = api.doctor(artifact, verify, pool)

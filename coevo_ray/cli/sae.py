@@ -26,24 +26,24 @@ _SCORE = ("rare_quantile", "compute.actors", "compute.cpus", "compute.gpus")
 @takes(*options(SaeConfig, _FIT))
 def sae(
     context: typer.Context,
-    pool: Annotated[str | None, typer.Option(help="Folder of a pool, as ingest made it.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Folder of a pool made by ingest.")] = None,
     targets: Annotated[
-        str | None, typer.Option(help="Folder of targets, as encode or merge made it; default: the pool's own vectors.")
+        str | None, typer.Option(help="Folder of targets made by encode or merge; default: the pool's own vectors.")
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column with the vectors; default: the only one.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder of the result: local path, s3:// or gs://.")] = None,
+    out: Annotated[str | None, typer.Option(help="Output folder: local path, s3:// or gs://.")] = None,
     *,
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Fit the sparse autoencoder and score every row; or, with a command, look at factors and carry models."""
+    """Fit the sparse autoencoder and score every row; or, with a subcommand, show factors and convert models."""
     if context.invoked_subcommand is not None:
         others = given_only(pool=pool, out=out, targets=targets, column=column)
         refuse_early("sae", context.invoked_subcommand, [*others, *given, *(["json"] if as_json else [])])
         return
     if pool is None or out is None:
         missing = [name for name, value in (("pool", pool), ("out", out)) if value is None]
-        raise UsageError(f"sae without {spelled(missing)}", "give --pool, --out and mostly --targets; see sae --help")
+        raise UsageError(f"sae without {spelled(missing)}", "give --pool, --out and usually --targets; see sae --help")
     from coevo_ray.app import api
 
     _show_scores(api.sae(settings(SaeConfig, _FIT, given), pool, targets, out, column), out, as_json)
@@ -53,14 +53,14 @@ def sae(
 @takes(*options(SaeConfig, _SCORE))
 def sae_score(
     features: Annotated[str, typer.Option(help="Folder of targets, or of a pool with vectors.")],
-    model: Annotated[str, typer.Option(help="Folder of a model, as sae or sae import made it.")],
+    model: Annotated[str, typer.Option(help="Folder of a model made by sae or sae import.")],
     out: Out,
     column: Annotated[str | None, typer.Option(help="Column with the vectors; default: the only one.")] = None,
     *,
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Score every row of any table with vectors, with a model that is there."""
+    """Score every row of any table with vectors, with an existing model."""
     from coevo_ray.app import api
 
     _show_scores(api.sae_score(settings(SaeConfig, _SCORE, given), features, model, out, column), out, as_json)
@@ -80,12 +80,12 @@ def _show_scores(scores: RowTable, out: str, as_json: bool) -> None:
 
 @sae_app.command("show")
 def sae_show(
-    folder: Annotated[str, typer.Argument(help="Folder that sae or sae score made, or that of a run.")],
+    folder: Annotated[str, typer.Argument(help="Folder made by sae or sae score, or of a run.")],
     pool: PoolPath,
-    out: Annotated[str, typer.Option("--out", help="The page, an .html file.")] = "factors.html",
+    out: Annotated[str, typer.Option("--out", help="Output .html file.")] = "factors.html",
     factors: Annotated[str, typer.Option(help="frequent, rare, all, or numbers such as 3,17.")] = "frequent",
-    limit: Annotated[int, typer.Option(help="Most factors of a group.")] = 24,
-    rows: Annotated[int, typer.Option(help="Most rows of each factor.")] = 12,
+    limit: Annotated[int, typer.Option(help="Maximum factors per group.")] = 24,
+    rows: Annotated[int, typer.Option(help="Maximum rows per factor.")] = 12,
     as_json: JsonFlag = False,
 ) -> None:
     """Write an HTML page with the images or texts that activate chosen factors most."""
@@ -117,7 +117,7 @@ def sae_import(
     format: ModelFormat = "saelens",
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a model from one of SAELens, TopK architecture."""
+    """Import a SAELens model of TopK architecture."""
     from coevo_ray.app import api
 
     show({"model": str(api.sae_import(source, out, format).location), "format": format}, as_json)

@@ -20,24 +20,25 @@ def start(
     data: Annotated[str, typer.Argument(help="Folder or file: images, Parquet, CSV, JSON Lines, tars or .npy.")],
     out: Annotated[str, typer.Option("--out", help="Folder of the run: local path, s3:// or gs://.")] = "coevo-run",
     *,
-    file: Annotated[str | None, typer.Option(help="The run's file; by default the name of --out, with .yaml.")] = None,
-    go: Annotated[bool, typer.Option("--go", help="Run to the first requests for labels.")] = False,
-    classes: Annotated[str | None, typer.Option(help="Names of the classes, with commas; default: the data's.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Never ask for more labels than these.")] = None,
+    file: Annotated[str | None, typer.Option(help="Run file to write; default: the name of --out with .yaml.")] = None,
+    go: Annotated[bool, typer.Option("--go", help="Run up to the first label requests.")] = False,
+    classes: Annotated[str | None, typer.Option(help="Class names, separated by commas; default: the data's.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Maximum labels to ask for.")] = None,
     prior: Annotated[
-        list[str] | None, typer.Option(help="scheme:model instead of those that are installed; may be repeated.")
+        list[str] | None, typer.Option(help="Prior scheme:model instead of the installed ones; may be repeated.")
     ] = None,
     ask: Annotated[
         str | None,
         typer.Option(
             metavar="file_drop|label_column",
-            help="Who answers: people, by files in a folder, or the data's own labels. [these where all rows have one]",
+            help="Who answers: people, through files in a folder, or the data's own labels. [labels if all rows have "
+            "one]",
         ),
     ] = None,
     as_json: JsonFlag = False,
     given: JsonObject,
 ) -> None:
-    """Look at data, propose a run and write its file; with --go run to the first requests for labels."""
+    """Inspect data, propose a run and write its file; with --go run up to the first label requests."""
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     from coevo_ray.app import api
 
@@ -56,7 +57,7 @@ def start(
 
 
 def _lines(made: JsonObject) -> list[str]:
-    """What was made, and what to do next."""
+    """Lines about the result and the next step."""
     run = f"coevo-ray run {made['file']}"
     requests = made.get("requests")
     if requests is not None:

@@ -53,7 +53,7 @@ class Lines:
         return out + self.flush() if len(self._open) > _LONGEST else out
 
     def patience_s(self) -> float | None:
-        """How long the rest of the open line is waited for; None without one."""
+        """Seconds to wait for the rest of the open line; None without one."""
         if not self._open:
             return None
         may_be_harmless = not self._cut and _START.match(self._open) is not None

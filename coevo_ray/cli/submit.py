@@ -20,15 +20,16 @@ def submit(
         typer.Option(help="Dashboard of the cluster, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS, or here."),
     ] = None,
     working_dir: Annotated[
-        str | None, typer.Option(help="Folder to send with it, with modules of yours; paths are relative to it.")
+        str | None,
+        typer.Option(help="Folder to upload with the job, such as your own modules; paths are relative to it."),
     ] = None,
     env: Annotated[
-        list[str] | None, typer.Option(help="Name of an environment variable that the job gets. May be repeated.")
+        list[str] | None, typer.Option(help="Name of an environment variable to pass to the job; may be repeated.")
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job to its end, and end with its exit code.")] = True,
+    wait: Annotated[bool, typer.Option(help="Follow the job to its end and exit with its exit code.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a command as a job of a Ray cluster, and follow it; found again by its output.
+    """Run a command as a job on a Ray cluster and follow it; its output identifies the job.
 
     Options of submit come before the command: coevo-ray submit --address http://head:8265 run mine.yaml --out s3://bucket/mine
     """

@@ -22,10 +22,10 @@ _MERGE = plain_fields(MergeConfig)
 @takes(option("shared", EncodeConfig.model_fields["shared"], kind=str), *options(EncodeConfig, _ENCODE))
 def encode(
     pool: PoolPath,
-    prior: Annotated[list[str], typer.Option("--prior", help="scheme:model[@pixels]; give it once per participant.")],
+    prior: Annotated[list[str], typer.Option("--prior", help="scheme:model[@pixels]; once per participant.")],
     out: Out,
-    part: Annotated[str | None, typer.Option(help="WHICH/PARTS from 0: encode one part of the pool alone.")] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="Share of the pool, once for each --prior.")] = None,
+    part: Annotated[str | None, typer.Option(help="WHICH/PARTS, from 0: encode only this part of the pool.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Share of the pool; once per --prior.")] = None,
     *,
     as_json: JsonFlag = False,
     given: JsonObject,
@@ -94,7 +94,7 @@ def merge(
 ) -> None:
     """Align contributions of several participants into one target table.
 
-    Targets that are there are extended when further contributions follow those that they were made of.
+    Existing targets are extended if further contributions follow those they were made from.
     """
     from coevo_ray.app import api
 
@@ -106,7 +106,7 @@ def merge(
 def probe(
     targets: TargetsPath,
     pool: PoolPath,
-    rows: Annotated[int, typer.Option(min=1, help="Most rows of each split.")] = 20_000,
+    rows: Annotated[int, typer.Option(min=1, help="Maximum rows per split.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of rows and of the folds.")] = 0,
     *,
     as_json: JsonFlag = False,

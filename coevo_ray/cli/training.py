@@ -74,7 +74,7 @@ def _setting_option(name: str) -> Parameter:
 
 
 @takes(
-    parameter("policy", Annotated[str | None, typer.Option(help="One policy; with FILE instead of the file's.")]),
+    parameter("policy", Annotated[str | None, typer.Option(help="One policy; overrides FILE's.")]),
     *(parameter(name, Annotated[str | None, typer.Option(help=told)]) for name, told in _FOLDERS.items()),
     *_setting_options(),
     parameter("policy_option", PolicyOptions),
@@ -90,13 +90,13 @@ def train(
 ) -> None:
     """Train on each epoch's subset after the earlier stages of a run; or on labels, few labels or targets.
 
-    An option that is for some objectives alone names them; what stands in square brackets is used when it is not given.
+    An option for some objectives only names them; defaults are in square brackets.
     """
     if objective is None:
         show(_train_file(file, given), as_json)
         return
     if objective not in OBJECTIVES:
-        raise UsageError(f"unknown objective {objective!r}", f"it can be: {', '.join(OBJECTIVES)}")
+        raise UsageError(f"unknown objective {objective!r}", f"choose one of {', '.join(OBJECTIVES)}")
     _check_options(objective, file, given)
     chosen = {name: given[name] for name in OBJECTIVES[objective].settings if name in given}
     chosen["compute"] = {**_ALONE.model_dump(), **{name: given[name] for name in _COMPUTE if name in given}}
@@ -143,6 +143,6 @@ def _policies(given: JsonObject) -> JsonObject:
     policy, options = given.get("policy"), policy_options(given.get("policy_option"))
     if policy is None:
         if options:
-            raise UsageError("--policy-option without --policy", "say whose option it is: --policy factors")
+            raise UsageError("--policy-option without --policy", "name the policy: --policy factors")
         return {}
     return {"policies": [policy], "policy_options": {policy: options} if options else {}}

@@ -20,7 +20,7 @@ class BaseAnnotatorSettings(Model):
 
 
 class UnopenedSettings(BaseAnnotatorSettings):
-    """Settings as a folder has them, of a kind whose module was not imported: nobody asked for it yet."""
+    """Settings as a folder has them, of a kind whose module has not been imported."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -74,7 +74,7 @@ def settings_of_kind(kind: str) -> type[BaseAnnotatorSettings]:
         try:
             import_module(module)
         except ImportError as error:
-            raise UsageError(f"annotator {kind!r}: {error}", "check the name, and where Python looks") from error
+            raise UsageError(f"annotator {kind!r}: {error}", "check the name and the Python path") from error
     if kind not in _KINDS:
         raise UsageError(f"there is no annotator {kind!r}", f"give one of {', '.join(_KINDS)}")
     return _KINDS[kind]
@@ -105,7 +105,7 @@ class LabelColumnSettings(BaseAnnotatorSettings):
 
     kind: Literal["label_column"] = "label_column"
     noise: float = Field(0.0, ge=0, le=1, description="Share of wrong answers, uniform among the other classes.")
-    seed: int = Field(0, ge=0, description="Seed of the noise; an answer depends on it and the row alone.")
+    seed: int = Field(0, ge=0, description="Seed of the noise; an answer depends only on it and the row.")
 
 
 @register_settings
@@ -113,8 +113,8 @@ class FileDropSettings(BaseAnnotatorSettings):
     """Requests and answers are files in a folder."""
 
     kind: Literal["file_drop"] = "file_drop"
-    folder: str = Field(min_length=1, description="Where requests and answers lie: local path, s3:// or gs://.")
-    format: Literal["csv", "parquet"] = Field("csv", description="Of the request files; answers may be either.")
+    folder: str = Field(min_length=1, description="Folder of requests and answers: local path, s3:// or gs://.")
+    format: Literal["csv", "parquet"] = Field("csv", description="Format of the request files; answers may be either.")
     images: Literal["files", "none"] = Field("files", description="Write each image beside the requests, or none.")
 
 
@@ -124,9 +124,9 @@ class LabelStudioSettings(BaseAnnotatorSettings):
 
     kind: Literal["label_studio"] = "label_studio"
     url: str = Field(description="Address of the server, such as https://label.example.org.")
-    project: str = Field(min_length=3, max_length=50, description="Title of the project; made when it is not there.")
+    project: str = Field(min_length=3, max_length=50, description="Title of the project; created if missing.")
     url_template: str | None = Field(
-        None, description="Where browsers find a row's image, with {row_id} or {key}; null puts images into the tasks."
+        None, description="Where browsers find a row's image, with {row_id} or {key}; null embeds images in the tasks."
     )
 
     @field_validator("url")
@@ -147,7 +147,7 @@ class LabelStudioSettings(BaseAnnotatorSettings):
 
 
 def image_template(template: str) -> str:
-    """Checks that a template of addresses tells rows apart.
+    """Checks that a template gives each row its own address.
 
     Raises:
         ValueError: it has neither {row_id} nor {key}, or something else in braces.

@@ -52,7 +52,7 @@ class BaseCompute(Model):
 class Compute(BaseCompute):
     """Resources of a stage; they never change its result."""
 
-    actors: int = Field(1, ge=1, description="Actors (or Ray Train workers) that work side by side.")
+    actors: int = Field(1, ge=1, description="Number of parallel actors (or Ray Train workers).")
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error}", "check the path") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # also of dates, numbers and bytes that are none
-        raise UsageError(f"{path} is not YAML: {_problem(error)}", "fix the line that is named") from None
+        raise UsageError(f"{path} is not YAML: {_problem(error)}", "fix that line") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings", "start from examples/digits.yaml")
     return content

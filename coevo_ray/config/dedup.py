@@ -27,14 +27,16 @@ class DedupConfig(Model):
         description="Excess of that over the similarity to the last neighbour of either row; null: the pool's own "
         "measure, or 0.2 with a similarity.",
     )
-    same: float = Field(0.95, gt=0, le=1, description="Similarity that needs no margin; only with numbers.")
+    same: float = Field(
+        0.95, gt=0, le=1, description="Similarity that needs no margin; only with a given similarity or margin."
+    )
     keep: Literal["best", "first"] = Field(
         "best",
-        description="Which of a group's training rows stays: one with a label, of those the one with the largest "
-        "sample (best), or the one with the lowest row_id (first).",
+        description="Training row of a group to keep: preferably labelled, then the largest sample (best), or the "
+        "lowest row_id (first).",
     )
     leaks: Literal["drop", "keep"] = Field(
-        "drop", description="What becomes of training rows that are copies of held-out rows."
+        "drop", description="What happens to training rows that are copies of held-out rows."
     )
     seed: int = Field(0, ge=0, description="Seed of the graph's cells.")
     compute: Compute = Compute(cpus=1)

@@ -12,16 +12,16 @@ from coevo_ray.config.base import BaseCompute, Compute, Model
 class EncodeCompute(BaseCompute):
     """Resources of a prior; they never change its result."""
 
-    actors: int | None = Field(None, ge=1, description="Actors of each prior; null for as many as there is room for.")
+    actors: int | None = Field(None, ge=1, description="Actors per prior; null for as many as fit.")
     max_actors: int | None = Field(
-        None, ge=1, description="Grow to these while nodes join, and shrink while they leave; null to keep the number."
+        None, ge=1, description="Maximum actors as nodes join and leave; null for a fixed number."
     )
 
     @model_validator(mode="after")
     def _check(self) -> EncodeCompute:
         if self.max_actors is not None and self.max_actors < (self.actors or 1):
             raise ValueError(
-                f"max_actors is {self.max_actors}, and actors {self.actors}: give actors no more than that"
+                f"max_actors is {self.max_actors}, and actors {self.actors}: lower actors, or raise max_actors"
             )
         return self
 
@@ -42,7 +42,7 @@ class PriorConfig(Model):
     name: str = Field(min_length=3, description="scheme:model, for instance efficientnet_lite:0.")
     input_size: int | None = Field(None, ge=8, description="Pixels of its square input; null for the model's own.")
     weight: float = Field(1.0, gt=0, description="Its share of the pool relative to the other participants.")
-    compute: EncodeCompute | None = Field(None, description="With what it runs; null for that of all participants.")
+    compute: EncodeCompute | None = Field(None, description="Its resources; null for those of all participants.")
 
     @property
     def label(self) -> str:
@@ -61,14 +61,14 @@ class MergeConfig(Model):
 
     consensus: Consensus | None = Field(
         None,
-        description="Meeting place of the priors: a latent that all of them reach, or, as published, one reference "
-        "prior; null for what the contributions were made for.",
+        description="How priors are aligned: by a common latent, or, as published, to one reference prior; null for "
+        "what the contributions were made for.",
     )
     dim: int | None = Field(None, ge=2, description="Dimension n of the latent; null for that of the contributions.")
-    refit: bool = Field(False, description="Fit the latent anew to all contributions when targets are extended.")
-    reference: str | None = Field(None, description="Reference: a prior's name, its name@pixels, or its place, from 0.")
-    alignment: Alignment = Field("ridge", description="Map of all targets into one space; none leaves them apart.")
-    allow_overlap: bool = Field(False, description="Let several contributions hold a row; the first one's is taken.")
+    refit: bool = Field(False, description="Refit the latent to all contributions when targets are extended.")
+    reference: str | None = Field(None, description="Reference prior: its name, name@pixels, or index from 0.")
+    alignment: Alignment = Field("ridge", description="Map of all targets into one space; none leaves each in its own.")
+    allow_overlap: bool = Field(False, description="Allow a row in several contributions; the first one's is taken.")
     seed: int = Field(0, ge=0, description="Seed of the shared rows that are held out to measure alignment.")
 
 
@@ -79,15 +79,14 @@ class EncodeConfig(Model):
     dim: int = Field(
         256,
         ge=2,
-        description="Common dimension n of the targets; unless given, 128 where 4 shared rows for each would be more "
-        "than two fifths of a small pool's training rows, or in the published form, and in "
-        "a folder that goes on what it began with.",
+        description="Common dimension n of the targets. If not given: 128 in the published form or if 4 shared rows "
+        "per dimension would be more than two fifths of a small pool's training rows; a resumed folder keeps its own.",
     )
     projection: Projection | None = Field(
         None,
         description="Features that a contribution keeps: leading components on the shared set, or, as published, a "
-        "random projection; null for components, unless reference or alignment are given or a folder of the published "
-        "form goes on.",
+        "random projection; null for components, unless reference or alignment are given or a folder of the "
+        "published form is resumed.",
     )
     components: int | None = Field(
         None, ge=2, description="Components of each prior, 2 bytes each in a contribution's row; null for twice dim."
@@ -96,7 +95,7 @@ class EncodeConfig(Model):
     assign: Assign | None = Field(
         None,
         description="quality: the prior that reaches the consensus best encodes the pool (with more coverage, those "
-        "that reach it well, by weight); weights: by weight alone; null for quality, or for weights where they differ.",
+        "that reach it well, by weight); weights: by weight alone; null for quality, or for weights if they differ.",
     )
     shared: float | str = Field(
         0.1,
@@ -105,19 +104,21 @@ class EncodeConfig(Model):
     )
     like: str | None = Field(
         None,
-        description="Folder of targets whose components and latent are used, so that those of another pool come into "
-        "their space; needs no shared set.",
+        description="Folder of targets whose components and latent to use, so that the new targets are in the same "
+        "space; needs no shared set.",
     )
     part: tuple[int, int] | None = Field(
-        None, description="A lone participant's part of the pool: [which, of how many], from 0; null for all rows."
+        None, description="A single participant's part of the pool: [which, of how many], from 0; null for all rows."
     )
-    reference: str | None = Field(None, description="Reference: a prior's name, its name@pixels, or its place, from 0.")
-    alignment: Alignment = Field("ridge", description="Map of all targets into one space; none leaves them apart.")
+    reference: str | None = Field(None, description="Reference prior: its name, name@pixels, or index from 0.")
+    alignment: Alignment = Field("ridge", description="Map of all targets into one space; none leaves each in its own.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Of the forward pass; auto is float32 on CPUs and half precision on GPUs."
+        "auto", description="Precision of the forward pass; auto is float32 on CPUs and half precision on GPUs."
     )
     compile: bool = Field(False, description="Compile the priors with torch.compile; pays off on long jobs.")
-    max_reject_fraction: float = Field(0.05, ge=0, le=1, description="More rejected rows than this end the job.")
+    max_reject_fraction: float = Field(
+        0.05, ge=0, le=1, description="Maximum share of rejected rows before the job fails."
+    )
     shard_rows: int | None = Field(
         None, ge=1, description="Pool rows per shard: the unit of work and of resume; null derives it from input sizes."
     )
@@ -142,7 +143,8 @@ class EncodeConfig(Model):
             raise ValueError(f"coverage = {self.coverage!r}: give one, a number of priors, or all")
         if self.form == "random" and (self.coverage != "one" or self.components is not None):
             raise ValueError(
-                "projection: random, reference, alignment are of the published form: leave coverage and components out"
+                "projection: random, reference, alignment belong to the published form: leave coverage and "
+                "components out"
             )
         if self.form == "components" and (self.reference is not None or self.alignment != "ridge"):
             raise ValueError(

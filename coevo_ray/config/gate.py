@@ -50,18 +50,18 @@ class GateSettings(_RuleSettings):
     )
     seed_fraction: Share = Field(0.05, description="Random labels to begin with, as a share of the training rows.")
     round_fraction: Share = Field(0.03, description="Labels asked for in a round, as a share of the training rows.")
-    max_seed_rows: int = Field(2500, ge=1, description="Never begin with more random labels than these.")
+    max_seed_rows: int = Field(2500, ge=1, description="Maximum random labels to begin with.")
     pseudo_label: float = Field(
         0.95, ge=0, le=1, description="Probability from which an arriving row's class is taken without asking."
     )
     same: float = Field(
         0.95, ge=0, le=1, description="An arriving row more similar to a labelled or requested one is not asked about."
     )
-    max_label_fraction: Share = Field(1.0, description="Never ask for more than this share of the training rows.")
-    max_rounds: int = Field(100, ge=1, description="Never ask more often.")
-    calibrate: bool = Field(True, description="Scale the classifier's confidence to what it is right about.")
+    max_label_fraction: Share = Field(1.0, description="Maximum share of the training rows to ask for.")
+    max_rounds: int = Field(100, ge=1, description="Maximum number of rounds.")
+    calibrate: bool = Field(True, description="Calibrate the classifier's confidence to its accuracy.")
     l2: float | None = Field(
-        None, gt=0, description="Weight decay of the light classifier; null chooses it by the first labels."
+        None, gt=0, description="Weight decay of the light classifier; null chooses it on the first labels."
     )
     compute: Compute = Compute(cpus=1)
 
@@ -112,5 +112,5 @@ class GateSettings(_RuleSettings):
         if (self.cost_per_label is None) != (self.worth_per_point is None):
             raise ValueError("one of cost_per_label and worth_per_point: give both, or neither")
         if self.rule == "compat" and self.validation_share:
-            raise ValueError("validation_share with rule compat, whose votes hear every label: leave it out")
+            raise ValueError("validation_share with rule compat, whose votes use every label: leave it out")
         return self

@@ -10,7 +10,7 @@ from coevo_ray.config.base import Compute, Model
 
 
 class SampleSetting(NamedTuple):
-    """How a source says that its samples are of a modality.
+    """The setting by which a source declares a modality.
 
     Attributes:
         column: the setting that names their column.
@@ -47,8 +47,8 @@ class Source(Model):
     )
     format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy", "csv", "jsonl"] = Field(
         "auto",
-        description="Image folders, Parquet, that of a Hugging Face dataset, tars, npy: matrices N x d of vectors, or "
-        "texts in CSV or JSON Lines; auto looks at the files.",
+        description="Image folders, Parquet, that of a Hugging Face dataset, tars, npy (N x d matrices of vectors), "
+        "or texts in CSV or JSON Lines; auto detects it.",
     )
     image_column: str = Field(
         "image", description="Parquet column of encoded image bytes, or extension in tars, by default any image's."
@@ -67,12 +67,13 @@ class Source(Model):
     )
     feature_columns: tuple[str, ...] = Field((), description="Parquet columns of vectors to keep in the pool.")
     key_prefix: str | None = Field(
-        None, description="Put before every key of the source; by default only where sources' files clash."
+        None, description="Prefix of every key of the source; by default only if file names of sources clash."
     )
     split: Literal["train", "test"] | None = Field(None, description="Put all rows into one split.")
     folders: Literal["auto", "classes", "splits", "none"] = Field(
         "auto",
-        description="Top folders: classes, splits (with classes below), or nothing; auto goes by names.",
+        description="Meaning of the top folders: classes, splits (with classes below), or nothing; auto decides by "
+        "name.",
     )
 
     @model_validator(mode="after")
@@ -115,14 +116,18 @@ class PoolConfig(Model):
     test_fraction: float = Field(0.2, ge=0, lt=1, description="Share of rows without a forced split to hold out.")
     classes: int | None = Field(None, ge=2, description="Number of classes; labels outside 0..classes-1 are rejected.")
     verify: bool = Field(True, description="Decode every image now; false leaves bad ones to be rejected by encode.")
-    max_reject_fraction: float = Field(0.05, ge=0, le=1, description="More rejected rows than this end the job.")
+    max_reject_fraction: float = Field(
+        0.05, ge=0, le=1, description="Maximum share of rejected rows before the job fails."
+    )
     shard_rows: int = Field(4096, ge=1, description="Source entries per shard: the unit of work and of resume.")
     seed: int = Field(0, ge=0, description="Seed of the held-out split.")
     max_side: int | None = Field(
-        None, ge=1, description="Images with a longer side above this many pixels are scaled to it; others stay as is."
+        None,
+        ge=1,
+        description="Scale images whose longer side is above this many pixels down to it; others are unchanged.",
     )
     reject_duplicates: Literal["key", "content"] = Field(
-        "key", description="Reject rows whose key came before, or also those whose bytes (or text) did."
+        "key", description="Reject rows with a repeated key, or also those with repeated bytes (or text)."
     )
     compute: Compute = Compute()
 

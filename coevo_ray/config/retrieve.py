@@ -17,10 +17,12 @@ class RetrieveSettings(Model):
     budget: int = Field(ge=1, description="Rows wanted.")
     gain: Literal["auto", "classifier", "anchors"] = Field(
         "auto",
-        description="What an open row's label is worth: by the gate's light classifier, or as much as its nearest "
-        "anchor's; auto takes the classifier where the gate has learned one.",
+        description="Value of an open row's label: by the gate's light classifier, or its nearest anchor's; auto "
+        "takes the classifier if the gate has learned one.",
     )
-    anchors: int = Field(4096, ge=1, description="Unlabelled rows of the gate with the most gain, at most so many.")
+    anchors: int = Field(
+        4096, ge=1, description="Maximum number of anchors, the gate's unlabelled rows with the most gain."
+    )
     near: float | None = Field(
         None,
         ge=0,
@@ -28,7 +30,7 @@ class RetrieveSettings(Model):
         description="Power of the similarity to the nearest anchor; 0 leaves it out. Default: 0 with the classifier's "
         "gain, 0.25 with the anchors'.",
     )
-    same: float = Field(0.95, ge=0, le=1, description="Rows more similar than this are copies: one of them is enough.")
+    same: float = Field(0.95, ge=0, le=1, description="Rows more similar than this are copies; only one is taken.")
     stray: float = Field(
         0.02,
         ge=0,
@@ -36,9 +38,7 @@ class RetrieveSettings(Model):
         description="An open row is a copy too if its nearest row of the gate stands out from its other neighbours "
         "more than for all but this share of the gate's own rows; 0 for never.",
     )
-    apart: float = Field(
-        0.65, ge=0, le=1, description="Chosen rows are no more similar than this while there are others."
-    )
+    apart: float = Field(0.65, ge=0, le=1, description="Maximum similarity of chosen rows while there are others.")
     compute: Compute = Compute(cpus=1)
 
     def near_by(self, classifier: bool) -> float:

@@ -50,7 +50,7 @@ def load_config(path: str | os.PathLike[str], **overrides: Any) -> RunConfig:
 
 
 def as_run_config(what: SettingsLike[RunConfig]) -> RunConfig:
-    """Makes a run's settings of them themselves, their content, or their YAML file.
+    """Makes a run's settings from a model, its content, or a YAML file.
 
     Raises:
         UsageError: it is none of these, the file cannot be read, or a setting is wrong; every mistake is named.

@@ -15,16 +15,18 @@ class SaeConfig(Model):
 
     latents: int = Field(512, ge=2, description="Number of factors m.")
     k: int = Field(16, ge=1, description="Active factors of a row.")
-    epochs: int = Field(40, ge=1, description="Passes over the training rows at most.")
+    epochs: int = Field(40, ge=1, description="Maximum passes over the training rows.")
     batch_rows: int = Field(256, ge=1, description="Rows of a global batch.")
     learning_rate: float = Field(2e-3, gt=0, description="Adam's step, decayed to zero over the last fifth.")
     window_rows: int = Field(
-        1_000_000, ge=1, description="Explained variance is checked, and state saved, after each pass or so many rows."
+        1_000_000, ge=1, description="Check explained variance and save state after each pass or this many rows."
     )
     patience: int | None = Field(
         5, ge=1, description="Checks without improvement after which the last fifth begins; null: never early."
     )
-    min_improvement: float = Field(1e-3, ge=0, description="Rise of the explained variance that counts as one.")
+    min_improvement: float = Field(
+        1e-3, ge=0, description="Rise of the explained variance that counts as an improvement."
+    )
     rare_quantile: float = Field(0.5, gt=0, lt=1, description="Factors up to this quantile of frequency are rare.")
     seed: int = Field(0, ge=0, description="Seed of the start and of the order of rows.")
     compute: Compute = Compute(actors=1, cpus=1)
@@ -42,8 +44,8 @@ _FORMER_L2 = 1e-3  # the default of version 0.1.0
 class EvidenceConfig(Model):
     """Evidence: labels that may be wrong and near-duplicates, as the targets show them."""
 
-    doubt: bool = Field(True, description="Look for labels that are likely wrong.")
-    copies: bool = Field(True, description="Look for near-duplicates; builds a neighbour graph of the training rows.")
+    doubt: bool = Field(True, description="Find labels that are likely wrong.")
+    copies: bool = Field(True, description="Find near-duplicates; builds a neighbour graph of the training rows.")
     similarity: float | None = Field(
         None,
         gt=0,
@@ -58,9 +60,11 @@ class EvidenceConfig(Model):
         description="if it exceeds that of the last neighbour of either row by this much; null: the pool's own "
         "measure, or 0.2 with a similarity,",
     )
-    same: float = Field(0.95, gt=0, le=1, description="or where they are as similar as this; only with numbers.")
+    same: float = Field(
+        0.95, gt=0, le=1, description="or if they are as similar as this; only with a given similarity or margin."
+    )
     neighbours: int = Field(16, ge=1, le=127, description="Neighbours of a row in the graph.")
-    probe_rows: int = Field(100_000, ge=2, description="Most labelled rows that the light classifiers are fitted on.")
+    probe_rows: int = Field(100_000, ge=2, description="Maximum labelled rows to fit the light classifiers on.")
     l2: float | None = Field(
         None, gt=0, description="Weight decay of the light classifiers; null chooses it by cross-validation."
     )

@@ -15,13 +15,13 @@ class TrainCompute(Compute):
     """Resources of a training, and files that it writes besides its result."""
 
     checkpoint_steps: int = Field(
-        1000, ge=0, description="Also checkpoint after every so many steps inside an epoch; 0 only at epochs' ends."
+        1000, ge=0, description="Steps between checkpoints within an epoch; 0: only at the end of epochs."
     )
     tensorboard: bool = Field(False, description="Also write every epoch's figures as TensorBoard event files.")
     trackers: tuple[str, ...] = Field(
         (),
-        description="Hand every epoch's figures to tensorboard, mlflow, wandb, or package.module:Class of your own. "
-        "Servers, projects and keys are told by the variables of MLflow and Weights & Biases.",
+        description="Report every epoch's figures to tensorboard, mlflow, wandb, or your own package.module:Class. "
+        "MLflow and Weights & Biases take servers, projects and keys from their own variables.",
     )
 
     @property
@@ -40,20 +40,20 @@ class LearningConfig(Model):
     model: str = Field(
         "small_cnn",
         min_length=1,
-        description="Of images small_cnn, torchvision:NAME or timm:NAME; of vectors linear (where none is named) or "
-        "mlp; of both also package.module:function; of texts hf:MODEL_OR_PATH#POOLING, which is fine-tuned.",
+        description="For images small_cnn, torchvision:NAME or timm:NAME; for vectors linear (default) or mlp; for "
+        "both also package.module:function; for texts hf:MODEL_OR_PATH#POOLING, which is fine-tuned.",
     )
     features: str | None = Field(
         None,
         min_length=1,
         description="Train on vectors instead of the samples: targets, or the name of a column of the pool. Default: "
-        "the samples; for texts with no model for texts the targets.",
+        "the samples; for texts without a text model, the targets.",
     )
     stem: Literal["standard", "small"] = Field(
         "standard", description="small: a 3x3 first layer of stride 1 and no max-pool, in ResNets and DenseNets."
     )
     max_tokens: int | None = Field(
-        None, ge=2, description="Most tokens of a text, of which the rest is left out. Default: what the model takes."
+        None, ge=2, description="Maximum tokens per text; the rest is dropped. Default: what the model takes."
     )
     image_size: int = Field(32, ge=4, description="Pixels of the square network input.")
     epochs: int = Field(10, ge=1, description="Epochs of the full schedule.")
@@ -74,9 +74,9 @@ class LearningConfig(Model):
         None,
         gt=0,
         lt=1,
-        description="Decay per step of averaged weights, which are judged and saved beside the others.",
+        description="Decay per step of averaged weights, which are also evaluated and saved.",
     )
-    clip_norm: float | None = Field(None, gt=0, description="Longer gradients are scaled to this length.")
+    clip_norm: float | None = Field(None, gt=0, description="Clip gradients to this norm.")
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     compute: TrainCompute = TrainCompute()
 
@@ -98,8 +98,8 @@ class ClassifierConfig(LearningConfig):
     init: str | None = Field(
         None,
         min_length=1,
-        description="Folder of a trained network, whose backbone is the start: of train --objective targets, or of "
-        "another training. Its model, stem and image_size hold where none are set.",
+        description="Folder of a trained network, of train --objective targets or of another training, whose "
+        "backbone is the start. Its model, stem and image_size are the defaults.",
     )
     freeze_epochs: int = Field(0, ge=0, description="Epochs at the start in which only the classifier learns.")
     layer_decay: float = Field(
@@ -117,17 +117,19 @@ class TrainConfig(ClassifierConfig):
     augment: Literal["none", "shift", "shift_flip"] = Field("none", description="Random shifts, or also mirror images.")
     labels: Literal["pool", "gate"] = Field("gate", description="Train on all of the pool's labels or the gate's.")
     policies: tuple[str, ...] = Field(
-        ("factors",), min_length=1, description="One training for each; or package.module:Class for one of yours."
+        ("factors",), min_length=1, description="One training per policy; package.module:Class for your own."
     )
-    policy_options: dict[str, dict[str, Any]] = Field({}, description="Policy -> options of its own.")
+    policy_options: dict[str, dict[str, Any]] = Field({}, description="Policy -> its own options.")
     class_power: float | None = Field(
         None, ge=0, le=1, description="Class quotas in proportion to size ** this: 0 is equal. Default: no quotas."
     )
-    unbiased: bool = Field(False, description="Weigh rows by the inverse of their chance to be selected.")
+    unbiased: bool = Field(False, description="Weight rows by the inverse of their selection probability.")
     keep: Share = Field(0.5, description="Kept share: rows of an epoch over all training rows.")
     keep_last: Share | None = Field(None, description="Kept share of the last epoch; linear between. Default: as keep.")
-    full_tail: float = Field(0.0, ge=0, le=1, description="Share of the epochs, at the end, on all rows.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that all classes divide.")
+    full_tail: float = Field(0.0, ge=0, le=1, description="Share of the epochs, at the end, that use all rows.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Label smoothing: share of a label that all classes divide."
+    )
     compute: TrainCompute = TrainCompute(actors=2, cpus=0.5)
 
     @model_validator(mode="after")
@@ -164,11 +166,11 @@ class TargetTrainConfig(LearningConfig):
     """Training on stored targets: a fresh network regresses them, without labels (CoOpt)."""
 
     head: Literal["linear", "mlp"] = Field("linear", description="Map from the network's features to targets.")
-    centre: bool = Field(True, description="Regress targets less their mean, which says nothing about a row.")
+    centre: bool = Field(True, description="Subtract the targets' mean, which says nothing about a row.")
     contrast: float = Field(
         0.2,
         ge=0,
-        description="Weight of telling a row's target from those of the batch's other rows, beside the cosine.",
+        description="Weight of the contrast with the targets of the batch's other rows, beside the cosine.",
     )
     views: int = Field(1, ge=1, le=2, description="Augmented views of a row in each epoch; two take twice as long.")
     min_crop: Share = Field(0.7, description="Smallest share of an image's area in a view; 1 does not crop.")
@@ -180,8 +182,8 @@ class TargetTrainConfig(LearningConfig):
     learning_rate: float = Field(0.002, gt=0, description="Peak of the schedule.")
     warm_up: float = Field(0.1, ge=0, lt=1, description="Share of all steps in which the learning rate rises.")
     weight_decay: float = Field(0.05, ge=0, description="L2 on the weights; with AdamW decoupled.")
-    evaluate_every: int = Field(0, ge=0, description="Also probe after every so many epochs; 0 only at the end.")
-    probe_rows: int = Field(50_000, ge=1, description="Most labelled rows of a split that the probes read.")
+    evaluate_every: int = Field(0, ge=0, description="Epochs between probes; 0: only at the end.")
+    probe_rows: int = Field(50_000, ge=1, description="Maximum labelled rows per split that the probes read.")
     compute: TrainCompute = TrainCompute(cpus=1)
 
 
@@ -198,16 +200,16 @@ class SemiTrainConfig(ClassifierConfig):
     consistency_weight: float = Field(1.0, ge=0, description="Weight of the unlabelled rows' loss; 0 ignores them.")
     ramp_epochs: float = Field(0.0, ge=0, description="Epochs in which the consistency weight rises from 0.")
     teacher: Literal["network", "ema"] = Field(
-        "network", description="What predicts targets: the network as it is, or its averaged weights (ema)."
+        "network", description="Teacher that predicts targets: the network itself, or its averaged weights (ema)."
     )
     flip: bool = Field(True, description="Mirror half of the views.")
-    strength: float = Field(1.0, ge=0, le=2, description="Distance of strong views from the image.")
-    labelled_too: bool = Field(True, description="Labelled rows are among the rows for consistency too.")
+    strength: float = Field(1.0, ge=0, le=2, description="Strength of strong views.")
+    labelled_too: bool = Field(True, description="Use labelled rows for consistency too.")
     pseudo_weight: Literal["confidence", "one"] = Field(
-        "confidence", description="Weight of a row that has a pseudo-label of the gate's."
+        "confidence", description="Weight of a row with a pseudo-label from the gate."
     )
     least_steps: int = Field(
-        300, ge=0, description="Fewest steps of the training: with few rows an epoch is more than one pass over them."
+        300, ge=0, description="Minimum steps of the training: with few rows an epoch is more than one pass over them."
     )
     epoch_steps: int | None = Field(
         None, ge=1, description="Steps of an epoch. Default: a pass over the unlabelled rows, more for least_steps."

@@ -184,7 +184,7 @@ def _gather(
         figures: JsonObject = task_result("group copies", told)
         if apart := figures.get("near_rows_apart"):
             agree = f"their labels agree in {figures['copy_agreement']:.0%}"
-            say(f"evidence: {apart} rows are near others, but {agree}: they are no copies, and each counts")
+            say(f"evidence: {apart} rows are near others, but {agree}: treating them as distinct rows")
         summary |= {"graph": graph.summary["fields"], **figures}
     stage = _Files(targets, Parts.of(location, KIND, config.content(), inputs), parts)
     shards = range(len(targets.files))

@@ -1,4 +1,4 @@
-"""Artifacts for other tools: the Hugging Face Hub, Lance, a table of issues as cleanlab has it; subsets as files."""
+"""Artifacts for other tools: the Hugging Face Hub, Lance, an issues table like cleanlab's; subsets as files."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ def export(
     """Writes an artifact of tables for another tool.
 
     Args:
-        what: the artifact, such as targets, labels, duplicates or a pool; or its folder. For issues the evidence on
+        what: the artifact, such as targets, labels, duplicates or a pool; or its folder. For issues, the evidence on
             labels, or the training or run that has it.
         out: the result; None where it only goes to the Hub.
         to: lance: a Lance dataset. issues: a table with the columns of cleanlab's `Datalab.get_issues()`, see
             `issues_of`; Parquet, or CSV where `out` ends in .csv.
-        push_to_hub: OWNER/NAME of a data set of the Hugging Face Hub that takes the artifact's files as they are.
-        public: of a data set that is made there; it is private otherwise.
+        push_to_hub: OWNER/NAME of the Hugging Face Hub data set to upload the artifact's files to.
+        public: make a new data set public; it is private otherwise.
 
     Returns:
         `rows`, and `out` or `hub`.
 
     Raises:
-        UsageError: neither is named, the package is missing, there is no token, or the name is no data set's.
+        UsageError: neither is given, the package is missing, there is no token, or the name is not a data set's.
         InputError: there is no such artifact, or its files are damaged.
         StoppedError: the store, the cluster or the Hub failed.
     """
     if push_to_hub is not None:
         return _pushed(what, push_to_hub, private=not public)
     if out is None:
-        raise UsageError("there is no place for the result", "name it with --out, or a data set with --push-to-hub")
+        raise UsageError("there is no output for the result", "name it with --out, or a data set with --push-to-hub")
     place = Location.parse(out)
     if to == "issues":
         return _issues_file(open_table(what, "evidence"), place)
@@ -154,7 +154,7 @@ def _lance(table: RowTable, place: Location) -> JsonObject:
     if find_spec("lance") is None:
         raise UsageError("Lance needs the package pylance", "pip install 'coevo-ray[lance]'")
     if place.is_folder() and place.files(recursive=True):
-        raise UsageError(f"there is something at {place} already", "choose another output with --out")
+        raise UsageError(f"{place} already exists", "choose another output with --out")
     if not table.files:
         raise InputError(f"{table.location} has no rows", "export an artifact with rows")
     import lance
@@ -177,7 +177,7 @@ def _pushed(what: ArtifactLike, repo: str, private: bool) -> JsonObject:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise UsageError(f"{repo!r} is no name of a data set: {error}", "give OWNER/NAME, such as me/targets") from None
+        raise UsageError(f"{repo!r} is not a data set name: {error}", "give OWNER/NAME, such as me/targets") from None
     if repo.count("/") != 1:
         raise UsageError(f"{repo!r} has no owner", "give OWNER/NAME, such as me/targets")
     token = get_token()
@@ -201,5 +201,7 @@ def _pushed(what: ArtifactLike, repo: str, private: bool) -> JsonObject:
             commit_message=f"{manifest.kind} of coevo-ray, {manifest.identity[:12]}",
         )
     except (HfHubHTTPError, OSError) as error:
-        raise StoppedError(f"the Hugging Face Hub failed: {error}", "check the token and the network, again") from error
+        raise StoppedError(
+            f"the Hugging Face Hub failed: {error}", "check the token and the network, then run it again"
+        ) from error
     return {"rows": len(table), "hub": str(made)}

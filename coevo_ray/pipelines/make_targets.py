@@ -28,9 +28,9 @@ def encode(
         random `encoders uint8` (priors behind the target).
 
     Raises:
-        InputError: the pool is not there, a prior cannot be loaded, or too many rows were rejected.
-        UsageError: the pool's samples cannot be encoded, a prior is unknown, a device is asked for that no node has,
-            settings were changed, or they are those of a participant alone.
+        InputError: the pool is missing, a prior cannot be loaded, or too many rows were rejected.
+        UsageError: the pool's samples cannot be encoded, a prior is unknown, no node has the requested device, settings
+            were changed, or they are those of a single participant.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = like_targets(as_settings(EncodeConfig, config, "encode"), like)

@@ -1,4 +1,4 @@
-"""Trainings on labels: opens their inputs, gathers evidence on the labels where the policy looks at it, then trains."""
+"""Trainings on labels: opens their inputs, gathers evidence on the labels if the policy uses it, then trains."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def train_supervised(
         config: network, optimizer, schedule, one policy, kept share; a dict, or a YAML file.
         pool: samples and labels, or their folder.
         out: folder of the result, as in `training.supervised.train.train_policy`; with `targets` also `evidence/`.
-        scores: score table of the pool's rows, or its folder; for policies that look at factors.
-        evidence: existing evidence on labels and copies, or its folder, for policies that look at it.
-        targets: the pool's targets, or their folder: evidence on its labels is gathered from them where the policy
-            looks at it (rows without a target have none), and a head learns on them (`features`).
-        labels: labels of training rows that replace the pool's own: a gate, whose labels so far are taken; a label
-            table, as `gate` and `gate_export` make it; or the folder of either, or of a run. Held-out rows keep the
-            pool's labels, for evaluation. Rows without a score (without scores: without a target) take no part.
+        scores: score table of the pool's rows, or its folder; for policies that use factors.
+        evidence: existing evidence on labels and copies, or its folder, for policies that use it.
+        targets: the pool's targets, or their folder: if the policy uses evidence on labels, it is gathered from them
+            (rows without a target have none); a head trains on them (`features`).
+        labels: labels of training rows that replace the pool's own: a gate, for its labels so far; a label table made
+            by `gate` or `gate_export`; or the folder of either, or of a run. Held-out rows keep the pool's labels, for
+            evaluation. Rows without a score (without scores: without a target) take no part.
         evidence_settings: settings of gathering evidence from the targets; None for the defaults. A dict, or a YAML
             file.
-        init: trained network whose backbone is the start, beneath a fresh classifier: what `train_targets` or another
-            training returned, or its folder. Its model, stem and image_size hold where the settings have none.
+        init: trained network whose backbone is the start of a fresh classifier: the result of `train_targets` or
+            another training, or its folder. Its model, stem and image_size are the defaults of the settings.
         trust: `package.module:function` of your modules whose networks `init` may name: they are imported and run. The
-            model that the settings name is one.
+            model named by the settings is included.
 
     Returns:
         The model. Its summary: `accuracy` of the last epoch, `samples`, `seconds` of training, and the `history`; where
@@ -72,8 +72,8 @@ def train_supervised(
 
     Raises:
         InputError: an input is missing or unfit, no training row has a label, or training diverged.
-        UsageError: the model does not take what the pool gives; settings are wrong, were changed, are not those of
-            `init`, or name several policies.
+        UsageError: the model does not fit the pool; settings are wrong, were changed, do not fit `init`, or name
+            several policies.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     settings = as_settings(TrainConfig, config, "train")
@@ -144,12 +144,12 @@ class _Supervised:
         return train_policy(settings, policy, self.pool, self.labels, self.scores, self.out, evidence, *start)
 
     def train_with_targets(self, targets: RowTable, looking: EvidenceConfig) -> Artifact:
-        """Gathers evidence first, where the policy looks at it."""
+        """Gathers evidence first, if the policy uses it."""
         settings = self.settings
         if not looks_at_evidence(settings):
             used = settled(settings, self.pool.modality, {} if self.init else None).features == TARGETS
             if not used:
-                say(f"policy {settings.policies[0]} looks at no evidence: the targets are left aside")
+                say(f"policy {settings.policies[0]} uses no evidence: the targets are ignored")
             return self.train(None)
         # A wrong name shows before evidence is gathered.
         prepare_input(settings, self.pool, targets, self.pool.classes, self.init, self.trust)
@@ -172,7 +172,7 @@ def train_semi_supervised(
     trust: Sequence[str] = (),
     targets: ArtifactLike | None = None,
 ) -> Artifact:
-    """Trains on the labels of some training rows and on the samples of all, on a gate's labels so far too.
+    """Trains on the labels of some training rows and the samples of all; also on a gate's labels so far.
 
     Args:
         config: settings of the training, see `SemiTrainConfig`.
@@ -190,7 +190,7 @@ def train_semi_supervised(
     Raises:
         InputError: an input is missing or of another pool, labels are unfit or of one class alone, or training
             diverged.
-        UsageError: the model does not take what the pool gives, or the settings are wrong, or were changed.
+        UsageError: the model does not fit the pool, or the settings are wrong or were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     table = None if labels is None else gate_labels(labels)

@@ -27,7 +27,7 @@ def storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def holds_numbers(kind: pa.DataType) -> bool:
-    """Whether cells of a type are lists of numbers; a column of nulls, as of an empty file, may be one."""
+    """Tests whether cells of a type are lists of numbers; a column of nulls, as of an empty file, may be one."""
     kind = storage_type(kind)
     if pa.types.is_null(kind):
         return True

@@ -133,6 +133,6 @@ def prose(docstring: str) -> str:
 
 
 def _shown(markup: re.Match[str]) -> str:
-    """What Sphinx shows of it: of a name with a tilde the last part."""
+    """Its text as Sphinx shows it: of a name with a tilde, the last part."""
     tilde, name = markup.groups()
     return name.rpartition(".")[2] if tilde == "~" else name

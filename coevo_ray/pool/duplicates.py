@@ -74,7 +74,7 @@ def find_duplicates(hashes: Sequence[UInt64Array], usable: Sequence[BoolArray]) 
 
 
 def among(hashes: UInt64Array, known: UInt64Array) -> BoolArray:
-    """Tells which hashes are among some known ones.
+    """Tests which hashes are among some known ones.
 
     Args:
         hashes: uint64[n, 2].

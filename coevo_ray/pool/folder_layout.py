@@ -50,7 +50,7 @@ def split_word(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def stands_for_split(name: str) -> bool:
-    """Whether a top folder of this name may hold rows of one split."""
+    """Tests whether a top folder of this name may hold rows of one split."""
     return name.lower() in _UNLABELLED or split_word(name) is not None
 
 
@@ -272,12 +272,12 @@ def _level(folders: Folders, depth: int) -> set[str]:
 
 
 def _passes(name: str) -> bool:
-    """Whether the folders below one of this name may be classes."""
+    """Tests whether the folders below one of this name may be classes."""
     return bool(split_word(name)) or name.lower() in _GENERIC or name.lower() in _UNLABELLED or "=" in name
 
 
 def _alike(names: Collection[str]) -> bool:
-    """Whether folders inside a class are of a kind that says nothing, as ImageNet's `images`."""
+    """Tests whether folders inside a class are of a kind that says nothing, as ImageNet's `images`."""
     return all(name.lower() in _GENERIC or name.isdecimal() for name in names)
 
 

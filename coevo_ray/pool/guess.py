@@ -1,4 +1,4 @@
-"""What the columns of a Parquet source probably are, by their names, their types and their first values.
+"""Guesses the columns of a Parquet source by their names, their types and their first values.
 
 `ingest` takes what it is told. This is for `coevo-ray start`, which shows what it took before anything is made.
 """
@@ -94,7 +94,7 @@ def _as_text(cell: object) -> str | None:
 
 
 def _is_default(head: pa.Table) -> bool:
-    """Whether the settings of a source that says nothing find its samples."""
+    """Tests whether the settings of a source that says nothing find its samples."""
     if IMAGE in head.column_names and not _is_text(head.schema.field(IMAGE).type):
         return True
     hub = hub_features(head.schema.metadata)

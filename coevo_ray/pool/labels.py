@@ -80,7 +80,7 @@ class LabelReader:
 
 
 def is_whole(text: str) -> bool:
-    """Whether a text is a whole number, such as `3`, `-1` or `3.0`."""
+    """Tests whether a text is a whole number, such as `3`, `-1` or `3.0`."""
     return _WHOLE.fullmatch(text) is not None and len(text) < _SHOWN
 
 

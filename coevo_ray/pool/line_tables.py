@@ -213,7 +213,7 @@ class _Kind:
         return name.lower().endswith(self.endings)
 
     def shards(self, source: Source, found: FoundFiles, shard_rows: int) -> list[SourceShard]:
-        """Looks at the head of each file; they are left whole for `cut`.
+        """Inspects the head of each file; they are left whole for `cut`.
 
         Raises:
             InputError: there are no files, or a column is missing.
@@ -221,7 +221,7 @@ class _Kind:
         """
         if source.modality != _TEXT or source.feature_columns:
             raise UsageError(
-                f"{source.uri} is {self.name}, from which texts are read alone",
+                f"{source.uri} is {self.name}, from which only texts are read",
                 "name their column with text_column (--text-column), or convert it to Parquet",
             )
         if not found.count:

@@ -93,14 +93,14 @@ def _walk(folder: Location, prefix: str, passed: PassedOver | None) -> Iterator[
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no data of anybody."""
+    """Tests whether a file or folder of this name is never data."""
     if name[0] == "_":
         return _PHOTOGRAPH.match(name) is None
     return name[0] == "." or is_of_the_system(name)
 
 
 def is_of_the_system(name: str) -> bool:
-    """Whether an operating system leaves files or folders of this name (without a slash) among people's own."""
+    """Tests whether an operating system leaves files or folders of this name (without a slash) among data."""
     return name.lower() in _SYSTEM or name.startswith(("._", "__MACOSX"))
 
 

@@ -68,7 +68,7 @@ class _Column:
 
     @classmethod
     def open(cls, folder: Location, name: str, matrix: NpyFile, shard_rows: int) -> _Column:
-        """Looks at a file.
+        """Inspects a file.
 
         Raises:
             InputError: it has not one value for each row of the matrix.
@@ -148,7 +148,7 @@ def _refuse_columns(source: Source) -> None:
     if named:
         raise UsageError(
             f"{named[0]} is set and {source.uri} holds matrices, which have no columns",
-            f"leave {named[0]} out; keys and labels lie beside NAME.npy as NAME.keys.txt, NAME.labels.npy",
+            f"leave {named[0]} out; keys and labels belong beside NAME.npy as NAME.keys.txt, NAME.labels.npy",
         )
 
 

@@ -23,8 +23,8 @@ def pool_schema(modality: str, features: Mapping[str, int], content: bool = Fals
 
     Args:
         modality: name of its samples' modality.
-        features: name and dimension of the user's vectors; of a pool of vectors alone also of its samples.
-        content: True to keep each row's content hash, with which later rows are compared.
+        features: name and dimension of the user's vectors; in a pool of vectors alone also of its samples.
+        content: True to keep each row's content hash, to compare later rows with.
     """
     kind = find_modality(modality).type
     return pa.schema(
@@ -48,8 +48,8 @@ class Pool(RowTable):
 
     Columns: `row_id int64` dense from 0, `key string`, `image binary` (encoded bytes) or `text string`, `label int64`
     (nullable), `split int8` (0 train, 1 test), and the user's vectors, each `fixed_size_list<float32>[d]`; in a pool of
-    vectors alone the first of them is `vector`, in the place of images and texts. If
-    duplicates were rejected by content, also `content fixed_size_binary[16]`, BLAKE2b of the ingested bytes (or text).
+    vectors alone the first of them is `vector`, instead of images and texts. If duplicates were rejected by content,
+    also `content fixed_size_binary[16]`, BLAKE2b of the ingested bytes (or text).
 
     Args:
         location: its folder: a path, a URI, a `Location`, or an object that has one.
@@ -65,7 +65,7 @@ class Pool(RowTable):
 
     @classmethod
     def open(cls, what: ArtifactLike) -> Pool:
-        """Opens a pool; one that is open already passes through.
+        """Opens a pool; an open pool is returned unchanged.
 
         Args:
             what: a pool, its path, URI or `Location`; or the folder of a run, which holds it as `pool/`.
@@ -85,7 +85,7 @@ class Pool(RowTable):
         return np.flatnonzero(self.splits() == TRAIN).astype(np.int64)
 
     def in_training(self, row_ids: Int64Array) -> BoolArray:
-        """Tells which rows are of the training split, and reads the splits of their range alone.
+        """Tests which rows are in the training split; reads only the splits of their range.
 
         Args:
             row_ids: int64[n], distinct.
@@ -110,7 +110,7 @@ class Pool(RowTable):
 
     @property
     def modality(self) -> str:
-        """Name of its samples' modality, and of their column. Manifests from before there were texts name none."""
+        """Name of its samples' modality, and of their column. Manifests older than texts name none."""
         return self.samples.name
 
     @property

@@ -76,7 +76,7 @@ def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> No
 
 # Beginning of a reason, as a pattern -> what helps; the first that fits.
 _REMEDIES = (
-    ("duplicate key", "if they are other samples, tell their keys apart by --key-prefix; else leave that source out"),
+    ("duplicate key", "if they are other samples, give their keys a --key-prefix; otherwise leave that source out"),
     ("duplicate content", "leave the second copies out, or set reject_duplicates: key"),
     ("HEIC image", "pip install 'coevo-ray[heif]', which reads them"),
     (LFS, FETCH_LFS),
@@ -88,7 +88,7 @@ _REMEDIES = (
         "only a path in column",
         "put the images' bytes into the column (datasets: embed_table_storage), or the files there",
     ),
-    ("[0-9]+ images in column", "give one image a row: a list holds several"),
+    ("[0-9]+ images in column", "give one image per row: a list holds several"),
     ("no image bytes in column", "name the column of encoded images: --image-column; for texts --text-column"),
     ("text that is not UTF-8", "convert the files: iconv -f WINDOWS-1252 (or their encoding) -t UTF-8 FILE > NEW"),
     ("no text in column", "name the column of texts: --text-column"),
@@ -96,12 +96,12 @@ _REMEDIES = (
     (r"[0-9]+ fields, the header names", "quote texts that hold the delimiter, or convert the file to Parquet"),
     ("no JSON", "write one JSON object a line: jq -c '.' FILE > NEW.jsonl, or '.[]' for an array"),
     (r"no file [.]", "name the extension of samples: --image-column or --text-column"),
-    ("label outside the range", "raise or leave out classes, or mend the labels"),
-    ("label", "mend the labels, name another --label-column, or null for none"),
+    ("label outside the range", "raise or leave out classes, or fix the labels"),
+    ("label", "fix the labels, name another --label-column, or null for none"),
     ("no key", "name another --key-column, or none"),
     ("no vector", "leave the column out of feature_columns, or fill it"),
-    ("wrong length in column", "leave the column out of feature_columns, or mend its vectors"),
-    ("values that are not finite", "leave the column out of feature_columns, or mend its vectors"),
+    ("wrong length in column", "leave the column out of feature_columns, or fix its vectors"),
+    ("values that are not finite", "leave the column out of feature_columns, or fix its vectors"),
     ("unreadable file", "check the permissions, and that the source no longer changes"),
 )
 

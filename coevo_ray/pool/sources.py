@@ -110,7 +110,7 @@ class SourceFiles:
 
 
 def find_files(source: Source, shard_rows: int) -> SourceFiles:
-    """Goes through the names of a source once; each file goes to the first format that holds it.
+    """Scans the names of a source once; each file goes to the first format that holds it.
 
     Raises:
         InputError: the path does not exist, or a folder cannot be listed.
@@ -334,7 +334,7 @@ def check_source(source: Source) -> None:
         check_sample(source)
     elif source.uri.startswith(DATASET):
         raise UsageError(
-            f"source {source.uri} stands for a Ray Dataset", "call coevo_ray.ingest(config, out, dataset=...) in Python"
+            f"source {source.uri} refers to a Ray Dataset", "call coevo_ray.ingest(config, out, dataset=...) in Python"
         )
     elif not Location.parse(source.uri).exists():
         raise InputError(f"source {source.uri} does not exist", "check the path (relative ones start where you are)")

@@ -103,7 +103,7 @@ def neighbouring_samples(archive: tarfile.TarFile, wanted: set[str], must_be_nei
             have = known.setdefault(key, set()) if must_be_neighbours else set()
             if have and extension not in have:
                 raise InputError(
-                    f"files of sample {key!r} lie apart in {archive.name!s}",
+                    f"files of sample {key!r} are not adjacent in {archive.name!s}",
                     "sort them (tar --sort=name), or give the tar uncompressed, which is read in any order",
                 )
         if must_be_neighbours:
@@ -219,5 +219,5 @@ def open_members(shard: SourceShard) -> Iterator[tarfile.TarFile]:
 
 
 def is_compressed(name: str) -> bool:
-    """Whether a tar of this name is compressed, and so is read from its beginning only."""
+    """Tests whether a tar of this name is compressed, and so is read from its beginning only."""
     return not name.lower().endswith(".tar")

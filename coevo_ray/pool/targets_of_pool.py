@@ -49,6 +49,6 @@ def require_alone(targets: RowTable, pool: Pool) -> None:
     pools = targets.manifest.summary.get("pools", [])
     if len(pools) > 1:
         raise InputError(
-            f"the targets at {targets.location} are of {len(pools)} pools; this needs those of {pool.location} alone",
+            f"the targets at {targets.location} are of {len(pools)} pools; this needs only those of {pool.location}",
             "merge the contributions over this pool by themselves, or use coevo_ray.load_targets(targets, pool)",
         )

@@ -26,9 +26,7 @@ def load(model: str, input_size: int | None, samples: Samples) -> LoadedPrior:
 
 def _dim(model: str, input_size: int | None, samples: Samples) -> int:
     if not samples.features:
-        raise UsageError(
-            f"column:{model}: the pool has no feature columns", "name the columns with features when you ingest"
-        )
+        raise UsageError(f"column:{model}: the pool has no feature columns", "name the feature columns at ingest")
     known("feature column", model, samples.features, "column:NAME")
     dim = samples.features[model]
     if input_size not in (None, dim) and dim != 0:

@@ -134,7 +134,7 @@ def loading(prior: str) -> Iterator[None]:
         yield
     except (*READ_ERRORS, TypeError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"cannot load {prior}: {reason}", "check the model; load it with its library alone") from error
+        raise InputError(f"cannot load {prior}: {reason}", "check the model: load it with its own library") from error
 
 
 def licence(name: str) -> str:

@@ -101,7 +101,7 @@ def check_prior(spec: str, input_size: int | None = None, samples: Samples = IMA
 
 
 def is_fitted(spec: str) -> bool:
-    """Tells whether a prior is fitted to the shared set before it encodes.
+    """Tests whether a prior is fitted to the shared set before it encodes.
 
     Raises:
         UsageError: its scheme is unknown.

@@ -71,7 +71,7 @@ def check(model: str, input_size: int | None, samples: Samples) -> None:
         return
     own = _crop_size(entry.transforms())
     if name.startswith(_FIXED_SIZE) and input_size not in (None, own):
-        raise UsageError(f"torchvision:{model} at {input_size} pixels", f"it takes {own} alone: leave input_size out")
+        raise UsageError(f"torchvision:{model} at {input_size} pixels", f"it takes only {own}: leave input_size out")
     cached = _cached(entry)
     if not cached.is_file():
         check_download(entry.url, f"torchvision:{model}", _remedy(name, cached))

@@ -106,7 +106,7 @@ def build(model: str, input_size: int | None) -> UserEncoder:
     dim, size = (_attribute(model, made, name, int) for name in ("dim", "context" if is_text else "input_size"))
     if input_size not in (None, size):
         raise UsageError(
-            f"callable:{model} takes {size} {'tokens' if is_text else 'pixels'}, {input_size} were asked for",
+            f"callable:{model} takes {size} {'tokens' if is_text else 'pixels'}, {input_size} were requested",
             "leave input_size out, or let the class take it as an argument",
         )
     return UserEncoder(made, module, dim, size, "text" if is_text else "image")

@@ -125,7 +125,7 @@ def _shown(keys: list[str]) -> str:
 def unreadable(path: Path, error: Exception) -> InputError:
     """The error for a file that cannot be read."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return InputError(f"cannot read the weights {path}: {reason}", "delete the file and fetch it again")
+    return InputError(f"cannot read the weights {path}: {reason}", "delete the file and download it again")
 
 
 def check_download(url: str, name: str, remedy: str, headers: dict[str, str] | None = None) -> None:

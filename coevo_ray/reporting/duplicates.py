@@ -1,4 +1,4 @@
-"""The command dedup: duplicates of a pool, the rows to leave out as a file, and a page of groups to look at."""
+"""The command dedup: duplicates of a pool, a file of the rows to drop, and a page of groups."""
 
 from __future__ import annotations
 
@@ -62,20 +62,20 @@ def dedup(
     config: SettingsLike[DedupConfig] | None = None,
     groups: int = 60,
 ) -> RowTable:
-    """Finds duplicates of a pool, and writes the rows to leave out and a page of groups.
+    """Finds duplicates of a pool, and writes the rows to drop and a page of groups.
 
     Args:
         pool: the pool, or its folder.
         targets: its targets, or their folder.
         out: folder of the result.
         config: settings of the search, see `DedupConfig`.
-        groups: most groups on the page: those with leaks first, then those of several labels, then the largest.
+        groups: maximum groups on the page: those with leaks first, then those of several labels, then the largest.
 
     Returns:
         The table of `find_duplicates`. Beside it are `duplicates.html`, and `dropped.csv` of `row_id`, `key`,
-        `kept_row`, `kept_key` and `reason` (`copy`, or `leak` for training rows that are copies of held-out ones).
-        It is a table for programs: keys that begin with = + - or @ are not escaped, so open it in a spreadsheet only
-        as text.
+        `kept_row`, `kept_key` and `reason` (`copy`, or `leak` for training rows that are copies of held-out ones). It
+        is meant for programs: keys that begin with = + - or @ are not escaped, so open it in a spreadsheet only as
+        text.
 
     Raises:
         InputError, UsageError, StoppedError: as `find_duplicates`; no group is to be shown.

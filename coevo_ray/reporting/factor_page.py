@@ -33,7 +33,7 @@ class FactorCard:
 
 @dataclass(frozen=True)
 class FactorSheet:
-    """What a sheet shows.
+    """Content of a sheet.
 
     Attributes:
         factors, pool: where they are, in words.
@@ -92,7 +92,7 @@ def _chosen(sheet: FactorSheet) -> str:
 
 
 def frequency_histogram(frequencies: Float64Array) -> Plot | None:
-    """How many living factors have about which frequency, on a logarithmic axis; None where all are dead.
+    """Histogram of the living factors' frequency, on a logarithmic axis; None if all are dead.
 
     Args:
         frequencies: float64[m], shares of rows.

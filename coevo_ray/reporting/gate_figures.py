@@ -18,7 +18,7 @@ CONFUSIONS_SHOWN = 20
 
 @dataclass(frozen=True)
 class Effort:
-    """What labels cost and save, against labelling every row once.
+    """Cost and savings of labels, against labelling every row once.
 
     Attributes:
         answers: given so far, second opinions included.
@@ -57,7 +57,7 @@ class Compared:
 
     @property
     def last(self) -> float | None:
-        """That with as many random labels as the gate learned from last."""
+        """Accuracy with as many random labels as the gate last learned from."""
         return self.random[-1] if self.random else None
 
 

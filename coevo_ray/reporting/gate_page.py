@@ -26,10 +26,10 @@ NO_HELD_OUT = "No accuracy on held-out rows: the pool has no labels of its test 
 NO_TARGETS = "No accuracy on held-out rows: those that have a label have no target."
 NOT_COMPARED = "Nothing here was compared with random rows."
 _REMEDIES = {
-    NO_HELD_OUT: "For accuracies ingest the samples with a label column that names the test rows' classes, encode "
-    "them and open a gate there; with the samples in the same order, gate export and gate submit carry labels over.",
-    NO_TARGETS: "For accuracies encode the whole pool, its test rows too, and open a gate there.",
-    NOT_COMPARED: "A comparison with random rows takes a pool with labels of test rows, and of as many training rows "
+    NO_HELD_OUT: "For accuracies, ingest the samples with a label column that names the test rows' classes, encode "
+    "them and open a gate there; with the samples in the same order, gate export and gate submit transfer labels.",
+    NO_TARGETS: "For accuracies, encode the whole pool, including its test rows, and open a gate there.",
+    NOT_COMPARED: "A comparison with random rows needs a pool with labels of test rows, and of as many training rows "
     "as the gate has labels.",
 }
 
@@ -107,18 +107,18 @@ def _state_sentence(figures: GateFigures) -> str:
         return f"The gate stopped because {STOPS[word]}." if word in STOPS else f"The gate stopped by: {word}."
     if status["outstanding"]:
         verb = "waits" if status["outstanding"] == 1 else "wait"
-        return f"The gate goes on: {count(status['outstanding'], 'requested row')} {verb} for a label."
-    return "The gate goes on: coevo-ray gate next asks for more."
+        return f"The gate continues: {count(status['outstanding'], 'requested row')} {verb} for a label."
+    return "The gate continues: coevo-ray gate next asks for more."
 
 
 def _notes(figures: GateFigures) -> list[str]:
-    """What is missing and how to get it, and what makes a figure less than it seems."""
+    """Missing figures and how to get them, and caveats of the others."""
     text, learned = lead(figures), figures.measured("labels")
     notes = [remedy for what, remedy in _REMEDIES.items() if what in text]
     if learned is not None and figures.status["learned_answers"] != figures.status["answers"]:
         notes.append(
             f"Accuracies are those with {count(learned, 'label')}, from which the gate learned last; "
-            "coevo-ray gate next learns from those that came since."
+            "coevo-ray gate next learns from the newer ones."
         )
     if figures.status["disputed"]:
         notes.append(f"Annotators disagree about {count(figures.status['disputed'], 'row')}.")
@@ -174,7 +174,7 @@ def _curve_sentences(figures: GateFigures) -> list[str]:
     accuracy, random = figures.measured("accuracy"), figures.compared.last if figures.compared is not None else None
     sentences = [f"The gate's linear classifier learned {count(len(figures.history), 'time')}."]
     if accuracy is not None:
-        sentences.append("Its accuracy is that on the held-out rows, which nobody is asked about.")
+        sentences.append("Its accuracy is on the held-out rows, which are never asked about.")
     else:
         sentences.append(_why_unmeasured(figures))
     if random is not None:
@@ -185,7 +185,7 @@ def _curve_sentences(figures: GateFigures) -> list[str]:
         rows = count(figures.forecast["validation_rows"], "row")
         sentences.append(
             f"Validation rows are {rows} that were drawn at random in all rounds; the classifier never learns from "
-            "them. The forecast is by what they and the gain that is left say of further labels."
+            "them. The forecast follows from them and the remaining gain."
         )
     elif any(point.get("validation_accuracy") is not None for point in figures.history):
         sentences.append("First labels are the random first round's; each is predicted by a fit without it.")
@@ -198,8 +198,8 @@ def _classes(figures: GateFigures) -> Section:
     sentences = [_few_sentence(figures)]
     if figures.judged_rows:
         sentences.append(
-            f"Recall is the share of a class's {figures.judge}s that the classifier finds; precision is the share that "
-            "is right of those that it calls so."
+            f"Recall is the share of a class's {figures.judge}s that the classifier finds; precision is the share of "
+            f"its predictions that are right."
         )
     else:
         sentences.append(_why_unmeasured(figures))
@@ -226,18 +226,18 @@ def _measured_cells(figures: ClassFigures) -> tuple[str, ...]:
 def _doubt_sentence(figures: GateFigures, shown: tuple[DoubtedRow, ...]) -> str:
     doubted = figures.doubted_labels
     if doubted is None:
-        return f"With fewer than {integer(FEWEST_ROWS)} labels mistakes cannot be told from hard rows."
+        return f"With fewer than {integer(FEWEST_ROWS)} labels mistakes cannot be distinguished from hard rows."
     if doubted == 0:
         return "No label is more likely wrong than right."
     of = "1 label is" if doubted == 1 else f"{integer(doubted)} labels are"
-    found = f"{of} more likely wrong than right, by the targets of the rows and what mistakes the others show."
+    found = f"{of} more likely wrong than right, by the rows' targets and the mistakes that the others show."
     if not shown:
         return found
-    return f"{found} The label that they have is struck out below, and the likeliest stands beside it."
+    return f"{found} Their label is struck out below, with the likeliest one beside it."
 
 
 def _why_unmeasured(figures: GateFigures) -> str:
-    """Why nothing is known about held-out rows; the notes say how to come to know it."""
+    """The reason why nothing is known about held-out rows; the notes say how to change that."""
     if not figures.held_out:
         return NO_HELD_OUT
     return NO_TARGETS if figures.history else NOT_LEARNED
@@ -252,7 +252,8 @@ def _few_sentence(figures: GateFigures) -> str:
     more = [f"{len(few) - _NAMED} more"] if len(few) > _NAMED else []
     verb = "class has" if len(few) == 1 else "classes have"
     return (
-        f"{len(few)} {verb} fewer than {FEW_LABELS} labels, so what is learned of {'it' if len(few) == 1 else 'them'} "
+        f"{len(few)} {verb} fewer than {FEW_LABELS} labels, so what is learned about "
+        f"{'it' if len(few) == 1 else 'them'} "
         f"is uncertain: {listing([*named, *more])}."
     )
 
@@ -269,7 +270,8 @@ def _confusions(figures: GateFigures) -> Section:
         cells = tuple(
             tuple(zip(row.tolist(), part.tolist(), strict=True)) for row, part in zip(counts, shares, strict=True)
         )
-        text = f"Rows are labels {of}, columns what the classifier says; darker is a larger share of the label's rows."
+        text = f"Rows are labels {of}, columns the classifier's predictions; darker is a larger share of the label's "
+        "rows."
         return Section(anchor, title, (text,), (), None, matrix=Matrix(figures.names, cells))
     held = {each.name: each.held_out for each in figures.classes()}
     rows = tuple(

@@ -39,14 +39,14 @@ def gate_report(
     seconds_per_label: float | None = None,
     cost_per_label: float | None = None,
 ) -> JsonObject:
-    """Writes an HTML page about a gate, open or ended; the gate stays as it is.
+    """Writes an HTML page about a gate, open or ended, without changing it.
 
     Held-out rows, and random rows to compare with, come from the pool's labels, which the gate never sees.
 
     Args:
         gate: the gate, its folder, or that of a run.
         out: the page, an .html file; None writes `report.html` into the gate's folder.
-        seconds_per_label: time that one answer takes; gives hours spent and saved.
+        seconds_per_label: time per answer; gives hours spent and saved.
         cost_per_label: price of one answer, in any currency; gives money spent and saved. None takes the gate's own.
 
     Returns:
@@ -54,7 +54,7 @@ def gate_report(
 
     Raises:
         InputError: there is no such gate.
-        UsageError: the page is not to be an .html file, or a time or price is not above 0.
+        UsageError: the page is not an .html file, or a time or price is not above 0.
         StoppedError: the store or the cluster failed; ask again.
     """
     _check_prices(seconds_per_label=seconds_per_label, cost_per_label=cost_per_label)
@@ -125,7 +125,7 @@ def _doubted(gate: GateSession) -> tuple[int | None, Doubted | None]:
 
 
 def _compared(gate: GateSession, history: list[JsonObject]) -> Compared | None:
-    """What a finished gate has written, or else measured now: fits on as many random labels, and on all.
+    """Figures that a finished gate has written, or else measured now: fits on as many random labels, and on all.
 
     None where the pool has fewer labels than the gate: "all" of them are no yardstick then either.
     """

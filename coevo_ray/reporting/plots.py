@@ -169,7 +169,7 @@ def mean_gain(plots: GatePlots) -> Plot | None:
     return Plot(
         "Expected gain per round",
         svg,
-        "Lower means that less is left to win by asking: the gate expects this much confidence from one more label.",
+        "Lower means that less can be gained by asking: the gate expects this much confidence from one more label.",
         _legend((style.line_swatch(0), "mean gain"), (style.ring_swatch(), "stop" if ended else "")),
     )
 
@@ -201,7 +201,7 @@ def policies_curve(plots: TrainPlots) -> Plot | None:
 
 
 def usage(plots: TrainPlots) -> Plot | None:
-    """How often rows were used, one small histogram for each policy."""
+    """Histograms of row usage, one small one per policy."""
     slots = policy_slots(plots)
     shown = [(p, histogram) for p in plots.policies if (histogram := _histogram(p))]
     if not shown:
@@ -261,7 +261,7 @@ def _histogram(policy: PolicyPlot) -> dict[int, int]:
 
 
 def _floor(curves: list[Points]) -> float:
-    """Where the accuracy axis may begin, so that the first epochs do not flatten the differences at the end."""
+    """Start of the accuracy axis, chosen so that the first epochs do not flatten the differences at the end."""
     ends = [points[-1][1] for points in curves]
     best = max(y for points in curves for _, y in points)
     return math.floor(20 * max(best - 4 * (best - min(ends)) - 0.1, 0)) / 20

@@ -25,12 +25,12 @@ from coevo_ray.reporting.wording import (
 
 # The words of `core.gate.Gate.stopped_by`.
 STOPS = {
-    "gain": "the gain that it still expected per unlabelled row fell below its threshold",
-    "tolerance": "all further labels together would hardly add to its accuracy, by its forecast",
-    "cost": "the next round's labels would cost more than they bring, by its forecast",
+    "gain": "its expected gain per unlabelled row fell below its threshold",
+    "tolerance": "all further labels together would hardly add to its accuracy, according to its forecast",
+    "cost": "the next round's labels would cost more than they bring, according to its forecast",
     "validation": "all further labels together would hardly have improved its predictions of random rows",
     "max_labels": "its label budget was spent",
-    "max_rounds": "it reached the highest number of rounds allowed",
+    "max_rounds": "it reached the maximum number of rounds",
     "exhausted": "no row without a label was left",
 }
 
@@ -101,7 +101,7 @@ def absent(data: ReportData) -> str | None:
 
 
 def pool(data: ReportData) -> Section | None:
-    """What came in."""
+    """The ingested data."""
     if not lookup(data.summary, "pool"):
         return None
     figures = {key: number(data.summary, "pool", key) for key in ("rows", "train_rows", "test_rows", "rejected")}
@@ -231,7 +231,7 @@ def gate(data: ReportData) -> Section | None:
 
 
 def evidence(data: ReportData) -> Section | None:
-    """What the targets say about labels that may be wrong, and about copies."""
+    """Labels that may be wrong, and copies, by the targets."""
     if not lookup(data.summary, "evidence"):
         return None
     names = ("rows", "doubted_rows", "copied_rows", "copy_groups")
@@ -250,9 +250,7 @@ def evidence(data: ReportData) -> Section | None:
         measures += [("rows with a near-duplicate", integer(copied)), ("groups of near-duplicates", integer(groups))]
     drawn = data.evidence or EvidencePlots()
     if drawn.doubted:
-        sentences.append(
-            "Of those doubted most, the label that they have is struck out below, and the likeliest stands beside it."
-        )
+        sentences.append("For the most doubted rows, the label is struck out below, with the likeliest one beside it.")
     return Section(
         "evidence",
         "Labels and copies",
@@ -265,12 +263,12 @@ def evidence(data: ReportData) -> Section | None:
 
 
 def _doubt_sentence(doubted: float, rows: float | None) -> str:
-    """How many labels are doubted, and what becomes of them."""
+    """The number of doubted labels, and their treatment."""
     if doubted == 0:
         return "No label is more likely wrong than right."
     share = f" ({percent(doubted / rows)})" if rows else ""
     labels = "label is" if doubted == 1 else "labels are"
-    left_out = "policy factors leaves out these and others, as its max_doubt says"
+    left_out = "policy factors leaves out these and others, according to its max_doubt"
     return f"{integer(doubted)} {labels} more likely wrong than right{share}; {left_out}."
 
 
@@ -342,10 +340,10 @@ def _reference_sentence(data: ReportData, priors: list[PriorPlot]) -> list[str]:
     known = [(value, p.name) for p in priors if (value := finite(p.uniformity)) is not None]
     own = next((value for value, prior in known if prior == name), None)
     if own is None:
-        return [f"The others were brought into the space of {name}."]
+        return [f"The others were mapped to the space of {name}."]
     if own <= min(known)[0]:
-        return [f"The others were brought into the space of {name}, whose uniformity is the lowest."]
-    return [f"The others were brought into the space of {name}, although {min(known)[1]} has a lower uniformity."]
+        return [f"The others were mapped to the space of {name}, whose uniformity is the lowest."]
+    return [f"The others were mapped to the space of {name}, although {min(known)[1]} has a lower uniformity."]
 
 
 def _stop_word(data: ReportData) -> str:

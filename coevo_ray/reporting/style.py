@@ -1,4 +1,4 @@
-"""How plots look, and how a matplotlib figure becomes SVG that lives inside an HTML page.
+"""The look of plots, and the conversion of a matplotlib figure to SVG inside an HTML page.
 
 Colours are CSS variables, so that one drawing serves the light and the dark scheme. Text is drawn as outlines of
 matplotlib's own font, so that it is the same everywhere. Figures are drawn about as wide as a phone and scaled up.
@@ -84,7 +84,7 @@ def css_variables(dark: bool) -> Markup:
 
 
 def page_css() -> Markup:
-    """What all our pages look like: the colours of both schemes, and `page.css`."""
+    """The style of all our pages: the colours of both schemes, and `page.css`."""
     light, dark = css_variables(dark=False), css_variables(dark=True)
     colours = (
         f":root {{ color-scheme: light dark; {light} --page: #ffffff; --card: #f4f6f8; }}\n"

@@ -43,7 +43,7 @@ class Tile:
 
 
 def tiles_of(pool: Pool, row_ids: Int64Array) -> Iterator[tuple[int, Tile]]:
-    """What is shown of each row, a few hundred read at a time.
+    """The tile of each row; a few hundred are read at a time.
 
     Args:
         pool: has the rows.
@@ -121,7 +121,7 @@ class Showing:
     hint: str
 
 
-_POINT = "Hold the pointer over a row to see its key."
+_POINT = "Hover over a row to see its key."
 _SHOWINGS = {
     "image": Showing(_image_tile, as_grid=True, value_place="Below each image", hint=_POINT),
     "text": Showing(

@@ -79,7 +79,7 @@ def points(value: float, digits: int = 1) -> str:
 
 
 def against(value: float, other: float) -> str:
-    """How a share compares with another: "1.2 points higher than", "0.8 points lower than" or "the same as"."""
+    """Compares a share with another: "1.2 points higher than", "0.8 points lower than" or "the same as"."""
     difference = value - other
     if decimal(difference * 100, 1) == "0.0":
         return "the same as"

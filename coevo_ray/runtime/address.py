@@ -33,7 +33,7 @@ def check_address(address: str) -> None:
         connection.sendall(_OPENING)
         answer = _read(connection, 9)
     if len(answer) < 9 or answer[3] != _SETTINGS:
-        raise OSError(f"what listens at {address} is not Ray")
+        raise OSError(f"the server at {address} is not Ray")
 
 
 def _read(connection: socket.socket, size: int) -> bytes:

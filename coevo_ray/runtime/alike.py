@@ -1,4 +1,4 @@
-"""Whether the nodes of a cluster are alike: the same packages, and the same folders at the same paths.
+"""Checks whether the nodes of a cluster are alike: the same packages, and the same folders at the same paths.
 
 Found before a stage starts and named with the node. Otherwise the first shard that lands on the odd node fails hours
 later, with the error of an import or of a file, or writes to a disk that nobody else reads.
@@ -32,7 +32,7 @@ _MOST_SHOWN = 5
 
 
 class AlikeNodes:
-    """What was looked at in this session; a node or a path is looked at once."""
+    """The checks of this session; a node or a path is checked once."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
@@ -86,7 +86,7 @@ def _ask(asked: dict[str, dict[str, bool]], names: dict[str, str]) -> dict[str, 
     if silent:
         raise StoppedError(
             f"{_told(silent)} did not answer within {_ANSWER_S:g} s",
-            "look whether it starts workers (`ray status`, the logs of its raylet), or take it out of the cluster; "
+            "check whether it starts workers (`ray status`, the logs of its raylet), or remove it from the cluster; "
             "then run the same command again",
         )
     answers = {}

@@ -1,4 +1,4 @@
-"""What is at work: tasks and actors note what they begin and end, so that a stage that stops moving can name it.
+"""The work in progress: tasks and actors record what they begin and end, so that a stalled stage can name it.
 
 Notes are kept by Ray's head in its key-value store, since a board that is an actor would cost every session a process.
 """
@@ -51,7 +51,7 @@ def at_work(what: str) -> Iterator[None]:
 
 
 def longest_at_work() -> list[str]:
-    """What of this driver's work has been going on for longest, in words; none where it is not known."""
+    """This driver's longest running work, in words; none if unknown."""
     if not _there():
         return []
     now, found = time.time(), []

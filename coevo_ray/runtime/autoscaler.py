@@ -1,4 +1,4 @@
-"""Whether a cluster adds nodes by itself: Ray has no public way to ask, but its autoscaler leaves a status."""
+"""Detects whether a cluster adds nodes by itself: Ray has no public way to ask, but its autoscaler leaves a status."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _ADVICE = re.compile(r"^(?:Refer to|To (?:troubleshoot|see|adjust|disable)|NOTE|
 
 
 def cause_of(*errors: BaseException) -> str:
-    """What errors of Ray say of their cause: one line.
+    """The cause of errors of Ray, in one line.
 
     Out of memory and the end of a process or node first; else the last error of a worker's trace; else the first line
     that is no advice.

@@ -16,7 +16,7 @@ Answer = dict[str, Any]
 
 
 def look(packages: Iterable[str], places: dict[str, bool], settle_s: float) -> Answer:
-    """Looks at the node that this runs on.
+    """Inspects the node that this runs on.
 
     Args:
         packages: names of distributions.
@@ -67,7 +67,7 @@ def _own_version() -> str | None:
 
 
 def _unseen(uri: str, local: bool) -> str | None:
-    """Why a place cannot be seen; None where it can."""
+    """The reason why a place cannot be seen; None if it can."""
     if local:
         return None if os.path.exists(uri) else "it is not there"  # noqa: PTH110 - nothing of ours is imported for it
     location = import_module("coevo_ray.store.location").Location(uri)

@@ -46,7 +46,7 @@ class Need:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """What each reserves, by Ray's names."""
+        """Resources that each reserves, by Ray's names."""
         return {name: need for name, need in (("CPU", self.cpus), ("GPU", self.gpus)) if need > 0}
 
     @property
@@ -76,7 +76,7 @@ class Node:
     gpus: float
 
     def room(self, need: Need) -> float:
-        """How many parts it has room for."""
+        """Number of parts that fit."""
         have = {"CPU": self.cpus, "GPU": self.gpus}
         return min((math.floor((have[name] + _SLACK) / each) for name, each in need.bundle.items()), default=math.inf)
 
@@ -107,7 +107,7 @@ def require(title: str, *needs: Need, remedy: str = LOWER) -> None:
             now = time.monotonic()
             if now - begun > limit:
                 raise StoppedError(
-                    f"{title} needs {cause}; no other nodes came within {limit:g} s",
+                    f"{title} needs {cause}; no nodes joined within {limit:g} s",
                     f"{remedy}, see `ray status` for why the cluster adds none, or wait longer: {WAIT}=SECONDS",
                 )
             if now - said > _SAY_EVERY_S:
@@ -149,7 +149,7 @@ def nodes() -> list[Node]:
 
 
 def free_cpus() -> str:
-    """How many CPUs nothing holds, in words."""
+    """The number of free CPUs, in words."""
     if not ray.is_initialized():
         return "there is no Ray session"
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped

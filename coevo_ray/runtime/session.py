@@ -67,11 +67,26 @@ def ray_session(
     """
     _BLOCKS.enter()
     try:
-        places = [folder.child(MANIFEST) for folder in reads] + [folder.child(LEASE) for folder in writes]
-        _BLOCKS.check([*places, *sources])
+        check_nodes(reads, writes, sources)
         yield
     finally:
         _BLOCKS.leave()
+
+
+def check_nodes(
+    reads: Sequence[Location] = (), writes: Sequence[Location] = (), sources: Sequence[Location] = ()
+) -> None:
+    """Checks within a session that every node sees some folders and files.
+
+    Args:
+        reads, writes, sources: as for `ray_session`.
+
+    Raises:
+        UsageError: a node does not see one of them, or is not like this process, see `runtime.alike`.
+        StoppedError: a node does not answer.
+    """
+    places = [folder.child(MANIFEST) for folder in reads] + [folder.child(LEASE) for folder in writes]
+    _BLOCKS.check([*places, *sources])
 
 
 def configure(dataset: ray.data.Dataset) -> ray.data.Dataset:
@@ -183,7 +198,7 @@ def _refusal(address: str | None, error: Exception) -> UsageError:
     return UsageError(
         f"cannot start Ray on this machine: {cause}",
         "free memory, /dev/shm and the disk of Ray's folder (/tmp; RAY_TMPDIR=FOLDER names another one, with a short "
-        "path), and look into its logs there, ray/session_latest/logs; or set RAY_ADDRESS to a cluster",
+        "path), and check its logs there, ray/session_latest/logs; or set RAY_ADDRESS to a cluster",
     )
 
 
@@ -203,7 +218,7 @@ def _levels_kept() -> Iterator[None]:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Puts back what starting Ray sets, which would reach later sessions and processes of the user's."""
+    """Restores what starting Ray sets, which would reach later sessions and processes of the user."""
     before = dict(os.environ)
     try:
         yield
@@ -226,7 +241,7 @@ def _put_back(before: Mapping[str, str], names: list[str]) -> None:
 
 @contextmanager
 def _terminate_kept() -> Iterator[None]:
-    """Puts back the handler of SIGTERM, which Ray replaces in the main thread."""
+    """Restores the handler of SIGTERM, which Ray replaces in the main thread."""
     before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -50,20 +50,20 @@ class Patience:
         """Says that nothing has moved for a while; later ends the work.
 
         Raises:
-            StoppedError: nothing moved for `COEVO_RAY_STALL_SECONDS`.
+            StoppedError: no progress for `COEVO_RAY_STALL_SECONDS`.
         """
         still = time.monotonic() - self._moved
         if still >= self.limit:
             at_work = _at_work()
             forget_work()
             raise StoppedError(
-                f"{self.title}: nothing moved for {still:.0f} s; {at_work}",
-                "look at that process and at `ray status`, then run the same command again: finished parts are kept. "
-                f"Where single parts take longer than that: {STALL}=SECONDS, or 0 to wait without an end",
+                f"{self.title}: no progress for {still:.0f} s; {at_work}",
+                "check that process and `ray status`, then run the same command again: finished parts are kept. "
+                f"If single parts take longer: {STALL}=SECONDS, or 0 for no limit",
             )
         if not self._said and still >= self._say_after():
             self._said = True
-            say(f"{self.title}: nothing moved for {still:.0f} s; {_at_work()}; ends at {self.limit:g} s")
+            say(f"{self.title}: no progress for {still:.0f} s; {_at_work()}; ends at {self.limit:g} s")
 
     def _say_after(self) -> float:
         return min(self.limit * _SAY_AFTER, _SAY_AFTER_S)
@@ -157,6 +157,6 @@ class _Pump(threading.Thread):
 
 
 def _at_work() -> str:
-    """What is at work, or where nothing is known to be, how much of the cluster is free for it."""
+    """The work in progress, or if none is known, the free resources of the cluster."""
     found = longest_at_work()
     return f"at work: {'; '.join(found)}" if found else f"nothing of it is at work: {free_cpus()}"

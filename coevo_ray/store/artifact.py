@@ -1,4 +1,4 @@
-"""Artifacts: folders of data files with a manifest that is written last (docs/design.md#artifacts).
+"""Artifacts: folders of data files with a manifest written last (docs/design.md#artifacts).
 
 An artifact without a manifest does not exist for readers. While one is being made, `_started.json` holds its
 configuration, so that a second attempt continues the first or is refused when the configuration has changed.
@@ -65,12 +65,12 @@ class Artifact(Mapping[str, Any]):
 
 
 def is_begun(location: Location) -> bool:
-    """Whether an artifact was started or finished here."""
+    """Tests whether an artifact was started or finished here."""
     return location.child(MANIFEST).is_file() or location.child(STARTED).is_file()
 
 
 def begun_config(location: Location) -> dict[str, Any] | None:
-    """The settings of what was started or finished here; None where nothing was."""
+    """The settings of the artifact started or finished here; None if there is none."""
     for name in (MANIFEST, STARTED):
         file = location.child(name)
         if file.is_file():
@@ -87,11 +87,11 @@ def begin(location: Location, kind: str, config: dict[str, Any], inputs: dict[st
         kind, config, inputs: as in `Manifest`.
 
     Returns:
-        The manifest when the same artifact is already finished (nothing is left to do), else None: go on and
-        skip the files that are there.
+        The manifest if the same artifact is already finished (nothing is left to do), else None: continue and skip
+        existing files.
 
     Raises:
-        UsageError: another configuration, kind or input was used for what is there, another process writes there, or
+        UsageError: the existing artifact has another configuration, kind or input, another process writes there, or
             nothing can be written.
         StoppedError: the store failed.
     """
@@ -122,7 +122,7 @@ def _finished(location: Location, wanted: dict[str, Any]) -> Manifest | None:
 
 
 def begin_with(location: Location, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
-    """Gives an artifact other settings: what it holds stays, and it is unfinished from now on.
+    """Gives an artifact other settings: its content stays, and it counts as unfinished.
 
     Args:
         location: its folder.

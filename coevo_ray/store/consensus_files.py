@@ -22,7 +22,7 @@ from coevo_ray.store.digests import digest
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import Manifest
 
-_REMEDY = "restore it, or merge the contributions anew elsewhere"
+_REMEDY = "restore it, or merge the contributions again elsewhere"
 PREFIX = "consensus-"  # a hash of the content follows: the file of former targets stays until a new manifest is there
 
 

@@ -34,7 +34,7 @@ def write_table(
         row_ids = table.column("row_id").to_numpy()
         if (row_ids[1:] <= row_ids[:-1]).any():
             raise InputError(
-                f"row_ids for {folder.child(name)} do not increase", "sort the rows and drop doubles first"
+                f"row_ids for {folder.child(name)} do not increase", "sort the rows and drop duplicates first"
             )
         first, last = int(row_ids[0]), int(row_ids[-1])
     buffer = _encoded(table, group_rows) if made_of is None else seal(_encoded(unsealed(table, made_of), group_rows))

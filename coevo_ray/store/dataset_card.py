@@ -12,7 +12,7 @@ from coevo_ray.store.manifest import Manifest
 
 CARD = "README.md"
 _MEANING = {
-    "labels": "Labels that people or an oracle gave to rows of a pool, and how many of them said so; the "
+    "labels": "Labels that people or an oracle gave to rows of a pool, with the number of votes; the "
     "configuration `answers` has every answer. Join by `row_id`, or by the pool's `key`.",
     "pseudo_labels": "Labels that follow from a model, its neighbours or near-duplicates; `source` says which.",
     "duplicates": "Rows of a pool that are near-duplicates of one another: `group` is the row_id of a group's leader, "
@@ -64,5 +64,5 @@ def write_dataset_card(location: Location, manifest: Manifest) -> None:
 
 
 def _kind(path: str) -> str:
-    """What a file holds, by its name: `targets` of `targets-00003.parquet`."""
+    """The kind of a file, by its name: `targets` of `targets-00003.parquet`."""
     return path.removesuffix(".parquet").rsplit("-", 1)[0]

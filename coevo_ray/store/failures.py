@@ -37,17 +37,17 @@ _AGAIN = "restore the store or the network, then run the same command again: fin
 
 
 def is_of_a_store(error: BaseException) -> bool:
-    """Whether a client of a store says that a request failed, and not a reader that a file is damaged."""
+    """Tests whether a client of a store says that a request failed, and not a reader that a file is damaged."""
     return isinstance(error, OSError) and _OF_A_STORE.search(str(error)) is not None
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether no answer came."""
+    """Tests whether no answer came."""
     return _UNREACHABLE.search(str(error)) is not None
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether a store was reached, or should have been, and failed for now."""
+    """Tests whether a store was reached, or should have been, and failed for now."""
     return _PASSING.search(str(error)) is not None
 
 
@@ -78,7 +78,7 @@ def no_bucket(place: object, words: str) -> UsageError:
     """The error of a bucket that is not there."""
     return UsageError(
         f"there is no bucket for {place}: {words}",
-        "make the bucket, or correct its name or the end point (?endpoint_override=HOST:PORT, AWS_ENDPOINT_URL)",
+        "create the bucket, or correct its name or the end point (?endpoint_override=HOST:PORT, AWS_ENDPOINT_URL)",
     )
 
 

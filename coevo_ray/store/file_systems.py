@@ -27,7 +27,7 @@ _ON = {"true", "1"}
 
 @dataclass(frozen=True)
 class S3Address:
-    """Where requests to an S3 bucket go.
+    """The destination of requests to an S3 bucket.
 
     Attributes:
         bucket: its name.

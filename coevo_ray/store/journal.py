@@ -7,7 +7,6 @@ and the file `head` names the last acknowledged one, so that neither a flipped b
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,17 +14,15 @@ from typing import Any
 
 from coevo_ray.core.arrays import ArrayMapping, Arrays
 from coevo_ray.errors import InputError, StoppedError
+from coevo_ray.store.journal_head import HEAD, REMEDY, Head, HeadFile
 from coevo_ray.store.location import Location
-from coevo_ray.store.record_format import DAMAGED, Decoded, Encoded, decode, encode
+from coevo_ray.store.record_format import DAMAGED, Decoded, decode, encode
 
-_HEAD = "head"
-_HEAD_BYTES = 128  # always, for it is overwritten
 _SUFFIX = ".record"
 _SNAPSHOT = ".snapshot"
 _OURS = re.compile(rf"(\d{{10}})({re.escape(_SUFFIX)}|{re.escape(_SNAPSHOT)})")
 _MOST_RECORDS = 1024
 _SMALL_BYTES = 1 << 20
-_REMEDY = "restore it from a backup, or start the run again in another folder"
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,6 @@ class Record:
     arrays: Arrays
 
 
-@dataclass(frozen=True)
-class _Head:
-    """The last acknowledged record or snapshot.
-
-    Attributes:
-        next: number of the record that follows.
-        sha256: checksum of the record or snapshot before that.
-    """
-
-    next: int
-    sha256: str
-
-
 class Journal:
     """Appends records and replays them from the latest snapshot on; for one writer at a time.
 
@@ -72,6 +56,7 @@ class Journal:
 
     def __init__(self, location: Location) -> None:
         self.location = location
+        self._head = HeadFile(location)
         self._numbers, self._snapshots = self._listed()
         self._next = max([n + 1 for n in self._numbers] + self._snapshots, default=0)
         self._last: str | None = None  # checksum of the last file, once it is known
@@ -99,7 +84,7 @@ class Journal:
             file.delete_file()
             raise self._overtaken(f"snapshot {newest}")
         try:
-            self._write_head(record.number + 1, encoded)
+            self._head.write(record.number + 1, encoded.sha256)
         except StoppedError:
             file.delete_file()  # what was not acknowledged need not be there; if it stays, a replay has it
             raise
@@ -126,7 +111,7 @@ class Journal:
         if self._file(number, _SUFFIX).is_file() or self._newest_snapshot() > number:
             raise self._overtaken(f"record {number}")
         self._file(number, _SNAPSHOT).write_bytes(*encoded.parts)
-        self._write_head(number, encoded)
+        self._head.write(number, encoded.sha256)
         # Only now that the new snapshot is complete may the files it replaces be deleted.
         self._numbers = [n for n in self._numbers if not self._deleted(n, _SUFFIX)]
         self._snapshots = [n for n in self._snapshots if n != number and not self._deleted(n, _SNAPSHOT)]
@@ -145,7 +130,7 @@ class Journal:
         Raises:
             InputError: a record is damaged or missing.
         """
-        head, start = self._head(), self._snapshots[-1] if self._snapshots else 0
+        head, start = self._head.read(), self._snapshots[-1] if self._snapshots else 0
         numbers = [n for n in self._numbers if n >= start]
         if numbers != list(range(start, start + len(numbers))):
             raise InputError(f"{self.location}: records {numbers} are not without a gap", "restore it from a backup")
@@ -171,7 +156,7 @@ class Journal:
     def _listed(self) -> tuple[list[int], list[int]]:
         """Numbers of records and of snapshots, increasing."""
         names = self.location.files() if self.location.is_folder() else []
-        names = [name for name in names if name != _HEAD and not name.startswith(".")]
+        names = [name for name in names if name != HEAD and not name.startswith(".")]
         found = {name: _OURS.fullmatch(name) for name in names}
         if strange := [name for name, match in found.items() if match is None]:
             raise InputError(
@@ -202,27 +187,15 @@ class Journal:
                 record = self._next - 1 in numbers[-1:]
                 found = self._read(self._next - 1, _SUFFIX) if record else self._read(self._next, _SNAPSHOT)
                 self._last, previous = found.sha256, found.previous
-            self._check_head(self._head(), previous)
+            self._check_head(self._head.read(), previous)
         return self._last or ""
 
-    def _head(self) -> _Head | None:
-        file = self.location.child(_HEAD)
-        if not file.is_file():
-            return None
-        try:
-            try:
-                return _parsed(file.read_bytes())
-            except ValueError:
-                return _parsed(file.read_bytes())  # another process was writing it
-        except ValueError as error:
-            raise self._damaged(file, str(error)) from error
-
-    def _check_named(self, head: _Head | None, number: int, suffix: str, sums: set[str]) -> None:
+    def _check_named(self, head: Head | None, number: int, suffix: str, sums: set[str]) -> None:
         """Refuses a file where the head names one of another checksum."""
         if head is not None and head.next == number + (suffix == _SUFFIX) and head.sha256 not in sums:
-            raise self._damaged(self._file(number, suffix), f"{_HEAD} names another one")
+            raise self._damaged(self._file(number, suffix), f"{HEAD} names another one")
 
-    def _check_head(self, head: _Head | None, previous: str) -> None:
+    def _check_head(self, head: Head | None, previous: str) -> None:
         """Refuses a journal that ends before its head, or has lost it.
 
         Args:
@@ -230,17 +203,12 @@ class Journal:
             previous: checksum that the last file follows; the first file with a checksum is written before the head.
         """
         if head is None and previous:
-            raise InputError(f"{self.location} has lost its file {_HEAD}", _REMEDY)
+            raise InputError(f"{self.location} has lost its file {HEAD}", REMEDY)
         if head is not None and head.next > self._next:
             raise InputError(
                 f"{self.location} has records up to {self._next - 1}, need {head.next - 1}: the last ones are lost",
-                _REMEDY,
+                REMEDY,
             )
-
-    def _write_head(self, number: int, encoded: Encoded) -> None:
-        text = json.dumps({"next": number, "sha256": encoded.sha256})
-        # It need not be synced, for a head that is behind its record is right, too.
-        self.location.child(_HEAD).note_bytes(text.encode().ljust(_HEAD_BYTES))
 
     def _deleted(self, number: int, suffix: str) -> bool:
         """Deletes a file that a snapshot replaces; False if the store refuses."""
@@ -254,24 +222,7 @@ class Journal:
         return max(self._listed()[1], default=-1)
 
     def _damaged(self, file: Location, cause: str) -> InputError:
-        return InputError(f"{file} is damaged: {cause}", _REMEDY)
+        return InputError(f"{file} is damaged: {cause}", REMEDY)
 
     def _overtaken(self, what: str) -> StoppedError:
         return StoppedError(f"{self.location}: another process wrote {what} meanwhile", "run the command again")
-
-
-def _parsed(content: bytes) -> _Head:
-    """The head of a file's content; what a power cut emptied tells of nothing that is lost.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    if not content:
-        return _Head(0, "")
-    try:
-        head = _Head(**json.loads(content))
-    except (TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-    if type(head.next) is not int or type(head.sha256) is not str:
-        raise ValueError("its fields are of other types")
-    return head

@@ -209,7 +209,7 @@ class Lease:
         """
         raise StoppedError(
             f"the lease on {self.place} is lost: this process did not renew it for {self.holder.seconds:g} s (it was "
-            "suspended, or the store did not answer) and another one took over, or somebody deleted it",
+            "suspended, or the store did not answer) and another process took over, or it was deleted",
             "let the other process finish, then run the same command again: finished parts are kept",
         )
 
@@ -226,7 +226,7 @@ class Lease:
                 continue  # whoever needs the lease asks again, and is told
 
     def release(self) -> None:
-        """Gives it back; a store that fails now keeps it until it expires."""
+        """Releases it; if the store fails now, it expires later."""
         self._ended.set()
         if os.getpid() != self.made_by:
             return  # a fork has a copy of this object, and not the lease
@@ -300,7 +300,7 @@ class _Watched:
         self.seconds = seconds if self.holder is None else self.holder.seconds
 
     def is_free(self, waiting: Waiting, place: str) -> bool:
-        """Whether it may be taken over; waits for a moment where that cannot be told yet.
+        """Tests whether it may be taken over; waits for a moment if that is not clear yet.
 
         Raises:
             UsageError: it is held.
@@ -316,7 +316,7 @@ class _Watched:
         if not self.said:
             self.said = True
             who = "a damaged lease" if self.holder is None else self.holder.described()
-            say(f"{place}: {who}; looking for up to {self.seconds:g} s whether it still does")
+            say(f"{place}: {who}; checking for up to {self.seconds:g} s whether it is still active")
         waiting.sleep(min(_LOOK_S, left))
         return False
 

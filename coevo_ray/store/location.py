@@ -58,7 +58,7 @@ class Location:
             text: a path, a URI, a location, or an object with one (its folder).
 
         Raises:
-            UsageError: the text is empty, has a secret in it, its store cannot be opened, or it is nothing of these.
+            UsageError: the text is empty, has a secret in it, its store cannot be opened, or it is none of these.
         """
         if isinstance(text, Location):
             return text
@@ -66,7 +66,7 @@ class Location:
             return text.location
         if not isinstance(text, str | os.PathLike):
             raise UsageError(
-                f"{type(text).__name__} is no path: {text!r}",
+                f"{type(text).__name__} is not a path: {text!r}",
                 "give a path, a URI, or what a function returned",
             )
         text = os.fspath(text)
@@ -80,7 +80,7 @@ class Location:
                 scheme = urlsplit(text).scheme
             except ValueError as error:
                 raise UsageError(
-                    f"a path is no URI: {error}", "write s3://bucket/folder or gs://bucket/folder"
+                    f"a path is not a valid URI: {error}", "write s3://bucket/folder or gs://bucket/folder"
                 ) from None
             if scheme == "file":
                 return cls(_local_path(text))
@@ -132,7 +132,7 @@ class Location:
 
     @property
     def parent(self) -> Location:
-        """The folder that this one lies in."""
+        """The parent folder."""
         if self.is_local:
             return Location(self.uri.rsplit("/", 1)[0] or "/")
         uri = urlsplit(self.uri)
@@ -263,11 +263,11 @@ class Location:
             with self.file_system.open_output_stream(self.path) as stream:
                 stream.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def note_bytes(self, content: bytes) -> None:
-        """Writes a small file of constant length, which takes microseconds on a local disk.
+    def note_bytes(self, content: bytes, offset: int = 0) -> None:
+        """Overwrites some bytes of a small file in place, which takes microseconds on a local disk.
 
-        It is written in place there, and reaches the disk when the system likes: after a power cut the file has its new
-        content, its former, or none.
+        They are not synced: after a crash the file may have its new content, its former, a part of both, or none. An
+        object store replaces the whole file.
 
         Raises:
             StoppedError: the store refused.
@@ -278,15 +278,17 @@ class Location:
         with _stopping(self):
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
-                os.write(file, content)
+                while content:
+                    written = os.pwrite(file, content, offset)
+                    content, offset = content[written:], offset + written
             finally:
                 os.close(file)
 
     def create_bytes(self, *parts: bytes | memoryview | pa.Buffer) -> bool:
         """Writes a file as `write_bytes` does unless it exists; returns False, without writing, if it does.
 
-        On a local disk two writers cannot both be told True. On an object store, only a check before
-        the upload prevents it.
+        On a local disk, True is returned to one writer only. On an object store, only a check before the upload
+        prevents two.
 
         Raises:
             StoppedError: the store refused.

@@ -1,4 +1,4 @@
-"""Manifests: what an artifact holds, what it was made of, and each of its files (docs/design.md#artifacts)."""
+"""Manifests: an artifact's content, inputs and files (docs/design.md#artifacts)."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _kind(location: Location) -> str | None:
 
 
 def _inside(folder: Location, kind: str) -> list[Location]:
-    """Where the output of a command, and then that of a run, has an artifact of a kind."""
+    """Places of an artifact of a kind: in the output of a command, and then in that of a run."""
     factors, run = FactorLayout.of(folder), RunLayout.of(folder)
     places = {
         "pool": [run.pool],

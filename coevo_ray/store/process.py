@@ -35,11 +35,11 @@ class Process:
         return cls(socket.gethostname(), pid, _started(pid) or "", _space())
 
     def is_near(self) -> bool:
-        """Whether this process can see it, had it not ended."""
+        """Tests whether this process can see it, had it not ended."""
         return bool(self.space) and self.space == _space()
 
     def has_ended(self) -> bool:
-        """Whether it is known to have ended; False for one on another machine."""
+        """Tests whether it is known to have ended; False for one on another machine."""
         if not self.is_near():
             return False
         try:

@@ -45,7 +45,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         event: what happened.

@@ -296,14 +296,14 @@ def _check_numbers(file: Location, state: Tensors) -> None:
         raise InputError(f"{file} has weights of {kinds}", "need float16, bfloat16, float32 or float64")
     infinite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if infinite:
-        raise InputError(f"{file} has NaN or infinity in {', '.join(infinite)}", "the model is damaged: copy it anew")
+        raise InputError(f"{file} has NaN or infinity in {', '.join(infinite)}", "the model is damaged: copy it again")
 
 
 def _tensors(file: Location, data: bytes) -> Tensors:
     try:
         tensors: Tensors = load_safetensors(data)
     except SafetensorError as error:
-        raise InputError(f"{file} is not a safetensors file: {error}", "copy it anew") from error
+        raise InputError(f"{file} is not a safetensors file: {error}", "copy it again") from error
     return tensors
 
 

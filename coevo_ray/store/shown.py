@@ -1,4 +1,4 @@
-"""How artifacts, tables and open gates look in a notebook: a small HTML table of their figures."""
+"""Artifacts, tables and open gates in a notebook: a small HTML table of their figures."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class _Scope:
         self.made: list[Path] = []
 
     def end(self) -> None:
-        """Gives the lease back, and removes what was made for it if nothing else came to lie there."""
+        """Releases the lease, and removes what was made for it if nothing else is there."""
         if self.lease is not None:
             self.lease.release()
         for folder in self.made:

@@ -114,7 +114,7 @@ def read_labels(table: LabelTable, pool: Pool, columns: list[str]) -> tuple[Int6
 
 
 def rows_there(table: RowTable, rows: int) -> BoolArray:
-    """Tells which rows of a pool a table has.
+    """Tests which rows of a pool a table has.
 
     Args:
         table: its row_ids are the pool's.

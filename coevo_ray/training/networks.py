@@ -42,7 +42,7 @@ _BACKBONE = "backbone."  # of the weights of a network that was trained on targe
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Makes a network's input of an image, as in the network's training; pickles, for DataLoader's workers.
+    """Makes a network's input from an image, as in its training; pickles, for DataLoader's workers.
 
     Attributes:
         size: pixels of the square input.
@@ -75,7 +75,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class VectorPreprocess:
-    """Makes a network's input of a vector; pickles. Networks centre and scale vectors themselves.
+    """Makes a network's input from a vector; pickles. Networks centre and scale vectors themselves.
 
     Attributes:
         dim: numbers of a vector.
@@ -99,7 +99,7 @@ class VectorPreprocess:
 
 @dataclass(frozen=True)
 class TextPreprocess:
-    """Makes a network's input of texts; pickles.
+    """Makes a network's input from texts; pickles.
 
     Attributes:
         tokenize: texts -> tokens.
@@ -115,7 +115,7 @@ class TextPreprocess:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network; one for images is free of this package.
+    """A trained network; one for images does not depend on this package.
 
     Attributes:
         module: in evaluation mode; images float32[b, 3, s, s], vectors float32[b, d] or tokens int32[b, l] -> logits
@@ -134,11 +134,11 @@ def load_network(network: ArtifactLike, *, average: bool = False, trust: Sequenc
     """Loads a trained network.
 
     Args:
-        network: what `train_targets`, `train_supervised` or `train_semi_supervised` returned, or its folder; or a
-            folder with its `network.json` and the weights that this names, and nothing else.
+        network: the result of `train_targets`, `train_supervised` or `train_semi_supervised`, or its folder; or a
+            folder with only its `network.json` and the weights named there.
         average: take the averaged weights (`ema`).
-        trust: `package.module:function` of your modules whose networks may be made: a folder alone makes this package
-            import nothing.
+        trust: `package.module:function` of your modules whose networks may be made: a folder alone never makes this
+            package import a module.
 
     Raises:
         InputError: there is no trained network here, its files are damaged, or it has no averaged weights.

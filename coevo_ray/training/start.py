@@ -51,7 +51,7 @@ class Start:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What the manifest of the new training says of it."""
+        """Its entry in the manifest of the new training."""
         return {"init": self.identity}
 
     def put_into(self, network: nn.Module, classifier: str = "") -> None:
@@ -159,7 +159,7 @@ def prepare_input(
 
 
 class Networks(Protocol):
-    """What makes networks, as `InputSource` and `Shape` do."""
+    """A maker of networks, such as `InputSource` and `Shape`."""
 
     def network(self, model: str, outputs: int) -> nn.Module:
         """A network at its start."""

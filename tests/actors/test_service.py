@@ -296,7 +296,7 @@ def test_arriving_rows_are_decided_once_and_asked_about(subject: Subject, crash:
     subject.service.gate.submit(asked, np.zeros(len(asked), dtype=np.int64), "ann")
     status = subject.service.gate.gate_status()
     assert (status["rows"], status["offered"], status["labels"]) == (ROWS + 8, 9, 5 + len(asked))
-    for wrong, message in ((ROW_IDS[:9], "gate's already"), (np.repeat(row_ids[:1], 9), "different whole numbers")):
+    for wrong, message in ((ROW_IDS[:9], "gate's already"), (np.repeat(row_ids[:1], 9), "not distinct integers")):
         with pytest.raises(InputError, match=message):
             subject.service.gate.offer(wrong, features, p)
     with pytest.raises(InputError, match="have no prediction"):

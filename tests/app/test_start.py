@@ -186,7 +186,7 @@ def test_the_command_writes_a_file_once(tmp_path: Path, coevo_ray: Command, monk
     assert Path("made.yaml").read_bytes() == before
     other = coevo_ray("start", "X.npy", "--classes", "a,b,c", "--out", "made")
     assert other.returncode == 2
-    assert "made.yaml is there with other settings" in other.stderr
+    assert "made.yaml already exists with other settings" in other.stderr
     assert Path("made.yaml").read_bytes() == before
     assert coevo_ray("start", "none", "--classes", "a,b").returncode == 3
 

@@ -148,7 +148,7 @@ def test_lance_has_all_rows_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("repo", "message"),
-    [("a b/c", "is no name of a data set"), ("me/x--y", "is no name of a data set"), ("targets", "has no owner")],
+    [("a b/c", "is not a data set name"), ("me/x--y", "is not a data set name"), ("targets", "has no owner")],
 )
 def test_malformed_names_are_refused_before_anything_is_sent(
     repo: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,5 +177,5 @@ def test_a_missing_token_and_damaged_files_are_told_before_anything_is_sent(
 
 def test_a_place_is_needed(tmp_path: Path) -> None:
     targets(tmp_path / "targets")
-    with pytest.raises(UsageError, match="no place for the result"):
+    with pytest.raises(UsageError, match="no output for the result"):
         export(tmp_path / "targets")

@@ -129,7 +129,7 @@ def test_an_unclosed_quote_is_named_and_does_not_take_memory(tmp_path: Path, mon
 
 def test_only_texts_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nfine\n")
-    with pytest.raises(UsageError, match="texts are read alone"):
+    with pytest.raises(UsageError, match="only texts are read"):
         list_source(Source(uri=str(tmp_path / "a.csv"), format="csv"), 4)
 
 

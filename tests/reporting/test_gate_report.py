@@ -117,7 +117,7 @@ def test_the_page_shows_the_figures_and_compares_with_random_rows(ended: Path) -
         f"Accuracy on {len(HELD)} held-out rows: {accuracy:.1f} %",
         f"with as many labels of random rows ({random:.1f} %)",
         f"On {len(HELD)} test rows, differences below about",
-        "The gate stopped because it reached the highest number of rounds allowed.",
+        "The gate stopped because it reached the maximum number of rounds.",
         f"Labels saved{figures['labels_saved']}",
         f"Hours{figures['hours_saved']:.1f}",
         f"Money{figures['money_saved']:.2f}",
@@ -170,7 +170,7 @@ def test_an_open_gate_is_compared_as_a_finished_one_and_stays_as_it_is(ended: Pa
         assert figures[name] == finished[name], name
     assert figures["hours_saved"] is None and figures["money_saved"] is None
     text = page_of(tmp_path / "gate" / "report.html").text
-    assert f"The gate goes on: {len(waiting)} requested rows wait for a label." in text
+    assert f"The gate continues: {len(waiting)} requested rows wait for a label." in text
     assert "labels so far" in text and "stop," not in text and "Hours" not in text
     gate.submit(Answers(waiting[:1], truth()[waiting[:1]], "ann"))
     gate_report(gate, tmp_path / "page.html")
@@ -203,15 +203,15 @@ def test_a_gate_without_held_out_labels_says_how_to_get_them(tmp_path: Path) -> 
         assert each["recall"] == (pytest.approx((said[of] == i).mean()) if of.any() else None)
     assert figures["few_labels"] == ["dog"] and figures["classes"][3]["recall"] is None
     text = page_of(tmp_path / "page.html").text
-    assert "1 class has fewer than 10 labels, so what is learned of it is uncertain: dog (0)." in text
+    assert "1 class has fewer than 10 labels, so what is learned about it is uncertain: dog (0)." in text
     assert "No accuracy on held-out rows: the pool has no labels of its test rows." in text
     assert "Nothing here was compared with random rows." in text
-    assert "For accuracies ingest the samples with a label column" in text and "A comparison with random rows" in text
+    assert "For accuracies, ingest the samples with a label column" in text and "A comparison with random rows" in text
     assert "share of a class's validation rows" in text and text.count("Round ") == 2
     low, middle, high = (round(100 * value, 1) for value in figures["forecast"]["gain"])
     assert f"would add {middle} points of accuracy (90 % interval {low} to {high})" in text
     assert "Accuracy by 11 validation rows" in text
-    assert "With fewer than 1,000 labels mistakes cannot be told from hard rows." in text
+    assert "With fewer than 1,000 labels mistakes cannot be distinguished from hard rows." in text
     assert figures["doubted_labels"] is None and figures["most_doubted"] == []
 
 

@@ -95,7 +95,7 @@ def test_what_has_no_room_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) ->
         require("train", Need("training worker", 1, 1))
     assert time.monotonic() - begun < 5
     monkeypatch.setenv(WAIT, "2")
-    with pytest.raises(StoppedError, match=r"no other nodes came within 2 s") as stopped:
+    with pytest.raises(StoppedError, match=r"no nodes joined within 2 s") as stopped:
         require("train", Need("training worker", 1, 1))
     assert WAIT in stopped.value.remedy
     monkeypatch.setenv(WAIT, "long")

@@ -118,5 +118,5 @@ def test_one_stroke_is_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(UsageError, match="a path begins with") as caught:
             Location.parse(text)
         assert SECRET not in str(caught.value)
-    with pytest.raises(UsageError, match="is no URI"):
+    with pytest.raises(UsageError, match="is not a valid URI"):
         Location.parse("s3://[x")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -14,6 +15,7 @@ from safetensors.numpy import load as load_safetensors
 
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal
+from coevo_ray.store.journal_head import SLOT_BYTES, Head, HeadFile
 from coevo_ray.store.location import Location
 
 
@@ -214,11 +216,11 @@ def test_a_flipped_bit_is_found_or_changes_nothing(data: st.DataObject, tmp_path
         bit = data.draw(st.integers(0, 8 * len(content) - 1))
         content[bit // 8] ^= 1 << bit % 8
         file.write_bytes(content)
-        read = file.name not in ("0000000000.record", "head")  # the record is behind the snapshot
+        read = file.name not in ("0000000000.record", "head")  # behind the snapshot; the other slot counts
         try:
             after = _state(Location.parse(str(place)))
         except InputError as error:
-            assert file.name in str(error) or "head" in str(error) or "are lost" in str(error)
+            assert read and (file.name in str(error) or "head" in str(error))
         else:
             assert not read and after == before
 
@@ -260,6 +262,91 @@ def test_a_head_that_a_power_cut_emptied_loses_nothing(place: Location) -> None:
     assert [each[1] for each in _state(place)] == [*(each[1] for each in state), "c"]
 
 
+def _former_head(place: Location) -> bytes:
+    """The head as it was before it had slots and a checksum: 128 bytes, written in place."""
+    content = place.child("head").read_bytes()
+    slots = [json.loads(content[i : i + SLOT_BYTES]) for i in range(0, len(content), SLOT_BYTES)]
+    newest = max(slots, key=lambda slot: slot["write"])
+    return json.dumps({"next": newest["next"], "sha256": newest["sha256"]}).encode().ljust(128)
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["head of slots", "former head"])
+@pytest.mark.parametrize("change", ["append", "snapshot"])
+@pytest.mark.parametrize("before", range(3))
+def test_a_head_torn_at_any_byte_loses_nothing(place: Location, before: int, change: str, former: bool) -> None:
+    head, journal = Path(place.path, "head"), Journal(place)
+    for i in range(before):
+        journal.append("a", {"i": i})
+    if former and before:
+        place.child("head").write_bytes(_former_head(place))
+    old = place.child("head").read_bytes() if before else b""
+    older = HeadFile(place).read() or Head(-1, -1, "")
+    journal = Journal(place)
+    if change == "append":
+        journal.append("b", {})
+    else:
+        journal.snapshot({"n": before}, {})
+    new, state = place.child("head").read_bytes(), _state(place)
+    newer = HeadFile(place).read()
+    for cut in range(len(new)):
+        head.write_bytes(new[:cut] + old[cut:])
+        assert HeadFile(place).read() in (older, newer)
+    for cut in range(0, len(new), 61):
+        head.write_bytes(new[:cut] + old[cut:])
+        assert _state(place) == state
+        Journal(place).append("c", {})
+        assert [each[1] for each in _state(place)] == [*(each[1] for each in state), "c"]
+        place.child(f"{before + (change == 'append'):010d}.record").delete_file()
+        with pytest.raises(InputError, match="are lost"):
+            _state(place)
+
+
+def test_a_lost_last_record_is_noticed_with_a_torn_head_before_it(place: Location) -> None:
+    journal = Journal(place)
+    for i in range(5):
+        journal.append("a", {"i": i})
+    older = bytearray(place.child("head").read_bytes())
+    older[SLOT_BYTES + 20] ^= 1  # the fifth head is in the first slot
+    place.child("head").write_bytes(bytes(older))
+    place.child("0000000004.record").delete_file()
+    with pytest.raises(InputError, match="need 4: the last ones are lost"):
+        _state(place)
+
+
+def test_a_former_head_is_read_and_notices_a_lost_record(place: Location) -> None:
+    _written(place)
+    state = _state(place)
+    place.child("head").write_bytes(_former_head(place))
+    assert _state(place) == state
+    last = place.child("0000000003.record").read_bytes()
+    place.child("0000000003.record").delete_file()
+    with pytest.raises(InputError, match="need 3: the last ones are lost"):
+        _state(place)
+    place.child("0000000003.record").write_bytes(last)
+    for _ in range(3):
+        Journal(place).append("c", {})
+    assert len(place.child("head").read_bytes()) == 2 * SLOT_BYTES
+    assert [each[1] for each in _state(place)] == [*(each[1] for each in state), "c", "c", "c"]
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"write": 0, "nex', b"\0" * 300])
+def test_a_head_without_a_whole_write_proves_nothing(place: Location, content: bytes) -> None:
+    _written(place)
+    state = _state(place)
+    place.child("head").write_bytes(content)
+    assert _state(place) == state
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"write": 1, "nex', b'{"write": 0, '.ljust(SLOT_BYTES), b"x" * 600])
+def test_a_head_of_damaged_slots_is_refused(place: Location, content: bytes) -> None:
+    _written(place)
+    place.child("head").write_bytes(content)
+    with pytest.raises(InputError, match="head is damaged"):
+        _state(place)
+    with pytest.raises(InputError, match="head is damaged"):
+        Journal(place).append("c", {})
+
+
 @pytest.mark.parametrize("after", ["append", "first append", "snapshot"])
 def test_a_crash_before_the_head_is_written_keeps_the_change(place: Location, after: str) -> None:
     journal = Journal(place)
@@ -286,7 +373,7 @@ def test_a_change_whose_head_cannot_be_written_is_not_acknowledged(
     journal = Journal(place)
     journal.append("a", {})
 
-    def full(self: Location, content: bytes) -> None:
+    def full(self: Location, content: bytes, offset: int) -> None:
         raise StoppedError(f"cannot write {self}: no space left", "free space")
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError, match="head: no space left"):
@@ -336,4 +423,6 @@ def test_a_checksum_is_that_of_the_file_without_it(place: Location) -> None:
         blank = content.replace(header["sha256"].encode(), b"0" * 64, 1)
         assert header["sha256"] == hashlib.sha256(blank).hexdigest() and header["previous"] == previous
         previous = header["sha256"]
-    assert place.child("head").read_json() == {"next": 2, "sha256": previous}
+    newest = json.loads(place.child("head").read_bytes()[SLOT_BYTES:])
+    crc32 = zlib.crc32(f"1 2 {previous}".encode())
+    assert newest == {"write": 1, "next": 2, "sha256": previous, "crc32": crc32}

@@ -130,7 +130,7 @@ def test_errors_say_what_it_is_what_is_needed_and_who_makes_it(tmp_path: Path, k
 
 @pytest.mark.parametrize("what", [None, 3, ["a"], {"location": "a"}])
 def test_what_is_no_place_at_all_is_wrong_usage(what: Any) -> None:
-    with pytest.raises(UsageError, match=f"{type(what).__name__} is no path"):
+    with pytest.raises(UsageError, match=f"{type(what).__name__} is not a path"):
         open_table(what, "targets")
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from coevo_ray.store.location import Location
+from tests.stores.fault_proxy import serving
+from tests.stores.gcs_xml import XmlGate
 from tests.stores.servers import ENVIRONMENT, FakeGCS, SeaweedFS, running, uri
 
 BUCKET = "tests"
@@ -51,3 +53,16 @@ def bucket(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return Bucket(BUCKET, seaweed.address, uuid.uuid4().hex[:8])
+
+
+@pytest.fixture(scope="session")
+def gcs_gate(gcs: FakeGCS) -> Iterator[XmlGate]:
+    gcs.make_bucket("bucket")
+    with serving(XmlGate(gcs.address)) as gate:
+        yield gate
+
+
+@pytest.fixture
+def gcs_place(gcs_gate: XmlGate) -> Location:
+    query = f"scheme=http&endpoint_override={gcs_gate.address}"
+    return Location.parse(f"gs://anonymous@bucket/{uuid.uuid4().hex[:8]}/run?{query}")

@@ -1,4 +1,4 @@
-"""Leases on a real S3 server: its conditional writes let one of many have it."""
+"""Leases on real servers of both stores: their conditional writes let one of many have it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -25,8 +26,16 @@ from tests.stores.servers import ENVIRONMENT
 pytest.importorskip("obstore")
 
 
-def test_an_object_changes_only_as_it_was_seen(bucket: Bucket) -> None:
-    cell = ObjectCell(bucket.place("run/_lease.json"))
+@pytest.fixture(params=["s3", "gcs"])
+def run(request: pytest.FixtureRequest) -> Location:
+    """A folder of one test's own on each store."""
+    if request.param == "gcs":
+        return cast(Location, request.getfixturevalue("gcs_place"))
+    return cast(Bucket, request.getfixturevalue("bucket")).place("run")
+
+
+def test_an_object_changes_only_as_it_was_seen(run: Location) -> None:
+    cell = ObjectCell(run.child("_lease.json"))
     assert cell.read() is None
     first = cell.create(b"one")
     assert first is not None and cell.read() == first
@@ -36,12 +45,12 @@ def test_an_object_changes_only_as_it_was_seen(bucket: Bucket) -> None:
     assert not cell.remove(first) and cell.remove(second)
     after = cell.read()
     assert after is not None and after.content == RELEASED
-    assert ObjectCell(bucket.place("run/nothing")).replace(b"1", first) is None
+    assert ObjectCell(run.child("nothing")).replace(b"1", first) is None
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_one_of_many_writers_gets_an_object(bucket: Bucket, fresh: bool) -> None:
-    place = bucket.place("run/_lease.json")
+def test_one_of_many_writers_gets_an_object(run: Location, fresh: bool) -> None:
+    place = run.child("_lease.json")
     seen = None if fresh else ObjectCell(place).create(b"expired")
     start, won = threading.Barrier(8), list[Seen]()
 
@@ -57,6 +66,15 @@ def test_one_of_many_writers_gets_an_object(bucket: Bucket, fresh: bool) -> None
         for done in [threads.submit(compete, i) for i in range(8)]:
             done.result(120)
     assert [ObjectCell(place).read()] == won
+
+
+def test_a_second_writer_is_refused(run: Location) -> None:
+    for _ in range(2):  # the second one finds that the first was released
+        with writing(run, at_once=True):
+            with committing(run):
+                pass
+            with ThreadPoolExecutor(1) as other:  # another thread is another writer
+                other.submit(_assert_refused, run).result(120)
 
 
 def test_a_lease_is_taken_and_kept_through_faults(bucket: Bucket) -> None:

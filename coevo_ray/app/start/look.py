@@ -1,4 +1,4 @@
-"""Looks at a source without making anything: how many samples of which kind, classes, splits, and a few of them."""
+"""Inspects a source without making anything: number and kind of samples, classes, splits, and a few samples."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Found:
         return int(np.median(sides)) if sides else None
 
     def lines(self) -> list[str]:
-        """What was found, for people."""
+        """The findings, for people."""
         plural = SAMPLE_SETTINGS[self.modality].plural
         said = [f"{self.rows:,} {plural} in {self.files:,} file{'' if self.files == 1 else 's'}{self._columns()}"]
         names = self.class_names
@@ -108,7 +108,7 @@ class Found:
 
 
 def look(uri: str, given: JsonObject) -> Found:
-    """Looks at a source.
+    """Inspects a source.
 
     Args:
         uri: a folder or file, local or on a store, or `sample:NAME`.
@@ -120,7 +120,7 @@ def look(uri: str, given: JsonObject) -> Found:
         UsageError: the store cannot be opened, or folders allow two readings.
     """
     if uri.startswith(SCHEME):
-        raise UsageError(f"{uri} is a sample", "coevo-ray demo runs the whole loop on it; give data of yours")
+        raise UsageError(f"{uri} is a sample", "coevo-ray demo runs the whole loop on it; give your own data")
     settings = guess_columns(uri, given)
     source = placed(Source(uri=uri, **settings))
     listed = list_source(source, _SHARD_ROWS)
@@ -128,9 +128,7 @@ def look(uri: str, given: JsonObject) -> Found:
     sample = _sample(shards)
     if not any(not entry.error for entry in sample):
         why = sample[0].error if sample else "it is empty"
-        raise InputError(
-            f"{uri}: none of the {len(sample)} rows that were tried can be used: {why}", "look at the data"
-        )
+        raise InputError(f"{uri}: none of the {len(sample)} sampled rows can be used: {why}", "check the data")
     splits: dict[str | None, int] = {}
     for shard in shards:
         splits[shard.split] = splits.get(shard.split, 0) + shard.rows

@@ -1,4 +1,4 @@
-"""Which priors a run may begin with: those that are installed with their weights, and how fast they are here."""
+"""Priors that a run may begin with: those installed with their weights, and their speed here."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def propose(found: Found, wanted: Sequence[str] = ()) -> list[Proposed]:
         return [Proposed(name, size) for name in names]
     raise UsageError(
         f"no prior for {found.modality}s is installed: {'; '.join(problems)}",
-        "pip install 'coevo-ray[demo]', or name a prior of yours with --prior",
+        "pip install 'coevo-ray[demo]', or name your own prior with --prior",
     )
 
 

@@ -23,7 +23,7 @@ _DIM, _OF_ROWS = 128, 0.4
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user said of the run.
+    """The user's wishes for the run.
 
     Attributes:
         out: folder of the run.
@@ -48,7 +48,7 @@ class Wanted:
         if self.ask == "label_column" and found.labelled < 1:
             raise UsageError(
                 f"--ask label_column, and {found.labelled:.0%} of the rows that were tried have a label",
-                "leave it out, so that people are asked; or give data with a label in each row",
+                "leave it out to ask people, or give data with a label in each row",
             )
 
     def annotator(self, found: Found) -> str:
@@ -60,7 +60,7 @@ def run_settings(found: Found, priors: Sequence[Proposed], wanted: Wanted) -> Js
     """The content of the run's file.
 
     Raises:
-        UsageError: there are too few rows, or people are asked about classes that nobody has named.
+        UsageError: there are too few rows, or annotators are asked about unnamed classes.
     """
     if found.rows < 20:
         raise UsageError(f"{found.rows} rows", "a run needs 20 or more; label them all")
@@ -102,7 +102,7 @@ def run_settings(found: Found, priors: Sequence[Proposed], wanted: Wanted) -> Js
 def _asked(found: Found, wanted: Wanted) -> JsonObject:
     if not found.classes and len(wanted.classes) < 2:
         raise UsageError(
-            "the data name no classes, and people who label need to know them",
+            "the data have no class names, and annotators need them",
             "name them: --classes cat,dog",
         )
     names: JsonObject = {"classes": [*wanted.classes]} if wanted.classes else {}

@@ -1,4 +1,4 @@
-"""`coevo-ray start`: from data to a run's file, and with `go` to the first requests for labels."""
+"""`coevo-ray start`: from data to a run file, and with `go` to the first label requests."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def start(
     ask: str = "",
     source: JsonObject | None = None,
 ) -> JsonObject:
-    """Looks at data, proposes a run and writes its file; with `go` it also runs to the first requests for labels.
+    """Inspects data, proposes a run and writes its file; with `go` also runs it up to the first label requests.
 
-    Where all rows have a label the run is a rehearsal: the data's own labels answer, and it runs to its report.
+    If all rows have a label the run is a rehearsal: the data's own labels answer, and it runs to its report.
 
     Args:
         data: a folder or file of images, Parquet, tars, NumPy matrices or a dataset of the Hub; local or on a store.
         out: folder of the run.
         file: the run's file; by default the folder's name with .yaml, here.
         go: run it too.
-        classes: names of the classes, where the data name none.
+        classes: class names, if the data have none.
         budget: most labels to ask for.
-        priors: instead of those that are installed.
-        ask: `file_drop` or `label_column`: who answers, instead of what fits the data.
-        source: settings of the source, as of `Source`, instead of what is guessed.
+        priors: instead of the installed ones.
+        ask: `file_drop` or `label_column`: who answers, instead of the choice that fits the data.
+        source: settings of the source, as of `Source`, instead of guessed ones.
 
     Returns:
         `file`, `out`, `found` (`modality`, `rows`, `files`, `classes`, `labelled`, `splits`, `said`), `priors` (`name`,
@@ -63,9 +63,9 @@ def start(
         (`requested`, `where`), or of a rehearsal `report`.
 
     Raises:
-        InputError: the data are not there or cannot be used.
-        UsageError: it is not clear what the data are, no prior for them is installed, or there is another file.
-        StoppedError: the store or the cluster failed; start again to go on.
+        InputError: the data are missing or unusable.
+        UsageError: the data are ambiguous, no prior for them is installed, or another file exists.
+        StoppedError: the store or the cluster failed; start again to continue.
     """
     begun = time.monotonic()
     found = look(str(data), dict(source or {}))
@@ -108,14 +108,14 @@ def _kept(place: Path, settings: JsonObject) -> RunConfig:
     if place.exists():
         if load_config(place) != wanted:
             raise UsageError(
-                f"{place} is there with other settings",
+                f"{place} already exists with other settings",
                 f"run it: coevo-ray run {place}; or give another name: --file NAME.yaml (and another --out)",
             )
         return wanted
     try:
         place.write_text(file_text(settings, str(place)))
     except OSError as error:
-        raise UsageError(f"cannot write {place}: {error}", "give another place: --file NAME.yaml") from error
+        raise UsageError(f"cannot write {place}: {error}", "choose another file: --file NAME.yaml") from error
     return wanted
 
 

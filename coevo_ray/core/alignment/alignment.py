@@ -112,7 +112,7 @@ def align(vectors: FloatArray, matrix: Float32Array) -> Float32Array:
     """
     if vectors.ndim != 2 or vectors.shape[1] != matrix.shape[1]:
         raise InputError(
-            f"vectors have shape {vectors.shape}, the alignment wants {matrix.shape[1]} columns",
+            f"vectors have shape {vectors.shape}, the alignment needs {matrix.shape[1]} columns",
             "align vectors of the dimension that the alignment was fitted with",
         )
     return normalise(vectors.astype(np.float32, copy=False) @ matrix.T)

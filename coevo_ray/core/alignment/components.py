@@ -61,7 +61,7 @@ def fit_components(moments: Moments, count: int) -> Components:
     if kept < 1:
         raise InputError(
             f"the features are constant on {moments.count} shared rows",
-            "are these samples all the same? else check the prior's weights and preprocessing, or leave it out",
+            "are these samples all the same? If not, check the prior's weights and preprocessing, or leave it out",
         )
     directions: Float64Array = vectors[:, :kept] / np.sqrt(values[:kept].mean())
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)
@@ -85,7 +85,7 @@ def to_components(features: FloatArray, components: Components) -> Float32Array:
     """
     if features.ndim != 2 or features.shape[1] != len(components.mean):
         raise InputError(
-            f"features have shape {features.shape}, the components want {len(components.mean)} columns",
+            f"features have shape {features.shape}, the components need {len(components.mean)} columns",
             "use the components that were fitted to this prior",
         )
     centred: Float32Array = features.astype(np.float32, copy=False) - components.mean

@@ -77,7 +77,7 @@ def project(features: FloatArray, matrix: Float32Array) -> Float32Array:
     x = _matrix(features)
     if x.shape[1] != matrix.shape[0]:
         raise InputError(
-            f"features have {x.shape[1]} columns, the projection wants {matrix.shape[0]}",
+            f"features have {x.shape[1]} columns, the projection needs {matrix.shape[0]}",
             "project with the matrix that was made for this prior's dimension",
         )
     bad = len(x) - int(finite_rows(x).sum())

@@ -81,7 +81,7 @@ class Beliefs:
         self._copied: Int64Array | None = None  # until labels change
 
     def new_answers(self, requested: Int64Array, positions: Int64Array, labels: Int64Array) -> BoolArray:
-        """Which answers are new, bool[n]; a repeated answer with the same label is not.
+        """Tests which answers are new, bool[n]; a repeated answer with the same label is not.
 
         Args:
             requested: int64[r], rows that may be answered now.
@@ -226,7 +226,7 @@ class Beliefs:
         return self.copied_labels() >= -1
 
     def copied_labels(self) -> Int64Array:
-        """What their labelled near-duplicates say of rows without a label, int64[N].
+        """Labels of unlabelled rows by their labelled near-duplicates, int64[N].
 
         -1 where they differ, -2 for rows that have none or are labelled themselves. Groups by the pool's own measure
         share nothing while their labels disagree too often.
@@ -271,7 +271,7 @@ class Beliefs:
         return fused
 
     def _weighed(self, best: UInt16Array, confidence: Float32Array, gain: Float32Array) -> Float32Array:
-        """What the options add to the margin: balance of classes, distance to what is known."""
+        """The terms that options add to the margin: balance of classes, distance to what is known."""
         config = self._config
         if config.balance > 0 and (told := self.told).any():
             counts = np.bincount(best[told], minlength=config.classes)
@@ -287,7 +287,7 @@ class Beliefs:
         return gain
 
     def use_graph(self, graph: Neighbours) -> None:
-        """Goes on with another graph of the same rows."""
+        """Continues with another graph of the same rows."""
         self._graph = graph
 
     def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
@@ -316,7 +316,7 @@ class Beliefs:
             self.gain[touched] = np.where(agreed, new, np.maximum(self.gain[touched], new))
 
     def believed(self) -> tuple[Int64Array, Int64Array, Float32Array]:
-        """What the gate believes of rows without a label.
+        """The gate's belief about rows without a label.
 
         Returns:
             Rows int64[n], classes int64[n], probabilities float32[n].

@@ -109,7 +109,7 @@ class Leaders:
         self.second: FloatArray | None = np.full(rows, -np.inf, dtype=dtype) if second else None
 
     def look(self, rows: slice, first_class: int, values: FloatArray) -> None:
-        """Looks at some rows' probabilities of some classes.
+        """Reads some rows' probabilities of some classes.
 
         Args:
             rows: n rows.

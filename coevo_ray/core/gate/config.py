@@ -46,17 +46,17 @@ class GateRule:
     draw: Draw | None = field(
         default=None,
         metadata=about(
-            "margin: the first rows after the random ones: herding, those that cover the most gain, their neighbours' "
-            "too; or top, as in version 0.1.0, those of much gain that are typical of groups. null: herding."
+            "margin: the first rows after the random ones: herding, those that cover the most gain, their "
+            "neighbours' too; or top, as in version 0.1.0, those of high gain that are typical of groups. null: "
+            "herding."
         ),
     )
     # Typical rows are those of `groups.NeighbourGroups`, among the quarter of the largest gain.
     typical: float = field(
         default=0.15,
         metadata=about(
-            "margin: until this share of the rows has labels, ask for rows that stand for others, as draw says, then "
-            "for those of the largest gain; 0 never. Left out where the first labels show skewed classes, or with "
-            "power.",
+            "margin: until this share of the rows has labels, ask for rows that represent others, as draw says, then "
+            "for those of the largest gain; 0 never. Skipped if the first labels show skewed classes, or with power.",
             ge=0,
             le=1,
         ),
@@ -107,7 +107,7 @@ class GateRule:
     power: float | None = field(
         default=None,
         metadata=about(
-            "margin: rows are drawn in proportion to gain ** power, in place of draw and of the top; null: by these.",
+            "margin: draw rows in proportion to gain ** power, instead of by draw and from the top; null: by these.",
             ge=0,
         ),
     )
@@ -124,7 +124,7 @@ class GateRule:
         metadata=about("Neighbours less similar do not vote, in compat and with vote: classes.", ge=0, le=1),
     )
     recheck_neighbours: int = field(
-        default=8, metadata=about("compat: nearest neighbours looked at after an answer.", ge=1)
+        default=8, metadata=about("compat: nearest neighbours updated after an answer.", ge=1)
     )
     recheck_similarity: float = field(
         default=0.9, metadata=about("compat: of those, only the more similar ones.", ge=0, le=1)
@@ -134,7 +134,7 @@ class GateRule:
         default=None,
         metadata=about(
             "margin: share of each round's labels for random rows which the gate's model never learns from: they "
-            "show its accuracy, and what further labels will bring; 0 for none. null: 0.1, and 0 with compat.",
+            "measure its accuracy and what further labels will add; 0 for none. null: 0.1, and 0 with compat.",
             ge=0,
             le=0.5,
         ),
@@ -151,8 +151,8 @@ class GateRule:
     cost_per_label: float | None = field(
         default=None,
         metadata=about(
-            "Price of a label, in any currency: with worth_per_point, stop when the next round would cost more than "
-            "it brings by the forecast.",
+            "Price of a label, in any currency: with worth_per_point, stop when the forecast says that the next "
+            "round would cost more than it brings.",
             ge=0,
         ),
     )
@@ -170,13 +170,13 @@ class GateRule:
     loss_tolerance: float = field(
         default=0.04,
         metadata=about(
-            "Without validation rows: stop when all further labels would take less than so many nats off the loss on "
-            "the random first labels; 0 never, but where the loss rises.",
+            "Without validation rows: stop when all further labels would take less than this many nats off the loss "
+            "on the random first labels; 0: only where the loss rises.",
             ge=0,
         ),
     )
     loss_rounds: int = field(
-        default=4, metadata=about("Over how many of the latest rounds the loss is looked at, at least.", ge=1)
+        default=4, metadata=about("Minimum number of the latest rounds over which the loss is measured.", ge=1)
     )
     seed: int = field(default=0, metadata=about("Seed of the random first rows and of every draw.", ge=0))
 
@@ -209,7 +209,7 @@ class GateRule:
             raise UsageError("gate.last_power without gate.power", "give both, or neither")
         if self.rule == "compat" and self.validated_share > 0:
             raise UsageError(
-                f"gate.validation_share {self.validation_share} with rule compat, whose votes hear every label",
+                f"gate.validation_share {self.validation_share} with rule compat, whose votes use every label",
                 "leave it out, or use rule margin",
             )
         if (self.cost_per_label is None) != (self.worth_per_point is None):

@@ -185,7 +185,7 @@ class Forecast:
     def _check(self, labels: float) -> None:
         if not self.labels <= labels <= self.total:
             raise UsageError(
-                f"a forecast for {labels:g} labels", f"ask for {self.labels} to {self.total}, the rows that there are"
+                f"a forecast for {labels:g} labels", f"ask for {self.labels} to {self.total}, the available rows"
             )
 
 

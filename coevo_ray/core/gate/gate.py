@@ -1,6 +1,6 @@
-"""The annotation gate: which rows deserve a label (Info-Coevolution, arXiv 2506.08070; docs/design.md#gate).
+"""The annotation gate: chooses the rows to label (Info-Coevolution, arXiv 2506.08070; docs/design.md#gate).
 
-Rows are positions 0..N-1 of the neighbour graph. A gate lives through rounds: predictions come in, rows are requested,
+Rows are positions 0..N-1 of the neighbour graph. A gate works in rounds: predictions come in, rows are requested,
 labels are submitted, until `stopped_by` names a reason. It keeps 12 bytes for each row beside the graph and what the
 labels need, and 4 for each of near-duplicates and groups; its whole state can be saved between any two calls.
 """
@@ -28,7 +28,7 @@ from coevo_ray.errors import InputError
 
 
 class AnnotationGate:
-    """Decides which rows are labelled next, and when enough are.
+    """Decides which rows to label next, and when to stop.
 
     Args:
         config: settings.
@@ -67,7 +67,7 @@ class AnnotationGate:
     def draw(self) -> Requests:
         """Rows to label: unanswered rows of the open round, else a new round's; none once the gate has stopped.
 
-        A function of the gate's state, which it leaves as it is.
+        Depends only on the gate's state, and does not change it.
 
         Raises:
             InputError: there are no predictions yet.
@@ -150,7 +150,7 @@ class AnnotationGate:
         return self._intake.submit(positions, labels)
 
     def volunteer(self, positions: Int64Array, labels: Int64Array) -> int:
-        """Takes labels that came unasked, of round -1: they teach like others, but are no random sample.
+        """Takes unrequested labels, as round -1: they teach like others, but are not a random sample.
 
         Args:
             positions: int64[n], rows without a label that are not open.
@@ -165,7 +165,7 @@ class AnnotationGate:
         return self._intake.volunteer(positions, labels)
 
     def relabel(self, positions: Int64Array, labels: Int64Array) -> None:
-        """Replaces labels of labelled rows, where annotators came to another conclusion.
+        """Replaces labels of labelled rows, after annotators revised them.
 
         Args:
             positions: int64[n].
@@ -179,7 +179,7 @@ class AnnotationGate:
     def set_aside(self) -> int:
         """Closes the open round without the rows that have no label: they are not requested again.
 
-        A later label of theirs counts as one that came unasked.
+        A later label of theirs counts as unrequested.
 
         Returns:
             Number of rows that were set aside; 0 where no round is open.
@@ -235,7 +235,7 @@ class AnnotationGate:
     # -- arriving rows -------------------------------------------------------------------------------------------
 
     def use_graph(self, graph: Neighbours) -> None:
-        """Goes on with another graph of the same rows: one that grows.
+        """Continues with another graph of the same rows: one that grows.
 
         Raises:
             InputError: it has another number of rows.
@@ -245,9 +245,9 @@ class AnnotationGate:
         self.inner.use_graph(graph)
 
     def grow(self, best: Int64Array, confidence: Float32Array, gain: Float32Array) -> None:
-        """Takes in rows that were appended to the graph, as candidates; a gate that has ended stays so.
+        """Adds rows appended to the graph as candidates; a gate that has ended stays ended.
 
-        More rows change what the rules of the stop see, but not why it ended: only other terms open it again.
+        More rows change the inputs of the stop, not why it ended: only other terms open it again.
 
         Args:
             best: int64[b], their classes.
@@ -259,7 +259,7 @@ class AnnotationGate:
         self.inner.grow(best, confidence, gain)
 
     def open_more(self, positions: Int64Array, gains: Float32Array) -> None:
-        """Adds rows to the open requests; where no round is open, they are the next one.
+        """Adds rows to the open requests; if no round is open, they make the next one.
 
         Args:
             positions: int64[n].
@@ -274,7 +274,7 @@ class AnnotationGate:
 
     @property
     def labels_left(self) -> int:
-        """How many more rows the budget allows to ask about."""
+        """Number of rows that the budget still allows."""
         left = self.inner.labels_left()
         return (self.rows - self.labelled_rows if left is None else left) - self.outstanding
 
@@ -307,7 +307,7 @@ class AnnotationGate:
 
     @property
     def has_predictions(self) -> bool:
-        """Whether there are predictions, from which rows can be requested."""
+        """Tests whether there are predictions to request rows by."""
         return self.inner.predicted
 
     @property
@@ -317,7 +317,7 @@ class AnnotationGate:
 
     @property
     def stopped_by(self) -> StopReason | None:
-        """Why no new round will be requested, or None while one will."""
+        """The reason why no new round will be requested; None while one will."""
         state = self.inner
         if state.ended is not None and state.ended[1] == stop_terms(self.config):
             return state.ended[0]
@@ -339,7 +339,7 @@ class AnnotationGate:
         return self.inner.forecast()
 
     def is_validating(self, positions: Int64Array) -> BoolArray:
-        """Which rows have labels that the model must not learn from, bool[n]."""
+        """Tests which rows have labels that the model must not learn from, bool[n]."""
         return self.inner.beliefs.untold[positions]
 
     def open_requests(self) -> Requests:
@@ -356,7 +356,7 @@ class AnnotationGate:
         return readings.rounds_of(self.inner, positions)
 
     def is_labelled(self, positions: Int64Array) -> BoolArray:
-        """Which rows have a label, bool[n]."""
+        """Tests which rows have a label, bool[n]."""
         return self.inner.beliefs.labelled[positions]
 
     def labels(self) -> tuple[Int64Array, Int64Array, Int32Array]:
@@ -370,11 +370,11 @@ class AnnotationGate:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[JsonObject, Arrays]:
-        """All that is needed to go on from here: JSON-able fields, and copies of the arrays by name."""
+        """Everything needed to continue from here: JSON-able fields, and copies of the arrays by name."""
         return self.inner.save()
 
     def restore(self, fields: Mapping[str, Any], arrays: ArrayMapping) -> None:
-        """Takes over what `state` gave; all earlier knowledge is replaced.
+        """Restores the result of `state`; all earlier knowledge is replaced.
 
         Raises:
             InputError: a part is missing, or the state is of another graph, other candidates or other classes.
@@ -385,7 +385,7 @@ class AnnotationGate:
     def from_state(
         cls, config: GateConfig, graph: Neighbours, fields: Mapping[str, Any], arrays: ArrayMapping
     ) -> AnnotationGate:
-        """A gate in the state that `state` gave.
+        """Makes a gate from the result of `state`.
 
         Raises:
             InputError: as `restore`.

@@ -1,8 +1,8 @@
-"""Draw by herding: rows that stand for much gain which no label stands for yet (docs/design.md#gate-herding).
+"""Draw by herding: rows that represent much gain which no label represents yet (docs/design.md#gate-herding).
 
-Uncertainty alone asks for odd rows while labels are few, and for rows that nobody can tell apart where features are
-weak. UHerding (Bae et al. 2024, arXiv 2412.20644) covers the pool's uncertainty instead. Here a row covers
-its neighbours in the graph, so that a round's draw is O(N k) however many rows there are.
+Uncertainty alone asks for outliers while labels are few, and for inseparable rows where features are weak. UHerding
+(Bae et al. 2024, arXiv 2412.20644) covers the pool's uncertainty instead. Here a row covers its neighbours in the
+graph, so that a round's draw is O(N k) however many rows there are.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _GAIN, _SURE, _NEAR, _LOW_GAIN, _STOPPED, _UNUSABLE = range(6)
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """What becomes of arriving rows.
+    """Decisions on arriving rows.
 
     Attributes:
         action: int8[b], place in `ACTIONS`: ask for a label, take the sure class as one, or neither.
@@ -85,7 +85,7 @@ class OnlineGate:
         return decisions
 
     def decide(self, features: Float16Array, probabilities: Float32Array) -> Decisions:
-        """What `offer` would decide; changes nothing.
+        """The decision that `offer` would make; changes nothing.
 
         Raises:
             InputError: as `offer`.
@@ -142,7 +142,7 @@ class OnlineGate:
             self.gate.open_more(first + asked, decisions.gain[usable][asked])
 
     def rejoin(self, features: Float16Array) -> None:
-        """Puts rows into the graph that the gate knows already, after a restart.
+        """Adds rows to the graph that the gate already knows, after a restart.
 
         Args:
             features: float16[m, d], usable rows in the order in which they came.
@@ -197,7 +197,7 @@ class OnlineGate:
         return published_gain(chance_corrected(own.max(axis=1), config.classes), own.argmax(axis=1), vote)
 
     def _near(self, indices: Any, similarities: Any) -> BoolArray:
-        """Which rows are copies of asked rows, or near ones that no predictions have seen: bool[b]."""
+        """Tests which rows are copies of asked rows, or near ones that no predictions have seen: bool[b]."""
         asked = np.zeros(self.index.rows, dtype=np.bool_)
         asked[self.gate.inner.asked()] = True
         unseen = np.zeros(self.index.rows, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""What a gate's state says of rows: predictions, copied labels, pseudo-labels, gains.
+"""Readings of a gate's state: predictions, copied labels, pseudo-labels, gains.
 
 Functions of a `GateState`; rows are positions in the graph.
 """

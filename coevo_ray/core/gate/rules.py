@@ -14,7 +14,7 @@ from coevo_ray.core.graph.types import Neighbours
 
 
 class Vote(NamedTuple):
-    """What the neighbours of n rows say.
+    """The neighbours' prediction for n rows.
 
     Attributes:
         distribution: float64[n, C], the share of each class; zeros where no neighbour votes.
@@ -42,7 +42,7 @@ def chance_corrected(p_max: FloatArray, classes: int) -> Float64Array:
 
 
 def effective_classes(counts: IntArray) -> float:
-    """How many classes of the same size would make two rows agree as often: 1 / (chance that two rows are alike).
+    """Number of classes of equal size in which two rows would agree as often: 1 / (chance that two rows are alike).
 
     Unbiased in the chance (Simpson 1949): it does not take few rows for few classes.
 

@@ -167,7 +167,7 @@ class GateState:
         return len(self.labelled) / int(self.candidates.sum())
 
     def labels_left(self) -> int | None:
-        """How many more labels the budget allows, open requests not counted; None without a budget."""
+        """Number of labels that the budget still allows, without open requests; None without a budget."""
         limit = self.config.max_labels
         return None if limit is None else limit - len(self.labelled)
 
@@ -203,7 +203,7 @@ class GateState:
         self.candidates = np.concatenate([self.candidates, np.ones(len(best), dtype=np.bool_)])
 
     def use_graph(self, graph: Neighbours) -> None:
-        """Goes on with another graph of the same rows.
+        """Continues with another graph of the same rows.
 
         Raises:
             InputError: it has another number of rows.
@@ -245,7 +245,7 @@ class GateState:
         return fields, {name: array.copy() for name, array in arrays.items()}
 
     def restore(self, fields: Mapping[str, Any], arrays: ArrayMapping) -> None:
-        """Takes over what `save` gave; all earlier knowledge is replaced.
+        """Restores the result of `save`; all earlier knowledge is replaced.
 
         Raises:
             InputError: a part is missing, or the state is of another graph, other candidates or other classes.

@@ -77,7 +77,7 @@ def _by_forecast(config: GateConfig, forecast: Forecast) -> StopReason | None:
 
 
 def loss_left(measured: Sequence[tuple[float, float]], candidates: int, rounds: int) -> float | None:
-    """What labelling every candidate would still take off the cross-entropy, if it went on as lately.
+    """The cross-entropy that labelling every candidate would still remove, at the latest rate.
 
     The slope of the loss against log(labels), by least squares, times log(candidates / labels). It is taken over the
     latest rounds, and further back over all since there were a third of the labels: over the latest few alone the gate

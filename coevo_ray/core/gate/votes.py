@@ -1,4 +1,4 @@
-"""How several annotators' answers about one row become its label.
+"""The label of a row by several annotators' answers.
 
 The rule: of each annotator the latest answer counts; the label with most annotators wins; of level labels the one that
 was given first stays.

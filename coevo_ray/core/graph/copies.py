@@ -161,7 +161,7 @@ def _largest_share(share: Float32Array, by_chance: Float64Array, rows: int) -> f
 
 
 def _width(graph: Neighbours) -> int:
-    """How many neighbours rows have: fewer than k where there are no more rows."""
+    """Number of neighbours of rows: fewer than k if there are no more rows."""
     return min(graph.k, graph.rows - 1)
 
 

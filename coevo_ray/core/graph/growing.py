@@ -166,7 +166,7 @@ class GrowingIndex:
                 f"give those that search found, [{len(batch)}, {self.k}]",
             )
         if indices.size and not -1 <= indices.min() <= indices.max() < self.rows:
-            raise InputError(f"neighbours outside the {self.rows} rows", "search again: rows were added since")
+            raise InputError(f"neighbours outside the {self.rows} rows", "search again: rows have been added")
         if len(batch) == 0:
             return
         old, new = self._pairs(batch)

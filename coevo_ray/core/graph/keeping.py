@@ -1,4 +1,4 @@
-"""Which row of a group of duplicates is kept (docs/design.md#dedup)."""
+"""The row of a group of duplicates to keep (docs/design.md#dedup)."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def refuse_rows(bad: BoolArray, names: Int64Array | None = None) -> None:
         first = (np.flatnonzero(bad) if names is None else names[bad])[:_SHOWN].tolist()
         raise InputError(
             f"{int(bad.sum())} of {len(bad)} feature rows are zero or not finite, first rows {first}",
-            "are all samples the same? there is nothing to compare then; else see encode"
+            "are all samples the same? Then there is nothing to compare; otherwise see encode"
             if bad.all()
             else "reject those rows before building the graph",
         )

@@ -269,7 +269,7 @@ class _Rows:
     classes: int
 
     def sample(self, count: int) -> _Rows:
-        """That many rows by chance, always the same ones; all where there are no more."""
+        """A random choice of that many rows, always the same; all if there are no more."""
         if len(self.labels) <= count:
             return self
         rows = np.sort(np.random.Generator(np.random.PCG64(0)).permutation(len(self.labels))[:count])

@@ -164,8 +164,10 @@ class SelectionLedger:
         if epoch == self.committed:
             return self._open
         raise InputError(
-            f"epoch {epoch} was asked for, {self.committed} is next",
-            "commit the epochs before it" if epoch > self.committed else "only the last epoch can be asked for again",
+            f"epoch {epoch} was requested, {self.committed} is next",
+            "commit the earlier epochs first"
+            if epoch > self.committed
+            else "only the last epoch can be selected again",
         )
 
     def draw(self, epoch: int) -> Subset:

@@ -67,7 +67,7 @@ class UsageCounts:
         return {"usage": self.counts} | ({} if self.last_used is None else {"last_used": self.last_used})
 
     def restore(self, arrays: Arrays) -> None:
-        """Takes over copies of the arrays of `arrays`, usage uint[N]; version 0.1.0 kept no `last_used`.
+        """Copies the arrays of `arrays`, usage uint[N]; version 0.1.0 kept no `last_used`.
 
         Raises:
             InputError: an array is of other rows.

@@ -184,7 +184,9 @@ class Contribution:
             InputError: there is no such row, or a file cannot be read.
         """
         if not self._shared.files:
-            raise InputError(f"{self.location} has no rows of the shared set", "encode it again; see its rejects")
+            raise InputError(
+                f"{self.location} has no rows of the shared set", "check its rejects, then encode it again"
+            )
         table = self._shared.scan(["row_id", "feature"])
         return table.column("row_id").to_numpy(), vectors(table.column("feature"))
 

@@ -2,8 +2,8 @@
 
 The prediction and random projection of each participant in CoOpt (arXiv 2505.14117): psi_k(x) W. A shard is a range of
 row_ids. CPU tasks read it once and prepare the inputs of every prior; an actor pool for each prior encodes and
-projects; CPU tasks write. Participants run side by side as far as the cluster has room, and a killed job repeats at
-most the shards in flight.
+projects; CPU tasks write. Participants run in parallel as far as the cluster allows, and a killed job repeats at most
+the shards in flight.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from coevo_ray.priors.inputs import PriorInput, Samples
 from coevo_ray.priors.registry import load_prior
 from coevo_ray.progress import say
 from coevo_ray.runtime.resources import Need
-from coevo_ray.runtime.session import ray_session
+from coevo_ray.runtime.session import check_nodes
 from coevo_ray.runtime.shards import ray_errors
 from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin
@@ -55,7 +55,7 @@ _LEAST_SHARDS = 8
 def contribute(
     config: SettingsLike[EncodeConfig], pool: ArtifactLike, out: Place, like: ArtifactLike | None = None
 ) -> Contribution:
-    """Encodes one participant's rows, and the shared set: what others need to merge its targets with theirs.
+    """Encodes one participant's rows and the shared set, which others need to merge its targets with theirs.
 
     Args:
         config: one prior, dimension, shared set (a pool that all participants have, or rows of the pool); `part` for a
@@ -112,8 +112,7 @@ def _make_contributions(job: Job, locations: list[Location]) -> SharedFit | None
     ]
     if not todo:
         return None
-    with ray_session(writes=[locations[index] for index in todo]):
-        pass  # every node sees where it is to write
+    check_nodes(writes=[locations[index] for index in todo])
     participants = _participants(job, locations, [digest([content, inputs]) for content in contents])
     plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
     fitted = None
@@ -182,7 +181,7 @@ def _with_rows(job: Job, plan: Plan, participants: list[Participant]) -> list[Pa
 
 
 def _say_cost(plan: Plan, busy: list[Participant], shared: Mapping[int, tuple[Made, Components]]) -> None:
-    """Tells what the pool will cost, by the speed of the shared set."""
+    """Reports the estimated cost of the pool, by the speed of the shared set."""
     each = min(plan.coverage, len(busy))
     passes = each * plan.rows
     speeds = [

@@ -84,7 +84,7 @@ def device_of(compute: Compute) -> torch.device:
         UsageError: a GPU was requested and there is none; the CPU is no silent fallback.
     """
     if compute.gpus > 0 and not torch.cuda.is_available():
-        raise UsageError("a GPU was asked for and PyTorch sees none", "install a CUDA build, or set compute.gpus: 0")
+        raise UsageError("a GPU was requested, but PyTorch sees none", "install a CUDA build, or set compute.gpus: 0")
     return torch.device("cuda" if compute.gpus > 0 else "cpu")
 
 
@@ -112,7 +112,7 @@ class EncodeParts:
             raise InputError(
                 f"{prior.info.name} has weights {prior.info.weights[:12]} on this node, "
                 f"{participant.info.weights[:12]} where the job began",
-                "put the same weights' file on every node",
+                "put the same weights file on every node",
             )
         self.participant = participant
         self.encoder = Encoder(

@@ -130,7 +130,7 @@ def shared_set(pool: Pool, shared: float, seed: int, least: int = 0) -> Int64Arr
     if count < 4 or count > len(train):
         raise InputError(
             f"the shared set would have {count} rows of {len(train)} training rows; 4 are the least",
-            "raise encode.shared (twice encode.dim rows or more align well), or give more training rows",
+            "raise encode.shared (at least twice encode.dim rows align well), or give more training rows",
         )
     return choose_rows(train, count, seed)
 
@@ -198,7 +198,7 @@ def _shared(config: EncodeConfig, pool: Pool) -> Pool | Int64Array:
             f"the shared pool {config.shared} has {len(shared)} rows of {shared.samples.plural}, the pool holds "
             f"{pool.samples.plural}; "
             "4 rows are the least",
-            "share a few rows of the same kind (twice encode.dim or more align well)",
+            "share a few rows of the same kind (at least twice encode.dim align well)",
         )
     if by_components:
         _require_rows(len(shared), config.dim)

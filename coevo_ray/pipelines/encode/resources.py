@@ -44,7 +44,7 @@ def settle(wanted: Sequence[EncodeCompute]) -> list[ActorPool]:
 
 
 def at_least(compute: EncodeCompute) -> tuple[Need, Need]:
-    """What a prior needs at the same time with the fewest actors that it takes."""
+    """Resources that a prior needs at the same time with its minimum of actors."""
     return needs_of(_with_actors(compute, compute.actors or 1))
 
 
@@ -53,7 +53,7 @@ def _with_actors(compute: EncodeCompute, actors: int) -> ActorPool:
 
 
 def strategy_of(compute: ActorPool) -> ray.data.ActorPoolStrategy:
-    """How Ray Data runs a prior's actors: so many, or, where they may grow, from one on, as far as there is room.
+    """Ray Data's actor pool for a prior: a fixed number, or from one on, as far as there is room.
 
     A pool that may grow asks a cluster that adds nodes by itself for them.
     """
@@ -64,7 +64,7 @@ def strategy_of(compute: ActorPool) -> ray.data.ActorPoolStrategy:
 
 
 def needs_of(compute: Compute) -> tuple[Need, Need]:
-    """What a prior's actors, and one task that reads for them, need at the same time."""
+    """Resources that a prior's actors, and one task that reads for them, need at the same time."""
     return Need("actor", compute.cpus, compute.gpus, compute.actors), Need("reading task", compute.reader_cpus)
 
 

@@ -1,4 +1,4 @@
-"""What the gate's light classifier does, as Ray tasks: neither targets nor predictions come to the driver."""
+"""The gate's light classifier, as Ray tasks: neither targets nor predictions come to the driver."""
 
 from __future__ import annotations
 

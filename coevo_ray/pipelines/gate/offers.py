@@ -16,7 +16,7 @@ from coevo_ray.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """What becomes of offered rows, in the order given.
+    """Decisions on offered rows, in the order given.
 
     Attributes:
         row_id: int64[b].

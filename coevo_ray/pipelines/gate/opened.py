@@ -1,4 +1,4 @@
-"""What a gate was opened on and with: the file `gate.json` in its folder."""
+"""Inputs and settings that a gate was opened with: the file `gate.json` in its folder."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_opened(location: Location) -> JsonObject:
     file = location.child(OPENED)
     opened = object_of(file.read_json(), file, _FIELDS)
     if not all(isinstance(name, str) for name in opened["classes"]):
-        raise InputError(f"classes in {file} are no names", "restore the file from a copy")
+        raise InputError(f"classes in {file} are not names", "restore the file from a copy")
     return opened
 
 

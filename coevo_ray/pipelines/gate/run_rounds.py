@@ -108,7 +108,7 @@ def _answer_rounds(gate: GateSession, annotator: Annotator | Desk) -> None:
 
 
 def ask(gate: GateSession, annotator: Annotator | Desk, questions: Questions) -> Submitted:
-    """Puts questions to an annotator and takes the answers.
+    """Sends questions to an annotator and takes the answers.
 
     Raises:
         InputError: an annotator who answers at once left rows unanswered; what was answered is kept.
@@ -126,7 +126,7 @@ def ask(gate: GateSession, annotator: Annotator | Desk, questions: Questions) ->
     if left and isinstance(annotator, Desk):
         raise StoppedError(
             f"{left} of {wanted} requested rows wait for labels at {annotator.where}",
-            "label them there and run the same command again: it goes on with the answers. Rows that nobody can label: "
+            "label them there and run the same command again to continue. For unlabelable rows: "
             f"coevo-ray gate next --set-aside --gate {gate.location}",
         )
     if left:

@@ -1,7 +1,7 @@
 """An open gate, over the life of many processes: open, next, submit, status, export (arXiv 2506.08070).
 
-The folder holds `gate.json` (settings and inputs), the neighbour graph and the journal. What needs no model (answers,
-status, export) is done in the calling process; what does is done by Ray tasks, with the gate in the selection actor.
+The folder holds `gate.json` (settings and inputs), the neighbour graph and the journal. The calling process does what
+needs no model (answers, status, export); Ray tasks do the rest, with the gate in the selection actor.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ _MEASURED = ("accuracy", "validation_loss", "validation_accuracy")
 class GateSession:
     """An open gate.
 
-    Several processes may hold one, and change it one after another: `next`, `submit` and a block in which it is
-    `hosted` hold its lease, and a second process is refused meanwhile. Each change is checked against the journal, too:
-    who is behind another process stops with a `StoppedError` and has changed nothing.
+    Several processes may hold one and change it one after another: `next`, `submit` and a block in which it is `hosted`
+    hold its lease, and a second process is refused meanwhile. Each change is also checked against the journal: a
+    process that is behind another stops with a `StoppedError` and changes nothing.
 
     Args:
         location: folder of the gate, or of a run (its `gate/` is taken).
@@ -100,7 +100,7 @@ class GateSession:
 
     @classmethod
     def open(cls, config: GateSettings | JsonObject, pool: Pool, targets: RowTable, out: str | Location) -> GateSession:
-        """Opens a gate, or one that is there and has the same settings.
+        """Opens a new gate, or an existing one with the same settings.
 
         Builds the neighbour graph, which needs Ray.
 
@@ -134,7 +134,7 @@ class GateSession:
         return cls(location)
 
     def write_settings(self, settings: GateSettings) -> None:
-        """Keeps other settings for the processes that open this gate next.
+        """Stores other settings for the processes that open this gate next.
 
         Raises:
             StoppedError: the store refused.
@@ -165,13 +165,13 @@ class GateSession:
     # -- rounds --------------------------------------------------------------------------------------------------
 
     def next(self, predictions: Sequence[Predictions] | None = None) -> Questions:
-        """Rows to label now: what is open, else a new round's; none once the gate has stopped.
+        """Rows to label now: open ones, else a new round's; none once the gate has stopped.
 
-        Where labels came since, the light classifier is refitted first, in Ray tasks.
+        If there are new labels, the light classifier is refitted first, in Ray tasks.
 
         Args:
             predictions: class probabilities of your own model instead, in parts of (row_ids, float32[n, C]); together
-                they name every row of the gate.
+                they cover every row of the gate.
 
         Raises:
             InputError: predictions do not fit.
@@ -235,7 +235,7 @@ class GateSession:
         return result
 
     def _settled_decay(self) -> tuple[float | None, int]:
-        """The weight decay (times labels) that was chosen before, and with how many labels; anew once they double."""
+        """The chosen weight decay (times labels), and its number of labels; chosen again once they double."""
         history = self.service.history()
         return (history[-1]["decay_rows"], history[-1]["decay_labels"]) if history else (None, 0)
 
@@ -265,14 +265,14 @@ class GateSession:
 
         Raises:
             InputError: it cannot answer for this pool.
-            UsageError: it is of a module that `trust` does not name, or of a server that nobody on this machine named.
+            UsageError: it is of a module that `trust` does not name, or of a server not named on this machine.
         """
         return open_stored(self.settings.annotator, self.location, self.pool, self.classes, trust, url)
 
     def submit(self, *answers: Answers) -> Submitted:
         """Takes answers of one or more annotators; repeats change nothing.
 
-        Answers about rows that the gate does not know (held out, or without a target) are left aside and named.
+        Answers about rows that the gate does not know (held out, or without a target) are skipped and reported.
 
         Raises:
             InputError: a label is outside the classes, or a row has two labels by one annotator in one submission.
@@ -322,7 +322,7 @@ class GateSession:
         Args:
             features: column of vectors in the space of the targets.
             predictions: column of class probabilities; None takes the gate's light classifier.
-            row_id: column of whole numbers that tell rows apart, so that a batch which Ray tries again counts once.
+            row_id: column of integers that identify rows, so that a batch retried by Ray counts once.
 
         Raises:
             InputError: the gate has learned nothing yet.
@@ -336,7 +336,7 @@ class GateSession:
         return OfferStage(handle.gate, features, predictions, row_id, None if predictions else self.classifier())
 
     def classifier(self) -> LightClassifier:
-        """The gate's light classifier, as it was fitted last.
+        """The gate's light classifier, as last fitted.
 
         Raises:
             InputError: the gate has learned nothing yet.

@@ -82,7 +82,7 @@ def gate_next(
         gate: the gate, or its folder.
         predictions: Parquet file of a model of the user's own, see `read_predictions`.
         out: a `.csv` or `.parquet` file to write the requests to.
-        set_aside: close the open round first, without the rows that nobody could label.
+        set_aside: close the open round first, without its unlabelable rows.
         trust: `package.module:NAME` of your annotator that the gate may name: it is imported and run.
         url: the Label Studio server that the gate names, where it was not named on this machine before: your token goes
             there.
@@ -109,7 +109,7 @@ def _next(
 ) -> JsonObject:
     if set_aside:
         left = gate.service.set_aside(gate.service.gate_status()["rounds"])
-        say(f"gate: {left} row{'' if left == 1 else 's'} that nobody labelled set aside")
+        say(f"gate: {left} row{'' if left == 1 else 's'} without a label set aside")
     questions = _ask(gate, None if predictions is None else read_predictions(predictions, len(gate.classes)))
     sent, where = 0, None
     if isinstance(annotator, Desk) and len(questions.row_ids):
@@ -184,7 +184,7 @@ def gate_submit(
     if isinstance(files, str | os.PathLike | Location):
         files = [files]
     if files and (trust or url):
-        raise UsageError("trust or a url with files, which ask no annotator", "leave them out")
+        raise UsageError("trust or a url with files, which need no annotator", "leave them out")
     with gate.changing():
         collected = _of_files(gate, files, annotator) if files else _from_annotator(gate, trust, url)
         submitted = take(gate, collected)

@@ -1,7 +1,6 @@
-"""Other terms for an open gate: limits, the size of a round, when it stops, who answers (arXiv 2506.08070).
+"""Changes the terms of an open gate: limits, the size of a round, when it stops, who answers (arXiv 2506.08070).
 
-What is labelled and asked stays as it is: requests are in the journal with their rows, and a stop follows from the
-terms that hold now.
+Labels and requests stay: requests are in the journal with their rows, and the stop follows from the current terms.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _BY_FORECAST = {"tolerance", "cost_per_label", "worth_per_point"}
 
 
 def gate_set(gate: GateSession | ArtifactLike, terms: Mapping[str, Any]) -> JsonObject:
-    """Changes terms of an open gate; one that had stopped by a former limit goes on with its next round.
+    """Changes terms of an open gate; one that a former limit had stopped continues with its next round.
 
     A process that holds the gate open keeps the former terms until it opens the gate again.
 
@@ -37,9 +36,9 @@ def gate_set(gate: GateSession | ArtifactLike, terms: Mapping[str, Any]) -> Json
 
     Raises:
         InputError: there is no such gate.
-        UsageError: a value is wrong, a setting is none of the terms, the annotator lacks a token or package, or another
-            process changes the gate now.
-        StoppedError: the store refused; set them again.
+        UsageError: a value is wrong, a setting is not a term, the annotator lacks a token or package, or another
+            process is changing the gate.
+        StoppedError: the store refused; run it again.
     """
     gate = open_gate(gate)
     with gate.changing():

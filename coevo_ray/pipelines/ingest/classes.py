@@ -64,9 +64,9 @@ def _check_repeat(named: set[Reading], shards: list[SourceShard], checked: Seque
         place, column = _first_column(named)
         raise InputError(
             f"column {column!r} of {place} has {len(wanted)} different texts in {rows} rows, such as "
-            f"{min(wanted)[:_SHOWN]!r}: where nearly every row has its own, labels are no classes but sentences or ids",
-            "name the column of classes with --label-column, or leave labels out with label_column: null; if they are "
-            f"classes all the same, say so with classes: {len(wanted)}",
+            f"{min(wanted)[:_SHOWN]!r}: nearly every row has its own, so these look like sentences or ids, not classes",
+            "name the column of classes with --label-column, or leave labels out with label_column: null; "
+            f"if they are classes, confirm it with classes: {len(wanted)}",
         )
 
 
@@ -87,7 +87,7 @@ def _check(named: set[Reading], numbers: set[Reading], wanted: set[str], names: 
     if names and other:
         whose = "the pool has" if fixed else "other sources have"
         raise InputError(
-            f"{first}: labels {other[:4]} are no classes; {whose} {list(names)[:8]}",
+            f"{first}: labels {other[:4]} are not classes; {whose} {list(names)[:8]}",
             "a pool's classes are fixed: make a new pool of all sources" if fixed else "use the same names everywhere",
         )
     if numbers:

@@ -24,7 +24,7 @@ FILES = "source_files"  # in a pool's summary: URI of a source -> files of it th
 
 
 def growth(manifest: Manifest) -> list[str]:
-    """Tells which local sources of a finished pool have other numbers of files now; only names are read.
+    """Finds local sources of a finished pool whose number of files has changed; only names are read.
 
     A store is not listed for this: it may take minutes.
     """
@@ -64,8 +64,8 @@ def told_apart(config: PoolConfig, earlier: Earlier, sources: list[list[SourceSh
             again += shards
         else:
             raise UsageError(
-                f"{source.uri} is in the pool, made by a version that did not note how its keys are told from others'",
-                "append a folder that holds the new files alone",
+                f"{source.uri} is in the pool, made by a version that did not record how its keys are distinguished",
+                "append a folder with only the new files",
             )
     return [*again, *distinguish(new)]
 

@@ -65,7 +65,7 @@ def ingest(
     """Makes a pool, continues an unfinished one, returns a finished one, or appends to it.
 
     A Ray Dataset is the source `dataset:NAME`, whose columns are named like those of Parquet; without `sources` it is
-    `dataset:` with the default columns. It runs once, its rows are kept beside the pool until that is finished, and
+    `dataset:` with the default columns. It runs once, its rows are kept beside the pool until the pool is finished, and
     row_ids follow the order in which it yields rows with `preserve_order`. Row_ids are independent of parallelism if
     this order is (files, `from_items`, a sort by key, but no shuffle without a seed). Without `key_column` keys are
     positions in the dataset. A finished pool is returned without reading the dataset: another dataset needs another
@@ -73,8 +73,8 @@ def ingest(
 
     An append leaves earlier rows, their row_ids, splits and files unchanged; rows whose key (or content, with
     `reject_duplicates: content`) the pool has are rejected. Settings other than `sources` are inherited from the pool.
-    Until the append is finished, readers see the former pool. Of sources that the pool has, only samples with new keys
-    are appended.
+    Until the append is finished, readers see the former pool. For sources already in the pool, only samples with new
+    keys are appended.
 
     Args:
         config: sources of samples; a dict, or a YAML file.
@@ -119,7 +119,7 @@ def _begin(config: PoolConfig | JsonObject, location: Location) -> tuple[PoolCon
 
 def _say_made(location: Location) -> None:
     manifest = load_manifest(location, "pool")
-    say(f"{location} is there already, made {manifest.created}")
+    say(f"{location} already exists, made {manifest.created}")
     for line in growth(manifest):
         say(line)
 
@@ -297,7 +297,7 @@ def _list(config: PoolConfig, location: Location, dataset: ray.data.Dataset | No
     wanted = [source.uri for source in config.sources if source.uri.startswith(DATASET)]
     if dataset is not None and len(wanted) != 1:
         raise UsageError(
-            f"a dataset was handed over, and {len(wanted)} of the sources stand for one",
+            f"a dataset was passed, and {len(wanted)} of the sources refer to one",
             "name one source dataset:NAME, or leave sources out",
         )
     for source in config.sources:

@@ -150,7 +150,7 @@ def describe_consensus(
 
 def _judge(tables: Sequence[Contribution], fitted: StoredConsensus, quality: Quality | None) -> Verdict:
     if quality is None:
-        text = "in the space of targets that are there: their card has its verdict"
+        text = "in the space of existing targets: their card has its verdict"
         return Verdict("as_there", (), text)
     names = [prior_label(table) for table in tables]
     apart = [t for t in tables if t.manifest.summary["rows"] > 0 and t.manifest.summary.get("coverage", 1) == 1]

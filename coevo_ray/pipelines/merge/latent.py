@@ -1,4 +1,4 @@
-"""The consensus of contributions: fitted, extended by late ones, or fitted anew (docs/design.md#consensus)."""
+"""The consensus of contributions: fitted, extended by late ones, or refitted (docs/design.md#consensus)."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _read(location: Location, tables: Sequence[Contribution]) -> StoredConsensus
     if identities[: len(founders)] != founders or made > len(tables):
         raise InputError(
             f"the latent of {location} was fitted to other contributions, or to these in another order",
-            "list its contributions first and in their order, or fit it anew (--refit)",
+            "list its contributions first, in their order, or refit it (--refit)",
         )
     return read_consensus(location, manifest, made)
 

@@ -54,7 +54,7 @@ def merge(
     out: Place,
     config: SettingsLike[MergeConfig] | None = None,
 ) -> RowTable:
-    """Brings contributions to one space and writes the target table.
+    """Maps contributions to one space and writes the target table.
 
     Contributions from one pool keep its row_ids; with a pool for each participant, row_ids count through the pools in
     the order of the contributions (the manifest's summary lists them).

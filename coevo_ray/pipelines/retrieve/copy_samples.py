@@ -88,7 +88,9 @@ def _written(folder: Location) -> set[str]:
         if not all(_OURS.fullmatch(name) for name in files):
             raise TypeError(f"files are {files!r}")
     except (InputError, KeyError, TypeError) as error:
-        raise UsageError(f"{mark} is none of ours: {error}", "choose another folder to copy samples to") from error
+        raise UsageError(
+            f"{mark} was not written by coevo-ray: {error}", "choose another folder to copy samples to"
+        ) from error
     return set(files)
 
 

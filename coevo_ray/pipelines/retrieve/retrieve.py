@@ -2,7 +2,7 @@
 
 One Ray task puts the gate's features and anchors into the object store. A task for each file of the open targets scores
 it and keeps its best rows; the best of all files are compared with the gate's own rows, and one task chooses among
-those that are no copies. Only row_ids and scores come to the driver. The result does not depend on the division of the
+those that are not copies. Only row_ids and scores reach the driver. The result does not depend on the division of the
 open targets into files.
 """
 
@@ -60,16 +60,15 @@ def retrieve(
 
     Args:
         gate: an open gate with predictions, or its folder, or that of a run; it may have stopped. It is not changed.
-        pool: the open pool, or its folder, another than the gate's; its held-out rows are left out.
-        targets: targets of its rows, or their folder, in the space of the gate's.
+        pool: the open pool, or its folder, not the gate's own; its held-out rows are skipped.
+        targets: targets of its rows, or their folder, in the gate's space.
         out: folder of the result.
         config: budget, anchors, near-duplicates; a dict, or a YAML file.
         copy_to: also write the chosen samples to this folder, see `pipelines.retrieve.copy_samples`.
 
     Returns:
         The table `row_id` (of the open pool), `key`, `score`, `gain_row` (row_id of the nearest anchor in the gate's
-        pool), `similarity` to it, by row. It has fewer rows than the budget where the open pool has no more without
-        copies.
+        pool), `similarity` to it, by row. It has fewer rows than the budget if the open pool has only copies left.
 
     Raises:
         InputError: there is no such gate, it has no predictions or no gain left, the open pool is the gate's own, or
@@ -290,7 +289,7 @@ class _Retrieval:
         summary = self._summary(ranking, copy, picks)
         summary["seconds"] = round(time.monotonic() - started, 3)
         if len(picks) < self.settings.budget:
-            say(f"retrieve: {len(picks)} of {self.settings.budget} rows: the open pool has no more that are no copies")
+            say(f"retrieve: {len(picks)} of {self.settings.budget} rows: all others in the open pool are copies")
         entry = write_table(self.location, "retrieved.parquet", table)
         finish(self.location, KIND, self.settings.content(), inputs, [entry], summary)
         for name in self.location.files():

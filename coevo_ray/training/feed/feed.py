@@ -1,10 +1,10 @@
 """The feed: hands a subset's batches to training workers.
 
-The order of an epoch is fixed by (seed, epoch, subset) alone; rank r of W takes every W-th row of each global batch, so
-all ranks make the same number of steps whatever their number is. Rows outside the subset are neither decoded nor moved,
-and a row group without a selected row is not read.
+The order of an epoch depends only on (seed, epoch, subset); rank r of W takes every W-th row of each global batch, so
+all ranks make the same number of steps, for any W. Rows outside the subset are neither decoded nor moved, and a row
+group without a selected row is not read.
 
-Reading, making tensors and copying them to a GPU go on side by side, each a little ahead of the next.
+Reading, making tensors and copying them to a GPU run concurrently, each a little ahead of the next.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ class Feed:
     """Batches of a row table, by epoch.
 
     Memory is bounded by two windows and `prefetch` batches, whatever the table's size. A window's rows come from
-    `window_blocks` row groups: where neighbouring rows are alike, as in a pool whose folders are classes, a larger
-    window mixes better. Over W workers each holds about a W-th of it.
+    `window_blocks` row groups: if neighbouring rows are alike, as in a pool whose folders are classes, a larger window
+    mixes better. Each of W workers holds about a W-th of it.
 
     Args:
         table: pool, targets or any other row table.
         columns: columns that the transform needs.
-        transform: makes tensors of some rows. It gets the rows, with `row_id`, and uint64[rows] seeds, which
-            follow from (seed, epoch, row_id) alone. For map-style transforms see `of_images`.
+        transform: makes tensors of some rows. It gets the rows, with `row_id`, and uint64[rows] seeds, which depend
+            only on (seed, epoch, row_id). For map-style transforms see `of_images`.
         global_batch: rows of a batch over all workers.
         seed: seed of the order and of augmentation.
-        window_blocks: row groups among which rows are shuffled, at most; fewer where they hold more than 256 MiB.
-        prefetch: batches that are made ahead; 0 reads and makes them when asked.
+        window_blocks: maximum row groups among which rows are shuffled; fewer if they hold more than 256 MiB.
+        prefetch: batches to make ahead; 0 reads and makes them on demand.
         workers: processes that make tensors; 0 makes them in a thread of this process. They start with the first epoch
-            and stay until `close`. Scripts need the usual `if __name__ == "__main__"` guard, the transform must pickle.
+            and live until `close`. Scripts need the usual `if __name__ == "__main__"` guard, the transform must pickle.
         device: destination of the tensors, copied from pinned memory on a stream of its own if it is a GPU.
 
     Attributes:
@@ -117,7 +117,7 @@ class Feed:
         Args:
             pool: the pool, or its path or URI.
             transform: any function of one image, for instance from torchvision.transforms.v2, that returns a tensor.
-                Its random numbers follow from (seed, epoch, row_id), see `PerImage`.
+                Its random numbers depend on (seed, epoch, row_id), see `PerImage`.
             global_batch: rows of a batch over all workers.
             seed: seed of the order and of augmentation.
             receives: "tensor": the transform gets uint8[3, h, w]; "pil": an RGB image of Pillow.
@@ -152,8 +152,8 @@ class Feed:
         Args:
             pool: the pool, or its path or URI.
             tokenize: any function of a list of texts that returns a tensor or array with a row for each, which batches
-                have as `text`, or a mapping of such, as tokenizers of transformers do with `return_tensors="pt"`. None
-                makes nothing of them: batches have the texts themselves as `batch.texts`.
+                have as `text`, or a mapping of such, as tokenizers of transformers do with `return_tensors="pt"`. None:
+                batches have the texts themselves as `batch.texts`.
             global_batch: rows of a batch over all workers.
             seed: seed of the order.
             device: as in `of_images`.
@@ -181,8 +181,8 @@ class Feed:
     ) -> Feed:
         """A feed of a column of vectors, for a training loop of your own.
 
-        Batches have the vectors float32[rows, d] by the name of their column, of a pool also `label` int64[rows], -1
-        where a row has none.
+        Batches have the vectors float32[rows, d] under the name of their column, for a pool also `label` int64[rows],
+        -1 where a row has none.
 
         Args:
             table: a pool, targets, or any other row table; or its path or URI.
@@ -222,11 +222,10 @@ class Feed:
 
         Args:
             subset: rows and weights of the epoch.
-            rank: this worker's place; None is its place in Ray Train, or else among the processes of
-                `torch.distributed`, or else the only one.
+            rank: this worker's rank; None: its rank in Ray Train, else in `torch.distributed`, else 0.
             world_size: number of workers; None as for `rank`.
-            start: global samples that are already done (a batch's `offset`); their rows are not read again. The number
-                of workers may have changed since.
+            start: global samples already done (a batch's `offset`); their rows are not read again. The number of
+                workers may have changed.
 
         Raises:
             InputError: the subset is empty, a row is not in the table, or `start` is not a batch's offset.
@@ -259,7 +258,7 @@ class Feed:
         evidence: ArtifactLike | None = None,
         policy_options: Mapping[str, Any] | None = None,
     ) -> FeedLoader:
-        """An iterable in the place of a torch DataLoader, of the rows that a policy selects for each epoch.
+        """An iterable that replaces a torch DataLoader, over the rows that a policy selects for each epoch.
 
         For Lightning, Accelerate, the Trainer of transformers, or a loop of your own; see `FeedLoader`.
 
@@ -268,14 +267,14 @@ class Feed:
             columns: what a batch holds, see `FeedLoader`: names make it a tuple, a mapping or None a dict.
             policy: its name, or the policy.
             keep: share of the rows that an epoch keeps, in (0, 1], or the schedule of one.
-            rows: int64[n], rows that may be selected; None for a pool's training rows (those with a label, where there
-                are any), or all rows of another table.
-            scores: what `sae` made, for policies by factors or scores.
-            evidence: what `encode` made of labels and copies, for policies that look at it.
-            policy_options: the policy's own options, where it is given by name.
+            rows: int64[n], rows that may be selected; None for a pool's training rows (those with a label, if any), or
+                all rows of another table.
+            scores: result of `sae`, for policies that use factors or scores.
+            evidence: evidence on labels and copies, for policies that use it.
+            policy_options: the policy's own options, if it is given by name.
 
         Raises:
-            InputError: there are no such rows or tables, or the policy needs what is not given.
+            InputError: there are no such rows or tables, or the policy lacks an input.
             UsageError: the policy, an option or a share is wrong.
         """
         known = {"scores": scores, "evidence": evidence}
@@ -284,7 +283,7 @@ class Feed:
         return FeedLoader(self, ledger, columns)
 
     def close(self) -> None:
-        """Ends the processes that make tensors; a later epoch would start them again."""
+        """Ends the processes that make tensors; a later epoch starts them again."""
         if self._makers is not None:
             self._makers.close()
             self._makers = None

@@ -120,7 +120,7 @@ class PerImage:
 
 
 def _checked(made: Any) -> torch.Tensor:
-    """What a transform made.
+    """Checks the result of a transform.
 
     Raises:
         UsageError: it is no tensor.
@@ -133,7 +133,7 @@ def _checked(made: Any) -> torch.Tensor:
 
 
 def _are_alike(images: list[Any]) -> bool:
-    """Whether these are tensors of one kind, shape and dtype."""
+    """Tests whether these are tensors of one kind, shape and dtype."""
     if not all(isinstance(image, torch.Tensor) for image in images):
         return False
     return len({(type(image), image.shape, image.dtype) for image in images}) == 1

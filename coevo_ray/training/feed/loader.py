@@ -1,8 +1,8 @@
-"""A feed in the place of a torch DataLoader: selected epochs for trainers that take any iterable of batches.
+"""A feed that replaces a torch DataLoader: selected epochs for trainers that take any iterable of batches.
 
 It follows the protocol of stateful data loaders (`state_dict`, `load_state_dict`, `len`, `set_epoch`), which Lightning,
-Accelerate and torchdata share. A position is an epoch and a number of global samples, so that a training goes on after
-the same batch when the number of its processes has changed.
+Accelerate and torchdata share. A position is an epoch and a number of global samples, so a training resumes after the
+same batch even with another number of processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VERSION = 1
 
 
 class Batches(Protocol):
-    """What a loader takes of a `Feed`, which makes it."""
+    """The part of a `Feed` that its loaders use."""
 
     table: RowTable
     global_batch: int
@@ -54,19 +54,19 @@ class FeedLoader:
     Iterating begins the next epoch and commits the one before, whether its batches were all taken or not. The first
     iteration after `set_epoch`, `load_state_dict` or `seek` starts at that position instead. Each process of a
     distributed training iterates a loader of its own, made with the same arguments, and gets its part of each global
-    batch; the processes' ledgers stay the same without a word between them.
+    batch; the processes' ledgers stay the same without communication.
 
     Args:
         feed: makes the batches.
         ledger: selects rows; of the rows of the feed's table.
-        columns: what a batch holds: names for a tuple of tensors; a mapping of names of yours to names of the feed's
-            for a dict of tensors; None for a dict of all. Names are those of the transform's tensors, `weights`
-            float32[rows], `row_ids` int64[rows], and `texts`, of a feed of texts without a tokenizer.
+        columns: what a batch holds: names for a tuple of tensors; a mapping of your names to the feed's for a dict of
+            tensors; None for a dict of all. Names are those of the transform's tensors, `weights` float32[rows],
+            `row_ids` int64[rows], and `texts`, of a feed of texts without a tokenizer.
 
     Attributes:
-        feed, ledger: as given. `ledger.usage()` counts the epochs before the present one.
+        feed, ledger: as given. `ledger.usage()` counts the epochs before the current one.
         epochs: number of epochs that the policy runs.
-        names_of_model: names of tensors in a dict of all, where a trainer's model has others; set by `attach`.
+        names_of_model: names of tensors in a dict of all, if a trainer's model has others; set by `attach`.
         planned: rows of each epoch, as far as the policy knows them beforehand.
     """
 
@@ -133,17 +133,17 @@ class FeedLoader:
 
     @property
     def dataset(self) -> IterableDataset[Any]:
-        """The present epoch's batches from its first, None in place of those before the position.
+        """The current epoch's batches from its first, None for those before the position.
 
-        `accelerate.skip_first_batches` makes a loader of it that passes over a number of batches. Those that a position
-        is behind are then not made again.
+        `accelerate.skip_first_batches` makes a loader of it that skips a number of batches. Those before the position
+        are not made again.
         """
         return _FromTheFirst(self)
 
     # -- position ------------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
-        """Moves to the begin of an epoch; a position inside of it that was just loaded stays.
+        """Moves to the start of an epoch; a just loaded position inside it stays.
 
         Args:
             epoch: from 0. Epochs between are selected and committed, which policies without losses can do.
@@ -157,7 +157,7 @@ class FeedLoader:
         self._named = True
 
     def seek(self, epoch: int, batches: int) -> None:
-        """Moves behind some batches of an epoch.
+        """Moves past some batches of an epoch.
 
         Args:
             epoch: as in `set_epoch`.
@@ -175,13 +175,13 @@ class FeedLoader:
     def _go_to(self, epoch: int) -> None:
         if not 0 <= epoch < self.epochs:
             raise InputError(
-                f"epoch {epoch} was asked for, the loader has {self.epochs} from 0 on",
+                f"epoch {epoch} was requested, the loader has {self.epochs} from 0 on",
                 "make it with as many epochs as the training runs",
             )
         reached = self._epoch + (self._offset > 0)
         if self.ledger.policy.needs_losses and epoch > reached:
             raise InputError(
-                f"epoch {epoch} was asked for, {reached} is next: {self.ledger.policy.name} needs the losses between",
+                f"epoch {epoch} was requested, {reached} is next: {self.ledger.policy.name} needs the losses between",
                 "load the loader's state (load_state_dict)",
             )
         while self.ledger.committed < epoch:
@@ -191,10 +191,10 @@ class FeedLoader:
         self._epoch, self._offset, self._begun, self._named = epoch, 0, False, False
 
     def state_dict(self) -> dict[str, Any]:
-        """The position behind the last batch that was handed out, and the ledger's state; the same on all ranks.
+        """The position after the last batch that was handed out, and the ledger's state; the same on all ranks.
 
-        Numbers, strings and tensors alone, as `torch.load(weights_only=True)` takes them. Of N rows it takes 1 to 2
-        bytes each, and what the policy keeps of losses.
+        Only numbers, strings and tensors, for `torch.load(weights_only=True)`. It takes 1 to 2 bytes per row, plus the
+        losses that the policy keeps.
         """
         fields, arrays = self.ledger.state()
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
@@ -202,13 +202,13 @@ class FeedLoader:
         return {**position, **self._order(), "ledger": json.dumps(fields), "arrays": tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where another loader's state was taken; the number of processes may differ.
+        """Continues where another loader's state was taken; the number of processes may differ.
 
         Args:
             state: of `state_dict`.
 
         Raises:
-            InputError: it is of another table, batch, seed or policy, or no state of a loader.
+            InputError: it is of another table, batch, seed or policy, or not a loader's state.
         """
         mine = self._order()
         if state.get("version") != _VERSION or not mine.keys() <= state.keys():
@@ -224,7 +224,7 @@ class FeedLoader:
         self._subset = self.ledger.select(self._epoch)
 
     def _order(self) -> dict[str, Any]:
-        """What the order of batches follows from, besides the ledger."""
+        """Inputs of the order of batches, besides the ledger."""
         feed = self.feed
         sizes = {"global_batch": feed.global_batch, "seed": feed.seed, "window_blocks": feed.window_blocks}
         return {"table": feed.table.manifest.identity, **sizes}
@@ -232,7 +232,7 @@ class FeedLoader:
     # -- losses --------------------------------------------------------------------------------------------------
 
     def report_losses(self, row_ids: torch.Tensor, losses: torch.Tensor, entropies: torch.Tensor | None = None) -> int:
-        """Tells the ledger the losses of a batch, for policies that look at them; others ignore it.
+        """Reports the losses of a batch to the ledger, for policies that use them; others ignore it.
 
         Every rank has to call it with its part of the same batch: the parts are exchanged, so that all ledgers, and any
         rank's state, know all losses.
@@ -253,7 +253,7 @@ class FeedLoader:
         return self.ledger.report_losses(self._epoch, ids, values, others)
 
     def attach(self, trainer: Any) -> None:
-        """Makes a `transformers.Trainer` train on this loader, and go on inside an epoch when it resumes.
+        """Makes a `transformers.Trainer` train on this loader, and resume within an epoch.
 
         Args:
             trainer: the trainer, before `train`. Its `train_dataset` is not used. Where `columns` is None, batches have
@@ -268,7 +268,7 @@ class FeedLoader:
         attach(self, trainer)
 
     def close(self) -> None:
-        """Commits the present epoch if it is over, and ends the threads and processes that make batches."""
+        """Commits the current epoch if it is over, and ends the threads and processes that make batches."""
         self._end_running()
         if self._offset == len(self._subset) and self.ledger.committed == self._epoch:
             self.ledger.commit(self._epoch)
@@ -298,7 +298,7 @@ def _names(batch: Batch) -> list[str]:
 
 
 def _value(batch: Batch, name: str) -> Any:
-    """What a batch has by a name."""
+    """The entry of a batch under a name."""
     if name == "weights":
         return batch.weights
     if name == "row_ids":

@@ -1,4 +1,4 @@
-"""How long a training waits for its feed, and how many rows it has trained on."""
+"""Measures how long a training waits for its feed, and how many rows it has trained on."""
 
 from __future__ import annotations
 

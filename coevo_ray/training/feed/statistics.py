@@ -36,6 +36,6 @@ def input_statistics(table: RowTable, rows: Int64Array, column: str) -> tuple[to
     if not np.isfinite(mean_square) or mean_square <= 1e-12:
         raise InputError(
             f"the mean square of {column} is {mean_square}",
-            "its vectors are constant or not finite: are all samples the same? else see encode",
+            "its vectors are constant or not finite: are all samples the same? If not, see encode",
         )
     return torch.from_numpy(mean).float(), mean_square

@@ -19,7 +19,7 @@ def attach(loader: Any, trainer: Trainer) -> None:
     steps = {-(-rows // loader.feed.global_batch) for rows in loader.planned}
     if len(steps) > 1:
         raise UsageError(
-            f"epochs have {min(steps)} to {max(steps)} batches, the Trainer counts on equal ones",
+            f"epochs have {min(steps)} to {max(steps)} batches, the Trainer expects equal numbers",
             "keep the same share in all epochs",
         )
     loader.names_of_model = {"label": "labels", "image": getattr(trainer.model, "main_input_name", "image")}

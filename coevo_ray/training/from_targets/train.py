@@ -1,6 +1,6 @@
 """The objective `targets`: a fresh network regresses stored targets (CoOpt, arXiv 2505.14117), with Ray Train.
 
-No label is read in training. Augmented views of a row have its target; labels serve the evaluation alone.
+Training reads no labels. Augmented views of a row have its target; labels serve only the evaluation.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def train_targets(
 
     Args:
         config: network, views, schedule; a dict, or a YAML file.
-        pool: samples, or their folder. Its labels are read for evaluation only. Of a pool of vectors its column
-            `vector` is taken, of texts what `model` and `features` say.
+        pool: samples, or their folder. Its labels are read for evaluation only. For a pool of vectors the input is its
+            column `vector`, for texts as `model` and `features` say.
         targets: target table of that pool, or its folder. Rows without a target take no part.
         out: folder of the result: `model.safetensors` (backbone and head), `model.json`, `network.safetensors` (the
             backbone alone, for `load_network`), `network.json` and manifest.
@@ -72,7 +72,7 @@ def train_targets(
 
     Raises:
         InputError: an input is missing, the targets are not this pool's, or no training row has a target.
-        UsageError: the model is unknown or does not take what the pool gives, or settings were changed.
+        UsageError: the model is unknown or does not fit the pool, or settings were changed.
         StoppedError: the store or the cluster failed; run it again to continue.
     """
     config, pool = as_settings(TargetTrainConfig, config, "train"), pool_for("train_targets", pool)
@@ -114,7 +114,7 @@ class _TargetRun:
             raise InputError(f"{len(rows)} training rows have a target, need 2", "encode the pool's training rows")
         probe_rows = ProbeRows.choose(self.pool, joined.target_rows, config.probe_rows, config.seed)
         if probe_rows is None:
-            say(f"{_TITLE}: no evaluation, for it needs labelled rows of two classes in both splits")
+            say(f"{_TITLE}: no evaluation: it needs labelled rows of two classes in both splits")
         return Training(
             title=_TITLE,
             epochs=config.epochs,
@@ -163,10 +163,10 @@ class _TargetRun:
 
 
 def load_target_network(location: ArtifactLike, *, average: bool = False, trust: Sequence[str] = ()) -> TargetNetwork:
-    """Reads a trained network back; its `backbone` gives features.
+    """Loads a trained network; its `backbone` gives features.
 
     Args:
-        location: what `train_targets` returned, or its folder.
+        location: the result of `train_targets`, or its folder.
         average: take the averaged weights (`ema`).
         trust: as in `training.networks.load_network`.
 

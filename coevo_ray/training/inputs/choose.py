@@ -116,7 +116,7 @@ def open_input(config: LearningConfig, pool: Pool, targets: RowTable | None) -> 
     if config.features == TARGETS:
         if targets is None:
             raise UsageError(
-                f"{config.model} takes the pool's targets, and none are given",
+                f"{config.model} takes the pool's targets, but none are given",
                 "give targets, or set features to a column of vectors of the pool",
             )
         require_alone(targets, pool)

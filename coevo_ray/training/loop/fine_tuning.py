@@ -71,7 +71,7 @@ def thaw(frozen: list[nn.Parameter]) -> None:
 
 
 def under(name: str, path: str) -> bool:
-    """Whether a parameter or buffer belongs to the module at a path."""
+    """Tests whether a parameter or buffer belongs to the module at a path."""
     return name.startswith(f"{path}.")
 
 

@@ -118,13 +118,13 @@ def _run_config(location: Location, run: str) -> RunConfig:
 
 
 def _workers_were_lost(error: TrainingFailedError) -> bool:
-    """Tells failures of machines and processes from those of the code in them, whose own error says more."""
+    """Distinguishes failures of machines and processes from those of the code in them, whose own error says more."""
     failures = _failures(error)
     return not failures or any(type(failure).__name__.startswith("WorkerHealthCheck") for failure in failures)
 
 
 def _failures(error: TrainingFailedError) -> list[BaseException]:
-    """What went wrong on each worker; none where Ray Train's controller failed."""
+    """The error of each worker; none if Ray Train's controller failed."""
     failures: dict[int, BaseException] | None = getattr(error, "worker_failures", None)
     return list((failures or {}).values())
 

@@ -159,7 +159,7 @@ def _room_for(title: str, compute: Compute) -> Iterator[None]:
 
 
 def workers_of(compute: Compute) -> Need:
-    """What a training runs at the same time."""
+    """The parts of a training that run at the same time."""
     return Need("training worker", compute.cpus, compute.gpus, compute.actors)
 
 

@@ -79,7 +79,7 @@ class Progress:
         self._base, self._made, self._left = here, 0, left
 
     def step(self) -> float:
-        """Goes on to the next step; its position in [0, 1]."""
+        """Advances to the next step; its position in [0, 1]."""
         self._made += 1
         position = self.position
         assert position is not None

@@ -214,7 +214,7 @@ def check_one_policy(config: TrainConfig) -> None:
 
 
 def looks_at_evidence(config: TrainConfig) -> bool:
-    """Tells if any of the policies looks at doubt about labels or at copies."""
+    """Tests whether any of the policies uses doubt about labels or copies."""
     return any(config.make_policy(policy).uses & EVIDENCE for policy in config.policies)
 
 

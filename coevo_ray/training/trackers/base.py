@@ -31,7 +31,7 @@ _VARIABLES = ("MLFLOW_", "WANDB_")
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker knows of a training.
+    """A tracker's view of a training.
 
     Attributes:
         title: what people call it, such as "train rotation".

@@ -108,7 +108,7 @@ def test_what_has_no_components_is_refused() -> None:
         fit_components(moments_of(np.eye(3)), 2)
     with pytest.raises(UsageError, match="0 components"):
         fit_components(moments_of(np.eye(9)), 0)
-    with pytest.raises(InputError, match="want 9 columns"):
+    with pytest.raises(InputError, match="need 9 columns"):
         to_components(np.ones((2, 3), np.float32), fit_components(moments_of(np.eye(9)), 2))
 
 

@@ -87,7 +87,7 @@ def test_no_rows_give_no_rows() -> None:
 
 
 def test_wrong_shapes_and_settings_are_refused() -> None:
-    with pytest.raises(InputError, match="6 columns, the projection wants 5"):
+    with pytest.raises(InputError, match="6 columns, the projection needs 5"):
         project(gaussian(2, 6), projection_matrix(5, 3, 0))
     with pytest.raises(InputError, match="shape"):
         finite_rows(np.zeros(5, np.float32))

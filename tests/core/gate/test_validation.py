@@ -280,7 +280,7 @@ def test_with_validation_rows_the_loss_on_first_labels_stops_nothing() -> None:
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UsageError, match="hear every label"):
+    with pytest.raises(UsageError, match="use every label"):
         GateConfig(classes=2, round_size=1, rule="compat", validation_share=0.1)
     alone: tuple[dict[str, Any], ...] = ({"cost_per_label": 1.0}, {"worth_per_point": 1.0})
     for one in alone:

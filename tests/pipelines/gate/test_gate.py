@@ -551,7 +551,7 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
     for arguments, message in (
         (("gate", "set", *gate), "gate set of nothing"),
         (("gate", "open", *places, "--out", gate[1], "--classes", "a,b,c,d"), "classes"),
-        (("gate", "--out", "x", "status", *gate), "put the options behind it"),
+        (("gate", "--out", "x", "status", *gate), "put the options after it"),
         (("gate", "--out", "x"), "without --pool, --targets"),
         (("gate", "next", *gate, "--out", "requests.txt"), "name a .csv or .parquet"),
         (("gate", "open", *places, "--out", gate[1], "--url", "http://x"), "without an annotator"),
@@ -597,7 +597,7 @@ def test_people_answer_a_rounds_file_bit_by_bit(coevo_ray: Command, tmp_path: Pa
     assert result.returncode == 4 and "gate next --set-aside" in result.stderr
     # Nobody knows the last one: the gate does without it, and stops as it was told to.
     told = coevo_ray("gate", "next", *gate, "--set-aside", "--json")
-    assert json.loads(told.stdout)["stopped_by"] == "max_rounds" and "1 row that nobody labelled" in told.stderr
+    assert json.loads(told.stdout)["stopped_by"] == "max_rounds" and "1 row without a label" in told.stderr
     assert coevo_ray("gate", "next", *gate, "--set-aside").returncode == 0
     result = coevo_ray(*all_rounds, "--json")
     assert result.returncode == 0 and json.loads(result.stdout)["labels"] == len(asked) - 1, result.stderr

@@ -404,7 +404,7 @@ def test_lists_of_images_are_called_so(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", images=[[png(0), png(1)], [png(2)]])
     with pytest.raises(InputError, match="1 x 2 images in column images") as caught:
         pool_of(tmp_path / "a.parquet", tmp_path / "pool", image_column="images")
-    assert caught.value.remedy.startswith("give one image a row")
+    assert caught.value.remedy.startswith("give one image per row")
     pool = pool_of(tmp_path / "a.parquet", tmp_path / "pool", image_column="images", max_reject_fraction=0.5)
     assert [row[1] for row in rows(pool).values()] == [png(2)]
 

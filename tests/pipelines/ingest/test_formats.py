@@ -317,9 +317,9 @@ def test_datasets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "read_binary_files" in caught.value.remedy
     with pytest.raises(InputError, match="the dataset holds no rows"):
         ingest({}, tmp_path / "c", dataset=ray.data.from_items([{"image": png(0)}]).filter(lambda row: False))
-    with pytest.raises(UsageError, match="stands for a Ray Dataset"):
+    with pytest.raises(UsageError, match="refers to a Ray Dataset"):
         ingest({"sources": ["dataset:x"]}, tmp_path / "d")
-    with pytest.raises(UsageError, match="0 of the sources stand for one"):
+    with pytest.raises(UsageError, match="0 of the sources refer to one"):
         ingest({"sources": [str(tmp_path)]}, tmp_path / "e", dataset=dataset)
 
 

@@ -200,7 +200,7 @@ def test_sentences_in_nearly_every_row_are_refused_unless_the_user_says_that_the
     ) as no:
         ingest(settings(source), tmp_path / "refused")
     assert "--label-column" in no.value.remedy and "label_column: null" in no.value.remedy
-    assert "say so with classes: 109" in no.value.remedy
+    assert "confirm it with classes: 109" in no.value.remedy
     assert ingest(settings(source, classes=109), tmp_path / "stated").classes == 109
     assert ingest(settings({**source, "label_column": None}), tmp_path / "without").classes == 0
 

@@ -325,7 +325,7 @@ def test_stages_that_work_on_one_pool_refuse_targets_of_several(
     ann, bob = pools["ann"], pools["bob"]
     require_alone(merge([made["ann"]], tmp_path / "ann"), ann)
     for stage in (coevo_ray.sae, coevo_ray.gate):
-        with pytest.raises(InputError, match="are of 2 pools; this needs those of"):
+        with pytest.raises(InputError, match="are of 2 pools; this needs only those of"):
             stage({}, bob.location.path, str(merged), str(tmp_path / "out"))
         with pytest.raises(InputError, match="were not made from the pool at"):
             stage({}, bob.location.path, str(tmp_path / "ann"), str(tmp_path / "out"))

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused(modality: str, given_settings: dict[str, A
 
 
 def test_inputs_that_are_not_there_are_named(vector_pool: Pool, text_pool: Pool, text_targets: RowTable) -> None:
-    with pytest.raises(UsageError, match="takes the pool's targets, and none are given"):
+    with pytest.raises(UsageError, match="takes the pool's targets, but none are given"):
         open_input(settled(TrainConfig(), "text"), text_pool, None)
     with pytest.raises(InputError, match=r"no column 'clip' of vectors \(have vector\)"):
         open_input(settled(TrainConfig(features="clip"), "vector"), vector_pool, None)

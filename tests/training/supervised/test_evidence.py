@@ -109,7 +109,7 @@ def test_options_on_the_command_line_switch_it_off(given: Given, tmp_path: Path,
     size = ("--image-size", "16", "--unbiased", "--json")
     result = coevo_ray("train", "--objective", "supervised", *places, *chosen, *off, *size)
     assert result.returncode == 0, result.stderr
-    assert "looks at no evidence" in result.stderr
+    assert "uses no evidence" in result.stderr
     assert not (out / "evidence").exists()
     summary, rows = json.loads(result.stdout), len(given.pool.train_ids())
     assert "evidence" not in summary

@@ -1,6 +1,6 @@
 """Policies: rules that draw an epoch's subset (arXiv 2603.04981; docs/design.md#policies).
 
-A policy is a function of a `SelectionContext` alone: the same context always gives the same rows. To add one, subclass
+A policy depends only on a `SelectionContext`: the same context always gives the same rows. To add one, subclass
 `Policy`, give it a `name` and a `select`, and refer to it as `package.module:Class`, or add it to `POLICIES`.
 """
 
@@ -64,7 +64,7 @@ def make_policy(name: str, /, *, class_power: float | None = None, unbiased: boo
     Args:
         name: a key of `POLICIES`, or `package.module:Class` for the user's own.
         class_power: class quotas in proportion to size ** this (`ClassQuotas`); None sets no quotas.
-        unbiased: weigh rows by the inverse of their inclusion probability (`Unbiased`).
+        unbiased: weight rows by the inverse of their inclusion probability (`Unbiased`).
         options: the policy's own options.
 
     Raises:

@@ -77,7 +77,7 @@ def rows_kept(share: float, rows: int) -> int:
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """Inputs of a policy. Arrays of N have one value for every row of the pool; None if it is not known.
+    """Inputs of a policy. Arrays of N have one value for every row of the pool; None if unknown.
 
     Attributes:
         epoch, epochs: number of the epoch, from 0, and of epochs of the full schedule.
@@ -98,7 +98,7 @@ class SelectionContext:
         last: rows of the last committed epoch; None before it.
         copies, copy: int[N], members of a row's group of near-duplicates, and the row's number among them, from 0; 1
             and 0 for a row alone.
-        quota: number of rows of this epoch, in place of `keep` x n; None for that.
+        quota: number of rows of this epoch, instead of `keep` x n; None for `keep` x n.
         last_used: int[N], the last committed epoch that used each row, -1 for none.
         shares: kept shares of all epochs; None for `keep` in all.
         rules: version of the rules that draw; see `RULES`.

@@ -57,6 +57,6 @@ class Unbiased(Policy):
 
 
 def _in_closed_form(policy: Policy) -> bool:
-    """Tells if a policy knows its inclusion probabilities; else they are estimated from the epochs between uses."""
+    """Tests whether a policy knows its inclusion probabilities; others are estimated from epochs between uses."""
     inner = policy.policy if isinstance(policy, ClassQuotas) else policy
     return inner.equal_visits or type(inner).inclusion is not Policy.inclusion
