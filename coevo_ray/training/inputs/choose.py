@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from coevo_ray.config import LearningConfig
 from coevo_ray.config.pool import IMAGE, TEXT, VECTOR
+from coevo_ray.config.training import TrainCompute
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.modality import find_modality
@@ -28,6 +29,8 @@ _FINE_TUNING = {"optimizer": "adamw", "learning_rate": 5e-5, "warm_up": 0.1, "we
 
 # For heads on vectors, chosen by benchmarks.vector_heads.
 _FOR_HEADS = {"learning_rate": 0.03, "weight_decay": 8e-3}
+# A step of a head takes less time than several workers take to average its gradients.
+_ONE_WORKER = {"compute": TrainCompute(cpus=0.5)}
 
 
 def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> ConfigT:
@@ -39,7 +42,7 @@ def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> C
         said: settings of the network that it starts from, or None.
 
     Returns:
-        The settings, with `model` and `features` as they are used.
+        The settings, with `model` and `features` as they are used. A head has one worker where they do not say.
 
     Raises:
         UsageError: the model does not take what the pool or `features` give, or a setting is for images.
@@ -57,7 +60,7 @@ def settled(config: ConfigT, modality: str, said: JsonObject | None = None) -> C
             f"take one of {', '.join(HEADS)}, or leave features out",
         )
     _refuse(config, (*_OF_IMAGES, *_OF_TEXTS), f"the vectors of {features}")
-    config = config.model_copy(update={"features": features, "model": named or LINEAR})
+    config = _with(config.model_copy(update={"features": features, "model": named or LINEAR}), _ONE_WORKER)
     return _with(config, _FOR_HEADS) if config.optimizer == "sgd" else config
 
 

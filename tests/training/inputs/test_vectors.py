@@ -118,6 +118,25 @@ def test_what_a_training_takes_follows_from_the_pool(
 
 
 @pytest.mark.parametrize(
+    ("modality", "given_settings", "actors"),
+    [
+        ("vector", {}, 1),
+        ("text", {}, 1),
+        ("image", {"features": "targets"}, 1),
+        ("vector", {"compute": {"actors": 3}}, 3),
+        ("image", {}, 2),
+        ("text", {"model": "hf:tiny#mean"}, 2),
+    ],
+)
+def test_a_head_has_one_worker_unless_the_settings_say(
+    modality: str, given_settings: dict[str, Any], actors: int
+) -> None:
+    given = TrainConfig.model_validate(given_settings)
+    assert settled(given, modality).compute.actors == actors
+    assert settled(settled(given, modality), modality).compute.actors == actors
+
+
+@pytest.mark.parametrize(
     ("modality", "given_settings", "message"),
     [
         ("vector", {"model": "small_cnn"}, "small_cnn does not take the vectors of vector"),
