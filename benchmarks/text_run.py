@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def run(work: str) -> dict[str, Any]:
     """Runs the command.
 
     Returns:
-        `rows`, `by_stage`, `in_stages`, and what came out.
+        `rows`, `by_stage`, `in_stages`, `bytes_per_row` on disk by folder, and what came out.
     """
     command = [sys.executable, "-m", "coevo_ray", "run", f"{work}/run.yaml", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -95,6 +96,7 @@ def run(work: str) -> dict[str, Any]:
             "train": sum(part["wall_seconds"] for part in summary["train"].values()),
         },
         "in_stages": summary["seconds"],
+        "bytes_per_row": bytes_per_row(Path(work) / "run", summary["pool"]["rows"]),
         "verdict": summary["encode"]["verdict"]["kind"],
         "explained_variance": round(summary["sae"]["explained_variance"], 4),
         "label_share": summary["gate"]["label_fraction"],
@@ -103,6 +105,16 @@ def run(work: str) -> dict[str, Any]:
         "full_accuracy": round(summary["gate"]["full_accuracy"], 4),
         "trained": {policy: round(part["accuracy"], 4) for policy, part in summary["train"].items()},
     }
+
+
+def bytes_per_row(folder: Path, rows: int) -> dict[str, float]:
+    """Bytes on disk of each artifact, one of another's folder apart, by its path below a run, over the pool's rows."""
+    found: Counter[str] = Counter()
+    artifacts = sorted((path.parent for path in folder.rglob("manifest.json")), key=lambda path: -len(path.parts))
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        owner = next((artifact for artifact in artifacts if artifact in path.parents), folder)
+        found[owner.relative_to(folder).as_posix()] += path.stat().st_size
+    return {name: round(size / rows, 2) for name, size in sorted(found.items())}
 
 
 if __name__ == "__main__":

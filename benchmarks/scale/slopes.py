@@ -12,10 +12,11 @@ from benchmarks import selection
 from benchmarks.common import Child, in_child, note
 from benchmarks.scale import parts
 
-CLASSES = 10
+CLASSES, GRAPH = 10, "graph"
 FROM_ROWS = 100_000  # below, what does not depend on rows is most of the time
 _PARTS = ("predictions", "near_duplicates", "own_copies", "groups", "draw_herding", "draw_typical", "draw_top")
 _POLICIES = ("rotation", "factors", "factors_all")
+_GRAPH_ROWS, _GRAPH_DIM = 1_000_000, 64  # the most rows, for its cost grows faster than these
 _SCORE_DIM, _SCORE_LATENTS, _SCORE_K, _SCORE_BATCH = 128, 1024, 24, 1024
 
 
@@ -32,7 +33,7 @@ def measure(sizes: Sequence[int]) -> tuple[dict[str, Any], list[Child]]:
     table: dict[str, dict[str, Any]] = {}
     children: list[Child] = []
     for stage, (function, arguments) in _stages().items():
-        for rows in sizes:
+        for rows in (rows for rows in sizes if stage != GRAPH or rows <= _GRAPH_ROWS):
             child = in_child(function, *arguments(rows))
             children.append(child)
             cpu, seconds = _seconds(child.result)
@@ -55,6 +56,7 @@ def _stages() -> dict[str, tuple[Callable[..., Any], Callable[[int], tuple[Any, 
     for policy in _POLICIES:
         made[f"ledger: {policy}"] = (selection.measure, partial(_of_policy, policy))
     made["score"] = (score, lambda rows: (rows,))
+    made[GRAPH] = (graph, lambda rows: (rows,))
     return made
 
 
@@ -77,6 +79,21 @@ def score(rows: int) -> dict[str, float]:
     with torch.no_grad():
         for start in range(0, rows, _SCORE_BATCH):
             sae.encode(batch[: rows - start])
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+
+
+def graph(rows: int) -> dict[str, float]:
+    """The neighbour graph of rows around centres, without the store."""
+    import time
+
+    from coevo_ray.core.graph.graph import build_graph
+
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((200, _GRAPH_DIM), dtype=np.float32)
+    features = random.standard_normal((rows, _GRAPH_DIM), dtype=np.float32)
+    features += centres[random.integers(0, len(centres), rows)]
+    cpu, started = time.process_time(), time.perf_counter()
+    build_graph(features, k=parts.NEIGHBOURS)
     return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
 
 
