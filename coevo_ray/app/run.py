@@ -122,7 +122,8 @@ def _train(
     with named_run(folders.out.name), ray_session():
         evidence = None
         if config.evidence and looks_at_evidence(settings):
-            evidence = gather_evidence(config.evidence, pool, targets, use, folders.evidence)
+            graph = folders.gate.child("graph")
+            evidence = gather_evidence(config.evidence, pool, targets, use, folders.evidence, graph)
         for policy in settings.policies:
             place = folders.training(policy)
             results[policy] = train_policy(settings, policy, pool, use, scores, place, evidence, targets=targets)

@@ -116,7 +116,12 @@ class FormerJudges:
 
 
 def gather_evidence(
-    config: SettingsLike[EvidenceConfig], pool: Pool, targets: RowTable, labels: Int64Array, out: Place
+    config: SettingsLike[EvidenceConfig],
+    pool: Pool,
+    targets: RowTable,
+    labels: Int64Array,
+    out: Place,
+    graph: Location | None = None,
 ) -> RowTable:
     """Writes the evidence on all labelled training rows that have a target.
 
@@ -126,6 +131,7 @@ def gather_evidence(
         targets: features of the pool's rows.
         labels: int64[rows of the pool], as training will use them; -1 where there is none.
         out: folder of the result, with `graph/` below it.
+        graph: folder of a gate's graph of the same targets, which is copied where it was made with these settings.
 
     Returns:
         The table `row_id`, `label` (int64, as given), `doubt` (float16 in [0, 1]), `likely` (int64, likeliest class
@@ -147,7 +153,7 @@ def gather_evidence(
     with writing(location):
         if begin(location, KIND, config.content(), inputs) is None:
             with ray_session([pool.location, targets.location], [location]), ray_errors(KIND):
-                _gather(config, pool, targets, labels, location, inputs, former)
+                _gather(config, pool, targets, labels, location, inputs, former, graph)
     return RowTable(location, KIND)
 
 
@@ -159,6 +165,7 @@ def _gather(
     location: Location,
     inputs: dict[str, str],
     former: bool,
+    known: Location | None,
 ) -> None:
     started, cpus = time.monotonic(), config.compute.cpus
     need = Need("task", cpus)
@@ -176,7 +183,7 @@ def _gather(
     if config.copies:
         folder = location.child("graph")
         graph = build_graph_artifact(
-            pool, targets, folder, neighbours=config.neighbours, seed=config.seed, cpus=cpus, centre=True
+            pool, targets, folder, neighbours=config.neighbours, seed=config.seed, cpus=cpus, centre=True, known=known
         )
         judges_of = None if former else parts.get("judges")
         given = (folder, config, parts["rows"], parts["labels"], judges_of)

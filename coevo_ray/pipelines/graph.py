@@ -29,7 +29,7 @@ from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import describe, write_blob
 from coevo_ray.store.graph_files import KIND, ROWS, read_half
 from coevo_ray.store.location import Location
-from coevo_ray.store.manifest import FileEntry, Manifest
+from coevo_ray.store.manifest import MANIFEST, FileEntry, Manifest, load_manifest
 from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable
 from coevo_ray.store.writing import writing
@@ -52,6 +52,7 @@ def build_graph_artifact(
     gpus: float = 0,
     part_rows: int = PART_ROWS,
     held_out: bool = False,
+    known: Location | None = None,
 ) -> Manifest:
     """Builds the neighbour graph of the training rows' targets in Ray tasks; needs a Ray session.
 
@@ -69,6 +70,7 @@ def build_graph_artifact(
         gpus: of each task; with any, rows are compared on it.
         part_rows: rows that one task searches, rounded up to blocks.
         held_out: whether held-out rows are in the graph, too.
+        known: folder that may hold this very graph, made for another stage: its files are copied.
 
     Raises:
         InputError: there are fewer than two rows, or targets are zero or not finite.
@@ -84,6 +86,11 @@ def build_graph_artifact(
             return done
         started = time.monotonic()
         need = Need("task", cpus, gpus)
+        if known is not None and (there := _same(known, content, inputs)) is not None:
+            with ray_errors(KIND):
+                copied = _copy(there, known, location, need)
+            if copied is not None:
+                return finish(location, KIND, content, inputs, copied, there.summary)
         threads = max(1, int(cpus))
         parts = Parts.of(location, KIND, content, inputs)
         source = _Source(pool.location, targets, parts, neighbours, seed, centre, method, threads, held_out)
@@ -96,6 +103,37 @@ def build_graph_artifact(
             say(f"graph: recall {fields['recall']:.3f} on a sample, below {fields['parameters']['recall_goal']}")
         summary = {"rows": found["rows"], "fields": fields, "seconds": round(time.monotonic() - started, 3)}
         return finish(location, KIND, content, inputs, [*found["entries"], *entries], summary)
+
+
+def _same(known: Location, content: JsonObject, inputs: dict[str, str]) -> Manifest | None:
+    """The manifest of a finished graph of these settings and inputs; None where there is none."""
+    if not known.child(MANIFEST).is_file():
+        return None
+    manifest = load_manifest(known, KIND)
+    return manifest if (manifest.config, manifest.inputs) == (content, inputs) else None
+
+
+def _copy(manifest: Manifest, source: Location, location: Location, need: Need) -> list[FileEntry] | None:
+    """Copies a graph's files; None if one of them is not what its manifest says, so that the graph has to be built."""
+    files: list[Row] = [{"name": file.path} for file in manifest.files]
+    stage = _Copy(source, location)
+    made = run_each("copy graph", files, stage.make, need=need, total=len(files), unit="files")
+    found = {row["name"]: row["entry"] for row in made}
+    copied = [found[file.path] for file in manifest.files]
+    return copied if copied == list(manifest.files) else None
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Ray Data stage: a file of a graph -> its copy in another folder."""
+
+    source: Location
+    location: Location
+
+    def make(self, row: Row) -> Row:
+        """Copies one file."""
+        entry = write_blob(self.location, row["name"], self.source.child(row["name"]).read_bytes())
+        return {"rows": 1, "name": row["name"], "entry": entry}
 
 
 def _search(source: _Source, arrays: Any, found: JsonObject, part_rows: int, need: Need) -> list[FileEntry]:

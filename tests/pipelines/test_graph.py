@@ -20,7 +20,7 @@ from coevo_ray.store.artifact import finish
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import Location
-from coevo_ray.store.manifest import MANIFEST
+from coevo_ray.store.manifest import MANIFEST, load_manifest
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.store.verification import verify
 
@@ -154,3 +154,34 @@ def test_targets_are_read_as_half_precision_in_order(tmp_path: Path) -> None:
     made = read_half(targets, some)
     assert made.dtype == np.float16
     np.testing.assert_array_equal(made, content()[some])
+
+
+def test_a_graph_that_is_there_is_copied_and_any_other_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, ids = build(tmp_path, part_rows=1)
+    known = Location.parse(str(tmp_path / "graph"))
+    files = {entry.path: entry.sha256 for entry in load_manifest(known).files}
+    assert len(files) > 3
+
+    def built(name: str, **options: Any) -> bool:
+        """Whether it was built, and not copied; the graph and its files are the same either way."""
+        capsys.readouterr()
+        graph, found = build(tmp_path, name=name, known=known, part_rows=1, **options)
+        if not options:
+            same(graph, first)
+            np.testing.assert_array_equal(found, ids)
+            made = load_manifest(Location.parse(str(tmp_path / name)))
+            assert {entry.path: entry.sha256 for entry in made.files} == files
+        return "copy graph:" not in (told := capsys.readouterr().err) or "\ngraph:" in told
+
+    assert not built("copied")
+    assert built("other settings", seed=1)
+    assert built("other targets", features=content(1))
+    part = next(name for name in sorted(files) if name.startswith("part-"))
+    damaged = bytearray(known.child(part).read_bytes())
+    damaged[-1] ^= 1
+    known.child(part).write_bytes(bytes(damaged))
+    assert built("damaged")
+    known.child(MANIFEST).delete_file()
+    assert built("unfinished")
