@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import coevo_ray
 from coevo_ray.cli.on_demand import COMMANDS
 from coevo_ray.errors import InputError
 from tests.pages import links
-from website import commands, pages, results, settings
+from website import commands, pages, planning, results, settings
+from website.pages import ROOT
 
 
 def test_every_command_has_a_section_with_its_options() -> None:
@@ -63,3 +65,24 @@ def test_a_link_without_a_place_is_an_error() -> None:
         pages.turn_links("benchmarks/README.md", "[x](results/a.md) [y](https://z)")
         == "[x](results/a.md) [y](https://z)"
     )
+
+
+def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
+    found = {name: json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in _PLANNED_BY}
+    lines = {line.stage: line.of_rows for line in (*planning.hours(), *planning.memory(), *planning.disk())}
+    per_row = found["scale-growth"]["table"]["score"]["10000000"]["us_per_row"]
+    assert lines["scores of factors"](10**9) == pytest.approx(per_row * 1e9 / 1e6 / 3600)
+    graph, slope = lines["graph"], found["scale-growth"]["slopes"]["graph"]
+    assert graph(1_000_000) == pytest.approx(found["gate-1000000"]["by_part"]["ours"]["build_seconds"] * 2 / 3600)
+    assert graph(10**8) / graph(10**7) == pytest.approx(10**slope)
+    wide = found["scale-predictions-10000000"]
+    assert lines["gate, 1,000 classes"](10**7) == pytest.approx(wide["parts"]["predictions"]["peak_bytes"] / 2**30)
+    assert lines["encode, all its processes of a node"](1) == lines["encode, all its processes of a node"](10**9)
+    assert lines["journal of 100 epochs"](10**9) == pytest.approx(100 * 10**9 / 8 / 2**30)
+    page = planning.page()
+    assert all(f"| {stage} |" in page for stage in lines)
+    first, second = (page.split("256 GiB |\n|---|---|\n")[1].splitlines()[i].split(" | ")[0] for i in (0, 1))
+    assert "million" in first and first != second
+
+
+_PLANNED_BY = ("scale-growth", "gate-1000000", "scale-predictions-10000000")

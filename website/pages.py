@@ -12,7 +12,7 @@ from os.path import relpath
 from pathlib import Path, PurePosixPath
 
 from coevo_ray.errors import InputError
-from website import commands, results, settings
+from website import commands, planning, results, settings
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "docs"
@@ -25,7 +25,12 @@ _MOVED = {
     "cluster/README.md": "cluster-recipe.md",
     "benchmarks/README.md": "benchmarks.md",
 }
-MADE = {"commands.md": commands.page, "settings.md": settings.page, "results.md": results.page}
+MADE = {
+    "commands.md": commands.page,
+    "planning.md": planning.page,
+    "settings.md": settings.page,
+    "results.md": results.page,
+}
 _FOLDERS = {
     "docs/": "",
     "benchmarks/results/": "results/",

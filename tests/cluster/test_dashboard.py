@@ -140,7 +140,7 @@ def test_alerts_say_what_and_what_to_do() -> None:
 def test_the_readme_names_these_files() -> None:
     text = (CLUSTER / "README.md").read_text()
     assert "(grafana-dashboard.json)" in text and "(prometheus-rules.yaml)" in text
-    named = set(re.findall(r"`([a-z_]+)`", text[text.index("## What goes on") :]))
+    named = set(re.findall(r"`([a-z_]+)`", text[text.index("## Monitoring") :]))
     assert {metric.name.removeprefix("coevo_ray_") for metric in METRICS} <= named
 
 
