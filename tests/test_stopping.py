@@ -67,7 +67,7 @@ def test_a_training_that_hangs_is_ended(pool: Path, tmp_path: Path) -> None:
     command = train(pool, tmp_path, **{STALL: "60"})  # its processes start within that time
     try:
         assert command.wait(400) == 4, command.err.read_text()
-        assert "train full: nothing moved for 60 s" in command.err.read_text()
+        assert "train full: no progress for 60 s" in command.err.read_text()
         command.assert_gone()
     finally:
         command.end()

@@ -14,6 +14,8 @@ from coevo_ray.store.location import Location
 
 _FREE_BYTES, _MOST_RATIO = 256 << 20, 100  # a file may give so many bytes, and so many times its size
 _EXACT = 2.0**53  # larger floats are whole, whatever was meant
+# Damaged pages and metadata raise OSError, names and texts that are not UTF-8 UnicodeDecodeError.
+_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 _READ = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -43,12 +45,17 @@ def read_parquet(location: Location, data: bytes) -> AnswerTable:
         columns = {ours: _texts(location, name, table.column(name)) for name, ours in names.items()}
         for column in columns.values():
             column.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
-    except InputError:
+    except InputError as error:
+        if isinstance(error.__cause__, _DAMAGED):
+            raise _unreadable(location, error.__cause__) from error
         raise
-    # Damaged pages and metadata are told as OSError, names and texts that are not UTF-8 as UnicodeDecodeError.
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{location} cannot be read as Parquet: {printable(str(error))}", SAVE_AS) from error
+    except _DAMAGED as error:
+        raise _unreadable(location, error) from error
     return AnswerTable(filled(columns), (), 0, lambda records: [f"record {i + 1}" for i in records.tolist()], False)
+
+
+def _unreadable(location: Location, error: BaseException) -> InputError:
+    return InputError(f"{location} cannot be read as Parquet: {printable(str(error))}", SAVE_AS)
 
 
 def _read(location: Location, file: pq.ParquetFile, names: list[str], size: int) -> pa.Table:

@@ -129,7 +129,8 @@ def readable(location: Location, part: str = "") -> Iterator[None]:
     except (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
         if is_of_a_store(error):
             raise reading_failed(location, error) from error
-        words = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
+        words = "".join(c if c.isprintable() else " " for c in str(error))
+        words = " ".join(words.split())[:_SHOWN] or type(error).__name__
         raise InputError(
             f"cannot read {part}{location}: {words}", "it is damaged, or no Parquet: copy it again"
         ) from error

@@ -69,7 +69,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
 def test_a_folder_without_labels_needs_names_of_classes(tmp_path: Path) -> None:
     found = look(str(images(tmp_path / "shots", [f"{i}.png" for i in range(30)])), {})
     assert found.lines()[1] == "no labels"
-    with pytest.raises(UsageError, match="no classes") as refused:
+    with pytest.raises(UsageError, match="no class names") as refused:
         run_settings(found, propose(found), Wanted("made"))
     assert "--classes" in refused.value.remedy
     settings = run_settings(found, propose(found), Wanted("made", ("cat", "dog"), budget=6))
@@ -138,7 +138,7 @@ def test_matrices_and_tars_and_rows_that_cannot_be_used(tmp_path: Path) -> None:
     assert run_settings(found, propose(found), Wanted("made", ("a", "b")))["encode"]["dim"] == 4
     assert [p.name for p in propose(found)] == ["column:vector"]
     empty = table(tmp_path / "e.parquet", text=pa.array([None] * 3, pa.string()))
-    with pytest.raises(InputError, match="none of the 3 rows"):
+    with pytest.raises(InputError, match="none of the 3 sampled rows"):
         look(empty, {"text_column": "text"})
     with pytest.raises(UsageError, match="is a sample"):
         look("sample:digits", {})

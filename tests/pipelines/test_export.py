@@ -142,7 +142,7 @@ def test_lance_has_all_rows_in_order(tmp_path: Path) -> None:
     written = lance.dataset(str(tmp_path / "targets.lance")).to_table()
     assert written.column("row_id").to_pylist() == list(range(ROWS))
     assert written.filter(pa.compute.equal(written["row_id"], 5)).column("target").to_pylist() == [[5 / 8] * 4]
-    with pytest.raises(UsageError, match="there is something"):
+    with pytest.raises(UsageError, match="already exists"):
         export(tmp_path / "targets", tmp_path / "targets.lance")
 
 

@@ -119,7 +119,7 @@ def test_what_an_encoder_lacks_is_named(name: str, cause: str) -> None:
 
 
 def test_a_fixed_input_size_is_kept() -> None:
-    with pytest.raises(UsageError, match="takes 8 pixels, 16 were asked for"):
+    with pytest.raises(UsageError, match="takes 8 pixels, 16 were requested"):
         load_prior("callable:my_encoders_for_test:Plain", 16)
 
 
@@ -204,7 +204,7 @@ def test_the_users_text_encoder_is_taken_as_it_is(name: str, size: int | None, t
         ("NoContext", None, "has no context"),
         ("Method", None, "cannot travel to CPU tasks: it is a method"),
         ("Lambda", None, "cannot travel to CPU tasks"),
-        ("Text", 5, "takes 4 tokens, 5 were asked for"),
+        ("Text", 5, "takes 4 tokens, 5 were requested"),
     ],
 )
 def test_what_a_text_encoder_lacks_is_named(name: str, size: int | None, cause: str, texts: Samples) -> None:

@@ -65,7 +65,7 @@ def test_one_that_computes_takes_as_long_as_it_needs(monkeypatch: pytest.MonkeyP
 def test_one_that_waits_for_others_is_ended_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STALL, "2")
     reference = start_task("load a prior", sleep, 600.0)
-    with pytest.raises(StoppedError, match=r"load a prior: nothing moved for 2 s; at work: load a prior since \d+ s"):
+    with pytest.raises(StoppedError, match=r"load a prior: no progress for 2 s; at work: load a prior since \d+ s"):
         task_result("load a prior", reference, computes=False)
     with pytest.raises(ray.exceptions.RayError):  # it is cancelled
         ray.get(reference, timeout=30)

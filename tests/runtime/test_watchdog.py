@@ -36,7 +36,7 @@ def test_a_shard_that_hangs_is_named_and_gives_back_what_it_holds(
     forget_work()
     monkeypatch.setenv(STALL, "12")  # on a busy machine the second process takes half of it
     done = []
-    with pytest.raises(StoppedError, match=r"encode: nothing moved for \d+ s; at work: encode, shard 1 since \d+ s"):
+    with pytest.raises(StoppedError, match=r"encode: no progress for \d+ s; at work: encode, shard 1 since \d+ s"):
         for row in run("encode", [{"shard": shard} for shard in (0, 1, 2)], hang):
             done.append(row["shard"])
     assert done and set(done) <= {0, 2}, "Ray Data holds the last finished one back until there is another"
@@ -82,11 +82,11 @@ def test_an_iterator_that_hangs_is_ended_and_one_that_is_left_too(
         released.wait(60)
         yield 2
 
-    with pytest.raises(StoppedError, match=r"nothing moved for 1 s.*\n.*COEVO_RAY_STALL_SECONDS=SECONDS"):
+    with pytest.raises(StoppedError, match=r"no progress for 1 s.*\n.*COEVO_RAY_STALL_SECONDS=SECONDS"):
         list(watched("hang", hanging, lambda: ended.append("hung")))
     assert ended == ["hung"]
     said = capsys.readouterr().err
-    assert said.count("hang: nothing moved for") == 1, "said once, before it is ended"
+    assert said.count("hang: no progress for") == 1, "said once, before it is ended"
     one = watched("left", hanging, lambda: ended.append("left"))
     assert next(one) == 1
     one.close()  # type: ignore[attr-defined]  # a generator

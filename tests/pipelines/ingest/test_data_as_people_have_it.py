@@ -320,7 +320,7 @@ def test_names_of_an_append_must_be_those_of_the_pool(tmp_path: Path) -> None:
     pool_of(tmp_path / "a.parquet", tmp_path / "pool")
     pool = ingest({"sources": [str(tmp_path / "b.parquet")]}, tmp_path / "pool", append=True)
     assert list(named(pool).values()) == ["dog", "cat", "cat"]
-    with pytest.raises(InputError, match=r"labels \['ox'\] are no classes; the pool has \['cat', 'dog'\]"):
+    with pytest.raises(InputError, match=r"labels \['ox'\] are not classes; the pool has \['cat', 'dog'\]"):
         ingest({"sources": [str(tmp_path / "c.parquet")]}, tmp_path / "pool", append=True)
     write_parquet(tmp_path / "n.parquet", image=[png(4)], label=[0])
     pool_of(tmp_path / "n.parquet", tmp_path / "numbers")

@@ -314,7 +314,7 @@ def test_copies_of_samples_replace_no_file_of_others(tmp_path: Path, monkeypatch
         assert name in str(refused.value) and (folder / name).read_bytes() == b"mine"
     for forged in ('{"files": ["../copy/samples-000000.parquet"]}', "[]", "{", '{"files": [1]}'):
         (theirs / "_samples.json").write_text(forged)
-        with pytest.raises(UsageError, match="none of ours"):
+        with pytest.raises(UsageError, match="was not written by coevo-ray"):
             copy_samples(pool, np.arange(5), Location.parse(str(theirs)), 0.5)
 
 
