@@ -76,6 +76,8 @@ def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
     graph, slope = lines["graph"], found["scale-growth"]["slopes"]["graph"]
     assert graph(1_000_000) == pytest.approx(found["gate-1000000"]["by_part"]["ours"]["build_seconds"] * 2 / 3600)
     assert graph(10**8) / graph(10**7) == pytest.approx(10**slope)
+    selected = found["selection-100000000"]["by_policy"]["factors_all"]["cpu_seconds"] / 1e8
+    assert lines["selection, 100 epochs of `factors`"](10**9) == pytest.approx(100 * selected * 1e9 / 3600)
     wide = found["scale-predictions-10000000"]
     assert lines["gate, 1,000 classes"](10**7) == pytest.approx(wide["parts"]["predictions"]["peak_bytes"] / 2**30)
     assert lines["encode, all its processes of a node"](1) == lines["encode, all its processes of a node"](10**9)
@@ -86,4 +88,4 @@ def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
     assert "million" in first and first != second
 
 
-_PLANNED_BY = ("scale-growth", "gate-1000000", "scale-predictions-10000000")
+_PLANNED_BY = ("scale-growth", "selection-100000000", "gate-1000000", "scale-predictions-10000000")
