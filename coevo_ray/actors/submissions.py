@@ -1,4 +1,4 @@
-"""What annotators submitted to a gate, and the labels that follow from it."""
+"""Answers that annotators submitted to a gate, and the labels that follow from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Submissions:
         self.latest = ("", NOTHING)
 
     def new(self, row_ids: Int64Array, labels: Int64Array, annotator: str) -> BoolArray:
-        """Which answers, labels int64[n] of rows int64[n], change what the annotator said before: bool[n].
+        """Tests which answers, labels int64[n] of rows int64[n], change the annotator's earlier ones: bool[n].
 
         Raises:
             InputError: an answer cannot be taken.
@@ -47,7 +47,7 @@ class Submissions:
         return self.answered.new(row_ids, labels, annotator)
 
     def repeated(self, submission: str) -> Taken:
-        """What a submission without new answers changed: as before if it is the latest one again, else nothing."""
+        """Returns the outcome of a submission without new answers: as before if it is the latest, else nothing."""
         name, taken = self.latest
         return taken if submission and submission == name else NOTHING
 

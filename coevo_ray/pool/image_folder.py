@@ -15,7 +15,7 @@ from coevo_ray.pool.folder_layout import FolderLayout, Split, class_of, read_lay
 from coevo_ray.pool.image_metadata import is_metadata, labels_by_metadata
 from coevo_ray.pool.modality import MODALITIES
 from coevo_ray.store.location import Location
-from coevo_ray.store.read_ahead import map_ahead
+from coevo_ray.store.read_ahead import read_ahead
 
 _MODALITY = "image"
 _SUFFIXES = tuple(f".{extension}" for extension in MODALITIES[_MODALITY].extensions)
@@ -106,7 +106,7 @@ def read_images(shard: SourceShard) -> Iterator[Entry]:
         except InputError as error:
             return error
 
-    for i, (name, data) in enumerate(zip(shard.files, map_ahead(read, shard.files, location), strict=True)):
+    for i, (name, data) in enumerate(zip(shard.files, read_ahead(read, shard.files, location), strict=True)):
         label = labels.read(values[i] if values is not None else class_of(name, shard.reading.class_part))
         key = shard.reading.prefix + name
         if isinstance(data, InputError):

@@ -46,15 +46,6 @@ def rows_of(location: Location, columns: Collection[str]) -> Iterator[dict[str, 
                 yield from (dict.fromkeys(names) | row for row in part.to_pylist())
 
 
-def schema_of(location: Location) -> pa.Schema:
-    """Reads a file's schema.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    return footer(location)[1]
-
-
 def footer(location: Location) -> tuple[int, pa.Schema]:
     """Reads a file's number of rows and schema.
 

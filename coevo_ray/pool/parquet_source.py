@@ -22,7 +22,7 @@ from coevo_ray.pool.labels import LabelReader
 from coevo_ray.pool.modality import ReadSample, find_modality, vector_sample
 from coevo_ray.pool.parquet_files import BATCH_ROWS, footer, is_parquet, opened, parts_of, place_of, readable
 from coevo_ray.store.location import Location
-from coevo_ray.store.read_ahead import map_ahead
+from coevo_ray.store.read_ahead import read_ahead
 
 _MOST_NUMBERS = 1 << 20  # of a vector
 _FOOTERS_AT_ONCE = 16  # reading footers waits for the store, not for the processor
@@ -177,7 +177,7 @@ class _Rows:
             return [vector_sample(vector, f"column {column}") for vector in found[0]]
         cells = storage(self.table.column(column)).to_pylist()
         if self.reading.modality == IMAGE:
-            cells = list(map_ahead(partial(with_bytes, file=file), cells, file))
+            cells = list(read_ahead(partial(with_bytes, file=file), cells, file))
         return [modality.from_cell(cell, column) for cell in cells]
 
 

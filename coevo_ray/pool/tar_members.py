@@ -68,7 +68,7 @@ def _named_files(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, st
 
 
 def _is_of_a_system(name: str) -> bool:
-    """Whether macOS or Windows made a file of this name beside people's own, or it is hidden."""
+    """Tests for the name of a hidden file, or of one that macOS or Windows adds beside people's own."""
     base = name.rpartition("/")[2]
     return base.startswith(".") or is_of_the_system(base) or "__MACOSX" in name.split("/")
 

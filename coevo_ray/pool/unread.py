@@ -25,7 +25,7 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def is_lfs_pointer(data: bytes) -> bool:
-    """Whether a file's content is the note that Git LFS keeps in its place."""
+    """Tests whether a file's content is the pointer that Git LFS keeps in its place."""
     return len(data) <= _LFS_MOST and data.startswith(_LFS_START)
 
 

@@ -198,7 +198,7 @@ class Lease:
         )
 
     def is_overdue(self) -> bool:
-        """Whether it was not renewed for its whole time, so that another process may have it; asks no store."""
+        """Tests if it went without renewal for its whole time, so that another may hold it; asks no store."""
         return boot_clock() - self.holder.clock > self.holder.seconds
 
     def refuse(self) -> None:

@@ -14,7 +14,7 @@ from coevo_ray.config import Source
 from coevo_ray.errors import StoppedError
 from coevo_ray.pool.sources import list_source, read_shard
 from coevo_ray.store.location import Location
-from coevo_ray.store.read_ahead import AT_ONCE, map_ahead
+from coevo_ray.store.read_ahead import AT_ONCE, read_ahead
 from tests.pool.pictures import png
 from tests.stores.conftest import Bucket
 from tests.stores.fault_proxy import Fault, Request, fault_proxy
@@ -57,7 +57,7 @@ def test_results_come_in_order_and_an_error_in_its_turn() -> None:
             raise StoppedError("the store failed", "run it again")
         return i * i
 
-    results = map_ahead(read, range(100), _FAR)
+    results = read_ahead(read, range(100), _FAR)
     assert [next(results) for _ in range(40)] == [i * i for i in range(40)]
     with pytest.raises(StoppedError):
         next(results)
@@ -73,15 +73,15 @@ def test_items_are_taken_as_they_are_needed(near: Location, most: int) -> None:
             taken += 1
             yield taken
 
-    results = map_ahead(lambda item: item, items(), near)
+    results = read_ahead(lambda item: item, items(), near)
     assert [next(results), taken] == [1, most]
     assert [next(results), taken] == [2, most + 1]
     results.close()  # type: ignore[attr-defined]  # a generator
-    assert not any("coevo-read-ahead" in thread.name and not thread.daemon for thread in _running())
+    assert not any("coevo-ahead" in thread.name and not thread.daemon for thread in _running())
 
 
 def _running() -> list[threading.Thread]:
     for thread in threading.enumerate():
-        if "coevo-read-ahead" in thread.name:
+        if "coevo-ahead" in thread.name:
             thread.join(60)
     return threading.enumerate()

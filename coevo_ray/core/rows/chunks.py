@@ -41,7 +41,9 @@ def map_chunks(rows: int, work: Callable[[Chunk], Result]) -> Iterator[Result]:
     yield from map_ahead(work, [Chunk(start, min(rows, start + CHUNK_ROWS)) for start in range(0, rows, CHUNK_ROWS)])
 
 
-def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def map_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None = None, most: int | None = None
+) -> Iterator[Result]:
     """Yields the results of `work` on items, in order, computed in threads.
 
     Threads run ahead of the caller by a few items only, so neither items nor results pile up.
@@ -49,19 +51,26 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
     Args:
         work: called once for each item, in any thread.
         items: inputs; an iterator is read as threads become free.
+        workers: threads; None for those of chunks.
+        most: items that are computed or wait for the caller; None for two for each thread and one.
     """
-    workers = threads()
+    workers = threads() if workers is None else workers
+    most = 2 * workers + 1 if most is None else most
     if workers <= 1 or (isinstance(items, list) and len(items) <= 1):
         yield from map(work, items)
         return
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="coevo-chunks") as pool:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * workers:
+    with ThreadPoolExecutor(workers, thread_name_prefix="coevo-ahead") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) == most:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            for left in waiting:  # the caller stopped, or an item failed
+                left.cancel()
 
 
 def each_chunk(rows: int, work: Callable[[Chunk], None]) -> None:

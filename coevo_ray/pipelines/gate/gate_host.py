@@ -1,4 +1,4 @@
-"""Where an open gate lives: a plain service in this process, or one in the selection actor while it is hosted."""
+"""The host of an open gate: a plain service in this process, or the selection actor while the gate is hosted."""
 
 from __future__ import annotations
 

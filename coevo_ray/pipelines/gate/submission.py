@@ -15,7 +15,7 @@ from coevo_ray.errors import UsageError
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a submission changed, and what could not be taken.
+    """The changes of a submission, and the refused answers.
 
     Attributes:
         taken: see `Taken`.
