@@ -15,12 +15,14 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--inputs", type=int, default=1_000_000, help="in all")
     options.add_argument("--seed", type=int, default=0, help="another seed tries other inputs")
+    options.add_argument("--first", type=int, default=0, help="number of the first input, with --parser")
     options.add_argument("--parser", choices=sorted(PARSERS), help="this one alone, in this process")
     given = options.parse_args()
     if given.parser:
-        tried = fuzz(PARSERS[given.parser], given.inputs, given.seed)
+        tried = fuzz(PARSERS[given.parser], given.inputs, given.seed, given.first)
         print(
-            f"{given.parser}: {tried.inputs:,} inputs, {tried.read:,} read, {tried.refused:,} refused, 0 failures, "
+            f"{given.parser}: {tried.inputs:,} inputs ({tried.distinct:,} distinct), "
+            f"{tried.read:,} read, {tried.refused:,} refused, 0 failures, "
             f"slowest {tried.slowest:.2f} s, memory +{tried.grown // 1024} MB",
             flush=True,
         )

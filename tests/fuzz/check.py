@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import resource
@@ -11,17 +12,17 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from random import Random
 
 from coevo_ray.errors import CoevoError
-from tests.fuzz.inputs import CHANGES, Files, Operation, damaged
+from tests.fuzz.inputs import Files, damaged
 from tests.fuzz.parsers import Parser
 
 _EXIT_CODES = (2, 3)
 _MOST_SECONDS = 20.0
 _MOST_KIB = 1_000_000
-_CHUNK = 500  # inputs of one test of Hypothesis, which remembers all that it tried
+_CHUNK = 500  # inputs between two looks at what lies outside
+_MEMORY = Path("/dev/shm")  # where it exists, files that live for a millisecond need no disk
 
 
 @dataclass
@@ -30,26 +31,35 @@ class Tried:
 
     Attributes:
         inputs: number of them.
+        distinct: how many of them differ from all others.
         read, refused: how they ended.
         slowest: seconds of the slowest.
         grown: KiB by which the process's peak memory grew.
     """
 
     inputs: int = 0
+    distinct: int = 0
     read: int = 0
     refused: int = 0
     slowest: float = 0.0
     grown: int = 0
 
 
-def fuzz(parser: Parser, inputs: int, first_seed: int = 0) -> Tried:
+def fuzz(parser: Parser, inputs: int, seed: int = 0, first: int = 0) -> Tried:
     """Tries inputs on a parser.
+
+    Args:
+        parser: what is tried.
+        inputs: how many.
+        seed: another one makes other inputs.
+        first: number of the first one; an input depends on the parser, the seed and its number alone.
 
     Raises:
         AssertionError: an input ended otherwise than it may; the message has what is needed to repeat it.
     """
-    tried = Tried()
-    with tempfile.TemporaryDirectory() as outside, warnings.catch_warnings():
+    tried, digests = Tried(), set[bytes]()
+    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as outside, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = Path(outside) / "in" / "side"
         folder.mkdir(parents=True)
@@ -58,38 +68,31 @@ def fuzz(parser: Parser, inputs: int, first_seed: int = 0) -> Tried:
         here, peak = Path.cwd(), _peak()
         os.chdir(folder)  # relative paths of an input would end up where they are looked for
         try:
-            for number, start in enumerate(range(0, inputs, _CHUNK)):
-                _chunk(parser, seeds, folder, min(_CHUNK, inputs - start), first_seed + number, tried)
+            for start in range(first, first + inputs, _CHUNK):
+                for number in range(start, min(start + _CHUNK, first + inputs)):
+                    files = damaged(seeds, Random(f"{parser.name} {seed} {number}"))
+                    digests.add(_digest(files))
+                    _in_folder(parser, folder, files, f"--parser {parser.name!r} --seed {seed} --first {number}", tried)
                 assert _names(outside) == before, f"{parser.name}: wrote outside its folder"
         finally:
             os.chdir(here)
+        tried.distinct = len(digests)
         tried.grown = _peak() - peak
         assert tried.grown <= _MOST_KIB, f"{parser.name}: memory grew by {tried.grown} KiB"
     return tried
 
 
-def _chunk(parser: Parser, seeds: list[Files], folder: Path, inputs: int, start: int, tried: Tried) -> None:
-    @seed(start)
-    @settings(
-        max_examples=inputs,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(CHANGES)
-    def test(change: tuple[int, int, list[Operation]]) -> None:
-        files = damaged(seeds, change)
-        for name, data in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-        try:
-            _one(parser, folder, tried)
-        finally:
-            for file in sorted(folder.rglob("*"), reverse=True):
-                file.rmdir() if file.is_dir() else file.unlink()
-
-    test()
+def _in_folder(parser: Parser, folder: Path, files: Files, repeat: str, tried: Tried) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    try:
+        _one(parser, folder, tried)
+    except Exception as error:
+        raise AssertionError(f"{error!r:.2000}; again: python -m tests.fuzz {repeat} --inputs 1") from error
+    finally:
+        for file in sorted(folder.rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
 
 
 def _one(parser: Parser, folder: Path, tried: Tried) -> None:
@@ -120,3 +123,7 @@ def _names(folder: str | Path) -> set[str]:
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _digest(files: Files) -> bytes:
+    return hashlib.blake2b(repr(sorted(files.items())).encode(), digest_size=16).digest()
