@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any, TypeAlias
 
@@ -159,9 +160,9 @@ def _change_one(content: Any, chance: Random) -> None:
     elif kind == 1 and isinstance(holder, dict):
         holder[chance.choice(["", "x", "path", "sha256", "bytes", "__class__"])] = holder.pop(place)
     elif kind == 1:
-        holder.append(holder[place])
+        holder.append(deepcopy(holder[place]))
     else:
-        holder[place] = chance.choice(VALUES)
+        holder[place] = deepcopy(chance.choice(VALUES))
 
 
 def _nested(content: Any) -> list[Any]:
