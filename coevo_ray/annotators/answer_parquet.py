@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from coevo_ray.annotators.answer_columns import SAVE_AS, AnswerTable, filled, wanted
 from coevo_ray.annotators.quoting import printable
 from coevo_ray.errors import InputError
 from coevo_ray.pool.parquet_files import parts_of
 from coevo_ray.store.location import Location
+from coevo_ray.store.parquet_chunks import OpenParquet
 
 _FREE_BYTES, _MOST_RATIO = 256 << 20, 100  # a file may give so many bytes, and so many times its size
 _EXACT = 2.0**53  # larger floats are whole, whatever was meant
@@ -39,9 +39,9 @@ def read_parquet(location: Location, data: bytes) -> AnswerTable:
         InputError: the file is damaged, lacks a column, or a column has neither texts nor numbers.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        names = wanted(location, file.schema_arrow.names)
-        table = _read(location, file, list(names), len(data))
+        opened = OpenParquet(pa.BufferReader(data))
+        names = wanted(location, opened.file.schema_arrow.names)
+        table = _read(location, opened, list(names), len(data))
         columns = {ours: _texts(location, name, table.column(name)) for name, ours in names.items()}
         for column in columns.values():
             column.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
@@ -58,15 +58,15 @@ def _unreadable(location: Location, error: BaseException) -> InputError:
     return InputError(f"{location} cannot be read as Parquet: {printable(str(error))}", SAVE_AS)
 
 
-def _read(location: Location, file: pq.ParquetFile, names: list[str], size: int) -> pa.Table:
+def _read(location: Location, opened: OpenParquet, names: list[str], size: int) -> pa.Table:
     """Reads columns part by part.
 
     Raises:
         InputError: they take more memory than any label file of this size.
     """
     parts, most, taken = [], max(_FREE_BYTES, _MOST_RATIO * size), 0
-    for group in range(file.metadata.num_row_groups):
-        for _, part in parts_of(file, group, names, 0, file.metadata.row_group(group).num_rows, location):
+    for group in range(opened.file.metadata.num_row_groups):
+        for _, part in parts_of(opened, group, names, 0, opened.rows(group), location):
             parts.append(part)
             taken += sum(_bytes(column) for column in part.columns)
             if taken > most:
@@ -74,7 +74,7 @@ def _read(location: Location, file: pq.ParquetFile, names: list[str], size: int)
                     f"{location} decompresses from {size:,} to more than {most:,} bytes",
                     "write row_id or key, label and annotator alone, as short texts or numbers",
                 )
-    return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(names)
+    return pa.concat_tables(parts) if parts else opened.file.schema_arrow.empty_table().select(names)
 
 
 def _bytes(column: pa.ChunkedArray) -> int:

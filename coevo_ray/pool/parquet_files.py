@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from coevo_ray.errors import InputError
 from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import Location
+from coevo_ray.store.parquet_chunks import OpenParquet
 
 SUFFIX = ".parquet"
 _SUFFIXES = (SUFFIX, ".parq", ".pq")
@@ -37,12 +38,12 @@ def rows_of(location: Location, columns: Collection[str]) -> Iterator[dict[str, 
     Raises:
         InputError: it cannot be read.
     """
-    with opened(location) as file:
-        names = file.schema_arrow.names
+    with opened(location) as table:
+        names = table.file.schema_arrow.names
         wanted = [name for name in names if name in columns]
-        for group in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            for _, part in parts_of(file, group, wanted, 0, rows, location) if wanted else ((0, pa.table({})),):
+        for group in range(table.file.metadata.num_row_groups):
+            rows = table.rows(group)
+            for _, part in parts_of(table, group, wanted, 0, rows, location) if wanted else ((0, pa.table({})),):
                 yield from (dict.fromkeys(names) | row for row in part.to_pylist())
 
 
@@ -52,53 +53,51 @@ def footer(location: Location) -> tuple[int, pa.Schema]:
     Raises:
         InputError: it cannot be read.
     """
-    with opened(location) as file, readable(location):
-        return file.metadata.num_rows, file.schema_arrow
+    with opened(location) as table, readable(location):
+        return table.file.metadata.num_rows, table.file.schema_arrow
 
 
-def opened(location: Location) -> pq.ParquetFile:
+def opened(location: Location) -> OpenParquet:
     """Opens a file, for a `with` block.
 
     Raises:
         InputError: it cannot be read.
     """
     with readable(location):
-        return pq.ParquetFile(location.path, filesystem=location.file_system)
+        return OpenParquet(location.file_system.open_input_file(location.path))
 
 
 def parts_of(
-    file: pq.ParquetFile, group: int, columns: list[str], first: int, last: int, location: Location
+    table: OpenParquet, group: int, columns: list[str], first: int, last: int, location: Location
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yields rows `first` to `last` of a row group in parts, each with its position in the group; holds one at a time.
 
     Raises:
         InputError: they cannot be read, or would take far more memory than their file has bytes.
     """
-    size = _rows_at_once(file.metadata.row_group(group), columns, location)
-    batches, low = file.iter_batches(size, row_groups=[group], columns=columns), 0
+    with readable(location, f"row group {group} of "):
+        size = _rows_at_once(list(table.chunks(group, columns)), table.rows(group), location)
+    batches, low = table.file.iter_batches(size, row_groups=[group], columns=columns), 0
     while low < last:
         with readable(location, f"row group {group} of "):
             batch = next(batches, None)
             if batch is None:
                 raise OSError(f"{low} rows, its footer states {last} or more")
-            table = pa.Table.from_batches([batch])
-            table.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
-        start, stop = max(first, low), min(last, low + table.num_rows)
+            part = pa.Table.from_batches([batch])
+            part.validate(full=True)  # Arrow does not look whether texts of a file are UTF-8
+        start, stop = max(first, low), min(last, low + part.num_rows)
         if start < stop:
-            yield start, table.slice(start - low, stop - start)
-        low += table.num_rows
+            yield start, part.slice(start - low, stop - start)
+        low += part.num_rows
 
 
-def _rows_at_once(group: pq.RowGroupMetaData, columns: list[str], location: Location) -> int:
+def _rows_at_once(chunks: list[pq.ColumnChunkMetaData], group_rows: int, location: Location) -> int:
     """Rows to decode at a time, so that a small file cannot take all memory.
 
     A value that is stored once and named by many rows (a dictionary) takes its size in each of them.
     """
     rows = BATCH_ROWS
-    for i in range(group.num_columns):
-        chunk = group.column(i)
-        if chunk.path_in_schema.partition(".")[0] not in columns:
-            continue
+    for chunk in chunks:
         stored, decoded = chunk.total_compressed_size, chunk.total_uncompressed_size
         if decoded > max(_FREE_BYTES, _MOST_RATIO * stored):
             raise InputError(
@@ -107,7 +106,7 @@ def _rows_at_once(group: pq.RowGroupMetaData, columns: list[str], location: Loca
             )
         of_dictionary = chunk.has_dictionary_page and chunk.dictionary_page_offset is not None
         pages = stored - (chunk.data_page_offset - chunk.dictionary_page_offset if of_dictionary else 0)
-        if pages < _INDEX_BYTES * group.num_rows:  # no value has bytes of its own
+        if pages < _INDEX_BYTES * group_rows:  # no value has bytes of its own
             rows = min(rows, max(1, _PART_BYTES // max(1, decoded)))
     return rows
 

@@ -95,23 +95,23 @@ def read_parquet(shard: SourceShard, keys_only: bool = False) -> Iterator[Entry]
     """
     reading, labels = shard.reading, shard.reading.labels()
     place = place_of(Location.parse(reading.uri), shard.files[0])
-    with opened(place) as file:
-        named = file.schema_arrow.names
+    with opened(place) as table:
+        named = table.file.schema_arrow.names
         label = reading.label_column if reading.label_column in named else None
         of_path = dict(path_columns(shard.files[0])).get(reading.label_column or "") if label is None else None
         features = [reading.column_of(name) for name, _ in reading.features]
         wanted = (reading.key_column, *(() if keys_only else (reading.data_column, label, *features)))
         columns = [column for column in dict.fromkeys(wanted) if column is not None]
         position, stop = 0, shard.start + shard.rows
-        for group in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
+        for group in range(table.file.metadata.num_row_groups):
+            rows = table.rows(group)
             if position < stop and position + rows > shard.start:
                 first, last = max(0, shard.start - position), min(rows, stop - position)
                 if not columns:
                     yield from _Rows(None, last - first, shard, position + first).keys_only()
-                for low, table in parts_of(file, group, columns, first, last, place) if columns else ():
-                    part = _Rows(table, table.num_rows, shard, position + low)
-                    yield from part.keys_only() if keys_only else part.entries(label, of_path, labels, place)
+                for low, part in parts_of(table, group, columns, first, last, place) if columns else ():
+                    read = _Rows(part, part.num_rows, shard, position + low)
+                    yield from read.keys_only() if keys_only else read.entries(label, of_path, labels, place)
             position += rows
 
 
@@ -276,8 +276,8 @@ def _usual_length(location: Location, files: list[str], column: str) -> int | No
     """Returns the most common length of a list column in the first rows that have a value."""
     for name in files:
         place = place_of(location, name)
-        with opened(place) as file, readable(place):
-            for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
+        with opened(place) as table, readable(place):
+            for batch in table.file.iter_batches(BATCH_ROWS, columns=[column]):
                 cells = storage(pa.chunked_array([batch.column(0)]))
                 lengths = Counter(len(v) for v in cells if v.is_valid and len(v))
                 if lengths:

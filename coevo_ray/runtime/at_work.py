@@ -1,5 +1,8 @@
 """The work in progress: tasks and actors record what they begin and end, so that a stalled stage can name it.
 
+Ray Data repeats a task whose process died without end. Where a library ends its process on some row (a fault in native
+code, an exception that it does not catch), that is for ever. A process that dies leaves its note, which counts them.
+
 Notes are kept by Ray's head in its key-value store, since a board that is an actor would cost every session a process.
 """
 
@@ -12,13 +15,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import ray
 from ray.experimental import internal_kv
 
+from coevo_ray.errors import StoppedError
+
 _SPACE = b"coevo-ray"
 _SHOWN = 3
 _BEAT_S, _GONE_S = 10.0, 60.0  # a note that is not renewed is of a process that ended
+# A node that fails takes its processes with it, some tasks several times; after so many it is the work itself.
+MOST_DEATHS = 10
 _LOCK = threading.Lock()
 _OPEN: dict[bytes, dict[str, object]] = {}  # notes of this process
 _RENEWING = threading.Event()  # a thread does
@@ -29,12 +37,24 @@ def at_work(what: str) -> Iterator[None]:
     """Notes, for the block, that this process does something, such as "shard 12 by efficientnet_lite:0".
 
     What is tried again has one note, of the latest attempt. Nothing that goes wrong with a note stops the work.
+
+    Raises:
+        StoppedError: the process of this task died with this work `MOST_DEATHS` times.
     """
     if not _there():
         yield
         return
     key = f"{_job()}/{what}".encode()
-    note: dict[str, object] = {"begun": time.time(), "where": f"process {os.getpid()} on {socket.gethostname()}"}
+    task, place = _task(), f"process {os.getpid()} on {socket.gethostname()}"
+    former = _get(key)
+    deaths = former.get("deaths", 0) + 1 if task and former.get("task") == task else 0
+    if deaths >= MOST_DEATHS:
+        raise StoppedError(
+            f"{what}: the process died {deaths} times with it, last {former.get('where')}",
+            "something in it ends the process, or takes more memory than there is: look for the last lines of such a "
+            "worker in Ray's logs; take a file out that is damaged, or give the stage fewer rows at a time",
+        )
+    note: dict[str, object] = {"begun": time.time(), "where": place, "task": task, "deaths": deaths}
     with _LOCK:
         _OPEN[key] = note
         if not _RENEWING.is_set():
@@ -57,8 +77,7 @@ def longest_at_work() -> list[str]:
     now, found = time.time(), []
     with suppress(Exception):
         for key in _keys():
-            value = internal_kv._internal_kv_get(key, namespace=_SPACE)
-            note = {} if value is None else json.loads(value)
+            note = _get(key)
             if now - note.get("seen", 0.0) < _GONE_S:
                 found.append((note, key.decode().partition("/")[2]))
     found.sort(key=lambda each: float(each[0]["begun"]))
@@ -83,6 +102,22 @@ def _renew() -> None:
                 return
             for key, note in _OPEN.items():
                 _put(key, note)
+
+
+def _get(key: bytes) -> dict[str, Any]:
+    """A note; an empty one if there is none."""
+    with suppress(Exception):
+        value = internal_kv._internal_kv_get(key, namespace=_SPACE)
+        return {} if value is None else dict(json.loads(value))
+    return {}
+
+
+def _task() -> str | None:
+    """Ray's name for the task of this thread, the same for each attempt; None outside of tasks."""
+    with suppress(Exception):
+        found = ray.get_runtime_context().get_task_id()
+        return None if found is None else str(found)
+    return None
 
 
 def _put(key: bytes, note: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ A `Location` is a plain string underneath, so that it pickles into Ray tasks and
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -148,9 +149,10 @@ class Location:
         try:
             return self.file_system.get_file_info(self.path)
         except OSError as error:
-            if self.is_local:
+            if self.is_local and error.errno != errno.ENAMETOOLONG:
                 raise
-            raise reading_failed(self, error) from error
+            remedy = "shorten the path" if self.is_local else ""
+            raise reading_failed(self, error, remedy) from error
 
     def exists(self) -> bool:
         """Tests whether a file or folder exists here."""

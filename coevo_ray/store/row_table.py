@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coevo_ray.core.arrays import Float32Array, FloatArray, Int64Array
 from coevo_ray.errors import InputError
@@ -24,6 +23,7 @@ from coevo_ray.store.checked import REMEDY, SMALL_BYTES, check_content, check_si
 from coevo_ray.store.failures import is_of_a_store, reading_failed
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import FileEntry, Manifest, load_manifest
+from coevo_ray.store.parquet_chunks import OpenParquet
 from coevo_ray.store.shown import shown
 
 _OPEN_FILES = 128
@@ -36,7 +36,7 @@ class _Open:
     """An open file with the smallest and largest row_id of each of its row groups."""
 
     location: Location
-    file: pq.ParquetFile
+    table: OpenParquet
     lows: Int64Array
     highs: Int64Array
 
@@ -155,12 +155,12 @@ class RowTable:
         for index in range(len(self.files)):
             names, opened = self._checked(index, columns), self._file(index)
             with opened.reading():
-                tables.append(opened.file.read(columns=names))
+                tables.append(opened.table.file.read(columns=names))
         return pa.concat_tables(tables) if tables else self._empty(columns)
 
     def schema(self) -> pa.Schema:
         """Returns names and types of the columns of the first file; empty without rows."""
-        return self._file(0).file.schema_arrow if self.files else pa.schema([])
+        return self._file(0).table.file.schema_arrow if self.files else pa.schema([])
 
     def read_range(self, start: int, stop: int | None, columns: list[str]) -> pa.Table:
         """Reads the rows with start <= row_id < stop (None for the end), in row_id order.
@@ -184,7 +184,7 @@ class RowTable:
         opened = self._file(index)
         for group in range(len(opened.lows)):
             with opened.reading():
-                table = opened.file.read_row_group(group, columns=names)
+                table = opened.table.file.read_row_group(group, columns=names)
             yield table
 
     def block_starts(self) -> Int64Array:
@@ -220,15 +220,14 @@ class RowTable:
             yield self._group(opened, group, names)
 
     def _group(self, opened: _Open, group: int, names: list[str]) -> pa.Table:
-        metadata, wanted = opened.file.metadata.row_group(group), set(names)
-        columns = (metadata.column(i) for i in range(metadata.num_columns))
-        compressed = sum(c.total_compressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
+        with opened.reading():
+            compressed = sum(chunk.total_compressed_size for chunk in opened.table.chunks(group, names))
         with self._lock:
             self.bytes_read += compressed
             self.groups_read += 1
         # A row group is small: on a local disk, threads and read-ahead cost more than they save.
         with opened.reading():
-            return opened.file.read_row_group(group, columns=names, use_threads=False)
+            return opened.table.file.read_row_group(group, columns=names, use_threads=False)
 
     def _file(self, index: int) -> _Open:
         with self._lock:
@@ -251,21 +250,21 @@ class RowTable:
                 check_content(location, entry, source.read())
                 source.seek(0)
                 self._compared.add(entry.path)
-            file = pq.ParquetFile(source, pre_buffer=not self.location.is_local, page_checksum_verification=True)
-            ranges = _group_ranges(file)
+            table = OpenParquet(source, pre_buffer=not self.location.is_local, verify=True)
+            ranges = _group_ranges(table)
         except (OSError, pa.ArrowException, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise reading_failed(location, error, "the artifact is damaged; make it again") from error
-        if file.metadata.num_rows != entry.rows:
+        if table.file.metadata.num_rows != entry.rows:
             raise InputError(
-                f"{location} has {file.metadata.num_rows} rows, its manifest says {entry.rows}",
+                f"{location} has {table.file.metadata.num_rows} rows, its manifest says {entry.rows}",
                 "the artifact is damaged; make it again",
             )
-        return _Open(location, file, *ranges)
+        return _Open(location, table, *ranges)
 
     def _checked(self, index: int, columns: list[str]) -> list[str]:
-        have = self._file(index).file.schema_arrow.names
+        have = self._file(index).table.file.schema_arrow.names
         missing = [c for c in columns if c not in have]
         if missing:
             raise InputError(f"{self.location} has no column {missing}", f"its columns are {have}")
@@ -274,12 +273,12 @@ class RowTable:
     def _empty(self, columns: list[str]) -> pa.Table:
         if not self.files:
             return pa.table({name: pa.array([], pa.int64()) for name in columns})
-        return self._file(0).file.schema_arrow.empty_table().select(self._checked(0, columns))
+        return self._file(0).table.file.schema_arrow.empty_table().select(self._checked(0, columns))
 
 
-def _group_ranges(file: pq.ParquetFile) -> tuple[Int64Array, Int64Array]:
-    position = file.schema_arrow.names.index("row_id")
-    groups = (file.metadata.row_group(g).column(position).statistics for g in range(file.metadata.num_row_groups))
+def _group_ranges(table: OpenParquet) -> tuple[Int64Array, Int64Array]:
+    chunks = [list(table.chunks(group, ["row_id"])) for group in range(table.file.metadata.num_row_groups)]
+    groups = (row_id.statistics for (row_id,) in chunks)
     ranges = np.array([(s.min, s.max) for s in groups], dtype=np.int64).reshape(-1, 2)
     return ranges[:, 0], ranges[:, 1]
 

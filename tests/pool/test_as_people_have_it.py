@@ -18,7 +18,7 @@ import pytest
 from coevo_ray.config import Source
 from coevo_ray.errors import CoevoError, InputError, UsageError
 from coevo_ray.pool.entries import ListedSource
-from coevo_ray.pool.parquet_files import parts_of
+from coevo_ray.pool.parquet_files import opened, parts_of
 from coevo_ray.pool.rejects import Reject, remedy_for
 from coevo_ray.pool.sources import cut, list_source, read_shard
 from coevo_ray.store.location import Location
@@ -293,7 +293,7 @@ def test_a_value_that_many_rows_name_is_decoded_for_a_few_at_a_time(tmp_path: Pa
     rows = pa.array(["a" * 4_000_000] * 300, pa.large_string())
     pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet", compression="zstd")
     assert (tmp_path / "a.parquet").stat().st_size < 10_000
-    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+    with opened(_here(tmp_path)) as file:
         parts = [(at, part.num_rows) for at, part in parts_of(file, 0, ["text"], 10, 290, _here(tmp_path))]
     assert max(rows for _, rows in parts) <= (128 << 20) // 4_000_000
     assert [at for at, _ in parts] == [10 + sum(rows for _, rows in parts[:i]) for i in range(len(parts))]
@@ -304,7 +304,7 @@ def test_rows_of_usual_columns_are_decoded_as_before(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     table = pa.table({"image": [generator.bytes(3000) for _ in range(600)], "label": [i % 3 for i in range(600)]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=400)
-    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+    with opened(_here(tmp_path)) as file:
         parts = list(parts_of(file, 0, ["image", "label"], 0, 400, _here(tmp_path)))
         assert [(at, part.num_rows) for at, part in parts] == [(0, 256), (256, 144)]
         assert pa.concat_tables(part for _, part in parts) == table.slice(0, 400).combine_chunks()

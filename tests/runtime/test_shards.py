@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 import ray
 
 from coevo_ray.errors import CoevoError, InputError, StoppedError
-from coevo_ray.runtime.shards import run_shards
+from coevo_ray.runtime.at_work import MOST_DEATHS
+from coevo_ray.runtime.shards import run_each, run_shards
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -56,6 +59,22 @@ def test_errors_of_stages_come_back_as_raised(kind: type[CoevoError]) -> None:
     with pytest.raises(kind) as caught:
         list(run_shards("fail", [0], lambda d: d.map(fail, num_cpus=0.5)))
     assert (caught.value.cause, caught.value.remedy) == ("the cause", "the remedy")
+
+
+@pytest.mark.slow  # it starts a process for each retry
+def test_a_part_whose_worker_always_dies_is_not_tried_for_ever(tmp_path: Path) -> None:
+    """A library that ends its process, as pyarrow did on some Parquet files, raises nothing."""
+
+    def end(row: dict[str, Any]) -> dict[str, Any]:
+        if row["shard"] == 1:
+            with (tmp_path / "tries").open("a") as file:
+                file.write(".")
+            os.abort()
+        return {"rows": 1}
+
+    with pytest.raises(StoppedError, match=f"die, shard 1: the process died {MOST_DEATHS} times with it"):
+        list(run_each("die", [0, 1, 2], end))
+    assert (tmp_path / "tries").read_text() == "." * MOST_DEATHS
 
 
 @pytest.fixture

@@ -162,3 +162,9 @@ def test_a_store_that_cannot_be_reached_stops_the_command(
     assert ended.returncode == 4
     assert "cannot reach s3://bucket?endpoint_override=127.0.0.1:1" in ended.stderr
     assert "check the address, the network and the credentials" in ended.stderr
+
+
+def test_a_name_that_is_too_long_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="too long") as refused:
+        Location.parse(tmp_path).child("a" * 300).size()
+    assert refused.value.remedy == "shorten the path"

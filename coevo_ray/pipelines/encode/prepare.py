@@ -17,6 +17,7 @@ from coevo_ray.pipelines.encode.parts import Part, to_block
 from coevo_ray.pool.images import ImageError, decode_image, resized
 from coevo_ray.pool.pool import Pool
 from coevo_ray.priors.inputs import ImageInput, PriorInput, TokenInput
+from coevo_ray.runtime.at_work import at_work
 from coevo_ray.runtime.shards import Row
 from coevo_ray.store.row_table import vectors
 
@@ -47,8 +48,12 @@ class Prepare:
 
     def __call__(self, batch: Row) -> pa.Table:
         """Reads and prepares one shard for the participants in `wanted`."""
-        started = time.monotonic()
         shard, wanted = int(batch["shard"][0]), [int(k) for k in batch["wanted"][0]]
+        with at_work(f"read and prepare shard {shard}"):
+            return to_block(self._parts(shard, wanted))
+
+    def _parts(self, shard: int, wanted: list[int]) -> list[Part]:
+        started = time.monotonic()
         rows = self.plan.row_ids(shard)
         masks = {k: rows.wanted(k) for k in wanted}
         ids = rows.ids[np.logical_or.reduce(list(masks.values()))]
@@ -78,7 +83,7 @@ class Prepare:
         # Work for all of them is counted with the first.
         parts[0].bytes_read = pool.bytes_read - before
         parts[0].times = {"read": read - started, "prepare": time.monotonic() - read}
-        return to_block(parts)
+        return parts
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_pools": {}}
