@@ -11,6 +11,7 @@ import yaml
 
 from coevo_ray.app.demo import demo_config
 from coevo_ray.config import (
+    EncodeConfig,
     EvidenceConfig,
     GateSettings,
     RunConfig,
@@ -199,3 +200,13 @@ def test_settings_that_are_wrong_are_named_with_their_file(tmp_path: Path) -> No
         as_settings(SaeConfig, EvidenceConfig(), "sae")
     with pytest.raises(UsageError, match="unknown key latents"):
         as_run_config({**SMALL, "latents": 3})
+
+
+def test_half_a_character_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"run: 'name' has half of a character: 'a\\ud83d'"):
+        make_config(RunConfig, {"pool": {"sources": [{"uri": "x", "name": "a\ud83d"}]}}, "run")
+
+
+def test_an_infinite_shared_set_is_refused() -> None:
+    with pytest.raises(UsageError, match="shared"):
+        make_config(EncodeConfig, {"priors": [{"name": "efficientnet_lite:0"}], "shared": float("inf")}, "encode")

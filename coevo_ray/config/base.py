@@ -123,6 +123,12 @@ def make_config(model: type[ModelT], content: dict[str, Any], where: str, *, of_
     Raises:
         UsageError: naming every key that is unknown, missing or out of bounds.
     """
+    for name, text in _texts(content):
+        if not _is_unicode(text) or not _is_unicode(name):  # "\ud83d" of YAML and JSON; pydantic fails at it
+            raise UsageError(
+                f"{where}: {name!a} has half of a character: {ascii(text)[:80]}",
+                "write the character itself, or both halves of its escape",
+            )
     try:
         return model.model_validate(content, context={OF_FOLDER: of_folder})
     except ValidationError as error:
@@ -139,6 +145,14 @@ def _texts(value: Any, name: str = "settings") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _texts(inner, name)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _problem(error: Exception) -> str:

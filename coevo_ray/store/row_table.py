@@ -46,10 +46,12 @@ class _Open:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            # Arrow raises OSError for a page whose checksum or header is wrong; a store raises it for anything.
+            # Arrow raises OSError for a page whose checksum or header is wrong; a store raises it for anything, a disk
+            # with a number.
             if is_of_a_store(error):
                 raise reading_failed(self.location, error) from error
-            if isinstance(error, OSError) and "page" not in str(error):
+            far = not self.location.is_local and "page" not in str(error)
+            if isinstance(error, OSError) and (far or error.errno is not None):
                 raise
             raise InputError(f"{self.location} is damaged: {error}", REMEDY) from error
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 from typing import Any
 
 import torch
@@ -118,7 +118,7 @@ def _sae_config(location: Location, manifest: Manifest) -> SAEConfig:
     if wrong := {n: v for n, v in sizes.items() if isinstance(v, bool) or not isinstance(v, int)}:
         raise InputError(f"{file} has {ascii(wrong)[:200]}", "sizes are whole numbers")
     aux = config.get("aux_coefficient", 0.0)
-    if isinstance(aux, bool) or not isinstance(aux, int | float) or not math.isfinite(aux):
+    if isinstance(aux, bool) or not isinstance(aux, int | float) or not abs(aux) <= sys.float_info.max:
         raise InputError(f"{file} has an aux_coefficient of {ascii(aux)[:80]}", "it is a number")
     made, have = SAEConfig(**config), weights.size()
     need = 2 * made.dim * made.latents * _FLOAT_BYTES  # of the two matrices alone

@@ -239,6 +239,7 @@ def test_models_whose_files_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"k": True}, "sizes are whole numbers"),
         ({"k": 0}, "all sizes must be 1 or more"),
         ({"aux_coefficient": float("nan")}, "aux_coefficient"),
+        ({"aux_coefficient": 10**400}, "aux_coefficient"),
     ],
 )
 def test_no_memory_is_taken_for_sizes_that_the_weights_have_not(
