@@ -152,9 +152,8 @@ class EncodeConfig(Model):
             )
         if self.like is not None and self.form == "random":
             raise ValueError("like: the published form has no latent; use the same priors, dim and seed instead")
-        if isinstance(self.shared, float) and not (
-            0 < self.shared < 1 or (self.shared.is_integer() and self.shared > 0)
-        ):
+        number = self.shared if isinstance(self.shared, float) else 1.0
+        if not (0 < number < 1 or (number > 0 and number.is_integer())):
             raise ValueError(f"shared = {self.shared}: give a share below 1, whole rows, or a pool's folder")
         if self.part is not None and not (len(names) == 1 and 0 <= self.part[0] < self.part[1]):
             raise ValueError(f"part = {list(self.part)}: it is for one prior alone, [which, of how many], from 0")

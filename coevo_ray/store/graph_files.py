@@ -75,7 +75,7 @@ def _fields(location: Location, manifest: Manifest) -> JsonObject:
     if not isinstance(fields, dict) or type(k) is not int or not 1 <= k <= _MOST_NEIGHBOURS:
         raise _unfit(location, f"a summary with {ascii(k)[:40]} neighbours of a row")
     recall = fields.get("recall")
-    if recall is not None and (isinstance(recall, bool) or not isinstance(recall, int | float)):
+    if recall is not None and not (type(recall) in (int, float) and 0 <= recall <= 1):
         raise _unfit(location, f"a recall of {ascii(recall)[:40]}")
     return fields
 

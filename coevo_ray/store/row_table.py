@@ -254,7 +254,7 @@ class RowTable:
                 self._compared.add(entry.path)
             table = OpenParquet(source, pre_buffer=not self.location.is_local, verify=True)
             ranges = _group_ranges(table)
-        except (OSError, pa.ArrowException, ValueError, AttributeError, OverflowError) as error:
+        except (OSError, pa.ArrowException, ValueError, TypeError, AttributeError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise reading_failed(location, error, "the artifact is damaged; make it again") from error

@@ -9,8 +9,9 @@ import os
 import resource
 import tempfile
 import time
+import traceback
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -35,6 +36,7 @@ class Tried:
         read, refused: how they ended.
         slowest: seconds of the slowest.
         grown: KiB by which the process's peak memory grew.
+        failures: what went wrong, the first of each kind.
     """
 
     inputs: int = 0
@@ -43,6 +45,7 @@ class Tried:
     refused: int = 0
     slowest: float = 0.0
     grown: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def fuzz(parser: Parser, inputs: int, seed: int = 0, first: int = 0) -> Tried:
@@ -78,6 +81,7 @@ def fuzz(parser: Parser, inputs: int, seed: int = 0, first: int = 0) -> Tried:
             os.chdir(here)
         tried.distinct = len(digests)
         tried.grown = _peak() - peak
+        assert not tried.failures, "\n".join(tried.failures.values())
         assert tried.grown <= _MOST_KIB, f"{parser.name}: memory grew by {tried.grown} KiB"
     return tried
 
@@ -88,8 +92,10 @@ def _in_folder(parser: Parser, folder: Path, files: Files, repeat: str, tried: T
         (folder / name).write_bytes(data)
     try:
         _one(parser, folder, tried)
-    except Exception as error:
-        raise AssertionError(f"{error!r:.2000}; again: python -m tests.fuzz {repeat} --inputs 1") from error
+    except Exception as error:  # noqa: BLE001 - any but the expected one is a failure; the others are tried all the same
+        *_, last = traceback.extract_tb(error.__traceback__)
+        kind = f"{type(error).__name__} at {last.filename}:{last.lineno}"
+        tried.failures.setdefault(kind, f"{kind}: {error!s:.500}; again: python -m tests.fuzz {repeat} --inputs 1")
     finally:
         for file in sorted(folder.rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
