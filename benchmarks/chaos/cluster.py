@@ -48,7 +48,7 @@ class LocalCluster:
                 initialize_head=True,
                 head_node_args={
                     "num_cpus": 1,
-                    "include_dashboard": False,
+                    "include_dashboard": True,  # Ray Train's detached watcher of a killed controller asks it
                     "object_store_memory": _STORE_BYTES,
                     "temp_dir": str(self.folder / uuid.uuid4().hex[:6]),
                 },

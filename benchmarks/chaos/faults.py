@@ -84,7 +84,7 @@ def run_fault(
     outcome, started = Outcome(workload.name, [fault]), time.monotonic()
     before = store.counts()
     with _disk(place.out("faulty"), fault == "full_disk") as folder:
-        out = folder / "out"
+        out = folder  # as deep as the undisturbed run's, since artifacts name each other by relative paths
         for attempt in range(_ATTEMPTS):
             if attempt == _FAULTY_ATTEMPTS:
                 _mend(store, folder, fault)

@@ -5,6 +5,7 @@ Clients raise OSError for everything: a file that is damaged, a key that is wron
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 
@@ -33,7 +34,11 @@ _CREDENTIALS = (
     "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; GOOGLE_APPLICATION_CREDENTIALS), a profile "
     "(AWS_PROFILE) or the machine's role (docs/stores.md)"
 )
+# What a disk says that is full or fails; the same write may succeed later.
+_OF_A_DISK = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY}
 _AGAIN = "restore the store or the network, then run the same command again: finished parts are kept"
+
+_AGAIN_ON_A_DISK = "free space or repair the disk, then run the same command again: finished parts are kept"
 
 
 def is_of_a_store(error: BaseException) -> bool:
@@ -113,7 +118,7 @@ def writing_failed(place: object, error: BaseException) -> CoevoError:
         error: of the file system or a client.
 
     Returns:
-        StoppedError where a store failed, UsageError where it refuses and will go on to refuse.
+        StoppedError where a store or a disk failed or is full, UsageError where it refuses and will go on to refuse.
     """
     if is_of_a_store(error):
         if (wrong := wrong_settings(place, error)) is not None:
@@ -124,6 +129,8 @@ def writing_failed(place: object, error: BaseException) -> CoevoError:
             f"cannot write to {place}, asked from {socket.gethostname()}: {_short(str(error))}",
             f"grant the permission to write (docs/stores.md), choose another output with --out, or {_CREDENTIALS}",
         )
+    if getattr(error, "errno", None) in _OF_A_DISK:
+        return StoppedError(f"cannot write to {place}: {error}", _AGAIN_ON_A_DISK)
     return UsageError(
         f"cannot write to {place}: {error}", "choose another output with --out, or grant the permission to write"
     )

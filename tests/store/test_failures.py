@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from coevo_ray.errors import CoevoError, InputError, StoppedError, UsageError
@@ -42,6 +45,13 @@ def test_errors_are_told_apart(words: str, read: type[CoevoError], written: type
     ):
         assert type(found) is wanted and found.remedy
         assert "\n" not in found.cause
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EIO, StoppedError), (errno.ENOSPC, StoppedError), (errno.EACCES, UsageError)]
+)
+def test_a_disk_that_fails_is_told_from_one_that_refuses(number: int, kind: type[CoevoError]) -> None:
+    assert type(writing_failed("x", OSError(number, os.strerror(number)))) is kind
 
 
 def test_a_file_that_is_not_there_is_no_failure_of_its_store() -> None:
