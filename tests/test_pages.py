@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -14,7 +15,7 @@ import coevo_ray
 from tests.pages import PAGES, ROOT, anchors, links, parse_commands, python_blocks, run_python, shell_lines, text_of
 
 # Their Python runs in tests of its own, one after the other as someone would type it. Other pages' is compiled.
-RUN = ("README.md", "docs/targets.md", "docs/arriving.md", "docs/texts.md")
+RUN = ("README.md", "docs/targets.md", "docs/arriving.md", "docs/texts.md", "docs/data.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -97,6 +98,18 @@ def test_the_python_of_the_guide_on_texts_runs(tmp_path: Path) -> None:
         "text": ["Two bills came", "Thank you"],
         "label": [0, 1],
     }
+
+
+def test_the_python_of_the_page_on_data_runs(tmp_path: Path) -> None:
+    lance, deltalake = pytest.importorskip("lance"), pytest.importorskip("deltalake")
+    vectors = pa.array([[float(i), 1.0] for i in range(6)], pa.list_(pa.float32()))
+    texts, topics = [f"letter {i}" for i in range(6)], ["oil", "net"] * 3
+    table = pa.table({"id": range(6), "body": texts, "topic": topics, "embedding": vectors})
+    lance.write_dataset(table, str(tmp_path / "tickets.lance"))
+    deltalake.write_deltalake(str(tmp_path / "tickets.delta"), table)
+    [code] = python_blocks(text_of("docs/data.md"))
+    out = run_python(code, tmp_path)
+    assert "6 rows from Lance" in out and "6 rows from Delta Lake" in out
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN])
