@@ -11,13 +11,18 @@ _POLICIES_SHOWN = 6
 
 def of_pool(made: JsonObject) -> list[str]:
     """After ingest."""
-    classes = f" of {made['classes']} classes" if made.get("classes") else " without labels"
+    classes = f" of {_number(made['classes'], 'class')}" if made.get("classes") else " without labels"
     held, gone = made["test_rows"], made["rejected"]
     told = f"{made['train_rows']:,} to train on, {held:,} held out, {gone:,} rejected"
     return [
-        f"pool: {made['pool']}, {made['rows']:,} {made['modality']}s{classes}; {told}",
+        f"pool: {made['pool']}, {_number(made['rows'], made['modality'])}{classes}; {told}",
         f"next: coevo-ray encode --pool {made['pool']} --prior PRIOR --out FOLDER (a prior: doctor {made['pool']})",
     ]
+
+
+def _number(value: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{value:,} {noun if value == 1 else plural}"
 
 
 def of_targets(pool: str, made: JsonObject) -> list[str]:

@@ -109,7 +109,7 @@ def test_blobs_of_lance_are_read_as_bytes_or_refused(tmp_path: Path) -> None:
     lance = pytest.importorskip("lance")
     blob = pa.field("photo", pa.large_binary(), metadata={"lance-encoding:blob": "true"})
     columns = table().select(["id", "topic", "photo"])
-    lance.write_dataset(columns.cast(pa.schema([*columns.schema][:2] + [blob])), str(tmp_path / "a.lance"))
+    lance.write_dataset(columns.cast(pa.schema([*list(columns.schema)[:2], blob])), str(tmp_path / "a.lance"))
     folder = str(tmp_path / "a.lance")
     with pytest.raises(InputError, match="places of Lance's blobs") as refused:
         made(tmp_path / "p", ray.data.read_lance(folder), image_column="photo")
