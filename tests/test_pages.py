@@ -94,6 +94,7 @@ def test_the_python_of_the_guide_on_texts_runs(tmp_path: Path) -> None:
     assert table["label"] == [1, 0, 1, 1, 1, 1]
     assert letters.modality == "text"
     assert letters.read(letters.row_ids(), ["key", "text", "label"]).to_pydict() == {
+        "row_id": [0, 1],
         "key": ["billing/a.txt", "other/a.txt"],
         "text": ["Two bills came", "Thank you"],
         "label": [0, 1],
