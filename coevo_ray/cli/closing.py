@@ -33,7 +33,10 @@ def of_targets(pool: str, made: JsonObject) -> list[str]:
             f"contribution: {made['contribution']}, {made['rows']:,} rows" + (f", {rate:,.0f} rows/s" if rate else ""),
             f"next: coevo-ray merge {made['contribution']} OTHERS --out FOLDER",
         ]
-    said = [f"targets: {made['targets']}, {made['dim']} dimensions of {len(made['priors'])} priors"]
+    gone = made.get("rejected") or 0
+    without = f"; {_number(gone, 'row')} without a target, see its rejects*.parquet" if gone else ""
+    priors = _number(len(made["priors"]), "prior")
+    said = [f"targets: {made['targets']}, {_number(made['dim'], 'dimension')} of {priors}{without}"]
     verdict = (made.get("verdict") or {}).get("text")
     said += [verdict] if verdict else []
     ahead = f"--pool {pool or 'POOL'} --targets {made['targets']} --out FOLDER"
