@@ -91,6 +91,20 @@ def test_three_lines_at_most_say_what_was_made_and_what_comes_next(lines: list[s
         check_next(line)
 
 
+def test_one_of_anything_has_its_singular() -> None:
+    made = {"pool": "p", "rows": 1, "modality": "text", "classes": 1, "train_rows": 1, "test_rows": 0, "rejected": 0}
+    assert "p, 1 text of 1 class; 1 to train on" in closing.of_pool(made)[0]
+    assert "p, 1,200 texts of 3 classes;" in closing.of_pool({**made, "rows": 1200, "classes": 3})[0]
+
+
+def test_rows_without_a_target_are_told() -> None:
+    """A text of which a vocabulary has nothing is a reject, and few of these end no command."""
+    made = {"targets": "t", "dim": 8, "priors": [1]}
+    assert closing.of_targets("p", made)[0] == "targets: t, 8 dimensions of 1 prior"
+    for rejected, words in ((1, "1 row without a target"), (1200, "1,200 rows without a target")):
+        assert words in closing.of_targets("p", {**made, "rejected": rejected})[0]
+
+
 @pytest.mark.usefixtures("ray_local")
 def test_ingest_ends_with_its_lines(tmp_path: Path, coevo_ray: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

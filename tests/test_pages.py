@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -14,7 +15,7 @@ import coevo_ray
 from tests.pages import PAGES, ROOT, anchors, links, parse_commands, python_blocks, run_python, shell_lines, text_of
 
 # Their Python runs in tests of its own, one after the other as someone would type it. Other pages' is compiled.
-RUN = ("README.md", "docs/targets.md", "docs/arriving.md", "docs/texts.md")
+RUN = ("README.md", "docs/targets.md", "docs/arriving.md", "docs/texts.md", "docs/data.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -79,18 +80,37 @@ def test_the_python_examples_run(tmp_path: Path) -> None:
 def test_the_python_of_the_guide_on_texts_runs(tmp_path: Path) -> None:
     (tmp_path / "tickets.csv").write_text('id,body,topic\n1,"The lamp\nis broken",fault\n2,"Again, no bill",billing\n')
     rows = [json.dumps({"id": i, "body": f"Letter {i} is lost", "topic": "fault"}) for i in range(10, 14)]
-    (tmp_path / "tickets.jsonl").write_text("\n".join(rows))
+    (tmp_path / "more.jsonl").write_text("\n".join(rows))
     for topic, text in (("billing", "Two bills came"), ("other", "Thank you")):
         (tmp_path / "letters" / topic).mkdir(parents=True)
         (tmp_path / "letters" / topic / "a.txt").write_text(text)
     [code] = python_blocks(text_of("docs/texts.md"))
-    assert "8 texts" in run_python(code, tmp_path)
-    pool = coevo_ray.Pool.open(tmp_path / "runs" / "tickets" / "pool")
-    table = pool.read(pool.row_ids(), ["key", "text", "label"]).to_pydict()
-    assert pool.modality == "text"
+    out = run_python(code, tmp_path)
+    assert "6 texts" in out and "2 letters" in out
+    tickets, letters = (coevo_ray.Pool.open(tmp_path / "runs" / name / "pool") for name in ("tickets", "letters"))
+    table = tickets.read(tickets.row_ids(), ["key", "text", "label"]).to_pydict()
     assert table["text"][0] == "The lamp\nis broken"
-    assert table["key"][:4] == ["1", "2", "letters/billing/a.txt", "letters/other/a.txt"]
-    assert sorted(table["label"]) == [0, 0, 1, 1, 1, 1, 1, 2]
+    assert table["key"] == ["1", "2", "10", "11", "12", "13"]
+    assert table["label"] == [1, 0, 1, 1, 1, 1]
+    assert letters.modality == "text"
+    assert letters.read(letters.row_ids(), ["key", "text", "label"]).to_pydict() == {
+        "row_id": [0, 1],
+        "key": ["billing/a.txt", "other/a.txt"],
+        "text": ["Two bills came", "Thank you"],
+        "label": [0, 1],
+    }
+
+
+def test_the_python_of_the_page_on_data_runs(tmp_path: Path) -> None:
+    lance, deltalake = pytest.importorskip("lance"), pytest.importorskip("deltalake")
+    vectors = pa.array([[float(i), 1.0] for i in range(6)], pa.list_(pa.float32()))
+    texts, topics = [f"letter {i}" for i in range(6)], ["oil", "net"] * 3
+    table = pa.table({"id": range(6), "body": texts, "topic": topics, "embedding": vectors})
+    lance.write_dataset(table, str(tmp_path / "tickets.lance"))
+    deltalake.write_deltalake(str(tmp_path / "tickets.delta"), table)
+    [code] = python_blocks(text_of("docs/data.md"))
+    out = run_python(code, tmp_path)
+    assert "6 rows from Lance" in out and "6 rows from Delta Lake" in out
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN])

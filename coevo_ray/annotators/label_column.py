@@ -32,7 +32,8 @@ class LabelColumn:
         if pool.classes == 0:
             raise InputError(
                 f"the pool at {pool.location} has no labels to answer with",
-                "give a source with labels (class sub-folders or a label column), or set gate: null",
+                "ask people (--annotator file_drop; in a run file gate.annotator), or give a source with labels (class "
+                "sub-folders or a label column); a run without a gate has gate: null",
             )
         if not 0 <= noise <= 1:
             raise UsageError(f"noise is {noise}, need a share from 0 to 1", "give the share of wrong answers")

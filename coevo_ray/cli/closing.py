@@ -11,13 +11,18 @@ _POLICIES_SHOWN = 6
 
 def of_pool(made: JsonObject) -> list[str]:
     """After ingest."""
-    classes = f" of {made['classes']} classes" if made.get("classes") else " without labels"
+    classes = f" of {_number(made['classes'], 'class')}" if made.get("classes") else " without labels"
     held, gone = made["test_rows"], made["rejected"]
     told = f"{made['train_rows']:,} to train on, {held:,} held out, {gone:,} rejected"
     return [
-        f"pool: {made['pool']}, {made['rows']:,} {made['modality']}s{classes}; {told}",
+        f"pool: {made['pool']}, {_number(made['rows'], made['modality'])}{classes}; {told}",
         f"next: coevo-ray encode --pool {made['pool']} --prior PRIOR --out FOLDER (a prior: doctor {made['pool']})",
     ]
+
+
+def _number(value: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{value:,} {noun if value == 1 else plural}"
 
 
 def of_targets(pool: str, made: JsonObject) -> list[str]:
@@ -28,7 +33,10 @@ def of_targets(pool: str, made: JsonObject) -> list[str]:
             f"contribution: {made['contribution']}, {made['rows']:,} rows" + (f", {rate:,.0f} rows/s" if rate else ""),
             f"next: coevo-ray merge {made['contribution']} OTHERS --out FOLDER",
         ]
-    said = [f"targets: {made['targets']}, {made['dim']} dimensions of {len(made['priors'])} priors"]
+    gone = made.get("rejected") or 0
+    without = f"; {_number(gone, 'row')} without a target, see its rejects*.parquet" if gone else ""
+    priors = _number(len(made["priors"]), "prior")
+    said = [f"targets: {made['targets']}, {_number(made['dim'], 'dimension')} of {priors}{without}"]
     verdict = (made.get("verdict") or {}).get("text")
     said += [verdict] if verdict else []
     ahead = f"--pool {pool or 'POOL'} --targets {made['targets']} --out FOLDER"

@@ -34,8 +34,9 @@ def ingest(
     """Make a pool from images, texts or vectors: row_ids, splits, rejects. Or append to one.
 
     Formats: image folders (class sub-folders give labels), Parquet, Parquet of Hugging Face datasets (split and class
-    names are understood), WebDataset tars, CSV and JSON Lines of texts, NumPy matrices of vectors (keys and labels lie
-    beside NAME.npy as NAME.keys.txt and NAME.labels.npy). Defaults are in square brackets.
+    names are understood), WebDataset tars, CSV and JSON Lines of texts (--text-column), folders of .txt files (--format
+    texts), NumPy matrices of vectors (keys and labels lie beside NAME.npy as NAME.keys.txt and NAME.labels.npy).
+    Defaults are in square brackets.
     """
     from coevo_ray.app import api
 

@@ -17,7 +17,7 @@ _OF_SOURCE = plain_fields(Source, without=("uri", "key_prefix", "split"))
 
 @takes(*options(Source, _OF_SOURCE))
 def start(
-    data: Annotated[str, typer.Argument(help="Folder or file: images, Parquet, CSV, JSON Lines, tars or .npy.")],
+    data: Annotated[str, typer.Argument(help="Folder or file: images, .txt, Parquet, CSV, JSON Lines, tars or .npy.")],
     out: Annotated[str, typer.Option("--out", help="Folder of the run: local path, s3:// or gs://.")] = "coevo-run",
     *,
     file: Annotated[str | None, typer.Option(help="Run file to write; default: the name of --out with .yaml.")] = None,

@@ -45,16 +45,17 @@ class Source(Model):
         min_length=1,
         description="Folder or file: local path, s3://, gs://; sample:digits, sample:docstrings; dataset:NAME.",
     )
-    format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy", "csv", "jsonl"] = Field(
+    format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy", "csv", "jsonl", "texts"] = Field(
         "auto",
         description="Image folders, Parquet, that of a Hugging Face dataset, tars, npy (N x d matrices of vectors), "
-        "or texts in CSV or JSON Lines; auto detects it.",
+        "texts in CSV or JSON Lines, or folders of text files (texts); auto detects it.",
     )
     image_column: str = Field(
         "image", description="Parquet column of encoded image bytes, or extension in tars, by default any image's."
     )
     text_column: str | None = Field(
-        None, description="Make a pool of texts: their Parquet column, or their extension in tars (txt)."
+        None,
+        description="Make a pool of texts: their column, or their extension in tars and folders of files (txt).",
     )
     vector_column: str | None = Field(
         None, description="Make a pool of vectors alone: their Parquet column; .npy matrices need none."
@@ -99,9 +100,9 @@ class Source(Model):
 
     @property
     def modality(self) -> str:
-        """Name of its samples' modality: that of the named column, vectors of matrices, images otherwise."""
+        """Name of its samples' modality: of the named column, vectors of matrices, texts of files; else images."""
         is_matrix = self.format == "npy" or (self.format == "auto" and self.uri.lower().endswith(NPY))
-        return next(iter(self._named()), VECTOR if is_matrix else IMAGE)
+        return next(iter(self._named()), VECTOR if is_matrix else TEXT if self.format == "texts" else IMAGE)
 
     @property
     def data_column(self) -> str:

@@ -64,7 +64,7 @@ def vectors(column: pa.ChunkedArray, name: str, dimension: int) -> list[Any]:
         elif len(vector) != dimension:
             result.append(f"wrong length in column {name}: {len(vector)} values, need {dimension}")
         elif not np.isfinite(vector).all():
-            result.append(f"values that are not finite in column {name}")
+            result.append(f"values that are not finite in float32 in column {name}")
         else:
             result.append(vector)
     return result

@@ -142,18 +142,20 @@ class FolderLayout:
         return self.splits.get(parts[self.split_part]) if self.split_part < len(parts) - 1 else None
 
 
-def class_of(name: str, class_part: int) -> str | None:
+def class_of(name: str, class_part: int, classes: Collection[str] = ()) -> str | None:
     """The class of a file.
 
     Args:
         name: of the file, relative to the source.
         class_part: as in `FolderLayout`.
+        classes: as in `FolderLayout`; a folder such as `unsup` holds rows without a label unless it is among them.
 
     Returns:
         The class's name, or None without one.
     """
     parts = name.split("/")
-    return class_name_of(parts[class_part]) if 0 <= class_part < len(parts) - 1 else None
+    found = class_name_of(parts[class_part]) if 0 <= class_part < len(parts) - 1 else None
+    return None if found is not None and found.lower() in _UNLABELLED and found not in classes else found
 
 
 def class_name_of(folder: str) -> str:
@@ -192,7 +194,8 @@ def read_layout(folders: Folders, where: str, mode: str = "auto", label: str | N
         raise UsageError(f"{where}: {why}", _OPTIONS)
     if meaning == "none":
         return replace(layout, said=(*said, *([why] if why else [])))
-    return _with_classes(replace(layout, class_part=depth), names, label)
+    labelled, why_others = _labelled(names)
+    return _with_classes(replace(layout, class_part=depth, said=(*said, *why_others)), labelled, label)
 
 
 def _below_everything(folders: Folders, depth: int, alone: bool) -> int:
@@ -265,6 +268,14 @@ def _with_classes(layout: FolderLayout, names: Collection[str], label: str | Non
         return replace(layout, class_part=-1)
     classes = tuple(sorted({class_name_of(name) for name in names}))
     return replace(layout, class_part=layout.class_part if classes else -1, classes=classes)
+
+
+def _labelled(names: Collection[str]) -> tuple[Collection[str], tuple[str, ...]]:
+    """Folders that are classes, without one of rows that have no label (`train/unsup`), and what is said of that."""
+    others = [name for name in names if name.lower() in _UNLABELLED]
+    if not others or len(names) - len(others) < 2:
+        return names, ()
+    return {*names} - {*others}, (f"rows of {_shown(others)} have no label",)
 
 
 def _level(folders: Folders, depth: int) -> set[str]:

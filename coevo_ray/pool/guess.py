@@ -17,11 +17,14 @@ from coevo_ray.config.pool import IMAGE
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.pool.cells import holds_numbers, storage
+from coevo_ray.pool.entries import FoundFiles, unpack_names
 from coevo_ray.pool.huggingface import hub_features
+from coevo_ray.pool.image_folder import IMAGES
 from coevo_ray.pool.line_tables import RECORDS, Records
 from coevo_ray.pool.npy_source import NPY
 from coevo_ray.pool.parquet_files import is_parquet, place_of
 from coevo_ray.pool.sources import find_files
+from coevo_ray.pool.text_folder import TEXTS
 from coevo_ray.store.location import Location
 
 _TEXTS = ("text", "body", "content", "sentence", "review", "document", "comment", "question", "abstract", "title")
@@ -40,7 +43,7 @@ def guess_columns(uri: str, given: JsonObject) -> JsonObject:
 
     Returns:
         The settings with `image_column`, `text_column` or `vector_column`, `label_column` and `key_column` where a
-        column stands out. Unchanged for sources of other formats.
+        column stands out; `format` for matrices and text files. Unchanged for sources of other formats.
 
     Raises:
         InputError: the source is not there or cannot be read, or several columns may be the samples.
@@ -49,8 +52,10 @@ def guess_columns(uri: str, given: JsonObject) -> JsonObject:
     files = find_files(Source(uri=uri, **given), _SAMPLE_ROWS)
     if not files.found.count and not {"image_column", "vector_column"} & given.keys():
         files = find_files(Source(uri=uri, **{"text_column": _TEXTS[0], **given}), _SAMPLE_ROWS)
-    if files.chosen is NPY and "format" not in given:
-        return {**given, "format": NPY.name}
+    if files.chosen is IMAGES and _are_texts(files.found) and not {"image_column", "format"} & given.keys():
+        return {**given, "format": TEXTS.name}
+    if files.chosen in (NPY, TEXTS) and "format" not in given:
+        return {**given, "format": files.chosen.name}
     if not files.found.count:
         return given
     place = place_of(files.found.location, files.found.names[0])
@@ -70,6 +75,17 @@ def guess_columns(uri: str, given: JsonObject) -> JsonObject:
         if setting not in given and column is not None and _fits(setting, head, column):
             found[setting] = column
     return found
+
+
+def _are_texts(found: FoundFiles) -> bool:
+    """Tests whether files whose names have no ending are texts, by the first of them."""
+    if not found.count or found.guessed < found.count or found.location.is_file():
+        return False
+    try:
+        text = found.location.child(unpack_names(found.runs[0][0])[0]).read_bytes().decode()
+    except (InputError, UnicodeDecodeError):
+        return False
+    return "\0" not in text
 
 
 def _head(place: Location) -> pa.Table:

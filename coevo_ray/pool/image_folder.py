@@ -1,4 +1,7 @@
-"""Image folders: one file a sample; labels and splits from folders (`folder_layout`) or metadata (`image_metadata`)."""
+"""Image folders: one file a sample; labels and splits from folders (`folder_layout`) or metadata (`image_metadata`).
+
+`text_folder` lists and reads its files by the same functions.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from coevo_ray.pool.modality import MODALITIES
 from coevo_ray.store.location import Location
 from coevo_ray.store.read_ahead import read_ahead
 
-_MODALITY = "image"
+_NAME, _MODALITY = "images", "image"
 _SUFFIXES = tuple(f".{extension}" for extension in MODALITIES[_MODALITY].extensions)
-# Names without an ending that are texts wherever they occur; any other file without one may be an image.
-_TEXTS = {
+# Names without an ending that are notes on the data; any other file without one may be a sample.
+_NOTES = {
     "readme",
     "license",
     "licence",
@@ -37,7 +40,12 @@ _TEXTS = {
 def is_image(name: str) -> bool:
     """Tests a file's name for an image's ending; names without an ending may be images (those of crawlers are)."""
     base = name.rpartition("/")[2].lower()
-    return base.endswith(_SUFFIXES) if "." in base else base not in _TEXTS
+    return base.endswith(_SUFFIXES) if "." in base else base not in _NOTES
+
+
+def is_note(name: str) -> bool:
+    """Tests whether a file above all folders is a note on the data by its lower-case name without an ending."""
+    return name in _NOTES
 
 
 def is_guessed(name: str) -> bool:
@@ -56,37 +64,52 @@ def list_images(source: Source, found: FoundFiles, shard_rows: int) -> list[Sour
         others = source.modality != _MODALITY
         setting = SAMPLE_SETTINGS[source.modality].column if others else "feature_columns"
         raise UsageError(
-            f"{setting} is set and {source.uri} holds no Parquet, tars, CSV or JSON Lines",
+            f"{setting} is set and {source.uri} holds no Parquet, tars, CSV, JSON Lines or .txt files",
             f"leave {setting} out, or give such files (of lines, texts alone are read)",
         )
     if not found.runs:
         raise InputError(
             f"no images in {source.uri}: {found.seen} files, none ends in .png, .jpg, .jpeg, .webp, ...",
             "give a folder of images (sub-folders are classes), of Parquet files or of tars; of .npy matrices with "
-            "format: npy; of CSV or JSON Lines of texts with their text_column",
+            "format: npy; of CSV or JSON Lines of texts with their text_column; of text files with format: texts",
         )
     if found.location.is_file():
         raise InputError(f"{source.uri} is one image", "give the folder that holds the images")
     by_metadata = bool(found.metadata) and source.label_column is not None and source.folders in ("auto", "none")
-    layout = read_layout(found.folders, source.uri, source.folders, None if by_metadata else source.label_column)
+    shards = file_shards(source, found, _NAME, None if by_metadata else source.label_column)
+    if not by_metadata:
+        return shards
+    labels = labels_by_metadata(source, found)
+    return [replace(shard, labels=part) for shard, part in zip(shards, labels, strict=True)] if labels else shards
+
+
+def file_shards(source: Source, found: FoundFiles, name: str, label: str | None) -> list[SourceShard]:
+    """One shard for each run of names of a folder whose files are samples.
+
+    Args:
+        source: the folder.
+        found: its files.
+        name: of the format.
+        label: the source's label column; None where folders are not to be read as classes.
+
+    Raises:
+        UsageError: the folders allow two readings.
+    """
+    layout = read_layout(found.folders, source.uri, source.folders, label)
     found.said += layout.said
     reading = Reading(
         source.uri,
-        "images",
-        modality=_MODALITY,
+        name,
+        modality=source.modality,
         names=layout.classes,
         class_part=layout.class_part,
         prefix=source.key_prefix or "",
     )
     starts = np.cumsum([0, *(rows for _, rows in found.runs)])
-    shards = [
+    return [
         SourceShard(reading, packed, int(start), rows, split=source.split or _split(layout, packed))
         for (packed, rows), start in zip(found.runs, starts, strict=False)
     ]
-    if not by_metadata:
-        return shards
-    labels = labels_by_metadata(source, found)
-    return [replace(shard, labels=part) for shard, part in zip(shards, labels, strict=True)] if labels else shards
 
 
 def _split(layout: FolderLayout, packed: bytes) -> Split | None:
@@ -94,11 +117,12 @@ def _split(layout: FolderLayout, packed: bytes) -> Split | None:
     return layout.split(unpack_names(packed)[0]) if layout.splits else None
 
 
-def read_images(shard: SourceShard) -> Iterator[Entry]:
+def read_files(shard: SourceShard) -> Iterator[Entry]:
     """The entries of a shard, in order; an unreadable file becomes an entry with an error."""
     location = Location.parse(shard.reading.uri)
-    modality, labels = MODALITIES[_MODALITY], shard.reading.labels()
+    modality, labels = MODALITIES[shard.reading.modality], shard.reading.labels()
     values = unpack_values(shard.labels) if shard.labels else None
+    part, classes = shard.reading.class_part, shard.reading.names
 
     def read(name: str) -> bytes | InputError:
         try:
@@ -107,16 +131,21 @@ def read_images(shard: SourceShard) -> Iterator[Entry]:
             return error
 
     for i, (name, data) in enumerate(zip(shard.files, read_ahead(read, shard.files, location), strict=True)):
-        label = labels.read(values[i] if values is not None else class_of(name, shard.reading.class_part))
+        label = labels.read(values[i] if values is not None else class_of(name, part, classes))
         key = shard.reading.prefix + name
         if isinstance(data, InputError):
             yield Entry(key, None, label.number, f"unreadable file: {data.cause}", text=label.text)
             continue
-        sample, problem = modality.from_file(data, name.rpartition(".")[2].lower())
+        sample, problem = modality.from_file(data, _extension(name))
         yield Entry(key, sample, label.number, problem or label.error, text=label.text)
 
 
-def read_image_keys(shard: SourceShard) -> Iterator[str]:
+def _extension(name: str) -> str:
+    base = name.rpartition("/")[2].lower()
+    return base.rpartition(".")[2] if "." in base else ""
+
+
+def read_file_keys(shard: SourceShard) -> Iterator[str]:
     """The keys of a shard's entries, in order; no file is opened."""
     return (shard.reading.prefix + name for name in shard.files)
 
@@ -126,11 +155,11 @@ def _takes(source: Source) -> bool:
 
 
 IMAGES = Format(
-    "images",
+    _NAME,
     is_image,
     list_images,
-    read_images,
-    read_image_keys,
+    read_files,
+    read_file_keys,
     takes=_takes,
     describes=is_metadata,
     guesses=is_guessed,

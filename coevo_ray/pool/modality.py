@@ -12,12 +12,13 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from coevo_ray.config.pool import SAMPLE_SETTINGS, VECTOR
+from coevo_ray.config.pool import SAMPLE_SETTINGS, TEXT, VECTOR
 from coevo_ray.core.arrays import Float32Array
 from coevo_ray.errors import UsageError
 from coevo_ray.pool.image_formats import EXTENSIONS, ImageError
 from coevo_ray.pool.images import verify_image
 from coevo_ray.pool.max_side import limit_side_or_keep
+from coevo_ray.pool.unread import LFS, is_lfs_pointer
 
 Sample = bytes | str
 # A sample and "", or None and the reason why there is none.
@@ -105,11 +106,14 @@ def _text_of_cell(value: object, column: str) -> ReadSample:
 
 
 def _text_of_file(data: bytes, extension: str) -> ReadSample:
+    where = f".{extension}" if extension else "a file without an ending"
+    if is_lfs_pointer(data):
+        return None, f"{LFS} ({len(data)} bytes)"
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # Windows marks UTF-8 at the beginning
     except UnicodeDecodeError:
-        return None, f"text that is not UTF-8 in .{extension}"
-    return (text, "") if text.strip() else (None, f"empty text in .{extension}")
+        return None, f"text that is not UTF-8 in {where}"
+    return (text, "") if text.strip() else (None, f"empty text in {where}")
 
 
 def _no_vector_of_cell(value: object, column: str) -> ReadSample:
@@ -147,7 +151,7 @@ _ALL = (
         extensions=EXTENSIONS,
         hub_feature="Image",
     ),
-    Modality("text", pa.string(), _text_of_cell, _text_of_file),
+    Modality(TEXT, pa.string(), _text_of_cell, _text_of_file, extensions=("txt",)),
     Modality(VECTOR, None, _no_vector_of_cell, _no_vector_of_file),
 )
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in _ALL}

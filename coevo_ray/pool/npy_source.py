@@ -152,12 +152,19 @@ def _refuse_columns(source: Source) -> None:
         )
 
 
+_RESHAPE = "reshape it to one vector a row; name files of keys NAME.keys.npy and of labels NAME.labels.npy"
+_REMEDIES = {
+    "b": "save numbers: numpy.save(path, array.astype('float32'))",
+    "c": "save real numbers: numpy.save(path, numpy.concatenate([array.real, array.imag], axis=1))",
+}
+
+
 def _matrix(folder: Location, name: str) -> NpyFile:
     matrix = NpyFile.open(folder.child(*name.split("/")))
     if len(matrix.shape) != 2 or matrix.dtype.kind not in "fiu" or matrix.shape[1] == 0:
         raise InputError(
             f"{matrix.place} holds {matrix.dtype} of shape {matrix.shape}, need numbers of shape (N, d)",
-            "reshape it to one vector a row; name files of keys NAME.keys.npy and of labels NAME.labels.npy",
+            _REMEDIES.get(matrix.dtype.kind, _RESHAPE),
         )
     return matrix
 
@@ -240,7 +247,7 @@ def read_npy(shard: SourceShard) -> Iterator[Entry]:
         finite: BoolArray = np.logical_and.reduce(np.isfinite(matrix), axis=1)
         for i, vector in enumerate(matrix):
             (key, problem), label = keys[at + i], labels.read(values[at + i])
-            usable = vector if finite[i] else f"values that are not finite in {name}"
+            usable = vector if finite[i] else f"values that are not finite in float32 in {name}"
             sample, error = vector_sample(usable, name)
             error = problem or error or label.error
             features = () if error else (vector,)

@@ -74,6 +74,7 @@ def check_share(rejects: list[Reject], rows: int, limit: float, what: str) -> No
     )
 
 
+_OR_LEFT_OUT = "; a column of feature_columns may also be left out"
 # Beginning of a reason, as a pattern -> what helps; the first that fits.
 _REMEDIES = (
     ("duplicate key", "if they are other samples, give their keys a --key-prefix; otherwise leave that source out"),
@@ -99,9 +100,13 @@ _REMEDIES = (
     ("label outside the range", "raise or leave out classes, or fix the labels"),
     ("label", "fix the labels, name another --label-column, or null for none"),
     ("no key", "name another --key-column, or none"),
-    ("no vector", "leave the column out of feature_columns, or fill it"),
-    ("wrong length in column", "leave the column out of feature_columns, or fix its vectors"),
-    ("values that are not finite", "leave the column out of feature_columns, or fix its vectors"),
+    ("no vector", f"fill the column{_OR_LEFT_OUT}"),
+    ("wrong length in column", f"give vectors of one length{_OR_LEFT_OUT}"),
+    (
+        "values that are not finite",
+        f"take out rows with NaN or infinity, and scale values that float32 does not hold (3.4e38){_OR_LEFT_OUT}",
+    ),
+    ("zero vector", "take these rows out: a vector of zeros has no direction, and often stands for a missing one"),
     ("unreadable file", "check the permissions, and that the source no longer changes"),
 )
 

@@ -33,6 +33,7 @@ from coevo_ray.pool.listing import (
 from coevo_ray.pool.npy_source import NPY
 from coevo_ray.pool.parquet_source import HUGGINGFACE, PARQUET
 from coevo_ray.pool.tar_source import WEBDATASET
+from coevo_ray.pool.text_folder import TEXTS
 from coevo_ray.pool.unread import FETCH_LINKED, refuse_lfs_pointer, remedy_for_unread
 from coevo_ray.store.location import Location
 
@@ -55,7 +56,8 @@ __all__ = [
 ]
 
 # In the order in which `auto` prefers them.
-FORMATS: dict[str, Format] = {made.name: made for made in (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET, NPY, CSV, JSONL)}
+_ALL = (IMAGES, PARQUET, HUGGINGFACE, WEBDATASET, NPY, CSV, JSONL, TEXTS)
+FORMATS: dict[str, Format] = {made.name: made for made in _ALL}
 _LOOKED_AT = 3  # files of a source that cannot be read, to find out why
 DATASET = "dataset:"  # stands for a Ray Dataset that is handed over in Python
 

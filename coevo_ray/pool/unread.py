@@ -21,6 +21,10 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((".arrow", ".feather"), "write {} as Parquet: datasets.load_from_disk(FOLDER).to_parquet(FILE)"),
     ((".npz", ".h5", ".hdf5", ".mat", ".pt", ".pth", ".pkl"), "write arrays of {} as .npy: numpy.save(FILE, array)"),
     ((".xlsx", ".xls", ".ods"), "save {} as CSV (UTF-8)"),
+    ((".npy",), "make a pool of vectors of {} with format: npy (--format npy)"),
+    ((".csv", ".tsv", ".jsonl", ".ndjson"), "name the column of texts of {} with text_column (--text-column)"),
+    ((".txt",), "make a pool of texts of {} with format: texts (--format texts)"),
+    ((".pdf", ".doc", ".docx", ".html", ".htm", ".epub", ".md", ".rst"), "save {} as plain texts: NAME.txt in UTF-8"),
 )
 
 
@@ -54,6 +58,8 @@ def remedy_for_unread(endings: Iterable[str], links: int) -> str:
         What to do with them; empty where nothing is known of such files.
     """
     have, found = set(endings), [FETCH_LINKED] if links else []
+    if ".npy" in have:
+        have -= {".txt"}  # keys and labels of matrices
     for known, remedy in _REMEDIES:
         if these := sorted(have & set(known)):
             found.append(remedy.format(", ".join(these)))

@@ -31,6 +31,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "words": {"analyzer": "word", "ngram_range": (1, 2), **_COMMON},
     "chars": {"analyzer": "char_wb", "ngram_range": (3, 5), **_COMMON},
 }
+_COUNTED = {"words": "word of two letters or more", "chars": "run of three characters or more within words"}
 _DIM, _ITERATIONS, _SEED = 512, 3, 0
 _VOCABULARY, _IDF, _DIRECTIONS = "vocabulary", "idf", "directions"
 _CHARACTERS = 1 << 17  # of a text: what is behind them is left out
@@ -105,19 +106,25 @@ def fit(model: str, input_size: int | None, samples: Samples, texts: Sequence[st
     vectoriser = _vectoriser(model, _KINDS[model])
     try:
         matrix = vectoriser.fit_transform([text[:_CHARACTERS] for text in texts])
-        dim = min(input_size or _DIM, min(matrix.shape) - 1)
-        if dim < 1:
-            raise ValueError("one n-gram, or one text, is left")
+    except ValueError:  # scikit-learn's words speak of settings that are none here
+        raise _too_little(model, len(texts), f"no {_COUNTED[model]} is in two of them") from None
+    dim = min(input_size or _DIM, min(matrix.shape) - 1)
+    if dim < 1:
+        raise _too_little(model, len(texts), "one n-gram, or one text, is left")
+    with np.errstate(divide="ignore", invalid="ignore"):  # its share of a variance of 0, which is not used
         svd = svd_of(dim, n_iter=_ITERATIONS, random_state=_SEED).fit(matrix)
-    except ValueError as error:
-        raise InputError(
-            f"tfidf:{model} cannot be fitted to {len(texts)} shared texts: {error}",
-            "share more rows (encode.shared); n-grams count that two texts or more have",
-        ) from error
     terms = sorted(vectoriser.vocabulary_, key=vectoriser.vocabulary_.__getitem__)
     encoded = np.frombuffer(json.dumps(terms, ensure_ascii=True).encode(), dtype=np.uint8)
     directions = np.ascontiguousarray(svd.components_.T).astype(np.float16)
     return {_VOCABULARY: encoded, _IDF: vectoriser.idf_.astype(np.float32), _DIRECTIONS: directions}
+
+
+def _too_little(model: str, texts: int, why: str) -> InputError:
+    other = "take tfidf:chars, which knows emoji, single letters and numbers too" if model == "words" else ""
+    return InputError(
+        f"tfidf:{model} cannot be fitted to {texts} shared texts: {why}",
+        f"{other or 'take a pretrained prior, such as wordllama:256'}; or share more rows (encode.shared)",
+    )
 
 
 def load_fitted(model: str, input_size: int | None, samples: Samples, state: Location) -> LoadedPrior:

@@ -17,6 +17,25 @@ def accuracy_now(forecast: JsonObject) -> list[str]:
     ]
 
 
+def beside_held_out(forecast: JsonObject, accuracy: float) -> list[str]:
+    """The present accuracy by the validation rows, where held-out rows measure it too; nothing before one has a label.
+
+    Args:
+        forecast: the gate's.
+        accuracy: on the held-out rows, a share.
+    """
+    if forecast["accuracy"] is None:
+        return []
+    low, middle, high = forecast["accuracy"]
+    rows = count(forecast["validation_rows"], "validation row")
+    apart = "" if low <= accuracy <= high else ", which is further apart than nine of ten such samples are"
+    return [
+        f"The forecast starts from the accuracy by {rows}, {percent(middle)} (90 % interval {percent(low)} to "
+        f"{percent(high)}), and not from that on the held-out rows, {percent(accuracy)}, which most gates have not. "
+        f"The two are samples of different rows{apart}."
+    ]
+
+
 def gain_to_come(forecast: JsonObject, ended: bool) -> list[str]:
     """Accuracy that all further labels would add, and the labels at which an open gate will find that too little."""
     low, middle, high = (decimal(100 * share, 1) for share in forecast["gain"])

@@ -6,7 +6,7 @@ from coevo_ray._version import __version__
 from coevo_ray.core.probes.noise_matrix import FEWEST_ROWS
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.data import DoubtedRow, GatePlots, ReportData
-from coevo_ray.reporting.forecasts import accuracy_now, gain_to_come
+from coevo_ray.reporting.forecasts import accuracy_now, beside_held_out, gain_to_come
 from coevo_ray.reporting.gate_figures import (
     CONFUSIONS_SHOWN,
     FEW_LABELS,
@@ -187,6 +187,7 @@ def _curve_sentences(figures: GateFigures) -> list[str]:
             f"Validation rows are {rows} that were drawn at random in all rounds; the classifier never learns from "
             "them. The forecast follows from them and the remaining gain."
         )
+        sentences += beside_held_out(figures.forecast, accuracy) if accuracy is not None else []
     elif any(point.get("validation_accuracy") is not None for point in figures.history):
         sentences.append("First labels are the random first round's; each is predicted by a fit without it.")
     return sentences

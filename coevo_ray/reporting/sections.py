@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.data import DoubtedRow, EvidencePlots, PriorPlot, ReportData
-from coevo_ray.reporting.forecasts import accuracy_now, gain_to_come
+from coevo_ray.reporting.forecasts import accuracy_now, beside_held_out, gain_to_come
 from coevo_ray.reporting.policies import PolicyRow, headline_row, policy_rows
 from coevo_ray.reporting.tiles import Tile
 from coevo_ray.reporting.wording import (
@@ -214,7 +214,8 @@ def gate(data: ReportData) -> Section | None:
         sentences += [chance(number(data.summary, "pool", "test_rows"), accuracy) or ""]
     forecast = lookup(data.summary, "gate", "forecast")  # version 0.1.0 made none
     if forecast:
-        sentences += [*([] if accuracy is not None else accuracy_now(forecast)), *gain_to_come(forecast, ended=True)]
+        now = accuracy_now(forecast) if accuracy is None else beside_held_out(forecast, accuracy)
+        sentences += [*now, *gain_to_come(forecast, ended=True)]
     drawn: tuple[plots.Plot | None, ...] = ()
     if data.gate is not None:
         drawn = (plots.labels_curve(data.gate), plots.mean_gain(data.gate))

@@ -80,8 +80,9 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
 
 
 def test_pools_that_cannot_answer_and_shares_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no labels to answer with"):
+    with pytest.raises(InputError, match="no labels to answer with") as refused:
         LabelColumn(make_pool(tmp_path / "a", 2, classes=0, labels=[None, None]))
+    assert "--annotator file_drop" in refused.value.remedy
     one = make_pool(tmp_path / "b", 2, classes=1)
     with pytest.raises(InputError, match="cannot be wrong"):
         LabelColumn(one, noise=0.1)

@@ -22,6 +22,7 @@ from coevo_ray.errors import InputError
 from coevo_ray.pipelines.ingest.passes import Rows, check_shard, write_shard
 from coevo_ray.pool.images import decode_image
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, list_source, read_keys
 from coevo_ray.store.artifact import finish
 from coevo_ray.store.data_files import write_blob
@@ -91,8 +92,9 @@ def _images(folder: Path) -> list[Files]:
     return [{"image": data} for data in made]
 
 
-def _read_source(folder: Path, **settings: object) -> None:
+def _read_source(folder: Path, **settings: object) -> list[Reject]:
     """As ingest reads a source: list, cut, keys, entries, and the check of each sample."""
+    rejects: list[Reject] = []
     source = Source.model_validate({"uri": str(folder), **settings})
     config = PoolConfig(sources=(source,))
     for whole in list_source(source, 3).shards:
@@ -101,6 +103,8 @@ def _read_source(folder: Path, **settings: object) -> None:
             found = check_shard(0, shard, config)
             if len(keys) != len(found.usable):
                 raise AssertionError(f"{len(keys)} keys of {len(found.usable)} entries")
+            rejects += found.rejects
+    return rejects
 
 
 def _tars(folder: Path) -> list[Files]:
@@ -132,6 +136,17 @@ def _lines(folder: Path) -> list[Files]:
         {"a.csv": b"\xef\xbb\xbfsep=;\r\nid;text;label\r\n1;one;1\r\n2;two;2\r\n"},
         {"a.jsonl": b'{"id": 1, "text": "one", "label": "cat"}\n\n{"id": "b", "text": "\\u00e4", "label": null}\n'},
     ]
+
+
+def _text_files(folder: Path) -> list[Files]:
+    files = {"train/pos/a.txt": b"one\n", "train/neg/b": "zw\u00f6lf".encode(), "test/pos/c.txt": b"\xef\xbb\xbfthree"}
+    return [files, {"a.txt": b"one"}]
+
+
+def _read_text_files(folder: Path) -> None:
+    """A damaged text file is a reject, and never refuses the source."""
+    if rejects := _read_source(folder, format="texts"):
+        raise InputError(rejects[0].reason, "replace the file")
 
 
 def _matrices(folder: Path) -> list[Files]:
@@ -298,6 +313,7 @@ PARSERS = {
         Parser("tars", _tars, _read_source),
         Parser("tables", _tables, lambda folder: _read_source(folder, feature_columns=["v"])),
         Parser("lines", _lines, lambda folder: _read_source(folder, text_column="text", key_column="id")),
+        Parser("text files", _text_files, _read_text_files),
         Parser("matrices", _matrices, lambda folder: _read_source(folder, format="npy")),
         Parser("image metadata", _described_images, _read_source),
         Parser("answers in CSV", _csv.csv, _csv.parse),

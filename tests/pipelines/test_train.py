@@ -103,6 +103,7 @@ def test_labels_replace_the_pools_but_for_held_out_rows(tmp_path: Path) -> None:
         ([1, 5], [1, 2], "name 1 held-out rows, the first is 5"),
         ([1, 2], [1, 10], "row 2 has label 10, the pool has 10 classes"),
         ([], [], "no training row has a label"),
+        ([1, 2], [3, 3], "all labels are of class 3, need two classes"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, ids: list[int], labels: list[int], message: str) -> None:

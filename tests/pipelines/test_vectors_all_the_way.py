@@ -13,6 +13,7 @@ import yaml
 
 import coevo_ray
 from coevo_ray.core.json import JsonObject
+from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.row_table import RowTable, vectors
 from tests.command_line import Command
@@ -55,6 +56,17 @@ def pool(folder: Path) -> Pool:
 @pytest.fixture(scope="module")
 def targets(folder: Path, pool: Pool) -> RowTable:
     return coevo_ray.encode(ENCODE, pool, folder / "encode")
+
+
+def test_vectors_of_too_many_dimensions_are_refused_before_they_are_encoded(tmp_path: Path) -> None:
+    """Their covariance would take the memory of the machine, and hours."""
+    np.save(tmp_path / "wide.npy", np.random.default_rng(0).standard_normal((40, 16_385)).astype(np.float32))
+    pool = coevo_ray.ingest({"sources": [{"uri": str(tmp_path / "wide.npy"), "format": "npy"}]}, tmp_path / "pool")
+    with pytest.raises(InputError, match=r"column:vector has features of 16,385 dimensions, need 16,384") as caught:
+        coevo_ray.encode({**ENCODE, "shared": 0.7}, pool, tmp_path / "encode")
+    assert "encode.projection to random" in caught.value.remedy
+    random = {**ENCODE, "shared": 0.7, "projection": "random"}
+    assert coevo_ray.encode(random, pool, tmp_path / "random").manifest.summary["dim"] == 8
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def layout(*names: str, mode: str = "auto", label: str | None = "label") -> Fold
 def meaning(*names: str, mode: str = "auto", label: str | None = "label") -> dict[str, tuple[str | None, str | None]]:
     """File -> its split and its class."""
     read = layout(*names, mode=mode, label=label)
-    classes = {name: class_of(name, read.class_part) for name in names}
+    classes = {name: class_of(name, read.class_part, read.classes) for name in names}
     assert {c for c in classes.values() if c is not None} <= set(read.classes)
     return {name: (read.split(name), classes[name]) for name in names}
 
@@ -39,6 +39,11 @@ def meaning(*names: str, mode: str = "auto", label: str | None = "label") -> dic
         (["images/1.jpg", "images/2.jpg"], [(None, None), (None, None)]),
         (["images/cat/1.jpg", "images/dog/1.jpg"], [(None, "cat"), (None, "dog")]),
         (["train/a/1.jpg", "unlabeled/1.jpg", "test/a/1.jpg"], [("train", "a"), ("train", None), ("test", "a")]),
+        (
+            ["train/neg/1.txt", "train/pos/1.txt", "train/unsup/1.txt", "train/urls.txt", "test/neg/1.txt"],
+            [("train", "neg"), ("train", "pos"), ("train", None), ("train", None), ("test", "neg")],
+        ),
+        (["cat/1.png", "unlabeled/1.png"], [(None, "cat"), (None, "unlabeled")]),
         (["0/1.png", "9/1.png", "10/1.png"], [(None, "0"), (None, "9"), (None, "10")]),
         (["00000/1.jpg", "00001/1.jpg"], [(None, None), (None, None)]),
         (["train/00000/1.jpg", "train/00001/1.jpg"], [("train", None), ("train", None)]),

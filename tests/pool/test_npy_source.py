@@ -131,7 +131,7 @@ def test_bad_vectors_and_keys_are_rejects_with_reasons(tmp_path: Path) -> None:
     file = save(tmp_path / "x.npy", bad)
     (tmp_path / "keys.txt").write_bytes(b"a\nb\nc\nd\n\n\xff\xfe\ng\n")
     save(tmp_path / "labels.npy", [0, 1, 2, 3, 4, 5, 2.5])
-    finite = "values that are not finite in x.npy"
+    finite = "values that are not finite in float32 in x.npy"
     assert [(entry.key, entry.error) for entry in entries(file)] == [
         ("a", finite),
         ("b", finite),
@@ -159,6 +159,22 @@ def test_what_is_no_matrix_of_numbers_is_refused(array: npt.NDArray[Any], cause:
     with pytest.raises(InputError, match=cause) as refused:
         entries(save(tmp_path / "x.npy", array))
     assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("array", "remedy"),
+    [
+        (MATRIX > 0, "numpy.save(path, array.astype('float32'))"),
+        (MATRIX.astype(np.complex64), "numpy.concatenate([array.real, array.imag], axis=1)"),
+        (MATRIX[:, :, None], "reshape it to one vector a row"),
+    ],
+)
+def test_a_matrix_of_other_numbers_is_refused_with_what_helps(
+    array: npt.NDArray[Any], remedy: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as refused:
+        entries(save(tmp_path / "x.npy", array))
+    assert remedy in refused.value.remedy
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:

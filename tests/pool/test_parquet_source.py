@@ -88,7 +88,7 @@ def test_vectors_that_do_not_fit_are_rejected_with_their_reason(tmp_path: Path) 
         "",
         "",
         "no vector in column v",
-        *["values that are not finite in column v"] * 3,
+        *["values that are not finite in float32 in column v"] * 3,
         "wrong length in column v: 0 values, need 2",
     ]
 

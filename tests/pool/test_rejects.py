@@ -47,6 +47,20 @@ def test_nothing_rejected_leaves_no_file(tmp_path: Path) -> None:
     assert read_rejects(folder) == []
 
 
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("zero vector in column v", "a vector of zeros has no direction"),
+        ("values that are not finite in float32 in column v", "scale values that float32 does not hold"),
+        ("wrong length in column v: 3 values, need 4", "give vectors of one length"),
+    ],
+)
+def test_vectors_have_remedies_that_fit_pools_of_nothing_else(reason: str, remedy: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check_share([Reject("a", "ingest", reason)], 1, 0.05, "pool")
+    assert refused.value.remedy.startswith(("take", "give")) and remedy in refused.value.remedy
+
+
 def test_reasons_are_counted_by_kind() -> None:
     assert count_reasons(ROWS) == {
         "not an image that Pillow can read": 2,

@@ -228,10 +228,17 @@ def test_a_sample_is_not_taken_for_samples_of_another_kind() -> None:
 
 
 def test_a_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
-    write_images(tmp_path, {"readme.txt": b"x", "deep/data.csv": b"x"})
+    write_images(tmp_path, {"readme.bin": b"x", "deep/data.xyz": b"x"})
     with pytest.raises(InputError, match=r"no images in .*: 2 files, none ends in \.png, \.jpg") as caught:
         entries(tmp_path)
     assert "give a folder of images" in caught.value.remedy
+    write_images(tmp_path, {"notes.txt": b"x", "deep/data.csv": b"x"})
+    with pytest.raises(
+        InputError, match=r"no images in .*: 4 files, none ends in .* 1 x \.csv, .* 1 x \.txt"
+    ) as caught:
+        entries(tmp_path)
+    assert "of texts of .csv with text_column" in caught.value.remedy
+    assert "of texts of .txt with format: texts" in caught.value.remedy
     with pytest.raises(InputError, match="no Parquet files in"):
         entries(tmp_path, format="parquet")
     with pytest.raises(InputError, match="is one image") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,31 @@ def test_wrong_uses_are_refused(tmp_path: Path) -> None:
     for texts in ([], ["a b", "c d"], ["one two three"]):
         with pytest.raises(InputError, match=f"cannot be fitted to {len(texts)} shared texts"):
             fit_prior("tfidf:words", None, TEXT, texts)
+
+
+@pytest.mark.parametrize(
+    ("model", "texts", "cause", "remedy"),
+    [
+        ("words", ["\U0001f600", "\U0001f600 \U0001f600"] * 8, "no word of two letters or more", "take tfidf:chars"),
+        ("words", ["a", "b"] * 8, "no word of two letters or more", "take tfidf:chars"),
+        ("words", [f"w{i}" for i in range(16)], "no word of two letters or more is in two of them", "take tfidf:chars"),
+        ("chars", [str(i) for i in range(16)], "no run of three characters or more", "wordllama:256"),
+    ],
+)
+def test_texts_without_common_words_are_refused_in_words_of_ours(
+    model: str, texts: list[str], cause: str, remedy: str
+) -> None:
+    """And not in scikit-learn's, which speak of stop words and min_df."""
+    with pytest.raises(InputError, match=cause) as refused:
+        fit_prior(f"tfidf:{model}", None, TEXT, texts)
+    assert remedy in refused.value.remedy
+
+
+def test_equal_texts_fit_without_warnings() -> None:
+    """Their variance is 0; what is the same for all rows is refused later, by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(fit_prior("tfidf:words", None, TEXT, ["the same text"] * 8)["directions"]).all()
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:

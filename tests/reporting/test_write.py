@@ -139,6 +139,20 @@ def test_a_pool_without_labels_has_no_accuracies() -> None:
     assert "too little at about" not in text  # it has ended
 
 
+@pytest.mark.parametrize(("accuracy", "apart"), [(0.85, False), (0.75, True)])
+def test_the_forecast_says_on_which_rows_it_stands(accuracy: float, apart: bool) -> None:
+    """Its level is that of the validation rows, which may differ from the accuracy beside it."""
+    figures = summary()
+    foretold = {"validation_rows": 46, "labels": 459, "accuracy": [0.8, 0.9, 1.0], "tolerance_labels": 900}
+    figures["gate"] |= {"accuracy": accuracy, "forecast": {**foretold, "gain": [-0.001, 0.012, 0.034]}}
+    text = Page(render_report(ReportData("t", "", "0", figures))).text
+    assert "starts from the accuracy by 46 validation rows, 90.0 % (90 % interval 80.0 % to 100.0 %)" in text
+    assert f"that on the held-out rows, {100 * accuracy:.1f} %" in text
+    assert ("further apart than nine of ten such samples are" in text) is apart
+    figures["gate"]["forecast"]["accuracy"] = None
+    assert "starts from the accuracy" not in Page(render_report(ReportData("t", "", "0", figures))).text
+
+
 def test_hostile_strings_are_text() -> None:
     figures = summary()
     figures["encode"]["priors"][0]["name"] = figures["encode"]["reference"] = HOSTILE

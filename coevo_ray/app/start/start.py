@@ -47,7 +47,8 @@ def start(
     If all rows have a label the run is a rehearsal: the data's own labels answer, and it runs to its report.
 
     Args:
-        data: a folder or file of images, Parquet, tars, NumPy matrices or a dataset of the Hub; local or on a store.
+        data: a folder or file of images, texts, Parquet, CSV, JSON Lines, tars, NumPy matrices or a dataset of the Hub;
+            local or on a store.
         out: folder of the run.
         file: the run's file; by default the folder's name with .yaml, here.
         go: run it too.

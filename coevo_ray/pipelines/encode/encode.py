@@ -17,7 +17,7 @@ from coevo_ray.config import Compute, EncodeConfig, PriorConfig, SettingsLike, a
 from coevo_ray.core.alignment.components import Components
 from coevo_ray.core.alignment.consensus import quality_shares
 from coevo_ray.core.json import JsonObject
-from coevo_ray.errors import UsageError
+from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.encode.assignment import settle_weights
 from coevo_ray.pipelines.encode.contribution import Contribution, Plan
 from coevo_ray.pipelines.encode.finish import finish_contribution
@@ -50,6 +50,7 @@ _SHARD_BYTES = 64 << 20
 _MOST_ROWS, _LEAST_ROWS = 4096, 64
 # Small pools still fill every actor.
 _LEAST_SHARDS = 8
+_WIDEST = 16_384  # dimensions of features: the largest covariance takes 2 GB in float64, and minutes to decompose
 
 
 def contribute(
@@ -131,6 +132,7 @@ def _encode_by_components(
 ) -> tuple[Plan, dict[int, Made], SharedFit | None]:
     """Encodes the shared set by all priors, then the pool by the unfinished ones, with what the shared set taught."""
     config, fitted = job.config, None
+    _refuse_wide(participants)
     if job.like is not None:
         return *_encode_like(job, job.like, plan, participants, todo), None
     shared: dict[int, tuple[Made, Components]] = {}
@@ -150,6 +152,17 @@ def _encode_by_components(
     for place, made in _passes(plan, range(plan.own_shards), ready).items():
         results[place].add(made)
     return plan, results, fitted
+
+
+def _refuse_wide(participants: Sequence[Participant]) -> None:
+    """Refuses features whose covariance, d x d, would take minutes to hours and gigabytes."""
+    for who in participants:
+        if who.info.dim > _WIDEST:
+            raise InputError(
+                f"{who.prior.label} has features of {who.info.dim:,} dimensions, need {_WIDEST:,} or fewer",
+                "reduce them before ingest, for instance by random projections (sklearn.random_projection), or set "
+                "encode.projection to random",
+            )
 
 
 def _encode_like(

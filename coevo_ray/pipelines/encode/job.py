@@ -24,6 +24,7 @@ from coevo_ray.store.location import ArtifactLike, Location
 
 # Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
 _SHARED_ROWS = 4
+_SHARED_LEAST = 4  # rows
 _SMALL_DIM = 128  # of small pools, and of the published form
 _RAISED = 0.4  # of the training rows at most are shared for the sake of the larger dimension
 _NO_ROWS = np.zeros(0, dtype=np.int64)
@@ -127,10 +128,16 @@ def shared_set(pool: Pool, shared: float, seed: int, least: int = 0) -> Int64Arr
     """
     train = pool.train_ids()
     count = int(shared) if shared >= 1 else max(round(shared * len(pool)), min(least, len(train)))
-    if count < 4 or count > len(train):
+    if count < _SHARED_LEAST or count > len(train):
+        if len(train) < _SHARED_LEAST:
+            remedy = "ingest more samples, or hold out fewer (test_fraction)"
+        elif count > len(train):
+            remedy = f"lower encode.shared: {len(train)} rows, {len(train) / len(pool):.2f} of the pool, are the most"
+        else:
+            remedy = "raise encode.shared (at least twice encode.dim rows align well)"
         raise InputError(
-            f"the shared set would have {count} rows of {len(train)} training rows; 4 are the least",
-            "raise encode.shared (at least twice encode.dim rows align well), or give more training rows",
+            f"the shared set would have {count} rows of {len(train)} training rows; {_SHARED_LEAST} are the least",
+            remedy,
         )
     return choose_rows(train, count, seed)
 

@@ -30,6 +30,7 @@ from coevo_ray.store.location import Location
 
 _COMPLETE = "complete.json"
 _TITLE = "run the dataset"
+_BLOB = {"position", "size"}  # of a blob in a file of Lance
 
 
 def list_dataset(
@@ -139,6 +140,11 @@ def _columns(source: Source, block: pa.Table) -> pa.Table:
 
 def _plain(column: pa.ChunkedArray, name: str, is_vector: bool) -> pa.ChunkedArray:
     kind = column.type
+    if pa.types.is_struct(kind) and {kind.field(i).name for i in range(kind.num_fields)} >= _BLOB:
+        raise InputError(
+            f"column {name!r} of the dataset holds places of Lance's blobs, and not their bytes",
+            'read_lance(..., scanner_options={"blob_handling": "all_binary"}) reads the bytes',
+        )
     if isinstance(kind, pa.BaseExtensionType) and not (is_vector and len(getattr(kind, "shape", (0,))) == 1):
         remedy = "read images with ray.data.read_binary_files (column bytes) or from Parquet: encoded bytes are needed"
         if is_vector:

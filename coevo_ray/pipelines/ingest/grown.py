@@ -17,10 +17,13 @@ from coevo_ray.pool.entries import SourceShard, pack_names, pack_values, unpack_
 from coevo_ray.pool.image_folder import IMAGES
 from coevo_ray.pool.samples import SCHEME
 from coevo_ray.pool.sources import DATASET, distinguish, find_files, with_reading
+from coevo_ray.pool.text_folder import TEXTS
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import Manifest
 
 FILES = "source_files"  # in a pool's summary: URI of a source -> files of it that were read, and prefix of their keys
+
+_FILES_ARE_SAMPLES = (IMAGES.name, TEXTS.name)
 
 
 def growth(manifest: Manifest) -> list[str]:
@@ -88,9 +91,9 @@ class Known:
         return cls(np.concatenate([*earlier.keys, np.zeros((0, 2), np.uint64)]))
 
     def only_new(self, config: PoolConfig, shards: list[SourceShard]) -> list[SourceShard]:
-        """Leaves out shards whose samples are all there, and of image folders each file that is."""
+        """Leaves out shards whose samples are all there, and of folders of files each file that is."""
         result = []
-        others = {i: shard for i, shard in enumerate(shards) if shard.reading.format != IMAGES.name}
+        others = {i: shard for i, shard in enumerate(shards) if shard.reading.format not in _FILES_ARE_SAMPLES}
         there = {i: among(keys, self.keys) for i, keys in keys_of(config, others).items()}
         for i, shard in enumerate(shards):
             if i not in there:

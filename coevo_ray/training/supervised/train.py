@@ -135,6 +135,8 @@ class _PolicyRun:
         candidates = (self.pool.splits() == 0) & (self.labels >= 0)
         if not candidates.any():
             raise InputError("no training row has a label", "ingest a source with labels, or run the gate first")
+        if len(found := np.unique(self.labels[candidates])) == 1:
+            raise InputError(f"all labels are of class {found[0]}, need two classes", "label rows of other classes")
         planned = planned_rows(self.config, self.policy, int(candidates.sum()), self._rules)
         return Training(
             title=f"train {self.policy}",

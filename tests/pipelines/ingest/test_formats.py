@@ -140,7 +140,7 @@ def test_a_pool_of_texts_with_vectors(tmp_path: Path) -> None:
     assert (pool.modality, pool.features) == ("text", {"v": 3, "w": 1})
     keep = [0, 1, 2, 3, 4, 5, 7]
     assert [row[1] for row in rows(pool).values()] == [f"text {i}" for i in keep]
-    assert reasons(pool) == [("b.parquet:2", "values that are not finite in column v")]
+    assert reasons(pool) == [("b.parquet:2", "values that are not finite in float32 in column v")]
     table = pool.read(np.array([1, 6]), ["v", "w", "text"])
     assert vectors(table.column("v")).tolist() == matrix[[1, 7]].tolist()
     schema = pq.read_schema(tmp_path / "pool" / "rows-000000.parquet")

@@ -80,7 +80,7 @@ def test_every_format_gives_the_same_pool(pools: dict[str, Pool]) -> None:
         where = "0.npy" if kind == "npy" else "column emb"
         assert sorted(reasons(pool)) == [
             ("id 1", "duplicate key"),
-            ("id 3", f"values that are not finite in {where}"),
+            ("id 3", f"values that are not finite in float32 in {where}"),
             ("id 6", f"zero vector in {where.replace('0', '1')}"),
         ]
     assert rows(pools["parquet"]) == rows(pools["npy"]) == rows(pools["dataset"])
