@@ -1,4 +1,4 @@
-"""The table of the demo's set-up in docs/start.md, from benchmarks/results/demo.json: `python -m website.demo_table`.
+"""The table of the demo's set-up in docs/start.md, from benchmarks/results/demo-*.json: `python -m website.demo_table`.
 
 Each simple alternative that was measured has a row, those that are better than ours among them.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "start.md"
-RESULT = ROOT / "benchmarks" / "results" / "demo.json"
+RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- demo: made by python -m website.demo_table -->\n\n", "\n<!-- /demo -->\n"
 # Part of the result -> its row, the cell that is shown, and ours.
 _PARTS = {
@@ -31,18 +31,20 @@ _NAMES = {
 
 def table() -> str:
     """The table, in Markdown."""
-    found = json.loads(RESULT.read_text(encoding="utf-8"))
+    found = {pool: _read(pool) for pool in ("digits", "docstrings")}
     lines = ["| decided | pool | simple way | its accuracy | coevo-ray | points | |", "|---|---|---|---|---|---|---|"]
     for part, (decided, at, ours) in _PARTS.items():
-        for pool, each in found["pools"].items():
+        for pool, run in found.items():
+            each = run["pools"][pool]
             cells, verdicts = each[part][at], each["verdicts"][part][at]
             for simple in sorted(verdicts, key=lambda name: -float(cells[name]["mean"])):
                 lines.append(_row(decided, pool, simple, cells, verdicts[simple], ours))
-    seeds = len(found["seeds"])
-    return (
-        "\n".join([*lines, "", f"Mean over {seeds} draws of each pool, with the standard error of the difference."])
-        + "\n"
-    )
+    draws = " and ".join(f"{len(run['seeds'])} draws of the {pool}" for pool, run in found.items())
+    return "\n".join([*lines, "", f"Mean over {draws}, with the standard error of the difference."]) + "\n"
+
+
+def _read(pool: str) -> Any:
+    return json.loads((RESULTS / f"demo-{pool}.json").read_text(encoding="utf-8"))
 
 
 def _row(decided: str, pool: str, simple: str, cells: Any, said: Any, ours: str) -> str:
