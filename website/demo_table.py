@@ -57,8 +57,10 @@ def _row(decided: str, pool: str, simple: str, cells: Any, said: Any, ours: str)
 def main() -> None:
     """Writes the table into the page."""
     page = PAGE.read_text(encoding="utf-8")
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{PAGE} has no place for the table")
     PAGE.write_text(head + BEGIN + table() + END + tail, encoding="utf-8")
 
 
