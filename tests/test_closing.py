@@ -59,6 +59,12 @@ _NEXT: JsonObject = {"round": 2, "requested": 40, "where": None, "file": None, "
         ),
         (closing.of_run({"report": "r", "gate": None}), "report: r"),
         (
+            closing.of_run(
+                {"report": "r", "encode": {"beside_priors": {"targets": 0.9, "alone": {"a": 0.5, "b": 0.8}}}}
+            ),
+            "targets: held-out accuracy 90.0% against 80.0% of the best prior alone, b",
+        ),
+        (
             closing.of_copies(
                 {
                     "duplicates_at": "d",

@@ -37,13 +37,13 @@ def test_every_shipped_yaml_is_a_run(path: Path) -> None:
     assert load_config(path).pool.sources
 
 
-def test_the_demo_is_the_digits_example() -> None:
-    example = next(p for p in EXAMPLES if p.name == "digits.yaml")
+def test_the_demo_is_the_example_of_messy_digits() -> None:
+    example = next(p for p in EXAMPLES if p.name == "messy_digits.yaml")
     assert demo_config("here") == load_config(example, out="here")
 
 
-def test_the_demo_of_texts_is_the_texts_example() -> None:
-    example = next(p for p in EXAMPLES if p.name == "texts.yaml")
+def test_the_demo_of_texts_is_the_example_of_messy_texts() -> None:
+    example = next(p for p in EXAMPLES if p.name == "messy_texts.yaml")
     assert demo_config("here", texts=True) == load_config(example, out="here")
     assert (demo_config(texts=True).out, demo_config().out) == ("coevo-demo-text", "coevo-demo")
 

@@ -151,6 +151,14 @@ def test_the_readme_is_short_and_its_table_is_the_results() -> None:
     }
 
 
+def test_the_table_of_the_demo_is_the_results() -> None:
+    from website import demo_table
+
+    assert demo_table.table() in text_of("docs/start.md"), "python -m website.demo_table writes it"
+    said = [row.rsplit("|", 2)[1].strip() for row in demo_table.table().splitlines() if " ± " in row]
+    assert {*said} <= {"won", "even", "lost"} and len(said) == 18
+
+
 def test_the_picture_is_the_one_that_its_program_draws() -> None:
     from website import flow
 

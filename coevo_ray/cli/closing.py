@@ -91,7 +91,7 @@ def of_model(made: JsonObject) -> list[str]:
 
 def of_run(made: JsonObject) -> list[str]:
     """After run, demo or report."""
-    said = []
+    said = _mixed(made)
     gate = made.get("gate")
     if gate:
         said.append("; ".join([f"gate: {_labels(gate)}", *_worth(gate)]))
@@ -104,6 +104,16 @@ def of_run(made: JsonObject) -> list[str]:
     if shown:
         said.append(f"trained: {', '.join(shown)}")
     return [*said, f"report: {made['report']}"]
+
+
+def _mixed(made: JsonObject) -> list[str]:
+    """The targets' accuracy beside that of the best prior alone, where it was measured."""
+    found = (made.get("encode") or {}).get("beside_priors")
+    if not found:
+        return []
+    best, accuracy = max(found["alone"].items(), key=lambda item: item[1])
+    told = f"{found['targets']:.1%} against {accuracy:.1%} of the best prior alone, {best}"
+    return [f"targets: held-out accuracy {told}"]
 
 
 def of_copies(made: JsonObject) -> list[str]:

@@ -43,7 +43,8 @@ class Source(Model):
 
     uri: str = Field(
         min_length=1,
-        description="Folder or file: local path, s3://, gs://; sample:digits, sample:docstrings; dataset:NAME.",
+        description="Folder or file: local path, s3://, gs://; sample:digits, sample:docstrings, or with the faults of "
+        "real pools sample:messy-digits, sample:messy-docstrings; dataset:NAME.",
     )
     format: Literal["auto", "images", "parquet", "huggingface", "webdataset", "npy", "csv", "jsonl", "texts"] = Field(
         "auto",

@@ -19,6 +19,7 @@ class RunConfig(Model):
     """A whole run: what `coevo-ray run FILE.yaml` reads."""
 
     title: str = Field("coevo-ray run", description="Heading of the report.")
+    about: str | None = Field(None, min_length=1, description="A sentence below it, on the data say.")
     out: str = Field(min_length=1, description="Folder of the run: local path, s3:// or gs://.")
     pool: PoolConfig
     encode: EncodeConfig

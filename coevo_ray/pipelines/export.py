@@ -1,4 +1,4 @@
-"""Artifacts for other tools: the Hugging Face Hub, Lance, an issues table like cleanlab's; subsets as files."""
+"""Artifacts for other tools: the Hugging Face Hub, Lance, FiftyOne, an issues table like cleanlab's; subsets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.label_doubt import DOUBTED
 from coevo_ray.core.rows.row_set import Subset
 from coevo_ray.errors import InputError, StoppedError, UsageError
+from coevo_ray.pipelines.export_fiftyone import export_fiftyone
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import write_table
@@ -32,20 +33,23 @@ from coevo_ray.store.writing import writing
 def export(
     what: ArtifactLike,
     out: Place | None = None,
-    to: Literal["lance", "issues"] = "lance",
+    to: Literal["lance", "issues", "fiftyone"] = "lance",
     push_to_hub: str | None = None,
     public: bool = False,
+    pool: ArtifactLike | None = None,
 ) -> JsonObject:
     """Writes an artifact of tables for another tool.
 
     Args:
         what: the artifact, such as targets, labels, duplicates or a pool; or its folder. For issues, the evidence on
-            labels, or the training or run that has it.
+            labels, or the training or run that has it; for fiftyone too.
         out: the result; None where it only goes to the Hub.
         to: lance: a Lance dataset. issues: a table with the columns of cleanlab's `Datalab.get_issues()`, see
-            `issues_of`; Parquet, or CSV where `out` ends in .csv.
+            `issues_of`; Parquet, or CSV where `out` ends in .csv. fiftyone: a folder that FiftyOne imports as
+            `FiftyOneImageClassificationDataset`, see `export_fiftyone`.
         push_to_hub: OWNER/NAME of the Hugging Face Hub data set to upload the artifact's files to.
         public: make a new data set public; it is private otherwise.
+        pool: the pool of the evidence's rows, for fiftyone.
 
     Returns:
         `rows`, and `out` or `hub`.
@@ -60,6 +64,10 @@ def export(
     if out is None:
         raise UsageError("there is no output for the result", "name it with --out, or a data set with --push-to-hub")
     place = Location.parse(out)
+    if to == "fiftyone":
+        if pool is None:
+            raise UsageError("FiftyOne gets images, and there is no pool", "name the evidence's pool with --pool")
+        return export_fiftyone(open_table(what, "evidence"), Pool.open(pool), place)
     if to == "issues":
         return _issues_file(open_table(what, "evidence"), place)
     return _lance(RowTable(locate(what, None)), place)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 from coevo_ray.config import Source
-from coevo_ray.config.pool import SAMPLE_SETTINGS
+from coevo_ray.config.pool import SAMPLE_SETTINGS, TEXT
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.entries import (
     Entry,
@@ -32,14 +34,13 @@ from coevo_ray.pool.modality import find_modality
 from coevo_ray.pool.parquet_files import place_of
 from coevo_ray.store.location import Location
 
-_TEXT = "text"
 _BLOCK = 1 << 20
 _MOST = 64 << 20  # bytes of a record: an unclosed quote takes the rest of the file for one
 _BOM = b"\xef\xbb\xbf"
 _SEP = "sep="  # Excel's first line
 _DELIMITERS = (",", ";", "\t", "|")
+_NO_LINES = re.compile(rb'["\0]|\r(?!\n)')  # with one of these in it, lines of CSV may not be records
 _HEAD_RECORDS = 256
-_SHOWN = 200
 
 Header = tuple[list[str], str]
 Record = dict[str, Any] | str  # column -> cell, or why it cannot be read
@@ -60,6 +61,10 @@ class Records(Protocol):
         """Yields records."""
         ...
 
+    def ends(self) -> Iterator[list[int]]:
+        """Yields the bytes behind records, in order, some at a time; the records themselves are not made."""
+        ...
+
 
 class _Lines:
     """The lines of a file from a byte on, with their ends, and how far they went."""
@@ -68,6 +73,11 @@ class _Lines:
         self.place, self.position, self.number = place, offset, 0
 
     def __iter__(self) -> Iterator[str]:
+        for lines in self.blocks():
+            yield from map(self._take, lines)
+
+    def blocks(self) -> Iterator[list[bytes]]:
+        """Yields whole lines, those of a block of the file at a time."""
         held = b""
         with _opened(self.place) as file:
             file.seek(self.position)
@@ -78,9 +88,9 @@ class _Lines:
                         f"{self.place}: a line of more than {_MOST >> 20} MiB at byte {self.position}",
                         "cut it, or convert the file to Parquet",
                     )
-                yield from (self._take(line + b"\n") for line in lines)
+                yield [line + b"\n" for line in lines]
             if held:
-                yield self._take(held)
+                yield [held]
 
     def _take(self, line: bytes) -> str:
         if self.position == 0:
@@ -124,6 +134,22 @@ class CsvRecords:
         return names, delimiter
 
     def __iter__(self) -> Iterator[Record]:
+        return map(self._record, self._rows())
+
+    def ends(self) -> Iterator[list[int]]:
+        """See `Records`. Without quotes a line is a record; from the first block with one on, records are read."""
+        position = self.position
+        for lines in _Lines(self._place, position).blocks():
+            if _NO_LINES.search(b"".join(lines)):
+                rest = CsvRecords(self._place, position, self.header)
+                yield from ([rest.position] for _ in rest._rows())
+                return
+            ends = [*accumulate(map(len, lines), initial=position)]
+            position = ends[-1]
+            yield [end for line, end in zip(lines, ends[1:], strict=True) if line.rstrip(b"\r\n")]
+
+    def _rows(self) -> Iterator[list[str]]:
+        """The cells of each record."""
         rows = csv.reader(self._source, delimiter=self.header[1])
         with _large_fields():
             while True:
@@ -143,7 +169,7 @@ class CsvRecords:
                     )
                 self.position = self._lines.position
                 if cells:
-                    yield self._record(cells)
+                    yield cells
 
     def _record(self, cells: list[str]) -> Record:
         columns, _ = self.header
@@ -166,11 +192,15 @@ class JsonRecords:
             if line.strip():
                 yield self._record(line)
 
+    def ends(self) -> Iterator[list[int]]:
+        """See `Records`."""
+        yield from ([self._lines.position] for line in self._lines if line.strip())
+
     def _record(self, line: str) -> Record:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            return f"no JSON: {str(error)[:_SHOWN]}"
+            return f"no JSON: {str(error)[:200]}"
         if not isinstance(value, dict):
             return f"no JSON object but {type(value).__name__}"
         return value
@@ -219,7 +249,7 @@ class _Kind:
             InputError: there are no files, or a column is missing.
             UsageError: the source does not say which column holds its texts.
         """
-        if source.modality != _TEXT or source.feature_columns:
+        if source.modality != TEXT or source.feature_columns:
             raise UsageError(
                 f"{source.uri} is {self.name}, from which only texts are read",
                 "name their column with text_column (--text-column), or convert it to Parquet",
@@ -241,7 +271,7 @@ class _Kind:
         return made
 
     def _reading(self, source: Source, file: str, columns: list[str]) -> Reading:
-        wanted = {SAMPLE_SETTINGS[_TEXT].column: source.data_column, "key_column": source.key_column}
+        wanted = {SAMPLE_SETTINGS[TEXT].column: source.data_column, "key_column": source.key_column}
         if "label_column" in source.model_fields_set:
             wanted["label_column"] = source.label_column
         for setting, column in wanted.items():
@@ -255,7 +285,7 @@ class _Kind:
             uri=source.uri,
             format=self.name,
             data_column=source.data_column,
-            modality=_TEXT,
+            modality=TEXT,
             label_column=label,
             key_column=source.key_column,
             prefix=source.key_prefix or "",
@@ -265,10 +295,9 @@ class _Kind:
         """Cuts a whole file by going through it once."""
         records = self._open(shard)
         starts, rows = [shard.offset], 0
-        for _ in records:
-            rows += 1
-            if rows % shard_rows == 0:
-                starts.append(records.position)
+        for ends in records.ends():
+            starts += ends[shard_rows - rows % shard_rows - 1 :: shard_rows]
+            rows += len(ends)
         made = [
             replace(shard, start=i * shard_rows, rows=min(shard_rows, rows - i * shard_rows), offset=offset)
             for i, offset in enumerate(starts)
@@ -277,7 +306,7 @@ class _Kind:
 
     def read(self, shard: SourceShard) -> Iterator[Entry]:
         """Yields the entries of a shard, in order."""
-        reading, labels, text = shard.reading, shard.reading.labels(), find_modality(_TEXT)
+        reading, labels, text = shard.reading, shard.reading.labels(), find_modality(TEXT)
         assert reading.data_column is not None
         for row, record in self._rows(shard):
             key, problem = _key(shard, row, record)
@@ -333,8 +362,8 @@ def _columns_of_objects(records: Records, place: Location) -> list[str]:
 
 def _key(shard: SourceShard, row: int, record: Record) -> tuple[str, str]:
     """An entry's key, and why it has none of its own."""
-    own, prefix = f"{shard.reading.prefix}{shard.files[0]}:{row}", shard.reading.prefix
-    column = shard.reading.key_column
+    prefix, column = shard.reading.prefix, shard.reading.key_column
+    own = f"{prefix}{shard.files[0]}:{row}"
     if column is None or isinstance(record, str):
         return own, ""
     value = record.get(column)
@@ -364,7 +393,7 @@ CSV, JSONL = (
         read=kind.read,
         read_keys=kind.read_keys,
         cut=kind.cut,
-        takes=lambda source: source.modality == _TEXT,
+        takes=lambda source: source.modality == TEXT,
     )
     for kind in (_CSV, _JSONL)
 )

@@ -13,6 +13,7 @@ import yaml
 from coevo_ray._version import __version__
 from coevo_ray.config import RunConfig, SettingsLike, as_run_config
 from coevo_ray.core.json import JsonObject
+from coevo_ray.pipelines.merge.alone import beside_priors
 from coevo_ray.pool.pool import Pool
 from coevo_ray.reporting.data import (
     DoubtedRow,
@@ -115,6 +116,8 @@ def _content(config: RunConfig, out: Location) -> JsonObject:
         for name, usual in _LATER_SOURCE.items():
             if source[name] == usual:
                 del source[name]
+    if config.about is None:  # runs that were made before it was there go on
+        del content["about"]
     content["encode"] = config.encode.content()
     if config.evidence is not None:
         begun = begun_config(RunLayout.of(out).evidence) or (begun_config(out) or {}).get("evidence")
@@ -169,6 +172,7 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
         "encode": {
             **_pick(stages["encode"], "reference", "dim", "shared_rows", "rejected", "warnings"),
             **({"verdict": encode["verdict"]} if "verdict" in encode else {}),
+            **_beside_priors(config, out),
             "priors": [{name: p[name] for name in prior_names} for p in encode["priors"]],
             "seconds": round(encode_seconds, 3),
         },
@@ -200,6 +204,13 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
     return {**summary, "report": str(out.child("report.html")), "seconds": round(sum(seconds), 3)}
 
 
+def _beside_priors(config: RunConfig, out: Location) -> Summary:
+    """`beside_priors`, where targets can be compared with each prior alone."""
+    folders = RunLayout.of(out)
+    found = beside_priors(folders.targets, folders.pool, folders.contributions(len(config.encode.priors)))
+    return {} if found is None else {"beside_priors": found}
+
+
 def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary, out: Location) -> ReportData:
     """Numbers and pictures of the HTML report."""
     return ReportData(
@@ -216,7 +227,7 @@ def report_data(config: RunConfig, stages: dict[str, Manifest], summary: Summary
         gate=_gate_plots(stages["gate"]) if config.gate else None,
         evidence=_evidence_plots(stages, RunLayout.of(out)) if "evidence" in stages else None,
         train=_train_plots(config, stages) if config.train else None,
-        notes=summary["encode"]["warnings"],
+        notes=[*([config.about] if config.about else []), *summary["encode"]["warnings"]],
         versions={name: version(name) for name in ("ray", "torch", "torchvision", "numpy", "pyarrow", "faiss-cpu")},
     )
 

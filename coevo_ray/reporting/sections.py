@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coevo_ray.reporting import plots
+from coevo_ray.reporting.beside_priors import beside_priors_sentences
 from coevo_ray.reporting.data import DoubtedRow, EvidencePlots, PriorPlot, ReportData
 from coevo_ray.reporting.forecasts import accuracy_now, beside_held_out, gain_to_come
 from coevo_ray.reporting.policies import PolicyRow, headline_row, policy_rows
@@ -138,6 +139,7 @@ def encode(data: ReportData) -> Section | None:
     verdict = lookup(data.summary, "encode", "verdict", "text")
     if isinstance(verdict, str):
         sentences.append(f"Verdict on the targets: {verdict}.")
+    sentences += beside_priors_sentences(data.summary)
     if dim is not None and shared is not None:
         sentences.append(
             f"Every prior encoded {count(shared, 'shared row')}, and targets have {integer(dim)} dimensions."

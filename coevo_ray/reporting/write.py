@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coevo_ray.reporting import style
+from coevo_ray.reporting.beside_priors import beside_priors
 from coevo_ray.reporting.data import ReportData
 from coevo_ray.reporting.policies import headline_row, policy_rows
 from coevo_ray.reporting.sections import Section, absent, sections
@@ -70,7 +71,7 @@ def render_page(
 
 def headlines(data: ReportData) -> list[Headline]:
     """The figures that matter, in the order of the flow; those that were not measured are left out."""
-    made = (_rows(data), _variance(data), _labels(data), _kept(data), _seconds(data))
+    made = (_rows(data), _targets(data) or _variance(data), _labels(data), _kept(data), _seconds(data))
     return [headline for headline in made if headline is not None]
 
 
@@ -81,6 +82,16 @@ def _rows(data: ReportData) -> Headline | None:
     train, test = (number(data.summary, "pool", key) for key in ("train_rows", "test_rows"))
     split = f", {integer(train)} to learn from and {integer(test)} to test on" if None not in (train, test) else ""
     return Headline("Rows", integer(rows), f"{'is' if rows == 1 else 'are'} in the pool{split}.")
+
+
+def _targets(data: ReportData) -> Headline | None:
+    measured = beside_priors(data.summary)
+    if measured is None:
+        return None
+    accuracy, alone = measured
+    best = max(alone, key=alone.__getitem__)
+    compared = f"{against(accuracy, alone[best])} on the best prior alone, {best} ({percent(alone[best])})"
+    return Headline("Targets", percent(accuracy), f"is the accuracy of a linear classifier on them, {compared}.")
 
 
 def _variance(data: ReportData) -> Headline | None:

@@ -91,6 +91,10 @@ class RunLayout:
         """The targets."""
         return self.encode.child("targets")
 
+    def contributions(self, priors: int) -> list[Location]:
+        """The contribution of each of so many priors."""
+        return [self.encode.child("contributions", f"{index:02d}") for index in range(priors)]
+
     @property
     def gate(self) -> Location:
         """The gate and its labels."""

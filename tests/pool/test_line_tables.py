@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from coevo_ray.config import Source
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool import line_tables
 from coevo_ray.pool.entries import Entry
+from coevo_ray.pool.line_tables import CsvRecords
 from coevo_ray.pool.sources import cut, list_source, read_keys, read_shard
+from coevo_ray.store.location import Location
 from tests.command_line import Command
 
 _CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
@@ -69,6 +72,19 @@ def test_json_lines_are_cut_between_lines(values: list[str | int | None], shard_
         assert entry.sample == (value if good else None)
         assert (entry.label == i) or not good
         assert bool(entry.error) == (not good)
+
+
+@given(
+    st.lists(st.sampled_from(["a", ",", " ", "\n", "\r\n", "\n\n", '\n"b\nc",', '\n"b""c",d\n']), max_size=40),
+    st.integers(1, 9),
+)
+def test_lines_are_counted_where_they_are_records(parts: list[str], block: int) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(line_tables, "_BLOCK", block)
+        path = Path(folder) / "a.csv"
+        path.write_bytes(("text,label\n" + "".join(parts)).encode())
+        read, counted = (CsvRecords(Location.parse(str(path))) for _ in range(2))
+        assert [end for ends in counted.ends() for end in ends] == [read.position for _ in read]
 
 
 def test_keys_labels_and_splits(tmp_path: Path) -> None:

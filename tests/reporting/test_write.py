@@ -213,6 +213,17 @@ def test_gate_is_compared_honestly(gate: float, chance: float, full: float, sent
     assert "On 360 test rows, differences below about" in text
 
 
+@pytest.mark.parametrize(
+    ("targets", "said"), [(0.85, "3.0 points higher than"), (0.8, "2.0 points lower than"), (0.82, "the same as")]
+)
+def test_targets_are_compared_with_the_best_prior_alone(targets: float, said: str) -> None:
+    figures = summary()
+    figures["encode"]["beside_priors"] = {"targets": targets, "alone": {"prior:a": 0.82, "prior:b": 0.7}}
+    shown = Page(render_report(example(summary=figures))).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert f"{said} on the best prior's own features (prior:a 82.0 % and prior:b 70.0 %)" in shown
+    assert f"{said} on the best prior alone, prior:a (82.0 %)" in shown
+
+
 def test_policy_that_loses_is_said_to_lose() -> None:
     figures = summary()
     figures["train"]["factors"]["accuracy"] = 0.9

@@ -52,7 +52,7 @@ def probe(targets: ArtifactLike, pool: ArtifactLike, rows: int = 20_000, seed: i
             "give a pool with labels and a test split; without labels see the verdict on the targets' card",
         )
     (x, made), (x_test, made_test) = _read(table, chosen.train), _read(table, chosen.test)
-    l2 = _tuned(x, chosen.train_labels, chosen.classes, seed)
+    l2 = tuned_penalty(x, chosen.train_labels, chosen.classes, seed)
     head = LinearProbe.fit(x, chosen.train_labels, chosen.classes, l2)
     names = [prior["name"] for prior in table.card["priors"]]
     across: list[list[float | None]] = []
@@ -90,7 +90,7 @@ def _read(table: Targets, row_ids: Int64Array) -> tuple[Float32Array, Int64Array
     return vectors(read.column("target")), read.column("prior").to_numpy().astype(np.int64)
 
 
-def _tuned(x: Float32Array, y: Int64Array, classes: int, seed: int) -> float:
+def tuned_penalty(x: Float32Array, y: Int64Array, classes: int, seed: int) -> float:
     """The penalty of the least cross-entropy on rows that each fit has not seen."""
     part = choose_rows(np.arange(len(x)), min(_TUNED_ROWS, len(x)), seed)
     x, y = x[part], y[part]
