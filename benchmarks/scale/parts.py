@@ -4,6 +4,7 @@ Each part runs in a process of its own, on a graph made up for it: neighbours an
 that rows of ten dimensions have, a tenth of the rows copies of the one before. `predictions` hands the predictions of
 C classes to a `GateService` with a journal on the local disk, a block of classes at a time as they come from Ray's
 object store, or with `--whole` all at once. Draws are of 3 % of the rows, from predictions of ten classes.
+`prepare_graph` plans the graph of targets of 256 dimensions and sorts them, with `--whole` into a copy.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS, DIMENSION, COPIES = 16, 10, 0.1
 CLASSES, DRAWN_CLASSES = 1000, 10
+TARGET_DIM = 256
 LABELLED, ROUND = 0.01, 0.03
 _CHUNK = 1 << 17
 _PART = 1 << 16
@@ -239,6 +241,29 @@ def draw_first(rows: int, classes: int, whole: bool) -> dict[str, Any]:
     return measured(rows, lambda: gate.draw_seed(round(LABELLED * rows)))
 
 
+def prepare_graph(rows: int, classes: int, whole: bool) -> dict[str, Any]:
+    """Plans a graph of float16 targets and sorts them; with `whole` into a second copy of them."""
+    import torch
+
+    from coevo_ray.core.graph.plan import make_plan
+    from coevo_ray.core.graph.unit_rows import UnitRows
+
+    random, features = np.random.default_rng(0), np.empty((rows, TARGET_DIM), dtype=np.float16)
+    centres = random.standard_normal((200, TARGET_DIM), dtype=np.float32)
+    for start in range(0, rows, _PART):
+        part = features[start : start + _PART]
+        noise = random.standard_normal(part.shape, dtype=np.float32)
+        part[:] = centres[random.integers(0, len(centres), len(part))] + noise
+    device = torch.device("cpu")
+
+    def prepare() -> None:
+        found = UnitRows.of(features, centre=True)
+        plan = make_plan(found, NEIGHBOURS, "ivf", seed=0, recall_sample=1000, threads=2, device=device)
+        plan.sort(found, in_place=not whole)
+
+    return measured(rows, prepare)
+
+
 PARTS = {
     "predictions": predictions,
     "near_duplicates": near_duplicates,
@@ -248,4 +273,5 @@ PARTS = {
     "draw_typical": draw_typical,
     "draw_top": draw_top,
     "draw_first": draw_first,
+    "prepare_graph": prepare_graph,
 }

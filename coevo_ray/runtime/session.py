@@ -109,6 +109,16 @@ def configure(dataset: ray.data.Dataset) -> ray.data.Dataset:
     return dataset
 
 
+def end_local_node() -> None:
+    """Ends the processes of a local session, as far as there is one, for a process that ends without leaving it.
+
+    They would end with this process anyway, but Ray's agents on a node look for its raylet for a minute.
+    """
+    node: Any = ray._private.worker._global_node
+    if node is not None and node.is_head():
+        node.kill_all_processes(check_alive=False, allow_graceful=True)
+
+
 class _Blocks:
     """The blocks of all threads: the first one connects, the last one puts everything back."""
 
