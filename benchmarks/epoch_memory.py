@@ -43,18 +43,19 @@ def measure(way: str, rows: int) -> dict[str, Any]:
     """One way, with a Ray session of its own."""
     import ray
 
+    from benchmarks import epoch_memory as named  # workers do not have what this process calls __main__
     from coevo_ray.actors.actor import start_selection
     from coevo_ray.runtime.session import ray_session
 
     with tempfile.TemporaryDirectory(prefix="coevo-epoch-") as folder, ray_session():
-        selection = start_selection(f"epoch-memory-{way}", Make(folder, rows))
+        selection = start_selection(f"epoch-memory-{way}", named.Make(folder, rows))
         selection.ledger.select(0)
         selection.ledger.report_losses(0, *_losses(rows))
         selection.ledger.commit(0)
         started = time.perf_counter()
         selection.ledger.select(1)
         selected = time.perf_counter() - started
-        task = ray.remote(go_through).options(num_cpus=0.5)
+        task = ray.remote(named.go_through).options(num_cpus=0.5)
         started = time.perf_counter()
         parts = ray.get([task.remote(selection, way, rows, rank) for rank in range(WORKERS)])
         seconds = time.perf_counter() - started
