@@ -80,12 +80,12 @@ def memory() -> list[Line]:
     groups = gate["parts"]["groups"]["peak_bytes"] / gate["rows"]
     predicted = wide["parts"]["predictions"]["peak_bytes"] / wide["rows"]
     encode = max(_read("encode_memory")["peak_bytes"])
-    prepare, epoch = _read("scale-prepare-graph-1000000"), _read("epoch_memory")
-    more = prepare["parts"]["prepare_graph"]["transient_bytes_per_row"]
+    ordered, epoch = _read("scale-sort-targets-2000000"), _read("epoch_memory")
+    more = ordered["parts"]["sort_targets"]["transient_bytes_per_row"]
     read = epoch["ways"]["parts"]["bytes_per_row"]["own"]
     return [
         Line("encode, all its processes of a node", lambda rows: encode / _GIB, "encode_memory"),
-        Line("graph, its first task", _times((2 * DIM + more) / _GIB), "float16, and scale-prepare-graph-1000000"),
+        Line("graph, its first task", _times((2 * DIM + more) / _GIB), "float16, and scale-sort-targets-2000000"),
         Line("graph, the object store of each node", _times(2 * DIM / _GIB), "float16, once"),
         Line("copies and groups", _times(groups / _GIB), "scale-10000000"),
         Line(f"gate, {wide['classes']:,} classes", _times(predicted / _GIB), "scale-predictions-10000000"),

@@ -60,7 +60,7 @@ def test_scale_gives_its_keys() -> None:
     result = _run("scale", "parts", "--rows", "3000", "--classes", "40")
     assert (result["rows"], result["classes"], result["drawn"]) == (3000, 40, 90)
     draws = {"draw_herding", "draw_typical", "draw_top", "draw_first"}
-    others = {"predictions", "near_duplicates", "own_copies", "groups", "prepare_graph"}
+    others = {"predictions", "near_duplicates", "own_copies", "groups", "sort_targets"}
     assert result["parts"].keys() == others | draws
     for part in result["parts"].values():
         assert part["seconds"] > 0 and part["cpu_seconds"] > 0
