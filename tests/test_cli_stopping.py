@@ -51,6 +51,32 @@ _RAY = """
 """
 
 
+# Ray's native start is over and the rest of it is not: its own handler of SIGTERM would abort the process.
+_STARTING = """
+    import ctypes, os, signal, threading
+    from coevo_ray.runtime.session import ray_session
+
+    library = ctypes.CDLL(None)
+
+    def handler():
+        found = ctypes.create_string_buffer(1024)
+        library.sigaction(signal.SIGTERM.value, None, found)
+        return found.raw[:8]
+
+    own = handler()
+
+    def tell():
+        while handler() == own:
+            time.sleep(0.0001)
+        time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell, daemon=True).start()
+    with ray_session():
+        time.sleep(600)
+"""
+
+
 def started(folder: Path, code: str) -> Marked:
     return Marked([sys.executable, "-c", _BEGIN + code], folder, {"PYTHONPATH": str(ROOT)})
 
@@ -80,6 +106,18 @@ def test_a_local_session_ends_with_it(tmp_path: Path) -> None:
         code, said = told(command)
         assert (code, "not ended after 1 s" in said) == (4, True), said
         command.assert_gone()
+    finally:
+        command.end()
+
+
+@pytest.mark.slow
+def test_while_ray_starts_the_error_comes_too(tmp_path: Path) -> None:
+    command = started(tmp_path, _STARTING)
+    try:
+        code, said = command.wait(), command.err.read_text()
+        assert code in (1, 4), f"exit code {code}\n{said}"
+        assert "stopped by SIGTERM" in said and "logging.cc" not in said
+        command.assert_gone(killed=code == 4)
     finally:
         command.end()
 

@@ -24,6 +24,7 @@ from coevo_ray.progress import waiting
 from coevo_ray.runtime.address import check_address
 from coevo_ray.runtime.alike import AlikeNodes
 from coevo_ray.runtime.metrics import RayMetrics
+from coevo_ray.runtime.own_sigterm import own_sigterm
 from coevo_ray.store.location import LEASE, Location
 from coevo_ray.store.manifest import MANIFEST
 from coevo_ray.telemetry import receive
@@ -170,7 +171,8 @@ def _start() -> None:
     try:
         if address:
             check_address(address)
-        _init(address)
+        with own_sigterm():
+            _init(address)
     except CoevoError:
         raise  # a signal came
     except SystemExit as error:
