@@ -80,6 +80,10 @@ def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
     assert lines["selection, 100 epochs of `factors`"](10**9) == pytest.approx(100 * selected * 1e9 / 3600)
     wide = found["scale-predictions-10000000"]
     assert lines["gate, 1,000 classes"](10**7) == pytest.approx(wide["parts"]["predictions"]["peak_bytes"] / 2**30)
+    ordered = found["scale-sort-targets-2000000"]["parts"]["sort_targets"]["transient_bytes_per_row"]
+    assert lines["graph, its first task"](10**8) == pytest.approx((2 * 256 + ordered) * 10**8 / 2**30)
+    window = found["epoch_memory"]["ways"]["parts"]["bytes_per_row"]["own"] * found["epoch_memory"]["rows"] / 2**30
+    assert lines["training, rows of an epoch in each worker"](1) == window
     assert lines["encode, all its processes of a node"](1) == lines["encode, all its processes of a node"](10**9)
     assert lines["journal of 100 epochs"](10**9) == pytest.approx(100 * 10**9 / 8 / 2**30)
     page = planning.page()
@@ -88,4 +92,11 @@ def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
     assert "million" in first and first != second
 
 
-_PLANNED_BY = ("scale-growth", "selection-100000000", "gate-1000000", "scale-predictions-10000000")
+_PLANNED_BY = (
+    "scale-growth",
+    "selection-100000000",
+    "gate-1000000",
+    "scale-predictions-10000000",
+    "scale-sort-targets-2000000",
+    "epoch_memory",
+)

@@ -80,15 +80,18 @@ def memory() -> list[Line]:
     groups = gate["parts"]["groups"]["peak_bytes"] / gate["rows"]
     predicted = wide["parts"]["predictions"]["peak_bytes"] / wide["rows"]
     encode = max(_read("encode_memory")["peak_bytes"])
+    ordered, epoch = _read("scale-sort-targets-2000000"), _read("epoch_memory")
+    more = ordered["parts"]["sort_targets"]["transient_bytes_per_row"]
+    read = epoch["ways"]["parts"]["bytes_per_row"]["own"]
     return [
         Line("encode, all its processes of a node", lambda rows: encode / _GIB, "encode_memory"),
-        Line("graph, its first task", _times(2 * 2 * DIM / _GIB), "float16, twice"),
+        Line("graph, its first task", _times((2 * DIM + more) / _GIB), "float16, and scale-sort-targets-2000000"),
         Line("graph, the object store of each node", _times(2 * DIM / _GIB), "float16, once"),
         Line("copies and groups", _times(groups / _GIB), "scale-10000000"),
         Line(f"gate, {wide['classes']:,} classes", _times(predicted / _GIB), "scale-predictions-10000000"),
         Line("selection by `factors`", _times(kept / _GIB), "selection-100000000"),
-        Line("training, ids and weights of an epoch at keep 0.3", _times(0.3 * 12 / _GIB), "int64 and float32"),
-        Line("labels of the pool, in each node's object store", _times(8 / _GIB), "int64"),
+        Line("training, rows of an epoch in each worker", lambda rows: read * epoch["rows"] / _GIB, "epoch_memory"),
+        Line("labels of the pool, in each node's object store", _times(2 / _GIB), "int16, up to 32,767 classes"),
     ]
 
 
@@ -176,8 +179,8 @@ run on as many nodes as there are. The gate's rounds and selection each run in o
 """
 
 _AFTER_MEMORY = """
-Every training worker holds the ids and weights of a whole epoch, of which it reads the rows of its own part. Labels are
-in the object store, once on each node.
+A training worker fetches the row_ids and weights of an epoch from the ledger, a window of row groups at a time, and
+reads the rows of its own part. Labels are in the object store, once on each node.
 """
 
 _AFTER_DISK = f"""
@@ -190,7 +193,7 @@ _BREAKS_HEAD = """On nodes with 256 GiB:
 
 """
 
-_BREAKS = """The graph comes first, in memory and in hours: its first task holds all targets twice, and its cost grows
+_BREAKS = """The graph comes first, in memory and in hours: its first task holds all targets, and its cost grows
 faster than the rows. The gate, evidence and dedup stand on it. For more rows, cut the pool: ingest parts of up to 100
 million rows as pools of their own, and run a gate on each. Copies across parts are not found then. Selection by factors
 alone (scores without evidence) needs no graph, and holds a billion rows in one process.

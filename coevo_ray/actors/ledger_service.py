@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from coevo_ray.actors.event_log import EventLog
-from coevo_ray.core.arrays import Arrays, FloatArray, Int64Array, IntArray
+from coevo_ray.core.arrays import Arrays, Float32Array, FloatArray, Int64Array, IntArray
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.rows.row_set import Subset
 from coevo_ray.core.selection.ledger import SelectionLedger, rules_of
@@ -72,6 +72,31 @@ class LedgerService:
             self._changed()
             self._publish()
         return subset
+
+    def count(self, epoch: int) -> int:
+        """Selects an epoch and returns the number of its rows.
+
+        Raises:
+            InputError: an earlier epoch has not been committed.
+            StoppedError: the journal cannot be written; nothing was selected.
+        """
+        return len(self.select(epoch))
+
+    def positions(self, epoch: int, rows: Int64Array) -> Int64Array:
+        """Counts the epoch's rows before each of some row numbers int64[n], increasing: int64[n]."""
+        return self.select(epoch).positions(rows)
+
+    def read(self, epoch: int, spans: Int64Array) -> tuple[Int64Array, Float32Array | None]:
+        """Reads some of an epoch's rows, so that no worker needs all of them.
+
+        Args:
+            epoch: a selected epoch.
+            spans: int64[m, 3], each first row_id, end, and `positions` of the first.
+
+        Returns:
+            row_ids int64[n], and weights float32[n] or None where every row weighs 1.
+        """
+        return self.select(epoch).read(spans)
 
     def commit(self, epoch: int) -> bool:
         """Counts the usage of an epoch's rows once; True the first time, False when it was counted before.

@@ -143,6 +143,18 @@ class LedgerCalls(Protocol):
         """See `LedgerService.select`."""
         ...
 
+    def count(self, epoch: int) -> int:
+        """See `LedgerService.count`."""
+        ...
+
+    def positions(self, epoch: int, rows: Int64Array) -> Int64Array:
+        """See `LedgerService.positions`."""
+        ...
+
+    def read(self, epoch: int, spans: Int64Array) -> tuple[Int64Array, Float32Array | None]:
+        """See `LedgerService.read`."""
+        ...
+
     def commit(self, epoch: int) -> bool:
         """See `LedgerService.commit`."""
         ...

@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -21,6 +20,7 @@ from coevo_ray._version import __version__
 from coevo_ray.cli.clean_stderr import clean_stderr
 from coevo_ray.cli.on_demand import add_commands
 from coevo_ray.cli.show import stdout_for_the_result
+from coevo_ray.cli.stopping import ends_on_sigterm
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.logs import LOG_FORMAT, check_log_format, is_json, say
 from coevo_ray.store.credentials import refuse_secrets
@@ -77,17 +77,10 @@ def _end(code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise StoppedError(
-        f"stopped by {signal.Signals(number).name}", "run the same command again: finished parts are kept"
-    )
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and exits with a documented code."""
-    signal.signal(signal.SIGTERM, _stop)
     given = sys.argv[1:] if arguments is None else arguments
-    with _environment_of(given) as given, clean_stderr():
+    with ends_on_sigterm(), _environment_of(given) as given, clean_stderr():
         _end(_called(given))
 
 

@@ -29,6 +29,11 @@ Arrays = dict[str, AnyArray]
 ArrayMapping = Mapping[str, AnyArray]
 
 
+def compact_labels(labels: Int64Array) -> IntArray:
+    """Labels int64[N], -1 for none, in the smallest type of int16, int32 and int64 that holds all of them."""
+    return labels.astype(np.promote_types(np.int16, np.min_scalar_type(-int(labels.max(initial=0)) - 1)))
+
+
 def read_only(array: AnyArray) -> AnyArray:
     """A view of the same memory that cannot be written through."""
     view = array.view()

@@ -56,8 +56,8 @@ def build_graph_artifact(
 ) -> Manifest:
     """Builds the neighbour graph of the training rows' targets in Ray tasks; needs a Ray session.
 
-    The first task holds the targets twice as float16 (1 GiB for a million rows of 256 dimensions), the object store
-    holds them once on each searching node, and each search needs about 200 MiB more.
+    The first task holds the targets once as float16 (half a GiB for a million rows of 256 dimensions) and an eighth
+    more, the object store holds them once on each searching node, and each search needs about 200 MiB more.
 
     Args:
         pool: states the held-out rows.
@@ -180,7 +180,7 @@ class _Source:
         plan, parts = self._plan(rows)
         entries += [describe(location, name) for name in (_CELLS, _PLAN)]
         fields = {"method": plan.method, "recall": plan.recall, "parameters": plan.parameters}
-        count, rows = len(rows), plan.sort(rows)
+        count, rows = len(rows), plan.sort(rows, in_place=True)
         return {"rows": count, "fields": fields, "parts": parts, "entries": entries}, {"rows": rows, "plan": plan}
 
     def _plan(self, rows: UnitRows) -> tuple[GraphPlan, Parts]:

@@ -24,6 +24,7 @@ from coevo_ray.progress import waiting
 from coevo_ray.runtime.address import check_address
 from coevo_ray.runtime.alike import AlikeNodes
 from coevo_ray.runtime.metrics import RayMetrics
+from coevo_ray.runtime.own_sigterm import own_sigterm
 from coevo_ray.store.location import LEASE, Location
 from coevo_ray.store.manifest import MANIFEST
 from coevo_ray.telemetry import receive
@@ -109,6 +110,16 @@ def configure(dataset: ray.data.Dataset) -> ray.data.Dataset:
     return dataset
 
 
+def end_local_node() -> None:
+    """Ends the processes of a local session, as far as there is one, for a process that ends without leaving it.
+
+    They would end with this process anyway, but Ray's agents on a node look for its raylet for a minute.
+    """
+    node: Any = ray._private.worker._global_node
+    if node is not None and node.is_head():
+        node.kill_all_processes(check_alive=False, allow_graceful=True)
+
+
 class _Blocks:
     """The blocks of all threads: the first one connects, the last one puts everything back."""
 
@@ -160,7 +171,8 @@ def _start() -> None:
     try:
         if address:
             check_address(address)
-        _init(address)
+        with own_sigterm():
+            _init(address)
     except CoevoError:
         raise  # a signal came
     except SystemExit as error:

@@ -22,6 +22,7 @@ from coevo_ray.core.factors.sae import SAEConfig, SAELoss, TopKSAE
 from coevo_ray.core.factors.sae_steps import SAESteps, Schedule, plateaued
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.errors import InputError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.location import Location, Place
@@ -80,7 +81,7 @@ class _SaeArguments:
     config: SaeConfig
     features: Location
     column: str
-    rows: ray.ObjectRef[Int64Array]
+    rows: ray.ObjectRef[RowSet]
     statistics: tuple[torch.Tensor, float]
     board: BoardHandle
 
@@ -116,7 +117,8 @@ class _SaeRun:
     def _arguments(self, rows: Int64Array, board: BoardHandle) -> Iterator[_SaeArguments]:
         task = ray.remote(input_statistics).options(num_cpus=0.5)
         statistics = ray.get(task.remote(self.features, rows, self.column))
-        yield _SaeArguments(self.config, self.features.location, self.column, ray.put(rows), statistics, board)
+        kept = ray.put(RowSet.from_ids(rows, len(self.pool)))
+        yield _SaeArguments(self.config, self.features.location, self.column, kept, statistics, board)
 
     def _write_files(self, trained: Trained[_SaeArguments]) -> list[FileEntry]:
         sae = TopKSAE(SAEConfig(**trained.state["config"]))
@@ -150,7 +152,7 @@ class _Worker:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
-        self.rows: Int64Array = ray.get(arguments.rows)
+        self.rows: RowSet = ray.get(arguments.rows)
         table, batch = RowTable(arguments.features), min(config.batch_rows, len(self.rows))
         self.feed = Feed(table, [column], _Vectors(column), global_batch=batch, seed=config.seed)
         torch.manual_seed(config.seed)
@@ -183,7 +185,7 @@ class _Worker:
             self.board.note(self.epoch, "training")
         meter = FeedMeter(self.rank)
         for epoch in range(self.epoch, self.config.epochs):
-            batches = self.feed.epoch(Subset(epoch, self.rows, None), self.rank, self.world, self.offset)
+            batches = self.feed.epoch(Subset(epoch, self.rows), self.rank, self.world, self.offset)
             for batch in meter.timed(batches, self.offset):
                 if self._step(batch):
                     return

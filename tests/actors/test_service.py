@@ -18,6 +18,7 @@ from coevo_ray.actors.actor import SelectionHandle, Services, StoredPart, start_
 from coevo_ray.actors.gate_service import GateService
 from coevo_ray.actors.ledger_service import LedgerService
 from coevo_ray.actors.protocols import GateCalls, LedgerCalls
+from coevo_ray.core.feed.epoch_plan import plan_epoch
 from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.gate.online import OnlineGate
@@ -29,6 +30,7 @@ from coevo_ray.core.selection.policies import make_policy
 from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.location import Location
+from coevo_ray.training.supervised.selected_rows import SelectedRows
 
 ROWS, CLASSES = 60, 3
 ROW_IDS = np.arange(ROWS, dtype=np.int64) * 3 + 5
@@ -65,8 +67,8 @@ class Make:
 class Subject:
     """What is under test, and how it is crashed: a new instance over the same journal, or a killed actor process."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.kind, self.make = kind, Make(str(folder / "journal"))
+    def __init__(self, kind: str, folder: Path, policy: str = "rotation") -> None:
+        self.kind, self.make = kind, Make(str(folder / "journal"), policy)
         run = f"{folder.parent.name}-{folder.name}"
         self.service: Any = self.make() if kind == "plain" else start_selection(run, self.make)
 
@@ -98,10 +100,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     if request.param == "actor":
         request.getfixturevalue("ray_local")
-    made = Subject(request.param, tmp_path)
+    made = Subject(request.param, tmp_path, "infobatch" if "pruning" in request.fixturenames else "rotation")
     yield made
     if isinstance(made.service, SelectionHandle):
         made.service.stop()
+
+
+@pytest.fixture
+def pruning() -> None:
+    """Gives the subject a policy with weights: InfoBatch."""
 
 
 @pytest.fixture
@@ -134,6 +141,26 @@ def test_select_is_the_same_until_and_after_commit(subject: Subject, crash: Call
     assert subject.service.ledger.commit(0) is False
     assert np.array_equal(subject.service.ledger.select(0).row_ids, first)
     assert subject.service.ledger.usage().sum() == len(first)
+
+
+@pytest.mark.usefixtures("pruning")
+def test_workers_read_a_part_of_an_epoch_each_and_see_its_batches(subject: Subject, crash: Callable[[], None]) -> None:
+    ledger = subject.service.ledger
+    for epoch in range(3):
+        rows = ledger.select(epoch).row_ids
+        ledger.report_losses(epoch, rows, 2 + np.sin(rows))
+        ledger.commit(epoch)
+    order: dict[str, Any] = {"seed": 4, "global_batch": 7, "block_starts": np.arange(0, ROWS, 6), "window_blocks": 2}
+    selected = SelectedRows(ledger, 3)
+    crash()
+    ranks = [list(plan_epoch(selected, **order).rank_batches(rank, 3)) for rank in range(3)]
+    subset = ledger.select(3)
+    assert subset.weights is not None and len(np.unique(subset.weights)) > 1
+    assert len(selected) == len(subset) == sum((batch.weights > 0).sum() for rank in ranks for batch in rank)
+    for rank, batches in enumerate(ranks):
+        expected = plan_epoch(subset, **order).rank_batches(rank, 3)
+        for found, wanted in zip(batches, expected, strict=True):
+            assert np.array_equal(found.row_ids, wanted.row_ids) and np.array_equal(found.weights, wanted.weights)
 
 
 def test_usage_counts_each_epoch_once(subject: Subject, crash: Callable[[], None]) -> None:

@@ -60,13 +60,23 @@ def test_scale_gives_its_keys() -> None:
     result = _run("scale", "parts", "--rows", "3000", "--classes", "40")
     assert (result["rows"], result["classes"], result["drawn"]) == (3000, 40, 90)
     draws = {"draw_herding", "draw_typical", "draw_top", "draw_first"}
-    assert result["parts"].keys() == {"predictions", "near_duplicates", "own_copies", "groups"} | draws
+    others = {"predictions", "near_duplicates", "own_copies", "groups", "sort_targets"}
+    assert result["parts"].keys() == others | draws
     for part in result["parts"].values():
         assert part["seconds"] > 0 and part["cpu_seconds"] > 0
         assert part["peak_bytes"] >= part["kept_bytes"] > 3000 * 16 * 8  # the graph is among it
         assert part["transient_bytes_per_row"] >= 0
     whole = _run("scale", "parts", "--rows", "3000", "--classes", "40", "--whole", "--parts", "predictions")
     assert whole["whole"] and whole["parts"].keys() == {"predictions"}
+
+
+@pytest.mark.slow
+def test_epoch_memory_gives_its_keys() -> None:
+    result = _run("epoch_memory", "--rows", "300000")
+    whole, parts = result["ways"]["whole"], result["ways"]["parts"]
+    assert whole["digest"] == parts["digest"] and len(set(parts["digest"])) == result["workers"]
+    assert whole["steps"] == parts["steps"] > 100
+    assert whole["bytes_per_row"].keys() == parts["bytes_per_row"].keys() == {"own", "mapped"}
 
 
 @pytest.mark.slow

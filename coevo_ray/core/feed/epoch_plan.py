@@ -1,8 +1,9 @@
 """The order of an epoch: its rows by step and worker (docs/design.md#feed).
 
 The global order depends on (subset, seed, epoch, blocks, window) alone. Rank r of W takes every W-th row of each global
-batch, so that all ranks have equal step counts: with unequal ones DDP would hang. A plan holds one number per block and
-computes a window when it is reached, so that an epoch of 30 million rows starts as fast as one of a thousand.
+batch, so that all ranks have equal step counts: with unequal ones DDP would hang. A plan holds a few numbers per block
+and reads the row_ids and weights of a window when it is reached, so that an epoch of 30 million rows starts as fast as
+one of a thousand, and no worker holds more of it than two windows.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
-from coevo_ray.core.rows.row_set import Subset
+from coevo_ray.core.rows.row_set import EpochRows, RowSet, Subset
 from coevo_ray.errors import InputError
 
-__all__ = ["EpochPlan", "Float32Array", "RankBatch", "Subset", "plan_epoch"]
+__all__ = ["EpochPlan", "EpochRows", "Float32Array", "RankBatch", "Subset", "plan_epoch"]
+
+_FIRST, _END = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class EpochPlan:
     of them, and the batch stays the same set of rows.
 
     Args:
-        subset: the rows.
+        rows: the rows of the epoch; read a window at a time.
         seed: seed of the run.
         global_batch: rows of a global batch; the last one may be smaller.
-        bounds: int64[blocks + 1], start of each block's rows in the subset.
+        block_starts: int64[blocks], first row_ids of all blocks, increasing. Rows before the first belong to it.
         window_blocks: number of blocks of a window.
 
     Attributes:
@@ -58,11 +61,16 @@ class EpochPlan:
         global_batch, seed, epoch: inputs of the order.
     """
 
-    def __init__(self, subset: Subset, *, seed: int, global_batch: int, bounds: Int64Array, window_blocks: int) -> None:
-        self._subset, self._bounds = subset, bounds
-        self.seed, self.epoch, self.global_batch = seed, subset.epoch, global_batch
-        self.rows = len(subset.row_ids)
+    def __init__(
+        self, rows: EpochRows, *, seed: int, global_batch: int, block_starts: Int64Array, window_blocks: int
+    ) -> None:
+        inner = np.asarray(block_starts, dtype=np.int64)[1:]
+        self._source, self._ends = rows, np.concatenate([[_FIRST], inner, [_END]])
+        self.seed, self.epoch, self.global_batch = seed, rows.epoch, global_batch
+        self.rows = len(rows)
         self.steps = -(-self.rows // global_batch)
+        bounds = np.concatenate([[0], rows.positions(inner), [self.rows]]).astype(np.int64)
+        self._bounds = bounds
         present = np.flatnonzero(np.diff(bounds))
         self._visits = self._generator().permutation(present)
         self._window_blocks = window_blocks
@@ -73,9 +81,8 @@ class EpochPlan:
         self._window_of_block[self._visits] = np.arange(len(self._visits)) // window_blocks
 
     def window_of(self, row_ids: Int64Array) -> Int32Array:
-        """Returns the window of each of some rows int64[n] of the subset: int32[n], in order of use."""
-        positions = np.searchsorted(self._subset.row_ids, row_ids)
-        windows: Int32Array = self._window_of_block[np.searchsorted(self._bounds, positions, side="right") - 1]
+        """Returns the window of each of some rows int64[n] of the epoch: int32[n], in order of use."""
+        windows: Int32Array = self._window_of_block[np.searchsorted(self._ends, row_ids, side="right") - 1]
         return windows
 
     def rank_batches(self, rank: int, world_size: int, start: int = 0) -> Iterator[RankBatch]:
@@ -104,40 +111,63 @@ class EpochPlan:
         # A generator expression, not `yield`: the errors above are raised by the call, not by the first batch.
         return (self._rank_batch(first, batch, rank, world_size) for first, batch in self._batches(start))
 
-    def _batches(self, start: int) -> Iterator[tuple[int, Int64Array]]:
-        """Yields offsets and subset positions of global batches; holds one window and the rest of the one before."""
+    def _batches(self, start: int) -> Iterator[tuple[int, _Rows]]:
+        """Yields offsets and rows of global batches; holds one window and the rest of the one before."""
         if start >= self.rows:
             return
         window = int(np.searchsorted(self._window_starts, start, side="right")) - 1
-        held: Int64Array = self._window(window)[start - self._window_starts[window] :]
+        held = self._window(window).take(slice(start - self._window_starts[window], None))
         for first in range(start, self.rows, self.global_batch):
             size = min(self.global_batch, self.rows - first)
             parts = [held]
             while sum(map(len, parts)) < size:
                 window += 1
                 parts.append(self._window(window))
-            held = np.concatenate(parts) if len(parts) > 1 else held
-            yield first, np.sort(held[:size])[_spread(size)]
-            held = held[size:]
+            held = _Rows.joined(parts)
+            yield first, held.take(np.argsort(held.row_ids[:size])[_spread(size)])
+            held = held.take(slice(size, None))
 
-    def _window(self, window: int) -> Int64Array:
-        """Returns the subset positions of a window's rows, shuffled."""
+    def _window(self, window: int) -> _Rows:
+        """Reads a window's rows, and shuffles them."""
         blocks = self._visits[window * self._window_blocks : (window + 1) * self._window_blocks]
-        parts = [np.arange(self._bounds[block], self._bounds[block + 1]) for block in blocks]
-        shuffled: Int64Array = self._generator(window + 1).permutation(np.concatenate(parts))
-        return shuffled
+        spans = np.stack([self._ends[blocks], self._ends[blocks + 1], self._bounds[blocks]], axis=1)
+        rows = _Rows(*self._source.read(spans))
+        return rows.take(self._generator(window + 1).permutation(len(rows)))
 
     def _generator(self, *stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.seed % 2**64, self.epoch, *stream]))
 
-    def _rank_batch(self, first: int, batch: Int64Array, rank: int, world_size: int) -> RankBatch:
-        mine = batch[rank::world_size]
+    def _rank_batch(self, first: int, batch: _Rows, rank: int, world_size: int) -> RankBatch:
+        mine = np.arange(rank, len(batch), world_size)
         padding = -(-len(batch) // world_size) - len(mine)
-        rows = np.concatenate([mine, np.repeat(batch[:1], padding)])
-        given = self._subset.weights
-        weights = np.ones(len(rows), np.float32) if given is None else given[rows].astype(np.float32)
+        places = np.concatenate([mine, np.zeros(padding, dtype=np.int64)])
+        given = batch.weights
+        weights = np.ones(len(places), np.float32) if given is None else given[places].astype(np.float32)
         weights[len(mine) :] = 0
-        return RankBatch(self._subset.row_ids[rows], weights, first + len(batch), len(batch))
+        return RankBatch(batch.row_ids[places], weights, first + len(batch), len(batch))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows int64[n] with their weights float32[n], or None."""
+
+    row_ids: Int64Array
+    weights: Float32Array | None
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def take(self, which: slice | Int64Array) -> _Rows:
+        """Some of the rows, in the order given."""
+        return _Rows(self.row_ids[which], None if self.weights is None else self.weights[which])
+
+    @staticmethod
+    def joined(parts: list[_Rows]) -> _Rows:
+        """Rows one after another, of one epoch."""
+        if len(parts) == 1:
+            return parts[0]
+        weights = [part.weights for part in parts if part.weights is not None]
+        return _Rows(np.concatenate([part.row_ids for part in parts]), np.concatenate(weights) if weights else None)
 
 
 @functools.lru_cache(maxsize=8)
@@ -153,12 +183,12 @@ def _spread(size: int) -> Int64Array:
 
 
 def plan_epoch(
-    subset: Subset, *, seed: int, global_batch: int, block_starts: Int64Array, window_blocks: int
+    subset: EpochRows, *, seed: int, global_batch: int, block_starts: Int64Array, window_blocks: int
 ) -> EpochPlan:
     """Orders a subset: blocks in shuffled order, rows shuffled within windows of `window_blocks` of them.
 
     Args:
-        subset: rows of the epoch, row_ids int64[n].
+        subset: rows of the epoch.
         seed: seed of the run; the epoch is mixed in.
         global_batch: rows of a global batch.
         block_starts: int64[blocks], first row_ids of all blocks, increasing.
@@ -167,22 +197,23 @@ def plan_epoch(
     Raises:
         InputError: the subset is empty, not increasing, or its weights do not fit; a size is below 1.
     """
-    _check_subset(subset)
+    if len(subset) == 0:
+        raise InputError(f"epoch {subset.epoch} has no rows", "raise the kept share, or check the labels")
+    if isinstance(subset, Subset):
+        _check_subset(subset)
     if min(global_batch, window_blocks, len(block_starts)) < 1:
         sizes = f"global batch {global_batch}, window {window_blocks} blocks, {len(block_starts)} blocks"
         raise InputError(sizes, "all must be 1 or more")
-    inner = np.searchsorted(subset.row_ids, np.asarray(block_starts, dtype=np.int64)[1:])
-    bounds = np.concatenate([[0], inner, [len(subset.row_ids)]]).astype(np.int64)
-    return EpochPlan(subset, seed=seed, global_batch=global_batch, bounds=bounds, window_blocks=window_blocks)
+    return EpochPlan(
+        subset, seed=seed, global_batch=global_batch, block_starts=block_starts, window_blocks=window_blocks
+    )
 
 
 def _check_subset(subset: Subset) -> None:
-    rows = len(subset.row_ids)
-    if rows == 0:
-        raise InputError(f"epoch {subset.epoch} has no rows", "raise the kept share, or check the labels")
-    if (subset.row_ids[1:] <= subset.row_ids[:-1]).any():
+    rows = subset.rows
+    if not isinstance(rows, RowSet) and (rows[1:] <= rows[:-1]).any():
         raise InputError(f"epoch {subset.epoch}: row_ids are not increasing and distinct", "sort them, once each")
-    if subset.weights is not None and len(subset.weights) != rows:
+    if subset.weights is not None and len(subset.weights) != len(rows):
         raise InputError(
-            f"epoch {subset.epoch}: {len(subset.weights)} weights for {rows} rows", "give one for each row"
+            f"epoch {subset.epoch}: {len(subset.weights)} weights for {len(rows)} rows", "give one for each row"
         )

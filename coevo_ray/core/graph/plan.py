@@ -17,7 +17,7 @@ from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int32Array, In
 from coevo_ray.core.graph.cells import Cells
 from coevo_ray.core.graph.search import CellSearch, as_tensor
 from coevo_ray.core.graph.threads import in_threads
-from coevo_ray.core.graph.unit_rows import UnitRows
+from coevo_ray.core.graph.unit_rows import RowsInOrder, UnitRows
 from coevo_ray.errors import InputError
 
 Method = Literal["auto", "exact", "ivf"]
@@ -53,9 +53,15 @@ class GraphPlan:
     recall: float | None
     parameters: dict[str, Any]
 
-    def sort(self, rows: UnitRows) -> UnitRows:
-        """Sorts rows by cell for `search`, and converts them to float32[N, d] if that takes at most 256 MiB."""
-        rows = rows if self.cells.count == 1 else rows.sorted_by(self.cells.order)
+    def sort(self, rows: UnitRows, *, in_place: bool = False) -> UnitRows:
+        """Sorts rows by cell for `search`, and converts them to float32[N, d] if that takes at most 256 MiB.
+
+        Args:
+            rows: the rows of the plan.
+            in_place: sort them in their own memory; the former rows and their features are not to be used any more.
+        """
+        if self.cells.count > 1:
+            rows = rows.reordered(self.cells.order) if in_place else rows.sorted_by(self.cells.order)
         return UnitRows(rows.read(slice(None))) if 4 * rows.raw.size <= _SMALL_BYTES else rows
 
     def search(
@@ -170,7 +176,7 @@ class _Tuning:
         tuned, measured = np.sort(sample[: len(sample) // 2]), np.sort(sample[len(sample) // 2 :])
         probes = min(most, self._expected(tuned)) if len(tuned) else 1
         truth = exact_neighbours(self.rows, measured, self.k, self.threads, self.device)[1]
-        by_cell, position = self.rows.sorted_by(self.cells.order), self._positions()
+        by_cell, position = RowsInOrder(self.rows, self.cells.order), self._positions()
         while True:
             searched = CellSearch(by_cell, self.cells, probes, self.device)
             recall = measured_recall(truth, self._found(searched, position[measured]))

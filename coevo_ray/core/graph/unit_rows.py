@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float16Array, Float32Array, Float64Array, FloatArray, Int64Array, IntArray
-from coevo_ray.core.rows.chunks import Chunk, map_chunks
+from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.errors import InputError
 
 _SHOWN = 5
+_STRIPE_BYTES = 64
 
 
 def unit_rows(features: FloatArray) -> Float32Array:
@@ -160,8 +161,47 @@ class UnitRows:
         def fill(chunk: Chunk) -> None:
             raw[chunk.slice] = self.raw[order[chunk.slice]]
 
-        list(map_chunks(len(order), fill))
+        each_chunk(len(order), fill)
         return UnitRows(raw, None if self.scale is None else self.scale[order], self.mean)
+
+    def reordered(self, order: IntArray) -> UnitRows:
+        """Like `sorted_by` for a permutation, in the memory of these rows, which are not to be used any more.
+
+        Columns are moved a stripe of a cache line at a time, so that no second copy of the rows is held.
+        """
+        width = max(1, _STRIPE_BYTES // self.raw.itemsize)
+        for start in range(0, self.dim, width):
+            columns = self.raw[:, start : start + width]
+            stripe = np.empty(columns.shape, dtype=columns.dtype)
+
+            def fill(chunk: Chunk, stripe: FloatArray = stripe, columns: FloatArray = columns) -> None:
+                stripe[chunk.slice] = columns[order[chunk.slice]]
+
+            each_chunk(len(order), fill)
+            columns[:] = stripe
+        return UnitRows(self.raw, None if self.scale is None else self.scale[order], self.mean)
+
+
+@dataclass(frozen=True, eq=False)
+class RowsInOrder:
+    """Rows of length 1 in another order, looked up when read: for few reads of rows that are not to be copied.
+
+    Attributes:
+        rows: N rows.
+        order: int[N] positions.
+    """
+
+    rows: UnitRows
+    order: IntArray
+
+    @property
+    def dim(self) -> int:
+        """Number of values per row d."""
+        return self.rows.dim
+
+    def read(self, which: slice | IntArray) -> Float32Array:
+        """Reads some rows as float32[n, d]; do not write to the result, which may be a view."""
+        return self.rows.read(self.order[which])
 
 
 def single(half: FloatArray) -> Float32Array:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Int64Array, UInt8Array
+from coevo_ray.core.rows import chunks
 from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.errors import InputError
+
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
 class RowSet:
@@ -100,6 +103,38 @@ class RowSet:
         ids += first
         return ids
 
+    def ids_between(self, first: int, stop: int) -> Int64Array:
+        """Returns the row_ids of the set from `first` to `stop` - 1, whatever N: int64[n], increasing."""
+        first, stop = max(0, first), min(self.size, stop)
+        if stop <= first:
+            return np.zeros(0, dtype=np.int64)
+        start = first - first % 8
+        ids = self.ids(Chunk(start, stop))
+        return ids[np.searchsorted(ids, first) :]
+
+    def ranks(self, rows: Int64Array) -> Int64Array:
+        """Counts the rows of the set before each of some row numbers.
+
+        Args:
+            rows: int64[n], increasing; outside 0..N, too.
+
+        Returns:
+            int64[n]; temporaries are those of a chunk.
+        """
+        inside, before = np.clip(rows, 0, self.size), 0
+        ranks: Int64Array = np.empty(len(rows), dtype=np.int64)
+        for start in range(0, self.size + 1, chunks.CHUNK_ROWS):
+            bits = self.bits[start // 8 : (start + chunks.CHUNK_ROWS) // 8]
+            sums = np.concatenate([[0], np.cumsum(_ONES[bits], dtype=np.int64)])
+            low, high = np.searchsorted(inside, [start, start + chunks.CHUNK_ROWS])
+            local = inside[low:high] - start
+            byte, bit = local >> 3, local & 7
+            # The byte that a row is in, down to the bits before it; the row after the last one may have no byte.
+            part = np.append(bits, np.uint8(0))[byte] & (0xFF00 >> bit).astype(np.uint8)
+            ranks[low:high] = before + sums[byte] + _ONES[part]
+            before += int(sums[-1])
+        return ranks
+
     def contains(self, row_ids: Int64Array) -> BoolArray:
         """Tests membership of row_ids int64[n]: bool[n], False for rows outside 0..N-1."""
         inside = (row_ids >= 0) & (row_ids < self.size)
@@ -149,6 +184,34 @@ def ids_of(rows: Rows) -> Int64Array:
     return rows.ids() if isinstance(rows, RowSet) else rows
 
 
+class EpochRows(Protocol):
+    """The rows of one epoch as a plan of it asks for them: a few at a time, wherever they are kept."""
+
+    @property
+    def epoch(self) -> int:
+        """From 0."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def positions(self, rows: Int64Array) -> Int64Array:
+        """Counts the epoch's rows before each of some row numbers int64[n], increasing: int64[n]."""
+        ...
+
+    def read(self, spans: Int64Array) -> tuple[Int64Array, Float32Array | None]:
+        """Reads the rows of some spans, one span after the other.
+
+        Args:
+            spans: int64[m, 3], each first row number, end, and `positions` of the first.
+
+        Returns:
+            row_ids int64[n], and weights float32[n] or None where every row weighs 1.
+        """
+        ...
+
+
 class Subset:
     """The rows of one epoch.
 
@@ -173,6 +236,28 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def positions(self, rows: Int64Array) -> Int64Array:
+        """Counts the rows before each of some row numbers int64[n], increasing: int64[n]."""
+        if isinstance(self.rows, RowSet):
+            return self.rows.ranks(rows)
+        return np.searchsorted(self.rows, rows).astype(np.int64, copy=False)
+
+    def read(self, spans: Int64Array) -> tuple[Int64Array, Float32Array | None]:
+        """Reads the rows of spans int64[m, 3], see `EpochRows`: int64[n] and float32[n] or None."""
+        parts: list[Int64Array] = [np.zeros(0, dtype=np.int64)]
+        weights: list[Float32Array] = [np.zeros(0, dtype=np.float32)]
+        for first, stop, position in spans.tolist():
+            parts.append(self._between(first, stop))
+            if self.weights is not None:
+                weights.append(self.weights[position : position + len(parts[-1])])
+        return np.concatenate(parts), None if self.weights is None else np.concatenate(weights)
+
+    def _between(self, first: int, stop: int) -> Int64Array:
+        if isinstance(self.rows, RowSet):
+            return self.rows.ids_between(first, stop)
+        low, high = np.searchsorted(self.rows, [first, stop])
+        return self.rows[low:high]
 
     def __reduce__(self) -> tuple[type[Subset], tuple[Any, ...]]:
         return (type(self), (self.epoch, self.rows, self.weights))

@@ -21,7 +21,7 @@ import ray.train.torch
 import torch
 
 from coevo_ray.core.arrays import Int64Array
-from coevo_ray.core.feed.epoch_plan import EpochPlan, Subset, plan_epoch
+from coevo_ray.core.feed.epoch_plan import EpochPlan, EpochRows, plan_epoch
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.core.selection.policies import KeptShares, Policy
 from coevo_ray.errors import InputError
@@ -201,7 +201,7 @@ class Feed:
         made = VectorTransform(name)
         return cls(opened, columns, made, global_batch=global_batch, seed=seed, device=place, **options)
 
-    def plan(self, subset: Subset) -> EpochPlan:
+    def plan(self, subset: EpochRows) -> EpochPlan:
         """The global order of an epoch; the same in every process.
 
         Raises:
@@ -216,12 +216,12 @@ class Feed:
         )
 
     def epoch(
-        self, subset: Subset, rank: int | None = None, world_size: int | None = None, start: int = 0
+        self, subset: EpochRows, rank: int | None = None, world_size: int | None = None, start: int = 0
     ) -> Iterator[Batch]:
         """One rank's batches of an epoch.
 
         Args:
-            subset: rows and weights of the epoch.
+            subset: rows and weights of the epoch, such as a `Subset`; they are read a window at a time.
             rank: this worker's rank; None: its rank in Ray Train, else in `torch.distributed`, else 0.
             world_size: number of workers; None as for `rank`.
             start: global samples already done (a batch's `offset`); their rows are not read again. The number of

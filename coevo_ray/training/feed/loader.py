@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from coevo_ray.core.arrays import AnyArray
-from coevo_ray.core.rows.row_set import Subset
+from coevo_ray.core.rows.row_set import EpochRows, Subset
 from coevo_ray.core.selection.ledger import SelectionLedger
 from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.errors import InputError, UsageError
@@ -39,7 +39,7 @@ class Batches(Protocol):
     window_blocks: int
     rows_made: int
 
-    def epoch(self, subset: Subset, *, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, subset: EpochRows, *, start: int = 0) -> Iterator[Batch]:
         """See `Feed.epoch`."""
         ...
 

@@ -14,9 +14,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from coevo_ray.core.arrays import Float32Array, Int64Array, UInt8Array
+from coevo_ray.core.arrays import Float32Array, UInt8Array
 from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.core.feed.epoch_plan import Subset, plan_epoch
+from coevo_ray.core.rows import row_set
 from coevo_ray.training.feed.batch import Batch, ahead, on_device
 
 _AHEAD = 4
@@ -52,12 +53,12 @@ class Rows:
     """Rows that are visited pass after pass.
 
     Attributes:
-        row_ids: int64[n], increasing.
+        row_ids: int64[n], increasing, or a set.
         cycle: cuts a pass into steps.
         weights: float32[n], or None for ones.
     """
 
-    row_ids: Int64Array
+    row_ids: row_set.Rows
     cycle: Cycle
     weights: Float32Array | None = None
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from coevo_ray.config import TargetTrainConfig
-from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.store.location import Location
 from coevo_ray.training.feed.batch import laid_out
 from coevo_ray.training.feed.feed import Feed
@@ -35,7 +35,7 @@ class TargetArguments:
         source: what the network takes.
         mean: float32[n], taken off every target.
         pool, targets: folders of the pool and of its targets.
-        rows: int64[rows], training rows that have a target, increasing.
+        rows: training rows that have a target.
         probe_rows: rows for evaluation, or None.
         reports: destinations of the figures.
     """
@@ -46,7 +46,7 @@ class TargetArguments:
     mean: torch.Tensor
     pool: Location
     targets: Location
-    rows: ray.ObjectRef[Int64Array]
+    rows: ray.ObjectRef[RowSet]
     probe_rows: ray.ObjectRef[ProbeRows | None]
     reports: EpochReports
 
@@ -61,7 +61,7 @@ class _Targets:
     """One worker's learner and feed."""
 
     def __init__(self, arguments: TargetArguments) -> None:
-        self._rows: Int64Array = ray.get(arguments.rows)
+        self._rows: RowSet = ray.get(arguments.rows)
         batch = min(arguments.config.batch_rows, len(self._rows))
         self._config = config = arguments.config.model_copy(update={"batch_rows": batch})
         self.epochs = config.epochs
@@ -83,7 +83,7 @@ class _Targets:
         learner, config = self.learner, self._config
         learner.begin_training()
         mean = self._mean.to(learner.device)
-        for batch in learner.epoch(self._feed, Subset(epoch, self._rows, None)):
+        for batch in learner.epoch(self._feed, Subset(epoch, self._rows)):
             samples = batch[self._source.column].to(learner.device, non_blocking=True)
             seen = views_of(samples, batch.row_ids, self._views, config.seed, epoch, config.views)
             with learner.autocast():

@@ -19,6 +19,7 @@ from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SettingsLike, TargetTrainConfig, as_settings
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
@@ -139,7 +140,7 @@ class _TargetRun:
             mean=mean if self.config.centre else torch.zeros(self.dim),
             pool=self.pool.location,
             targets=self.targets.location,
-            rows=ray.put(rows),
+            rows=ray.put(RowSet.from_ids(rows, len(self.pool))),
             probe_rows=ray.put(probe_rows),
             reports=epoch_reports(board, _TITLE, self.folder, self.config),
         )

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from coevo_ray.config import LearningConfig
-from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.feed.epoch_plan import EpochRows
 from coevo_ray.errors import InputError
 from coevo_ray.training.feed.feed import Batch, Feed
 from coevo_ray.training.feed.meter import FeedMeter
@@ -125,13 +125,13 @@ class Learner:
         """Computes in the configured precision inside a with statement."""
         return self.descent.autocast()
 
-    def epoch(self, feed: Feed, subset: Subset) -> Iterator[Batch]:
+    def epoch(self, feed: Feed, subset: EpochRows) -> Iterator[Batch]:
         """This worker's batches of the next epoch; where one was left open, those behind the last checkpoint.
 
         Raises:
             InputError: as in `Feed.epoch`.
         """
-        rows = len(subset.row_ids)
+        rows = len(subset)
 
         def batches(start: int) -> Iterator[Batch]:
             return feed.epoch(subset, self.rank, self.world, start)

@@ -6,10 +6,10 @@ import torch
 import torch.distributed
 from torch import nn
 
-from coevo_ray.core.arrays import Int64Array
+from coevo_ray.core.arrays import IntArray
 from coevo_ray.core.feed.epoch_plan import Subset
 from coevo_ray.core.json import JsonObject
-from coevo_ray.pool.pool import Pool
+from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.training.feed.batch import network_input
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
@@ -20,17 +20,17 @@ class HeldOut:
 
     Args:
         learner: has the network; its batch and seed are taken.
-        pool: splits.
+        rows: labelled rows of the held-out split.
         source: what the network takes.
-        labels: int64[rows of the pool], -1 where there is none.
+        labels: int[rows of the pool].
     """
 
-    def __init__(self, learner: Learner, pool: Pool, source: InputSource, labels: Int64Array) -> None:
-        config, test = learner.config, pool.test_ids()
+    def __init__(self, learner: Learner, rows: RowSet, source: InputSource, labels: IntArray) -> None:
+        config = learner.config
         self._learner, self._labels = learner, labels
         self._column = source.column
         self._feed = source.feed(config.batch_rows, config.seed, learner.device)
-        self._test = Subset(0, test[labels[test] >= 0], None)
+        self._test = Subset(0, rows)
 
     def accuracy(self) -> dict[str, float | None]:
         """`accuracy` (None without held-out labels) and, with averaged weights, `ema_accuracy`; all workers call it.
@@ -48,19 +48,19 @@ class HeldOut:
     @torch.no_grad()
     def _of(self, network: nn.Module) -> float | None:
         """Share of held-out rows that are classified rightly."""
-        if len(self._test.row_ids) == 0:
+        if len(self._test) == 0:
             return None
         learner = self._learner
         network.eval()
         right = torch.zeros(1, device=learner.device)
         for batch in self._feed.epoch(self._test, learner.rank, learner.world):
-            labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device)
+            labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device, torch.int64)
             with learner.autocast():
                 predicted = network(network_input(batch, self._column, learner.device)).argmax(dim=1)
             right += ((predicted == labels) * batch.weights.to(learner.device)).sum()
         if learner.world > 1:
             torch.distributed.all_reduce(right)
-        return float(right.item() / len(self._test.row_ids))
+        return float(right.item() / len(self._test))
 
 
 def accuracy_note(entry: JsonObject) -> str:

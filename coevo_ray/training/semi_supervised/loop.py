@@ -10,8 +10,7 @@ import torch.distributed
 
 from coevo_ray.config import SemiTrainConfig
 from coevo_ray.core.json import JsonObject
-from coevo_ray.pool.pool import Pool
-from coevo_ray.store.location import Location
+from coevo_ray.core.rows.row_set import RowSet, ids_of
 from coevo_ray.training.feed.paired import PairedBatch, PairedFeed
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
@@ -27,17 +26,17 @@ class SemiSupervisedArguments:
 
     Attributes:
         config: network, views, rule, schedule.
-        pool: folder of the pool.
         source: what the network takes.
         rows: labels and splits.
+        held_out: labelled rows of the held-out split.
         start: trained network whose backbone the network starts from, or None.
         reports: destinations of the figures.
     """
 
     config: SemiTrainConfig
-    pool: Location
     source: InputSource
     rows: ray.ObjectRef[SemiRows]
+    held_out: ray.ObjectRef[RowSet]
     start: Start | None
     reports: EpochReports
 
@@ -58,11 +57,11 @@ class _SemiSupervised:
         labelled, unlabelled, steps = rows.plan(config)
         self.learner = learner = Learner(config, [steps] * config.epochs, FIGURES)
         source, device = arguments.source, learner.device
-        few, many = source.held_feed(labelled.row_ids, labelled.cycle.batch, config.seed), None
+        few, many = source.held_feed(ids_of(labelled.row_ids), labelled.cycle.batch, config.seed), None
         if unlabelled is not None:
             many = (source.decoded_feed(unlabelled.cycle.batch, config.seed, device), unlabelled)
         self._feed = PairedFeed((few, labelled), many, steps, device)
-        self._held_out = HeldOut(learner, Pool(arguments.pool), source, rows.known)
+        self._held_out = HeldOut(learner, ray.get(arguments.held_out), source, rows.known)
         learner.prepare(*make_classifier(config, source, rows.classes, arguments.start))
         total = torch.distributed.all_reduce if learner.world > 1 else None
         views = (source.column, source.view_pair(config))

@@ -14,6 +14,7 @@ from coevo_ray.config import SemiTrainConfig
 from coevo_ray.core.arrays import Float32Array, Int64Array
 from coevo_ray.core.feed.cycles import Cycle
 from coevo_ray.core.rows.hashing import hash_rows
+from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.errors import InputError
 from coevo_ray.training.feed.batch import Batch
 from coevo_ray.training.feed.paired import PairedBatch, Rows
@@ -80,7 +81,9 @@ class SemiRows:
         others = self.train if config.labelled_too else self.train[~has]
         cycle = Cycle(len(others), config.mu * config.batch_rows)
         steps = config.epoch_steps or max(cycle.steps, -(-config.least_steps // config.epochs))
-        return labelled, Rows(others, cycle) if config.consistency_weight > 0 else None, steps
+        if config.consistency_weight == 0:
+            return labelled, None, steps
+        return labelled, Rows(RowSet.from_ids(others, len(self.labels)), cycle), steps
 
     def counts(self) -> dict[str, int]:
         """`labelled`, `pseudo_labelled` and `unlabelled` training rows."""

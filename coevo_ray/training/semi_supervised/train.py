@@ -11,7 +11,8 @@ import ray
 from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import SemiTrainConfig, SettingsLike, as_settings
 from coevo_ray.core.json import JsonObject
-from coevo_ray.pool.pool import Pool
+from coevo_ray.core.rows.row_set import RowSet
+from coevo_ray.pool.pool import TEST, Pool
 from coevo_ray.pool.stages import pool_for
 from coevo_ray.progress import say
 from coevo_ray.store.artifact import Artifact
@@ -137,7 +138,9 @@ class _SemiSupervisedRun:
     @contextmanager
     def _arguments(self, board: BoardHandle) -> Iterator[SemiSupervisedArguments]:
         reports, source = epoch_reports(board, _TITLE, self.folder, self.config), self.source.measured(self.rows.train)
-        yield SemiSupervisedArguments(self.config, self.pool.location, source, ray.put(self.rows), self.start, reports)
+        held_out = RowSet.from_flags((self.pool.splits() == TEST) & (self.rows.known >= 0))
+        stored = ray.put(self.rows), ray.put(held_out)
+        yield SemiSupervisedArguments(self.config, source, *stored, self.start, reports)
 
     def _write_files(self, trained: Trained[SemiSupervisedArguments]) -> list[FileEntry]:
         _warn_of_poor_targets(trained.history[-1]["own_accuracy"])

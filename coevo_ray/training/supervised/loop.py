@@ -11,11 +11,9 @@ from torch import nn
 
 from coevo_ray.actors.protocols import LedgerCalls
 from coevo_ray.config import TrainConfig
-from coevo_ray.core.arrays import Int64Array
-from coevo_ray.core.feed.epoch_plan import Subset
+from coevo_ray.core.arrays import IntArray
 from coevo_ray.core.json import JsonObject
-from coevo_ray.pool.pool import Pool
-from coevo_ray.store.location import Location
+from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.training.feed.batch import network_input
 from coevo_ray.training.inputs.source import InputSource
 from coevo_ray.training.loop.learner import Learner
@@ -24,6 +22,7 @@ from coevo_ray.training.loop.train_epochs import EpochReports, EpochResult, trai
 from coevo_ray.training.loop.validation import HeldOut, accuracy_note
 from coevo_ray.training.start import Start, make_classifier
 from coevo_ray.training.supervised.loss_reports import LossReports
+from coevo_ray.training.supervised.selected_rows import SelectedRows
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,11 @@ class SupervisedArguments:
         planned: rows of each epoch, as far as the policy knows them beforehand.
         candidates: rows that may be selected.
         report_losses: whether the policy needs each row's loss.
-        pool: folder of the pool.
         source: what the network takes.
         classes: outputs of the network.
         start: trained network whose backbone it starts from, or None.
-        labels: int64[rows of the pool], -1 where a row has none.
+        labels: int[rows of the pool], -1 where a row has none; one copy for all workers of a node.
+        held_out: labelled rows of the held-out split.
         selection: chooses each epoch's subset.
         reports: destinations of the figures.
     """
@@ -48,11 +47,11 @@ class SupervisedArguments:
     planned: list[int]
     candidates: int
     report_losses: bool
-    pool: Location
     source: InputSource
     classes: int
     start: Start | None
-    labels: ray.ObjectRef[Int64Array]
+    labels: ray.ObjectRef[IntArray]
+    held_out: ray.ObjectRef[RowSet]
     selection: LedgerCalls
     reports: EpochReports
 
@@ -74,20 +73,20 @@ class _Supervised:
         self._reports = LossReports(self._selection.report_losses) if arguments.report_losses else None
         if self._reports is not None:
             self.learner.before_checkpoint = self._reports.flush
-        self._labels: Int64Array = ray.get(arguments.labels)
+        self._labels: IntArray = ray.get(arguments.labels)
         source = arguments.source
         self._column = source.column
         self._feed = source.feed(config.batch_rows, config.seed, self.learner.device, config.augment)
-        self._held_out = HeldOut(self.learner, Pool(arguments.pool), source, self._labels)
+        self._held_out = HeldOut(self.learner, ray.get(arguments.held_out), source, self._labels)
         self.learner.prepare(*make_classifier(config, source, arguments.classes, arguments.start))
 
     def train_epoch(self, epoch: int) -> EpochResult:
         """One pass over the epoch's subset, or what is left of it."""
         asked = time.monotonic()
-        subset: Subset = self._selection.select(epoch)
+        selected = SelectedRows(self._selection, epoch)
         selection_seconds = time.monotonic() - asked
-        self._train_on(subset)
-        rows = len(subset.row_ids)
+        self._train_on(selected)
+        rows = len(selected)
         shares = {"kept_share": rows / self._arguments.candidates, "selection_seconds": selection_seconds}
         return EpochResult(rows, {**self._held_out.accuracy(), **shares})
 
@@ -96,13 +95,13 @@ class _Supervised:
         self._selection.commit(epoch)
         return accuracy_note(entry)
 
-    def _train_on(self, subset: Subset) -> None:
+    def _train_on(self, selected: SelectedRows) -> None:
         learner, reports, smoothing = self.learner, self._reports, self._config.label_smoothing
         learner.begin_training()
         if reports is not None:
-            reports.begin(subset.epoch)
-        for batch in learner.epoch(self._feed, subset):
-            labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device)
+            reports.begin(selected.epoch)
+        for batch in learner.epoch(self._feed, selected):
+            labels = torch.from_numpy(self._labels[batch.row_ids]).to(learner.device, torch.int64)
             with learner.autocast():
                 logits = learner.network(network_input(batch, self._column, learner.device))
             losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)

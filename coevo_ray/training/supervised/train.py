@@ -15,13 +15,14 @@ from coevo_ray.actors.actor import start_selection
 from coevo_ray.actors.ledger_inputs import LedgerInputs
 from coevo_ray.actors.progress_board import BoardHandle
 from coevo_ray.config import TrainConfig
-from coevo_ray.core.arrays import BoolArray, Int64Array
+from coevo_ray.core.arrays import BoolArray, Int64Array, compact_labels
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.rows.row_set import RowSet
 from coevo_ray.core.selection.ledger import rules_of
 from coevo_ray.core.selection.planned import planned_visits
 from coevo_ray.core.selection.policies import RULES
 from coevo_ray.errors import InputError, UsageError
-from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.pool import TEST, TRAIN, Pool
 from coevo_ray.store.artifact import Artifact, begun_config
 from coevo_ray.store.digests import digest, digest_array
 from coevo_ray.store.location import ArtifactLike, Location, Place
@@ -132,7 +133,8 @@ class _PolicyRun:
         return self.evidence if self.config.make_policy(self.policy).uses & EVIDENCE else None
 
     def prepare(self) -> Training[SupervisedArguments]:
-        candidates = (self.pool.splits() == 0) & (self.labels >= 0)
+        splits, labelled = self.pool.splits(), self.labels >= 0
+        candidates, held_out = (splits == TRAIN) & labelled, RowSet.from_flags((splits == TEST) & labelled)
         if not candidates.any():
             raise InputError("no training row has a label", "ingest a source with labels, or run the gate first")
         if len(found := np.unique(self.labels[candidates])) == 1:
@@ -143,7 +145,7 @@ class _PolicyRun:
             epochs=len(planned),
             compute=self.config.compute,
             worker=train_loop,
-            arguments=functools.partial(self._arguments, candidates, planned),
+            arguments=functools.partial(self._arguments, candidates, held_out, planned),
             write_files=self._write_files,
             summarise=self._summarise,
             reads=(self.pool.location,),
@@ -151,7 +153,7 @@ class _PolicyRun:
 
     @contextmanager
     def _arguments(
-        self, candidates: BoolArray, planned: list[int], board: BoardHandle
+        self, candidates: BoolArray, held_out: RowSet, planned: list[int], board: BoardHandle
     ) -> Iterator[SupervisedArguments]:
         """Starts the selection actor for as long as the workers need it."""
         identity = digest([str(self.folder), self.artifact.inputs])
@@ -162,11 +164,11 @@ class _PolicyRun:
                 planned=planned,
                 candidates=int(candidates.sum()),
                 report_losses=self.config.make_policy(self.policy).needs_losses,
-                pool=self.pool.location,
                 source=self.source.measured(np.flatnonzero(candidates)),
                 classes=self.pool.classes,
                 start=self.start,
-                labels=ray.put(self.labels),
+                labels=ray.put(compact_labels(self.labels)),
+                held_out=ray.put(held_out),
                 selection=selection.ledger,
                 reports=epoch_reports(board, f"train {self.policy}", self.folder, self.config),
             )

@@ -17,7 +17,7 @@ from coevo_ray.core.graph.plan import Method, make_plan, measured_recall
 from coevo_ray.core.graph.running_top_k import RunningTopK
 from coevo_ray.core.graph.search import block_rows, blocks
 from coevo_ray.core.graph.types import NeighbourGraph
-from coevo_ray.core.graph.unit_rows import UnitRows, unit_rows
+from coevo_ray.core.graph.unit_rows import RowsInOrder, UnitRows, unit_rows
 from coevo_ray.errors import InputError, UsageError
 
 Floats = npt.NDArray[np.float32]
@@ -142,18 +142,35 @@ def test_threads_do_not_change_the_graph(method: Method, kind: str) -> None:
         assert graphs[0].parameters == other.parameters
 
 
-def test_the_search_takes_the_cells_that_the_plan_says() -> None:
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(1, 80), st.sampled_from(["float16", "float32"]), st.integers(0, 3))
+def test_rows_are_put_in_order_in_their_own_memory(count: int, dim: int, kind: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = (random.normal(size=(count, dim)) + 0.1).astype(kind)
+    rows, order = (
+        UnitRows.of(x.copy(), centre=kind == "float16" and count > 1),
+        random.permutation(count).astype(np.int32),
+    )
+    copied, looked_up = rows.sorted_by(order), RowsInOrder(rows, order)
+    assert np.array_equal(looked_up.read(slice(None)), copied.read(slice(None)))
+    moved = rows.reordered(order)
+    assert moved.raw is rows.raw
+    assert np.array_equal(moved.raw, copied.raw) and np.array_equal(moved.read(slice(None)), copied.read(slice(None)))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_search_takes_the_cells_that_the_plan_says(in_place: bool) -> None:
     """Slow and obvious: a row's neighbours are the nearest of the rows of its nearest cells."""
     rows = UnitRows.of(clustered(600))
     device = torch.device("cpu")
     plan = make_plan(rows, 5, "ivf", seed=0, recall_sample=200, threads=2, device=device)
-    cells, unit = plan.cells, rows.raw.astype(np.float64)
+    cells, unit = plan.cells, rows.raw.astype(np.float64)  # a copy
     assert 1 < plan.probes < cells.count
     cell = np.empty(600, dtype=np.int64)
     cell[cells.order] = np.repeat(np.arange(cells.count), np.diff(cells.starts))
     np.testing.assert_array_equal(cell, (unit @ cells.centroids.T).argmax(axis=1))
     probed = np.argsort(-(unit @ cells.centroids.T), axis=1)[:, : plan.probes]
-    for own, index, _ in plan.search(plan.sort(rows), blocks(600), 2, device):
+    for own, index, _ in plan.search(plan.sort(rows, in_place=in_place), blocks(600), 2, device):
         for row, neighbours in zip(own.tolist(), index.tolist(), strict=True):
             others = [j for j in range(600) if j != row and cell[j] in probed[row]]
             assert neighbours == sorted(others, key=lambda j: -unit[row] @ unit[j])[:5]

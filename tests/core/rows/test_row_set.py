@@ -29,6 +29,10 @@ def test_a_row_set_is_a_set(monkeypatch: pytest.MonkeyPatch, size: int, data: st
     assert first.contains(ids).tolist() == [row in one for row in ids.tolist()]
     parts = [first.ids(chunk).tolist() for chunk in (chunks.Chunk(0, min(16, size)), chunks.Chunk(16, max(16, size)))]
     assert parts[0] + parts[1] == sorted(one)
+    assert [first.ids_between(low, low + 9).tolist() for low in range(-10, size + 2)] == [
+        sorted(one & set(range(low, low + 9))) for low in range(-10, size + 2)
+    ]
+    assert first.ranks(np.arange(-1, size + 2)).tolist() == [sum(r < row for r in one) for row in range(-1, size + 2)]
     assert first.without(second.flags).ids().tolist() == sorted(one - other)
     joined = RowSet(first.bits.copy(), size)
     joined.update(second)

@@ -14,6 +14,7 @@ from torch import nn
 
 from coevo_ray.config import SemiTrainConfig
 from coevo_ray.core.feed.cycles import Cycle
+from coevo_ray.core.rows.row_set import ids_of
 from coevo_ray.training.feed.batch import Batch
 from coevo_ray.training.feed.paired import PairedBatch
 from coevo_ray.training.feed.views import view_numbers
@@ -246,15 +247,15 @@ def test_unlabelled_rows_are_all_or_those_without_a_label() -> None:
     labels = np.array([0, -1, 1, -1, -1, 1, 0, 2])
     rows = SemiRows(labels, np.arange(8).astype(np.float32), np.array([0, 1, 2, 3, 5, 6]), labels, CLASSES)
     labelled, others, steps = rows.plan(settings(batch_rows=3, mu=1))
-    assert labelled.row_ids.tolist() == [0, 2, 5, 6]
+    assert ids_of(labelled.row_ids).tolist() == [0, 2, 5, 6]
     assert labelled.weights is not None
     assert labelled.weights.tolist() == [0, 2, 5, 6]
     assert labelled.cycle == Cycle(4, 3)
     assert others is not None
-    assert (others.row_ids.tolist(), steps) == ([0, 1, 2, 3, 5, 6], 2)
+    assert (ids_of(others.row_ids).tolist(), steps) == ([0, 1, 2, 3, 5, 6], 2)
     bare = rows.plan(settings(batch_rows=1, mu=1, labelled_too=False))
     assert bare[1] is not None
-    assert (bare[1].row_ids.tolist(), bare[2]) == ([1, 3], 2)
+    assert (ids_of(bare[1].row_ids).tolist(), bare[2]) == ([1, 3], 2)
     # Without weight the others are left aside, in as many steps; without others the steps are the labels'.
     assert rows.plan(settings(batch_rows=3, mu=1, consistency_weight=0.0))[1:] == (None, 2)
     full = SemiRows(labels, rows.weights, np.array([0, 2, 5]), labels, CLASSES)

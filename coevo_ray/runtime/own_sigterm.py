@@ -1,0 +1,39 @@
+"""Keeps a process's own handler of SIGTERM in place while Ray starts in it."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_STRUCT_BYTES = 1024  # more than any system's sigaction takes
+_EVERY_S = 0.002
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Puts the handler back again and again within the block, if this is the main thread and it has one of Python's.
+
+    Ray's native start installs a handler that writes a stack trace and aborts the process. Python can set handlers in
+    its main thread alone, which is in Ray's start; and a blocked signal would be blocked in the processes that it
+    starts, too.
+    """
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGTERM)):
+        yield
+        return
+    library, own, over = ctypes.CDLL(None), ctypes.create_string_buffer(_STRUCT_BYTES), threading.Event()
+    library.sigaction(signal.SIGTERM.value, None, own)
+
+    def hold() -> None:
+        while not over.wait(_EVERY_S):
+            library.sigaction(signal.SIGTERM.value, own, None)
+
+    holder = threading.Thread(target=hold, name="coevo-sigterm", daemon=True)
+    holder.start()
+    try:
+        yield
+    finally:
+        over.set()
+        holder.join()
