@@ -104,7 +104,7 @@ test-lowest: $(VENV)/dev
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(BIN)/python -m uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --requirements pyproject.toml
 	$(BIN)/python -m uv pip install --quiet --python $(LOWEST) hypothesis pytest pytest-timeout scikit-learn
-	$(LOWEST)/bin/python -m pytest -p no:cacheprovider tests/core tests/test_config.py $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -p no:cacheprovider -m 'not gpu' tests/core tests/test_config.py $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) $(SERVER) $(LOWEST) coevo-demo coevo-demo-text runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

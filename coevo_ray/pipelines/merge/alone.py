@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coevo_ray.core.arrays import Float32Array
+from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.pipelines.encode.contribution import Contribution
@@ -15,6 +16,7 @@ from coevo_ray.pipelines.merge.check import prior_label
 from coevo_ray.pipelines.merge.load_targets import load_targets
 from coevo_ray.pipelines.merge.probe import tuned_penalty
 from coevo_ray.pool.stages import pool_for
+from coevo_ray.progress import waiting
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import MANIFEST
 from coevo_ray.store.row_table import vectors
@@ -66,9 +68,10 @@ def beside_priors(
         return round(float((head.predict_proba(test).argmax(axis=1) == chosen.test_labels).mean()), 4)
 
     alone: dict[str, float] = {}
-    for each, have, features in zip(tables, ids, read, strict=True):
-        parts = [features.take(np.searchsorted(have, wanted)) for wanted in (chosen.train, chosen.test)]
-        train, test = (vectors(part.column("feature")) for part in parts)
-        alone[prior_label(each)] = accuracy(train, test)
-    mixed = [vectors(table.read(wanted).column("target")) for wanted in (chosen.train, chosen.test)]
-    return {"targets": accuracy(*mixed), "alone": alone}
+    with waiting("compare targets with each prior alone"), torch_threads(1):  # several only wait on busy cores
+        for each, have, features in zip(tables, ids, read, strict=True):
+            parts = [features.take(np.searchsorted(have, wanted)) for wanted in (chosen.train, chosen.test)]
+            train, test = (vectors(part.column("feature")) for part in parts)
+            alone[prior_label(each)] = accuracy(train, test)
+        mixed = [vectors(table.read(wanted).column("target")) for wanted in (chosen.train, chosen.test)]
+        return {"targets": accuracy(*mixed), "alone": alone}
