@@ -100,7 +100,7 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     ),
     "sae show": plainly("sae", "show", "MADE/run/sae", *POOL, "--out", "OUT.html"),
     "sae export": plainly("sae", "export", "MADE/run/sae/model", "--out", "OUT"),
-    "gate": plainly("gate", *POOL, *TARGETS, "--round-fraction", "0.01", "--tolerance", "0", "--out", "OUT"),
+    "gate": plainly("gate", *POOL, *TARGETS, "--round-fraction", "0.01", "--out", "OUT"),
     "gate open": plainly("gate", "open", *POOL, *TARGETS, "--out", "OUT"),
     "gate next": in_a_copy("gate", "gate", "next", "--gate", "OUT"),
     "gate submit": in_a_copy("gate", "gate", "submit", "--gate", "OUT"),
