@@ -2,7 +2,8 @@
 
 `RowGroupMetaData.column` of pyarrow ends the process (`terminate called after throwing`) where a footer states size
 statistics that do not fit its schema, as a damaged file does and as pyarrow 19.0.0 found in files of others
-(apache/arrow#45283). A reader of the same column raises instead; it is made first, and reads nothing.
+(apache/arrow#45283); so do the statistics of a column of another type. A reader of the same column raises instead; it
+is made first, and reads nothing.
 """
 
 from __future__ import annotations
@@ -67,5 +68,9 @@ class OpenParquet:
             return
         for _ in self._unread.iter_batches(0, [group], column_indices=leaves, use_threads=False):
             raise AssertionError("rows of a batch without any")
-        metadata = self.file.metadata.row_group(group)
-        yield from (metadata.column(i) for i in leaves)
+        metadata, schema = self.file.metadata.row_group(group), self.file.schema
+        for i in leaves:
+            chunk, kind = metadata.column(i), schema.column(i).physical_type
+            if chunk.physical_type != kind:  # its statistics end the process, too
+                raise OSError(f"column {chunk.path_in_schema!r} is {chunk.physical_type}, by the schema {kind}")
+            yield chunk

@@ -63,6 +63,19 @@ def test_a_damaged_footer_raises_where_pyarrow_ends_the_process() -> None:
             list(opened.chunks(0, ["row_id"]))
 
 
+def test_a_column_chunk_of_another_type_than_its_schema_raises() -> None:
+    """In Thrift's compact protocol the metadata of a chunk begin with their type, INT64; encodings follow."""
+    data = _written(row_id=[0, 1, 2], label=["a", "b", "c"])
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    place = data.index(b"\x1c\x15\x04\x19", footer) + 1
+    damaged = data[:place] + b"\x15\x02" + data[place + 2 :]
+    with (
+        OpenParquet(pa.BufferReader(damaged)) as opened,
+        pytest.raises(OSError, match="INT32, by the schema INT64"),
+    ):
+        list(opened.chunks(0, ["row_id"]))
+
+
 def test_label_files_sources_and_artifacts_with_one_are_refused(tmp_path: Path) -> None:
     place = Location.parse(tmp_path)
     with pytest.raises(InputError, match="histogram"):
