@@ -43,6 +43,7 @@ def ends_on_sigterm() -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # a second one would break off the end; not inherited
     raise StoppedError(f"stopped by {signal.Signals(number).name}", _REMEDY)
 
 
