@@ -114,7 +114,7 @@ def _top(
     seats, columns = np.nonzero(values[order] > 0)
     factors, active = indices[order][seats, columns].astype(np.uint64), values[order][seats, columns]
     # Bit patterns of values >= 0 have the values' order. A key: factor, value (largest first), position by row_id.
-    falling = np.uint64(0xFFFF) - active.view(np.uint16)
+    falling = np.uint64(0xFFFF) - active.view(np.uint16).astype(np.uint64)  # NumPy 1 would stay at 16 bits
     keys = np.sort(factors << np.uint64(40) | falling << np.uint64(24) | seats.astype(np.uint64))
     factor = (keys >> np.uint64(40)).astype(np.int64)
     first = np.searchsorted(factor, np.arange(latents))

@@ -80,7 +80,7 @@ def test_groups_are_those_of_the_loops(rows: int, dim: int, k: int, seed: int, n
     for row in range(len(x)):
         for j, s in zip(graph.indices[row].tolist(), graph.similarities[row], strict=True):
             far = float(np.sqrt(np.maximum(np.float32(2) - np.float32(2) * s, np.float32(5e-4**2))))
-            if far <= spacing.nearest * min(spacing.local[row], spacing.local[j]):
+            if far <= np.float32(spacing.nearest) * min(spacing.local[row], spacing.local[j]):
                 near[row].add(j)
                 near[j].add(row)
     leaders: list[int] = []
