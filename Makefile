@@ -81,6 +81,8 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.gate --json --quick
 	$(BIN)/python -m benchmarks.feed --json --quick
 	$(BIN)/python -m benchmarks.text_feed --json --quick
+	$(BIN)/python -m benchmarks.epoch_memory --json --quick
+	$(BIN)/python -m benchmarks.demo --json --quick
 	$(BIN)/python -m benchmarks.vector_heads --json --quick
 	$(BIN)/python -m benchmarks.policies --json --quick
 	$(BIN)/python -m benchmarks.labels --json --quick
