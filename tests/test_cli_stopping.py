@@ -51,9 +51,11 @@ _RAY = """
 """
 
 
-# Ray's native start is over and the rest of it is not: its own handler of SIGTERM would abort the process.
+# Ray's native start is over and the rest of it is not: its own handler of SIGTERM, if it has put one, would abort the
+# process.
 _STARTING = """
     import ctypes, os, signal, threading
+    from ray._private import worker
     from coevo_ray.runtime.session import ray_session
 
     library = ctypes.CDLL(None)
@@ -66,7 +68,7 @@ _STARTING = """
     own = handler()
 
     def tell():
-        while handler() == own:
+        while handler() == own and not hasattr(worker.global_worker, "core_worker"):
             time.sleep(0.0001)
         time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)

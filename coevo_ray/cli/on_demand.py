@@ -33,7 +33,7 @@ COMMANDS = {
     "dedup": ("dedup", "Find copies in a pool and between its splits: a table, a file of rows to drop, a page."),
     "export": (
         "export",
-        "Write an artifact for other tools: Lance, an issues table, or a Hugging Face Hub data set.",
+        "Write an artifact for other tools: Lance, an issues table, FiftyOne, or a Hugging Face Hub data set.",
     ),
     "report": ("run", "Write the summary and the HTML report of a run whose stages are finished."),
     "submit": ("submit", "Run a command as a job on a Ray cluster and follow it; its output identifies the job."),

@@ -19,6 +19,7 @@ from coevo_ray.core.rows.row_set import Subset
 from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.export_fiftyone import export_fiftyone
 from coevo_ray.pool.pool import Pool
+from coevo_ray.pool.stages import pool_for
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.dataset_card import CARD, write_dataset_card
@@ -67,7 +68,8 @@ def export(
     if to == "fiftyone":
         if pool is None:
             raise UsageError("FiftyOne gets images, and there is no pool", "name the evidence's pool with --pool")
-        return export_fiftyone(open_table(what, "evidence"), Pool.open(pool), place)
+        images = pool_for("export", pool)
+        return export_fiftyone(open_table(what, "evidence"), images, place)
     if to == "issues":
         return _issues_file(open_table(what, "evidence"), place)
     return _lance(RowTable(locate(what, None)), place)

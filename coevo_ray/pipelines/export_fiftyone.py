@@ -28,14 +28,10 @@ def export_fiftyone(evidence: RowTable, pool: Pool, place: Location) -> JsonObje
         place: the result.
 
     Raises:
-        UsageError: the pool holds no images, or the output is there already.
+        UsageError: the output is there already.
         InputError: the pool lacks a row, or a file is damaged.
         StoppedError: the store refused.
     """
-    if pool.modality != "image":
-        raise UsageError(
-            f"{pool.location} holds {pool.modality}s, FiftyOne shows images", "export them with --to issues"
-        )
     if place.is_folder() and place.files(recursive=True):
         raise UsageError(f"{place} already exists", "choose another output with --out")
     names = [str(name) for name in pool.manifest.summary.get("class_names") or range(pool.classes)]

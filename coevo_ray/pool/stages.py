@@ -57,6 +57,7 @@ STAGES: dict[str, Stage] = {
     "plan": _any("plan"),
     "evidence": _any("evidence"),
     "dedup": _any("dedup", vector=_KEYS),
+    "export": _images("export --to fiftyone"),
     "gate": _any("gate"),
     "gate_open": _any("gate open"),
     "label_column": _any("gate --annotator label_column"),

@@ -42,6 +42,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "contribute": {"config": PRIOR, "out": NOWHERE},
     "dedup": {"targets": NOWHERE, "out": NOWHERE},
     "encode": {"config": PRIOR, "out": NOWHERE},
+    "export": {"what": NOWHERE, "out": NOWHERE, "to": "fiftyone"},
     "gate": {"config": {}, "targets": NOWHERE, "out": NOWHERE},
     "gate_open": {"config": {}, "targets": NOWHERE, "out": NOWHERE},
     "plan": {"policy": "random"},
