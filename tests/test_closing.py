@@ -111,6 +111,7 @@ def test_rows_without_a_target_are_told() -> None:
         assert words in closing.of_targets("p", {**made, "rejected": rejected})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_ingest_ends_with_its_lines(tmp_path: Path, coevo_ray: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

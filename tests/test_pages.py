@@ -77,6 +77,7 @@ def test_the_python_examples_run(tmp_path: Path) -> None:
     assert re.search(r"^\['(annotate|skip|pseudo_label)' ", out, re.MULTILINE), out
 
 
+@pytest.mark.slow
 def test_the_python_of_the_guide_on_texts_runs(tmp_path: Path) -> None:
     (tmp_path / "tickets.csv").write_text('id,body,topic\n1,"The lamp\nis broken",fault\n2,"Again, no bill",billing\n')
     rows = [json.dumps({"id": i, "body": f"Letter {i} is lost", "topic": "fault"}) for i in range(10, 14)]
@@ -101,6 +102,7 @@ def test_the_python_of_the_guide_on_texts_runs(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_on_data_runs(tmp_path: Path) -> None:
     lance, deltalake = pytest.importorskip("lance"), pytest.importorskip("deltalake")
     vectors = pa.array([[float(i), 1.0] for i in range(6)], pa.list_(pa.float32()))

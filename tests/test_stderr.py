@@ -185,6 +185,7 @@ def test_a_megabyte_of_native_output_neither_waits_nor_is_lost() -> None:
     assert [int(line) for line in text.split()] == list(range(10_000))
 
 
+@pytest.mark.slow
 def test_a_child_that_lives_on_neither_holds_up_the_end_nor_loses_its_lines() -> None:
     started = time.monotonic()
     terminal = Terminal(

@@ -208,6 +208,7 @@ def _die(_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_actor_has_lost_nothing(selection: SelectionHandle) -> None:
     first = selection.ledger.select(0)
     rows = first.row_ids

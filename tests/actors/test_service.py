@@ -132,6 +132,7 @@ def arriving(seed: int, rows: int = 9) -> tuple[Any, Any, Any]:
     return row_ids, features, p
 
 
+@pytest.mark.slow
 def test_select_is_the_same_until_and_after_commit(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.ledger.select(0).row_ids
     crash()
@@ -143,6 +144,7 @@ def test_select_is_the_same_until_and_after_commit(subject: Subject, crash: Call
     assert subject.service.ledger.usage().sum() == len(first)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pruning")
 def test_workers_read_a_part_of_an_epoch_each_and_see_its_batches(subject: Subject, crash: Callable[[], None]) -> None:
     ledger = subject.service.ledger
@@ -163,6 +165,7 @@ def test_workers_read_a_part_of_an_epoch_each_and_see_its_batches(subject: Subje
             assert np.array_equal(found.row_ids, wanted.row_ids) and np.array_equal(found.weights, wanted.weights)
 
 
+@pytest.mark.slow
 def test_usage_counts_each_epoch_once(subject: Subject, crash: Callable[[], None]) -> None:
     expected = np.zeros(ROWS, dtype=int)
     for epoch in range(20):  # over a snapshot and some records after it
@@ -175,6 +178,7 @@ def test_usage_counts_each_epoch_once(subject: Subject, crash: Callable[[], None
     assert np.array_equal(np.sort(subject.service.ledger.select(20).row_ids), subject.service.ledger.select(20).row_ids)
 
 
+@pytest.mark.slow
 def test_epochs_out_of_order_are_refused(subject: Subject) -> None:
     with pytest.raises(InputError, match="epoch 3"):
         subject.service.ledger.select(3)
@@ -182,6 +186,7 @@ def test_epochs_out_of_order_are_refused(subject: Subject) -> None:
         subject.service.ledger.commit(2)
 
 
+@pytest.mark.slow
 def test_requests_stay_until_they_are_answered(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.gate.request(10)
     crash()
@@ -194,6 +199,7 @@ def test_requests_stay_until_they_are_answered(subject: Subject, crash: Callable
     assert np.array_equal(subject.service.gate.request(10), first[6:])
 
 
+@pytest.mark.slow
 def test_labels_are_counted_once_and_keep_their_annotator(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.gate.request(10)
     labels = (np.arange(10) % CLASSES).astype(np.int64)
@@ -228,6 +234,7 @@ def test_a_submission_tells_what_it_changed(tmp_path: Path) -> None:
     assert service.gate.submit(first[1:2], np.array([1]), "bob") == (1, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_a_submission_made_again_tells_what_it_changed_at_first(subject: Subject, crash: Callable[[], None]) -> None:
     """Ray makes a call again whose answer was lost with the actor."""
     first = subject.service.gate.request(3)
@@ -244,6 +251,7 @@ def test_a_submission_made_again_tells_what_it_changed_at_first(subject: Subject
     assert subject.service.gate.gate_status()["answers"] == 5
 
 
+@pytest.mark.slow
 def test_wrong_answers_change_nothing(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.gate.request(5)
     for row_ids, labels in ((first[:1], [CLASSES]), (np.array([4]), [0]), (first[[0, 0]], [0, 1]), (first, [0])):
@@ -254,6 +262,7 @@ def test_wrong_answers_change_nothing(subject: Subject, crash: Callable[[], None
     assert np.array_equal(subject.service.gate.request(5), first)
 
 
+@pytest.mark.slow
 def test_annotators_who_differ_are_kept_and_resolved(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.gate.request(3)
     submit = subject.service.gate.submit if subject.kind == "actor" else lambda *a: subject.service.gate.submit(*a)
@@ -282,6 +291,7 @@ def test_annotators_who_differ_are_kept_and_resolved(subject: Subject, crash: Ca
     ] == [("ann", 1), ("bob", 2), ("cay", 2), ("bob", 1)]
 
 
+@pytest.mark.slow
 def test_a_round_is_closed_without_what_nobody_knows(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.gate.request(5)
     with pytest.raises(InputError, match="has a label"):
@@ -303,6 +313,7 @@ def test_a_round_is_closed_without_what_nobody_knows(subject: Subject, crash: Ca
     assert subject.service.gate.gate_status()["set_aside"] == 0
 
 
+@pytest.mark.slow
 def test_arriving_rows_are_decided_once_and_asked_about(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.gate.request(5)
     subject.service.gate.submit(first, np.arange(5) % CLASSES, "ann")
@@ -372,6 +383,7 @@ def test_predictions_in_the_object_store_are_those_that_are_sent(
     np.testing.assert_equal(subject.service.gate.gains(), twin.gate.gains())
 
 
+@pytest.mark.slow
 def test_labels_that_nobody_asked_for_count_and_are_no_sample(subject: Subject, crash: Callable[[], None]) -> None:
     first = subject.service.gate.request(4)
     others = np.setdiff1d(ROW_IDS, first)[:2]
@@ -444,6 +456,7 @@ def test_a_gate_restarted_after_any_step_is_the_same(
     assert len(set(labelled.tolist())) == len(labelled)
 
 
+@pytest.mark.slow
 def test_the_gate_goes_on_alike_after_a_crash(subject: Subject, crash: Callable[[], None], tmp_path: Path) -> None:
     def rounds(service: Any, between: Callable[[], None]) -> list[list[int]]:
         asked = [service.gate.request(6)]
@@ -475,6 +488,7 @@ class _Following:
         return getattr(self.subject.service, name)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.sampled_from(["select", "commit", "crash", "snapshot"]), max_size=30))
 def test_any_steps_equal_a_run_without_crashes(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
@@ -549,6 +563,7 @@ def no_services() -> Services:
     return Services()
 
 
+@pytest.mark.slow
 def test_services_that_are_not_there_are_named(ray_local: None, tmp_path: Path) -> None:
     handle = start_selection(f"none-{tmp_path.name}", no_services)
     with pytest.raises(InputError, match="hosts no ledger"):
@@ -568,6 +583,7 @@ def test_a_service_is_what_its_protocol_says(protocol: type, service: type) -> N
     assert calls(protocol) == calls(service)
 
 
+@pytest.mark.slow
 def test_calls_take_keywords_and_only_those_of_the_protocol(subject: Subject) -> None:
     assert len(subject.service.gate.request(rows=4)) == 4
     assert subject.service.ledger.commit(epoch=subject.service.ledger.select(epoch=0).epoch) is True

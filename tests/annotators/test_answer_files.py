@@ -239,6 +239,7 @@ def slowly(pool: Pool, text: str) -> tuple[dict[str, dict[int, int]], list[int]]
     return result, bad
 
 
+@pytest.mark.slow
 @given(st.lists(cells, max_size=25), st.sampled_from(["\n", "\r\n"]))
 def test_any_file_gives_what_a_slow_reader_gives(
     pool: Pool, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str, str]], end: str

@@ -191,6 +191,7 @@ def test_the_command_writes_a_file_once(tmp_path: Path, coevo_ray: Command, monk
     assert coevo_ray("start", "none", "--classes", "a,b").returncode == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_from_vectors_to_requests_and_on_with_answers(
     tmp_path: Path, coevo_ray: Command, monkeypatch: pytest.MonkeyPatch

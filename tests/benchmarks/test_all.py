@@ -36,6 +36,7 @@ def _run(name: str, *options: str, timeout_s: float = 280) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_selection_gives_its_keys() -> None:
     result = _run("selection", "--rows", "20000")
     assert result["rows"] == 20_000
@@ -56,6 +57,7 @@ def test_selection_gives_its_keys() -> None:
         assert result[key] == result["by_policy"]["factors"][key]
 
 
+@pytest.mark.slow
 def test_scale_gives_its_keys() -> None:
     result = _run("scale", "parts", "--rows", "3000", "--classes", "40")
     assert (result["rows"], result["classes"], result["drawn"]) == (3000, 40, 90)
@@ -104,6 +106,7 @@ def test_scale_by_nodes_gives_its_keys() -> None:
         assert row["2"]["efficiency"] == pytest.approx(faster / 2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_ingest_gives_its_keys() -> None:
     result = _run("ingest", "--rows", "20000")
     assert result["rows"] == 20_000
@@ -294,6 +297,7 @@ def _allocate(megabytes: int) -> int:
     return len(bytes(megabytes << 20).replace(b"\0", b"\1"))
 
 
+@pytest.mark.slow
 def test_a_child_reports_its_own_peak() -> None:
     small, large = in_child(_allocate, 1), in_child(_allocate, 200)
     assert large.result == 200 << 20

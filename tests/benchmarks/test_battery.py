@@ -75,6 +75,7 @@ def _check(result: dict[str, Any], methods: set[str], settings: tuple[str, ...])
     assert {"cifar10", "digits"} <= set(result["chosen_on"])
 
 
+@pytest.mark.slow
 def test_labels_give_a_verdict_for_each_share(place: Place, options: Options) -> None:
     settings = ("noise", "long_tail")
     with torch_threads(1):
@@ -120,6 +121,7 @@ def test_the_area_is_the_mean_over_the_logarithm(place: Place, options: Options)
     assert found["area"] == pytest.approx(mean)
 
 
+@pytest.mark.slow
 def test_policies_give_a_verdict_for_each_setting(
     place: Place, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from tests.core.probes.test_label_doubt import clouds
 ROWS, CLASSES = 1200, 4
 
 
+@pytest.mark.slow
 def test_hard_rows_get_the_likeliest_other_class() -> None:
     features, labels = clouds([100] * 3)
     rows = features.astype(np.float32)
@@ -49,6 +50,7 @@ def test_figures_are_counted_row_by_row() -> None:
     assert doubt.quality(np.zeros(200, dtype=bool), wrong)["precision"] == 0
 
 
+@pytest.mark.slow
 def test_every_method_judges_the_same_rows() -> None:
     features, true = clouds([ROWS // CLASSES] * CLASSES, 0.3)
     random = np.random.default_rng(0)
@@ -65,6 +67,7 @@ def test_every_method_judges_the_same_rows() -> None:
     assert recall["evidence"] > 0.8 > recall["version_0_1_0"]
 
 
+@pytest.mark.slow
 def test_the_part_gives_a_table_and_a_page(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     folder = tmp_path / "words"

@@ -61,6 +61,7 @@ def setting(pool: Pool, options: Options, few_factors: None) -> Setting:
         return evidence(pool, features, rows_and_factors(features, 5), "clean", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clean", "copies"])
 def test_pictures_are_the_settings_images(pool: Pool, options: Options, name: str) -> None:
     features, _ = standard_features(pool, options)
@@ -73,6 +74,7 @@ def test_pictures_are_the_settings_images(pool: Pool, options: Options, name: st
     assert len(pictures.test) == len(pool.test)
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_the_images(pool: Pool, setting: Setting) -> None:
     pictures = pictures_of(pool, setting.rows, SIZE, with_copies=False)
     head, keep = Head(epochs=40, learning_rate=0.05), KeptShares(0.5)
@@ -87,6 +89,7 @@ def test_a_network_learns_from_the_images(pool: Pool, setting: Setting) -> None:
     assert trained["accuracy"] > 0.4 and held["accuracy"] > 0.4 > 2 * wrong["accuracy"]
 
 
+@pytest.mark.slow
 def test_targets_are_learned_of_their_own_images(pool: Pool, setting: Setting) -> None:
     pictures = pictures_of(pool, setting.rows, SIZE, with_copies=False)
     with torch_threads(1):
@@ -111,6 +114,7 @@ def test_a_network_begins_at_its_start(pool: Pool, setting: Setting) -> None:
     assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items()), "it stays as it is"
 
 
+@pytest.mark.slow
 def test_the_part_gives_a_verdict_for_each_start(
     tmp_path: Path, options: Options, few_factors: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

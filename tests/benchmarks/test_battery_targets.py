@@ -104,6 +104,7 @@ def test_a_pool_has_the_dimension_and_the_shared_rows_of_the_package(rows: int, 
     assert targets.usual(rows) == size
 
 
+@pytest.mark.slow
 def test_the_part_gives_its_keys_and_its_page(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     place = find_places()[0]
     names = ["a", "b", WEAK]

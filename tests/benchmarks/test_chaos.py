@@ -26,6 +26,7 @@ from coevo_ray.store.location import Location
 _ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", [Ledger(), Gate()], ids=lambda subject: subject.name)
 def test_a_service_that_dies_anywhere_keeps_what_it_acknowledged(subject: Ledger | Gate) -> None:
     found = kill_points(subject, 60, seed=0)

@@ -75,6 +75,7 @@ def test_few_labels_have_small_batches(tmp_path: Path) -> None:
     assert made == [Schedule(15, 128), Schedule(40, 62), Schedule(40, 8)]
 
 
+@pytest.mark.slow
 def test_pools_of_labels_are_nested_and_the_rate_is_chosen_beside_test_rows(tmp_path: Path, ray_local: None) -> None:
     shares = (1.0, 0.5, 0.1)
     facts = starts.make_pools(_setup(tmp_path), find_places()[0], Limits(120, 30), shares)

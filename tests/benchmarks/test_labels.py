@@ -148,6 +148,7 @@ def test_the_gate_runs_to_its_own_stop(pool: LabelPool) -> None:
     assert found["enough_share"] is None or found["enough_share"] <= found["share"]
 
 
+@pytest.mark.slow
 def test_the_stop_rule_hears_the_loss_on_the_first_rows(pool: LabelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without the stop by gain, which may come first: only what the rule hears can end it before the last row.
     endless = partial(GateSettings, relative_gain=0.0)

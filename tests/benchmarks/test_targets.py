@@ -167,6 +167,7 @@ def test_figures_are_medians_with_their_spread() -> None:
     assert "spread" not in _figures(seeds[:1])
 
 
+@pytest.mark.slow
 def test_names_are_checked_and_data_must_be_named() -> None:
     assert _names(",".join(NAMES)) == NAMES
     with pytest.raises(argparse.ArgumentTypeError, match="byoll"):

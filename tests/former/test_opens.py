@@ -88,6 +88,7 @@ def test_finished_stages_are_not_made_again(former: Path, ray_local: None) -> No
     assert _times(former) == before
 
 
+@pytest.mark.slow
 def test_a_half_answered_gate_goes_on_as_it_would_have(former: Path, ray_local: None) -> None:
     expected = _expected(former)
     gate = str(former / "gate")

@@ -74,6 +74,7 @@ def gather(folder: Path, labels: npt.NDArray[np.int64] | None = None, shards: in
     )
 
 
+@pytest.mark.slow
 def test_evidence_is_that_of_the_whole_pool_at_once(tmp_path: Path) -> None:
     table = gather(tmp_path)
     _, labels, wrong = content()
@@ -164,6 +165,7 @@ def test_files_of_targets_change_nothing_and_neither_does_a_stop(tmp_path: Path)
     assert (out / "3.parquet").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_sample_is_enough_and_unlabelled_rows_take_no_part(tmp_path: Path) -> None:
     _, labels, wrong = content()
     unlabelled = np.arange(ROWS) % 3 == 0
@@ -210,6 +212,7 @@ def test_evidence_that_version_0_1_0_began_goes_on_by_its_rule(tmp_path: Path) -
         gather_evidence({**settings, "l2": 0.01}, pool, targets, labels, str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_number_for_the_penalty_is_kept(tmp_path: Path) -> None:
     table = gather(tmp_path, copies=False, l2=0.003)
     _, _, wrong = content()
@@ -277,6 +280,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     assert EvidenceConfig().content().keys().isdisjoint({"compute"})
 
 
+@pytest.mark.slow
 def test_copies_are_told_by_the_pools_own_measure(tmp_path: Path) -> None:
     own = gather(tmp_path / "own", doubt=False, similarity=None, margin=None, neighbours=16)
     rows, group = (own.column(name).to_numpy() for name in ("row_id", "group"))

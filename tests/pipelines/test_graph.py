@@ -156,6 +156,7 @@ def test_targets_are_read_as_half_precision_in_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(made, content()[some])
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_there_is_copied_and_any_other_is_built(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

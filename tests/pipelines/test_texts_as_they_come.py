@@ -41,6 +41,7 @@ def write(file: Path, texts: list[str | bytes | None]) -> dict[str, str]:
     return {"uri": str(file), "text_column": "text"}
 
 
+@pytest.mark.slow
 def test_texts_of_all_kinds_reach_the_pages_and_unusable_ones_are_told(tmp_path: Path) -> None:
     plain = [f"{WORDS[i % 6]} {WORDS[i * 5 % 6]} number {i}" for i in range(90)]
     source = write(tmp_path / "a.parquet", [*HOSTILE, *HOSTILE, *plain, *BLANK])
@@ -64,6 +65,7 @@ def test_texts_of_all_kinds_reach_the_pages_and_unusable_ones_are_told(tmp_path:
     assert len(html) < 200_000
 
 
+@pytest.mark.slow
 def test_a_pool_of_equal_texts_is_told_so_by_every_stage(tmp_path: Path) -> None:
     texts: list[str | bytes | None] = ["all the same"] * 120
     pool = coevo_ray.ingest({"sources": [write(tmp_path / "a.parquet", texts)]}, tmp_path / "pool")

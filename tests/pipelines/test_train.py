@@ -128,6 +128,7 @@ def test_the_command_refuses_labels_of_another_pool_and_what_are_no_labels(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_the_command_trains_on_a_gates_labels(former: Path, tmp_path: Path, coevo_ray: Command) -> None:
     places = ("--pool", str(former / "pool"), "--labels", str(former / "gate"), "--out", str(tmp_path / "out"))

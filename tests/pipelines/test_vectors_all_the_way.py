@@ -58,6 +58,7 @@ def targets(folder: Path, pool: Pool) -> RowTable:
     return coevo_ray.encode(ENCODE, pool, folder / "encode")
 
 
+@pytest.mark.slow
 def test_vectors_of_too_many_dimensions_are_refused_before_they_are_encoded(tmp_path: Path) -> None:
     """Their covariance would take the memory of the machine, and hours."""
     np.save(tmp_path / "wide.npy", np.random.default_rng(0).standard_normal((40, 16_385)).astype(np.float32))
@@ -93,6 +94,7 @@ def test_targets_of_a_column_are_the_space_of_the_vectors(pool: Pool, targets: R
     assert coevo_ray.probe(targets, pool)["linear_probe"] > 0.8
 
 
+@pytest.mark.slow
 def test_gates_ask_by_keys_and_stages_behind_them_work(
     folder: Path, pool: Pool, targets: RowTable, tmp_path: Path
 ) -> None:

@@ -289,6 +289,7 @@ def test_paths_and_links_in_tars_lead_nowhere(tmp_path: Path) -> None:
 # -- bombs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_value_that_many_rows_name_is_decoded_for_a_few_at_a_time(tmp_path: Path) -> None:
     rows = pa.array(["a" * 4_000_000] * 300, pa.large_string())
     pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet", compression="zstd")

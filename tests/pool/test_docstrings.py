@@ -112,6 +112,7 @@ def test_words_that_only_look_like_headings_stay() -> None:
     assert prose(text) == text
 
 
+@pytest.mark.slow
 def test_the_sample_is_a_file_like_a_users(tmp_path: Path) -> None:
     place = materialise_sample(SOURCE, Location.parse(str(tmp_path)))
     table = pq.read_table(place.path)

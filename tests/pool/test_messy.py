@@ -49,6 +49,7 @@ def test_words_are_counted_whatever_their_case() -> None:
     assert np.allclose(np.linalg.norm(found, axis=1), [1, 1, 1, 0])
 
 
+@pytest.mark.slow
 def test_messy_digits_lie_as_a_folder_of_a_user_would(tmp_path: Path) -> None:
     place = materialise_sample(Source(uri="sample:messy-digits"), Location.parse(str(tmp_path)))
     assert materialise_sample(Source(uri="sample:messy-digits"), Location.parse(str(tmp_path))) == place

@@ -108,6 +108,7 @@ def test_features_of_texts_are_those_of_encode_text(context: int | None, tmp_pat
     assert not any("visual" in name for name in prior.module.state_dict())
 
 
+@pytest.mark.slow
 def test_tokens_are_made_where_the_input_travels(tmp_path: Path) -> None:
     """Another process, which knows the model by its name only."""
     prior = load_prior("open_clip:tiny-test-clip/random", None, TEXTS)

@@ -157,6 +157,7 @@ def _rows(table: RowTable) -> list[tuple[int, int, int]]:
     return [(row["row_id"], row["label"], row["round"]) for row in columns.to_pylist()]
 
 
+@pytest.mark.slow
 def test_an_open_gate_is_compared_as_a_finished_one_and_stays_as_it_is(ended: Path, tmp_path: Path) -> None:
     pool, targets = inputs(tmp_path, noise=0.8)
     gate = GateSession.open({**SETTINGS, "max_rounds": 5}, pool, targets, str(tmp_path / "gate"))

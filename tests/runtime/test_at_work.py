@@ -40,6 +40,7 @@ def test_notes_come_and_go_in_the_order_of_their_beginning() -> None:
     assert longest_at_work() == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_notes_are_renewed_by_one_thread_and_a_killed_process_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:

@@ -25,6 +25,7 @@ def fail(row: dict[str, Any]) -> dict[str, Any]:
     raise ValueError("the one thing to know")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_the_end_of_a_process_is_told_without_advice() -> None:
     with pytest.raises(StoppedError, match="The worker died unexpectedly while executing this task") as stopped:

@@ -63,6 +63,7 @@ def run(tmp_path: Path) -> Iterator[str]:
         yield f"run-{tmp_path.name}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_rows_gate_and_ledger_are_on_the_nodes_page(run: str, tmp_path: Path) -> None:
     selection = start_selection(run, Make(str(tmp_path)), "train rotation")

@@ -30,6 +30,7 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_an_own_session_is_closed_and_opened_once() -> None:
     code = """
 import ray
@@ -94,6 +95,7 @@ def fail():
 """
 
 
+@pytest.mark.slow
 def test_a_process_is_left_as_it_was() -> None:
     code = f"""{_GUEST}
 logging.getLogger("ray.data").setLevel(logging.INFO)
@@ -110,6 +112,7 @@ print("ok")
     assert result.stdout.strip() == "ok", result.stderr
 
 
+@pytest.mark.slow
 def test_a_session_of_the_user_is_left_as_it_was() -> None:
     code = f"""{_GUEST}
 ray.init(address="local", namespace="theirs", num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -131,6 +134,7 @@ print("ok")
     assert result.stdout.strip().splitlines()[-1] == "ok", result.stderr
 
 
+@pytest.mark.slow
 def test_a_session_of_two_threads_is_closed_by_the_last_one() -> None:
     code = f"""{_GUEST}
 before, first_is_in, second_is_out, failed = as_it_is(), threading.Event(), threading.Event(), []

@@ -90,6 +90,7 @@ def free_cpus() -> float:
     return cpus
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_logged")
 def test_an_error_that_somebody_keeps_keeps_no_actor() -> None:
     """In a notebook the last error stays; the CPUs of the actors that failed must not."""

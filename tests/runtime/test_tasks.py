@@ -55,6 +55,7 @@ def test_results_come_back_also_several_of_one_task() -> None:
         start_task("much", sleep, 1.0, need=Need("task", 900))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_one_that_computes_takes_as_long_as_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STALL, "2")

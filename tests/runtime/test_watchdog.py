@@ -27,6 +27,7 @@ def free_cpus() -> float:
     return available.get("CPU", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [run_each, run_tasks])
 @pytest.mark.usefixtures("ray_local")
 def test_a_shard_that_hangs_is_named_and_gives_back_what_it_holds(

@@ -33,6 +33,7 @@ def test_a_journal_is_kept(gcs_place: Location) -> None:
     assert [record.fields for record in Journal(gcs_place).replay()] == [{"state": 5}, {"number": 5}]
 
 
+@pytest.mark.slow
 def test_a_missing_bucket_and_a_server_that_is_away_are_told_within_seconds(gcs: FakeGCS) -> None:
     begun = time.monotonic()
     with pytest.raises(UsageError, match="there is no bucket"):

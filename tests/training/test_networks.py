@@ -78,6 +78,7 @@ def make(model: str, stem: str, head: str | None, place: Path) -> torch.nn.Modul
     return whole.get_submodule("backbone").eval()
 
 
+@pytest.mark.slow
 def test_cards_load_networks_without_this_package(tmp_path: Path) -> None:
     torch.manual_seed(0)
     wanted: dict[Path, torch.Tensor] = {}

@@ -143,6 +143,7 @@ def test_factors_without_scores_is_rotation() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(ours, rotation, strict=True))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(seed=st.integers(0, 50), keep=st.floats(0.02, 1.0))
 def test_class_quotas_are_equal_and_rotate_within_a_class(seed: int, keep: float) -> None:

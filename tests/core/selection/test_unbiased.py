@@ -113,6 +113,7 @@ def expected_visits(made: SelectionLedger, epochs: int) -> tuple[Float64Array, F
     return visits, chances
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     keep=st.floats(0.05, 0.9),
@@ -145,6 +146,7 @@ def test_chances_of_factors_are_counted_visits(
 RARELY = {"order_dp", "rho_loss"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(POLICIES) - RARELY))
 @pytest.mark.parametrize("power", [None, 0.0])
 def test_every_policy_weighs_rows_alike_in_the_long_run(name: str, power: float | None) -> None:

@@ -365,6 +365,7 @@ def test_a_constant_encoder_is_warned_of(toys: tuple[Path, dict[str, tuple[int, 
     assert warning.startswith(f"{MINE}:Constant gives nearly the same features for all rows (uniformity ")
 
 
+@pytest.mark.slow
 def test_a_killed_contribution_makes_only_the_missing_shard_again(
     toy_pool: Pool, toys: tuple[Path, dict[str, tuple[int, bytes]]], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def features(out: Path) -> Float32Array:
     return vectors(contribution(out).encoded_rows(["feature"]).column("feature"))
 
 
+@pytest.mark.slow
 def test_texts_are_encoded_and_their_tokens_counted(tmp_path: Path) -> None:
     pool, out = text_pool(tmp_path, 0), tmp_path / "out"
     settings = {"priors": ["wordllama:64"], "dim": 16, "shared": 10, "projection": "random", "compute": _COMPUTE}
@@ -81,6 +82,7 @@ def plain_tfidf(out: Path, pool: Pool) -> Float32Array:
     return to_components(unit_features(prior.input.prepare(cells)), components)
 
 
+@pytest.mark.slow
 def test_a_fitted_prior_goes_with_its_targets(tmp_path: Path) -> None:
     pool, out, more = text_pool(tmp_path, 0), tmp_path / "out", tmp_path / "more"
     settings = {"priors": [{"name": "tfidf:words", "input_size": 12}], "dim": 4, "compute": _COMPUTE}
@@ -99,6 +101,7 @@ def test_a_fitted_prior_goes_with_its_targets(tmp_path: Path) -> None:
         encode({**settings, "like": str(tmp_path / "targets")}, other, tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_the_state_of_a_finished_contribution_is_never_replaced(tmp_path: Path) -> None:
     pool, out = text_pool(tmp_path, 0), tmp_path / "out"
     priors = [{"name": f"tfidf:{kind}", "input_size": 12} for kind in ("words", "chars")]

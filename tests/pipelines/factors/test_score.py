@@ -165,6 +165,7 @@ def changed(rated: pa.Table, factor: int) -> pa.Table:
     return rated.set_column(3, "factor", pa.array(np.full(len(rated), factor, np.int32)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_stopped_while_rating_or_ranking_it_goes_on(tmp_path: Path, whole: dict[str, Any]) -> None:
     source, sae, out = table(tmp_path, 4), model(tmp_path), tmp_path / "out"
@@ -214,6 +215,7 @@ def test_any_table_with_a_column_of_vectors(tmp_path: Path, whole: dict[str, Any
         score(CONFIG, pool, model(tmp_path), str(tmp_path / "b"), column="other")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     broken = features()

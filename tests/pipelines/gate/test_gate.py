@@ -52,6 +52,7 @@ def answer(gate: GateSession, questions: Questions, annotator: str = "ann") -> N
     gate.submit(Answers(questions.row_ids, truth()[questions.row_ids], annotator))
 
 
+@pytest.mark.slow
 def test_rounds_one_process_each(tmp_path: Path) -> None:
     gate, asked = opened(tmp_path), []
     for round_ in range(3):
@@ -79,6 +80,7 @@ def test_rounds_one_process_each(tmp_path: Path) -> None:
             answer(other, questions)
 
 
+@pytest.mark.slow
 def test_the_loop_equals_the_steps(tmp_path: Path) -> None:
     pool, targets = inputs(tmp_path)
     labels = gate_rounds({**SETTINGS, "max_rounds": 3}, pool, targets, str(tmp_path / "loop"))
@@ -94,6 +96,7 @@ def test_the_loop_equals_the_steps(tmp_path: Path) -> None:
     assert labels.manifest.summary["random_accuracy"] > 0.8 and len(labels.manifest.summary["curve"]) == 3
 
 
+@pytest.mark.slow
 def test_a_gate_that_a_limit_ended_goes_on_under_another(tmp_path: Path) -> None:
     pool, targets = inputs(tmp_path)
     out, few, more = str(tmp_path / "gate"), {**SETTINGS, "max_rounds": 2}, {**SETTINGS, "max_rounds": 3}
@@ -114,6 +117,7 @@ def test_a_gate_that_a_limit_ended_goes_on_under_another(tmp_path: Path) -> None
     assert whole.scan(["row_id", "label", "round"]).equals(second.scan(["row_id", "label", "round"]))
 
 
+@pytest.mark.slow
 def test_an_open_gate_changes_its_terms_alone(tmp_path: Path) -> None:
     gate = opened(tmp_path)
     answer(gate, gate.next())
@@ -133,6 +137,7 @@ def test_an_open_gate_changes_its_terms_alone(tmp_path: Path) -> None:
     assert (tmp_path / "gate" / "gate.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_tenth_of_the_labels_measures_and_teaches_nothing(tmp_path: Path) -> None:
     """Two gates that hear other labels of these rows fit the same classifier, and ask for the same rows.
 
@@ -164,6 +169,7 @@ def test_a_tenth_of_the_labels_measures_and_teaches_nothing(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_the_tolerance_of_an_open_gate_ends_it_and_opens_it_again(tmp_path: Path) -> None:
     gate = opened(tmp_path, tolerance=0.0)
     for _ in range(2):
@@ -205,6 +211,7 @@ class Slow:
         return Collected((Answers(rows, labels, "cay"),), ("line 3: somebody wrote hello",))
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_people_and_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pool, targets = inputs(tmp_path)
     desk, stops = Slow(40), 0
@@ -221,6 +228,7 @@ def test_a_run_waits_for_people_and_goes_on(tmp_path: Path, capfd: pytest.Captur
     assert desk.send(Questions(0, *(np.zeros(0, int),) * 5)) == 0
 
 
+@pytest.mark.slow
 def test_requests_in_a_file_for_people_are_no_formulas_and_come_back(tmp_path: Path) -> None:
     pool, targets = inputs(tmp_path)
     names = [f"={name}" for name in NAMES]
@@ -359,6 +367,7 @@ def test_a_gate_of_version_0_1_0_keeps_its_numbers_for_copies(tmp_path: Path) ->
         opened(tmp_path, copy_similarity=0.9)
 
 
+@pytest.mark.slow
 def test_a_pool_without_labels_needs_only_the_names_of_its_classes(tmp_path: Path) -> None:
     pool, targets = inputs(tmp_path, labelled=False)
     with pytest.raises(InputError, match="gate needs two or more"):
@@ -441,6 +450,7 @@ def test_files_are_predicted_in_parts_of_training_rows(tmp_path: Path, monkeypat
     assert max(lengths) == 50 and sum(length < 50 for length in lengths) == len(gate.targets.files)
 
 
+@pytest.mark.slow
 def test_rows_that_arrive_are_decided_in_python_and_in_ray_data(tmp_path: Path) -> None:
     gate = opened(tmp_path)
     with pytest.raises(InputError, match="learned nothing yet"):
@@ -508,6 +518,7 @@ def test_a_gate_that_is_behind_another_process_stops(tmp_path: Path) -> None:
     assert again(gate).status()["answers"] == 108
 
 
+@pytest.mark.slow
 def test_every_row_may_be_labelled(tmp_path: Path) -> None:
     gate = opened(tmp_path, seed_fraction=1.0)
     answer(gate, gate.next())
@@ -563,6 +574,7 @@ def test_commands(coevo_ray: Command, tmp_path: Path) -> None:
         assert result.returncode == 2 and message in result.stderr, result.stderr
 
 
+@pytest.mark.slow
 def test_people_answer_a_rounds_file_bit_by_bit(coevo_ray: Command, tmp_path: Path) -> None:
     """In place, as a spreadsheet does, and with slips."""
     inputs(tmp_path)

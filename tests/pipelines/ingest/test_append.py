@@ -133,6 +133,7 @@ def test_several_appends_of_several_formats(place: Path, tmp_path: Path) -> None
     assert [p["first_row_id"] for p in second.manifest.summary["parts"]] == [0, 12, 19]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["write_rejects", "finish", "end_append"])
 def test_an_append_that_is_cut_off_leaves_the_pool_and_is_continued(
     place: Path, more: Path, step: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -212,6 +212,7 @@ def test_a_source_that_grew_is_noticed_and_its_new_files_are_appended(
     assert "nothing was appended" in told
 
 
+@pytest.mark.slow
 def test_parquet_and_tars_that_grew(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data" / "a.parquet", image=[png(i) for i in range(4)], id=list("abcd"))
     write_tar(tmp_path / "tars" / "a.tar", [(f"{i}.png", png(10 + i)) for i in range(3)])

@@ -88,6 +88,7 @@ def pools(sources: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathF
     return {kind: made_of(sources[kind], sources, tmp_path_factory.mktemp(kind) / "pool") for kind in FORMATS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 @hypothesis_settings(max_examples=4, deadline=None)
 @given(shard_rows=st.integers(1, 20), cpus=st.sampled_from([0.1, 0.5, 1.0]), blocks=st.integers(1, 7))
@@ -254,6 +255,7 @@ def test_equal_texts_are_rejected_and_keys_come_first(tmp_path: Path) -> None:
 # -- Ray Datasets ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dataset_goes_by_its_own_order_whatever_its_blocks(tmp_path: Path) -> None:
     items = [{"image": png(i), "label": i % 3, "v": np.full(2, i, np.float32)} for i in range(23)]
     config = {"sources": [{"uri": "dataset:mine", "feature_columns": ["v"]}], "shard_rows": 4}

@@ -71,6 +71,7 @@ def check(pool: Pool, samples: list[Any] | None) -> None:
         assert samples is None or row[pool.modality] == samples[place]
 
 
+@pytest.mark.slow
 def test_lance_gives_texts_vectors_and_images_in_its_order(lance_folder: str, tmp_path: Path) -> None:
     texts = made(tmp_path / "t", ray.data.read_lance(lance_folder), text_column="body", feature_columns=["listed"])
     check(texts, table().column("body").to_pylist())
@@ -82,6 +83,7 @@ def test_lance_gives_texts_vectors_and_images_in_its_order(lance_folder: str, tm
     check(made(tmp_path / "i", ray.data.read_lance(lance_folder), image_column="photo"), [png(i) for i in range(ROWS)])
 
 
+@pytest.mark.slow
 def test_delta_gives_texts_vectors_and_images_in_one_order(delta_folder: str, tmp_path: Path) -> None:
     texts = made(tmp_path / "t", ray.data.read_delta(delta_folder), text_column="body", feature_columns=["fixed"])
     check(texts, table().column("body").to_pylist())
@@ -104,6 +106,7 @@ def test_a_delta_table_that_grew_gives_its_new_rows(delta_folder: str, tmp_path:
     assert [row[0] for row in rows(grown).values()][:12] == KEYS[:12]
 
 
+@pytest.mark.slow
 def test_blobs_of_lance_are_read_as_bytes_or_refused(tmp_path: Path) -> None:
     """Images that are kept as blobs come as their places in the file unless the reader is told otherwise."""
     lance = pytest.importorskip("lance")

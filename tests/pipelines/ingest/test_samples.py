@@ -15,6 +15,7 @@ from coevo_ray.store.manifest import load_manifest
 pytestmark = pytest.mark.usefixtures("ray_local")
 
 
+@pytest.mark.slow
 def test_docstrings_are_a_pool_of_texts_with_their_libraries_as_classes(tmp_path: Path) -> None:
     source = {"uri": "sample:docstrings", "text_column": "text", "key_column": "id"}
     pool = coevo_ray.ingest({"sources": [source]}, tmp_path / "pool")

@@ -193,6 +193,7 @@ def write_sentences(file: Path, rows: int, kinds: int) -> dict[str, Any]:
     return {"uri": str(file), "text_column": "text"}
 
 
+@pytest.mark.slow
 def test_sentences_in_nearly_every_row_are_refused_unless_the_user_says_that_they_are_classes(tmp_path: Path) -> None:
     source = write_sentences(tmp_path / "a.parquet", 120, 109)
     with pytest.raises(
@@ -205,6 +206,7 @@ def test_sentences_in_nearly_every_row_are_refused_unless_the_user_says_that_the
     assert ingest(settings({**source, "label_column": None}), tmp_path / "without").classes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "kinds"), [(120, 108), (99, 99), (300, 150)])
 def test_many_classes_are_taken_as_long_as_some_repeat(rows: int, kinds: int, tmp_path: Path) -> None:
     source = write_sentences(tmp_path / "a.parquet", rows, kinds)

@@ -228,6 +228,7 @@ def test_a_card_that_a_killed_merge_did_not_write_comes_with_the_next(made: dict
     assert {name: content for name, (_, content) in contents(out).items()} == before
 
 
+@pytest.mark.slow
 def test_the_same_samples_in_two_pools_are_found_by_content(
     pools: dict[str, Pool], made: dict[str, Path], tmp_path: Path
 ) -> None:

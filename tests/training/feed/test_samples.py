@@ -43,6 +43,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return pool_of(tmp_path_factory.mktemp("vectors") / "pool", "vector", labels, **columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_texts_come_as_a_tokenizer_makes_them(texts: Pool, workers: int) -> None:
     feed = Feed.of_texts(texts, lengths, global_batch=16, seed=5, workers=workers)

@@ -36,6 +36,7 @@ def test_images_and_labels_come_with_their_rows(place: str) -> None:
         assert batch["label"].tolist() == [-1 if r % 5 == 0 else r % 10 for r in batch.row_ids.tolist()]
 
 
+@pytest.mark.slow
 def test_transforms_repeat_by_row_whatever_the_workers_and_processes(place: str) -> None:
     subset = Subset(2, np.arange(0, ROWS, 4))
 
@@ -66,6 +67,7 @@ def test_the_training_loop_keeps_its_generators(place: str) -> None:
     assert (torch.rand(3).tolist(), random.random()) == expected
 
 
+@pytest.mark.slow
 def test_transforms_of_torchvision_run_in_processes(place: str) -> None:
     transform = v2.Compose([v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])
     subset = Subset(0, np.arange(100))
@@ -81,6 +83,7 @@ def test_transforms_of_torchvision_run_in_processes(place: str) -> None:
     feed.close()
 
 
+@pytest.mark.slow
 def test_errors_of_processes_reach_the_training_loop(place: str) -> None:
     feed = Feed.of_images(place, v2.Lambda(lambda image: "no tensor"), global_batch=40, workers=1)
     with pytest.raises(UsageError, match="returned str"):
@@ -119,6 +122,7 @@ def records(log: Path) -> list[dict[str, list[int]]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_workers_killed_in_an_epoch_resume_with_no_row_lost_or_repeated(place: str, tmp_path: Path) -> None:
     """Two workers are killed with SIGKILL; three others go on where both had finished their steps."""
     logs = [tmp_path / "0", tmp_path / "1"]

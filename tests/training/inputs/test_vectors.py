@@ -180,6 +180,7 @@ def test_a_head_for_vectors_that_its_weights_cannot_take_is_refused(tmp_path: Pa
 SETTINGS: dict[str, Any] = {"batch_rows": 16, "epochs": 3, "compute": {"cpus": 0.5}}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_a_head_on_vectors_learns_under_a_policy_and_is_loaded_elsewhere(vector_pool: Pool, tmp_path: Path) -> None:
     made = coevo_ray.train_supervised({**SETTINGS, "policies": ["random"]}, vector_pool, tmp_path / "out")

@@ -163,6 +163,7 @@ def test_it_is_the_training_of_images_in_memory(
     assert 0 < summary["confident_share"] < 1
 
 
+@pytest.mark.slow
 def test_targets_are_right_from_the_first_and_no_worse_than_the_labels_alone() -> None:
     """A short training of a network with batch norm, whose running statistics lag behind its weights."""
     digits = load_digits()

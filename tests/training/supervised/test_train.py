@@ -156,6 +156,7 @@ def oracle(pool: Pool, config: TrainConfig) -> dict[str, npt.NDArray[np.float32]
     return {name: p.detach().numpy() for name, p in network.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_steps_are_those_of_a_slow_loop(pool: Pool, tmp_path: Path) -> None:
     settings = {**WEIGHTED, "schedule": "constant", "warm_up": 0.0, "learning_rate": 0.02}
