@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,14 @@ from coevo_ray.cli import stopping
 stopping.GRACE_S = 1.0
 with stopping.ends_on_sigterm():
 """
-# What the error of SIGTERM does not end.
+# Main threads that outlive the error which SIGTERM raises in them.
 _DEAF = {
     "errors are swallowed": """
     print("here", flush=True)
     while True:
         try:
             time.sleep(0.05)
-        except Exception:
+        except Exception:  # as a library may: the error of SIGTERM is lost
             pass
 """,
     "native code returns late": """
@@ -46,7 +48,7 @@ _RAY = """
         while True:
             try:
                 time.sleep(0.05)
-            except Exception:
+            except Exception:  # as a library may: the error of SIGTERM is lost
                 pass
 """
 
@@ -79,8 +81,13 @@ _STARTING = """
 """
 
 
-def started(folder: Path, code: str) -> Marked:
-    return Marked([sys.executable, "-c", _BEGIN + code], folder, {"PYTHONPATH": str(ROOT)})
+@contextmanager
+def started(folder: Path, code: str) -> Iterator[Marked]:
+    command = Marked([sys.executable, "-c", _BEGIN + code], folder, {"PYTHONPATH": str(ROOT)})
+    try:
+        yield command
+    finally:
+        command.end()
 
 
 def told(command: Marked) -> tuple[int, str]:
@@ -92,45 +99,33 @@ def told(command: Marked) -> tuple[int, str]:
 
 @pytest.mark.parametrize("what", list(_DEAF))
 def test_what_the_error_does_not_end_is_ended_at_once(tmp_path: Path, what: str) -> None:
-    command = started(tmp_path, _DEAF[what])
-    try:
+    with started(tmp_path, _DEAF[what]) as command:
         code, said = told(command)
         assert (code, "not ended after 1 s" in said) == (4, True), said
         assert "run the same command again" in said
-    finally:
-        command.end()
 
 
 @pytest.mark.slow
 def test_a_local_session_ends_with_it(tmp_path: Path) -> None:
-    command = started(tmp_path, _RAY)
-    try:
+    with started(tmp_path, _RAY) as command:
         code, said = told(command)
         assert (code, "not ended after 1 s" in said) == (4, True), said
         command.assert_gone()
-    finally:
-        command.end()
 
 
 @pytest.mark.slow
 def test_while_ray_starts_the_error_comes_too(tmp_path: Path) -> None:
-    command = started(tmp_path, _STARTING)
-    try:
+    with started(tmp_path, _STARTING) as command:
         code, said = command.wait(), command.err.read_text()
         assert code in (1, 4), f"exit code {code}\n{said}"
         assert "stopped by SIGTERM" in said and "logging.cc" not in said
         command.assert_gone(killed=code == 4)
-    finally:
-        command.end()
 
 
 def test_the_error_ends_all_else(tmp_path: Path) -> None:
-    command = started(tmp_path, "    print('here', flush=True)\n    time.sleep(600)\n")
-    try:
+    with started(tmp_path, "    print('here', flush=True)\n    time.sleep(600)\n") as command:
         code, said = told(command)
         assert code == 1 and "StoppedError" in said and "not ended" not in said, said
-    finally:
-        command.end()
 
 
 def test_behind_the_block_nothing_waits_for_the_signal() -> None:

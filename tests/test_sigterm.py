@@ -46,7 +46,7 @@ def run_file(data: Path, out: Path, epochs: int) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
-    """What commands take: a finished run, its file, an open pool with targets, answers."""
+    """Inputs of the commands: a finished run, its file, an open pool with targets, answers."""
     folder = tmp_path_factory.mktemp("sigterm")
     digits = pq.read_table(source(folder))
     pq.write_table(digits.slice(0, 240), folder / "mine.parquet")

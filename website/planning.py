@@ -130,7 +130,7 @@ def _table(lines: list[Line], unit: str) -> str:
 
 
 def _breaks() -> str:
-    """Where each stage's largest process passes what a large node has."""
+    """Lists for each stage the pool size at which its largest process outgrows a large node."""
     limits = [(limit, line.stage) for line in memory() if (limit := _rows_within(line, 256.0)) is not None]
     lines = "".join(f"| {_count(rows)} | {stage} |\n" for rows, stage in sorted(limits))
     return f"{_BREAKS_HEAD}| rows | the largest process passes 256 GiB |\n|---|---|\n{lines}\n{_BREAKS}"

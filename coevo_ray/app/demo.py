@@ -20,7 +20,7 @@ _MESSY = (
 
 
 def _train(epochs: int) -> JsonObject:
-    """A linear head on the targets; the weight decay is the best of several for random rows (`benchmarks.demo`)."""
+    """A linear head on the targets; the weight decay is that of several which was best for random rows."""
     head = {"model": "linear", "features": "targets", "labels": "pool", "epochs": epochs, "weight_decay": 0.1}
     return {**head, "policies": ["full", "full_budget", "random", "factors"], "keep": 0.3}
 

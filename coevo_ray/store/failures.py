@@ -34,7 +34,7 @@ _CREDENTIALS = (
     "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; GOOGLE_APPLICATION_CREDENTIALS), a profile "
     "(AWS_PROFILE) or the machine's role (docs/stores.md)"
 )
-# What a disk says that is full or fails; the same write may succeed later.
+# Errors of a disk that is full or fails; the same write may succeed later.
 _OF_A_DISK = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY}
 _AGAIN = "restore the store or the network, then run the same command again: finished parts are kept"
 

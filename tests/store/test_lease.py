@@ -205,7 +205,7 @@ class Writers(RuleBasedStateMachine):
         finally:
             self.time += clock.now
         for other, at in self.renewed.items():
-            # Who renewed within the time of a lease has it still. The sum of times of this test is rounded.
+            # A lease renewed within its time is still held. Sums of this test's times are rounded.
             assert other not in self.leases or self.leases[other].lost or self.time - at >= 10 - 1e-9
         self.leases[who], self.renewed[who] = lease, self.time
 
