@@ -80,7 +80,8 @@ class EncodeConfig(Model):
         256,
         ge=2,
         description="Common dimension n of the targets. If not given: 128 in the published form or if 4 shared rows "
-        "per dimension would be more than two fifths of a small pool's training rows; a resumed folder keeps its own.",
+        "per dimension would be more than two fifths of a small pool's training rows, fewer if the pool's own vectors "
+        "have fewer; a resumed folder keeps its own.",
     )
     projection: Projection | None = Field(
         None,

@@ -42,5 +42,5 @@ def encode(
     places = [location.child("contributions", f"{index:02d}") for index in range(len(settings.priors))]
     settings = settle_form(settings, places[0], pool)
     with prepared(settings, pool) as job:
-        fitted = make_contributions(job, places)
+        fitted = make_contributions(job, places, merged=True)
         return merge_fitted(places, location.child("targets"), settings.merging(), fitted)

@@ -70,6 +70,21 @@ def test_vectors_of_too_many_dimensions_are_refused_before_they_are_encoded(tmp_
     assert coevo_ray.encode(random, pool, tmp_path / "random").manifest.summary["dim"] == 8
 
 
+def test_a_latent_wider_than_all_features_is_refused_before_they_are_encoded(pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"latent of 17 .* the priors have 16 \(column:vector 16\)") as caught:
+        coevo_ray.encode({**ENCODE, "dim": 17}, pool, tmp_path / "encode")
+    assert "set encode.dim to 16 or fewer" in caught.value.remedy
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_a_contribution_may_have_fewer_features_than_the_latent(pool: Pool, tmp_path: Path) -> None:
+    """Others bring the rest."""
+    alone = coevo_ray.contribute({**ENCODE, "dim": 17}, pool, tmp_path / "contribution")
+    assert alone.manifest.summary["components"] == DIM
+    assert coevo_ray.merge([alone], tmp_path / "targets", {"dim": DIM}).manifest.summary["dim"] == DIM
+
+
 @pytest.mark.slow
 def test_the_sae_takes_the_vectors_themselves(folder: Path, pool: Pool, tmp_path: Path) -> None:
     scores = coevo_ray.sae(SAE, pool, None, tmp_path / "sae")

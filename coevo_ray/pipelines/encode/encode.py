@@ -84,26 +84,27 @@ def contribute(
     return Contribution(location)
 
 
-def make_contributions(job: Job, locations: list[Location]) -> SharedFit | None:
+def make_contributions(job: Job, locations: list[Location], *, merged: bool = False) -> SharedFit | None:
     """Makes the contributions that are not finished, side by side as far as there is room.
 
     Args:
         job: priors, pool and shared set.
         locations: folder of each prior's contribution.
+        merged: whether these alone will be merged, so that their priors need as many features as the latent.
 
     Returns:
         The consensus of these contributions, if rows were assigned by it in this call: a merge need not fit it again.
 
     Raises:
-        InputError: a prior fails, or too many rows were rejected.
+        InputError: a prior fails, the priors have too few features, or too many rows were rejected.
         UsageError: settings were changed.
         StoppedError: the store or the cluster failed.
     """
     with writing_all(locations):
-        return _make_contributions(job, locations)
+        return _make_contributions(job, locations, merged)
 
 
-def _make_contributions(job: Job, locations: list[Location]) -> SharedFit | None:
+def _make_contributions(job: Job, locations: list[Location], merged: bool) -> SharedFit | None:
     inputs = {"pool": job.pool.manifest.identity, **job.shared_inputs}
     contents = [_content(job.config, index) for index in range(len(locations))]
     todo = [
@@ -117,6 +118,8 @@ def _make_contributions(job: Job, locations: list[Location]) -> SharedFit | None
     participants = _participants(job, locations, [digest([content, inputs]) for content in contents])
     plan = job.plan(job.config.shard_rows or _shard_rows(len(job.pool), [p.input for p in participants]))
     fitted = None
+    if merged and job.config.form == "components" and job.like is None:
+        _refuse_narrow(participants, job.config.dim)
     if job.config.form == "random":
         results = _passes(plan, range(plan.shards), [participants[index] for index in todo])
     else:
@@ -163,6 +166,17 @@ def _refuse_wide(participants: Sequence[Participant]) -> None:
                 "reduce them before ingest, for instance by random projections (sklearn.random_projection), or set "
                 "encode.projection to random",
             )
+
+
+def _refuse_narrow(participants: Sequence[Participant], dim: int) -> None:
+    """Refuses before any work a latent of more dimensions than the priors have features."""
+    have = sum(who.info.dim for who in participants)
+    if have < dim:
+        names = ", ".join(f"{who.prior.label} {who.info.dim:,}" for who in participants)
+        raise InputError(
+            f"a latent of {dim} dimensions needs as many features, the priors have {have:,} ({names})",
+            f"set encode.dim to {have} or fewer" if have > 1 else "add a prior with more features",
+        )
 
 
 def _encode_like(

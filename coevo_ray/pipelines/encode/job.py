@@ -25,6 +25,7 @@ from coevo_ray.store.location import ArtifactLike, Location
 # Shared rows for each dimension, to which a share of a small pool is raised: a latent of fewer follows chance.
 _SHARED_ROWS = 4
 _SHARED_LEAST = 4  # rows
+_LEAST_DIM = 2
 _SMALL_DIM = 128  # of small pools, and of the published form
 _RAISED = 0.4  # of the training rows at most are shared for the sake of the larger dimension
 _NO_ROWS = np.zeros(0, dtype=np.int64)
@@ -56,15 +57,20 @@ def settle_form(config: EncodeConfig, contribution: Location, pool: ArtifactLike
 def _usual_dim(config: EncodeConfig, form: Projection, pool: Pool) -> int:
     """The default dimension, or the smaller one where a latent of it would have too few shared rows.
 
-    See docs/design.md#encoding-dimension.
+    Vectors of the pool itself have no more dimensions than their columns. See docs/design.md#encoding-dimension.
     """
     if form == "random":
         return _SMALL_DIM
+    names = [prior.name.partition(":") for prior in config.priors]
+    columns = {name for scheme, _, name in names if scheme == "column"}
+    widest = config.dim
+    if all(scheme == "column" for scheme, _, _ in names):
+        widest = max(_LEAST_DIM, sum(pool.features.get(name, widest) for name in columns))
     if isinstance(config.shared, str):
         have = len(Pool.open(config.shared))
     else:
         have = shared_rows(config.shared, config.dim, len(pool), len(pool.train_ids()))
-    return config.dim if have >= _SHARED_ROWS * config.dim else _SMALL_DIM
+    return min(widest, config.dim if have >= _SHARED_ROWS * config.dim else _SMALL_DIM)
 
 
 def shared_rows(shared: float, dim: int, rows: int, train_rows: int) -> int:

@@ -17,11 +17,12 @@ from coevo_ray.store.data_files import write_table
 from coevo_ray.store.location import Location
 
 
-def pool_of(folder: Path, rows: int, test_rows: int = 0) -> Pool:
+def pool_of(folder: Path, rows: int, test_rows: int = 0, features: dict[str, int] | None = None) -> Pool:
     place = Location.parse(str(folder))
     split = (np.arange(rows) < test_rows).astype(np.int8)
     columns = {"row_id": np.arange(rows), "split": split, "label": np.zeros(rows, np.int64)}
-    finish(place, "pool", {}, {}, [write_table(place, "0.parquet", pa.table(columns))], {"classes": 1, "rows": rows})
+    summary = {"classes": 1, "rows": rows, "features": features or {}}
+    finish(place, "pool", {}, {}, [write_table(place, "0.parquet", pa.table(columns))], summary)
     return Pool(place)
 
 
@@ -67,3 +68,12 @@ def test_what_is_named_or_was_begun_is_taken(tmp_path: Path) -> None:
     begin(place, "contribution", {"dim": 128, "projection": "components"}, {})
     assert settled(tmp_path, pool).dim == 128
     assert settled(tmp_path, pool, dim=256).dim == 256
+
+
+def test_vectors_of_the_pool_have_no_more_than_their_own(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path / "pool", 20_000, features={"a": 16, "b": 40, "wide": 1000, "one": 1})
+    for names, dim in ((["a"], 16), (["a", "b"], 56), (["wide"], 256), (["one"], 2)):
+        assert settled(tmp_path, pool, priors=[f"column:{name}" for name in names]).dim == dim
+    assert settled(tmp_path, pool, priors=["column:a", "efficientnet_lite:0"]).dim == 256
+    assert settled(tmp_path, pool, priors=["column:a"], dim=64).dim == 64, "as asked"
+    assert settled(tmp_path, pool_of(tmp_path / "small", 300, features={"a": 16}), priors=["column:a"]).dim == 16
