@@ -6,10 +6,12 @@ from coevo_ray.annotators.opening import check_annotator
 from coevo_ray.app.room import require_room
 from coevo_ray.app.status import noting_error
 from coevo_ray.config import PoolConfig, RunConfig, SettingsLike, TrainConfig, as_run_config, make_config
+from coevo_ray.config.annotators import LabelColumnSettings
 from coevo_ray.config.pool import TEXT
 from coevo_ray.errors import InputError, UsageError
 from coevo_ray.pipelines.evidence import gather_evidence
 from coevo_ray.pipelines.factors.score import score
+from coevo_ray.pipelines.gate.opened import class_names
 from coevo_ray.pipelines.gate.run_rounds import gate_rounds
 from coevo_ray.pipelines.ingest.ingest import ingest
 from coevo_ray.pipelines.make_targets import encode
@@ -20,6 +22,7 @@ from coevo_ray.pool.sources import check_source
 from coevo_ray.pool.stages import STAGES, pool_for, require_stages
 from coevo_ray.priors.inputs import Samples
 from coevo_ray.priors.registry import check_prior
+from coevo_ray.progress import say
 from coevo_ray.reporting.run import is_finished, unfinished, write_report
 from coevo_ray.runtime.session import ray_session
 from coevo_ray.store.artifact import Artifact
@@ -69,6 +72,7 @@ def run(config: SettingsLike[RunConfig]) -> Artifact:
     ):
         require_room(config, folders)
         pool = ingest(config.pool, folders.pool)
+        _check_labels(config, pool)
         targets = encode(config.encode, pool, folders.encode)
         sae = fit_sae(config.sae, pool, targets, folders.factors.model)
         scores = score(config.sae, targets, sae, folders.factors.folder)
@@ -147,6 +151,34 @@ def check(config: RunConfig) -> None:
     if config.train:
         _check_training(config.train, config.pool)
     Location.parse(config.out).check_writable()
+
+
+def _check_labels(config: RunConfig, pool: Pool) -> None:
+    """Checks that the labels of the pool do for gate and training, before the hours of the stages between.
+
+    Raises:
+        InputError: they do not.
+    """
+    summary = pool.manifest.summary
+    missing = summary["rows"] - summary["labelled"]
+    if config.gate:
+        class_names(config.gate, pool)
+        if missing and isinstance(config.gate.annotator, LabelColumnSettings):
+            say(
+                f"{missing:,} of {summary['rows']:,} rows have no label: the gate's annotator label_column answers "
+                "from the pool's labels, and the run ends with exit code 3 when it cannot; to ask people set "
+                "gate.annotator"
+            )
+    if config.train and config.train.labels == "pool":
+        known = summary.get("class_rows", {})  # pools of version 0.1.0 do not tell
+        if not summary["labelled"] or len(known) == 1:
+            raise InputError(
+                f"all labels of the pool are of class {next(iter(known))}"
+                if known
+                else "no row of the pool has a label",
+                "to train on labels, ingest a source with labels of two classes, or train on the gate's "
+                "(train.labels: gate); a run without training leaves train: out",
+            )
 
 
 def _check_training(config: TrainConfig, pool: PoolConfig) -> None:

@@ -192,7 +192,9 @@ def _check(fit: Moments, held: Moments, widths: Sequence[int], dim: int) -> None
         raise InputError(
             f"a latent of {dim} dimensions needs as many components and {dim + 1} shared rows besides the held-out "
             f"ones; there are {columns} components and {fit.count} rows",
-            "enlarge the shared set, or lower encode.dim",
+            "enlarge the shared set, or lower encode.dim"
+            if columns >= dim
+            else f"lower encode.dim to {columns} or less: the priors tell no more apart on the shared set",
         )
 
 

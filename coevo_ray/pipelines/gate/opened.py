@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coevo_ray.config import GateSettings
+from coevo_ray.core.gate.config import MAX_CLASSES
 from coevo_ray.core.graph.copies import MARGIN, SIMILARITY
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
@@ -25,7 +26,6 @@ FORMER_RULE = {
     "validation_share": 0.0,
 }
 _SINCE_FORMER = {"copy_similarity", "copy_margin"}  # settings that version 0.1.0 did not write
-_MOST_CLASSES = 1 << 20
 
 
 def write_opened(
@@ -97,9 +97,9 @@ def class_names(config: GateSettings, pool: Pool) -> tuple[str, ...]:
             f"the pool has {pool.classes} classes; the gate needs two or more",
             "name them: gate.classes, or coevo-ray gate open --classes cat,dog",
         )
-    if pool.classes > _MOST_CLASSES:  # a table of scores for each would take all memory
+    if pool.classes > MAX_CLASSES:
         raise InputError(
-            f"labels of the pool run up to {pool.classes - 1:,}, need {_MOST_CLASSES:,} classes or fewer",
+            f"labels of the pool run up to {pool.classes - 1:,}, need {MAX_CLASSES:,} classes or fewer",
             "they are ids rather than classes: ingest with another --label-column, or with their names as texts",
         )
     return names if len(names) == pool.classes else tuple(str(i) for i in range(pool.classes))

@@ -118,7 +118,7 @@ def test_ids_that_pass_for_classes_are_told_and_open_no_gate(
     write_parquet(tmp_path / "a.parquet", image=[png(i) for i in range(4)], label=[0, 1, 10**9, 10**9])
     pool = pool_of(tmp_path / "a.parquet", tmp_path / "pool")
     assert "labels run up to 1,000,000,000, and 3 of these numbers occur" in capsys.readouterr().err
-    with pytest.raises(InputError, match="run up to 1,000,000,000, need 1,048,576 classes or fewer"):
+    with pytest.raises(InputError, match="run up to 1,000,000,000, need 65,536 classes or fewer"):
         class_names(make_config(GateSettings, {}, "gate"), pool)
 
 
