@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_ray.core.alignment.moments import Moments
-from coevo_ray.core.arrays import Float32Array, Float64Array, FloatArray
+from coevo_ray.core.alignment.signs import with_fixed_signs
+from coevo_ray.core.arrays import Float32Array, FloatArray
 from coevo_ray.errors import InputError, UsageError
 
 # Directions with less than this share of the largest variance are rounding.
@@ -43,7 +44,7 @@ def fit_components(moments: Moments, count: int) -> Components:
         count: number of components wanted; fewer come where the features, or the rows, have not as many.
 
     Returns:
-        The map. Each direction's largest entry is positive, which fixes its sign.
+        The map; signs of directions are those of `with_fixed_signs`.
 
     Raises:
         InputError: there are fewer than 4 rows, or the features are constant.
@@ -63,9 +64,7 @@ def fit_components(moments: Moments, count: int) -> Components:
             f"the features are constant on {moments.count} shared rows",
             "are these samples all the same? If not, check the prior's weights and preprocessing, or leave it out",
         )
-    directions: Float64Array = vectors[:, :kept] / np.sqrt(values[:kept].mean())
-    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)
-    directions = np.where(largest < 0, -directions, directions)
+    directions = with_fixed_signs(vectors[:, :kept] / np.sqrt(values[:kept].mean()))
     explained = float(values[:kept].sum() / values.sum())
     return Components(moments.mean.astype(np.float32), directions.astype(np.float32), explained, moments.count)
 

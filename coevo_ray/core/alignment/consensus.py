@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from coevo_ray.core.alignment.moments import Moments, add_moments
+from coevo_ray.core.alignment.signs import with_fixed_signs
 from coevo_ray.core.arrays import Float32Array, Float64Array
 from coevo_ray.errors import InputError
 
@@ -215,10 +216,7 @@ def _fit_latent(moments: Moments, parts: Sequence[slice], weights: Float64Array,
             f"of {dim} dimensions needs {dim}",
             "enlarge the shared set, or lower encode.dim",
         )
-    matrix = white @ vectors
-    largest = np.take_along_axis(matrix, np.abs(matrix).argmax(axis=0)[None], axis=0)
-    matrix = np.where(largest < 0, -matrix, matrix)
-    return Latent(moments.mean, matrix, np.eye(dim))
+    return Latent(moments.mean, with_fixed_signs(white @ vectors), np.eye(dim))
 
 
 def _choose_ridge(fit: Moments, held: Moments, latent: Latent, part: slice) -> tuple[float, float]:

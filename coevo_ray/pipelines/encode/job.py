@@ -222,7 +222,9 @@ def _require_rows(shared: int, dim: int) -> None:
     """Refuses before any work what a latent of so many dimensions cannot be fitted to."""
     need = -(-(dim + 1) * 5 // 4) + 1  # one row in five is held out
     if shared < need:
+        most = (shared - 1) * 4 // 5 - 1
+        lower = f"lower encode.dim to {most} or less, " if most >= _LEAST_DIM else ""
         raise InputError(
             f"a latent of {dim} dimensions needs {need} shared rows or more, there are {shared}",
-            "raise encode.shared (four times encode.dim is good), lower encode.dim, or set encode.projection to random",
+            f"raise encode.shared (four times encode.dim is good), {lower}or set encode.projection to random",
         )

@@ -50,6 +50,17 @@ def targets(views: list[Matrix], consensus: Consensus) -> list[npt.NDArray[np.fl
     return [to_latent(v.astype(np.float32), prior) for v, prior in zip(views, consensus.priors, strict=True)]
 
 
+def test_equal_priors_turn_no_direction_with_the_last_bits_of_a_sum() -> None:
+    """Each entry of one prior has one of the other, as large and of the other sign."""
+    (view,) = priors(3, (0.2,))
+    order, latents = np.random.default_rng(0).permutation(ROWS - HELD), []
+    for rows in (np.arange(ROWS), np.concatenate([np.arange(HELD), HELD + order])):
+        for scale in (1.0, 1.0 + 1e-9):
+            latents.append(fitted([view[rows], -scale * view[rows]]).latent.matrix)
+    for latent in latents[1:]:
+        assert np.allclose(latent, latents[0], atol=1e-4)
+
+
 # -- moments ---------------------------------------------------------------------------------------------------------
 
 

@@ -240,7 +240,7 @@ def test_priors_with_fewer_features_than_the_latent_has_dimensions(pool: Pool, t
     assert targets(table).shape == (ROWS, 14)
     assert np.allclose(np.linalg.norm(targets(table), axis=1), 1, atol=2e-3)
     assert [part.summary["components"] for part in contributions(tmp_path / "a")] == [8, 12]
-    with pytest.raises(InputError, match=r"a latent of 14 dimensions needs .* there are 8 components"):
+    with pytest.raises(InputError, match=r"a latent of 14 dimensions needs .* the priors have 8 "):
         encode({**config, "priors": [NAMES[0]]}, pool, tmp_path / "b")
 
 
@@ -261,6 +261,14 @@ def test_wrong_settings_are_refused_before_anything_is_written(
     with pytest.raises((InputError, UsageError), match=message):
         encode({**SETTINGS, "priors": NAMES, **more}, pool, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_too_few_shared_rows_are_refused_with_the_dimension_that_they_reach(pool: Pool, tmp_path: Path) -> None:
+    few = {**SETTINGS, "priors": NAMES, "shared": 7, "components": None}
+    with pytest.raises(InputError, match="there are 7") as caught:
+        encode(few, pool, tmp_path / "out")
+    assert "lower encode.dim to 3 or less, or" in caught.value.remedy
+    assert encode({**few, "dim": 3}, pool, tmp_path / "out").manifest.summary["dim"] == 3
 
 
 def test_a_share_of_a_small_pool_is_raised_to_what_a_latent_needs(pool: Pool) -> None:
