@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -225,6 +226,35 @@ def test_bad_input_exits_3(
     assert result.returncode == 3, result.stderr
     assert "remedy: " in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("probe", "--pool", "empty", "--targets", "empty"), 3),
+        (("--log-format", "json", "probe", "--pool", "empty", "--targets", "empty"), 3),
+        (("probe",), 2),
+    ],
+)
+def test_the_exit_code_stays_where_nothing_can_be_said(tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-m", "coevo_ray", *arguments]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, cwd=tmp_path, stderr=full, check=False).returncode == code
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert subprocess.run(command, cwd=tmp_path, stderr=writing, check=False).returncode == code
+    os.close(writing)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_result_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "coevo_ray", "plan", "--policy", "random", "--rows", "100", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert "No space left" in done.stderr
 
 
 GATE_HERE = ("gate", "open", "--pool", "p", "--targets", "t", "--out", "o", "--settings", "gate.yaml")

@@ -49,7 +49,7 @@ class FaultyStore:
         self.environment = {
             "LD_PRELOAD": str(library),
             "COEVO_RAY_CHAOS_CONTROL": str(control),
-            "COEVO_RAY_CHAOS_STORE": str(store),
+            "COEVO_RAY_CHAOS_STORE": f"{store}/",  # not the log beside it that begins with its name
         }
 
     def set(self, every: int = 0, delay_us: int = 0) -> None:

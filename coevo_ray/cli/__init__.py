@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -59,21 +59,30 @@ _EVERYWHERE = {"--log-format": LOG_FORMAT, "--run-name": RUN_NAME}
 
 
 def _fail(error: CoevoError) -> NoReturn:
+    # The exit code says what a full disk keeps from being read, or a closed pipe, at which rich exits.
+    with suppress(OSError, SystemExit):
+        _tell(error)
+    _end(error.exit_code)
+
+
+def _tell(error: CoevoError) -> None:
     if is_json():
         with where_it_failed():
             say(error.cause, level=logging.ERROR, remedy=error.remedy, exit_code=error.exit_code)
-        _end(error.exit_code)
+        return
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"error: {error.cause}", markup=False, style="bold red")
     console.print(f"remedy: {error.remedy}", markup=False)
-    _end(error.exit_code)
 
 
 def _end(code: int) -> NoReturn:
     sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stderr.flush()
+    except OSError:  # Python would try again, and end with a code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     raise SystemExit(code)
 
 
@@ -111,7 +120,8 @@ def _called(given: list[str]) -> int:
         if show is None or not hasattr(error, "exit_code"):
             _tell_trace(error)
             raise
-        show()
+        with suppress(OSError):
+            show()
         return 2
     return code if isinstance(code, int) else 0
 

@@ -31,7 +31,7 @@ def beside_held_out(forecast: JsonObject, accuracy: float) -> list[str]:
     apart = "" if low <= accuracy <= high else ", which is further apart than nine of ten such samples are"
     return [
         f"The forecast starts from the accuracy by {rows}, {percent(middle)} (90 % interval {percent(low)} to "
-        f"{percent(high)}), and not from that on the held-out rows, {percent(accuracy)}, which most gates have not. "
+        f"{percent(high)}), and not from that on the held-out rows, {percent(accuracy)}, which most gates do not have. "
         f"The two are samples of different rows{apart}."
     ]
 

@@ -115,7 +115,8 @@ def test_each_tenth_write_below_the_store_fails_and_no_other(tmp_path: Path) -> 
 
     assert failed("store") == []
     store.set(every=10)
-    assert failed("store") == [f"{i} {errno.EIO}" for i in (9, 19, 29)] and failed(".") == []
+    (tmp_path / "store-beside").mkdir()
+    assert failed("store") == [f"{i} {errno.EIO}" for i in (9, 19, 29)] and failed(".") == failed("store-beside") == []
     assert store.counts() == (35, 3)
     store.set()
     assert failed("store") == []
