@@ -240,7 +240,7 @@ def test_bad_input_exits_3(
 def test_the_exit_code_stays_where_nothing_can_be_said(tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
     (tmp_path / "empty").mkdir()
     command = [sys.executable, "-m", "coevo_ray", *arguments]
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         assert subprocess.run(command, cwd=tmp_path, stderr=full, check=False).returncode == code
     reading, writing = os.pipe()
     os.close(reading)
@@ -251,7 +251,7 @@ def test_the_exit_code_stays_where_nothing_can_be_said(tmp_path: Path, arguments
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_result_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "coevo_ray", "plan", "--policy", "random", "--rows", "100", "--json"]
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 4
     assert "No space left" in done.stderr
