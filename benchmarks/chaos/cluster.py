@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import sys
 import tempfile
 import uuid
@@ -49,6 +50,7 @@ class LocalCluster:
                 head_node_args={
                     "num_cpus": 1,
                     "include_dashboard": True,  # Ray Train's detached watcher of a killed controller asks it
+                    "dashboard_port": _free_port(),  # another cluster of this machine may have the usual one
                     "object_store_memory": _STORE_BYTES,
                     "temp_dir": str(self.folder / uuid.uuid4().hex[:6]),
                 },
@@ -148,6 +150,12 @@ class Command:
     def said(self) -> str:
         """The end of its stderr."""
         return self.log.read_text(errors="replace")[-1500:]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _kill_raylet(node: Any) -> int:
