@@ -6,6 +6,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +27,14 @@ from coevo_ray.runtime.watchdog import Patience, watched
 from coevo_ray.store.location import Location
 from coevo_ray.telemetry import receive, run_name
 from coevo_ray.training.loop.controller import Reachable, end_controller
+from coevo_ray.training.loop.left_behind import left_behind
 
 ArgumentsT = TypeVar("ArgumentsT")
 HISTORY = "history.json"
 STATE = "state.pt"
+_RUN = "ray"
+# In a worker: the checkpoint to go on from where Ray Train has lost its list of them.
+_left: ContextVar[Checkpoint | None] = ContextVar("left", default=None)
 
 
 def fit(
@@ -58,7 +63,7 @@ def fit(
         CoevoError: what the worker raised; an InputError or UsageError at once, without another attempt.
         StoppedError: workers were lost more often than they are replaced, never started, or did not move for too long.
     """
-    run = uuid.uuid4().hex
+    run, left = uuid.uuid4().hex, left_behind(location.child(_RUN), load_checkpoint)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -67,6 +72,7 @@ def fit(
             "compute": compute,
             "run": run_name(),
             "stage": title,
+            "left": left,
         },
         scaling_config=_scaling(compute),
         run_config=_run_config(location, run),
@@ -83,9 +89,9 @@ def fit(
                     "last checkpoint",
                 ) from error
             raise
-    if result.checkpoint is None:
+    checkpoint: Checkpoint | None = result.checkpoint or left
+    if checkpoint is None:
         raise StoppedError(f"{title} ended without a checkpoint", "run the same command again")
-    checkpoint: Checkpoint = result.checkpoint
     return checkpoint
 
 
@@ -93,6 +99,7 @@ def _work(config: dict[str, Any]) -> None:
     """Calls the worker function on a worker; Ray Train passes a dict and nothing else."""
     compute: Compute = config["compute"]
     receive(RayMetrics(), config["run"], config["stage"])
+    _left.set(config["left"])
     # As many threads as it has reserved cores, so that workers do not fight over them.
     torch.set_num_threads(max(1, int(compute.cpus)) if compute.gpus == 0 else 1)
     config["worker"](config["arguments"])
@@ -108,7 +115,7 @@ def _scaling(compute: Compute) -> ScalingConfig:
 def _run_config(location: Location, run: str) -> RunConfig:
     storage = {} if location.is_local else {"storage_filesystem": location.file_system}
     return RunConfig(
-        name="ray",
+        name=_RUN,
         storage_path=location.path,
         failure_config=FailureConfig(max_failures=2),
         callbacks=[EndAtOnce(), Reachable(run)],  # type: ignore[list-item]  # typed as those of Tune
@@ -170,7 +177,7 @@ def wait_for_checkpoints() -> None:
 
 def resume() -> tuple[dict[str, Any] | None, list[JsonObject]]:
     """State and history of the last checkpoint inside a worker; (None, []) at the start."""
-    checkpoint = ray.train.get_checkpoint()
+    checkpoint = ray.train.get_checkpoint() or _left.get()
     return (None, []) if checkpoint is None else load_checkpoint(checkpoint)
 
 
