@@ -24,6 +24,7 @@ from coevo_ray.runtime.causes import cause_of
 from coevo_ray.runtime.metrics import RayMetrics
 from coevo_ray.runtime.shards import ray_errors, unwrap
 from coevo_ray.runtime.watchdog import Patience, watched
+from coevo_ray.store.failures import writing_failed
 from coevo_ray.store.location import Location
 from coevo_ray.telemetry import receive, run_name
 from coevo_ray.training.loop.controller import Reachable, end_controller
@@ -35,6 +36,7 @@ STATE = "state.pt"
 _RUN = "ray"
 # In a worker: the checkpoint to go on from where Ray Train has lost its list of them.
 _left: ContextVar[Checkpoint | None] = ContextVar("left", default=None)
+_folder: ContextVar[str] = ContextVar("folder", default="the folder of checkpoints")  # in a worker: for messages
 
 
 def fit(
@@ -73,6 +75,7 @@ def fit(
             "run": run_name(),
             "stage": title,
             "left": left,
+            "folder": str(location),
         },
         scaling_config=_scaling(compute),
         run_config=_run_config(location, run),
@@ -100,6 +103,7 @@ def _work(config: dict[str, Any]) -> None:
     compute: Compute = config["compute"]
     receive(RayMetrics(), config["run"], config["stage"])
     _left.set(config["left"])
+    _folder.set(config["folder"])
     # As many threads as it has reserved cores, so that workers do not fight over them.
     torch.set_num_threads(max(1, int(compute.cpus)) if compute.gpus == 0 else 1)
     config["worker"](config["arguments"])
@@ -155,14 +159,22 @@ class EndAtOnce(UserCallback):
 
 
 def save_checkpoint(state: dict[str, Any], history: list[JsonObject], metrics: JsonObject) -> None:
-    """Reports metrics from every rank; rank 0 adds a checkpoint with `state` and the history so far."""
+    """Reports metrics from every rank; rank 0 adds a checkpoint with `state` and the history so far.
+
+    Raises:
+        StoppedError: the store failed or is full, or there is no room for temporary files.
+        UsageError: the store refuses, and will go on to refuse.
+    """
     if ray.train.get_context().get_world_rank() != 0:
         ray.train.report(metrics)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / STATE)
-        (Path(folder) / HISTORY).write_text(json.dumps(history))
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(state, Path(folder) / STATE)
+            (Path(folder) / HISTORY).write_text(json.dumps(history))
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+    except OSError as error:
+        raise writing_failed(f"{_folder.get()} (or {tempfile.gettempdir()} before it)", error) from error
 
 
 def wait_for_checkpoints() -> None:

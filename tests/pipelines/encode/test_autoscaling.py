@@ -29,9 +29,9 @@ folder = Path(sys.argv[1])
 pool = ingest({"sources": ["sample:digits"], "shard_rows": 600, "test_fraction": 0}, folder / "pool")
 ray.init(address="auto", log_to_driver=False)
 before = [node.cpus for node in nodes()]
-compute = {"actors": 1, "max_actors": 2, "cpus": 2.0, "reader_cpus": 0.25, "batch_rows": 16}
+compute = {"actors": 1, "max_actors": 2, "cpus": 2.0, "reader_cpus": 0.25, "batch_rows": 8}
 prior = "callable:tests.pipelines.priors_for_tests:Noted"
-encode({"priors": [prior], "dim": 16, "shared": 0.05, "shard_rows": 16, "compute": compute}, pool, folder / "out")
+encode({"priors": [prior], "dim": 16, "shared": 0.05, "shard_rows": 8, "compute": compute}, pool, folder / "out")
 print(autoscales(), before, sorted(node.cpus for node in nodes()), flush=True)
 """
 
@@ -49,10 +49,18 @@ def configuration(port: int) -> dict[str, object]:
         "cluster_name": "tried",
         "max_workers": 2,
         "idle_timeout_minutes": 60,
-        "provider": {"type": "fake_multinode", "gcs_address": address_of(port)},
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address_of(port),
+            # All nodes have this machine's address, and start themselves.
+            **dict.fromkeys(("use_node_id_as_ip", "disable_node_updaters", "disable_launch_config_check"), True),
+        },
         "head_node_type": "ray.head.default",
         "available_node_types": {"ray.head.default": head, "more": group},
+        # What the autoscaler looks up, whatever its provider makes of it.
         **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+        **{f"{kind}setup_commands": [] for kind in ("", "head_", "worker_")},
+        **{"file_mounts": {}, "cluster_synced_files": [], "initialization_commands": [], "auth": {}},
     }
 
 
@@ -67,6 +75,7 @@ def test_a_group_of_no_nodes_grows_and_a_node_that_joins_later_is_used(tmp_path:
     home = Path(f"/tmp/ca{os.getpid()}")  # short: Ray keeps sockets in it
     environment = {
         "RAY_FAKE_CLUSTER": "1",
+        "RAY_AUTH_MODE": "disabled",  # whatever token the user of this machine has
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "COEVO_NOTED": str(noted),
         "PYTHONPATH": str(ROOT),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from ray.train import Checkpoint
 
 from coevo_ray.config import Compute
-from coevo_ray.errors import InputError
+from coevo_ray.errors import InputError, StoppedError
 from coevo_ray.store.location import Location
 from coevo_ray.training.loop.left_behind import LIST, left_behind
 from coevo_ray.training.loop.ray_train import HISTORY, STATE, fit, load_checkpoint, resume, save_checkpoint
@@ -87,3 +89,22 @@ def test_a_training_goes_on_after_its_list_was_cut_off(tmp_path: Path) -> None:
     listed.write_bytes(b"")
     again: Checkpoint = fit("tried", work, arguments, compute, place)
     assert load_checkpoint(again)[0]["step"] == 3
+
+
+def fill(arguments: dict[str, Any]) -> None:
+    """Its checkpoint is larger than the disk."""
+    save_checkpoint({"noise": torch.zeros(1 << 20)}, [], {})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+@pytest.mark.usefixtures("ray_local")
+def test_a_disk_without_room_for_a_checkpoint_stops_the_training(tmp_path: Path) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
+    try:
+        with pytest.raises(StoppedError, match=r"cannot write to .*disk.*No space left on device") as caught:
+            fit("tried", fill, {}, Compute(actors=1, cpus=0.5), Location.parse(disk))
+        assert "free space or repair the disk" in caught.value.remedy
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
