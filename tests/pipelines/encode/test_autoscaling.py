@@ -29,7 +29,7 @@ folder = Path(sys.argv[1])
 pool = ingest({"sources": ["sample:digits"], "shard_rows": 600, "test_fraction": 0}, folder / "pool")
 ray.init(address="auto", log_to_driver=False)
 before = [node.cpus for node in nodes()]
-compute = {"actors": 1, "max_actors": 2, "cpus": 2.0, "reader_cpus": 0.25, "batch_rows": 8}
+compute = {"actors": 1, "max_actors": 2, "cpus": 3.0, "reader_cpus": 0.25, "batch_rows": 8}
 prior = "callable:tests.pipelines.priors_for_tests:Noted"
 encode({"priors": [prior], "dim": 16, "shared": 0.05, "shard_rows": 8, "compute": compute}, pool, folder / "out")
 print(autoscales(), before, sorted(node.cpus for node in nodes()), flush=True)
@@ -42,8 +42,8 @@ def address_of(port: int) -> str:
 
 
 def configuration(port: int) -> dict[str, object]:
-    """Of the autoscaler: a head of one CPU, and a group of up to two nodes of two that has none at first."""
-    group = {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2}
+    """Of the autoscaler: a head of one CPU, and a group of up to two nodes of four that has none at first."""
+    group = {"resources": {"CPU": 4}, "node_config": {}, "min_workers": 0, "max_workers": 2}
     head = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
     return {
         "cluster_name": "tried",
@@ -91,7 +91,7 @@ def test_a_group_of_no_nodes_grows_and_a_node_that_joins_later_is_used(tmp_path:
             assert work.wait(1200) == 0, work.err.read_text()
         finally:
             work.end()
-        assert work.out.read_text().splitlines()[-1] == "True [1.0] [1.0, 2.0, 2.0]"
+        assert work.out.read_text().splitlines()[-1] == "True [1.0] [1.0, 4.0, 4.0]"
         assert "waiting for nodes" in work.err.read_text()
         used = {each.name.partition("-")[0] for each in noted.iterdir()}
         assert len(used) == 2, used  # the first by what encode asked for, the second by its growing pool
