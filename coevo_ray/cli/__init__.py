@@ -20,7 +20,7 @@ from coevo_ray._version import __version__
 from coevo_ray.cli.clean_stderr import clean_stderr
 from coevo_ray.cli.on_demand import add_commands
 from coevo_ray.cli.show import stdout_for_the_result
-from coevo_ray.cli.stopping import ends_on_sigterm
+from coevo_ray.cli.stopping import Stopping, ends_on_sigterm
 from coevo_ray.errors import CoevoError, StoppedError
 from coevo_ray.logs import LOG_FORMAT, check_log_format, is_json, say
 from coevo_ray.store.credentials import refuse_secrets
@@ -54,6 +54,7 @@ def _root(
         raise typer.Exit(0)
 
 
+_WRONG_USAGE = 2
 _INTERRUPTED = 128 + signal.SIGINT
 _EVERYWHERE = {"--log-format": LOG_FORMAT, "--run-name": RUN_NAME}
 
@@ -89,11 +90,11 @@ def _end(code: int) -> NoReturn:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and exits with a documented code."""
     given = sys.argv[1:] if arguments is None else arguments
-    with ends_on_sigterm(), _environment_of(given) as given, clean_stderr():
-        _end(_called(given))
+    with ends_on_sigterm() as stopping, _environment_of(given) as given, clean_stderr():
+        _end(_called(given, stopping))
 
 
-def _called(given: list[str]) -> int:
+def _called(given: list[str], stopping: Stopping) -> int:
     """Runs a command; returns its exit code, or ends with that of its error."""
     try:
         # Before anything repeats an argument that it cannot take.
@@ -104,26 +105,40 @@ def _called(given: list[str]) -> int:
             code = app(args=given, standalone_mode=False)
         if code == _INTERRUPTED:  # typer makes this of KeyboardInterrupt
             raise KeyboardInterrupt
-    except CoevoError as error:
-        _fail(error)
     except KeyboardInterrupt:
         _fail(StoppedError("stopped by Ctrl-C", "run the same command again: finished parts are kept"))
-    except OSError as error:
-        if is_of_a_store(error):
-            _fail(reading_failed("a store", error))
-        if error.errno is None:
-            _tell_trace(error)
-            raise
-        _fail(StoppedError(f"{error}", "repair the store, then run the same command again: finished parts are kept"))
-    except Exception as error:  # usage errors of whichever click typer brings; all others go on
-        show: Callable[[], None] | None = getattr(error, "show", None)
-        if show is None or not hasattr(error, "exit_code"):
-            _tell_trace(error)
-            raise
-        with suppress(OSError):
-            show()
-        return 2
+    except Exception as error:
+        known = stopping.error() or _known(error)
+        if known is not None:
+            _fail(known)
+        if _is_usage(error):
+            return _WRONG_USAGE
+        _tell_trace(error)
+        raise
     return code if isinstance(code, int) else 0
+
+
+def _known(error: Exception) -> CoevoError | None:
+    """What is to be said of an error; None for one that nobody foresaw, and for wrong usage."""
+    if isinstance(error, CoevoError):
+        return error
+    if not isinstance(error, OSError):
+        return None
+    if is_of_a_store(error):
+        return reading_failed("a store", error)
+    if error.errno is None:
+        return None
+    return StoppedError(f"{error}", "repair the store, then run the same command again: finished parts are kept")
+
+
+def _is_usage(error: Exception) -> bool:
+    """Whether it is a usage error of whichever click typer brings, which is shown then."""
+    show: Callable[[], None] | None = getattr(error, "show", None)
+    if show is None or not hasattr(error, "exit_code"):
+        return False
+    with suppress(OSError):
+        show()
+    return True
 
 
 def _tell_trace(error: BaseException) -> None:

@@ -1,7 +1,9 @@
 """Ends a command that is told to stop: by an error in its main thread and, if that takes too long, at once.
 
-The error is not enough: native code returns to Python late, libraries catch errors that are none of theirs, and Ray may
-be slow to shut down. What is left then is what a kill leaves, which the same command goes on from.
+The error is not enough: native code returns to Python late, libraries catch errors that are none of theirs or make
+others of them, and Ray may be slow to shut down, or crash Python's own end where its start was broken off. So behind
+the command the process ends without Python's end, after the processes that it started. What is left then is what a kill
+leaves, which the same command goes on from.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -23,38 +26,63 @@ _RAY_END_S = 2.0
 _REMEDY = "run the same command again: finished parts are kept"
 
 
+class Stopping:
+    """Whether the process was told to stop."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def error(self) -> StoppedError | None:
+        """What a command that was told to stop ends with, whatever has become of the error that told it."""
+        return StoppedError(f"stopped by {signal.SIGTERM.name}", _REMEDY) if self.told else None
+
+    def handle(self, number: int, frame: FrameType | None) -> NoReturn:
+        """Handles SIGTERM.
+
+        Raises:
+            StoppedError: always.
+        """
+        self.told = True
+        # A second one would break off the end; not inherited by processes that are started here.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        raise StoppedError(f"stopped by {signal.SIGTERM.name}", _REMEDY)
+
+
 @contextmanager
-def ends_on_sigterm() -> Iterator[None]:
+def ends_on_sigterm() -> Iterator[Stopping]:
     """Has SIGTERM end this process with the exit code for "resumable" within the block, entered in the main thread.
 
-    A signal that came within it ends the process in time behind it, too: Python's own end may wait for threads.
+    A signal that came within it ends the process behind it: with 0 where the command was done all the same.
     """
-    reading, writing = os.pipe()
+    stopping, (reading, writing) = Stopping(), os.pipe()
     os.set_blocking(writing, False)
     # The number of a signal is written there when it comes; a Python handler runs only once native code returns.
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_end_in_time, args=(reading,), name="coevo-stop", daemon=True).start()
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stopping.handle)
     try:
-        yield
+        yield stopping
+    except BaseException as error:
+        if stopping.told:
+            if not isinstance(error, SystemExit):
+                os.write(2, f"error: stopped by SIGTERM\nremedy: {_REMEDY}\n".encode())
+            _end(0 if isinstance(error, SystemExit) and error.code in {0, None} else StoppedError.exit_code)
+        raise
     finally:
         signal.set_wakeup_fd(before)
         os.close(writing)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # a second one would break off the end; not inherited
-    raise StoppedError(f"stopped by {signal.Signals(number).name}", _REMEDY)
-
-
 def _end_in_time(reading: int) -> None:
-    """Waits for SIGTERM, then gives the main thread its time. Ray's processes of a local session end with this one."""
+    """Waits for SIGTERM, then gives the main thread its time."""
     while signal.SIGTERM not in (come := os.read(reading, 64)):
         if not come:  # the block has ended
             os.close(reading)
             return
+    started = _descendants(os.getpid())  # now: those of one that ends meanwhile are nobody's
     time.sleep(GRACE_S)
     _end_ray()
+    _send(signal.SIGKILL, started | _descendants(os.getpid()))
     os.write(2, f"error: stopped by SIGTERM, and not ended after {GRACE_S:g} s\nremedy: {_REMEDY}\n".encode())
     os._exit(StoppedError.exit_code)
 
@@ -66,3 +94,54 @@ def _end_ray() -> None:
         ending = threading.Thread(target=session.end_local_node, daemon=True)
         ending.start()
         ending.join(_RAY_END_S)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends this process, and before it the processes that it started: a start of Ray that was broken off left them."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    started = _descendants(os.getpid())
+    _send(signal.SIGTERM, started)
+    deadline = time.monotonic() + _RAY_END_S
+    while _running(started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _send(signal.SIGKILL, started)
+    os._exit(code)
+
+
+# -- processes: their number, and when each began, since numbers are given again --------------------------------------
+
+
+def _descendants(root: int) -> dict[int, str]:
+    """Processes that a process started, and theirs; none where there is no /proc."""
+    found = {int(folder.name): about for folder in Path("/proc").glob("[0-9]*") if (about := _about(folder))}
+    descendants, todo = dict[int, str](), [root]
+    while todo:
+        one = todo.pop()
+        children = {pid: began for pid, (_, parent, began) in found.items() if parent == one}
+        descendants |= children
+        todo += children
+    return descendants
+
+
+def _about(folder: Path) -> tuple[str, int, str] | None:
+    """State, parent and beginning of a process; None where it has ended."""
+    try:
+        # Behind the name, which may have spaces and brackets in it.
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[1]), fields[19]
+
+
+def _running(started: dict[int, str]) -> list[int]:
+    """Those that have not ended; what waits for its parent to look (Z) has."""
+    about = {pid: _about(Path("/proc") / str(pid)) for pid in started}
+    return [pid for pid, now in about.items() if now and now[0] != "Z" and now[2] == started[pid]]
+
+
+def _send(number: int, started: dict[int, str]) -> None:
+    for pid in _running(started):
+        with suppress(OSError):
+            os.kill(pid, number)
