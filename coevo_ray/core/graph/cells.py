@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
+from coevo_ray.core.graph.rows import Rows
 from coevo_ray.core.graph.threads import in_threads
-from coevo_ray.core.graph.unit_rows import UnitRows
 
 _CHUNK_ROWS = 8192
 _SAMPLE_OF_CELL = 48  # rows of the k-means sample per centroid
@@ -46,7 +46,7 @@ class Cells:
         return cls(order, np.array([0, rows], dtype=np.int64), np.zeros((1, dim), dtype=np.float32))
 
     @classmethod
-    def train(cls, rows: UnitRows, count: int, seed: int, threads: int, device: torch.device) -> Cells:
+    def train(cls, rows: Rows, count: int, seed: int, threads: int, device: torch.device) -> Cells:
         """Fits centroids by spherical k-means on a sample, then assigns each row to its nearest centroid.
 
         Args:
@@ -83,7 +83,7 @@ class Cells:
         return cls(order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), centroids)
 
 
-def assign(rows: UnitRows, centroids: Float32Array, threads: int, device: torch.device) -> Int32Array:
+def assign(rows: Rows, centroids: Float32Array, threads: int, device: torch.device) -> Int32Array:
     """Finds the nearest of centroids float32[C, d] for each row: int32[N], the lowest index among ties."""
     nearest = torch.from_numpy(centroids).to(device)
     chunks = [slice(s, s + _CHUNK_ROWS) for s in range(0, len(rows), _CHUNK_ROWS)]

@@ -15,6 +15,7 @@ import torch
 
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.graph.cells import Cells
+from coevo_ray.core.graph.rows import Rows
 from coevo_ray.core.graph.search import CellSearch, as_tensor
 from coevo_ray.core.graph.threads import in_threads
 from coevo_ray.core.graph.unit_rows import RowsInOrder, UnitRows
@@ -65,7 +66,7 @@ class GraphPlan:
         return UnitRows(rows.read(slice(None))) if 4 * rows.raw.size <= _SMALL_BYTES else rows
 
     def search(
-        self, rows: UnitRows, blocks: Sequence[slice], threads: int, device: torch.device
+        self, rows: Rows, blocks: Sequence[slice], threads: int, device: torch.device
     ) -> Iterator[tuple[Int32Array, Int32Array, Float32Array]]:
         """Yields the neighbours of blocks of sorted rows, in order.
 
@@ -108,7 +109,7 @@ class GraphPlan:
 
 
 def make_plan(
-    rows: UnitRows, k: int, method: Method, *, seed: int, recall_sample: int, threads: int, device: torch.device
+    rows: Rows, k: int, method: Method, *, seed: int, recall_sample: int, threads: int, device: torch.device
 ) -> GraphPlan:
     """Chooses the method and, for `ivf`, the number of cells to probe.
 
@@ -155,7 +156,7 @@ def make_plan(
     return GraphPlan(k, "ivf", cells, probes, recall, parameters)
 
 
-def _exact_plan(rows: UnitRows, k: int) -> GraphPlan:
+def _exact_plan(rows: Rows, k: int) -> GraphPlan:
     return GraphPlan(k, "exact", Cells.one(len(rows), rows.dim), 1, 1.0, {"k": k, "dim": rows.dim})
 
 
@@ -163,7 +164,7 @@ def _exact_plan(rows: UnitRows, k: int) -> GraphPlan:
 class _Tuning:
     """Search for the number of cells to probe."""
 
-    rows: UnitRows
+    rows: Rows
     cells: Cells
     k: int
     threads: int
@@ -208,7 +209,7 @@ class _Tuning:
 
 
 def exact_neighbours(
-    rows: UnitRows, sample: Int64Array, k: int, threads: int, device: torch.device
+    rows: Rows, sample: Int64Array, k: int, threads: int, device: torch.device
 ) -> tuple[Int32Array, Float32Array]:
     """Finds the k nearest rows of some rows by comparison with all rows.
 

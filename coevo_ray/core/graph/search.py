@@ -15,8 +15,8 @@ import torch
 
 from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
 from coevo_ray.core.graph.cells import Cells
+from coevo_ray.core.graph.rows import Rows
 from coevo_ray.core.graph.running_top_k import RunningTopK
-from coevo_ray.core.graph.unit_rows import RowsInOrder, UnitRows
 
 # Candidates beyond k: products differ in the last bits between devices and block shapes, and so may their order.
 SPARE = 4
@@ -38,7 +38,7 @@ class CellSearch:
         device: device of the comparisons.
     """
 
-    rows: UnitRows | RowsInOrder
+    rows: Rows
     cells: Cells
     probes: int
     device: torch.device
@@ -127,7 +127,7 @@ def pair_similarities(queries: Float32Array, others: Float32Array) -> Float32Arr
 
 
 def score(
-    queries: Float32Array, rows: UnitRows | RowsInOrder, positions: Int64Array, found: Int32Array, k: int
+    queries: Float32Array, rows: Rows, positions: Int64Array, found: Int32Array, k: int
 ) -> tuple[Int32Array, Float32Array]:
     """Computes the similarities of candidates and keeps the k largest.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float16Array, Float32Array, Float64Array, FloatArray, Int64Array, IntArray
+from coevo_ray.core.graph.rows import Rows
 from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.errors import InputError
 
@@ -191,8 +192,11 @@ class RowsInOrder:
         order: int[N] positions.
     """
 
-    rows: UnitRows
+    rows: Rows
     order: IntArray
+
+    def __len__(self) -> int:
+        return len(self.order)
 
     @property
     def dim(self) -> int:
