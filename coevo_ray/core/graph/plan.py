@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int32Array, Int64Array
-from coevo_ray.core.graph.cells import Cells
+from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int32Array
+from coevo_ray.core.graph.cells import Cells, assign, fit_centroids
+from coevo_ray.core.graph.recall import RecallSample, Samples, find_all, look_up, measured_recall, merge
 from coevo_ray.core.graph.rows import Rows
-from coevo_ray.core.graph.search import CellSearch, as_tensor
+from coevo_ray.core.graph.search import CellSearch
 from coevo_ray.core.graph.threads import in_threads
 from coevo_ray.core.graph.unit_rows import RowsInOrder, UnitRows
 from coevo_ray.errors import InputError
@@ -29,9 +29,7 @@ EXACT_WORK = {"cpu": 3e11, "cuda": 1e15}
 _AIM = 0.985  # recall on the sample that probes are chosen on: above the goal, which another sample then seldom misses
 _MOST_SHARE = 0.25  # of the cells may be probed; features that need more have no cluster structure
 _STEEP = 8  # times EXACT_WORK may be spent on an exact graph where cells do not reach the goal
-_SAMPLE_BLOCK = 256
 _SMALL_BYTES = 1 << 28
-_SAME = 1e-6  # similarities this near are ties: float32 dot products of unit vectors are no finer
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,26 +127,88 @@ def make_plan(
     Raises:
         InputError: there are fewer than two rows.
     """
-    if len(rows) < 2:
-        raise InputError(f"a neighbour graph needs 2 rows or more, there are {len(rows)}", "give more rows")
-    work, limit = float(len(rows)) ** 2 * rows.dim, EXACT_WORK[device.type]
+    settled = settle_method(len(rows), rows.dim, method, device)
+    if settled.method == "exact":
+        return exact_plan(len(rows), rows.dim, k)
+    samples = Samples.draw(len(rows), count_cells(len(rows)), seed, recall_sample)
+    sample, tuned, measured = (rows.read(each) for each in (samples.fitted, samples.tuned, samples.measured))
+    centroids = fit_centroids(sample, count_cells(len(rows)), samples.random, threads, device)
+    cells = Cells.of(assign(rows, centroids, threads, device), centroids)
+    near = [merge([look_up(rows, 0, each, k, threads, device)]) for each in (tuned, measured)]
+    recall = RecallSample(samples.tuned, samples.measured, tuned, *near)
+    plan = ivf_plan(RowsInOrder(rows, cells.order), cells, recall, k, seed=seed, threads=threads, device=device)
+    return exact_plan(len(rows), rows.dim, k) if settled.falls_back(plan) else plan
+
+
+def count_cells(rows: int) -> int:
+    """Number of cells for N rows, about 2 sqrt(N)."""
+    return max(1, min(round(2 * math.sqrt(rows)), rows // 8))
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The method that a graph begins with.
+
+    Attributes:
+        method: `exact` or `ivf`.
+        may_fall_back: a search by cells that misses the recall goal is given up for `exact`.
+    """
+
+    method: Literal["exact", "ivf"]
+    may_fall_back: bool
+
+    def falls_back(self, plan: GraphPlan) -> bool:
+        """Whether a plan of `ivf` is given up."""
+        return self.may_fall_back and (plan.recall or 0) < RECALL_GOAL
+
+
+def settle_method(rows: int, dim: int, method: Method, device: torch.device) -> Settled:
+    """Chooses the method by the work of comparing all pairs.
+
+    Args:
+        rows: N.
+        dim: d.
+        method: `auto`, `exact` or `ivf`.
+        device: device of the comparisons.
+
+    Raises:
+        InputError: there are fewer than two rows.
+    """
+    if rows < 2:
+        raise InputError(f"a neighbour graph needs 2 rows or more, there are {rows}", "give more rows")
+    work, limit = float(rows) ** 2 * dim, EXACT_WORK[device.type]
     if method == "exact" or (method == "auto" and work <= limit):
-        return _exact_plan(rows, k)
-    count = max(1, min(round(2 * math.sqrt(len(rows))), len(rows) // 8))
-    cells = Cells.train(rows, count, seed, threads, device)
-    count = cells.count
-    random = np.random.Generator(np.random.PCG64(seed))
-    sample = random.permutation(len(rows))[:recall_sample].astype(np.int64)
-    most = max(1, math.ceil(_MOST_SHARE * count))
-    probes, recall = _Tuning(rows, cells, k, threads, device).choose(sample, most)
-    if method == "auto" and (recall or 0) < RECALL_GOAL and work <= _STEEP * limit:
-        return _exact_plan(rows, k)
+        return Settled("exact", False)
+    return Settled("ivf", method == "auto" and work <= _STEEP * limit)
+
+
+def exact_plan(rows: int, dim: int, k: int) -> GraphPlan:
+    """Plan that compares all pairs of N rows of d values."""
+    return GraphPlan(k, "exact", Cells.one(rows, dim), 1, 1.0, {"k": k, "dim": dim})
+
+
+def ivf_plan(
+    by_cell: Rows, cells: Cells, sample: RecallSample, k: int, *, seed: int, threads: int, device: torch.device
+) -> GraphPlan:
+    """Chooses the number of cells to probe.
+
+    Args:
+        by_cell: N rows, sorted by cell.
+        cells: the cells.
+        sample: the recall sample.
+        k: neighbours per row.
+        seed: seed of cells and sample, for the parameters.
+        threads: CPU threads; the plan does not depend on them.
+        device: device of the comparisons.
+    """
+    most = max(1, math.ceil(_MOST_SHARE * cells.count))
+    probes, recall = _choose_probes(by_cell, cells, sample, k, most, threads, device)
     parameters = {
         "k": k,
-        "dim": rows.dim,
-        "cells": count,
+        "dim": by_cell.dim,
+        "cells": cells.count,
         "probes": probes,
-        "recall_sample": len(sample) - len(sample) // 2,
+        "recall_sample": len(sample.measured),
         "recall_goal": RECALL_GOAL,
         "goal_reached": recall is not None and recall >= RECALL_GOAL,
         "seed": seed,
@@ -156,93 +216,21 @@ def make_plan(
     return GraphPlan(k, "ivf", cells, probes, recall, parameters)
 
 
-def _exact_plan(rows: Rows, k: int) -> GraphPlan:
-    return GraphPlan(k, "exact", Cells.one(len(rows), rows.dim), 1, 1.0, {"k": k, "dim": rows.dim})
-
-
-@dataclass(frozen=True, eq=False)
-class _Tuning:
-    """Search for the number of cells to probe."""
-
-    rows: Rows
-    cells: Cells
-    k: int
-    threads: int
-    device: torch.device
-
-    def choose(self, sample: Int64Array, most: int) -> tuple[int, float | None]:
-        """Returns the number of probes and the recall measured with them; None without a sample."""
-        if len(sample) == 0:
-            return most, None
-        tuned, measured = np.sort(sample[: len(sample) // 2]), np.sort(sample[len(sample) // 2 :])
-        probes = min(most, self._expected(tuned)) if len(tuned) else 1
-        truth = exact_neighbours(self.rows, measured, self.k, self.threads, self.device)[1]
-        by_cell, position = RowsInOrder(self.rows, self.cells.order), self._positions()
-        while True:
-            searched = CellSearch(by_cell, self.cells, probes, self.device)
-            recall = measured_recall(truth, self._found(searched, position[measured]))
-            if recall >= RECALL_GOAL or probes >= most:
-                return probes, recall
-            probes = min(most, math.ceil(1.25 * probes))
-
-    def _expected(self, sample: Int64Array) -> int:
-        """Returns the least number of nearest cells that hold a share `_AIM` of the sample's true neighbours."""
-        true = exact_neighbours(self.rows, sample, self.k, self.threads, self.device)[0]
-        cell = np.searchsorted(self.cells.starts, self._positions()[true], side="right") - 1
-        likeness = as_tensor(self.rows.read(sample), self.device) @ as_tensor(self.cells.centroids, self.device).T
-        order = likeness.argsort(dim=1, descending=True).cpu().numpy()
-        rank = np.empty_like(order)
-        np.put_along_axis(rank, order, np.arange(self.cells.count)[None, :], axis=1)
-        ranks = np.sort(np.take_along_axis(rank, cell, axis=1)[true >= 0])
-        return int(ranks[math.ceil(_AIM * len(ranks)) - 1]) + 1
-
-    def _positions(self) -> Int64Array:
-        """Returns the position of each row among the sorted ones: int64[N]."""
-        position = np.empty(len(self.rows), dtype=np.int64)
-        position[self.cells.order] = np.arange(len(position))
-        return position
-
-    def _found(self, searched: CellSearch, positions: Int64Array) -> Float32Array:
-        parts = [positions[s : s + _SAMPLE_BLOCK] for s in range(0, len(positions), _SAMPLE_BLOCK)]
-        found = in_threads(lambda part: searched.neighbours(part, self.k)[1], parts, self.threads)
-        return np.concatenate(list(found))
-
-
-def exact_neighbours(
-    rows: Rows, sample: Int64Array, k: int, threads: int, device: torch.device
-) -> tuple[Int32Array, Float32Array]:
-    """Finds the k nearest rows of some rows by comparison with all rows.
-
-    Args:
-        rows: N rows.
-        sample: int64[q], rows to look up.
-        k: neighbours per row.
-        threads: CPU threads.
-        device: device of the comparisons.
-
-    Returns:
-        Indices int32[q, k] and similarities float32[q, k], ordered as in `NeighbourGraph`.
-    """
-    searched = CellSearch(rows, Cells.one(len(rows), rows.dim), 1, device)
-    parts = [sample[s : s + _SAMPLE_BLOCK] for s in range(0, len(sample), _SAMPLE_BLOCK)]
-    found = list(in_threads(lambda part: searched.neighbours(part, k), parts, threads))
-    return np.concatenate([i for i, _ in found]), np.concatenate([s for _, s in found])
-
-
-def measured_recall(true_similarities: Float32Array, found_similarities: Float32Array) -> float:
-    """Computes recall: the share of neighbours found that are as near as the true ones, ties with the last included.
-
-    Args:
-        true_similarities: float32[q, k] of an exact search, decreasing.
-        found_similarities: float32[q, k] of the search to measure.
-
-    Returns:
-        A share in [0, 1].
-    """
-    exists = true_similarities > -1.0
-    farthest = np.where(exists, true_similarities, np.inf).min(axis=1, keepdims=True)
-    hits = (found_similarities >= farthest - _SAME).sum()
-    return float(min(1.0, hits / max(1, exists.sum())))
+def _choose_probes(
+    by_cell: Rows, cells: Cells, sample: RecallSample, k: int, most: int, threads: int, device: torch.device
+) -> tuple[int, float | None]:
+    """Returns the number of probes and the recall measured with them; None without a sample."""
+    if len(sample.measured) == 0:
+        return most, None
+    positions = cells.positions()
+    probes = min(most, sample.probes_wanted(cells, positions, k, _AIM, device)) if len(sample.tuned) else 1
+    truth = sample.near_measured.scored(sample.measured, k)[1]
+    while True:
+        searched = CellSearch(by_cell, cells, probes, device)
+        recall = measured_recall(truth, find_all(searched, positions[sample.measured], k, threads))
+        if recall >= RECALL_GOAL or probes >= most:
+            return probes, recall
+        probes = min(most, math.ceil(1.25 * probes))
 
 
 def device_of(name: str | None) -> torch.device:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
+from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array, IntArray
 from coevo_ray.core.graph.cells import Cells
 from coevo_ray.core.graph.rows import Rows
 from coevo_ray.core.graph.running_top_k import RunningTopK
@@ -24,7 +24,7 @@ SPARE = 4
 _MOST_BLOCK, _LEAST_BLOCK, _BLOCKS = 16_384, 64, 32
 # Queries and rows compared at a time: products of 16 MiB, and 4 GiB on a GPU.
 _TILE = {"cpu": (1024, 4096), "cuda": (_MOST_BLOCK, 1 << 16)}
-_SCORED = 1 << 24  # values of pairs gathered at a time: 64 MiB
+_SCORED = 1 << 21  # values of pairs gathered at a time: 8 MiB, which a cache holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +54,15 @@ class CellSearch:
             Rows int32[q, k] by decreasing similarity, ties by increasing row, and similarities float32[q, k]; both
             padded with -1.
         """
-        return self._scored(queries, self._candidates(queries, k + SPARE), k)
+        positions = self.candidates(queries, k + SPARE).positions.cpu().numpy()
+        found = np.where(positions >= 0, self.cells.order[positions], -1).astype(np.int32)
+        return score(queries, self.rows, positions, found, k)
 
-    def neighbours(self, block: slice | Int64Array, k: int) -> tuple[Int32Array, Float32Array]:
+    def neighbours(self, block: slice | IntArray, k: int) -> tuple[Int32Array, Float32Array]:
         """Finds the k nearest other rows of some of the rows.
 
         Args:
-            block: slice or int64[q], positions among the sorted rows.
+            block: slice or int[q], positions among the sorted rows.
             k: number of neighbours.
 
         Returns:
@@ -69,8 +71,13 @@ class CellSearch:
         indices, similarities = self.nearest(self.rows.read(block), k + 1)
         return without_self(indices, similarities, self.cells.order[block])
 
-    def _candidates(self, queries: Float32Array, wanted: int) -> Int64Array:
-        """Returns positions in `rows` of the nearest: int64[q, wanted], in no particular order, padded with -1."""
+    def candidates(self, queries: Float32Array, wanted: int) -> RunningTopK:
+        """Finds positions in `rows` of the nearest by products of matrices, whose last bits may be others elsewhere.
+
+        Args:
+            queries: float32[q, d], of length 1.
+            wanted: number of candidates for each.
+        """
         block = as_tensor(queries, self.device)
         running = RunningTopK(len(queries), wanted, self.device)
         if self.cells.count == 1:
@@ -84,7 +91,7 @@ class CellSearch:
                     self._compare(running, block[rows], rows, cell)
                 running.settle()
         running.settle()
-        return running.positions.cpu().numpy()
+        return running
 
     def _compare(self, running: RunningTopK, queries: torch.Tensor, rows: torch.Tensor, cell: int) -> None:
         """Offers the products of all rows of a cell to some of the queries."""
@@ -94,10 +101,6 @@ class CellSearch:
             columns = as_tensor(self.rows.read(slice(start, min(high, start + width))), self.device).T
             for part in range(0, len(rows), height):
                 running.offer(rows[part : part + height], queries[part : part + height] @ columns, start)
-
-    def _scored(self, queries: Float32Array, positions: Int64Array, k: int) -> tuple[Int32Array, Float32Array]:
-        found = np.where(positions >= 0, self.cells.order[positions], -1).astype(np.int32)
-        return score(queries, self.rows, positions, found, k)
 
 
 def blocks(rows: int) -> list[slice]:
@@ -141,13 +144,27 @@ def score(
     Returns:
         Rows int32[q, k] and similarities float32[q, k], as `CellSearch.nearest`.
     """
-    similarities = np.empty(positions.shape, dtype=np.float32)
-    step = max(1, _SCORED // max(1, positions.shape[1] * rows.dim))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        similarities[part] = pair_similarities(queries[part], rows.read(positions[part]))
-    similarities[positions < 0] = -np.inf
-    return first_k(found, similarities, k)
+    return first_k(found, candidate_similarities(queries, rows, positions), k)
+
+
+def candidate_similarities(queries: Float32Array, rows: Rows, positions: Int64Array) -> Float32Array:
+    """Computes the similarities of candidates, which are read by increasing position, each part of the rows once.
+
+    Args:
+        queries, rows, positions: as `score`.
+
+    Returns:
+        float32[q, n], -inf for no candidate.
+    """
+    similarities = np.full(positions.size, -np.inf, dtype=np.float32)
+    flat, width = positions.reshape(-1), positions.shape[1]
+    order = np.argsort(flat, kind="stable")
+    order = order[np.searchsorted(flat, 0, sorter=order) :]
+    step = max(1, _SCORED // max(1, rows.dim))
+    for start in range(0, len(order), step):
+        part = order[start : start + step]
+        similarities[part] = pair_similarities(queries[part // width], rows.read(flat[part])[:, None])[:, 0]
+    return similarities.reshape(positions.shape)
 
 
 def first_k(found: Int32Array, similarities: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
@@ -192,15 +209,6 @@ def without_self(indices: Int32Array, similarities: Float32Array, own: Int32Arra
 def as_tensor(array: Float32Array, device: torch.device) -> torch.Tensor:
     """Moves an array float32[...] to a device, for reading; copies read-only memory, such as that of Ray's store."""
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
-
-
-def _lowest_of_ties(products: torch.Tensor, edge: torch.Tensor, k: int) -> torch.Tensor:
-    """Columns above the edge, and of those at the edge as many of the lowest as are still wanted."""
-    above = products > edge[:, None]
-    at = products == edge[:, None]
-    wanted = (k - above.sum(dim=1))[:, None]
-    taken = above | (at & (at.cumsum(dim=1) <= wanted))
-    return torch.nonzero(taken)[:, 1].reshape(-1, k)
 
 
 def _by_cell(probed: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:

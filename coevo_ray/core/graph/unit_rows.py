@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,14 +57,50 @@ def refuse_rows(bad: BoolArray, names: Int64Array | None = None) -> None:
     Raises:
         InputError: a row is bad; the message has their number and the first of them.
     """
-    if bad.any():
-        first = (np.flatnonzero(bad) if names is None else names[bad])[:_SHOWN].tolist()
-        raise InputError(
-            f"{int(bad.sum())} of {len(bad)} feature rows are zero or not finite, first rows {first}",
-            "are all samples the same? Then there is nothing to compare; otherwise see encode"
-            if bad.all()
-            else "reject those rows before building the graph",
-        )
+    BadRows.of(bad, names).refuse()
+
+
+class BadRows(NamedTuple):
+    """Rows without a direction, zero or not finite, counted; of several ranges of rows, the sum.
+
+    Attributes:
+        rows: number of all rows.
+        bad: number of those without a direction.
+        first: the first of them, row_ids or positions.
+    """
+
+    rows: int = 0
+    bad: int = 0
+    first: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, bad: BoolArray, names: Int64Array | None = None) -> BadRows:
+        """Counts the marked rows.
+
+        Args:
+            bad: bool[n].
+            names: int64[n], their row_ids; None for positions.
+        """
+        first = (np.flatnonzero(bad) if names is None else names[bad])[:_SHOWN]
+        return cls(len(bad), int(bad.sum()), tuple(first.tolist()))
+
+    def and_those(self, of: BadRows) -> BadRows:
+        """Adds those of the next range."""
+        return BadRows(self.rows + of.rows, self.bad + of.bad, (self.first + of.first)[:_SHOWN])
+
+    def refuse(self) -> None:
+        """Raises an error if there are any.
+
+        Raises:
+            InputError: there are; the message has their number and the first of them.
+        """
+        if self.bad:
+            raise InputError(
+                f"{self.bad} of {self.rows} feature rows are zero or not finite, first rows {list(self.first)}",
+                "are all samples the same? Then there is nothing to compare; otherwise see encode"
+                if self.bad == self.rows
+                else "reject those rows before building the graph",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +143,8 @@ class UnitRows:
                 features = features - mean_row(features)
             return cls(unit_rows(features))
         mean = mean_row(features, names) if centre else None
-        lengths = list(map_chunks(len(features), lambda c: _lengths(features[c.slice], mean)))
-        length = np.concatenate(lengths) if lengths else np.zeros(0)
-        with np.errstate(divide="ignore"):
-            scale = (1.0 / length).astype(np.float32)
-        refuse_rows(~np.isfinite(length) | ~np.isfinite(scale), names)
+        scale, bad = scales(features, mean)
+        refuse_rows(bad, names)
         return cls(features, scale, mean)
 
     @classmethod
@@ -227,12 +262,54 @@ def mean_row(features: FloatArray, names: Int64Array | None = None) -> Float32Ar
     Raises:
         InputError: rows are not finite.
     """
-    total = np.zeros(features.shape[1])
-    for part in map_chunks(len(features), lambda c: features[c.slice].sum(axis=0, dtype=np.float64)):
-        total += part
-    if not np.isfinite(total).all():
-        refuse_rows(np.logical_not(np.isfinite(features).all(axis=1)), names)
-    return (total / max(1, len(features))).astype(np.float32)
+    sums = chunk_sums(features)
+    if not np.isfinite(sums).all():
+        refuse_rows(not_finite(features), names)
+    return mean_of([sums], len(features))
+
+
+def chunk_sums(features: FloatArray) -> Float64Array:
+    """Sums rows, those of each chunk apart.
+
+    Args:
+        features: float[n, d].
+
+    Returns:
+        float64[c, d]; those of ranges that start with a chunk are, one after another, those of all rows.
+    """
+    sums = list(map_chunks(len(features), lambda c: features[c.slice].sum(axis=0, dtype=np.float64)))
+    return np.array(sums, dtype=np.float64).reshape(len(sums), features.shape[1])
+
+
+def mean_of(sums: Sequence[Float64Array], rows: int) -> Float32Array:
+    """The mean of so many rows, float32[d], from the `chunk_sums` of their ranges, added in order."""
+    total = np.zeros(sums[0].shape[1])
+    for part in sums:
+        for each in part:
+            total += each
+    return (total / max(1, rows)).astype(np.float32)
+
+
+def not_finite(features: FloatArray) -> BoolArray:
+    """Marks rows of float[n, d] with a value that is not finite: bool[n]."""
+    return np.logical_not(np.isfinite(features).all(axis=1))
+
+
+def scales(features: Float16Array, mean: Float32Array | None) -> tuple[Float32Array, BoolArray]:
+    """Finds what rows are multiplied with to have length 1.
+
+    Args:
+        features: float16[n, d].
+        mean: float32[d], subtracted from each row; None subtracts nothing.
+
+    Returns:
+        float32[n], see `UnitRows`, and bool[n], rows without a direction.
+    """
+    lengths = list(map_chunks(len(features), lambda c: _lengths(features[c.slice], mean)))
+    length = np.concatenate(lengths) if lengths else np.zeros(0)
+    with np.errstate(divide="ignore"):
+        scale = (1.0 / length).astype(np.float32)
+    return scale, ~np.isfinite(length) | ~np.isfinite(scale)
 
 
 def _lengths(features: FloatArray, mean: Float32Array | None) -> Float64Array:

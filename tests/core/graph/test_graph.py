@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from coevo_ray.core.graph.cells import Cells
 from coevo_ray.core.graph.graph import build_graph
-from coevo_ray.core.graph.plan import Method, make_plan, measured_recall
+from coevo_ray.core.graph.plan import Method, make_plan
+from coevo_ray.core.graph.recall import measured_recall
 from coevo_ray.core.graph.running_top_k import RunningTopK
 from coevo_ray.core.graph.search import block_rows, blocks
 from coevo_ray.core.graph.types import NeighbourGraph

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coevo_ray.core.graph.graph import build_graph
 from coevo_ray.core.graph.growing import GrowingIndex
-from coevo_ray.core.graph.plan import measured_recall
+from coevo_ray.core.graph.recall import measured_recall
 from coevo_ray.core.graph.unit_rows import unit_rows
 from coevo_ray.errors import InputError
 
