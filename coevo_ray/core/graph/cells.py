@@ -155,9 +155,10 @@ def _sums(sample: Float32Array, centroids: torch.Tensor, part: slice) -> Float32
 
 def _chain(centroids: Float32Array) -> Int64Array:
     """Orders centroids greedily so that successive ones are near: rows of a block then probe the same cells."""
-    likeness = np.einsum("ad,bd->ab", centroids, centroids)
-    chain = [0]
+    chain, taken = [0], np.zeros(len(centroids), dtype=bool)
     for _ in range(len(centroids) - 1):
-        likeness[:, chain[-1]] = -np.inf
-        chain.append(int(likeness[chain[-1]].argmax()))
+        taken[chain[-1]] = True
+        likeness = np.einsum("d,bd->b", centroids[chain[-1]], centroids)  # those of all pairs take 16 bytes a row
+        likeness[taken] = -np.inf
+        chain.append(int(likeness.argmax()))
     return np.array(chain, dtype=np.int64)

@@ -52,6 +52,12 @@ class Cut:
         ranges = -(-rows // (_MOST * _RANGE_ROWS))
         return cls(rows, dim, range_rows or _RANGE_ROWS * max(1, ranges), max(1, block_rows or usual), single)
 
+    @staticmethod
+    def most_ranges(rows: int, range_rows: int | None = None) -> int:
+        """Bound on the number of ranges of at most so many rows, at least 1; arguments as of `of`."""
+        ranges = -(-rows // (range_rows or _RANGE_ROWS))
+        return max(1, ranges if range_rows else min(_MOST, ranges))
+
     @property
     def ranges(self) -> list[slice]:
         """The ranges, as slices of an array[N, ...]."""
@@ -72,20 +78,37 @@ class Piece:
     """The rows that a range and a block share.
 
     Attributes:
+        rows: int32[n], numbers of the rows.
         raw, scale: float16[n, d] and float32[n], see `UnitRows`.
         places: int32[n], places in the block, increasing.
     """
 
+    rows: Int32Array
     raw: FloatArray
     scale: Float32Array
     places: Int32Array
 
 
-def split(rows: UnitRows, positions: Int32Array, cut: Cut) -> list[Piece]:
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A block of sorted rows.
+
+    Attributes:
+        rows: int32[n], their numbers: those of `Cells.order` in this block. A block that is made again on another
+            processor may have others, since the last bits of products may differ there.
+        unit: the rows.
+    """
+
+    rows: Int32Array
+    unit: UnitRows
+
+
+def split(rows: UnitRows, first: int, positions: Int32Array, cut: Cut) -> list[Piece]:
     """Splits a range by block.
 
     Args:
         rows: the range: n rows of float16.
+        first: number of the first.
         positions: int32[n], position of each among the sorted rows.
         cut: the blocks.
 
@@ -98,11 +121,11 @@ def split(rows: UnitRows, positions: Int32Array, cut: Cut) -> list[Piece]:
     pieces = []
     for block, mine in zip(cut.blocks, np.split(order, cuts), strict=True):
         places = (positions[mine] - block.start).astype(np.int32)
-        pieces.append(Piece(rows.raw[mine], rows.scale[mine], places))
+        pieces.append(Piece((mine + first).astype(np.int32), rows.raw[mine], rows.scale[mine], places))
     return pieces
 
 
-def gather(pieces: Sequence[Piece], block: slice, cut: Cut, mean: Float32Array | None) -> UnitRows:
+def gather(pieces: Sequence[Piece], block: slice, cut: Cut, mean: Float32Array | None) -> Block:
     """Makes a block of the pieces that all ranges have of it.
 
     Args:
@@ -112,8 +135,9 @@ def gather(pieces: Sequence[Piece], block: slice, cut: Cut, mean: Float32Array |
         mean: see `UnitRows`.
     """
     count = block.stop - block.start
+    rows = np.full(count, -1, dtype=np.int32)
     raw, scale = np.empty((count, cut.dim), dtype=np.float16), np.empty(count, dtype=np.float32)
     for piece in pieces:
-        raw[piece.places], scale[piece.places] = piece.raw, piece.scale
-    rows = UnitRows(raw, scale, mean)
-    return UnitRows(rows.read(slice(None))) if cut.single else rows
+        rows[piece.places], raw[piece.places], scale[piece.places] = piece.rows, piece.raw, piece.scale
+    unit = UnitRows(raw, scale, mean)
+    return Block(rows, UnitRows(unit.read(slice(None))) if cut.single else unit)

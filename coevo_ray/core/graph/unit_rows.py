@@ -15,6 +15,7 @@ from coevo_ray.errors import InputError
 
 _SHOWN = 5
 _STRIPE_BYTES = 64
+_LENGTH_ROWS = 4096  # converted to float32 at a time
 
 
 def unit_rows(features: FloatArray) -> Float32Array:
@@ -313,9 +314,12 @@ def scales(features: Float16Array, mean: Float32Array | None) -> tuple[Float32Ar
 
 
 def _lengths(features: FloatArray, mean: Float32Array | None) -> Float64Array:
-    block = single(features)
-    if mean is not None:
-        block -= mean
-    squares = np.einsum("nd,nd->n", block, block)  # of half precision: neither over- nor underflows
-    lengths: Float64Array = np.sqrt(squares.astype(np.float64))
+    lengths = np.empty(len(features))
+    for start in range(0, len(features), _LENGTH_ROWS):
+        part = slice(start, start + _LENGTH_ROWS)
+        block = single(features[part])
+        if mean is not None:
+            block -= mean
+        squares = np.einsum("nd,nd->n", block, block)  # of half precision: neither over- nor underflows
+        lengths[part] = np.sqrt(squares.astype(np.float64))
     return lengths

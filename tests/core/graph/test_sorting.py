@@ -44,9 +44,10 @@ def by_parts(features: Half, method: Method, centre: bool, cut: Cut, keep: int =
 
     def sort(cells: Cells) -> BlockRows:
         positions = cells.positions()
-        pieces = [split(rows, positions[part], cut) for rows, part in zip(ranges, cut.ranges, strict=True)]
+        pieces = [split(rows, part.start, positions[part], cut) for rows, part in zip(ranges, cut.ranges, strict=True)]
         made = [gather([each[i] for each in pieces], block, cut, mean) for i, block in enumerate(cut.blocks)]
-        return BlockRows(count, cut.dim, cut.block_rows, made.__getitem__, keep)
+        np.testing.assert_array_equal(np.concatenate([each.rows for each in made]), cells.order)
+        return BlockRows(count, cut.dim, cut.block_rows, lambda number: made[number].unit, keep)
 
     if settle_method(count, cut.dim, method, CPU).method == "exact":
         plan = exact_plan(count, cut.dim, K)
@@ -129,6 +130,12 @@ def test_the_plan_of_a_pool_keeps_to_the_grid_of_chunks() -> None:
             assert 2 * 256 * cut.block_rows <= 1 << 28
 
 
+@given(rows=st.integers(2, 10**9), more=st.integers(0, 10**8), range_rows=st.none() | st.integers(10**6, 10**9))
+@example(rows=134_000_000, more=1_000_000, range_rows=None)
+def test_the_bound_of_ranges_holds_for_fewer_rows(rows: int, more: int, range_rows: int | None) -> None:
+    assert len(Cut.of(rows, 8, range_rows).ranges) <= Cut.most_ranges(rows + more, range_rows)
+
+
 def test_a_small_pool_has_one_range_and_one_block_of_float32() -> None:
     cut = Cut.of(50_000, 256)
     assert (len(cut.ranges), len(cut.blocks), cut.single) == (1, 1, True)
@@ -136,10 +143,11 @@ def test_a_small_pool_has_one_range_and_one_block_of_float32() -> None:
     unit = UnitRows.of(features)
     cut = Cut.of(60, 12)
     order = np.random.default_rng(0).permutation(60).astype(np.int32)
-    (piece,) = split(unit, np.argsort(order).astype(np.int32), cut)
+    (piece,) = split(unit, 0, np.argsort(order).astype(np.int32), cut)
     block = gather([piece], cut.blocks[0], cut, None)
-    assert block.raw.dtype == np.float32
-    np.testing.assert_array_equal(block.raw, unit.read(order))
+    assert block.unit.raw.dtype == np.float32
+    np.testing.assert_array_equal(block.unit.raw, unit.read(order))
+    np.testing.assert_array_equal(block.rows, order)
 
 
 def test_make_plan_is_the_plan_of_one_range() -> None:
