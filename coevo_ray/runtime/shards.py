@@ -6,9 +6,10 @@ depend on it. Stages return small rows; they write data to the store themselves.
 
 from __future__ import annotations
 
+import functools
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import ray
@@ -120,14 +121,101 @@ def run_tasks(
         return
     require(title, Need("task", num_cpus))
     task = ray.remote(num_cpus=num_cpus)(_noted(title, work))
-    todo = list(reversed(items))
+    starts = (functools.partial(task.remote, item) for item in items)
     most = at_once or (_IN_ORDER if in_order else _IN_FLIGHT)
+    with (
+        Ticker(title, total, "rows") as ticker,
+        ray_errors(title),
+        closing(_results(title, starts, most, in_order)) as results,
+    ):
+        for row in results:
+            _advance(ticker, row)
+            yield row
+
+
+def keep_each(
+    title: str,
+    items: Sequence[Row],
+    work: Callable[..., Any],
+    arguments: Iterable[Sequence[Any]],
+    ticker: Ticker,
+    *,
+    need: Need = TASK,
+    returns: int = 0,
+) -> tuple[list[Row], list[list[ray.ObjectRef[Any]]]]:
+    """Runs a function on some items as plain Ray tasks whose results stay in the object store.
+
+    What is lost with a node, Ray makes again from what it was made of.
+
+    Args:
+        title: of the work, for errors.
+        items: descriptions of the work.
+        work: item, arguments -> a small row, and before further results, if there are any, that row in one list with
+            them.
+        arguments: of each item, references or values; taken when its task starts, so that the caller need not hold
+            what no other task needs.
+        ticker: advanced by one for each item.
+        need: of each task.
+        returns: number of further results.
+
+    Returns:
+        The rows, and the references of each item's further results.
+
+    Raises:
+        CoevoError: an error of a task, as it was raised there.
+        UsageError, StoppedError: as `run_tasks`.
+    """
+    require(title, need)
+    task: Any = ray.remote(_noted(title, _at_the_back(work, returns)))
+    name = getattr(work, "__name__", "work")
+    task = task.options(**need.options, num_returns=1 + returns, name=f"{title}: {name}")
+    rows: list[Row] = [{} for _ in items]
+    kept: list[list[ray.ObjectRef[Any]]] = [[] for _ in items]
+
+    def starts() -> Iterator[Callable[[], ray.ObjectRef[Row]]]:
+        for at, (item, given) in enumerate(zip(items, arguments, strict=True)):
+            yield functools.partial(start, at, item, given)
+
+    def start(at: int, item: Row, given: Sequence[Any]) -> Any:
+        made = task.remote({**item, "at": at}, *given)
+        first, *kept[at] = made if returns else [made]
+        return first
+
+    with ray_errors(title), closing(_results(title, starts(), _IN_FLIGHT)) as results:
+        for row in results:
+            rows[row["at"]] = row
+            ticker.advance()
+    return rows, kept
+
+
+def _at_the_back(work: Callable[..., Any], returns: int) -> Callable[..., Any]:
+    """The function, with the item's place in its row."""
+
+    def placed(item: Row, *given: Any) -> Any:
+        row, *rest = work(item, *given) if returns else [work(item, *given)]
+        row = {**row, "at": item["at"]}
+        return [row, *rest] if returns else row
+
+    return placed
+
+
+def _results(
+    title: str, starts: Iterable[Callable[[], ray.ObjectRef[Row]]], most: int, in_order: bool = False
+) -> Generator[Row, None, None]:
+    """Starts tasks, so many at a time at most, and yields their results."""
+    todo, more = iter(starts), True
     running: list[ray.ObjectRef[Row]] = []
     patience = Patience(title)
-    with Ticker(title, total, "rows") as ticker, ray_errors(title), _cancelled_on_error(running):
-        while todo or running:
-            while todo and len(running) < most:
-                running.append(task.remote(todo.pop()))
+    with _cancelled_on_error(running):
+        while more or running:
+            while more and len(running) < most:
+                start = next(todo, None)
+                more = start is not None
+                if start is not None:
+                    running.append(start())
+            if not running:
+                return
+            start = None  # and what it holds
             done, _ = ray.wait(running[:1] if in_order else running, num_returns=1, timeout=patience.wait_s())
             if not done:
                 patience.check()
@@ -135,7 +223,6 @@ def run_tasks(
             running.remove(done[0])
             row = ray.get(done[0])
             check_leases()
-            _advance(ticker, row)
             yield row
             patience.moved()
 
@@ -144,13 +231,13 @@ def _advance(ticker: Ticker, row: Row) -> None:
     ticker.advance(int(row.get("rows", 1)), rejected=int(row.get("rejected") or 0))
 
 
-def _noted(title: str, work: Callable[[Row], Row]) -> Callable[[Row], Row]:
+def _noted(title: str, work: Callable[..., Any]) -> Callable[..., Any]:
     """The function, with a note of what it is at; see `runtime.at_work`."""
 
-    def noted(row: Row) -> Row:
+    def noted(row: Row, *given: Any) -> Any:
         plain = (f"{name} {value}" for name, value in row.items() if isinstance(value, int | str) and name in _NAMES)
         with at_work(f"{title}, {', '.join(plain) or 'a part'}"):
-            return work(row)
+            return work(row, *given)
 
     return noted
 

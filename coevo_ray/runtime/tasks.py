@@ -37,7 +37,8 @@ def start_task(title: str, function: Callable[..., Any], *arguments: Any, need: 
             return function(*given)
 
     task: Any = ray.remote(noted)
-    return task.options(**need.options, num_returns=returns, name=title).remote(*arguments)
+    name = getattr(function, "__name__", "work")
+    return task.options(**need.options, num_returns=returns, name=f"{title}: {name}").remote(*arguments)
 
 
 def task_result(title: str, reference: ray.ObjectRef[Any], *, computes: bool = True) -> Any:

@@ -119,13 +119,18 @@ def read_half(targets: RowTable, row_ids: Int64Array) -> Float16Array:
         targets: the table.
         row_ids: int64[n], strictly increasing, all in the table.
     """
-    dim = targets.schema().field("target").type.list_size if len(targets) else 0
-    made = np.empty((len(row_ids), dim), dtype=np.float16)
-    for index in range(len(targets.files)):
-        for table in targets.iter_file(index, ["target"]):
-            ids = table.column("row_id").to_numpy()
-            # Against those of its range alone: all of them for each row group would take time with the table's square.
-            low, high = np.searchsorted(row_ids, [ids[0], ids[-1] + 1])
-            inside = np.isin(ids, row_ids[low:high], assume_unique=True)
-            made[np.searchsorted(row_ids, ids[inside])] = vectors(table.column("target"), np.float16)[inside]
+    made = np.empty((len(row_ids), target_dim(targets)), dtype=np.float16)
+    if len(row_ids) == 0:
+        return made
+    for table in targets.iter_range(int(row_ids[0]), int(row_ids[-1]) + 1, ["target"]):
+        ids = table.column("row_id").to_numpy()
+        # Against those of its range alone: all of them for each row group would take time with the table's square.
+        low, high = np.searchsorted(row_ids, [ids[0], ids[-1] + 1])
+        inside = np.isin(ids, row_ids[low:high], assume_unique=True)
+        made[np.searchsorted(row_ids, ids[inside])] = vectors(table.column("target"), np.float16)[inside]
     return made
+
+
+def target_dim(targets: RowTable) -> int:
+    """Number of values of a target; 0 without targets."""
+    return int(targets.schema().field("target").type.list_size) if len(targets) else 0

@@ -12,8 +12,10 @@ import pytest
 import ray
 
 from coevo_ray.errors import CoevoError, InputError, StoppedError
+from coevo_ray.progress import Ticker
 from coevo_ray.runtime.at_work import MOST_DEATHS
-from coevo_ray.runtime.shards import run_each, run_shards
+from coevo_ray.runtime.resources import Need
+from coevo_ray.runtime.shards import keep_each, run_each, run_shards
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -62,6 +64,32 @@ def test_errors_of_stages_come_back_as_raised(kind: type[CoevoError]) -> None:
 
 
 @pytest.mark.slow  # it starts a process for each retry
+def test_results_that_are_kept_come_in_the_order_of_the_items() -> None:
+    def work(row: dict[str, Any], given: int) -> list[Any]:
+        time.sleep(0.2 / (1 + row["start"]))
+        return [{"sum": row["start"] + given}, np.full(3, given), "more"]
+
+    items = [{"start": 0}, {"start": 5}, {"start": 9}]
+    with Ticker("keep", 3, "parts") as ticker:
+        given = ([ray.put(100 * at)] for at in range(3))
+        rows, kept = keep_each("keep", items, work, given, ticker, need=Need("task", 0.5), returns=2)
+        assert ticker.done == 3
+        plain, none = keep_each("keep", items, lambda row: {"start": row["start"]}, [()] * 3, ticker)
+        assert keep_each("keep", [], work, [], ticker, returns=2) == ([], [])
+    assert [row["sum"] for row in rows] == [0, 105, 209]
+    assert [[array.tolist(), text] for array, text in map(ray.get, kept)] == [[[100 * i] * 3, "more"] for i in range(3)]
+    assert [row["start"] for row in plain] == [0, 5, 9]
+    assert none == [[], [], []]
+
+
+def test_an_error_beside_results_that_are_kept_comes_back_as_raised() -> None:
+    def fail(row: dict[str, Any]) -> list[Any]:
+        raise InputError("the cause", "the remedy")
+
+    with Ticker("keep", 1, "parts") as ticker, pytest.raises(InputError, match=r"the cause(?s:.*)the remedy"):
+        keep_each("keep", [{"start": 0}], fail, [()], ticker, returns=2)
+
+
 def test_a_part_whose_worker_always_dies_is_not_tried_for_ever(tmp_path: Path) -> None:
     """A library that ends its process, as pyarrow did on some Parquet files, raises nothing."""
 
