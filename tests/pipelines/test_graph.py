@@ -10,17 +10,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from coevo_ray.core.graph.cells import Cells
 from coevo_ray.core.graph.graph import build_graph
+from coevo_ray.core.graph.plan import Settled
 from coevo_ray.core.graph.search import block_rows
 from coevo_ray.core.graph.types import NeighbourGraph
-from coevo_ray.errors import InputError, UsageError
+from coevo_ray.core.graph.unit_rows import UnitRows
+from coevo_ray.errors import InputError, StoppedError, UsageError
 from coevo_ray.pipelines.graph import build_graph_artifact
+from coevo_ray.pipelines.graph_rows import _Sorting
+from coevo_ray.pipelines.graph_tasks import Cuts, GraphSource
 from coevo_ray.pool.pool import Pool
+from coevo_ray.progress import Ticker
+from coevo_ray.runtime.resources import Need
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import finish
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.graph_files import load_graph, read_half
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import MANIFEST, load_manifest
+from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable, vector_column
 from coevo_ray.store.verification import verify
 
@@ -93,6 +102,45 @@ def test_parts_and_files_change_nothing(tmp_path: Path, method: str) -> None:
     same(whole, parts)
 
 
+@pytest.mark.parametrize(("method", "centre"), [("ivf", True), ("exact", False)])
+def test_ranges_and_blocks_change_nothing(tmp_path: Path, method: str, centre: bool) -> None:
+    """All files are the same, though no process holds all rows."""
+    expected = build_graph(content()[TRAIN], 5, method, centre=centre, threads=1)  # type: ignore[arg-type]
+    made = {}
+    for name, cuts in (("whole", Cuts()), ("cut", Cuts(range_rows=700, block_rows=400)), ("one", Cuts(block_rows=999))):
+        graph, _ = build(tmp_path, name=name, cuts=cuts, method=method, centre=centre, part_rows=1024)
+        same(graph, expected)
+        files = load_manifest(Location.parse(str(tmp_path / name))).files
+        made[name] = [(entry.path, entry.sha256) for entry in files]
+    assert made["whole"] == made["cut"] == made["one"]
+
+
+def test_a_search_by_cells_that_misses_the_goal_is_given_up(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).standard_normal((ROWS, 64)).astype(np.float16)
+    pool, targets = inputs(tmp_path, noise)
+    parts = Parts.of(Location.parse(str(tmp_path / "graph")), "graph")
+    source = GraphSource(pool.location, targets, parts, 5, 0, False, "ivf", 1, False, Cuts(900, 800))
+    need = Need("task", 1)
+    head, drawn, *ranges = start_task("begin", source.begin, 3, True, need=need, returns=5)
+    found = task_result("begin", head)
+    assert found["settled"] == Settled("ivf", False)
+    for may_fall_back, method in ((False, "ivf"), (True, "exact")):
+        settled = {**found, "settled": Settled("ivf", may_fall_back)}
+        with Ticker("sort", None) as ticker:
+            rows = _Sorting(source, need, ticker, found["cut"]).run(settled, ranges, drawn)
+        assert rows.fields["method"] == method
+        assert rows.fields["parameters"].get("goal_reached") in (False, None)
+        assert parts.folder.child("plan.json").read_json()["method"] == method
+    cells = Cells.one(len(TRAIN), 64)
+    whole = UnitRows.of(noise[TRAIN]).read(slice(None))
+    np.testing.assert_array_equal(rows.open(cells, 1).read(slice(0, ROWS)), whole)
+    cells.order[[5, 1000]] = cells.order[[1000, 5]]  # another order than that of the blocks
+    read = rows.open(cells, 1)
+    np.testing.assert_array_equal(read.read(slice(1700, 1800)), whole[1700:1800])
+    with pytest.raises(StoppedError, match=r"block 1 .*sorted otherwise"):
+        read.read(slice(900, 1100))
+
+
 def test_a_stopped_build_goes_on_with_what_is_there(tmp_path: Path) -> None:
     options: dict[str, Any] = {"method": "ivf", "part_rows": 300}
     whole, _ = build(tmp_path, **options)
@@ -106,7 +154,7 @@ def test_a_stopped_build_goes_on_with_what_is_there(tmp_path: Path) -> None:
     for file in files[3:]:
         file.unlink()
     kept = [file.stat().st_mtime_ns for file in (*files[:3], folder / "plan.json")]
-    again, _ = build(tmp_path, **options)
+    again, _ = build(tmp_path, cuts=Cuts(range_rows=1000, block_rows=700), **options)
     assert [file.stat().st_mtime_ns for file in (*files[:3], folder / "plan.json")] == kept
     assert sorted(folder.glob("part-*")) == files
     same(whole, again)
@@ -145,7 +193,7 @@ def test_bad_targets_are_named_by_row_id(tmp_path: Path, bad: float) -> None:
     features = content()
     features[[11, 2999]] = bad
     with pytest.raises(InputError, match=rf"2 of {len(TRAIN)} .*first rows \[11, 2999\]"):
-        build(tmp_path, features)
+        build(tmp_path, features, centre=bool(np.isnan(bad)), cuts=Cuts(range_rows=500))
 
 
 def test_targets_are_read_as_half_precision_in_order(tmp_path: Path) -> None:
