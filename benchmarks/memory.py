@@ -34,10 +34,11 @@ class Sampler:
             self._sample()
 
     def _sample(self) -> None:
-        self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in _family(os.getpid())))
+        self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in family(os.getpid())))
 
 
-def _family(root: int) -> set[int]:
+def family(root: int) -> set[int]:
+    """A process and its descendants."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -80,8 +80,13 @@ def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
     assert lines["selection, 100 epochs of `factors`"](10**9) == pytest.approx(100 * selected * 1e9 / 3600)
     wide = found["scale-predictions-10000000"]
     assert lines["gate, 1,000 classes"](10**7) == pytest.approx(wide["parts"]["predictions"]["peak_bytes"] / 2**30)
-    ordered = found["scale-sort-targets-2000000"]["parts"]["sort_targets"]["transient_bytes_per_row"]
-    assert lines["graph, its first task"](10**8) == pytest.approx((2 * 256 + ordered) * 10**8 / 2**30)
+    ordered = found["scale-sorting-500000"]
+    numbers = max(each["transient_bytes_per_row"] for each in ordered["numbers"].values())
+    assert lines["graph, numbers of all rows in one task"](10**8) == pytest.approx(numbers * 10**8 / 2**30)
+    blocks, task = lines["graph, a task on ranges or blocks"], ordered["ways"]["parts"]
+    assert blocks(ordered["rows"]) == blocks(1) == pytest.approx(task["peak_bytes"] / 2**30)
+    grown = task["idle_bytes"] + 10 * (task["peak_bytes"] - task["idle_bytes"])
+    assert blocks(100 * ordered["rows"]) == pytest.approx(grown / 2**30)
     window = found["epoch_memory"]["ways"]["parts"]["bytes_per_row"]["own"] * found["epoch_memory"]["rows"] / 2**30
     assert lines["training, rows of an epoch in each worker"](1) == window
     assert lines["encode, all its processes of a node"](1) == lines["encode, all its processes of a node"](10**9)
@@ -97,6 +102,6 @@ _PLANNED_BY = (
     "selection-100000000",
     "gate-1000000",
     "scale-predictions-10000000",
-    "scale-sort-targets-2000000",
+    "scale-sorting-500000",
     "epoch_memory",
 )

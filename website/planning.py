@@ -7,6 +7,7 @@ growth, too. What a figure stands on is named beside it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from website.worth import RESULTS
 SIZES = (10**7, 10**8, 10**9)
 CORE_HOUR, GPU_HOUR, GPU_RATE = 0.05, 2.0, 2_000  # supposed: USD, USD, rows a second of one GPU
 DIM, NEIGHBOURS, EPOCHS, ROUNDS = 256, 16, 100, 20
-_SHARD_ROWS = 2048
+_SHARD_ROWS, _MOST_ROWS = 2048, 10**11
 _GIB, _HOUR = 1 << 30, 3600.0
 
 
@@ -41,7 +42,7 @@ def page() -> str:
             ),
             "## Memory of the largest process\n",
             _table(memory(), "GiB"),
-            _AFTER_MEMORY,
+            _AFTER_MEMORY.format(store=_short(_stored(10**8)), rows=_count(10**8)),
             "## Disk\n",
             _table(disk(), "GiB"),
             _AFTER_DISK,
@@ -80,13 +81,13 @@ def memory() -> list[Line]:
     groups = gate["parts"]["groups"]["peak_bytes"] / gate["rows"]
     predicted = wide["parts"]["predictions"]["peak_bytes"] / wide["rows"]
     encode = max(_read("encode_memory")["peak_bytes"])
-    ordered, epoch = _read("scale-sort-targets-2000000"), _read("epoch_memory")
-    more = ordered["parts"]["sort_targets"]["transient_bytes_per_row"]
+    order, epoch = _read("scale-sorting-500000"), _read("epoch_memory")
+    task, numbers = order["ways"]["parts"], max(each["transient_bytes_per_row"] for each in order["numbers"].values())
     read = epoch["ways"]["parts"]["bytes_per_row"]["own"]
     return [
         Line("encode, all its processes of a node", lambda rows: encode / _GIB, "encode_memory"),
-        Line("graph, its first task", _times((2 * DIM + more) / _GIB), "float16, and scale-sort-targets-2000000"),
-        Line("graph, the object store of each node", _times(2 * DIM / _GIB), "float16, once"),
+        Line("graph, numbers of all rows in one task", _times(numbers / _GIB), "scale-sorting-500000"),
+        Line("graph, a task on ranges or blocks", _by_root(order["rows"], task), "scale-sorting-500000"),
         Line("copies and groups", _times(groups / _GIB), "scale-10000000"),
         Line(f"gate, {wide['classes']:,} classes", _times(predicted / _GIB), "scale-predictions-10000000"),
         Line("selection by `factors`", _times(kept / _GIB), "selection-100000000"),
@@ -116,6 +117,17 @@ def _times(per_row: float) -> Callable[[int], float]:
     return lambda rows: per_row * rows
 
 
+def _stored(rows: int) -> float:
+    """GiB of a graph's targets: float16, a scale and a row's number."""
+    return (2 * DIM + 8) * rows / _GIB
+
+
+def _by_root(measured: int, task: dict[str, Any]) -> Callable[[int], float]:
+    """GiB of a task that holds so many rows whatever their number, and products with all cells: 2 for the root."""
+    own = task["peak_bytes"] - task["idle_bytes"]
+    return lambda rows: (task["idle_bytes"] + own * max(1.0, math.sqrt(rows / measured))) / _GIB
+
+
 def _gpu_hours(rows: int) -> float:
     return rows / GPU_RATE / _HOUR
 
@@ -137,10 +149,14 @@ def _breaks() -> str:
 
 
 def _rows_within(line: Line, gib: float) -> int | None:
-    """Rows for which a line is within so many GiB; None where it does not grow with them."""
-    if line.of_rows(2) == line.of_rows(1):
+    """Rows for which a line is within so many GiB; None where those are more than anyone has."""
+    low, high = 0, _MOST_ROWS
+    if line.of_rows(high) <= gib:
         return None
-    return int(gib / line.of_rows(1))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if line.of_rows(middle) <= gib else (low, middle)
+    return low
 
 
 def _count(rows: int) -> str:
@@ -181,6 +197,11 @@ run on as many nodes as there are. The gate's rounds and selection each run in o
 _AFTER_MEMORY = """
 A training worker fetches the row_ids and weights of an epoch from the ledger, a window of row groups at a time, and
 reads the rows of its own part. Labels are in the object store, once on each node.
+
+A graph's targets are in the object stores of all nodes together: {store} GiB for {rows} rows, and up to twice that
+while they are sorted. Ray moves to the nodes' disks what is too much. A search fetches blocks of them from other nodes,
+most of all there are for each 16,384 rows where stores have no room to keep them: give the stores of the nodes that
+room, or networks that carry it.
 """
 
 _AFTER_DISK = f"""
@@ -193,10 +214,11 @@ _BREAKS_HEAD = """On nodes with 256 GiB:
 
 """
 
-_BREAKS = """The graph comes first, in memory and in hours: its first task holds all targets, and its cost grows
-faster than the rows. The gate, evidence and dedup stand on it. For more rows, cut the pool: ingest parts of up to 100
-million rows as pools of their own, and run a gate on each. Copies across parts are not found then. Selection by factors
-alone (scores without evidence) needs no graph, and holds a billion rows in one process.
+_BREAKS = """In memory the gate comes first, whose process holds what it knows of all rows; fewer classes take less. In
+hours it is the graph, whose cost grows faster than the rows; the gate, evidence and dedup stand on it. For more rows,
+cut the pool: ingest parts of up to 100 million rows as pools of their own, and run a gate on each. Copies across parts
+are not found then. Selection by factors alone (scores without evidence) needs no graph, and holds a billion rows in one
+process.
 
 On GPUs, faiss and cuVS build such graphs faster than this code does. coevo-ray cannot read theirs yet.
 """

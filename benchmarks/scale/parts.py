@@ -4,7 +4,6 @@ Each part runs in a process of its own, on a graph made up for it: neighbours an
 that rows of ten dimensions have, a tenth of the rows copies of the one before. `predictions` hands the predictions of
 C classes to a `GateService` with a journal on the local disk, a block of classes at a time as they come from Ray's
 object store, or with `--whole` all at once. Draws are of 3 % of the rows, from predictions of ten classes.
-`sort_targets` sorts targets of 256 dimensions by cells, as a graph's first task does, with `--whole` into a copy.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 NEIGHBOURS, DIMENSION, COPIES = 16, 10, 0.1
 CLASSES, DRAWN_CLASSES = 1000, 10
-TARGET_DIM = 256
 LABELLED, ROUND = 0.01, 0.03
 _CHUNK = 1 << 17
 _PART = 1 << 16
@@ -241,23 +239,6 @@ def draw_first(rows: int, classes: int, whole: bool) -> dict[str, Any]:
     return measured(rows, lambda: gate.draw_seed(round(LABELLED * rows)))
 
 
-def sort_targets(rows: int, classes: int, whole: bool) -> dict[str, Any]:
-    """Sorts float16 targets by the cells of a graph, in their own memory; with `whole` into a copy."""
-    from coevo_ray.core.graph.cells import Cells
-    from coevo_ray.core.graph.plan import GraphPlan
-    from coevo_ray.core.graph.unit_rows import UnitRows
-
-    random, targets = np.random.default_rng(0), np.empty((rows, TARGET_DIM), dtype=np.float16)
-    for start in range(0, rows, _PART):
-        part = targets[start : start + _PART]
-        part[:] = random.standard_normal(part.shape, dtype=np.float32)
-    order = random.permutation(rows).astype(np.int32)
-    centroids = np.ones((2, TARGET_DIM), dtype=np.float32)
-    plan = GraphPlan(NEIGHBOURS, "ivf", Cells(order, np.array([0, rows // 2, rows]), centroids), 1, None, {})
-    unsorted = UnitRows.of(targets, centre=True)
-    return measured(rows, lambda: plan.sort(unsorted, in_place=not whole))
-
-
 PARTS = {
     "predictions": predictions,
     "near_duplicates": near_duplicates,
@@ -267,5 +248,4 @@ PARTS = {
     "draw_typical": draw_typical,
     "draw_top": draw_top,
     "draw_first": draw_first,
-    "sort_targets": sort_targets,
 }

@@ -62,7 +62,7 @@ def test_scale_gives_its_keys() -> None:
     result = _run("scale", "parts", "--rows", "3000", "--classes", "40")
     assert (result["rows"], result["classes"], result["drawn"]) == (3000, 40, 90)
     draws = {"draw_herding", "draw_typical", "draw_top", "draw_first"}
-    others = {"predictions", "near_duplicates", "own_copies", "groups", "sort_targets"}
+    others = {"predictions", "near_duplicates", "own_copies", "groups"}
     assert result["parts"].keys() == others | draws
     for part in result["parts"].values():
         assert part["seconds"] > 0 and part["cpu_seconds"] > 0
@@ -70,6 +70,17 @@ def test_scale_gives_its_keys() -> None:
         assert part["transient_bytes_per_row"] >= 0
     whole = _run("scale", "parts", "--rows", "3000", "--classes", "40", "--whole", "--parts", "predictions")
     assert whole["whole"] and whole["parts"].keys() == {"predictions"}
+
+
+@pytest.mark.slow
+def test_scale_by_sorting_gives_its_keys() -> None:
+    result = _run("scale", "sorting", "--rows", "40000")
+    assert result["ways"].keys() == {"whole", "parts"}
+    for way in result["ways"].values():
+        assert way["prepare_seconds"] > 0 and way["search_seconds"] > 0
+        assert way["peak_bytes"] == max(way["peak_bytes_by_work"].values()) > way["idle_bytes"] > 0
+    assert result["numbers"].keys() == {"begin", "sort", "place", "write_plan"}
+    assert {"prepare graph: split", "prepare graph: tune"} < result["ways"]["parts"]["peak_bytes_by_work"].keys()
 
 
 @pytest.mark.slow
