@@ -80,7 +80,7 @@ def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
     assert lines["selection, 100 epochs of `factors`"](10**9) == pytest.approx(100 * selected * 1e9 / 3600)
     wide = found["scale-predictions-10000000"]
     assert lines["gate, 1,000 classes"](10**7) == pytest.approx(wide["parts"]["predictions"]["peak_bytes"] / 2**30)
-    ordered = found["scale-sorting-500000"]
+    ordered = found["scale-sorting-1000000"]
     numbers = max(each["transient_bytes_per_row"] for each in ordered["numbers"].values())
     assert lines["graph, numbers of all rows in one task"](10**8) == pytest.approx(numbers * 10**8 / 2**30)
     blocks, task = lines["graph, a task on ranges or blocks"], ordered["ways"]["parts"]
@@ -102,6 +102,6 @@ _PLANNED_BY = (
     "selection-100000000",
     "gate-1000000",
     "scale-predictions-10000000",
-    "scale-sorting-500000",
+    "scale-sorting-1000000",
     "epoch_memory",
 )

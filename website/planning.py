@@ -81,13 +81,13 @@ def memory() -> list[Line]:
     groups = gate["parts"]["groups"]["peak_bytes"] / gate["rows"]
     predicted = wide["parts"]["predictions"]["peak_bytes"] / wide["rows"]
     encode = max(_read("encode_memory")["peak_bytes"])
-    order, epoch = _read("scale-sorting-500000"), _read("epoch_memory")
+    order, epoch = _read("scale-sorting-1000000"), _read("epoch_memory")
     task, numbers = order["ways"]["parts"], max(each["transient_bytes_per_row"] for each in order["numbers"].values())
     read = epoch["ways"]["parts"]["bytes_per_row"]["own"]
     return [
         Line("encode, all its processes of a node", lambda rows: encode / _GIB, "encode_memory"),
-        Line("graph, numbers of all rows in one task", _times(numbers / _GIB), "scale-sorting-500000"),
-        Line("graph, a task on ranges or blocks", _by_root(order["rows"], task), "scale-sorting-500000"),
+        Line("graph, numbers of all rows in one task", _times(numbers / _GIB), "scale-sorting-1000000"),
+        Line("graph, a task on ranges or blocks", _by_root(order["rows"], task), "scale-sorting-1000000"),
         Line("copies and groups", _times(groups / _GIB), "scale-10000000"),
         Line(f"gate, {wide['classes']:,} classes", _times(predicted / _GIB), "scale-predictions-10000000"),
         Line("selection by `factors`", _times(kept / _GIB), "selection-100000000"),
