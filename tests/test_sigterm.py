@@ -123,7 +123,9 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     ),
     "dedup": plainly("dedup", *POOL, *TARGETS, "--out", "OUT"),
     "export": plainly("export", "MADE/run/encode/targets", "--out", "OUT"),
-    "start": plainly("start", "MADE/mine.parquet", "--go", "--prior", "efficientnet_lite:0", "--out", "OUT"),
+    "start": plainly(
+        *("start", "MADE/mine.parquet", "--go", "--prior", "efficientnet_lite:0", "--file", "OUT.yaml", "--out", "OUT")
+    ),
     "demo": plainly("demo", "--out", "OUT"),
     "doctor": plainly("doctor", "--verify", "MADE"),
     "status": plainly("status", "MADE/run"),
