@@ -27,13 +27,15 @@ _REMEDY = "run the same command again: finished parts are kept"
 
 
 class Stopping:
-    """Whether the process was told to stop."""
+    """State of SIGTERM for one command; `told` is True once the signal has come."""
 
     def __init__(self) -> None:
         self.told = False
+        # Noted before any of them is told to end, since a process whose parent has ended is nobody's.
+        self.started: dict[int, str] = {}
 
     def error(self) -> StoppedError | None:
-        """What a command that was told to stop ends with, whatever has become of the error that told it."""
+        """Returns the error that ends a stopped command, also if a library swallowed it; None before SIGTERM."""
         return StoppedError(f"stopped by {signal.SIGTERM.name}", _REMEDY) if self.told else None
 
     def handle(self, number: int, frame: FrameType | None) -> NoReturn:
@@ -58,7 +60,7 @@ def ends_on_sigterm() -> Iterator[Stopping]:
     os.set_blocking(writing, False)
     # The number of a signal is written there when it comes; a Python handler runs only once native code returns.
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=_end_in_time, args=(reading,), name="coevo-stop", daemon=True).start()
+    threading.Thread(target=_end_in_time, args=(reading, stopping), name="coevo-stop", daemon=True).start()
     signal.signal(signal.SIGTERM, stopping.handle)
     try:
         yield stopping
@@ -66,23 +68,25 @@ def ends_on_sigterm() -> Iterator[Stopping]:
         if stopping.told:
             if not isinstance(error, SystemExit):
                 os.write(2, f"error: stopped by SIGTERM\nremedy: {_REMEDY}\n".encode())
-            _end(0 if isinstance(error, SystemExit) and error.code in {0, None} else StoppedError.exit_code)
+            done = isinstance(error, SystemExit) and error.code in {0, None}
+            _end(0 if done else StoppedError.exit_code, stopping)
         raise
     finally:
         signal.set_wakeup_fd(before)
         os.close(writing)
 
 
-def _end_in_time(reading: int) -> None:
+def _end_in_time(reading: int, stopping: Stopping) -> None:
     """Waits for SIGTERM, then gives the main thread its time."""
     while signal.SIGTERM not in (come := os.read(reading, 64)):
         if not come:  # the block has ended
             os.close(reading)
             return
-    started = _descendants(os.getpid())  # now: those of one that ends meanwhile are nobody's
+    stopping.started.update(_descendants(os.getpid()))
     time.sleep(GRACE_S)
+    stopping.started.update(_descendants(os.getpid()))
     _end_ray()
-    _send(signal.SIGKILL, started | _descendants(os.getpid()))
+    _send(signal.SIGKILL, dict(stopping.started))
     os.write(2, f"error: stopped by SIGTERM, and not ended after {GRACE_S:g} s\nremedy: {_REMEDY}\n".encode())
     os._exit(StoppedError.exit_code)
 
@@ -96,12 +100,13 @@ def _end_ray() -> None:
         ending.join(_RAY_END_S)
 
 
-def _end(code: int) -> NoReturn:
+def _end(code: int, stopping: Stopping) -> NoReturn:
     """Ends this process, and before it the processes that it started: a start of Ray that was broken off left them."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    started = _descendants(os.getpid())
+    stopping.started.update(_descendants(os.getpid()))
+    started = dict(stopping.started)
     _send(signal.SIGTERM, started)
     deadline = time.monotonic() + _RAY_END_S
     while _running(started) and time.monotonic() < deadline:
