@@ -107,11 +107,11 @@ def _called(given: list[str], stopping: Stopping) -> int:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         _fail(StoppedError("stopped by Ctrl-C", "run the same command again: finished parts are kept"))
-    except Exception as error:
+    except Exception as error:  # the outermost frame: errors that have no exit code of their own are raised again
         known = stopping.error() or _known(error)
         if known is not None:
             _fail(known)
-        if _is_usage(error):
+        if _show_usage(error):
             return _WRONG_USAGE
         _tell_trace(error)
         raise
@@ -119,7 +119,7 @@ def _called(given: list[str], stopping: Stopping) -> int:
 
 
 def _known(error: Exception) -> CoevoError | None:
-    """What is to be said of an error; None for one that nobody foresaw, and for wrong usage."""
+    """Converts an error to one with cause and remedy; None for wrong usage and for unforeseen errors."""
     if isinstance(error, CoevoError):
         return error
     if not isinstance(error, OSError):
@@ -131,8 +131,8 @@ def _known(error: Exception) -> CoevoError | None:
     return StoppedError(f"{error}", "repair the store, then run the same command again: finished parts are kept")
 
 
-def _is_usage(error: Exception) -> bool:
-    """Whether it is a usage error of whichever click typer brings, which is shown then."""
+def _show_usage(error: Exception) -> bool:
+    """Shows a usage error of click, whichever typer brings, and returns True; False for any other error."""
     show: Callable[[], None] | None = getattr(error, "show", None)
     if show is None or not hasattr(error, "exit_code"):
         return False

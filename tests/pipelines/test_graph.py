@@ -12,7 +12,7 @@ import pytest
 
 from coevo_ray.core.graph.cells import Cells
 from coevo_ray.core.graph.graph import build_graph
-from coevo_ray.core.graph.plan import Settled
+from coevo_ray.core.graph.plan import Method, Settled
 from coevo_ray.core.graph.search import block_rows
 from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import UnitRows
@@ -84,10 +84,10 @@ def same(a: NeighbourGraph, b: NeighbourGraph) -> None:
 
 @pytest.mark.parametrize("method", ["auto", "ivf"])
 @pytest.mark.parametrize("centre", [False, True])
-def test_the_artifact_is_the_graph_of_the_training_rows(tmp_path: Path, method: str, centre: bool) -> None:
+def test_the_artifact_is_the_graph_of_the_training_rows(tmp_path: Path, method: Method, centre: bool) -> None:
     graph, row_ids = build(tmp_path, method=method, centre=centre)
     assert row_ids.tolist() == TRAIN.tolist()
-    expected = build_graph(content()[TRAIN], 5, method, centre=centre, threads=1)  # type: ignore[arg-type]
+    expected = build_graph(content()[TRAIN], 5, method, centre=centre, threads=1)
     assert graph.method == {"auto": "exact"}.get(method, method)
     same(graph, expected)
 
@@ -103,9 +103,9 @@ def test_parts_and_files_change_nothing(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "centre"), [("ivf", True), ("exact", False)])
-def test_ranges_and_blocks_change_nothing(tmp_path: Path, method: str, centre: bool) -> None:
+def test_ranges_and_blocks_change_nothing(tmp_path: Path, method: Method, centre: bool) -> None:
     """All files are the same, though no process holds all rows."""
-    expected = build_graph(content()[TRAIN], 5, method, centre=centre, threads=1)  # type: ignore[arg-type]
+    expected = build_graph(content()[TRAIN], 5, method, centre=centre, threads=1)
     made = {}
     for name, cuts in (("whole", Cuts()), ("cut", Cuts(range_rows=700, block_rows=400)), ("one", Cuts(block_rows=999))):
         graph, _ = build(tmp_path, name=name, cuts=cuts, method=method, centre=centre, part_rows=1024)

@@ -52,15 +52,14 @@ class GraphPlan:
     recall: float | None
     parameters: dict[str, Any]
 
-    def sort(self, rows: UnitRows, *, in_place: bool = False) -> UnitRows:
+    def sort(self, rows: UnitRows) -> UnitRows:
         """Sorts rows by cell for `search`, and converts them to float32[N, d] if that takes at most 256 MiB.
 
         Args:
             rows: the rows of the plan.
-            in_place: sort them in their own memory; the former rows and their features are not to be used any more.
         """
         if self.cells.count > 1:
-            rows = rows.reordered(self.cells.order) if in_place else rows.sorted_by(self.cells.order)
+            rows = rows.sorted_by(self.cells.order)
         return UnitRows(rows.read(slice(None))) if 4 * rows.raw.size <= _SMALL_BYTES else rows
 
     def search(
@@ -158,7 +157,7 @@ class Settled:
     may_fall_back: bool
 
     def falls_back(self, plan: GraphPlan) -> bool:
-        """Whether a plan of `ivf` is given up."""
+        """Tests whether an `ivf` plan misses the recall goal and has to make way for `exact`."""
         return self.may_fall_back and (plan.recall or 0) < RECALL_GOAL
 
 

@@ -14,7 +14,6 @@ from coevo_ray.core.rows.chunks import Chunk, each_chunk, map_chunks
 from coevo_ray.errors import InputError
 
 _SHOWN = 5
-_STRIPE_BYTES = 64
 _LENGTH_ROWS = 4096  # converted to float32 at a time
 
 
@@ -200,23 +199,6 @@ class UnitRows:
 
         each_chunk(len(order), fill)
         return UnitRows(raw, None if self.scale is None else self.scale[order], self.mean)
-
-    def reordered(self, order: IntArray) -> UnitRows:
-        """Like `sorted_by` for a permutation, in the memory of these rows, which are not to be used any more.
-
-        Columns are moved a stripe of a cache line at a time, so that no second copy of the rows is held.
-        """
-        width = max(1, _STRIPE_BYTES // self.raw.itemsize)
-        for start in range(0, self.dim, width):
-            columns = self.raw[:, start : start + width]
-            stripe = np.empty(columns.shape, dtype=columns.dtype)
-
-            def fill(chunk: Chunk, stripe: FloatArray = stripe, columns: FloatArray = columns) -> None:
-                stripe[chunk.slice] = columns[order[chunk.slice]]
-
-            each_chunk(len(order), fill)
-            columns[:] = stripe
-        return UnitRows(self.raw, None if self.scale is None else self.scale[order], self.mean)
 
 
 @dataclass(frozen=True, eq=False)
