@@ -17,7 +17,7 @@ from coevo_ray.core.gate.rules import margin_gain
 from coevo_ray.core.graph.cells import Cells
 from coevo_ray.core.graph.running_top_k import top_k
 from coevo_ray.core.graph.search import CellSearch, first_k, pair_similarities
-from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.graph.types import NeighbourGraph
 from coevo_ray.core.graph.unit_rows import UnitRows
 
 _BLOCK = 1024  # open rows compared at a time
@@ -155,7 +155,7 @@ def more_similar(queries: Float32Array, others: Float32Array, threshold: float) 
     return result
 
 
-def copy_margin(graph: Neighbours, stray: float) -> float:
+def copy_margin(graph: NeighbourGraph, stray: float) -> float:
     """Computes the excess of a copy's similarity to its nearest row over that to its last neighbour.
 
     It is the 1 - `stray` quantile of that excess over the pool's own rows. A fixed margin would not do: 0.2, together

@@ -55,7 +55,7 @@ def class_ranges(rows: int, classes: int, cells: int = _CELLS) -> list[tuple[int
 
 
 def checked(predictions: ClassBlocks, rows: int, classes: int) -> Iterator[tuple[int, Float32Array]]:
-    """Yields the blocks; refuses the predictions before the last of them.
+    """Yields the blocks whose shapes fit; what is in them is for `Sums`.
 
     Args:
         predictions: blocks of float32[N, w].
@@ -63,10 +63,8 @@ def checked(predictions: ClassBlocks, rows: int, classes: int) -> Iterator[tuple
         classes: C.
 
     Raises:
-        InputError: they do not fit the rows and classes, or are no distributions.
+        InputError: they do not fit the rows and classes.
     """
-    sums: Float64Array = np.zeros(rows)
-    good: BoolArray = np.ones(rows, dtype=np.bool_)
     end = 0
     for first, values in predictions:
         end += values.shape[-1]
@@ -75,11 +73,6 @@ def checked(predictions: ClassBlocks, rows: int, classes: int) -> Iterator[tuple
             raise _misfit(f"{values.dtype}{list(values.shape)}", rows, classes)
         if end > classes:
             break
-        sums += values.sum(axis=1, dtype=np.float64)
-        good &= values.min(axis=1) >= 0  # false for NaN too
-        if end == classes:
-            good &= np.abs(sums - 1.0) <= _SUM_TOLERANCE
-            refuse(~good, np.arange(rows), "have predictions that are no distribution (sum 1, none below 0)")
         yield first, values
     if end != classes:
         raise _misfit(f"of {end} classes", rows, classes)
@@ -87,6 +80,38 @@ def checked(predictions: ClassBlocks, rows: int, classes: int) -> Iterator[tuple
 
 def _misfit(have: str, rows: int, classes: int) -> InputError:
     return InputError(f"predictions {have}, need float{[rows, classes]}", "predict every row of the graph")
+
+
+class Sums:
+    """Tells which rows' probabilities are a distribution.
+
+    Args:
+        rows: n.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._sums: Float64Array = np.zeros(rows)
+        self._positive: BoolArray = np.ones(rows, dtype=np.bool_)
+
+    def look(self, rows: slice, values: FloatArray) -> None:
+        """Reads some rows' probabilities of some classes, float[m, w]."""
+        self._sums[rows] += values.sum(axis=1, dtype=np.float64)
+        self._positive[rows] &= values.min(axis=1) >= 0  # false for NaN too
+
+    @property
+    def sound(self) -> BoolArray:
+        """bool[n], rows whose probabilities are 0 or more and sum up to 1."""
+        sound: BoolArray = self._positive & (np.abs(self._sums - 1.0) <= _SUM_TOLERANCE)
+        return sound
+
+
+def check_sound(sound: BoolArray) -> None:
+    """Refuses predictions of rows bool[N] that are no distributions.
+
+    Raises:
+        InputError: some are not.
+    """
+    refuse(~sound, np.arange(len(sound)), "have predictions that are no distribution (sum 1, none below 0)")
 
 
 class Leaders:

@@ -168,12 +168,8 @@ def draw_apart(
     head = min(len(order), 4 * count)  # whether a row is picked depends on better ones only, so the top may do
     while True:
         first = order[:head]
-
-        def near(places: IntArray, first: Int64Array = first) -> IntArray:
-            rows = first[places]
-            return np.where(graph.similarities[rows, :neighbours] > similarity, graph.indices[rows, :neighbours], -1)
-
-        picked = pick_apart(first, near, graph.rows, taken)
+        index, similar = graph.near(first, neighbours)
+        picked = pick_apart(first, np.where(similar > similarity, index, np.int32(-1)), graph.rows, taken)
         if picked.sum() >= count or head == len(order):
             break
         head = min(len(order), 2 * head)

@@ -9,7 +9,7 @@ import numpy as np
 
 from coevo_ray.core.arrays import Float32Array, Int32Array, IntArray
 from coevo_ray.core.graph.near_duplicates import pick_apart
-from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.graph.types import GraphPart, Neighbours, over_rows
 
 _WIDTH = 16  # neighbours of a row that may be its centre
 _JOINED = 8  # neighbours of a centre through which it joins another
@@ -19,8 +19,12 @@ _BLOCK_ROWS = 1 << 16  # worked on at a time
 
 def typicality(graph: Neighbours) -> Float32Array:
     """Mean similarity of each row to its neighbours, float32[N]: TypiClust's measure but for the inverse."""
-    mean: Float32Array = graph.similarities.mean(axis=1, dtype=np.float32)
+    mean: Float32Array = over_rows(graph, _mean_similarity)[0]
     return mean
+
+
+def _mean_similarity(part: GraphPart) -> tuple[Float32Array]:
+    return (part.similarities.mean(axis=1, dtype=np.float32),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +51,21 @@ class NeighbourGroups:
     def of(cls, graph: Neighbours) -> NeighbourGroups:
         """The groups of a graph's rows."""
         order = np.argsort(-typicality(graph), kind="stable").astype(np.int32)
-        leads = pick_apart(order, lambda places: graph.indices[order[places], :_WIDTH], graph.rows)
+        leads = pick_apart(order, lambda places: graph.near(order[places], _WIDTH).indices, graph.rows)
         centres = order[leads]
         number: Int32Array = np.full(graph.rows, -1, dtype=np.int32)
         number[centres] = np.arange(len(centres), dtype=np.int32)
-        first = _join(number, lambda part: graph.indices[part, :_WIDTH])
+        (first,) = over_rows(graph, _joined_through, number)
         group, parents = first, []
         while len(centres) > _FEW:
-            through = graph.indices[centres, :_JOINED]
+            through = graph.near(centres, _JOINED).indices
             others = np.where(through >= 0, group[through], np.int32(-1))
             others[others == np.arange(len(centres))[:, None]] = -1
             leads = pick_apart(np.arange(len(centres)), others, len(centres))
             if leads.all():
                 break
             number = np.where(leads, np.cumsum(leads) - 1, -1).astype(np.int32)
-            parent = _join(number, others.__getitem__)
+            parent = _join(number, number, others.__getitem__)
             parents.append(parent)
             group, centres = parent[group], centres[leads]
         return cls(first, tuple(parents))
@@ -77,18 +81,24 @@ class NeighbourGroups:
         return best
 
 
-def _join(number: Int32Array, near_of: Callable[[slice], IntArray]) -> Int32Array:
+def _joined_through(part: GraphPart, number: Int32Array) -> tuple[Int32Array]:
+    own = part.own(number, slice(0, len(part)))
+    return (_join(own, number, lambda places: part.near(places, _WIDTH).indices),)
+
+
+def _join(own: Int32Array, number: Int32Array, near_of: Callable[[slice], IntArray]) -> Int32Array:
     """The own number where there is one, else the first one of the rows near: int32[n]; -1 stands for none.
 
     Args:
-        number: int32[n].
-        near_of: rows -> those near them, int[m, k], -1 for none.
+        own: int32[n], of the rows that are looked at.
+        number: int32[N], of all rows.
+        near_of: m of the n -> the rows near them, int[m, k], -1 for none.
     """
-    joined = np.empty_like(number)
-    for start in range(0, len(number), _BLOCK_ROWS):
+    joined = np.empty_like(own)
+    for start in range(0, len(own), _BLOCK_ROWS):
         part = slice(start, start + _BLOCK_ROWS)
-        own, near = number[part], near_of(part)
+        near = near_of(part)
         numbers = np.where(near >= 0, number[near], np.int32(-1))
         nearest = numbers[np.arange(len(near)), (numbers >= 0).argmax(axis=1)]
-        joined[part] = np.where(own >= 0, own, nearest)
+        joined[part] = np.where(own[part] >= 0, own[part], nearest)
     return joined

@@ -11,8 +11,9 @@ import heapq
 
 import numpy as np
 
-from coevo_ray.core.arrays import Float32Array, Float64Array, FloatArray, Int64Array
-from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array
+from coevo_ray.core.gate.class_blocks import each_part
+from coevo_ray.core.graph.types import GraphPart, Near, Neighbours, over_rows
 
 # Of the distance to the last neighbour, and of the gain. Out of widths of 1/8, 1/4 and 1/2 and powers of 1 and 2, with
 # a tenth of the labels, right and wrong ones: the choice of three of five sets of four pools of the battery, and within
@@ -43,26 +44,37 @@ def draw_herding(rows: Int64Array, gain: FloatArray, count: int, graph: Neighbou
     """
     herd = _Herd(graph, gain, known)
     worth = herd.worth(rows)
-    heap: list[tuple[float, int]] = []
+    heap: list[tuple[float, int, int]] = []
     taken, left = 0, -np.inf  # rows on the heap so far, the best by their first worth, and the best of the others
+    near: list[Near] = []  # of rows on the heap, as many at a time as were put there
     drawn: list[int] = []
     while len(drawn) < count:
         if not heap or -heap[0][0] < left:
             head = min(len(rows), max(_HEAD * count, 2 * taken))
             order, left = _best_first(worth, head)
-            heap += [(-worth[place], int(place)) for place in order[taken:head]]
+            near.append(graph.near(rows[order[taken:head]]))
+            heap += [(-worth[place], int(place), taken + i) for i, place in enumerate(order[taken:head])]
             heapq.heapify(heap)
             taken = head
-        _, place = heapq.heappop(heap)
-        row = int(rows[place])
+        _, place, at = heapq.heappop(heap)
+        row, of_row = int(rows[place]), _at(near, at)
         # Worths only fall as rows are drawn: a row that is still above what all others had is the best.
-        now = herd.worth_of(row)
-        if now < left or (heap and (-now, place) > heap[0]):
-            heapq.heappush(heap, (-now, place))
+        now = herd.worth_of(row, of_row)
+        if now < left or (heap and (-now, place) > heap[0][:2]):
+            heapq.heappush(heap, (-now, place, at))
         else:
             drawn.append(row)
-            herd.cover(row)
+            herd.cover(row, of_row)
     return np.array(drawn, dtype=np.int64)
+
+
+def _at(parts: list[Near], at: int) -> Near:
+    """Neighbours of one row, by its number among all in the parts."""
+    for index, similarity in parts:
+        if at < len(index):
+            return Near(index[at], similarity[at])
+        at -= len(index)
+    raise IndexError(at)
 
 
 def _best_first(worth: Float64Array, head: int) -> tuple[Int64Array, float]:
@@ -87,50 +99,70 @@ class _Herd:
         self._cover: Float32Array = np.zeros(graph.rows, dtype=np.float32)
         for start in range(0, len(known), _BLOCK_ROWS):
             part = known[start : start + _BLOCK_ROWS]
-            index, kernel = self._near(part)
-            np.maximum.at(self._cover, index, kernel)
+            np.maximum.at(self._cover, *_kernel(self._graph.near(part), self._width))
         self._cover[known] = 1.0
-
-    def _near(self, rows: Int64Array | int) -> tuple[Int64Array, Float32Array]:
-        """Neighbours int64[n, k] and their kernel float32[n, k], 0 for those that are missing."""
-        index = self._graph.indices[rows].astype(np.int64)
-        similarity = self._graph.similarities[rows].astype(np.float32)
-        kernel = np.exp((np.minimum(similarity, 1.0) - 1.0) / np.float32(self._width))
-        return index, np.where(index >= 0, kernel, np.float32(0.0))
 
     def worth(self, rows: Int64Array) -> Float64Array:
         """Worth of each row, float64[n]."""
-        worth = np.empty(len(rows))
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            part = rows[start : start + _BLOCK_ROWS]
-            index, kernel = self._near(part)
-            more = np.maximum(kernel - self._cover[index], 0.0) * self._weight[index]
-            own = (1.0 - self._cover[part]) * self._weight[part]
-            worth[start : start + len(part)] = more.sum(axis=1, dtype=np.float64) + own
+        among = np.zeros(self._graph.rows, dtype=np.bool_)
+        among[rows] = True
+        worth: Float64Array = over_rows(self._graph, _worth, among, self._cover, self._weight, self._width)[0][rows]
         return worth
 
-    def worth_of(self, row: int) -> float:
+    def worth_of(self, row: int, near: Near) -> float:
         """Worth of one row; as in `worth`, but for the cost of its general form."""
-        index, kernel = self._near(row)
+        index, kernel = _kernel(near, self._width)
         more = np.maximum(kernel - self._cover[index], 0.0) * self._weight[index]
         return float(more.sum(dtype=np.float64)) + float((1.0 - self._cover[row]) * self._weight[row])
 
-    def cover(self, row: int) -> None:
+    def cover(self, row: int, near: Near) -> None:
         """Takes in a drawn row."""
-        index, kernel = self._near(row)
+        index, kernel = _kernel(near, self._width)
         there = index[index >= 0]  # a row is there once in a row's list
         self._cover[there] = np.maximum(self._cover[there], kernel[index >= 0])
         self._cover[row] = 1.0
 
 
+def _kernel(near: Near, width: float) -> tuple[Int64Array, Float32Array]:
+    """Neighbours int64[n, k] and their kernel float32[n, k], 0 for those that are missing."""
+    index = near.indices.astype(np.int64)
+    similarity = near.similarities.astype(np.float32)
+    kernel = np.exp((np.minimum(similarity, 1.0) - 1.0) / np.float32(width))
+    return index, np.where(index >= 0, kernel, np.float32(0.0))
+
+
+def _worth(
+    part: GraphPart, among: BoolArray, cover: Float32Array, weight: Float32Array, width: float
+) -> tuple[Float64Array]:
+    """Worth of the rows of a part that are among those bool[N], float64[n]; 0 for others."""
+    worth = np.zeros(len(part), dtype=np.float64)
+
+    def work(places: slice) -> None:
+        wanted = np.flatnonzero(part.own(among, places))
+        names, own = part.names(places)[wanted], wanted + places.start
+        index, kernel = _kernel(part.near(own), width)
+        more = np.maximum(kernel - cover[index], 0.0) * weight[index]
+        worth[own] = more.sum(axis=1, dtype=np.float64) + (1.0 - cover[names]) * weight[names]
+
+    each_part(len(part), max(1, part.indices.shape[1]), work)
+    return (worth,)
+
+
 def _median_distance(graph: Neighbours) -> float:
     """Median over the rows of 1 - similarity to the last neighbour that is there; 0 where no row has one."""
-    found = []
-    for start in range(0, graph.rows, _BLOCK_ROWS):
-        part = slice(start, start + _BLOCK_ROWS)
-        there = graph.indices[part] >= 0
-        has = np.flatnonzero(there.any(axis=1))
-        last = graph.k - 1 - there[:, ::-1].argmax(axis=1)
-        found.append(1.0 - graph.similarities[start + has, last[has]].astype(np.float64))
-    distances = np.concatenate(found)
+    has, similarity = over_rows(graph, _last_similarity)
+    distances = 1.0 - similarity[has].astype(np.float64)
     return float(np.median(distances, overwrite_input=True)) if len(distances) else 0.0
+
+
+def _last_similarity(part: GraphPart) -> tuple[BoolArray, FloatArray]:
+    """Which rows have neighbours bool[n], and the similarity to the last one that is there float[n]."""
+    has = np.zeros(len(part), dtype=np.bool_)
+    similarity = np.zeros(len(part), dtype=part.similarities.dtype)
+    for start in range(0, len(part), _BLOCK_ROWS):
+        places = slice(start, start + _BLOCK_ROWS)
+        there = part.indices[places] >= 0
+        has[places] = there.any(axis=1)
+        last = part.indices.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
+        similarity[places] = part.similarities[places][np.arange(len(there)), last]
+    return has, similarity

@@ -13,7 +13,7 @@ import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int32Array
 from coevo_ray.core.graph.near_duplicates import around_leaders, near_duplicates, near_pairs
-from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.graph.types import GraphPart, Neighbours, over_rows
 
 # Chosen on the digits, CIFAR-10 and banking77, with and without near-copies. `python -m benchmarks.battery duplicates`
 # reports these, and pools that they were not chosen on.
@@ -83,14 +83,15 @@ def own_copies(graph: Neighbours) -> Int32Array:
         int32[N], the row of each row's leader, as `around_leaders` says.
     """
     spacing = spacing_of(graph)
+    shared = (spacing.local, spacing.nearest, spacing.exact)
+    return around_leaders(graph.rows, *near_pairs(graph, _too_near, *shared))
 
-    def near(part: slice) -> BoolArray:
-        index, far = graph.indices[part], _distance(graph.similarities[part])
-        local = np.minimum(spacing.local[part, None], spacing.local[index])
-        found: BoolArray = (index >= 0) & ((far <= spacing.nearest * local) | (far <= spacing.exact))
-        return found
 
-    return around_leaders(graph.rows, *near_pairs(graph, near))
+def _too_near(part: GraphPart, places: slice, local: Float32Array, nearest: float, exact: float) -> BoolArray:
+    index, similarity = part.near(places)
+    far, both = _distance(similarity), np.minimum(part.own(local, places)[:, None], local[index])
+    found: BoolArray = (index >= 0) & ((far <= nearest * both) | (far <= exact))
+    return found
 
 
 def spacing_of(graph: Neighbours) -> Spacing:
@@ -105,13 +106,13 @@ def spacing_of(graph: Neighbours) -> Spacing:
         graph: neighbours of N rows.
     """
     k = _width(graph)
-    whole = _whole(graph, k)
-    last, nearest = (_distance(graph.similarities[:, column]) for column in (k - 1, 0))
+    (whole,) = over_rows(graph, _whole, k)
+    last, nearest = (_distances(graph, column) for column in (k - 1, 0))
     usual = _median(last[whole])
     if k < _FEWEST or usual <= _EXACT:
         return Spacing(np.zeros(graph.rows, np.float32), usual, 0.0, _EXACT)
     local = np.where(whole, np.maximum(last, np.float32(_CROWD * usual)), np.float32(0.0)).astype(np.float32)
-    nearer = ((j, _distance(graph.similarities[whole, j - 1])) for j in (k // 2, 3 * k // 4))
+    nearer = ((j, _distances(graph, j - 1)[whole]) for j in (k // 2, 3 * k // 4))
     dimension = _dimension(nearer, last[whole], k)
     share = nearest[whole] / np.maximum(local[whole], np.finfo(np.float32).tiny)
     # The rule takes no larger share, and chance is worth computing for few rows only.
@@ -165,10 +166,19 @@ def _width(graph: Neighbours) -> int:
     return min(graph.k, graph.rows - 1)
 
 
-def _whole(graph: Neighbours, k: int) -> BoolArray:
-    """bool[N], rows that have k neighbours."""
-    whole: BoolArray = graph.indices[:, k - 1] >= 0 if k > 0 else np.zeros(graph.rows, dtype=np.bool_)
-    return whole
+def _whole(part: GraphPart, k: int) -> tuple[BoolArray]:
+    """bool[n], rows that have k neighbours."""
+    return (part.indices[:, k - 1] >= 0 if k > 0 else np.zeros(len(part), dtype=np.bool_),)
+
+
+def _distances(graph: Neighbours, column: int) -> Float32Array:
+    """Distance of each row to one of its neighbours, float32[N]."""
+    distances: Float32Array = over_rows(graph, _distance_to, column)[0]
+    return distances
+
+
+def _distance_to(part: GraphPart, column: int) -> tuple[Float32Array]:
+    return (_distance(part.similarities[:, column]),)
 
 
 def _distance(similarities: FloatArray) -> Float32Array:

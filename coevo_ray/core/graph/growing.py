@@ -6,16 +6,16 @@ import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array
+from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array, IntArray
 from coevo_ray.core.graph.running_top_k import nonzero, top_k
 from coevo_ray.core.graph.search import SPARE, as_tensor, first_k, pair_similarities, score
 from coevo_ray.core.graph.threads import torch_threads
-from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.core.graph.types import GraphPart, Near, NeighbourGraph, PartWork
 from coevo_ray.core.graph.unit_rows import UnitRows, check_shape
 from coevo_ray.errors import InputError
 
@@ -109,6 +109,15 @@ class GrowingIndex:
     def similarities(self) -> Float32Array:
         """float32[N, k] as in `NeighbourGraph`; a view that is valid until the next `append`."""
         return self._similarities[: self.rows]
+
+    def near(self, rows: IntArray, width: int | None = None) -> Near:
+        """Neighbours of n rows, see `Neighbours`."""
+        return Near(self.indices[rows, :width], self.similarities[rows, :width])
+
+    def map_parts(self, work: PartWork, *shared: Any) -> Iterator[tuple[slice, Any]]:
+        """Runs a function on all present rows, see `Neighbours`."""
+        every = slice(0, self.rows)
+        yield every, work(GraphPart(self.rows, every, self.indices, self.similarities), *shared)
 
     @property
     def method(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from coevo_ray.core.arrays import BoolArray, Int32Array, Int64Array, IntArray
-from coevo_ray.core.graph.types import Neighbours
+from coevo_ray.core.arrays import BoolArray, FloatArray, Int32Array, Int64Array, IntArray
+from coevo_ray.core.graph.types import GraphPart, Neighbours, over_rows
 from coevo_ray.errors import UsageError
 
 _UNDECIDED, _PICKED, _PASSED = 0, 1, 2
@@ -42,35 +43,47 @@ def near_duplicates(graph: Neighbours, threshold: float, margin: float = 0.0, sa
         raise UsageError(
             f"near-duplicates from a similarity of {threshold}, margin {margin}", "need -1 to 1, and a margin of 0 to 2"
         )
-    last = np.ascontiguousarray(graph.similarities[:, -1])
-
-    def near(part: slice) -> BoolArray:
-        similarity, index = graph.similarities[part], graph.indices[part]
-        crowd = np.minimum(last[part, None], last[index])  # index -1, a missing neighbour, is masked out below
-        found = (similarity >= threshold) & (index >= 0)
-        found &= (similarity >= same) | (similarity - crowd >= margin)
-        return found
-
-    return around_leaders(graph.rows, *near_pairs(graph, near))
+    (last,) = over_rows(graph, _last)
+    return around_leaders(graph.rows, *near_pairs(graph, _stand_out, last, threshold, margin, same))
 
 
-def near_pairs(graph: Neighbours, near: Callable[[slice], BoolArray]) -> tuple[Int32Array, Int32Array]:
+def _last(part: GraphPart) -> tuple[FloatArray]:
+    return (np.ascontiguousarray(part.similarities[:, -1]),)
+
+
+def _stand_out(
+    part: GraphPart, places: slice, last: FloatArray, threshold: float, margin: float, same: float
+) -> BoolArray:
+    index, similarity = part.near(places)
+    crowd = np.minimum(part.own(last, places)[:, None], last[index])  # index -1, a missing one, is masked out below
+    found = (similarity >= threshold) & (index >= 0)
+    found &= (similarity >= same) | (similarity - crowd >= margin)
+    return found
+
+
+def near_pairs(graph: Neighbours, near: Callable[..., BoolArray], *shared: Any) -> tuple[Int32Array, Int32Array]:
     """Pairs of a row and a near neighbour, found in blocks of rows.
 
     Args:
         graph: neighbours of N rows.
-        near: n rows -> which of their neighbours are near, bool[n, k].
+        near: (part, n of its places, *shared) -> which of their neighbours are near, bool[n, k]; of a module.
+        shared: arrays of all rows, and settings.
 
     Returns:
-        int32[p] and int32[p], by increasing row.
+        int32[p] and int32[p], in no certain order.
     """
-    rows, others = [], []
-    for start in range(0, graph.rows, _BLOCK_ROWS):
-        part = slice(start, min(start + _BLOCK_ROWS, graph.rows))
-        row, column = np.nonzero(near(part))
-        row += start
-        rows.append(row.astype(np.int32))
-        others.append(graph.indices[row, column])
+    pairs = [found for _, found in graph.map_parts(_pairs_of, near, *shared)]
+    return np.concatenate([rows for rows, _ in pairs]), np.concatenate([others for _, others in pairs])
+
+
+def _pairs_of(part: GraphPart, near: Callable[..., BoolArray], *shared: Any) -> tuple[Int32Array, Int32Array]:
+    rows: list[Int32Array] = [np.zeros(0, np.int32)]
+    others: list[Int32Array] = [np.zeros(0, np.int32)]
+    for start in range(0, len(part), _BLOCK_ROWS):
+        places = slice(start, min(start + _BLOCK_ROWS, len(part)))
+        place, column = np.nonzero(near(part, places, *shared))
+        rows.append(part.names(places)[place].astype(np.int32))
+        others.append(part.indices[start + place, column])
     return np.concatenate(rows), np.concatenate(others)
 
 

@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from coevo_ray.core.arrays import AnyArray, Arrays, FloatArray, Int32Array
+from coevo_ray.core.arrays import AnyArray, Arrays, FloatArray, Int32Array, IntArray
 from coevo_ray.errors import InputError
 
 
+class Near(NamedTuple):
+    """Neighbours of n rows.
+
+    Attributes:
+        indices: int32[n, k], padded with -1.
+        similarities: float[n, k], padded with -1.
+    """
+
+    indices: Int32Array
+    similarities: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class GraphPart:
+    """Neighbours of some rows of a graph.
+
+    Attributes:
+        total: N, rows of the whole graph.
+        rows: int32[n], the rows of the part, increasing; or slice(0, N), all of them.
+        indices: int32[n, k], as in `NeighbourGraph`.
+        similarities: float[n, k].
+    """
+
+    total: int
+    rows: Int32Array | slice
+    indices: Int32Array
+    similarities: FloatArray
+
+    def __len__(self) -> int:
+        """Number of rows n."""
+        return len(self.indices)
+
+    def near(self, places: IntArray | slice, width: int | None = None) -> Near:
+        """Neighbours of m of the part's rows, the nearest `width` of each; None takes all."""
+        return Near(self.indices[places, :width], self.similarities[places, :width])
+
+    def own(self, values: AnyArray, places: slice) -> AnyArray:
+        """Values [N, ...] of m of the part's rows: [m, ...]."""
+        return values[places] if isinstance(self.rows, slice) else values[self.rows[places]]
+
+    def names(self, places: slice) -> IntArray:
+        """The rows at m places, int[m]."""
+        if isinstance(self.rows, slice):
+            return np.arange(*places.indices(self.total), dtype=np.int32)
+        return self.rows[places]
+
+
+# Works on a part: what it returns is of its rows, in their order. One that is sent to other processes pickles.
+PartWork = Callable[..., Any]
+
+
 class Neighbours(Protocol):
-    """Read access to a graph: a `NeighbourGraph`, or a `GrowingIndex`, whose arrays change with `append`."""
+    """Read access to a graph, which may lie in parts, in other processes.
+
+    A `NeighbourGraph` has one part, as has a `GrowingIndex`, whose arrays change with `append`.
+    """
 
     @property
     def rows(self) -> int:
@@ -23,13 +77,40 @@ class Neighbours(Protocol):
     def k(self) -> int:
         """Number of neighbours per row k."""
 
-    @property
-    def indices(self) -> Int32Array:
-        """Neighbours of each row, int32[N, k], padded with -1."""
+    def near(self, rows: IntArray, width: int | None = None) -> Near:
+        """Neighbours of n rows int[n], the nearest `width` of each; None takes all."""
 
-    @property
-    def similarities(self) -> FloatArray:
-        """Cosine similarities of the neighbours, float[N, k], padded with -1."""
+    def map_parts(self, work: PartWork, *shared: Any) -> Iterator[tuple[Int32Array | slice, Any]]:
+        """Runs a function on each part.
+
+        Args:
+            work: (part, *shared) -> result; of a module, so that it pickles.
+            shared: arrays of all rows and settings, alike for all parts.
+
+        Yields:
+            The rows of each part, and the result for it; in no certain order of the parts.
+        """
+
+
+def over_rows(graph: Neighbours, work: PartWork, *shared: Any) -> tuple[AnyArray, ...]:
+    """Arrays of all rows, computed part by part.
+
+    Args:
+        graph: neighbours of N rows.
+        work: (part, *shared) -> arrays [n, ...] of the part's rows.
+        shared: see `Neighbours.map_parts`.
+
+    Returns:
+        Arrays [N, ...], by row.
+    """
+    joined: tuple[AnyArray, ...] = ()
+    for rows, found in graph.map_parts(work, *shared):
+        if isinstance(rows, slice):  # all of them
+            return tuple(found)
+        joined = joined or tuple(np.empty((graph.rows, *each.shape[1:]), each.dtype) for each in found)
+        for whole, each in zip(joined, found, strict=True):
+            whole[rows] = each
+    return joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +153,15 @@ class NeighbourGraph:
     def k(self) -> int:
         """Number of neighbours per row k."""
         return int(self.indices.shape[1])
+
+    def near(self, rows: IntArray, width: int | None = None) -> Near:
+        """Neighbours of n rows, see `Neighbours`."""
+        return Near(self.indices[rows, :width], self.similarities[rows, :width])
+
+    def map_parts(self, work: PartWork, *shared: Any) -> Iterator[tuple[slice, Any]]:
+        """Runs a function on all rows, see `Neighbours`."""
+        every = slice(0, self.rows)
+        yield every, work(GraphPart(self.rows, every, self.indices, self.similarities), *shared)
 
     def arrays(self) -> tuple[dict[str, Any], Arrays]:
         """Returns JSON fields, and arrays by name: indices int32[N, k] and similarities float[N, k]."""

@@ -100,7 +100,7 @@ def test_margins_beliefs_are_the_fused_distributions_row_by_row() -> None:
     labels = dict(zip(*(part.tolist() for part in gate.labels()[:2]), strict=True))
     for row in np.flatnonzero(~known).tolist():
         weights, said = 0.0, np.zeros(classes)
-        for j, s in zip(gate.inner.graph.indices[row], gate.inner.graph.similarities[row], strict=True):
+        for j, s in zip(*gate.inner.graph.near(np.array(row)), strict=True):
             weights += max(0.0, float(s)) ** 4
             said += max(0.0, float(s)) ** 4 * (np.eye(classes)[labels[j]] if j in labels else p[j].astype(np.float64))
         fused = 0.5 * p[row].astype(np.float64) + 0.5 * said / weights
@@ -169,9 +169,10 @@ def test_blocks_are_not_read_beyond_the_last_class() -> None:
 def test_a_neighbours_label_counts_in_the_block_of_its_class_alone() -> None:
     p, graph = guesses(0, 6), make(6).inner.graph
     known, labels = np.arange(ROWS) % 2 == 0, np.arange(ROWS) % 6
-    whole, mass = neighbours_distribution(graph, p, known, labels, rows=np.arange(ROWS))
+    near = graph.near(np.arange(ROWS))
+    whole, mass = neighbours_distribution(*near, p, known, labels)
     parts = [
-        neighbours_distribution(graph, p[:, a:b], known, labels, rows=slice(0, ROWS), first_class=a)
+        neighbours_distribution(*near, p[:, a:b], known, labels, first_class=a)
         for a, b in class_ranges(ROWS, 6, 2 * ROWS)
     ]
     assert np.array_equal(np.concatenate([part for part, _ in parts], axis=1), whole)

@@ -33,8 +33,8 @@ from coevo_ray.core.gate.rules import (
     fused_distribution,
     margin_gain,
     nearest_known,
-    neighbour_vote,
     published_gain,
+    votes_of,
 )
 from coevo_ray.core.gate.stop import loss_left
 from coevo_ray.core.graph.graph import build_graph
@@ -203,7 +203,14 @@ def test_chance_correction_by_hand() -> None:
 def test_margin_is_the_loop() -> None:
     graph, p = crowd(), guess(80, 3)
     confidence, predicted = chance_corrected(p.max(axis=1), CLASSES), p.argmax(axis=1)
-    vote = neighbour_vote(graph, confidence, predicted, CLASSES)
+    vote = votes_of(
+        graph.indices,
+        graph.similarities,
+        confidence[graph.indices],
+        predicted[graph.indices],
+        CLASSES,
+        min_similarity=0.85,
+    )
     found = margin_gain(fused_distribution(p, vote, 16))
     lonely = 0
     for i in range(80):
@@ -283,17 +290,16 @@ def test_pseudo_labels_are_sure_unlabelled_candidates() -> None:
 def test_distance_to_what_is_known_by_hand() -> None:
     indices = np.array([[1, 2], [0, 2], [1, 0], [-1, -1]], np.int32)
     similarities = np.array([[0.9, 0.4], [0.9, 0.6], [0.6, 0.4], [-1, -1]], np.float32)
-    graph = NeighbourGraph(indices, similarities, "exact", 1.0)
     known = np.array([False, False, True, False])
-    assert nearest_known(graph, known, np.arange(4)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
-    assert nearest_known(graph, np.zeros(4, bool), np.arange(4)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
+    assert nearest_known(indices, similarities, known) == pytest.approx([0.6, 0.4, 0.6, 1.0])
+    assert nearest_known(indices, similarities, np.zeros(4, bool)) == pytest.approx([0.6, 0.4, 0.6, 1.0])
     plain, far = make(copies=False), make(distance_weight=0.5, copies=False)
     for gate in (plain, far):
         asked = gate.request_seed(10).positions
         gate.submit(asked, truth(asked))
         gate.update_predictions(guess(80, 4))
     sure = np.isin(np.arange(80), asked) | (plain.state()[1]["confidence"] >= 0.9)
-    expected = gains(plain) + 0.5 * nearest_known(crowd(), sure, np.arange(80))
+    expected = gains(plain) + 0.5 * nearest_known(*crowd().near(np.arange(80)), sure)
     expected[asked] = 0
     assert gains(far) == pytest.approx(expected, abs=1e-6)
 
@@ -966,7 +972,9 @@ def test_published_gain_without_neighbours_is_the_models_doubt() -> None:
     gate.update_predictions(sure(0.6))
     confidence = (0.8 - 1 / CLASSES) / (1 - 1 / CLASSES)
     np.testing.assert_allclose(gains(gate), 1 - confidence, atol=1e-6)
-    vote = neighbour_vote(crowd(), np.zeros(80), np.zeros(80, dtype=np.int64), CLASSES)
+    near = crowd().near(np.arange(80))
+    unsure, first = np.zeros(near.indices.shape), np.zeros(near.indices.shape, dtype=np.int64)
+    vote = votes_of(*near, unsure, first, CLASSES, min_similarity=0.85)
     assert not vote.distribution.any() and not vote.share.any()
     assert published_gain(np.full(80, 0.6), np.ones(80, dtype=np.int64), vote) == pytest.approx(np.full(80, 0.4))
 
@@ -1069,7 +1077,8 @@ def test_groups_of_typical_rows_are_as_many_as_there_are_labels_after_the_round(
     assert few.max() < many.max()
     labelled = gate.labels()[0]
     order = by_gain(np.setdiff1d(np.arange(600), labelled), gains(gate), row_noise(600, 0, 1)).tolist()
-    expected = typical_first(order, 6, few.tolist(), set(labelled.tolist()), graph.similarities.mean(axis=1), 0.25)
+    similar = graph.near(np.arange(600)).similarities
+    expected = typical_first(order, 6, few.tolist(), set(labelled.tolist()), similar.mean(axis=1), 0.25)
     assert gate.request().positions.tolist() == expected[:6]
 
 

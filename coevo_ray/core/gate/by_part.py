@@ -1,0 +1,192 @@
+"""What a gate computes for all rows of its graph, a part at a time; runs wherever the part is.
+
+Each function takes a part and arrays of all N rows, and returns arrays of the part's n rows. A row's values do not
+depend on the part that it is in, bit for bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coevo_ray.core.arrays import AnyArray, BoolArray, Float32Array, Float64Array, IntArray, UInt16Array
+from coevo_ray.core.gate.class_blocks import ClassBlocks, Leaders, Sums, checked, each_part
+from coevo_ray.core.gate.config import GateConfig
+from coevo_ray.core.gate.rules import (
+    Vote,
+    fuse,
+    fused_distribution,
+    nearest_known,
+    neighbours_distribution,
+    published_gain,
+    votes_of,
+)
+from coevo_ray.core.graph.types import GraphPart, Near
+
+
+def look_alone(part: GraphPart, config: GateConfig, blocks: ClassBlocks) -> tuple[AnyArray, ...]:
+    """The model's own class and its probability.
+
+    Args:
+        part: n of N rows.
+        config: the gate's.
+        blocks: predictions of all rows.
+
+    Returns:
+        Which rows have distributions bool[n], the class uint16[n], its probability float32[n].
+
+    Raises:
+        InputError: the predictions do not fit the rows and classes.
+    """
+    own, sums = Leaders(len(part), np.float32, second=False), Sums(len(part))
+    for first, values in checked(blocks, part.total, config.classes):
+
+        def look(places: slice, first: int = first, values: Float32Array = values) -> None:
+            mine = part.own(values, places)
+            sums.look(places, mine)
+            own.look(places, first, mine)
+
+        each_part(len(part), values.shape[1], look)
+    return sums.sound, own.best, own.first
+
+
+def look_around(
+    part: GraphPart, config: GateConfig, blocks: ClassBlocks, told: BoolArray, labels: UInt16Array
+) -> tuple[AnyArray, ...]:
+    """The model's own class, and that of model and neighbours together, by the margin rule.
+
+    Neighbours are heard by what the model says of them, not by what the gate believes.
+
+    Args:
+        part: n of N rows.
+        config: the gate's.
+        blocks: predictions of all rows.
+        told: bool[N], labelled rows that tell others of it.
+        labels: uint16[N], their labels.
+
+    Returns:
+        Which rows have distributions bool[n]; the model's class uint16[n] and its probability float32[n]; the class of
+        both together uint16[n], its probability float64[n]; and the second largest probability that `vote` asks for,
+        float[n] (of vote `classes` none).
+
+    Raises:
+        InputError: the predictions do not fit the rows and classes.
+    """
+    own = Leaders(len(part), np.float32, second=config.vote == "none")
+    fused = Leaders(len(part), np.float64, second=config.vote == "distributions")
+    sums = Sums(len(part))
+    for first, values in checked(blocks, part.total, config.classes):
+
+        def look(places: slice, first: int = first, values: Float32Array = values) -> None:
+            mine = part.own(values, places)
+            sums.look(places, mine)
+            own.look(places, first, mine)
+            near = part.near(places, config.neighbours)
+            fused.look(places, first, _fused(mine, near, values, told, labels, config.vote_weight, first))
+
+        each_part(len(part), values.shape[1] * config.neighbours, look)
+    seconds = [leaders.second for leaders in (own, fused) if leaders.second is not None]
+    return sums.sound, own.best, own.first, fused.best, fused.first, *seconds
+
+
+def _fused(
+    mine: Float32Array,
+    near: Near,
+    values: Float32Array,
+    told: BoolArray,
+    labels: UInt16Array,
+    vote_weight: float,
+    first_class: int,
+) -> Float64Array:
+    """Class distributions of the model and the neighbours together, float64[n, w]."""
+    said, mass = neighbours_distribution(*near, values, told, labels, first_class=first_class)
+    weight = np.where(mass > 0, vote_weight, 0.0)[:, None]
+    fused: Float64Array = (1.0 - weight) * mine.astype(np.float64) + weight * said
+    return fused
+
+
+def look_at_votes(
+    part: GraphPart, config: GateConfig, blocks: ClassBlocks, best: UInt16Array, confidence: Float32Array
+) -> tuple[AnyArray, ...]:
+    """Largest probabilities of the model's distributions and the neighbours' surest classes together.
+
+    Args:
+        part: n of N rows.
+        config: the gate's.
+        blocks: predictions of all rows.
+        best: uint16[N], class of each row.
+        confidence: float32[N], chance-corrected; 0 for those that do not vote.
+
+    Returns:
+        The largest and the second largest, float64[n] each.
+    """
+    fused, neighbours = Leaders(len(part), np.float64, second=True), config.neighbours
+    for first, values in blocks:
+
+        def look(places: slice, first: int = first, values: Float32Array = values) -> None:
+            vote = vote_on(part.near(places, neighbours), config, best, confidence)
+            said = vote._replace(distribution=vote.distribution[:, first : first + values.shape[1]])
+            mine = part.own(values, places).astype(np.float64)
+            fused.look(places, first, fused_distribution(mine, said, neighbours))
+
+        each_part(len(part), max(config.classes, values.shape[1] * neighbours), look)
+    assert fused.second is not None
+    return fused.first, fused.second
+
+
+def vote_on(near: Near, config: GateConfig, best: IntArray, confidence: Float32Array) -> Vote:
+    """The neighbours' vote about n rows.
+
+    Args:
+        near: their neighbours.
+        config: the gate's.
+        best: int[N], class of each row.
+        confidence: float32[N], chance-corrected.
+    """
+    index, similarity = near
+    least = config.min_similarity
+    return votes_of(index, similarity, confidence[index], best[index], config.classes, min_similarity=least)
+
+
+def gain_as_published(
+    part: GraphPart, config: GateConfig, best: UInt16Array, confidence: Float32Array
+) -> tuple[Float32Array]:
+    """Gain by the published rule, float32[n]; arguments as for `look_at_votes`."""
+    gain = np.empty(len(part), dtype=np.float32)
+
+    def work(places: slice) -> None:
+        vote = vote_on(part.near(places, config.neighbours), config, best, confidence)
+        gain[places] = published_gain(part.own(confidence, places), part.own(best, places), vote)
+
+    each_part(len(part), config.classes, work)
+    return (gain,)
+
+
+def fuse_as_published(
+    part: GraphPart, config: GateConfig, best: UInt16Array, confidence: Float32Array
+) -> tuple[AnyArray, ...]:
+    """Confidence float64[n] and class int64[n] of model and neighbours together; arguments as for `look_at_votes`."""
+    sure, said = np.empty(len(part), dtype=np.float64), np.empty(len(part), dtype=np.int64)
+
+    def work(places: slice) -> None:
+        vote = vote_on(part.near(places, config.neighbours), config, best, confidence)
+        own = part.own(confidence, places).astype(np.float64), part.own(best, places).astype(np.int64)
+        sure[places], said[places] = fuse(vote.share, vote.best, *own)
+
+    each_part(len(part), config.classes, work)
+    return sure, said
+
+
+def distance_to_known(part: GraphPart, known: BoolArray) -> tuple[Float64Array]:
+    """Distance to the nearest known row, see `rules.nearest_known`, float64[n].
+
+    Args:
+        part: n of N rows.
+        known: bool[N].
+    """
+    distance = np.empty(len(part), dtype=np.float64)
+
+    def work(places: slice) -> None:
+        distance[places] = nearest_known(*part.near(places), known)
+
+    each_part(len(part), max(1, part.indices.shape[1]), work)
+    return (distance,)
