@@ -167,7 +167,8 @@ class GateService:
     def update_predictions(self, *parts: Predictions | PredictedPart) -> None:
         """Takes new class probabilities of all rows, in parts of (row_ids, float32[n, classes]) or `PredictedPart`.
 
-        Beside the parts that are given whole, so many classes of all rows are in memory at a time that they take 2 GiB.
+        Beside the parts that are given whole, so many classes of all rows are in memory at a time that they take 2 GiB,
+        shared by the processes that hold the graph.
 
         Raises:
             InputError: they are no distributions, a row is not the gate's, or a row is missing; nothing changes.
@@ -175,7 +176,9 @@ class GateService:
         """
         gate, before = self.gate, self.gate.state()
         names = self._arrivals.names(np.arange(gate.rows))
-        gate.update_predictions(GatheredPredictions(parts, names, self._arrivals.positions, gate.config.classes))
+        gate.update_predictions(
+            GatheredPredictions(parts, names, self._arrivals.positions, gate.config.classes, gate.graph_parts)
+        )
         try:
             self.snapshot()
         except StoppedError:

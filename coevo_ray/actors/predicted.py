@@ -9,7 +9,7 @@ import numpy as np
 
 from coevo_ray.actors.protocols import PredictedPart, Predictions, Ranges
 from coevo_ray.core.arrays import Float32Array, Int64Array
-from coevo_ray.core.gate.class_blocks import class_ranges
+from coevo_ray.core.gate.class_blocks import BLOCK_CELLS, class_ranges
 from coevo_ray.errors import InputError
 
 
@@ -32,13 +32,15 @@ class _Held:
 class GatheredPredictions:
     """Predictions of all rows of a gate, as `core.gate.class_blocks.ClassBlocks`.
 
-    One block of all rows is in memory at a time, beside what the caller holds.
+    One block of all rows is in memory at a time, beside what the caller holds. Pickles: parts that are fetched are
+    fetched where they are gone through.
 
     Args:
         parts: (row_ids int64[n], float32[n, C]), or parts that are fetched.
         names: int64[N], the row_id at each position of the gate.
         positions: row_ids -> their positions.
         classes: C.
+        at_once: processes of a machine that go through them at the same time: each has a smaller block.
 
     Raises:
         InputError: shapes do not fit, a row is not the gate's, or a row is missing.
@@ -50,14 +52,15 @@ class GatheredPredictions:
         names: Int64Array,
         positions: Callable[[Int64Array], Int64Array],
         classes: int,
+        at_once: int = 1,
     ) -> None:
-        ranges = class_ranges(len(names), classes)
+        ranges = class_ranges(len(names), classes, BLOCK_CELLS // at_once)
         self._parts = [_held(*part, classes, ranges) if isinstance(part, tuple) else part for part in parts]
         self._ranges = self._parts[0].ranges if self._parts else ranges
         if any(list(part.ranges) != list(self._ranges) for part in self._parts):
             raise InputError("parts of predictions with different blocks of classes", "split all of them alike")
         self._rows = len(names)
-        self._positions = [positions(part.row_ids()) for part in self._parts]
+        self._positions = [_compact(positions(part.row_ids())) for part in self._parts]
         there = np.zeros(len(names), dtype=np.bool_)
         for places in self._positions:
             there[places] = True
@@ -77,6 +80,14 @@ class GatheredPredictions:
             for part, places in zip(self._parts, self._positions, strict=True):
                 block[places] = part.block(number)
             yield first, block
+
+
+def _compact(positions: Int64Array) -> Int64Array | slice:
+    """The same positions, as a slice where they follow one another."""
+    count = len(positions)
+    if count and positions[-1] - positions[0] == count - 1 and (np.diff(positions) == 1).all():
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions
 
 
 def _held(ids: Int64Array, values: Float32Array, classes: int, ranges: Ranges) -> _Held:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from coevo_ray.config import Compute, RunConfig
 from coevo_ray.pipelines.encode.resources import at_least
+from coevo_ray.pipelines.gate.resources import needs_of
 from coevo_ray.runtime.resources import Need, require
 from coevo_ray.store.layout import RunLayout
 from coevo_ray.store.location import Location
@@ -36,7 +37,7 @@ def _stages(config: RunConfig, folders: RunLayout) -> Iterator[tuple[str, Locati
     yield "sae", folders.factors.model, (workers_of(config.sae.compute),)
     yield "sae", folders.factors.codes, (_actors(config.sae.compute),)
     if config.gate:
-        yield "gate", folders.gate, (Need("task", config.gate.compute.cpus),)
+        yield "gate", folders.gate, needs_of(config.gate.compute.actors, config.gate.compute.cpus)
     if config.train:
         if config.evidence and looks_at_evidence(config.train):
             yield "evidence", folders.evidence, (Need("task", config.evidence.compute.cpus),)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from coevo_ray.core.arrays import Arrays, Float16Array, Float32Array, Int64Array
-from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.core.graph.types import GraphPart, NeighbourGraph, PartWork
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
 from coevo_ray.store.checked import entry_of, read_sized
@@ -33,22 +37,11 @@ def load_graph(location: Location, targets: RowTable | None = None) -> tuple[Nei
     Raises:
         InputError: there is no finished graph, a part is damaged, or it belongs to other features.
     """
-    manifest = load_manifest(location, KIND)
-    have = manifest.inputs.get("targets")
-    if targets is not None and have != targets.manifest.identity:
-        raise InputError(
-            f"the graph {location} was built on features {have}, those of {targets.location} are "
-            f"{targets.manifest.identity}",
-            "give the graph of these features, or build one in another folder",
-        )
-    row_ids = _row_ids(location, manifest)
-    fields, parts = _fields(location, manifest), [e for e in manifest.files if e.path.startswith("part-")]
-    shape, size = (len(row_ids), fields["parameters"]["k"]), sum(location.child(e.path).size() for e in parts)
-    if size < math.prod(shape) * _NEIGHBOUR_BYTES:
-        raise _unfit(location, f"{shape[1]} neighbours of {shape[0]} rows in {size} bytes")
+    files = GraphFiles.find(location, targets)
+    shape, row_ids, fields = files.shape, files.row_ids, files.fields
     indices, similarities = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.float32)
     filled = np.zeros(len(row_ids), dtype=bool)
-    for entry in parts:
+    for entry in files.entries:
         part = _part(location, entry, shape)
         indices[part["rows"]], similarities[part["rows"]] = part["indices"], part["similarities"]
         filled[part["rows"]] = True
@@ -57,6 +50,117 @@ def load_graph(location: Location, targets: RowTable | None = None) -> tuple[Nei
             f"{location} has neighbours of {int(filled.sum())} of {len(filled)} rows", "delete it and build it again"
         )
     return NeighbourGraph.from_arrays(fields, {"indices": indices, "similarities": similarities}), row_ids
+
+
+@dataclass(frozen=True, eq=False)
+class GraphFiles:
+    """The files of a finished graph.
+
+    Attributes:
+        location: its folder.
+        row_ids: int64[N], the row_id of each of its rows.
+        fields: JSON fields of the graph, `parameters` with k among them.
+        entries: files of neighbours; rows that are near each other are in the same one or in neighbouring ones.
+    """
+
+    location: Location
+    row_ids: Int64Array
+    fields: JsonObject
+    entries: tuple[FileEntry, ...]
+
+    @classmethod
+    def find(cls, location: Location, targets: RowTable | None = None) -> GraphFiles:
+        """Finds the files; see `load_graph`.
+
+        Raises:
+            InputError: there is no finished graph, it is damaged, or it belongs to other features.
+        """
+        manifest = load_manifest(location, KIND)
+        have = manifest.inputs.get("targets")
+        if targets is not None and have != targets.manifest.identity:
+            raise InputError(
+                f"the graph {location} was built on features {have}, those of {targets.location} are "
+                f"{targets.manifest.identity}",
+                "give the graph of these features, or build one in another folder",
+            )
+        row_ids = _row_ids(location, manifest)
+        fields, entries = _fields(location, manifest), [e for e in manifest.files if e.path.startswith("part-")]
+        shape, size = (len(row_ids), fields["parameters"]["k"]), sum(location.child(e.path).size() for e in entries)
+        if size < math.prod(shape) * _NEIGHBOUR_BYTES:
+            raise _unfit(location, f"{shape[1]} neighbours of {shape[0]} rows in {size} bytes")
+        return cls(location, row_ids, fields, tuple(entries))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and k."""
+        return len(self.row_ids), int(self.fields["parameters"]["k"])
+
+    def cut(self, count: int) -> list[GraphPartFiles]:
+        """Cuts the graph into parts of about as many files, `count` of them or one for each file."""
+        count = max(1, min(count, len(self.entries)))
+        bounds = [len(self.entries) * i // count for i in range(count + 1)]
+        return [
+            GraphPartFiles(self.location, self.shape, self.entries[start:stop])
+            for start, stop in itertools.pairwise(bounds)
+        ]
+
+
+@dataclass(frozen=True)
+class GraphPartFiles:
+    """Files of a part of a graph; pickles, so that whoever holds the part reads it.
+
+    Attributes:
+        location: folder of the graph.
+        shape: N and k of the whole graph.
+        entries: the files.
+    """
+
+    location: Location
+    shape: tuple[int, int]
+    entries: tuple[FileEntry, ...]
+
+    def read(self) -> GraphPart:
+        """Reads the part.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        found = [_part(self.location, entry, self.shape) for entry in self.entries]
+        rows = np.concatenate([part["rows"] for part in found])
+        place = np.empty(len(rows), dtype=np.int64)
+        place[np.argsort(rows)] = np.arange(len(rows))
+        indices = np.empty((len(rows), self.shape[1]), dtype=np.int32)
+        similarities = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        start = 0
+        while found:
+            part = found.pop(0)
+            at = place[start : start + len(part["rows"])]
+            indices[at], similarities[at] = part["indices"], part["similarities"]
+            start += len(at)
+        if indices.size and not -1 <= indices.min() <= indices.max() < self.shape[0]:
+            raise _unfit(self.location, "neighbours outside the graph")
+        return GraphPart(self.shape[0], np.sort(rows).astype(np.int32), indices, similarities)
+
+
+class StoredParts:
+    """Parts of a graph that are read when something is asked of them, one after another: `core.graph.parted`'s holders.
+
+    Args:
+        parts: of one graph.
+    """
+
+    def __init__(self, parts: Sequence[GraphPartFiles]) -> None:
+        self._parts = list(parts)
+
+    def each(self, work: PartWork, shared: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Runs a function on all parts, see `PartHolders`."""
+        for number, part in enumerate(self._parts):
+            yield number, work(part.read(), *shared)
+
+    def some(self, work: PartWork, given: Mapping[int, Sequence[Any]]) -> Iterator[tuple[int, Any]]:
+        """Runs a function on some parts, see `PartHolders`."""
+        for number, own in given.items():
+            yield number, work(self._parts[number].read(), *own)
 
 
 def _row_ids(location: Location, manifest: Manifest) -> Int64Array:

@@ -17,7 +17,7 @@ from coevo_ray.core.gate.refusal import refuse
 from coevo_ray.core.rows.chunks import map_ahead
 from coevo_ray.errors import InputError
 
-_CELLS = 1 << 29  # (row, class) cells of a block, 4 bytes each
+BLOCK_CELLS = 1 << 29  # (row, class) cells of a block, 4 bytes each
 _WORKED_ON = 1 << 22  # cells that a thread works on at a time
 _SUM_TOLERANCE = 1e-2
 
@@ -33,7 +33,7 @@ class ClassBlocks(Protocol):
         ...
 
 
-def class_ranges(rows: int, classes: int, cells: int = _CELLS) -> list[tuple[int, int]]:
+def class_ranges(rows: int, classes: int, cells: int = BLOCK_CELLS) -> list[tuple[int, int]]:
     """Cuts the classes into even ranges of at most `cells` (row, class) cells, but of two classes at least.
 
     Args:

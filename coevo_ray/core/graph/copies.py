@@ -6,12 +6,12 @@ Which distances are too small for chance follows from the distances between neig
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int32Array
+from coevo_ray.core.arrays import AnyArray, BoolArray, Float32Array, Float64Array, FloatArray, Int32Array
 from coevo_ray.core.graph.near_duplicates import around_leaders, near_duplicates, near_pairs
 from coevo_ray.core.graph.types import GraphPart, Neighbours, over_rows
 
@@ -106,13 +106,13 @@ def spacing_of(graph: Neighbours) -> Spacing:
         graph: neighbours of N rows.
     """
     k = _width(graph)
-    (whole,) = over_rows(graph, _whole, k)
-    last, nearest = (_distances(graph, column) for column in (k - 1, 0))
+    middle = (k // 2, 3 * k // 4)
+    whole, last, nearest, *others = over_rows(graph, _distances, k, [j - 1 for j in (k, 1, *middle)])
     usual = _median(last[whole])
     if k < _FEWEST or usual <= _EXACT:
         return Spacing(np.zeros(graph.rows, np.float32), usual, 0.0, _EXACT)
     local = np.where(whole, np.maximum(last, np.float32(_CROWD * usual)), np.float32(0.0)).astype(np.float32)
-    nearer = ((j, _distances(graph, j - 1)[whole]) for j in (k // 2, 3 * k // 4))
+    nearer = ((j, distance[whole]) for j, distance in zip(middle, others, strict=True))
     dimension = _dimension(nearer, last[whole], k)
     share = nearest[whole] / np.maximum(local[whole], np.finfo(np.float32).tiny)
     # The rule takes no larger share, and chance is worth computing for few rows only.
@@ -166,19 +166,10 @@ def _width(graph: Neighbours) -> int:
     return min(graph.k, graph.rows - 1)
 
 
-def _whole(part: GraphPart, k: int) -> tuple[BoolArray]:
-    """bool[n], rows that have k neighbours."""
-    return (part.indices[:, k - 1] >= 0 if k > 0 else np.zeros(len(part), dtype=np.bool_),)
-
-
-def _distances(graph: Neighbours, column: int) -> Float32Array:
-    """Distance of each row to one of its neighbours, float32[N]."""
-    distances: Float32Array = over_rows(graph, _distance_to, column)[0]
-    return distances
-
-
-def _distance_to(part: GraphPart, column: int) -> tuple[Float32Array]:
-    return (_distance(part.similarities[:, column]),)
+def _distances(part: GraphPart, k: int, columns: Sequence[int]) -> tuple[AnyArray, ...]:
+    """Which rows have k neighbours bool[n], and their distances to some of them float32[n]."""
+    whole: BoolArray = part.indices[:, k - 1] >= 0 if k > 0 else np.zeros(len(part), dtype=np.bool_)
+    return whole, *(_distance(part.similarities[:, column]) for column in columns)
 
 
 def _distance(similarities: FloatArray) -> Float32Array:

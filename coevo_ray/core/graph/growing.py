@@ -110,6 +110,11 @@ class GrowingIndex:
         """float32[N, k] as in `NeighbourGraph`; a view that is valid until the next `append`."""
         return self._similarities[: self.rows]
 
+    @property
+    def parts(self) -> int:
+        """1: it is in one piece."""
+        return 1
+
     def near(self, rows: IntArray, width: int | None = None) -> Near:
         """Neighbours of n rows, see `Neighbours`."""
         return Near(self.indices[rows, :width], self.similarities[rows, :width])

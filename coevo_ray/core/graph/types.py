@@ -77,6 +77,10 @@ class Neighbours(Protocol):
     def k(self) -> int:
         """Number of neighbours per row k."""
 
+    @property
+    def parts(self) -> int:
+        """Number of parts that it lies in."""
+
     def near(self, rows: IntArray, width: int | None = None) -> Near:
         """Neighbours of n rows int[n], the nearest `width` of each; None takes all."""
 
@@ -153,6 +157,11 @@ class NeighbourGraph:
     def k(self) -> int:
         """Number of neighbours per row k."""
         return int(self.indices.shape[1])
+
+    @property
+    def parts(self) -> int:
+        """1: it is in one piece."""
+        return 1
 
     def near(self, rows: IntArray, width: int | None = None) -> Near:
         """Neighbours of n rows, see `Neighbours`."""

@@ -46,11 +46,14 @@ class GateHost:
             yield
             return
         from coevo_ray.actors.actor import start_selection
+        from coevo_ray.pipelines.gate.resources import needs_of
+        from coevo_ray.runtime.resources import require
         from coevo_ray.runtime.session import ray_session
         from coevo_ray.runtime.shards import ray_errors
 
         location = self._maker.location
         with writing(location, at_once=True), ray_session(self._reads, [location]), ray_errors("gate"):
+            require("gate", *needs_of(self._maker.parts, self._maker.cpus))
             self._plain = None
             self.handle = start_selection(digest([str(location), self._inputs]), self._maker, "gate")
             try:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coevo_ray.actors.gate_service import GateService
+from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
-from coevo_ray.store.graph_files import load_graph, read_half
+from coevo_ray.core.graph.parted import PartedGraph, PartHolders
+from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.store.graph_files import GraphFiles, GraphPartFiles, StoredParts, load_graph, read_half
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
@@ -29,31 +33,53 @@ class GateMaker:
         location: folder of the gate, with its graph and journal.
         targets: features of the rows, read when the first rows arrive.
         offers: decisions on arriving rows.
+        parts: in which the graph lies. 1: the process of the service holds it. More: as many actors do, each a part;
+            without Ray, parts are read when they are needed.
+        cpus: that each of those actors reserves.
     """
 
     config: GateConfig
     location: Location
     targets: RowTable
     offers: OfferConfig
+    parts: int = 1
+    cpus: float = 1.0
 
     def __call__(self) -> Services:
         """Builds the gate's service inside the actor."""
         from coevo_ray.actors.actor import Services
+        from coevo_ray.actors.graph_actors import GraphActors
 
-        return Services(gate=self.service())
+        return Services(gate=self._service(lambda parts: GraphActors([part.read for part in parts], self.cpus)))
 
     def service(self) -> GateService:
-        """Builds the gate's service."""
-        graph, row_ids = load_graph(self.location.child("graph"), self.targets)
+        """Builds the gate's service, without Ray."""
+        return self._service(StoredParts)
+
+    def _service(self, hold: Callable[[Sequence[GraphPartFiles]], PartHolders]) -> GateService:
+        graph, row_ids = self._graph(hold)
 
         def online(gate: AnnotationGate) -> OnlineGate:
-            """Reads the features only when rows arrive: until then the graph is enough."""
+            """Reads the features, and a graph in parts as a whole, only when rows arrive."""
             from coevo_ray.core.gate.online import OnlineGate
             from coevo_ray.core.graph.growing import GrowingIndex
             from coevo_ray.core.graph.unit_rows import UnitRows
 
             rows = UnitRows.of(read_half(self.targets, row_ids), centre=True)
-            return OnlineGate(gate, GrowingIndex(rows.read(slice(None)), graph), rows.mean, self.offers)
+            whole = graph if isinstance(graph, NeighbourGraph) else load_graph(self._place, self.targets)[0]
+            return OnlineGate(gate, GrowingIndex(rows.read(slice(None)), whole), rows.mean, self.offers)
 
         gate = AnnotationGate(self.config, graph, np.ones(len(row_ids), dtype=bool))
         return GateService(self.location.child("journal"), gate, row_ids, online)
+
+    @property
+    def _place(self) -> Location:
+        return self.location.child("graph")
+
+    def _graph(
+        self, hold: Callable[[Sequence[GraphPartFiles]], PartHolders]
+    ) -> tuple[NeighbourGraph | PartedGraph, Int64Array]:
+        if self.parts == 1:
+            return load_graph(self._place, self.targets)
+        files = GraphFiles.find(self._place, self.targets)
+        return PartedGraph(files.shape, hold(files.cut(self.parts))), files.row_ids

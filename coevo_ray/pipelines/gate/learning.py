@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_safetensors
 from coevo_ray.actors.actor import StoredPart
 from coevo_ray.actors.protocols import LabelColumns, Ranges
 from coevo_ray.core.arrays import AnyArray, Arrays, Float32Array, Int64Array
-from coevo_ray.core.gate.class_blocks import class_ranges
+from coevo_ray.core.gate.class_blocks import BLOCK_CELLS, class_ranges
 from coevo_ray.core.json import JsonObject
 from coevo_ray.core.probes.label_doubt import DOUBTED, FOLDS, find_mistakes, fold_of, most_doubted, predict_folds
 from coevo_ray.core.probes.light_classifier import LightClassifier, fit_light_classifier
@@ -104,6 +104,7 @@ class Learning:
         scaling: see `LinearProbe.fit`.
         by_group: whether validation keeps near-duplicates on one side; gates of version 0.1.0 go on without.
         validates: whether the gate keeps rows for validation.
+        graph_parts: in which the gate's graph lies: each is a process that has a block of predictions.
     """
 
     targets: RowTable
@@ -116,6 +117,7 @@ class Learning:
     scaling: Scaling = "one"
     by_group: bool = True
     validates: bool = False
+    graph_parts: int = 1
 
     def fit(
         self, labelled: LabelColumns, offered: ray.ObjectRef[Arrays], decay_rows: float | None = None
@@ -135,7 +137,7 @@ class Learning:
         Returns:
             References to the predictions, which stay in Ray's object store; Ray moves to the disk what is too much.
         """
-        ranges = tuple(class_ranges(rows, self.classes))
+        ranges = tuple(class_ranges(rows, self.classes, BLOCK_CELLS // self.graph_parts))
         streams = [
             self._stream(Learning._predict_file, index, classifier, ranges) for index in range(len(self.targets.files))
         ]

@@ -95,7 +95,8 @@ class GateSession:
         self.scaling: Scaling = "each" if self._former else "one"
         self.rule = self.settings.rule_for(self.rows, len(self.classes), **(FORMER_RULE if self._former else {}))
         offers = OfferConfig(sure=self.settings.pseudo_label, same=self.settings.same)
-        maker = GateMaker(self.rule, location, self.targets, offers)
+        compute = self.settings.compute
+        maker = GateMaker(self.rule, location, self.targets, offers, compute.actors, compute.cpus)
         self._host = GateHost(maker, self.inputs, [self.pool.location, self.targets.location])
 
     @classmethod
@@ -255,6 +256,7 @@ class GateSession:
             self.scaling,
             by_group=not self._former,
             validates=self.rule.validated_share > 0,
+            graph_parts=settings.compute.actors,
         )
 
     def annotator(self, trust: Sequence[str] = (), url: str | None = None) -> Annotator | Desk:

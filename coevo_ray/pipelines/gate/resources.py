@@ -1,0 +1,16 @@
+"""What a gate reserves on a cluster."""
+
+from __future__ import annotations
+
+from coevo_ray.runtime.resources import Need
+
+
+def needs_of(parts: int, cpus: float) -> tuple[Need, ...]:
+    """What runs at the same time while a gate is hosted: a task, and the actors that hold its graph in parts.
+
+    Args:
+        parts: of the graph; a single one lies in the selection actor, which reserves nothing.
+        cpus: of each.
+    """
+    holders = (Need("graph actor", cpus, count=parts),) if parts > 1 else ()
+    return (*holders, Need("task", cpus))
