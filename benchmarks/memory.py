@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _EVERY_S = 0.5
+OWN_EVERY_S = 0.02
 
 
 class Sampler:
@@ -35,6 +39,53 @@ class Sampler:
 
     def _sample(self) -> None:
         self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in family(os.getpid())))
+
+
+@contextmanager
+def own_memory(named: Callable[[int, str], str]) -> Iterator[dict[str, int]]:
+    """Largest memory of each kind of process while the block runs, less what others share (RssAnon), in bytes.
+
+    Args:
+        named: process, its command line -> its kind; "" for one that is not measured.
+
+    Yields:
+        Kind -> bytes, of the process of that kind that had most.
+    """
+    peaks: dict[str, int] = {}
+    ended = threading.Event()
+
+    def run() -> None:
+        pids, again = set[int](), 0.0
+        while not ended.wait(OWN_EVERY_S):
+            if time.monotonic() > again:
+                pids, again = family(os.getpid()), time.monotonic() + 0.5
+            for pid in pids:
+                if kind := named(pid, _command(pid)):
+                    peaks[kind] = max(peaks.get(kind, 0), anonymous(pid))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        thread.join()
+
+
+def anonymous(pid: int) -> int:
+    """Memory of a process that no other shares, in bytes; 0 for one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def family(root: int) -> set[int]:

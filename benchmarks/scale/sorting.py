@@ -10,15 +10,12 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import Child, in_child, note
-from benchmarks.memory import family
+from benchmarks.memory import OWN_EVERY_S, anonymous, own_memory
 from benchmarks.scale.parts import measured
 
 if TYPE_CHECKING:
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 DIM, CENTRES, NEIGHBOURS = 256, 1000, 16
 _FILE_ROWS, _SEARCHED = 1 << 16, 2
 _FEW, _TIMES = 2, 20  # dimensions and rows where values do not count
-_EVERY_S = 0.02
 _STRIPE_BYTES = 64  # a line of a cache
 
 
@@ -62,7 +58,7 @@ def numbers(rows: int) -> dict[str, Any]:
 
     count = count_cells(rows)
     with tempfile.TemporaryDirectory(prefix="coevo-sort-") as folder:
-        in_child(_write, folder, rows, _FEW)
+        in_child(write_targets, folder, rows, _FEW)
         source, cut = _source(Path(folder)), Cut.of(rows, DIM)
         found = {"begin": measured(rows, lambda: source.begin(len(cut.ranges), True))}
         random = np.random.default_rng(0)
@@ -90,9 +86,9 @@ def prepare(rows: int, whole: bool) -> dict[str, Any]:
         of the largest process less the idle one.
     """
     with tempfile.TemporaryDirectory(prefix="coevo-sort-") as folder:
-        in_child(_write, folder, rows, DIM)
+        in_child(write_targets, folder, rows, DIM)
         source = _source(Path(folder))
-        with _sampled() as peaks:
+        with own_memory(_named) as peaks:
             seconds = _whole(source, peaks) if whole else _by_parts(source)
     idle = peaks.pop("idle")
     largest = max(peaks.values())
@@ -105,8 +101,8 @@ def prepare(rows: int, whole: bool) -> dict[str, Any]:
     }
 
 
-def _write(folder: str, rows: int, dim: int) -> None:
-    """Writes targets."""
+def write_targets(folder: str, rows: int, dim: int) -> None:
+    """Writes targets to `targets/` in a folder."""
     import numpy as np
     import pyarrow as pa
 
@@ -167,7 +163,7 @@ def _whole(source: GraphSource, peaks: dict[str, int]) -> dict[str, float]:
     from coevo_ray.store.graph_files import read_half
 
     _load()
-    peaks["idle"] = _anonymous(os.getpid())
+    peaks["idle"] = anonymous(os.getpid())
     cpu = device_of("cpu")
     started = time.perf_counter()
     ids = source.targets.row_ids()
@@ -196,51 +192,14 @@ def _load() -> None:
     """Loads the modules of a task, and idles long enough to be sampled."""
     for module in ("coevo_ray.core.graph.graph", "coevo_ray.pipelines.graph"):
         importlib.import_module(module)
-    time.sleep(10 * _EVERY_S)
+    time.sleep(10 * OWN_EVERY_S)
 
 
-@contextmanager
-def _sampled() -> Iterator[dict[str, int]]:
-    """Largest memory of each kind of process while the block runs, by what it does."""
-    peaks: dict[str, int] = {}
-    ended = threading.Event()
-
-    def run() -> None:
-        pids, again = set[int](), 0.0
-        while not ended.wait(_EVERY_S):
-            if time.monotonic() > again:
-                pids, again = family(os.getpid()), time.monotonic() + 0.5
-            for pid in pids:
-                name, size = _seen(pid)
-                if name:
-                    peaks[name] = max(peaks.get(name, 0), size)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield peaks
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _seen(pid: int) -> tuple[str, int]:
-    """Returns the work of a process and its memory in bytes; ("", 0) for one that is not measured."""
-    try:
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return "", 0
+def _named(pid: int, command: str) -> str:
+    """The work of a process of this benchmark."""
     if pid == os.getpid():
-        return "driver", _anonymous(pid)
-    if not title.startswith("ray::") or ": " not in title:
-        return "", 0
-    work = title.removeprefix("ray::").removesuffix("()")
-    return "idle" if work.startswith("idle") else work, _anonymous(pid)
-
-
-def _anonymous(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+        return "driver"
+    if not command.startswith("ray::") or ": " not in command:
+        return ""
+    work = command.removeprefix("ray::").removesuffix("()")
+    return "idle" if work.startswith("idle") else work
