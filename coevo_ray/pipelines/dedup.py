@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coevo_ray.config import DedupConfig, SettingsLike, as_settings
-from coevo_ray.core.arrays import Float32Array, Int64Array
+from coevo_ray.core.arrays import Float32Array, Int32Array, Int64Array
 from coevo_ray.core.graph.copies import copy_groups
 from coevo_ray.core.graph.keeping import Kept, keep_one
 from coevo_ray.core.graph.near_duplicates import copies_of
-from coevo_ray.core.graph.types import NeighbourGraph
+from coevo_ray.core.graph.types import GraphPart, over_rows
 from coevo_ray.core.json import JsonObject
+from coevo_ray.core.rows.chunks import each_part
 from coevo_ray.pipelines.graph import build_graph_artifact
 from coevo_ray.pool.pool import Pool
 from coevo_ray.pool.stages import pool_for
@@ -31,7 +32,7 @@ from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin, finish
 from coevo_ray.store.data_files import write_table
 from coevo_ray.store.dataset_card import write_dataset_card
-from coevo_ray.store.graph_files import load_graph
+from coevo_ray.store.graph_files import open_graph
 from coevo_ray.store.location import ArtifactLike, Location, Place
 from coevo_ray.store.opening import open_table
 from coevo_ray.store.row_table import RowTable
@@ -109,19 +110,30 @@ def group_rows(folder: Location, config: DedupConfig) -> dict[str, Any]:
     Returns:
         `row_id` int64[m], `group` int64[m] (row_id of the leader), `similarity` float16[m].
     """
-    graph, row_ids = load_graph(folder)
+    graph, row_ids = open_graph(folder)
     leader = copy_groups(graph, config.similarity, config.margin, config.same)
     inside = np.flatnonzero(copies_of(leader)[0] > 1)
-    nearest = _nearest_of_group(graph, leader, inside)
+    nearest = over_rows(graph, nearest_of_group, leader)[0][inside]
     return {"row_id": row_ids[inside], "group": row_ids[leader[inside]], "similarity": nearest.astype(np.float16)}
 
 
-def _nearest_of_group(graph: NeighbourGraph, leader: Any, rows: Int64Array) -> Float32Array:
-    index = graph.indices[rows]
-    own = (index >= 0) & (leader[index] == leader[rows][:, None])
-    similarity = np.where(own, graph.similarities[rows].astype(np.float32), np.float32(-2.0)).max(axis=1)
-    nearest: Float32Array = np.where(similarity < -1.0, np.float32(np.nan), similarity)
-    return nearest
+def nearest_of_group(part: GraphPart, leader: Int32Array) -> tuple[Float32Array]:
+    """Similarity of each row to the nearest neighbour of its group, float32[n]; NaN without one.
+
+    Args:
+        part: n of N rows.
+        leader: int32[N], equal for the rows of a group.
+    """
+    nearest = np.empty(len(part), dtype=np.float32)
+
+    def work(places: slice) -> None:
+        index, similarity = part.near(places)
+        own = (index >= 0) & (leader[index] == part.own(leader, places)[:, None])
+        most = np.where(own, similarity.astype(np.float32), np.float32(-2.0)).max(axis=1)
+        nearest[places] = np.where(most < -1.0, np.float32(np.nan), most)
+
+    each_part(len(part), max(1, part.indices.shape[1]), work)
+    return (nearest,)
 
 
 def _sizes(pool: Pool, rows: Int64Array, cpus: float) -> Int64Array:

@@ -47,7 +47,7 @@ from coevo_ray.runtime.shards import Row, ray_errors, run_each
 from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.artifact import begin, begun_config, finish
 from coevo_ray.store.digests import digest_array
-from coevo_ray.store.graph_files import load_graph, read_targets
+from coevo_ray.store.graph_files import open_graph, read_targets
 from coevo_ray.store.location import Location, Place
 from coevo_ray.store.parts import Parts
 from coevo_ray.store.row_table import RowTable, vectors
@@ -252,7 +252,7 @@ def group_rows(
         where labels had to agree also `copy_agreement`, see `Agreement.precision`, and `near_rows_apart`: rows that are
         near others and yet no copies, as labels disagree.
     """
-    neighbours, of = load_graph(graph)
+    neighbours, of = open_graph(graph)
     leader = copy_groups(neighbours, config.similarity, config.margin, config.same)
     group = of[leader[np.searchsorted(of, row_ids)]]  # the graph includes training rows without a label
     figures: JsonObject = {}

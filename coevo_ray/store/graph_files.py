@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from coevo_ray.core.arrays import Arrays, Float16Array, Float32Array, Int64Array
+from coevo_ray.core.graph.parted import PartedGraph, PartHolders
 from coevo_ray.core.graph.types import GraphPart, NeighbourGraph, PartWork
 from coevo_ray.core.json import JsonObject
 from coevo_ray.errors import InputError
@@ -25,6 +26,7 @@ KIND = "graph"
 ROWS = "rows.safetensors"
 _NEIGHBOUR_BYTES = 6  # at least, of an index and a similarity of half precision
 _MOST_NEIGHBOURS = 1 << 20
+_PART_BYTES, _FEW_PARTS = 1 << 30, 2  # below, a graph is read whole: once is quicker than each time
 
 
 def load_graph(location: Location, targets: RowTable | None = None) -> tuple[NeighbourGraph, Int64Array]:
@@ -50,6 +52,28 @@ def load_graph(location: Location, targets: RowTable | None = None) -> tuple[Nei
             f"{location} has neighbours of {int(filled.sum())} of {len(filled)} rows", "delete it and build it again"
         )
     return NeighbourGraph.from_arrays(fields, {"indices": indices, "similarities": similarities}), row_ids
+
+
+def open_graph(
+    location: Location, targets: RowTable | None = None, *, part_bytes: int = _PART_BYTES
+) -> tuple[NeighbourGraph | PartedGraph, Int64Array]:
+    """Opens a finished graph: one of more than two parts is not read at once, but a part at a time when it is used.
+
+    Args:
+        location, targets: see `load_graph`.
+        part_bytes: of a part in memory.
+
+    Returns:
+        The graph, and the row_id of each of its rows, int64[n].
+
+    Raises:
+        InputError: as `load_graph`.
+    """
+    files = GraphFiles.find(location, targets)
+    count = -(-math.prod(files.shape) * 8 // part_bytes)
+    if count <= _FEW_PARTS:
+        return load_graph(location, targets)
+    return files.open(count, StoredParts), files.row_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +119,14 @@ class GraphFiles:
         """N and k."""
         return len(self.row_ids), int(self.fields["parameters"]["k"])
 
+    def open(self, count: int, hold: Callable[[Sequence[GraphPartFiles]], PartHolders]) -> PartedGraph:
+        """The graph in `count` parts, or fewer, which `hold` holds.
+
+        Raises:
+            InputError: a file is damaged, or the parts are not the graph's.
+        """
+        return PartedGraph(self.shape, hold(self.cut(count)))
+
     def cut(self, count: int) -> list[GraphPartFiles]:
         """Cuts the graph into parts of about as many files, `count` of them or one for each file."""
         count = max(1, min(count, len(self.entries)))
@@ -138,7 +170,7 @@ class GraphPartFiles:
             indices[at], similarities[at] = part["indices"], part["similarities"]
             start += len(at)
         if indices.size and not -1 <= indices.min() <= indices.max() < self.shape[0]:
-            raise _unfit(self.location, "neighbours outside the graph")
+            raise _unfit(self.location, "a part that names rows outside it")
         return GraphPart(self.shape[0], np.sort(rows).astype(np.int32), indices, similarities)
 
 

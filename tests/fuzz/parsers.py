@@ -26,7 +26,7 @@ from coevo_ray.pool.rejects import Reject
 from coevo_ray.pool.sources import cut, list_source, read_keys
 from coevo_ray.store.artifact import finish
 from coevo_ray.store.data_files import write_blob
-from coevo_ray.store.graph_files import load_graph
+from coevo_ray.store.graph_files import load_graph, open_graph
 from coevo_ray.store.journal import Journal
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import load_manifest
@@ -324,5 +324,6 @@ PARSERS = {
         Parser("sparse autoencoders", _saes, lambda folder: load_sae(str(folder))),
         Parser("SAELens folders", _foreign_saes, lambda folder: read_saelens(_in(folder))),
         Parser("graphs", _graphs, lambda folder: load_graph(_in(folder))),
+        Parser("graphs in parts", _graphs, lambda folder: open_graph(_in(folder), part_bytes=1)),
     )
 }

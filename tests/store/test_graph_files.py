@@ -12,12 +12,16 @@ import pytest
 from safetensors.numpy import save
 
 from coevo_ray.core.arrays import Arrays
+from coevo_ray.core.graph.copies import copy_groups
+from coevo_ray.core.graph.near_duplicates import around_leaders
+from coevo_ray.core.graph.types import over_rows
 from coevo_ray.errors import InputError
+from coevo_ray.pipelines.dedup import nearest_of_group
 from coevo_ray.store.artifact import finish
 from coevo_ray.store.consensus_files import read_consensus
 from coevo_ray.store.data_files import write_blob, write_table
 from coevo_ray.store.factor_files import load_factors
-from coevo_ray.store.graph_files import load_graph
+from coevo_ray.store.graph_files import load_graph, open_graph
 from coevo_ray.store.location import Location
 from coevo_ray.store.manifest import load_manifest
 
@@ -47,6 +51,29 @@ def test_a_graph_is_read(tmp_path: Path) -> None:
     assert found.indices.shape == (ROWS, K) and row_ids.tolist() == list(range(ROWS))
 
 
+def test_a_large_graph_is_read_a_part_at_a_time(tmp_path: Path) -> None:
+    place, random = graph(tmp_path), np.random.default_rng(0)
+    order = random.permutation(60)
+    files = [write_blob(place, "rows.safetensors", save({"row_ids": np.arange(60) * 3}))]
+    for number, rows in enumerate(np.array_split(order, 7)):
+        part: Arrays = {"rows": rows, "indices": random.integers(0, 60, (len(rows), K), dtype=np.int32)}
+        part["similarities"] = random.random((len(rows), K), dtype=np.float32)
+        files.append(write_blob(place, f"part-{number}.safetensors", save(part)))
+    fields = {"method": "ivf", "recall": 0.99, "parameters": {"k": K}}
+    finish(place, "graph", {}, {}, files, {"rows": 60, "fields": fields})
+    whole, row_ids = load_graph(place)
+    assert open_graph(place)[0].parts == 1
+    for part_bytes, count in ((1, 7), (8 * K * 15, 4)):
+        parted, ids = open_graph(place, part_bytes=part_bytes)
+        assert parted.parts == count and (parted.rows, parted.k) == (60, K) and np.array_equal(ids, row_ids)
+        np.testing.assert_equal(parted.near(order), whole.near(order))
+        leader = around_leaders(60, whole.indices[:, 0], np.arange(60))
+        for graph_ in (whole, parted):
+            assert np.array_equal(copy_groups(graph_, 0.6, 0.0), copy_groups(whole, 0.6, 0.0))
+        expected = over_rows(whole, nearest_of_group, leader)
+        np.testing.assert_equal(over_rows(parted, nearest_of_group, leader), expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -72,8 +99,11 @@ def test_a_graph_is_read(tmp_path: Path) -> None:
 def test_a_graph_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     part_rows = {"indices": changes.pop("indices")} if "indices" in changes else {}
     changes.pop("part", None)
+    place = graph(tmp_path, **changes, **part_rows)
     with pytest.raises(InputError, match=message):
-        load_graph(graph(tmp_path, **changes, **part_rows))
+        load_graph(place)
+    with pytest.raises(InputError, match=message):
+        open_graph(place, part_bytes=1)
 
 
 def test_parts_that_name_rows_outside_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from coevo_ray.core.arrays import AnyArray, BoolArray, Float32Array, Float64Array, IntArray, UInt16Array
-from coevo_ray.core.gate.class_blocks import ClassBlocks, Leaders, Sums, checked, each_part
+from coevo_ray.core.gate.class_blocks import ClassBlocks, Leaders, Sums, checked
 from coevo_ray.core.gate.config import GateConfig
 from coevo_ray.core.gate.rules import (
     Vote,
@@ -21,6 +21,7 @@ from coevo_ray.core.gate.rules import (
     votes_of,
 )
 from coevo_ray.core.graph.types import GraphPart, Near
+from coevo_ray.core.rows.chunks import each_part
 
 
 def look_alone(part: GraphPart, config: GateConfig, blocks: ClassBlocks) -> tuple[AnyArray, ...]:

@@ -7,18 +7,16 @@ never be there at once: at ten million rows and a thousand classes it would take
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, UInt16Array
 from coevo_ray.core.gate.refusal import refuse
-from coevo_ray.core.rows.chunks import map_ahead
 from coevo_ray.errors import InputError
 
 BLOCK_CELLS = 1 << 29  # (row, class) cells of a block, 4 bytes each
-_WORKED_ON = 1 << 22  # cells that a thread works on at a time
 _SUM_TOLERANCE = 1e-2
 
 
@@ -149,16 +147,3 @@ class Leaders:
         better = high > before
         self.best[rows][better] = place[better] + first_class
         self.first[rows] = np.maximum(before, high)
-
-
-def each_part(rows: int, cells: int, work: Callable[[slice], None]) -> None:
-    """Runs `work` on all of N rows in parts, in threads; each call may write to its own rows only.
-
-    Args:
-        rows: N.
-        cells: (row, class) cells that a row takes.
-        work: rows -> nothing.
-    """
-    step = max(1, _WORKED_ON // cells)
-    for _ in map_ahead(work, [slice(start, min(start + step, rows)) for start in range(0, rows, step)]):
-        pass

@@ -12,8 +12,8 @@ import heapq
 import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array
-from coevo_ray.core.gate.class_blocks import each_part
 from coevo_ray.core.graph.types import GraphPart, Near, Neighbours, over_rows
+from coevo_ray.core.rows.chunks import each_part
 
 # Of the distance to the last neighbour, and of the gain. Out of widths of 1/8, 1/4 and 1/2 and powers of 1 and 2, with
 # a tenth of the labels, right and wrong ones: the choice of three of five sets of four pools of the battery, and within

@@ -45,7 +45,7 @@ class PartedGraph:
         have = sum(map(len, self._rows.values()))
         if have != total or not there.all():
             raise InputError(
-                f"the parts of a graph of {total} rows have {have}, {int(there.sum())} of them once",
+                f"a graph whose parts have {int(there.sum())} of {total} rows, with repeats {have}",
                 "delete the graph and build it again",
             )
 

@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 # values) for one step of a computation to find the result of the previous one in the processor's cache.
 CHUNK_ROWS = 1 << 18
 _MOST_THREADS = 8
+_WORKED_ON = 1 << 22  # cells that a thread works on at a time
 
 
 class Chunk(NamedTuple):
@@ -76,6 +77,19 @@ def map_ahead(
 def each_chunk(rows: int, work: Callable[[Chunk], None]) -> None:
     """Runs `work` on all chunks of `rows` rows in threads; each call may write to its own rows only."""
     for _ in map_chunks(rows, work):
+        pass
+
+
+def each_part(rows: int, cells: int, work: Callable[[slice], None]) -> None:
+    """Runs `work` on all of N rows in parts, in threads; each call may write to its own rows only.
+
+    Args:
+        rows: N.
+        cells: numbers that the work on a row takes.
+        work: rows -> nothing.
+    """
+    step = max(1, _WORKED_ON // cells)
+    for _ in map_ahead(work, [slice(start, min(start + step, rows)) for start in range(0, rows, step)]):
         pass
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from coevo_ray.core.gate.config import GateConfig, OfferConfig
 from coevo_ray.core.gate.gate import AnnotationGate
 from coevo_ray.core.graph.parted import PartedGraph, PartHolders
 from coevo_ray.core.graph.types import NeighbourGraph
-from coevo_ray.store.graph_files import GraphFiles, GraphPartFiles, StoredParts, load_graph, read_half
+from coevo_ray.store.graph_files import GraphFiles, GraphPartFiles, load_graph, open_graph, read_half
 from coevo_ray.store.location import Location
 from coevo_ray.store.row_table import RowTable
 
@@ -33,8 +33,8 @@ class GateMaker:
         location: folder of the gate, with its graph and journal.
         targets: features of the rows, read when the first rows arrive.
         offers: decisions on arriving rows.
-        parts: in which the graph lies. 1: the process of the service holds it. More: as many actors do, each a part;
-            without Ray, parts are read when they are needed.
+        parts: in which the graph lies while the gate is hosted. 1: the selection actor holds it. More: as many further
+            actors do, each a part.
         cpus: that each of those actors reserves.
     """
 
@@ -50,15 +50,19 @@ class GateMaker:
         from coevo_ray.actors.actor import Services
         from coevo_ray.actors.graph_actors import GraphActors
 
-        return Services(gate=self._service(lambda parts: GraphActors([part.read for part in parts], self.cpus)))
+        def hold(parts: Sequence[GraphPartFiles]) -> PartHolders:
+            return GraphActors([part.read for part in parts], self.cpus)
+
+        if self.parts == 1:
+            return Services(gate=self._service(*load_graph(self._place, self.targets)))
+        files = GraphFiles.find(self._place, self.targets)
+        return Services(gate=self._service(files.open(self.parts, hold), files.row_ids))
 
     def service(self) -> GateService:
-        """Builds the gate's service, without Ray."""
-        return self._service(StoredParts)
+        """Builds the gate's service, without Ray; parts of a large graph are read when they are needed."""
+        return self._service(*open_graph(self._place, self.targets))
 
-    def _service(self, hold: Callable[[Sequence[GraphPartFiles]], PartHolders]) -> GateService:
-        graph, row_ids = self._graph(hold)
-
+    def _service(self, graph: NeighbourGraph | PartedGraph, row_ids: Int64Array) -> GateService:
         def online(gate: AnnotationGate) -> OnlineGate:
             """Reads the features, and a graph in parts as a whole, only when rows arrive."""
             from coevo_ray.core.gate.online import OnlineGate
@@ -75,11 +79,3 @@ class GateMaker:
     @property
     def _place(self) -> Location:
         return self.location.child("graph")
-
-    def _graph(
-        self, hold: Callable[[Sequence[GraphPartFiles]], PartHolders]
-    ) -> tuple[NeighbourGraph | PartedGraph, Int64Array]:
-        if self.parts == 1:
-            return load_graph(self._place, self.targets)
-        files = GraphFiles.find(self._place, self.targets)
-        return PartedGraph(files.shape, hold(files.cut(self.parts))), files.row_ids

@@ -147,11 +147,11 @@ def test_parts_that_are_not_the_graphs_are_refused() -> None:
     graph, half = whole(), np.arange(ROWS) % 2
     lacking = Apart(graph, half)
     del lacking.parts[1]
-    with pytest.raises(InputError, match=f"{ROWS} rows have {ROWS // 2}"):
+    with pytest.raises(InputError, match=f"have {ROWS // 2} of {ROWS} rows, with repeats {ROWS // 2}"):
         PartedGraph((ROWS, graph.k), lacking)
     twice = Apart(graph, half)
     twice.parts[1] = twice.parts[0]
-    with pytest.raises(InputError, match=f"have {ROWS}, {ROWS // 2} of them once"):
+    with pytest.raises(InputError, match=f"have {ROWS // 2} of {ROWS} rows, with repeats {ROWS}"):
         PartedGraph((ROWS, graph.k), twice)
 
 
