@@ -46,9 +46,13 @@ class Arrivals:
 
     def names(self, positions: Int64Array) -> Int64Array:
         """row_ids at positions, int64[n]."""
+        return self.all_names()[positions]
+
+    def all_names(self) -> Int64Array:
+        """row_ids at all positions, int64[N]; not to be changed."""
         if len(self._offered) == 0:
-            return self._row_ids[positions]
-        return np.concatenate([self._row_ids, self._offered.taken_ids()])[positions]
+            return self._row_ids
+        return np.concatenate([self._row_ids, self._offered.taken_ids()])
 
     def positions(self, row_ids: Int64Array) -> Int64Array:
         """Positions of rows, int64[n].

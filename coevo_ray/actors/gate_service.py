@@ -175,7 +175,7 @@ class GateService:
             StoppedError: the journal cannot be written; nothing changes: send them again.
         """
         gate, before = self.gate, self.gate.state()
-        names = self._arrivals.names(np.arange(gate.rows))
+        names = self._arrivals.all_names()
         gate.update_predictions(
             GatheredPredictions(parts, names, self._arrivals.positions, gate.config.classes, gate.graph_parts)
         )

@@ -62,7 +62,7 @@ def test_scale_gives_its_keys() -> None:
     result = _run("scale", "parts", "--rows", "3000", "--classes", "40")
     assert (result["rows"], result["classes"], result["drawn"]) == (3000, 40, 90)
     draws = {"draw_herding", "draw_typical", "draw_top", "draw_first"}
-    others = {"predictions", "near_duplicates", "own_copies", "groups"}
+    others = {"predictions", "near_duplicates", "own_copies", "stored_copies", "groups"}
     assert result["parts"].keys() == others | draws
     for part in result["parts"].values():
         assert part["seconds"] > 0 and part["cpu_seconds"] > 0
@@ -81,6 +81,18 @@ def test_scale_by_sorting_gives_its_keys() -> None:
         assert way["peak_bytes"] == max(way["peak_bytes_by_work"].values()) > way["idle_bytes"] > 0
     assert result["numbers"].keys() == {"begin", "sort", "place", "write_plan"}
     assert {"prepare graph: split", "prepare graph: tune"} < result["ways"]["parts"]["peak_bytes_by_work"].keys()
+
+
+@pytest.mark.slow
+def test_scale_by_a_gate_in_parts_gives_its_keys() -> None:
+    result = _run("scale", "gate", "--sizes", "70000,140000", "--classes", "5", "--actors", "2")
+    assert result["equal"] == {"70000": True, "140000": True}
+    assert result["ways"].keys() == result["bytes_per_row"].keys() == {"one", "parts"}
+    for way, kinds in (("one", {"gate"}), ("parts", {"gate", "part of the graph"})):
+        assert result["bytes_per_row"][way].keys() == kinds
+        for found in result["ways"][way].values():
+            assert found["peak_bytes"].keys() == kinds and min(found["peak_bytes"].values()) > 0
+            assert found["seconds"].keys() == {"open", "predictions", "draw"} and min(found["seconds"].values()) > 0
 
 
 @pytest.mark.slow

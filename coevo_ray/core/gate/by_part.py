@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from coevo_ray.core.arrays import AnyArray, BoolArray, Float32Array, Float64Array, IntArray, UInt16Array
+from coevo_ray.core.arrays import AnyArray, BoolArray, Float32Array, Float64Array, FloatArray, IntArray, UInt16Array
 from coevo_ray.core.gate.class_blocks import ClassBlocks, Leaders, Sums, checked
 from coevo_ray.core.gate.config import GateConfig
 from coevo_ray.core.gate.rules import (
     Vote,
+    chance_corrected,
     fuse,
     fused_distribution,
+    margin_between,
     nearest_known,
     neighbours_distribution,
     published_gain,
     votes_of,
 )
 from coevo_ray.core.graph.types import GraphPart, Near
-from coevo_ray.core.rows.chunks import each_part
+from coevo_ray.core.rows.chunks import Chunk, each_chunk, each_part
 
 
 def look_alone(part: GraphPart, config: GateConfig, blocks: ClassBlocks) -> tuple[AnyArray, ...]:
@@ -33,7 +35,7 @@ def look_alone(part: GraphPart, config: GateConfig, blocks: ClassBlocks) -> tupl
         blocks: predictions of all rows.
 
     Returns:
-        Which rows have distributions bool[n], the class uint16[n], its probability float32[n].
+        Which rows have distributions bool[n], the class uint16[n], its confidence float32[n].
 
     Raises:
         InputError: the predictions do not fit the rows and classes.
@@ -47,7 +49,25 @@ def look_alone(part: GraphPart, config: GateConfig, blocks: ClassBlocks) -> tupl
             own.look(places, first, mine)
 
         each_part(len(part), values.shape[1], look)
-    return sums.sound, own.best, own.first
+    return sums.sound, own.best, _confidence(own.first, config.classes)
+
+
+def _confidence(p_max: FloatArray, classes: int) -> Float32Array:
+    """Chance-corrected, of float[n]: float32[n]."""
+    confidence = np.empty(len(p_max), dtype=np.float32)
+    each_chunk(len(p_max), lambda chunk: _store(confidence, chunk, chance_corrected(p_max[chunk.slice], classes)))
+    return confidence
+
+
+def _gain(first: FloatArray, second: FloatArray) -> Float32Array:
+    """By the largest and the second largest probability float[n]: float32[n]."""
+    gain = np.empty(len(first), dtype=np.float32)
+    each_chunk(len(first), lambda chunk: _store(gain, chunk, margin_between(first[chunk.slice], second[chunk.slice])))
+    return gain
+
+
+def _store(made: Float32Array, chunk: Chunk, values: Float64Array) -> None:
+    made[chunk.slice] = values
 
 
 def look_around(
@@ -65,9 +85,8 @@ def look_around(
         labels: uint16[N], their labels.
 
     Returns:
-        Which rows have distributions bool[n]; the model's class uint16[n] and its probability float32[n]; the class of
-        both together uint16[n], its probability float64[n]; and the second largest probability that `vote` asks for,
-        float[n] (of vote `classes` none).
+        Which rows have distributions bool[n]; the model's class uint16[n]; the class of both together uint16[n], its
+        confidence float32[n]; and the gain float32[n], or of vote `classes` the confidence of the model's class.
 
     Raises:
         InputError: the predictions do not fit the rows and classes.
@@ -85,8 +104,15 @@ def look_around(
             fused.look(places, first, _fused(mine, near, values, told, labels, config.vote_weight, first))
 
         each_part(len(part), values.shape[1] * config.neighbours, look)
-    seconds = [leaders.second for leaders in (own, fused) if leaders.second is not None]
-    return sums.sound, own.best, own.first, fused.best, fused.first, *seconds
+    if config.vote == "classes":
+        last = _confidence(own.first, config.classes)
+    else:
+        # The model's own margin with vote "none": a label helps the model also where its neighbours know the class. On
+        # CIFAR-10 that was better than the margin of the fused distribution by 0.2 points of the area under the curve.
+        leaders = own if config.vote == "none" else fused
+        assert leaders.second is not None
+        last = _gain(leaders.first, leaders.second)
+    return sums.sound, own.best, fused.best, _confidence(fused.first, config.classes), last
 
 
 def _fused(
@@ -107,8 +133,8 @@ def _fused(
 
 def look_at_votes(
     part: GraphPart, config: GateConfig, blocks: ClassBlocks, best: UInt16Array, confidence: Float32Array
-) -> tuple[AnyArray, ...]:
-    """Largest probabilities of the model's distributions and the neighbours' surest classes together.
+) -> tuple[Float32Array]:
+    """Gain by the model's distributions and the neighbours' surest classes together.
 
     Args:
         part: n of N rows.
@@ -118,7 +144,7 @@ def look_at_votes(
         confidence: float32[N], chance-corrected; 0 for those that do not vote.
 
     Returns:
-        The largest and the second largest, float64[n] each.
+        float32[n].
     """
     fused, neighbours = Leaders(len(part), np.float64, second=True), config.neighbours
     for first, values in blocks:
@@ -131,7 +157,7 @@ def look_at_votes(
 
         each_part(len(part), max(config.classes, values.shape[1] * neighbours), look)
     assert fused.second is not None
-    return fused.first, fused.second
+    return (_gain(fused.first, fused.second),)
 
 
 def vote_on(near: Near, config: GateConfig, best: IntArray, confidence: Float32Array) -> Vote:

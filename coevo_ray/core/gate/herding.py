@@ -7,6 +7,7 @@ graph, so that a round's draw is O(N k) however many rows there are.
 
 from __future__ import annotations
 
+import bisect
 import heapq
 
 import numpy as np
@@ -22,7 +23,8 @@ _WIDTH = 0.5
 _POWER = 2
 _LEAST_WIDTH = 1e-3
 _BLOCK_ROWS = 1 << 16
-_HEAD = 4  # rows on the heap for each to draw, to begin with
+_HEAD = 4  # rows to sort for each to draw, to begin with
+_LOOKED_AT = 1 << 14  # rows whose neighbours are read at a time
 
 
 def draw_herding(rows: Int64Array, gain: FloatArray, count: int, graph: Neighbours, known: Int64Array) -> Int64Array:
@@ -43,38 +45,84 @@ def draw_herding(rows: Int64Array, gain: FloatArray, count: int, graph: Neighbou
         int64[count], in the order of the draw.
     """
     herd = _Herd(graph, gain, known)
-    worth = herd.worth(rows)
-    heap: list[tuple[float, int, int]] = []
-    taken, left = 0, -np.inf  # rows on the heap so far, the best by their first worth, and the best of the others
-    near: list[Near] = []  # of rows on the heap, as many at a time as were put there
+    queue = _Queue(graph, rows, herd.worth(rows), max(_HEAD * count, 1))
     drawn: list[int] = []
     while len(drawn) < count:
-        if not heap or -heap[0][0] < left:
-            head = min(len(rows), max(_HEAD * count, 2 * taken))
-            order, left = _best_first(worth, head)
-            near.append(graph.near(rows[order[taken:head]]))
-            heap += [(-worth[place], int(place), taken + i) for i, place in enumerate(order[taken:head])]
-            heapq.heapify(heap)
-            taken = head
-        _, place, at = heapq.heappop(heap)
-        row, of_row = int(rows[place]), _at(near, at)
+        place, at = queue.pop()
+        row, near = int(rows[place]), queue.near(at)
         # Worths only fall as rows are drawn: a row that is still above what all others had is the best.
-        now = herd.worth_of(row, of_row)
-        if now < left or (heap and (-now, place) > heap[0][:2]):
-            heapq.heappush(heap, (-now, place, at))
+        now = herd.worth_of(row, near)
+        if queue.has_before(now, place):
+            queue.push(now, place, at)
         else:
             drawn.append(row)
-            herd.cover(row, of_row)
+            herd.cover(row, near)
     return np.array(drawn, dtype=np.int64)
 
 
-def _at(parts: list[Near], at: int) -> Near:
-    """Neighbours of one row, by its number among all in the parts."""
-    for index, similarity in parts:
-        if at < len(index):
-            return Near(index[at], similarity[at])
-        at -= len(index)
-    raise IndexError(at)
+class _Queue:
+    """Places of rows by decreasing worth, ties by place; a worth may be replaced by a smaller one.
+
+    The rows are sorted a head at a time, and the neighbours of those that come next are read a block at a time.
+
+    Args:
+        graph: neighbours of N rows.
+        rows: int64[n].
+        worth: float64[n], their first worths.
+        head: rows to sort at a time, at first.
+    """
+
+    def __init__(self, graph: Neighbours, rows: Int64Array, worth: Float64Array, head: int) -> None:
+        self._graph, self._rows, self._worth, self._head = graph, rows, worth, head
+        self._again: list[tuple[float, int, int]] = []  # a heap of those that were put back
+        self._order: Int64Array = np.zeros(0, dtype=np.int64)  # a head; longer ones begin with the same places
+        self._left, self._next = np.inf, 0  # the best worth after the head; the first that was never taken out
+        self._starts: list[int] = []
+        self._blocks: list[Near] = []  # neighbours of those that were, from each start on
+
+    def pop(self) -> tuple[int, int]:
+        """Takes out the first place; its number in the order of first worths tells its neighbours."""
+        if self._again and not self._from_order(-self._again[0][0], self._again[0][1]):
+            return heapq.heappop(self._again)[1:]
+        self._extend()
+        at, self._next = self._next, self._next + 1
+        if not self._blocks or at == self._starts[-1] + len(self._blocks[-1].indices):
+            self._starts.append(at)
+            self._blocks.append(self._graph.near(self._rows[self._order[at : at + _LOOKED_AT]]))
+        return int(self._order[at]), at
+
+    def near(self, at: int) -> Near:
+        """Neighbours of the row of that number, which was taken out before."""
+        block = bisect.bisect_right(self._starts, at) - 1
+        indices, similarities = self._blocks[block]
+        place = at - self._starts[block]
+        return Near(indices[place], similarities[place])
+
+    def push(self, worth: float, place: int, at: int) -> None:
+        """Puts a place back, with its present worth."""
+        heapq.heappush(self._again, (-worth, place, at))
+
+    def has_before(self, worth: float, place: int) -> bool:
+        """Tests whether a place comes before the given one, of that worth."""
+        return self._from_order(worth, place) or (bool(self._again) and (-worth, place) > self._again[0][:2])
+
+    def _from_order(self, worth: float, place: int) -> bool:
+        """Tests whether one that was never taken out comes before the given one."""
+        if self._next == len(self._order):
+            if self._left < worth:  # they need not be sorted to tell
+                return False
+            self._extend()
+        if self._next == len(self._order):
+            return False
+        first = int(self._order[self._next])
+        return (-self._worth[first], first) < (-worth, place)
+
+    def _extend(self) -> None:
+        """Sorts a larger head where this one is used up."""
+        if self._next < len(self._order) or self._next == len(self._worth):
+            return
+        head = min(len(self._worth), max(self._head, 2 * len(self._order)))
+        self._order, self._left = _best_first(self._worth, head)
 
 
 def _best_first(worth: Float64Array, head: int) -> tuple[Int64Array, float]:
@@ -85,8 +133,7 @@ def _best_first(worth: Float64Array, head: int) -> tuple[Int64Array, float]:
     above, level = np.flatnonzero(worth > least), np.flatnonzero(worth == least)
     ordered = above[np.lexsort((above, -worth[above]))]
     others = level[head - len(above) :]
-    below = worth[worth < least]
-    left = least if len(others) else (below.max() if len(below) else -np.inf)
+    left = least if len(others) else worth.max(where=worth < least, initial=-np.inf)
     return np.concatenate([ordered, level[: head - len(above)]]), float(left)
 
 

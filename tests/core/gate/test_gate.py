@@ -399,7 +399,7 @@ def test_gains_move_with_the_rows(rule: Any, seed: int) -> None:
 def test_blocks_do_not_change_gains(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = make(rule), make(rule)
     whole.update_predictions(guess(80, 1))
-    monkeypatch.setattr("coevo_ray.core.gate.class_blocks._WORKED_ON", 7 * CLASSES)
+    monkeypatch.setattr("coevo_ray.core.rows.chunks._WORKED_ON", 7 * CLASSES)
     parts.update_predictions(guess(80, 1))
     np.testing.assert_array_equal(gains(whole), gains(parts))
 
