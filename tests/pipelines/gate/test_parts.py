@@ -58,14 +58,14 @@ def rounds(gate: GateSession, between: Any = lambda: None) -> list[Any]:
     return said
 
 
-def holders() -> list[int]:
-    """Processes of this session that hold a part of a graph."""
+def actors_of(kind: str) -> list[int]:
+    """Processes of this session's actors of a class."""
     found = []
     for pid in family(os.getpid()):
         with suppress(OSError):
-            if b"GraphPartActor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if kind.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
-    return found
+    return sorted(found)
 
 
 def test_parts_ask_for_the_same_rows_and_may_be_killed(tmp_path: Path) -> None:
@@ -73,9 +73,10 @@ def test_parts_ask_for_the_same_rows_and_may_be_killed(tmp_path: Path) -> None:
     killed: list[int] = []
 
     def kill() -> None:
-        there = holders()
-        assert len(there) == 2
-        killed.append(there[len(killed) % 2])
+        """First a part, then the gate itself, with which its parts end."""
+        parts = actors_of("GraphPartActor")
+        assert len(parts) == 2
+        killed.append(actors_of("SelectionActor")[0] if killed else parts[0])
         os.kill(killed[-1], signal.SIGKILL)
 
     gate = opened(tmp_path / "two", 2)
