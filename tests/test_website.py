@@ -79,7 +79,19 @@ def test_the_plan_of_a_large_pool_is_measured_costs_times_rows() -> None:
     selected = found["selection-100000000"]["by_policy"]["factors_all"]["cpu_seconds"] / 1e8
     assert lines["selection, 100 epochs of `factors`"](10**9) == pytest.approx(100 * selected * 1e9 / 3600)
     wide = found["scale-predictions-10000000"]
-    assert lines["gate, 1,000 classes"](10**7) == pytest.approx(wide["parts"]["predictions"]["peak_bytes"] / 2**30)
+    alone = lines["gate, 1,000 classes, with its graph"]
+    assert alone(10**7) == pytest.approx(wide["parts"]["predictions"]["peak_bytes"] / 2**30)
+    by_kind = found["scale-gate-3000000"]["bytes_per_row"]["parts"]
+    assert alone(10**9) == pytest.approx((by_kind["gate"] + 16 * 8) * 10**9 / 2**30)  # a draw, and the graph
+    assert lines["gate, its graph in 4 actors"](10**9) == pytest.approx(by_kind["gate"] * 10**9 / 2**30)
+    part = lines["each of these 4 actors"]
+    assert part(10**6) == pytest.approx(by_kind["part of the graph"] * 10**6 / 2**30 + 2 / 4)
+    assert part(10**9) == pytest.approx((by_kind["part of the graph"] + 2 * 4) * 10**9 / 2**30)  # two classes
+    copied = found["scale-copies-10000000"]["parts"]
+    copies = lines["copies (evidence, dedup)"]
+    assert copies(10**7) == pytest.approx(copied["own_copies"]["peak_bytes"] / 2**30)
+    more = copied["stored_copies"]["transient_bytes_per_row"] * (10**9 - 10**8) / 2**30
+    assert copies(10**9) - copies(10**8) == pytest.approx(more)
     ordered = found["scale-sorting-1000000"]
     numbers = max(each["transient_bytes_per_row"] for each in ordered["numbers"].values())
     assert lines["graph, numbers of all rows in one task"](10**8) == pytest.approx(numbers * 10**8 / 2**30)
@@ -102,6 +114,8 @@ _PLANNED_BY = (
     "selection-100000000",
     "gate-1000000",
     "scale-predictions-10000000",
+    "scale-gate-3000000",
+    "scale-copies-10000000",
     "scale-sorting-1000000",
     "epoch_memory",
 )

@@ -76,10 +76,11 @@ def hours() -> list[Line]:
 
 def memory() -> list[Line]:
     """GiB of the process of a stage that needs most."""
-    ledger, gate, wide = map(_read, ("selection-100000000", "scale-10000000", "scale-predictions-10000000"))
-    kept = ledger["by_policy"]["factors_all"]["peak_bytes_per_row"]
-    groups = gate["parts"]["groups"]["peak_bytes"] / gate["rows"]
-    predicted = wide["parts"]["predictions"]["peak_bytes"] / wide["rows"]
+    ledger, wide, parted = map(_read, ("selection-100000000", "scale-predictions-10000000", "scale-gate-3000000"))
+    kept, actors = ledger["by_policy"]["factors_all"]["peak_bytes_per_row"], parted["actors"]
+    predicted = (wide["parts"]["predictions"]["peak_bytes"] - 2 * _GIB) / wide["rows"]
+    by_kind = parted["bytes_per_row"]["parts"]
+    drawing = by_kind["gate"] + 8 * parted["neighbours"]
     encode = max(_read("encode_memory")["peak_bytes"])
     order, epoch = _read("scale-sorting-1000000"), _read("epoch_memory")
     task, numbers = order["ways"]["parts"], max(each["transient_bytes_per_row"] for each in order["numbers"].values())
@@ -88,8 +89,18 @@ def memory() -> list[Line]:
         Line("encode, all its processes of a node", lambda rows: encode / _GIB, "encode_memory"),
         Line("graph, numbers of all rows in one task", _times(numbers / _GIB), "scale-sorting-1000000"),
         Line("graph, a task on ranges or blocks", _by_root(order["rows"], task), "scale-sorting-1000000"),
-        Line("copies and groups", _times(groups / _GIB), "scale-10000000"),
-        Line(f"gate, {wide['classes']:,} classes", _times(predicted / _GIB), "scale-predictions-10000000"),
+        Line("copies (evidence, dedup)", _copies, "scale-copies-10000000"),
+        Line(
+            f"gate, {wide['classes']:,} classes, with its graph",
+            lambda rows: max(predicted * rows / _GIB + _block(rows, 1), drawing * rows / _GIB),
+            "scale-predictions-10000000, scale-gate-3000000",
+        ),
+        Line(f"gate, its graph in {actors} actors", _times(by_kind["gate"] / _GIB), "scale-gate-3000000"),
+        Line(
+            f"each of these {actors} actors",
+            lambda rows: by_kind["part of the graph"] * rows / _GIB + _block(rows, actors),
+            "scale-gate-3000000",
+        ),
         Line("selection by `factors`", _times(kept / _GIB), "selection-100000000"),
         Line("training, rows of an epoch in each worker", lambda rows: read * epoch["rows"] / _GIB, "epoch_memory"),
         Line("labels of the pool, in each node's object store", _times(2 / _GIB), "int16, up to 32,767 classes"),
@@ -115,6 +126,19 @@ def _read(name: str) -> Any:
 
 def _times(per_row: float) -> Callable[[int], float]:
     return lambda rows: per_row * rows
+
+
+def _copies(rows: int) -> float:
+    """GiB of near-duplicates: a graph of some GiB is read in parts of one, which takes twice that again."""
+    found = _read("scale-copies-10000000")
+    whole, parts = (found["parts"][name] for name in ("own_copies", "stored_copies"))
+    by_row: tuple[float, float] = (whole["peak_bytes"] / found["rows"], parts["transient_bytes_per_row"])
+    return min(by_row[0] * rows / _GIB, by_row[1] * rows / _GIB + 3)
+
+
+def _block(rows: int, actors: int) -> float:
+    """GiB of a block of predictions: of all rows, 2 GiB shared by the actors, but two classes at least."""
+    return max(2.0 / actors, 8 * rows / _GIB)
 
 
 def _stored(rows: int) -> float:
@@ -179,8 +203,9 @@ def _money(usd: float) -> str:
 _HEAD = f"""# Planning a large pool
 
 What 10 million to 1 billion rows take, from the measured cost of a row in [results](results.md). **Nobody has run these
-sizes**: the largest measured are 100 million rows for selection, 10 million for the gate's memory, 1 million for its
-rounds, scores and the graph, and 50 000 images for encode. Figures are for {DIM} dimensions and {NEIGHBOURS}
+sizes**: the largest measured are 100 million rows for selection, 10 million for the memory of copies and of a gate with
+its graph, 3 million for a gate in parts, 1 million for scores and the graph, and 50 000 images for encode. Figures are
+for {DIM} dimensions and {NEIGHBOURS}
 neighbours.
 """
 
@@ -191,7 +216,8 @@ grow. At a supposed {CORE_HOUR} USD a core-hour, multiply by {CORE_HOUR}.
 Encode is the stage for GPUs: nobody has measured one with coevo-ray yet (`python -m benchmarks.encode_gpu` does). At a
 supposed {{rate}} rows a second, a billion rows are {{gpu:,.0f}} GPU-hours, or {{price}} at {{usd}} USD an hour. All
 GPUs share the rows, and each row is encoded once whatever is trained later. Encode, scores and the graph's searches
-run on as many nodes as there are. The gate's rounds and selection each run in one process.
+run on as many nodes as there are. Selection runs in one process; so does the gate, whose graph and what it computes for
+all rows may lie in several actors on several nodes ([compute.actors](design.md#gate-parts)).
 """
 
 _AFTER_MEMORY = """
@@ -214,11 +240,11 @@ _BREAKS_HEAD = """On nodes with 256 GiB:
 
 """
 
-_BREAKS = """In memory the gate comes first, whose process holds what it knows of all rows; fewer classes take less. In
-hours it is the graph, whose cost grows faster than the rows; the gate, evidence and dedup stand on it. For more rows,
-cut the pool: ingest parts of up to 100 million rows as pools of their own, and run a gate on each. Copies across parts
-are not found then. Selection by factors alone (scores without evidence) needs no graph, and holds a billion rows in one
-process.
+_BREAKS = """In memory a gate with its graph in its own process comes first; `gate: {compute: {actors: N}}` moves graph
+and predictions out of it, and the more actors, the less each holds. In hours it is the graph, whose cost grows faster
+than the rows; the gate, evidence and dedup stand on it. For more rows, cut the pool: ingest parts of up to 100 million
+rows as pools of their own, and run a gate on each. Copies across parts are not found then. Selection by factors alone
+(scores without evidence) needs no graph, and holds a billion rows in one process.
 
 On GPUs, faiss and cuVS build such graphs faster than this code does. coevo-ray cannot read theirs yet.
 """

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import Child, in_child, note
 from benchmarks.memory import own_memory
-from benchmarks.scale.parts import COPIES, LABELLED, NEIGHBOURS, ROUND, guesses, made_up
+from benchmarks.scale.parts import COPIES, LABELLED, NEIGHBOURS, ROUND, guesses, write_graph
 
 if TYPE_CHECKING:
     from coevo_ray.actors.actor import StoredPart
-    from coevo_ray.core.arrays import Arrays
     from coevo_ray.pipelines.gate.gate_maker import GateMaker
 
 CPUS = 0.25
-_FILE_ROWS = 1 << 16
 _KINDS = {"SelectionActor": "gate", "GraphPartActor": "part of the graph"}
 
 
@@ -131,27 +129,15 @@ def _predictions(rows: int, classes: int, parts: int) -> list[StoredPart]:
 
 def _write(folder: str, rows: int, classes: int, parts: int) -> GateMaker:
     """Writes a graph, and targets of two dimensions that it names."""
-    import numpy as np
-
     from benchmarks.scale.sorting import write_targets
     from coevo_ray.core.gate.config import GateConfig, OfferConfig
     from coevo_ray.pipelines.gate.gate_maker import GateMaker
-    from coevo_ray.store.artifact import finish
     from coevo_ray.store.location import Location
-    from coevo_ray.store.parts import Parts
     from coevo_ray.store.row_table import RowTable
 
     write_targets(folder, rows, 2)
     targets = RowTable(Location.parse(Path(folder) / "targets"), "targets")
-    place, graph = Location.parse(Path(folder) / "gate"), made_up(rows)
-    files = Parts.of(place.child("graph"), "made up")
-    entries = [files.write_arrays("rows.safetensors", {"row_ids": np.arange(rows)})]
-    for start in range(0, rows, _FILE_ROWS):
-        part = slice(start, min(rows, start + _FILE_ROWS))
-        arrays: Arrays = {"rows": np.arange(part.start, part.stop, dtype=np.int32)}
-        arrays |= {"indices": graph.indices[part], "similarities": graph.similarities[part]}
-        entries.append(files.write_arrays(f"part-{start:012d}.safetensors", arrays))
-    fields = {"method": "exact", "recall": 1.0, "parameters": {"k": NEIGHBOURS}}
-    finish(place.child("graph"), "graph", {}, {"targets": targets.manifest.identity}, entries, {"fields": fields})
+    place = Location.parse(Path(folder) / "gate")
+    write_graph(str(place.child("graph")), rows, targets.manifest.identity)
     config = GateConfig(classes=classes, round_size=round(ROUND * rows))
     return GateMaker(config, place, targets, OfferConfig(), parts, CPUS)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from benchmarks.common import Child, in_child, note, peak_bytes
 
 if TYPE_CHECKING:
+    from coevo_ray.core.arrays import Arrays
     from coevo_ray.core.gate.gate import AnnotationGate
     from coevo_ray.core.graph.types import NeighbourGraph
 
@@ -100,6 +101,24 @@ def made_up(rows: int) -> NeighbourGraph:
         twins = twins[(twins ^ 1) < rows]
         indices[twins, 0], similarities[twins, 0] = twins ^ 1, 0.999
     return NeighbourGraph(indices, similarities, "exact", 1.0)
+
+
+def write_graph(folder: str, rows: int, targets: str) -> None:
+    """Writes a made-up graph as an artifact, whose targets have that identity."""
+    from coevo_ray.store.artifact import finish
+    from coevo_ray.store.location import Location
+    from coevo_ray.store.parts import Parts
+
+    place, graph = Location.parse(folder), made_up(rows)
+    files = Parts.of(place, "made up")
+    entries = [files.write_arrays("rows.safetensors", {"row_ids": np.arange(rows)})]
+    for start in range(0, rows, _PART):
+        part = slice(start, min(rows, start + _PART))
+        arrays: Arrays = {"rows": np.arange(part.start, part.stop, dtype=np.int32)}
+        arrays |= {"indices": graph.indices[part], "similarities": graph.similarities[part]}
+        entries.append(files.write_arrays(f"part-{start:012d}.safetensors", arrays))
+    fields = {"method": "exact", "recall": 1.0, "parameters": {"k": NEIGHBOURS}}
+    finish(place, "graph", {}, {"targets": targets}, entries, {"fields": fields})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +217,18 @@ def own_copies(rows: int, classes: int, whole: bool) -> dict[str, Any]:
     return measured(rows, lambda: copy_groups(graph))
 
 
+def stored_copies(rows: int, classes: int, whole: bool) -> dict[str, Any]:
+    """The same, on a graph that is read a part of 64 MiB at a time."""
+    from coevo_ray.core.graph.copies import copy_groups
+    from coevo_ray.store.graph_files import open_graph
+    from coevo_ray.store.location import Location
+
+    with tempfile.TemporaryDirectory(prefix="coevo-scale-") as folder:
+        in_child(write_graph, folder, rows, "made up")
+        place = Location.parse(folder)
+        return measured(rows, lambda: copy_groups(open_graph(place, part_bytes=1 << 26)[0]))
+
+
 def groups(rows: int, classes: int, whole: bool) -> dict[str, Any]:
     """Groups rows that lie together, for `draw: top`."""
     from coevo_ray.core.gate.groups import NeighbourGroups
@@ -243,6 +274,7 @@ PARTS = {
     "predictions": predictions,
     "near_duplicates": near_duplicates,
     "own_copies": own_copies,
+    "stored_copies": stored_copies,
     "groups": groups,
     "draw_herding": draw_herding,
     "draw_typical": draw_typical,
