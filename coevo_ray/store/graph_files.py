@@ -70,10 +70,18 @@ def open_graph(
         InputError: as `load_graph`.
     """
     files = GraphFiles.find(location, targets)
-    count = -(-math.prod(files.shape) * 8 // part_bytes)
-    if count <= _FEW_PARTS:
+    if not is_large(files.shape, part_bytes):
         return load_graph(location, targets)
-    return files.open(count, StoredParts), files.row_ids
+    return files.open(_parts_of(files.shape, part_bytes), StoredParts), files.row_ids
+
+
+def is_large(shape: tuple[int, int], part_bytes: int = _PART_BYTES) -> bool:
+    """Tests whether a graph of N rows and k neighbours is read in parts of so many bytes by `open_graph`."""
+    return _parts_of(shape, part_bytes) > _FEW_PARTS
+
+
+def _parts_of(shape: tuple[int, int], part_bytes: int) -> int:
+    return -(-math.prod(shape) * 8 // part_bytes)
 
 
 @dataclass(frozen=True, eq=False)

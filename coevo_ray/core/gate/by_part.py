@@ -23,11 +23,13 @@ from coevo_ray.core.gate.rules import (
     votes_of,
 )
 from coevo_ray.core.graph.types import GraphPart, Near
-from coevo_ray.core.rows.chunks import Chunk, each_chunk, each_part
+from coevo_ray.core.rows.chunks import each_part
+
+_PASSING = 16  # numbers of a row in passing, at most
 
 
 def look_alone(part: GraphPart, config: GateConfig, blocks: ClassBlocks) -> tuple[AnyArray, ...]:
-    """The model's own class and its probability.
+    """The model's own class, and how sure it is.
 
     Args:
         part: n of N rows.
@@ -55,19 +57,23 @@ def look_alone(part: GraphPart, config: GateConfig, blocks: ClassBlocks) -> tupl
 def _confidence(p_max: FloatArray, classes: int) -> Float32Array:
     """Chance-corrected, of float[n]: float32[n]."""
     confidence = np.empty(len(p_max), dtype=np.float32)
-    each_chunk(len(p_max), lambda chunk: _store(confidence, chunk, chance_corrected(p_max[chunk.slice], classes)))
+
+    def work(places: slice) -> None:
+        confidence[places] = chance_corrected(p_max[places], classes)
+
+    each_part(len(p_max), _PASSING, work)
     return confidence
 
 
 def _gain(first: FloatArray, second: FloatArray) -> Float32Array:
     """By the largest and the second largest probability float[n]: float32[n]."""
     gain = np.empty(len(first), dtype=np.float32)
-    each_chunk(len(first), lambda chunk: _store(gain, chunk, margin_between(first[chunk.slice], second[chunk.slice])))
+
+    def work(places: slice) -> None:
+        gain[places] = margin_between(first[places], second[places])
+
+    each_part(len(first), _PASSING, work)
     return gain
-
-
-def _store(made: Float32Array, chunk: Chunk, values: Float64Array) -> None:
-    made[chunk.slice] = values
 
 
 def look_around(

@@ -53,7 +53,7 @@ class GateHost:
 
         location = self._maker.location
         with writing(location, at_once=True), ray_session(self._reads, [location]), ray_errors("gate"):
-            require("gate", *needs_of(self._maker.parts, self._maker.cpus))
+            require("gate", *needs_of(self._maker.parts, self._maker.cpus), remedy="lower the gate's compute.actors")
             self._plain = None
             self.handle = start_selection(digest([str(location), self._inputs]), self._maker, "gate")
             try:

@@ -7,7 +7,7 @@ needs no model (answers, status, export); Ray tasks do the rest, with the gate i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,7 @@ from coevo_ray.pipelines.gate.opened import (
 from coevo_ray.pipelines.gate.submission import Submitted, submit_answers
 from coevo_ray.pool.pool import Pool
 from coevo_ray.store.artifact import begin
+from coevo_ray.store.graph_files import is_large
 from coevo_ray.store.location import ArtifactLike, Location
 from coevo_ray.store.manifest import load_manifest
 from coevo_ray.store.row_table import RowTable
@@ -181,8 +182,9 @@ class GateSession:
         """
         with self.changing():
             if predictions is not None:
-                self.service.update_predictions(*predictions)
-                self.service.request()
+                with self._drawing():
+                    self.service.update_predictions(*predictions)
+                    self.service.request()
             elif not self.service.questions()["row_ids"].size:
                 self._request()
         return Questions(**self.service.questions())
@@ -193,9 +195,15 @@ class GateSession:
         if status["rounds"] == 0:
             self.service.request(self.settings.seed_rows(self.rows, len(self.classes)))
             return
-        if status["learned_answers"] != status["answers"]:
-            self.learn()
-        self.service.request()
+        with self._drawing():
+            if status["learned_answers"] != status["answers"]:
+                self.learn()
+            self.service.request()
+
+    def _drawing(self) -> AbstractContextManager[object]:
+        """Where rows are drawn: in the calling process, but for a graph that does not lie there as a whole."""
+        apart = self.settings.compute.actors > 1 or is_large((self.rows, self.settings.neighbours))
+        return self.hosted() if apart else nullcontext()
 
     def learn(self) -> JsonObject:
         """Refits the light classifier on all labels and hands its predictions to the gate.

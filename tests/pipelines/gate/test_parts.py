@@ -49,7 +49,8 @@ def rounds(gate: GateSession, between: Any = lambda: None) -> list[Any]:
             said += [vars(questions), gate.service.gains() if said else None]
             between()
             answer(gate, questions)
-        gate.next()
+    said.append(vars(gate.next()))
+    with gate.hosted():
         said += [gate.service.pseudo_labels(0.5), gate.service.labelled(), gate.status()]
     for each in said:
         if isinstance(each, dict):
