@@ -63,7 +63,10 @@ class GateSettings(_RuleSettings):
     l2: float | None = Field(
         None, gt=0, description="Weight decay of the light classifier; null chooses it on the first labels."
     )
-    compute: Compute = Compute(cpus=1)
+    compute: Compute = Field(
+        Compute(cpus=1),
+        description="Resources of its tasks; with more than one actor, each holds a part of the neighbour graph.",
+    )
 
     if TYPE_CHECKING:  # checkers would not take the rule's settings, which they cannot see in the made model
 
