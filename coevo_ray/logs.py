@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ from coevo_ray.errors import UsageError
 from coevo_ray.telemetry import run_name, stage_name
 
 if TYPE_CHECKING:
-    _StreamHandler = logging.StreamHandler[TextIO]
+    _StreamHandler = logging.StreamHandler[Any]
 else:
     _StreamHandler = logging.StreamHandler  # Python 3.10 knows no parameter of it
 
