@@ -16,12 +16,15 @@ from coevo_ray.pipelines.encode.prepare import Prepare
 from coevo_ray.pipelines.encode.resources import strategy_of
 from coevo_ray.pipelines.encode.write import WriteParts
 from coevo_ray.pool.rejects import Reject
-from coevo_ray.runtime.shards import Row, run_shards, run_tasks
+from coevo_ray.runtime.resources import Need
+from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.parts import Parts
 from coevo_ray.telemetry import WAITING, record
 
 _COUNTED_SHARDS = 512
+_WRITING_CPUS = 0.5
 
 
 @dataclass
@@ -147,14 +150,19 @@ def _write_empty(
         if missing[who.place] and not any(plan.row_ids(s).wanted(who.place).any() for s in missing[who.place])
     }
 
-    def write(row: Row) -> Row:
-        who, shards = idle[row["place"]], row["shards"]
-        stage = WriteParts(plan, {who.place: who.parts})
-        files = [stage(to_block([empty_part(who, shard)]))["result"][0] for shard in shards]
-        return {"place": who.place, "rows": 0, "files": files}
+    title, need = "files without rows", Need("task", _WRITING_CPUS)
+    waiting = {
+        place: start_task(title, _empty_files, plan, who, sorted(missing[place]), need=need)
+        for place, who in idle.items()
+    }
+    with ray_errors(title):
+        return {place: task_result(title, made) for place, made in waiting.items()}
 
-    items = [{"place": place, "shards": sorted(missing[place])} for place in idle]
-    return {row["place"]: row["files"] for row in run_tasks("files without rows", items, write)}
+
+def _empty_files(plan: Plan, who: Participant, shards: list[int]) -> list[FileEntry]:
+    """Ray task: writes the files of shards of which a participant encodes no row."""
+    write = WriteParts(plan, {who.place: who.parts})
+    return [write(to_block([empty_part(who, shard)]))["result"][0] for shard in shards]
 
 
 def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:

@@ -59,12 +59,13 @@ def test_one_actor_a_prior_where_there_is_work_and_none_where_all_files_are_ther
     assert {name for name in after if after[name] != before.get(name)} <= {"00/manifest.json", "01/manifest.json"}
 
 
-def test_files_without_rows_need_no_actor(pool: Pool, tmp_path: Path) -> None:
+def test_files_without_rows_need_no_actor(pool: Pool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Every row of the pool is in the shared set."""
     compute = {"actors": 1, "cpus": 0.5, "reader_cpus": 0.5}
     settings = {**SETTINGS, "shared": ROWS, "shard_rows": 32, "compute": compute}
     out = tmp_path / "out"
     assert encoders_of(lambda: encode(settings, pool, out)) == 2  # for the shared set
+    assert "no forward passes are left" in capfd.readouterr().err
     for place in ("00", "01"):
         folder = out / "contributions" / place
         whole, rest = (pq.read_table(folder / f"{name}-000001.parquet") for name in ("shared", "features"))
