@@ -48,7 +48,7 @@ def measure(places: Sequence[Place], options: Options) -> dict[str, Any]:
             found = _summed_up([_draw(rows, labels, size, seed) for seed in range(options.seeds)])
             result["table"][pool.name][str(size)] = found
             note(f"{pool.name} {size} rows: {found}")
-    return {**result, "page": list(_page(result, options.seeds))}
+    return {**result, "page": list(page_of(result, options.seeds))}
 
 
 def _draw(features: Vectors, labels: Ids, size: int, seed: int) -> Figures:
@@ -70,7 +70,8 @@ def _summed_up(draws: list[Figures]) -> Figures:
     return {**mean, "alarms": round(float(np.mean([each["clean"] > 0 for each in draws])), 4)}
 
 
-def _page(result: dict[str, Any], seeds: int) -> Iterator[str]:
+def page_of(result: dict[str, Any], seeds: int) -> Iterator[str]:
+    """The page: for each pool the figures by the number of rows."""
     yield from ("# doubt_rows", "")
     yield f"Percent, mean over {seeds} draws of so many rows. `draws with alarms`: some right labels are doubted;"
     yield "`right labels doubted`: of all draws; recall and precision where a fifth of the labels is that of the most"

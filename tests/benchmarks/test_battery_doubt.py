@@ -13,11 +13,13 @@ import pytest
 
 from benchmarks.battery import doubt, doubt_rows
 from benchmarks.battery.heads import fit_tuned, stratified_folds
+from benchmarks.battery.join import join
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Limits, find_places
 from benchmarks.battery.table import lines
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.probes.label_doubt import cross_fitted, label_doubt
+from coevo_ray.errors import InputError
 from tests.core.probes.test_label_doubt import clouds
 
 ROWS, CLASSES = 1200, 4
@@ -112,5 +114,11 @@ def test_the_part_on_few_rows_looks_for_mistakes_in_however_few(tmp_path: Path) 
         assert all(0 <= found[name] <= 1 for name in ("alarms", "clean", "recall", "precision"))
         assert found["clean"] <= found["alarms"]
     assert table["300"]["recall"] > 0  # below the product's least
-    page = "\n".join(lines({**result, "part": "doubt_rows", "repeats": 2}))
+    whole = {**result, "part": "doubt_rows", "repeats": 2}
+    page = "\n".join(lines(whole))
     assert "| 200 | no | " in page and "over 2 draws" in page
+    other = {**whole, "pools": {"more": result["pools"]["words"]}, "table": {"more": table}}
+    both = join([whole, other])
+    assert list(both["table"]) == ["words", "more"] and "## words" in both["page"] and "## more" in both["page"]
+    with pytest.raises(InputError, match="two results with words"):
+        join([whole, whole])
