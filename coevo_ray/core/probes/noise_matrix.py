@@ -14,7 +14,7 @@ from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatAr
 from coevo_ray.errors import InputError
 
 ANCHORS = 0.2  # share of the rows, the surest ones, whose true class counts as known
-FEWEST_ROWS = 500  # of which fewer are too few to show a share of mistakes
+FEWEST_ROWS = 500  # fewer hardly show mistakes, and find wrong ones among right labels: `benchmarks.battery doubt_rows`
 _ROWS_A_CLASS = 40  # on average; probes of fewer are unsure of right labels, too: see docs/design.md#label-doubt
 _FEWEST_ANCHORS = 5  # of a class, if so many rows are predicted to be of it
 _LARGEST_RATE = 0.6  # share of mistakes in one class; above, its name would be in doubt, not its rows
