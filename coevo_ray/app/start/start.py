@@ -91,9 +91,7 @@ def start(
     }
     speeds = ", ".join(p.name + (f" {p.rate:,.0f} rows/s" if p.rate else "") for p in chosen)
     rehearsed = result["annotator"] == "label_column"
-    until = (
-        "the gate, which the data's own labels answer, so nobody is asked" if rehearsed else "the first label requests"
-    )
+    until = "the gate, which the data's own labels answer" if rehearsed else "the first requests for labels"
     say(f"priors: {speeds}; about {_minutes(estimate)} on this machine to {until}")
     if not go:
         return result
