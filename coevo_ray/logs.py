@@ -7,12 +7,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from coevo_ray.errors import UsageError
 from coevo_ray.telemetry import run_name, stage_name
+
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[Any]
+else:
+    _StreamHandler = logging.StreamHandler  # Python 3.10 knows no parameter of it
 
 LOG_FORMAT = "COEVO_RAY_LOG_FORMAT"  # environment variable: text or json
 _NAME = "coevo_ray"
@@ -91,7 +96,7 @@ def _handler() -> logging.Handler:
     return handler
 
 
-class _Stderr(logging.StreamHandler[Any]):
+class _Stderr(_StreamHandler):
     """Writes to what stderr is at the time."""
 
     def __init__(self) -> None:

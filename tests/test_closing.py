@@ -122,3 +122,13 @@ def test_ingest_ends_with_its_lines(tmp_path: Path, coevo_ray: Command, monkeypa
     first, then = made.stdout.splitlines()
     assert "30 vectors of 3 classes; 24 to train on, 6 held out, 0 rejected" in first
     check_next(then)
+
+
+def test_a_rehearsal_of_start_ends_with_its_figures_and_the_way_to_people() -> None:
+    from coevo_ray.cli.start import _lines
+
+    made = {"file": "run.yaml", "report": "r.html", "gate": _GATE, "train": {"full": {"accuracy": 0.9, "samples": 100}}}
+    said = _lines(made)
+    assert said[:-1] == closing.of_run(made) and said[-2] == "report: r.html"
+    assert said[0].startswith("gate: ") and said[1] == "trained: full 90.0% (100 rows)"
+    assert "--ask file_drop" in said[-1]

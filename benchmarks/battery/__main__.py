@@ -1,6 +1,7 @@
 """The battery: what the methods are worth on real pools that differ in kind, and on your own.
 
-    python -m benchmarks.battery targets|labels|policies|networks|backbones|stop|doubt|duplicates --json [--data FOLDER]
+    python -m benchmarks.battery targets|labels|policies|networks|backbones|stop|doubt|doubt_rows|duplicates --json
+        [--data FOLDER]
         [--pool FOLDER]... [--pools NAME,...] [--settings NAME,...] [--kept SHARE,...] [--seeds K] [--rows N]
         [--cache FOLDER] [--threads N] [--choose] [--model NAME] [--models NAME,...] [--image-size PIXELS]
         [--epochs N] [--batch-rows N] [--rates RATE,...] [--device NAME]
@@ -29,7 +30,7 @@ from benchmarks.common import cores, finish, parser, positive, rows_of
 from coevo_ray.errors import CoevoError, UsageError
 
 # Each is a module of this package with measure(places, options) -> result.
-PARTS = ("targets", "labels", "policies", "networks", "backbones", "stop", "doubt", "duplicates")
+PARTS = ("targets", "labels", "policies", "networks", "backbones", "stop", "doubt", "doubt_rows", "duplicates")
 _TRAIN_ROWS, _QUICK_ROWS = 15_000, 2_000
 _SEEDS, _QUICK_SEEDS = 3, 2
 _KEPT, _QUICK_KEPT = (0.1, 0.3, 0.5), (0.3,)

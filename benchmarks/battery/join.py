@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.battery import backbones, labels, networks, policies, targets
+from benchmarks.battery import backbones, doubt_rows, labels, networks, policies, targets
 from benchmarks.battery.table import lines
 from benchmarks.battery.verdicts import chosen_constants
 from coevo_ray.errors import InputError
@@ -57,7 +57,8 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One result of several.
 
     Args:
-        results: of the parts `targets`, `labels`, `policies`, `networks` or `backbones`, as the battery printed them.
+        results: of the parts `targets`, `labels`, `policies`, `networks`, `backbones` or `doubt_rows`, as the battery
+            printed them.
 
     Raises:
         InputError: they differ in what is the same for a whole run, or two of them have the same cell.
@@ -65,6 +66,10 @@ def join(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     joined = _facts(results)
     if joined["part"] == "targets":
         return joined | _targets(results, joined["pools"])
+    if joined["part"] == "doubt_rows":
+        _refuse_twice(results, joined["pools"])
+        joined["table"] = {pool: sizes for each in results for pool, sizes in each["table"].items()}
+        return joined | {"page": list(doubt_rows.page_of(joined, joined["repeats"]))}
     for name in ("table", "verdicts"):
         joined[name] = {}
         for each in results:
@@ -89,7 +94,7 @@ def _facts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     first = results[0]
     differ = [name for name in _SAME if any(each.get(name) != first.get(name) for each in results)]
-    if differ or first["part"] not in {*_PARTS, "targets", "backbones"}:
+    if differ or first["part"] not in {*_PARTS, "targets", "backbones", "doubt_rows"}:
         raise _not_one(f"results that differ in {differ}")
     joined = dict(first)
     for name in ("pools", "left_out"):
@@ -104,13 +109,22 @@ def _facts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _targets(results: Sequence[dict[str, Any]], pools: dict[str, Any]) -> dict[str, Any]:
     """Tables of the part on targets: each pool is measured as a whole, with the sweep of constants where it has one."""
-    twice = [pool for pool in pools if sum(pool in each["pools"] for each in results) > 1]
-    if twice:
-        raise _not_one(f"two results with {', '.join(twice)}")
+    _refuse_twice(results, pools)
     found: dict[str, Any] = {
         name: {pool: value for each in results for pool, value in each.get(name, {}).items()} for name in _BY_POOL
     }
     return found | {"page": list(targets.page_of({"pools": pools, **found}))}
+
+
+def _refuse_twice(results: Sequence[dict[str, Any]], pools: dict[str, Any]) -> None:
+    """Refuses two results with one pool.
+
+    Raises:
+        InputError: there are such.
+    """
+    twice = [pool for pool in pools if sum(pool in each["pools"] for each in results) > 1]
+    if twice:
+        raise _not_one(f"two results with {', '.join(twice)}")
 
 
 def _backbones(results: Sequence[dict[str, Any]], joined: dict[str, Any]) -> dict[str, Any]:

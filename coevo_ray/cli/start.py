@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from coevo_ray.cli import closing
 from coevo_ray.cli.from_settings import options, plain_fields, settings, takes
 from coevo_ray.cli.options import JsonFlag
 from coevo_ray.cli.show import show_lines
@@ -66,5 +67,6 @@ def _lines(made: JsonObject) -> list[str]:
             f"next: label them, then {run}",
         ]
     if "report" in made:
-        return [f"report: {made['report']}", f"next: open it; change {made['file']} and another --out to compare"]
+        again = "to ask people instead, start again with --ask file_drop and another --out"
+        return [*closing.of_run(made), f"next: open the report; {again}"]
     return [f"run file: {made['file']}", f"next: look at it, then {run}"]

@@ -83,10 +83,16 @@ class Judges:
         return doubt, probabilities.argmax(axis=1), irreducible_loss(probabilities, labels)
 
     def figures(self, rows: int) -> JsonObject:
-        """`mistake_rates`, `level` (share of wrong labels) and `mistakes`, their expected number in so many rows."""
+        """Figures of the mistakes.
+
+        Returns:
+            `mistake_rates`; `level`, share of wrong labels; `mistakes`, their expected number in so many rows; whether
+            labels were `judged`, and the `fewest_rows` for that.
+        """
         found = self.mistakes
         rates = [round(float(rate), 6) for rate in found.rates]
-        return {"mistake_rates": rates, "level": round(found.level, 6), "mistakes": round(found.level * rows)}
+        told = {"judged": found.judged, "fewest_rows": found.fewest}
+        return {"mistake_rates": rates, "level": round(found.level, 6), "mistakes": round(found.level * rows), **told}
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ _MOST = 64 << 20  # bytes of a record: an unclosed quote takes the rest of the f
 _BOM = b"\xef\xbb\xbf"
 _SEP = "sep="  # Excel's first line
 _DELIMITERS = (",", ";", "\t", "|")
+_NUL = "\ud800"  # stands for a NUL, which Python 3.10 does not read in CSV; no bytes are decoded to it
 _NO_LINES = re.compile(rb'["\0]|\r(?!\n)')  # with one of these in it, lines of CSV may not be records
 _HEAD_RECORDS = 256
 
@@ -107,7 +108,7 @@ class CsvRecords:
 
     def __init__(self, place: Location, offset: int = 0, header: Header | None = None) -> None:
         self._lines = _Lines(place, offset)
-        self._place, self._source = place, iter(self._lines)
+        self._place, self._source = place, (line.replace("\0", _NUL) for line in self._lines)
         self.header = header if header is not None else self._read_header()
         self.position = self._lines.position
 
@@ -122,7 +123,7 @@ class CsvRecords:
         except csv.Error as error:
             mend = "end its lines in line feeds: tr '\\r' '\\n' < FILE > NEW" if "\r" in line.strip() else "repair it"
             raise InputError(f"{self._place}: its first line is no header: {error}", mend) from error
-        if not all(map(_is_text, names)):
+        if not all(map(_is_text, names)):  # UTF-16 has bytes of 0
             raise InputError(
                 f"{self._place}: its first line is not UTF-8",
                 "save it as CSV UTF-8, or convert it: iconv -f UTF-16 (or its encoding) -t UTF-8 FILE > NEW",
@@ -175,7 +176,7 @@ class CsvRecords:
         columns, _ = self.header
         if len(cells) != len(columns):
             return f"{len(cells)} fields, the header names {len(columns)}"
-        return {name: cell or None for name, cell in zip(columns, cells, strict=True)}
+        return {name: cell.replace(_NUL, "\0") or None for name, cell in zip(columns, cells, strict=True)}
 
 
 class JsonRecords:

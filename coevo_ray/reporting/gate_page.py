@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from coevo_ray._version import __version__
-from coevo_ray.core.probes.noise_matrix import FEWEST_ROWS
+from coevo_ray.core.probes.noise_matrix import fewest_rows
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.data import DoubtedRow, GatePlots, ReportData
+from coevo_ray.reporting.doubts import none_doubted, not_judged
 from coevo_ray.reporting.forecasts import accuracy_now, beside_held_out, gain_to_come
 from coevo_ray.reporting.gate_figures import (
     CONFUSIONS_SHOWN,
@@ -227,9 +230,9 @@ def _measured_cells(figures: ClassFigures) -> tuple[str, ...]:
 def _doubt_sentence(figures: GateFigures, shown: tuple[DoubtedRow, ...]) -> str:
     doubted = figures.doubted_labels
     if doubted is None:
-        return f"With fewer than {integer(FEWEST_ROWS)} labels mistakes cannot be distinguished from hard rows."
+        return not_judged(fewest_rows(np.flatnonzero(figures.labels_by_class)))
     if doubted == 0:
-        return "No label is more likely wrong than right."
+        return none_doubted()
     of = "1 label is" if doubted == 1 else f"{integer(doubted)} labels are"
     found = f"{of} more likely wrong than right, by the rows' targets and the mistakes that the others show."
     if not shown:

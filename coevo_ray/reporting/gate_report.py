@@ -9,7 +9,7 @@ import numpy as np
 
 from coevo_ray.core.arrays import Int64Array
 from coevo_ray.core.json import JsonObject
-from coevo_ray.core.probes.noise_matrix import FEWEST_ROWS
+from coevo_ray.core.probes.noise_matrix import fewest_rows
 from coevo_ray.core.rows.hashing import choose_rows
 from coevo_ray.errors import UsageError
 from coevo_ray.pipelines.gate.learning import Confusions, Doubted
@@ -118,7 +118,7 @@ def _figures(gate: GateSession, seconds: float | None, cost: float | None) -> Ga
 def _doubted(gate: GateSession) -> tuple[int | None, Doubted | None]:
     """Number of labels that are likely wrong, and the most doubted; None where labels are too few to tell."""
     labelled = gate.service.labelled()
-    if len(labelled["row_id"]) < FEWEST_ROWS:
+    if len(labelled["row_id"]) < fewest_rows(labelled["label"]):
         return None, None
     with ray_session([gate.pool.location, gate.targets.location]), ray_errors("gate report"):
         return gate.learning().doubted(labelled, gate.service.offered(), _DOUBTED_SHOWN)

@@ -190,8 +190,9 @@ def summarise(config: RunConfig, stages: dict[str, Manifest], out: Location) -> 
             names = (*names, "forecast")
         summary["gate"] = _pick(stages["gate"], *names, "seconds")
     if "evidence" in stages:
-        found = ("rows", "doubted_rows", "mistake_rates", "level", "mistakes", "copied_rows", "copy_groups")
+        found: tuple[str, ...] = ("rows", "doubted_rows", "mistake_rates", "level", "mistakes")
         there = stages["evidence"].summary
+        found = (*found, *(name for name in ("judged", "fewest_rows") if name in there), "copied_rows", "copy_groups")
         summary["evidence"] = {name: there.get(name) for name in (*found, "most_doubted", "seconds")}
     if config.train:
         trained = {policy: stages[f"train.{policy}"] for policy in config.train.policies}

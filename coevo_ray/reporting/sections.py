@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.beside_priors import beside_priors_sentences
 from coevo_ray.reporting.data import DoubtedRow, EvidencePlots, PriorPlot, ReportData
+from coevo_ray.reporting.doubts import none_doubted, not_judged
 from coevo_ray.reporting.forecasts import accuracy_now, beside_held_out, gain_to_come
 from coevo_ray.reporting.policies import PolicyRow, headline_row, policy_rows
 from coevo_ray.reporting.tiles import Tile
@@ -240,10 +241,13 @@ def evidence(data: ReportData) -> Section | None:
     names = ("rows", "doubted_rows", "copied_rows", "copy_groups")
     rows, doubted, copied, groups = (number(data.summary, "evidence", name) for name in names)
     sentences, measures = [], [("labelled training rows", integer(rows))]
-    if doubted is not None:
-        sentences.append(_doubt_sentence(doubted, rows))
+    wrong = number(data.summary, "evidence", "mistakes")  # version 0.1.0 did not say
+    if doubted is not None and lookup(data.summary, "evidence", "judged") is False:
+        sentences.append(not_judged(number(data.summary, "evidence", "fewest_rows")))
+    elif doubted is not None:
+        sentences.append(_doubt_sentence(doubted, rows, wrong))
         measures.append(("rows whose label is doubted", integer(doubted)))
-        if (wrong := number(data.summary, "evidence", "mistakes")) is not None:  # version 0.1.0 did not say
+        if wrong is not None:
             measures.append(("labels estimated to be wrong", integer(wrong)))
     if copied is not None:
         they = (
@@ -265,14 +269,17 @@ def evidence(data: ReportData) -> Section | None:
     )
 
 
-def _doubt_sentence(doubted: float, rows: float | None) -> str:
-    """The number of doubted labels, and their treatment."""
+def _doubt_sentence(doubted: float, rows: float | None, wrong: float | None) -> str:
+    """The number of doubted labels, their treatment, and what may have been missed."""
     if doubted == 0:
-        return "No label is more likely wrong than right."
+        return none_doubted(wrong)
     share = f" ({percent(doubted / rows)})" if rows else ""
     labels = "label is" if doubted == 1 else "labels are"
     left_out = "policy factors leaves out these and others, according to its max_doubt"
-    return f"{integer(doubted)} {labels} more likely wrong than right{share}; {left_out}."
+    said = f"{integer(doubted)} {labels} more likely wrong than right{share}; {left_out}."
+    if wrong is not None and wrong > doubted:
+        said += f" About {integer(wrong)} are estimated to be wrong, so some are not among them."
+    return said
 
 
 def train(data: ReportData) -> Section | None:

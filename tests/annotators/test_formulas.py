@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from coevo_ray.annotators.file_drop import FileDrop
 from coevo_ray.annotators.formulas import escaped, escaped_table, unescaped, unescaped_texts
+from coevo_ray.store.csv_text import csv_text
 from coevo_ray.store.location import Location
 from tests.annotators.pools import as_dicts, make_pool, questions
 
@@ -35,9 +36,7 @@ def test_any_text_comes_back(text: str) -> None:
 @given(texts, st.sampled_from([",", ";", "\t"]))
 def test_no_cell_is_run_under_any_delimiter(text: str, delimiter: str) -> None:
     """Also by a program that reads the file with another delimiter, or that knows no quotes."""
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerow([7, escaped(text), "x"])
-    content = written.getvalue().replace("\0", "\ufffd")
+    content = csv_text([[7, escaped(text), "x"]])
     quoted = [cell for row in csv.reader(io.StringIO(content, newline=""), delimiter=delimiter) for cell in row]
     # Commas are within quotes for programs that split at them.
     plain = [] if delimiter == "," else [cell for line in content.splitlines() for cell in line.split(delimiter)]

@@ -201,7 +201,17 @@ def test_a_share_that_a_seed_lacks_is_left_out() -> None:
 
 
 def test_a_part_that_is_not_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert PARTS == ("targets", "labels", "policies", "networks", "backbones", "stop", "doubt", "duplicates")
+    assert PARTS == (
+        "targets",
+        "labels",
+        "policies",
+        "networks",
+        "backbones",
+        "stop",
+        "doubt",
+        "doubt_rows",
+        "duplicates",
+    )
     assert find_part("labels") is labels.measure
     with pytest.raises(UsageError, match=r"no benchmarks\.battery\.absent"):
         find_part("absent")

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.battery import doubt
+from benchmarks.battery import doubt, doubt_rows
 from benchmarks.battery.heads import fit_tuned, stratified_folds
+from benchmarks.battery.join import join
 from benchmarks.battery.options import Options
 from benchmarks.battery.pools import Limits, find_places
 from benchmarks.battery.table import lines
 from coevo_ray.core.graph.threads import torch_threads
 from coevo_ray.core.probes.label_doubt import cross_fitted, label_doubt
+from coevo_ray.errors import InputError
 from tests.core.probes.test_label_doubt import clouds
 
 ROWS, CLASSES = 1200, 4
@@ -67,10 +69,9 @@ def test_every_method_judges_the_same_rows() -> None:
     assert recall["evidence"] > 0.8 > recall["version_0_1_0"]
 
 
-@pytest.mark.slow
-def test_the_part_gives_a_table_and_a_page(tmp_path: Path) -> None:
+def write_words(folder: Path) -> Path:
+    """A pool of texts, most of whose words tell the class."""
     random = np.random.default_rng(0)
-    folder = tmp_path / "words"
     folder.mkdir()
     for split, rows in (("train", ROWS), ("test", 60)):
         labels = random.integers(0, CLASSES, rows)
@@ -78,6 +79,12 @@ def test_the_part_gives_a_table_and_a_page(tmp_path: Path) -> None:
             f"{'abcd'[c]}{random.integers(4)} {'abcd'[c]}{random.integers(4)} x{random.integers(30)}" for c in labels
         ]
         pq.write_table(pa.table({"text": texts, "label": labels}), folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_part_gives_a_table_and_a_page(tmp_path: Path) -> None:
+    folder = write_words(tmp_path / "words")
     options = Options(tmp_path / "cache", Limits(ROWS, 60), settings=("noise", "long_tail", "clean"), seeds=2)
     with torch_threads(1):
         result = doubt.measure([find_places(own=[folder])[-1]], options)
@@ -93,3 +100,25 @@ def test_the_part_gives_a_table_and_a_page(tmp_path: Path) -> None:
     assert "words" not in result["chosen_on"]
     page = "\n".join(lines({**result, "part": "doubt", "repeats": 2}))
     assert "## words" in page and "| noise | evidence | " in page and "were not chosen on this pool" in page
+
+
+@pytest.mark.slow
+def test_the_part_on_few_rows_looks_for_mistakes_in_however_few(tmp_path: Path) -> None:
+    options = Options(tmp_path / "cache", Limits(ROWS, 60), seeds=2, quick=True)
+    with torch_threads(1):
+        result = doubt_rows.measure([find_places(own=[write_words(tmp_path / "words")])[-1]], options)
+    assert json.loads(json.dumps(result)) == result
+    table = result["table"]["words"]
+    assert list(table) == ["200", "300"] and {found["fewest"] for found in table.values()} == {500.0}
+    for found in table.values():
+        assert all(0 <= found[name] <= 1 for name in ("alarms", "clean", "recall", "precision"))
+        assert found["clean"] <= found["alarms"]
+    assert table["300"]["recall"] > 0  # below the product's least
+    whole = {**result, "part": "doubt_rows", "repeats": 2}
+    page = "\n".join(lines(whole))
+    assert "| 200 | no | " in page and "over 2 draws" in page
+    other = {**whole, "pools": {"more": result["pools"]["words"]}, "table": {"more": table}}
+    both = join([whole, other])
+    assert list(both["table"]) == ["words", "more"] and "## words" in both["page"] and "## more" in both["page"]
+    with pytest.raises(InputError, match="two results with words"):
+        join([whole, whole])

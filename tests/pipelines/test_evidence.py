@@ -149,6 +149,7 @@ def test_the_summary_counts_what_the_table_has(tmp_path: Path) -> None:
     assert wrong[np.array([row["row_id"] for row in most], np.int64)].mean() > 0.9
     assert summary["level"] == pytest.approx(wrong[rows].mean(), abs=0.03)
     assert summary["mistakes"] == round(summary["level"] * len(rows))
+    assert summary["judged"] is True and summary["fewest_rows"] == 500
 
 
 def test_files_of_targets_change_nothing_and_neither_does_a_stop(tmp_path: Path) -> None:

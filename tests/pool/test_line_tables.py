@@ -143,6 +143,12 @@ def test_an_unclosed_quote_is_named_and_does_not_take_memory(tmp_path: Path, mon
         entries(tmp_path / "b.jsonl")
 
 
+def test_a_nul_within_a_cell_is_kept_by_every_python(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'text,label\na\0b,cat\n"c,\0",dog\n')
+    records = list(CsvRecords(Location(str(tmp_path / "a.csv"))))
+    assert records == [{"text": "a\0b", "label": "cat"}, {"text": "c,\0", "label": "dog"}]
+
+
 def test_only_texts_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nfine\n")
     with pytest.raises(UsageError, match="only texts are read"):

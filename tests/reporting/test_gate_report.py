@@ -212,7 +212,7 @@ def test_a_gate_without_held_out_labels_says_how_to_get_them(tmp_path: Path) -> 
     low, middle, high = (round(100 * value, 1) for value in figures["forecast"]["gain"])
     assert f"would add {middle} points of accuracy (90 % interval {low} to {high})" in text
     assert "Accuracy by 11 validation rows" in text
-    assert "With fewer than 1,000 labels mistakes cannot be distinguished from hard rows." in text
+    assert "Labels were not judged: of fewer than 500 with these classes" in text
     assert figures["doubted_labels"] is None and figures["most_doubted"] == []
 
 

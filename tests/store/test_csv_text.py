@@ -21,3 +21,7 @@ def test_any_rows_are_read_back(rows: list[list[str]]) -> None:
 
 def test_lines_end_with_a_line_feed() -> None:
     assert csv_text([["a", "b"], [1, None], ["x\r", "y,z"]]) == 'a,b\n1,\n"x\r","y,z"\n'
+
+
+def test_a_nul_is_written_as_every_python_can_read_it() -> None:
+    assert csv_text([["a\0b", "\0"]]) == "a\ufffdb,\ufffd\n"

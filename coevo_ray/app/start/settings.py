@@ -103,7 +103,7 @@ def _asked(found: Found, wanted: Wanted) -> JsonObject:
     if not found.classes and len(wanted.classes) < 2:
         raise UsageError(
             "the data have no class names, and annotators need them",
-            "name them: --classes cat,dog",
+            "add the names to the command: --classes cat,dog",
         )
     names: JsonObject = {"classes": [*wanted.classes]} if wanted.classes else {}
     return {**names, "annotator": {"kind": "file_drop", "folder": f"{wanted.out.rstrip('/')}-labels"}}

@@ -61,7 +61,7 @@ def start(
     Returns:
         `file`, `out`, `found` (`modality`, `rows`, `files`, `classes`, `labelled`, `splits`, `said`), `priors` (`name`,
         `input_size`, `rows_per_s`), `estimate_s` (to the first requests), and with `go` `seconds` and `requests`
-        (`requested`, `where`), or of a rehearsal `report`.
+        (`requested`, `where`), or of a rehearsal `report` and the run's figures `encode`, `gate` and `train`.
 
     Raises:
         InputError: the data are missing or unusable.
@@ -90,12 +90,15 @@ def start(
         "estimate_s": round(estimate),
     }
     speeds = ", ".join(p.name + (f" {p.rate:,.0f} rows/s" if p.rate else "") for p in chosen)
-    say(f"priors: {speeds}; about {_minutes(estimate)} to the first requests for labels on this machine")
+    rehearsed = result["annotator"] == "label_column"
+    until = "the gate, which the data's own labels answer" if rehearsed else "the first requests for labels"
+    say(f"priors: {speeds}; about {_minutes(estimate)} on this machine to {until}")
     if not go:
         return result
-    if result["annotator"] == "label_column":
+    if rehearsed:
         made = run(config)
-        return {**result, "report": made["report"], "seconds": round(time.monotonic() - begun, 1)}
+        worth = {name: made[name] for name in ("encode", "gate", "train") if name in made}
+        return {**result, **worth, "report": made["report"], "seconds": round(time.monotonic() - begun, 1)}
     return {**result, "requests": _first_requests(config), "seconds": round(time.monotonic() - begun, 1)}
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array, IntArray
 from coevo_ray.core.probes.noise_matrix import (
-    FEWEST_ROWS,
     bayes_doubt,
     count_anchors,
     expected_counts,
+    fewest_rows,
     label_chances,
     noise_of,
     smooth_counts,
@@ -53,6 +53,8 @@ class Mistakes:
         level: estimated share of wrong labels, in [0, 1].
         l2: penalty of the probes.
         probes: one a fold, fitted on the other folds; they predict true classes.
+        fewest: rows from which mistakes are looked for, see `fewest_rows`; of fewer, none are found.
+        judged: whether there were as many.
     """
 
     noise: Float64Array
@@ -60,6 +62,8 @@ class Mistakes:
     level: float
     l2: float
     probes: list[LinearProbe]
+    fewest: int
+    judged: bool
 
     @property
     def rates(self) -> Float64Array:
@@ -82,7 +86,14 @@ class Mistakes:
 
 
 def find_mistakes(
-    features: FloatArray, labels: IntArray, fold: Int64Array, *, folds: int, classes: int, l2: float | None = None
+    features: FloatArray,
+    labels: IntArray,
+    fold: Int64Array,
+    *,
+    folds: int,
+    classes: int,
+    l2: float | None = None,
+    fewest: int | None = None,
 ) -> Mistakes:
     """Estimates how labels were given by mistake.
 
@@ -92,9 +103,10 @@ def find_mistakes(
         fold: int64[n] in 0..folds-1, see `fold_of`.
         folds, classes: their numbers.
         l2: penalty of the probes, see `LinearProbe.fit`; None takes that of the largest likelihood of held-out labels.
+        fewest: rows from which mistakes are looked for; None takes `fewest_rows`.
 
     Returns:
-        The mistakes; none are found below 1 000 rows.
+        The mistakes; none are found among too few rows, see `fewest_rows`.
 
     Raises:
         InputError: a row has no label, or all rows are in one fold.
@@ -103,7 +115,9 @@ def find_mistakes(
     every = _Rows(features, labels, fold, folds, max(2, classes))
     some = every.sample(_TUNED_ROWS)
     plain = _best_penalty(some, _PENALTIES if l2 is None else (l2,))
-    found = _with_mistakes(some, plain, fixed=l2 is not None) if len(labels) >= FEWEST_ROWS else plain
+    fewest = fewest_rows(labels) if fewest is None else fewest
+    judged = len(labels) >= fewest
+    found = _with_mistakes(some, plain, fixed=l2 is not None) if judged else plain
     if len(some.labels) < len(labels):  # the penalty counts against the sum of the losses
         weaker = 1.0 if l2 is not None else len(some.labels) / len(labels)
         found = every.fit(found.l2 * weaker, found.noise, found.probes)
@@ -111,11 +125,18 @@ def find_mistakes(
         found = _with_expected_noise(every, found)
     prior = found.probabilities.mean(axis=0, dtype=np.float64)
     noise = np.eye(every.classes) if found.noise is None else found.noise
-    return Mistakes(noise, prior, float(prior @ (1.0 - np.diagonal(noise))), found.l2, found.probes)
+    level = float(prior @ (1.0 - np.diagonal(noise)))
+    return Mistakes(noise, prior, level, found.l2, found.probes, fewest, judged)
 
 
 def label_doubt(
-    features: FloatArray, labels: IntArray, *, folds: int = FOLDS, seed: int = 0, l2: float | None = None
+    features: FloatArray,
+    labels: IntArray,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    l2: float | None = None,
+    fewest: int | None = None,
 ) -> Float32Array:
     """Computes the probability that each label is wrong, from mistakes that are estimated on the same rows.
 
@@ -124,17 +145,19 @@ def label_doubt(
         labels: int[n], 0 or above.
         folds: number of folds; each is judged by a probe of the others.
         seed: seed of the folds, which depend on a row's position alone.
-        l2: see `find_mistakes`.
+        l2, fewest: see `find_mistakes`.
 
     Returns:
-        float32[n] in [0, 1]; 0 below 1 000 rows.
+        float32[n] in [0, 1]; 0 of too few rows, see `fewest_rows`.
 
     Raises:
         InputError: a row has no label, or there are too few rows.
         UsageError: there are fewer than two folds.
     """
     fold = fold_of(np.arange(len(labels), dtype=np.int64), folds, seed)
-    found = find_mistakes(features, labels, fold, folds=folds, classes=int(labels.max(initial=0)) + 1, l2=l2)
+    found = find_mistakes(
+        features, labels, fold, folds=folds, classes=int(labels.max(initial=0)) + 1, l2=l2, fewest=fewest
+    )
     return found.doubt(predict_folds(found.probes, features, fold), labels)
 
 

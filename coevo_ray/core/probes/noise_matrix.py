@@ -14,11 +14,21 @@ from coevo_ray.core.arrays import BoolArray, Float32Array, Float64Array, FloatAr
 from coevo_ray.errors import InputError
 
 ANCHORS = 0.2  # share of the rows, the surest ones, whose true class counts as known
-FEWEST_ROWS = 1000  # of which fewer are too few to resolve a share of mistakes of a few per cent
+FEWEST_ROWS = 500  # fewer hardly show mistakes, and find wrong ones among right labels: `benchmarks.battery doubt_rows`
+_ROWS_A_CLASS = 40  # on average; probes of fewer are unsure of right labels, too: see docs/design.md#label-doubt
 _FEWEST_ANCHORS = 5  # of a class, if so many rows are predicted to be of it
 _LARGEST_RATE = 0.6  # share of mistakes in one class; above, its name would be in doubt, not its rows
 _CONCENTRATIONS = np.geomspace(0.1, 3000.0, 24)
 _BLOCK_ROWS = 8192
+
+
+def fewest_rows(labels: IntArray) -> int:
+    """Number of rows from which mistakes can be told from hard rows: 500, or 40 for each class that is there.
+
+    Args:
+        labels: int[n], 0 or above.
+    """
+    return max(FEWEST_ROWS, _ROWS_A_CLASS * len(np.unique(labels)))
 
 
 def surest_disagreement(probabilities: FloatArray, labels: IntArray) -> tuple[float, float]:

@@ -210,7 +210,11 @@ def _with_rows(job: Job, plan: Plan, participants: list[Participant]) -> list[Pa
 def _say_cost(plan: Plan, busy: list[Participant], shared: Mapping[int, tuple[Made, Components]]) -> None:
     """Reports the estimated cost of the pool, by the speed of the shared set."""
     each = min(plan.coverage, len(busy))
-    passes = each * plan.rows
+    rows = plan.rows - len(plan.shared)
+    passes = each * rows
+    if not passes:
+        say("no forward passes are left: every prior has encoded all rows, as the shared set")
+        return
     speeds = [
         made.times["encode"] / encoded
         for made, _ in (shared[who.place] for who in busy)
@@ -220,8 +224,10 @@ def _say_cost(plan: Plan, busy: list[Participant], shared: Mapping[int, tuple[Ma
     took = ""
     if speeds:
         minutes = passes * np.mean(speeds) / actors / 60
-        took = f"; {f'about {minutes:,.0f}' if minutes >= 1 else 'less than 1'} minutes by the shared set's speed"
-    say(f"{passes:,} forward passes for {plan.rows:,} rows, {each} of {len(plan.weights)} priors a row{took}")
+        about = f"about {minutes:,.0f} minutes" if minutes >= 1.5 else "about a minute or less"
+        took = f"; {about} by the shared set's speed"
+    of = f"the {rows:,} rows outside the shared set" if len(plan.shared) else f"{rows:,} rows"
+    say(f"{passes:,} forward passes for {of}, {each} of {len(plan.weights)} priors a row{took}")
 
 
 def _passes(plan: Plan, shards: Sequence[int], participants: list[Participant]) -> dict[int, Made]:

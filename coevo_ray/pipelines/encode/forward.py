@@ -180,6 +180,21 @@ class EncodeParts:
             raise type(error)(f"{error.cause} (rows with keys {first} to {last})", error.remedy) from error
 
 
+def empty_part(participant: Participant, shard: int) -> Part:
+    """The encoded part of a shard of which a participant encodes no row."""
+    kept = _keeper(participant, participant.info.dim)(np.empty((0, participant.info.dim), dtype=np.float32))
+    return Part(
+        shard=shard,
+        participant=participant.place,
+        row_ids=np.empty(0, dtype=np.int64),
+        own=np.empty(0, dtype=np.bool_),
+        samples=np.empty(0, dtype=np.uint64),
+        keys=[],
+        reasons=[],
+        data=kept,
+    )
+
+
 def _keeper(participant: Participant, dim: int) -> Callable[[Float32Array], FloatArray]:
     """Features float32[b, d] -> what is kept of them: float32[b, d], or float16[b, c] that may have overflown."""
     if participant.keep == "features":

@@ -10,17 +10,21 @@ from dataclasses import dataclass, field
 import ray
 
 from coevo_ray.pipelines.encode.contribution import Plan, read_shard_rejects
-from coevo_ray.pipelines.encode.forward import EncodeParts, Participant
+from coevo_ray.pipelines.encode.forward import EncodeParts, Participant, empty_part
+from coevo_ray.pipelines.encode.parts import to_block
 from coevo_ray.pipelines.encode.prepare import Prepare
 from coevo_ray.pipelines.encode.resources import strategy_of
 from coevo_ray.pipelines.encode.write import WriteParts
 from coevo_ray.pool.rejects import Reject
-from coevo_ray.runtime.shards import run_shards
+from coevo_ray.runtime.resources import Need
+from coevo_ray.runtime.shards import ray_errors, run_shards
+from coevo_ray.runtime.tasks import start_task, task_result
 from coevo_ray.store.manifest import FileEntry
 from coevo_ray.store.parts import Parts
 from coevo_ray.telemetry import WAITING, record
 
 _COUNTED_SHARDS = 512
+_WRITING_CPUS = 0.5
 
 
 @dataclass
@@ -91,13 +95,17 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
     missing = {who.place: _resume(plan, shards, who.parts, made[who.place]) for who in participants}
     reader_cpus = participants[0].compute.reader_cpus
     labels = {who.place: who.prior.label for who in participants}
+    for place, files in _write_empty(plan, participants, missing).items():
+        made[place].files += files
+        missing[place] = set()
+    working = [who for who in participants if missing[who.place]]  # actors that find nothing to do start in vain
     todo = sorted(set().union(*missing.values()))
     items = [{"shard": s, "wanted": [k for k in made if s in missing[k]]} for s in todo]
 
     def stages(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        inputs = {who.place: who.input for who in participants}
+        inputs = {who.place: who.input for who in working}
         dataset = dataset.map_batches(Prepare(plan, inputs), batch_size=None, num_cpus=reader_cpus)
-        for who in participants:
+        for who in working:
             dataset = dataset.map_batches(
                 EncodeParts,
                 fn_constructor_args=(who,),
@@ -107,7 +115,7 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
                 num_cpus=who.compute.cpus,
                 num_gpus=who.compute.gpus,
             )
-        write = WriteParts(plan, {who.place: who.parts for who in participants})
+        write = WriteParts(plan, {who.place: who.parts for who in working})
         return dataset.map_batches(write, batch_size=None, batch_format="pyarrow", num_cpus=reader_cpus)
 
     for row in run_shards(title, items, stages, total=_rows_to_do(plan, missing)):
@@ -126,6 +134,35 @@ def encode_wave(plan: Plan, shards: Sequence[int], participants: list[Participan
     for one in made.values():
         one.seconds, one.side_by_side = seconds, len(made)
     return made
+
+
+def _write_empty(
+    plan: Plan, participants: list[Participant], missing: dict[int, set[int]]
+) -> dict[int, list[FileEntry]]:
+    """Writes the missing files of participants that have no row left to encode, in one task for each.
+
+    Returns:
+        Position of such a participant -> its files.
+    """
+    idle = {
+        who.place: who
+        for who in participants
+        if missing[who.place] and not any(plan.row_ids(s).wanted(who.place).any() for s in missing[who.place])
+    }
+
+    title, need = "files without rows", Need("task", _WRITING_CPUS)
+    waiting = {
+        place: start_task(title, _empty_files, plan, who, sorted(missing[place]), need=need)
+        for place, who in idle.items()
+    }
+    with ray_errors(title):
+        return {place: task_result(title, made) for place, made in waiting.items()}
+
+
+def _empty_files(plan: Plan, who: Participant, shards: list[int]) -> list[FileEntry]:
+    """Ray task: writes the files of shards of which a participant encodes no row."""
+    write = WriteParts(plan, {who.place: who.parts})
+    return [write(to_block([empty_part(who, shard)]))["result"][0] for shard in shards]
 
 
 def _rows_to_do(plan: Plan, missing: dict[int, set[int]]) -> int:

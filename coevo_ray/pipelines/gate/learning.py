@@ -166,7 +166,7 @@ class Learning:
         """Counts labels that are more likely wrong than right (`core.probes.label_doubt`), and names the most doubted.
 
         Args:
-            labelled: see `GateService.labelled`; `FEWEST_ROWS` labels or more, of fewer none is doubted.
+            labelled: see `GateService.labelled`; of too few none is doubted (`noise_matrix.fewest_rows`).
             offered: see `GateService.offered`.
             count: of rows to name, at most.
         """

@@ -20,9 +20,11 @@ from coevo_ray.core.probes.label_doubt import (
     most_doubted,
     predict_folds,
 )
+from coevo_ray.core.probes.noise_matrix import fewest_rows
 from coevo_ray.core.probes.probe import LinearProbe
 from coevo_ray.core.rows.hashing import hash_rows
 from coevo_ray.errors import InputError, UsageError
+from coevo_ray.pool.messy import make_messy
 
 ROWS, CLASSES = 6000, 5
 Features = npt.NDArray[np.float64]
@@ -152,8 +154,41 @@ def test_a_penalty_that_is_given_is_kept() -> None:
 def test_a_pool_too_small_to_tell_doubts_nobody() -> None:
     features, labels = digits()
     given, _ = swapped(labels, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0], 0)
-    assert not label_doubt(features[:999], given[:999]).any()
-    assert (label_doubt(features[:1000], given[:1000]) > 0.5).sum() > 50
+    assert not label_doubt(features[:499], given[:499]).any()
+    assert (label_doubt(features[:500], given[:500]) > 0.5).sum() > 25
+    for rows, judged in ((499, False), (500, True)):
+        found = find_mistakes(features[:rows], given[:rows], fold_of(np.arange(rows), 2), folds=2, classes=10)
+        assert (found.fewest, found.judged, found.level > 0) == (500, judged, judged)
+
+
+def test_a_few_hundred_rows_of_skewed_classes_show_their_wrong_labels() -> None:
+    """The demo's draws: a fifth of the labels is wrong, in classes that differ in size by a factor of ten."""
+    features, labels = digits()
+    found, of = [], []
+    for seed in range(2):
+        messy = make_messy(features.astype(np.float32), labels, seed)
+        wrong = messy.given != labels[messy.train]
+        assert 500 < len(wrong) < 1000
+        found.append(quality(label_doubt(features[messy.train], messy.given), wrong))
+        of.append(float((label_doubt(features[messy.train], labels[messy.train]) > 0.5).mean()))
+    recall, precision = np.mean(found, axis=0)
+    assert recall > 0.5 and precision > 0.6
+    assert max(of) <= 0.02
+
+
+def test_right_labels_of_few_rows_a_class_are_not_doubted() -> None:
+    """Texts of up to three words of their class: probes of 13 rows a class are unsure of right labels, too."""
+    random, labels = np.random.default_rng(0), np.repeat(np.arange(77), 13)
+    words = random.integers(0, 2000, (77, 4))
+    features = np.zeros((len(labels), 2000))
+    for row, label in enumerate(labels):
+        features[row, random.choice(words[label], random.integers(0, 4))] = 1
+        features[row, (2000 * random.random(8) ** 4).astype(int)] += 1
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    left, scale, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    order = random.permutation(len(labels))
+    assert len(labels) == 1001 and fewest_rows(labels) == 77 * 40
+    assert not label_doubt((left * scale)[order, :256], labels[order]).any()
 
 
 def test_every_row_is_predicted_by_a_probe_that_never_saw_it() -> None:
