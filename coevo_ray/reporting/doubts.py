@@ -5,6 +5,7 @@ from __future__ import annotations
 from coevo_ray.reporting.wording import integer
 
 _CHECK = "check the labels of some rows drawn at random"
+_FEW = 1000  # rows; up to 70 % of the labels doubted among fewer were right: benchmarks/results/battery-doubt_rows.md
 
 
 def not_judged(fewest: float | None) -> str:
@@ -34,3 +35,14 @@ def none_doubted(wrong: float | None = None) -> str:
         "No wrong labels were found. Those of hard rows, and a few of some classes alone, do not show by this method; "
         f"to rule them out, {_CHECK}."
     )
+
+
+def doubted_of_few(rows: float | None) -> str:
+    """A further sentence on labels that are doubted among few rows; nothing where there are enough.
+
+    Args:
+        rows: that were judged; None where that is not known.
+    """
+    if rows is None or rows > _FEW:
+        return ""
+    return " Of so few rows, half of them or more may be right: look before you change one."

@@ -8,7 +8,7 @@ from coevo_ray._version import __version__
 from coevo_ray.core.probes.noise_matrix import fewest_rows
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.data import DoubtedRow, GatePlots, ReportData
-from coevo_ray.reporting.doubts import none_doubted, not_judged
+from coevo_ray.reporting.doubts import doubted_of_few, none_doubted, not_judged
 from coevo_ray.reporting.forecasts import accuracy_now, beside_held_out, gain_to_come
 from coevo_ray.reporting.gate_figures import (
     CONFUSIONS_SHOWN,
@@ -235,6 +235,7 @@ def _doubt_sentence(figures: GateFigures, shown: tuple[DoubtedRow, ...]) -> str:
         return none_doubted()
     of = "1 label is" if doubted == 1 else f"{integer(doubted)} labels are"
     found = f"{of} more likely wrong than right, by the rows' targets and the mistakes that the others show."
+    found += doubted_of_few(int(figures.labels_by_class.sum()))
     if not shown:
         return found
     return f"{found} Their label is struck out below, with the likeliest one beside it."

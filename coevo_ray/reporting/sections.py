@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from coevo_ray.reporting import plots
 from coevo_ray.reporting.beside_priors import beside_priors_sentences
 from coevo_ray.reporting.data import DoubtedRow, EvidencePlots, PriorPlot, ReportData
-from coevo_ray.reporting.doubts import none_doubted, not_judged
+from coevo_ray.reporting.doubts import doubted_of_few, none_doubted, not_judged
 from coevo_ray.reporting.forecasts import accuracy_now, beside_held_out, gain_to_come
 from coevo_ray.reporting.policies import PolicyRow, headline_row, policy_rows
 from coevo_ray.reporting.tiles import Tile
@@ -279,7 +279,7 @@ def _doubt_sentence(doubted: float, rows: float | None, wrong: float | None) -> 
     said = f"{integer(doubted)} {labels} more likely wrong than right{share}; {left_out}."
     if wrong is not None and wrong > doubted:
         said += f" About {integer(wrong)} are estimated to be wrong, so some are not among them."
-    return said
+    return said + doubted_of_few(rows)
 
 
 def train(data: ReportData) -> Section | None:

@@ -46,3 +46,9 @@ def test_what_was_missed_stands_beside_what_was_found(mistakes: int | None) -> N
     text = text_of(doubted_rows=17, mistakes=mistakes)
     assert "17 labels are more likely wrong than right (1.2 %); policy factors leaves out these and others" in text
     assert ("About 60 are estimated to be wrong, so some are not among them." in text) == (mistakes == 60)
+
+
+@pytest.mark.parametrize(("rows", "few"), [(608, True), (1000, True), (1001, False), (1438, False)])
+def test_doubts_of_few_rows_are_to_be_looked_at(rows: int, few: bool) -> None:
+    text = text_of(rows=rows, doubted_rows=17, mistakes=60)
+    assert ("half of them or more may be right: look before you change one." in text) == few
