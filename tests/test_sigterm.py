@@ -86,7 +86,10 @@ def of_a_file(word: str, made: Path, out: Path) -> list[str]:
 POOL, TARGETS = ("--pool", "MADE/run/pool"), ("--targets", "MADE/run/encode/targets")
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "ingest": plainly("ingest", "MADE/mine.parquet", "--shard-rows", "8", "--out", "OUT"),
-    "append": in_a_copy("pool", "ingest", "MADE/open.parquet", "--append", "--key-prefix", "new/", "--out", "OUT"),
+    "append": in_a_copy(
+        *("pool", "ingest", "MADE/open.parquet", "--key-column", "key", "--feature-column", "pixels"),
+        *("--append", "--key-prefix", "new/", "--out", "OUT"),
+    ),
     "encode": plainly(
         *("encode", *POOL, "--prior", "column:pixels", "--dim", "16", "--shared", "60"),
         *("--shard-rows", "8", "--out", "OUT"),
