@@ -177,7 +177,7 @@ class GateService:
         gate, before = self.gate, self.gate.state()
         names = self._arrivals.all_names()
         gate.update_predictions(
-            GatheredPredictions(parts, names, self._arrivals.positions, gate.config.classes, gate.graph_parts)
+            GatheredPredictions(parts, names, self._arrivals.positions, gate.config.classes, gate.inner.graph.parts)
         )
         try:
             self.snapshot()

@@ -94,13 +94,10 @@ class _Lines:
                 yield [held]
 
     def _take(self, line: bytes) -> str:
-        if self.position == 0:
-            self.position = len(line)
-            line = line.removeprefix(_BOM)
-        else:
-            self.position += len(line)
+        text = line.removeprefix(_BOM) if self.position == 0 else line
+        self.position += len(line)
         self.number += 1
-        return line.decode(errors="surrogateescape")
+        return text.decode(errors="surrogateescape")
 
 
 class CsvRecords:

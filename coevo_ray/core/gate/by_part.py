@@ -1,4 +1,4 @@
-"""What a gate computes for all rows of its graph, a part at a time; runs wherever the part is.
+"""Computations of a gate on all rows of its graph, a part at a time; they run in the process that holds the part.
 
 Each function takes a part and arrays of all N rows, and returns arrays of the part's n rows. A row's values do not
 depend on the part that it is in, bit for bit.

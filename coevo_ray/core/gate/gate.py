@@ -286,11 +286,6 @@ class AnnotationGate:
         return len(self.inner.candidates)
 
     @property
-    def graph_parts(self) -> int:
-        """Number of parts that its graph lies in."""
-        return self.inner.graph.parts
-
-    @property
     def rounds(self) -> int:
         """Closed rounds, which is the number of the open or next one."""
         return self.inner.rounds

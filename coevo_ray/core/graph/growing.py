@@ -15,7 +15,7 @@ from coevo_ray.core.arrays import AnyArray, Float32Array, Int32Array, Int64Array
 from coevo_ray.core.graph.running_top_k import nonzero, top_k
 from coevo_ray.core.graph.search import SPARE, as_tensor, first_k, pair_similarities, score
 from coevo_ray.core.graph.threads import torch_threads
-from coevo_ray.core.graph.types import GraphPart, Near, NeighbourGraph, PartWork
+from coevo_ray.core.graph.types import Near, NeighbourGraph, PartWork, whole_part
 from coevo_ray.core.graph.unit_rows import UnitRows, check_shape
 from coevo_ray.errors import InputError
 
@@ -117,12 +117,12 @@ class GrowingIndex:
 
     def near(self, rows: IntArray, width: int | None = None) -> Near:
         """Neighbours of n rows, see `Neighbours`."""
-        return Near(self.indices[rows, :width], self.similarities[rows, :width])
+        return whole_part(self.indices, self.similarities).near(rows, width)
 
-    def map_parts(self, work: PartWork, *shared: Any) -> Iterator[tuple[slice, Any]]:
+    def map_parts(self, work: PartWork, *shared: Any) -> Iterator[tuple[Int32Array | slice, Any]]:
         """Runs a function on all present rows, see `Neighbours`."""
-        every = slice(0, self.rows)
-        yield every, work(GraphPart(self.rows, every, self.indices, self.similarities), *shared)
+        part = whole_part(self.indices, self.similarities)
+        yield part.rows, work(part, *shared)
 
     @property
     def method(self) -> str:

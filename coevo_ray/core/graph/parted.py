@@ -13,7 +13,7 @@ from coevo_ray.errors import InputError
 
 
 class PartHolders(Protocol):
-    """Where the parts of a graph lie, by their numbers from 0."""
+    """Holds the parts of a graph, numbered from 0."""
 
     def each(self, work: PartWork, shared: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Runs a function on all parts; yields numbers and results, see `Neighbours.map_parts`."""

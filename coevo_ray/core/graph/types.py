@@ -59,6 +59,11 @@ class GraphPart:
         return self.rows[places]
 
 
+def whole_part(indices: Int32Array, similarities: FloatArray) -> GraphPart:
+    """All rows of a graph, int32[N, k] and float[N, k], as one part."""
+    return GraphPart(len(indices), slice(0, len(indices)), indices, similarities)
+
+
 # Works on a part: what it returns is of its rows, in their order. One that is sent to other processes pickles.
 PartWork = Callable[..., Any]
 
@@ -165,12 +170,12 @@ class NeighbourGraph:
 
     def near(self, rows: IntArray, width: int | None = None) -> Near:
         """Neighbours of n rows, see `Neighbours`."""
-        return Near(self.indices[rows, :width], self.similarities[rows, :width])
+        return whole_part(self.indices, self.similarities).near(rows, width)
 
-    def map_parts(self, work: PartWork, *shared: Any) -> Iterator[tuple[slice, Any]]:
+    def map_parts(self, work: PartWork, *shared: Any) -> Iterator[tuple[Int32Array | slice, Any]]:
         """Runs a function on all rows, see `Neighbours`."""
-        every = slice(0, self.rows)
-        yield every, work(GraphPart(self.rows, every, self.indices, self.similarities), *shared)
+        part = whole_part(self.indices, self.similarities)
+        yield part.rows, work(part, *shared)
 
     def arrays(self) -> tuple[dict[str, Any], Arrays]:
         """Returns JSON fields, and arrays by name: indices int32[N, k] and similarities float[N, k]."""

@@ -1,4 +1,4 @@
-"""What a gate reserves on a cluster."""
+"""Resources that a gate reserves on a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from coevo_ray.runtime.resources import Need
 
 
 def needs_of(parts: int, cpus: float) -> tuple[Need, ...]:
-    """What runs at the same time while a gate is hosted: a task, and the actors that hold its graph in parts.
+    """Needs of a hosted gate, at the same time: a task, and the actors that hold its graph in parts.
 
     Args:
         parts: of the graph; a single one lies in the selection actor, which reserves nothing.

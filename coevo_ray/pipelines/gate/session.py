@@ -201,7 +201,7 @@ class GateSession:
             self.service.request()
 
     def _drawing(self) -> AbstractContextManager[object]:
-        """Where rows are drawn: in the calling process, but for a graph that does not lie there as a whole."""
+        """Hosts the gate during a draw if its graph does not lie in the calling process as a whole."""
         apart = self.settings.compute.actors > 1 or is_large((self.rows, self.settings.neighbours))
         return self.hosted() if apart else nullcontext()
 

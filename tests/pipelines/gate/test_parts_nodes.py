@@ -47,7 +47,7 @@ cluster.shutdown()
 
 
 def said(folder: Path, how: str) -> list[str]:
-    """What a gate on three nodes says, of which one is lost or none."""
+    """Answers of a gate on three nodes, of which one is lost or none."""
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
